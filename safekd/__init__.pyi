@@ -1,0 +1,34 @@
+from . import aggregation as aggregation
+from . import config as config
+from . import data as data
+from . import demo as demo
+from . import divergences as divergences
+from . import errors as errors
+from . import experiment as experiment
+from . import frontier as frontier
+from . import report as report
+from . import safety as safety
+from . import teachers as teachers
+from . import tracer as tracer
+from . import trainer as trainer
+from . import weights as weights
+from ._solvers import AugmentedLagrangian as AugmentedLagrangian
+from ._solvers import LinearRows as LinearRows
+from ._solvers import PlainAscent as PlainAscent
+from ._solvers import WeightPolytope as WeightPolytope
+from ._solvers import project as project
+from .data import Split as Split
+from .errors import InfeasiblePolytope as InfeasiblePolytope
+from .errors import InvalidConfig as InvalidConfig
+from .errors import InvalidInput as InvalidInput
+from .errors import MissingSignal as MissingSignal
+from .errors import SafekdError as SafekdError
+from .errors import SolverFailure as SolverFailure
+from .frontier import Frontier as Frontier
+from .frontier import trace_frontier as trace_frontier
+from .safety import SafetyConstraint as SafetyConstraint
+from .safety import certify as certify
+from .trainer import ConstrainedTrainer as ConstrainedTrainer
+from .trainer import WarmStart as WarmStart
+
+__version__: str

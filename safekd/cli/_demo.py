@@ -1,0 +1,46 @@
+"""``safekd demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from ..demo import run_demo, run_seeds
+from ..report import comparison, frontier_table, seeds_table
+from ..tables import write_csv
+from ._progress import bar, show_written
+
+
+def show_demo(console: Console, run_dir: Path, seed: int) -> int:
+    """Run the demo with a progress bar and print what it found; return the exit code."""
+    with bar(console) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def tell(what: str, done: int, of: int) -> None:
+            progress.update(task, description=what, completed=done, total=of)
+
+        outcome = run_demo(run_dir, seed, tell)
+    constrained = outcome.reports[-1].result
+    console.print(comparison(outcome.experiment, outcome.reports))
+    console.print(frontier_table(outcome.frontier))
+    console.print(f"The constrained run {constrained.status}: {constrained.message}", highlight=False)
+    console.print(str(outcome.reports[-1].certificate), highlight=False)
+    show_written(console, outcome.written)
+    console.print(f"again, step by step: safekd train {run_dir / 'config.toml'}", highlight=False, soft_wrap=True)
+    return 0 if constrained.status == "converged" else 1
+
+
+def show_seeds(console: Console, seeds: int, run_dir: Path) -> int:
+    """Repeat the demo's promise over seeds and print how often it held; return the exit code."""
+    with bar(console) as progress:
+        task = progress.add_task("seed 0", total=seeds)
+
+        def tell(row: dict[str, object]) -> None:
+            progress.update(task, description=f"seed {row['seed']} done", advance=1)
+
+        rows = run_seeds(range(seeds), tell)
+    write_csv(rows, run_dir / "seeds.csv")
+    console.print(seeds_table(rows))
+    show_written(console, [run_dir / "seeds.csv"])
+    return 0 if bool(rows["met_train"].all()) else 1

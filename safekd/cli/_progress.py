@@ -1,0 +1,26 @@
+"""One progress bar for all commands, and the list of files at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+
+def bar(console: Console) -> Progress:
+    """Return a progress bar that draws on ``console`` and disappears when done."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)
+
+
+def show_written(console: Console, paths: Iterable[Path]) -> None:
+    """List what was written."""
+    console.print("written:", *(f"  {path}" for path in paths), sep="\n", markup=False, highlight=False, soft_wrap=True)

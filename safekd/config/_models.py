@@ -1,0 +1,145 @@
+"""The configuration of an experiment, as frozen and strict models: every key is known, every value is in range.
+
+Each field's description is what a user reads when the value is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class ContextConfig(_Strict):
+    """Contexts cut from one numeric column at its quantiles, lowest first."""
+
+    column: str = Field(description="a numeric column of the data")
+    names: list[str] = Field(min_length=2, description="at least two names, lowest values first; as many equal shares")
+
+
+class SplitsConfig(_Strict):
+    """Shares of the data, stratified by class and context."""
+
+    train: Fraction = 0.45
+    audit: Fraction = 0.2
+    certify: Fraction = 0.175
+    test: Fraction = 0.175
+
+    @model_validator(mode="after")
+    def _whole(self) -> SplitsConfig:
+        total = self.train + self.audit + self.certify + self.test
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"the shares sum to {total:g}; wanted 1")
+        return self
+
+
+class DataConfig(_Strict):
+    """Where examples come from: the built-in breast-cancer cases, or a CSV file with a label column."""
+
+    source: str = Field(description='"breast_cancer", or the path of a CSV file')
+    label: str | None = Field(default=None, description="label column of the CSV file")
+    features: list[str] = Field(default=["*"], min_length=1, description="column names or patterns such as 'mean *'")
+    context: ContextConfig | None = None
+    splits: SplitsConfig = SplitsConfig()
+
+    @model_validator(mode="after")
+    def _labelled(self) -> DataConfig:
+        if self.source != "breast_cancer" and self.label is None:
+            raise ValueError("a CSV source needs `label`, the name of its label column")
+        return self
+
+
+class FittedTeacherConfig(_Strict):
+    """A scikit-learn classifier fitted on a slice of the training split."""
+
+    name: str = Field(min_length=1)
+    kind: Literal["logistic_regression", "random_forest", "k_nearest_neighbours", "gradient_boosting"]
+    features: list[str] = Field(default=["*"], min_length=1, description="column names or patterns it sees")
+    contexts: list[str] | None = Field(default=None, min_length=1, description="contexts it is trained on")
+    keep: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default={}, description="share of a class that stays in its training data, by class name"
+    )
+    options: dict[str, int | float | str | bool] = Field(default={}, description="passed to the scikit-learn class")
+
+
+class StoredTeacherConfig(_Strict):
+    """Probabilities computed elsewhere: a CSV file with one row an example of the data, one column a class."""
+
+    name: str = Field(min_length=1)
+    kind: Literal["stored"]
+    path: str = Field(description="CSV file of probabilities, in the order of the data")
+
+
+TeacherConfig = Annotated[FittedTeacherConfig | StoredTeacherConfig, Field(discriminator="kind")]
+
+
+class WeightsConfig(_Strict):
+    """Rules of three scales, and the polytope that their product is repaired into."""
+
+    token: Literal["uniform", "entropy_decay", "entropy_inverse"] = "entropy_decay"
+    rate: float = Field(default=1.0, ge=0, description="decay rate of entropy_decay, at least 0")
+    task: Literal["uniform", "inverse_loss"] = "inverse_loss"
+    context: Literal["uniform", "ordinal_safety"] = "ordinal_safety"
+    lower: float = Field(default=0.05, ge=0, le=1, description="lightest weight of a teacher, between 0 and 1")
+    upper: float = Field(default=0.6, gt=0, le=1, description="heaviest weight of a teacher, between 0 and 1")
+    critical_contexts: list[str] = Field(default=[], description="contexts where safer teachers must not count less")
+    metric: Literal["euclidean", "kl"] = "euclidean"
+
+
+class StudentConfig(_Strict):
+    """A multilayer perceptron with tanh units."""
+
+    hidden: list[Annotated[int, Field(ge=1)]] = Field(default=[32], description="units of each hidden layer")
+
+
+class ConstraintConfig(_Strict):
+    """One safety requirement."""
+
+    name: str = Field(min_length=1)
+    measure: Literal["truth_probability", "recall"] = "truth_probability"
+    critical: list[str] = Field(min_length=1, description="class names")
+    at_least: float = Field(gt=0, le=1, description="threshold: a number above 0 and at most 1")
+    contexts: list[str] | None = Field(default=None, min_length=1, description="contexts that count; all if left out")
+    split: Literal["train", "audit"] = Field(default="train", description="the data on which it is posed")
+
+
+class TrainingConfig(_Strict):
+    """How long and how fast."""
+
+    epochs: int = Field(default=3000, ge=1)
+    batch_size: int | None = Field(default=None, ge=1, description="left out: the whole training split a step")
+    learning_rate: float = Field(default=0.01, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
+    tolerance: float = Field(default=1e-3, gt=0, description="KKT residuals that count as converged")
+    device: str = "cpu"
+
+
+class FrontierConfig(_Strict):
+    """Thresholds of the first constraint to sweep."""
+
+    targets: int | list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default=11, description="how many, or the thresholds themselves"
+    )
+    highest: float = Field(default=0.99, gt=0, le=1)
+    epochs: int = Field(default=1500, ge=1)
+
+
+class ExperimentConfig(_Strict):
+    """A whole experiment."""
+
+    seed: int = Field(default=0, ge=0, description="splits, teachers, student and batches follow from it")
+    run_dir: str | None = Field(default=None, description="where results go; runs/<file name> if left out")
+    data: DataConfig
+    teachers: list[TeacherConfig] = Field(min_length=1)
+    weights: WeightsConfig = WeightsConfig()
+    student: StudentConfig = StudentConfig()
+    constraints: list[ConstraintConfig] = Field(min_length=1)
+    training: TrainingConfig = TrainingConfig()
+    frontier: FrontierConfig = FrontierConfig()

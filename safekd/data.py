@@ -1,0 +1,112 @@
+"""Labelled examples, and batches of them, as every other module receives them.
+
+Axes: N examples, B batch.  Labels may carry positions too, (N, T); task and context are one integer an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples of a split: inputs (B, ...), labels (B, ...), task (B,), context (B,), index (B,) in the split."""
+
+    inputs: Tensor
+    labels: Tensor
+    task: Tensor
+    context: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the same batch on ``device``."""
+        return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Split:
+    """A named set of labelled examples.
+
+    name: "train", "audit", ...; inputs: (N, ...) tensor; labels: (N,) or (N, T) class numbers from 0;
+    task, context: (N,) integers from 0, zeros when left out; context_names: what to call the contexts.
+    Raises InvalidInput when lengths differ, labels are not whole numbers, or inputs are not finite.
+    """
+
+    name: str
+    inputs: Tensor
+    labels: Tensor
+    task: Tensor | None = None
+    context: Tensor | None = None
+    context_names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        size = int(self.labels.shape[0]) if self.labels.ndim else 0
+        if size == 0:
+            raise InvalidInput(f"Split '{self.name}' has no examples; give at least one.")
+        for what, value in {"inputs": self.inputs, "task": self.task, "context": self.context}.items():
+            if value is not None and value.shape[:1] != (size,):
+                raise InvalidInput(
+                    f"Split '{self.name}': {what} has {len(value)} rows, labels have {size}; wanted equal."
+                )
+        for what, value in {"labels": self.labels, "task": self.task, "context": self.context}.items():
+            if value is not None and (value.is_floating_point() or value.dtype == torch.bool):
+                raise InvalidInput(
+                    f"Split '{self.name}': {what} is {value.dtype}; wanted integers from 0, e.g. .long()."
+                )
+            if value is not None and int(value.min()) < 0:
+                raise InvalidInput(f"Split '{self.name}': {what} holds {int(value.min())}; wanted integers from 0.")
+        if self.inputs.is_floating_point() and not bool(torch.isfinite(self.inputs).all()):
+            row = int((~torch.isfinite(self.inputs)).reshape(size, -1).any(1).nonzero()[0])
+            raise InvalidInput(f"Split '{self.name}': inputs of row {row} are not finite; clean or drop that row.")
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def batch(self, index: Tensor | None = None) -> Batch:
+        """Return the examples at ``index`` (B,), or all of them."""
+        if index is None:
+            index = torch.arange(len(self), device=self.labels.device)
+        none = torch.zeros_like(index)
+        return Batch(
+            self.inputs[index],
+            self.labels[index].long(),
+            none if self.task is None else self.task[index].long(),
+            none if self.context is None else self.context[index].long(),
+            index,
+        )
+
+    def to(self, device: torch.device | str) -> Split:
+        """Return the same split on ``device``."""
+        moved = {
+            name: value.to(device)
+            for name in ("inputs", "labels", "task", "context")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **moved)
+
+
+def as_split(data: Any, name: str) -> Split:
+    """Return ``data`` as a Split: a Split, a pair (inputs, labels), or a torch map-style dataset of such pairs."""
+    if isinstance(data, Split):
+        return data
+    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
+        return Split(name, *data)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (Tensor, str, tuple, list)):
+        items = [data[i] for i in range(len(data))]
+        if items and all(isinstance(item, tuple) and len(item) == 2 for item in items):
+            inputs, labels = zip(*items, strict=True)
+            return Split(name, torch.stack([torch.as_tensor(x) for x in inputs]), torch.as_tensor(labels))
+    raise InvalidInput(
+        f"`{name}` is a {type(data).__name__}; wanted a kd.Split, a pair of tensors (inputs, labels), "
+        "or a torch dataset whose items are such pairs."
+    )

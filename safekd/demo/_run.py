@@ -1,0 +1,125 @@
+"""The demo: four ways of training on the same data, the frontier, and what is written to disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from solvers.primal_dual import FixedPenalty
+
+from ..config import ExperimentConfig, parse_config
+from ..experiment import Arm, ArmReport, Experiment, build, run_arm, training_signals
+from ..files import written_whole
+from ..tables import write_csv
+from ..frontier import Frontier, trace_frontier
+from ..trainer import save_run
+from ..weights import Uniform
+
+PENALTY = 1.0  # the round number that one would try first
+
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class DemoOutcome:
+    """What the demo found, and the files it wrote."""
+
+    experiment: Experiment
+    reports: list[ArmReport]
+    frontier: Frontier
+    written: list[Path]
+
+
+def demo_config(seed: int = 0) -> tuple[str, ExperimentConfig]:
+    """Return the embedded configuration for a seed, as text and as a model."""
+    text = files("safekd.demo").joinpath("breast_cancer.toml").read_text(encoding="utf-8")
+    text = text.replace("seed = 0\n", f"seed = {seed}\n", 1)
+    return text, parse_config(text, "the demo's configuration")
+
+
+def four_arms(experiment: Experiment) -> list[Arm]:
+    """Return the four ways of training that the demo compares; all read the first constraint, two act on it."""
+    weights = experiment.unified
+    return [
+        Arm("uniform distillation", Uniform(), ()),
+        Arm("adaptive weights, unconstrained", weights.compose, ()),
+        Arm(
+            f"fixed penalty ({PENALTY:g})",
+            weights,
+            experiment.constraints,
+            FixedPenalty(PENALTY),
+            before=weights.compose,
+        ),
+        Arm("constrained", weights, experiment.constraints, before=weights.compose),
+    ]
+
+
+def run_demo(run_dir: str | os.PathLike[str] = "runs/demo", seed: int = 0, tell: Tell | None = None) -> DemoOutcome:
+    """Run the demo and write its results; files appear only when all is done.
+
+    tell: called with (what is being done, how much is done, of how much), for a progress bar.
+    """
+    text, config = demo_config(seed)
+    say = tell or (lambda what, done, of: None)
+    steps = 5 + config.frontier.targets if isinstance(config.frontier.targets, int) else 0
+    say("fitting four teachers", 0, steps)
+    experiment = build(config, Path())
+    reports = []
+    for number, arm in enumerate(four_arms(experiment)):
+        say(f"training: {arm.name}", 1 + number, steps)
+        reports.append(run_arm(experiment, arm))
+    say("tracing the frontier", 5, steps)
+    done = [5]
+
+    def point(row: dict[str, Any]) -> None:
+        done[0] += 1
+        say(f"frontier: safety {row['safety_malignant']:.3f} costs {row['distillation_loss']:.4f} nats", done[0], steps)
+
+    frontier = trace_frontier(
+        experiment.trainer_at,
+        experiment.train,
+        experiment.audit,
+        targets=config.frontier.targets,
+        highest=config.frontier.highest,
+        epochs=config.frontier.epochs,
+        on_point=point,
+    )
+    say("writing", steps, steps)
+    return DemoOutcome(experiment, reports, frontier, _write(experiment, reports, frontier, Path(run_dir), text))
+
+
+def _write(experiment: Experiment, reports: list[ArmReport], frontier: Frontier, folder: Path, text: str) -> list[Path]:
+    constrained = reports[-1]
+    written = save_run(constrained.result, folder)
+    write_csv(weights_table(experiment), folder / "weights.csv")
+    frontier.to_csv(folder / "frontier.csv")
+    frontier.plot(folder / "frontier.png", required=experiment.constraints[0].at_least)
+    with written_whole(folder / "config.toml") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    names = ("weights.csv", "frontier.csv", "frontier.csv.meta.json", "frontier.png", "config.toml")
+    return [*written, *(folder / name for name in names)]
+
+
+def weights_table(experiment: Experiment) -> pd.DataFrame:
+    """Return the weights of every training example: class, context, whether orderings apply, raw and conforming."""
+    signals = training_signals(experiment)
+    repair = experiment.unified.repair(signals)
+    batch = experiment.train.batch()
+    columns: dict[str, Any] = {
+        "class": np.array(experiment.table.classes)[batch.labels.numpy()],
+        "context": np.array(experiment.table.contexts)[batch.context.numpy()],
+        "critical": signals.critical.numpy(),
+        "moved": repair.moved.numpy(),
+    }
+    for k, name in enumerate(experiment.ensemble.names):
+        columns[f"raw: {name}"] = repair.composed[:, k].numpy()
+    for k, name in enumerate(experiment.ensemble.names):
+        columns[name] = repair.weights[:, k].numpy()
+    return pd.DataFrame(columns)

@@ -1,0 +1,5 @@
+"""Distillation losses: how far the student's distribution is from the pooled target."""
+
+from ._kl import ForwardKL
+
+__all__ = ["ForwardKL"]

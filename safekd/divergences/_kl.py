@@ -1,0 +1,41 @@
+"""Forward Kullback-Leibler divergence.  Axes: ... positions, V classes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class ForwardKL:
+    """``temperature^2 KL(q^T || p^T)``, the loss of Definition VI.1 up to the target's constant entropy.
+
+    temperature T > 0 softens both sides, ``p^(1/T) / Z``; the square keeps gradients of one size
+    (Hinton, Vinyals and Dean 2015).  Zero exactly when the student equals the target.
+    """
+
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise InvalidInput(f"`temperature` is {self.temperature!r}; it must be above 0 and finite.")
+
+    def __call__(self, log_q_V: Tensor, logits_V: Tensor) -> Tensor:
+        """Return one loss a position, shape (...), in nats.
+
+        log_q_V: log of the target, (..., V), minus infinity allowed.  logits_V: the student's, (..., V).
+        """
+        if log_q_V.shape != logits_V.shape:
+            raise InvalidInput(
+                f"The target has shape {tuple(log_q_V.shape)}, the student gives {tuple(logits_V.shape)}."
+            )
+        scale = self.temperature
+        log_q_V = torch.log_softmax(log_q_V / scale, dim=-1)
+        log_p_V = torch.log_softmax(logits_V / scale, dim=-1)
+        gap_V = torch.where(torch.isneginf(log_q_V), 0.0, log_q_V - log_p_V)  # 0 log 0 = 0, with a finite gradient
+        return scale**2 * (log_q_V.exp() * gap_V).sum(-1)

@@ -1,0 +1,139 @@
+"""An experiment, built from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from solvers.polytope import WeightPolytope
+from solvers.primal_dual import DualMethod
+
+from ..config import ConstraintConfig, ExperimentConfig, FittedTeacherConfig
+from ..data import Split
+from ..divergences import ForwardKL
+from ..errors import InvalidConfig
+from ..safety import Recall, SafetyConstraint, SafetyMeasure, TruthProbability
+from ..teachers import TeacherEnsemble, measure
+from ..trainer import ConstrainedTrainer
+from ..weights import EntropyDecay, EntropyInverse, Evidence, InverseLoss, OrdinalSafety, Signals, Unified, Uniform
+from ._data import Table, load_table, split_table
+from ._students import mlp
+from ._teachers import fitted_teacher, stored_teacher
+
+Rule = Callable[[Signals], Tensor]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a configuration names, made.  ``evidence`` was measured on the audit split."""
+
+    config: ExperimentConfig
+    table: Table
+    splits: dict[str, Split]
+    ensemble: TeacherEnsemble
+    evidence: Evidence
+    unified: Unified
+    constraints: list[SafetyConstraint]
+
+    @property
+    def train(self) -> Split:
+        """The training split."""
+        return self.splits["train"]
+
+    @property
+    def audit(self) -> Split:
+        """The split on which teachers were measured and runs are watched."""
+        return self.splits["audit"]
+
+    @property
+    def critical_contexts(self) -> list[int]:
+        """Numbers of the contexts where orderings apply."""
+        return self.table.context_numbers(self.config.weights.critical_contexts)
+
+    def student(self) -> nn.Module:
+        """Return a fresh student; the same one every time."""
+        return mlp(len(self.table.features), self.config.student.hidden, len(self.table.classes), self.config.seed)
+
+    def trainer(
+        self,
+        *,
+        rule: Rule | None = None,
+        constraints: Sequence[SafetyConstraint] | None = None,
+        dual: DualMethod | None = None,
+    ) -> ConstrainedTrainer:
+        """Return a trainer on a fresh student; what is left out comes from the configuration."""
+        student, settings = self.student(), self.config.training
+        return ConstrainedTrainer(
+            student,
+            self.ensemble,
+            weights=self.unified if rule is None else rule,
+            constraints=self.constraints if constraints is None else constraints,
+            optimizer=torch.optim.Adam(student.to(settings.device).parameters(), lr=settings.learning_rate),
+            dual=dual,
+            divergence=ForwardKL(settings.temperature),
+            evidence=self.evidence,
+            critical_contexts=self.critical_contexts,
+            batch_size=settings.batch_size,
+            device=settings.device,
+            seed=self.config.seed,
+        )
+
+    def trainer_at(self, threshold: float) -> ConstrainedTrainer:
+        """Return a trainer whose first constraint asks for ``threshold``; the others stay."""
+        first, *others = self.constraints
+        return self.trainer(constraints=[first.at(threshold), *others])
+
+
+def build(config: ExperimentConfig, folder: Path) -> Experiment:
+    """Load data, fit teachers, measure them, and set up weights and constraints.
+
+    folder: where relative paths of the configuration start.  Raises InvalidConfig and InvalidInput.
+    """
+    _check_device(config.training.device)
+    table = load_table(config.data, folder)
+    constraints = [_constraint(c, table) for c in config.constraints]
+    table.context_numbers(config.weights.critical_contexts)  # an unknown name is told before teachers are fitted
+    splits, index = split_table(table, config.data, config.seed)
+    polytope = WeightPolytope(len(config.teachers), lower=config.weights.lower, upper=config.weights.upper)
+    ensemble = TeacherEnsemble(
+        [
+            fitted_teacher(teacher, table, splits["train"], config.seed)
+            if isinstance(teacher, FittedTeacherConfig)
+            else stored_teacher(teacher, table, index, folder)
+            for teacher in config.teachers
+        ]
+    )
+    evidence = measure(ensemble, splits["audit"], constraints[0].measure, contexts=len(table.contexts))
+    return Experiment(config, table, splits, ensemble, evidence, _unified(config, polytope), constraints)
+
+
+def _unified(config: ExperimentConfig, polytope: WeightPolytope) -> Unified:
+    weights = config.weights
+    token = {"uniform": Uniform(), "entropy_decay": EntropyDecay(weights.rate), "entropy_inverse": EntropyInverse(1e-3)}
+    task = {"uniform": Uniform(), "inverse_loss": InverseLoss()}
+    context = {"uniform": Uniform(), "ordinal_safety": OrdinalSafety()}
+    return Unified(
+        token=token[weights.token],
+        task=task[weights.task],
+        context=context[weights.context],
+        polytope=polytope,
+        metric=weights.metric,
+    )
+
+
+def _constraint(config: ConstraintConfig, table: Table) -> SafetyConstraint:
+    critical = table.class_numbers(config.critical)
+    measure_: SafetyMeasure = Recall(critical) if config.measure == "recall" else TruthProbability(critical)
+    contexts = None if config.contexts is None else table.context_numbers(config.contexts)
+    return SafetyConstraint(config.name, measure_, config.at_least, contexts, config.split)
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidConfig(f"training.device is '{name}', which this machine does not have; use 'cpu'.") from error

@@ -1,0 +1,136 @@
+"""Examples from a table: the built-in cases or a CSV file, cut into splits.
+
+Axes: N examples, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from ..config import DataConfig
+from ..data import Split
+from ..errors import InvalidConfig, InvalidInput
+from ..tables import numbers, read_table
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Examples before they are split: x_NF features, label_N and context_N integers, and what to call them."""
+
+    x_NF: Array
+    label_N: Array
+    context_N: Array
+    features: list[str]
+    classes: list[str]
+    contexts: list[str]
+
+    def columns(self, patterns: list[str]) -> list[int]:
+        """Return the features that match any of ``patterns`` ('*' is any text), in the table's order."""
+        for pattern in patterns:
+            if not any(fnmatchcase(feature, pattern) for feature in self.features):
+                raise InvalidConfig(f"No feature matches '{pattern}'; there are: {', '.join(self.features)}.")
+        return [i for i, name in enumerate(self.features) if any(fnmatchcase(name, p) for p in patterns)]
+
+    def class_numbers(self, names: list[str]) -> list[int]:
+        """Return the numbers of the classes called ``names``."""
+        return _numbers(names, self.classes, "class")
+
+    def context_numbers(self, names: list[str]) -> list[int]:
+        """Return the numbers of the contexts called ``names``."""
+        return _numbers(names, self.contexts, "context")
+
+
+def load_table(config: DataConfig, folder: Path) -> Table:
+    """Read the examples that ``config`` names; relative paths start from ``folder``.
+
+    Raises InvalidInput naming the row and column of a value that cannot be used.
+    """
+    if config.source == "breast_cancer":
+        from sklearn.datasets import load_breast_cancer
+
+        found = load_breast_cancer()
+        frame = pd.DataFrame(found.data, columns=[str(name) for name in found.feature_names])
+        labels, classes = found.target, [str(name) for name in found.target_names]
+    else:
+        frame = read_table(folder / config.source)
+        if config.label not in frame.columns:
+            raise InvalidInput(
+                f"{config.source} has no label column '{config.label}'; it has: {', '.join(frame.columns)}."
+            )
+        named = frame.pop(str(config.label)).fillna("").str.strip()
+        if (named == "").any():
+            line = int(np.flatnonzero((named == "").to_numpy())[0]) + 2
+            raise InvalidInput(
+                f"{config.source}, line {line}: no label in column '{config.label}'; fill it or drop the row."
+            )
+        classes = sorted(named.unique())
+        labels = named.map({name: i for i, name in enumerate(classes)}).to_numpy(dtype=np.int64)
+    context_N, names = _contexts(frame, config)
+    chosen = [c for c in frame.columns if any(fnmatchcase(c, pattern) for pattern in config.features)]
+    if not chosen:
+        raise InvalidConfig(f"data.features {config.features} match no column; there are: {', '.join(frame.columns)}.")
+    x_NF = numbers(frame[chosen], config.source)
+    return Table(x_NF, np.asarray(labels), context_N, chosen, classes, names)
+
+
+def split_table(table: Table, config: DataConfig, seed: int) -> tuple[dict[str, Split], dict[str, Array]]:
+    """Cut a table into splits, stratified by (class, context), features standardised by the training split.
+
+    Returns the splits and the rows of the table that each holds, both by name.
+    """
+    shares = config.splits.model_dump()
+    rng = np.random.default_rng(seed)
+    parts: dict[str, list[Array]] = {name: [] for name in shares}
+    stratum_N = table.label_N * len(table.contexts) + table.context_N
+    for stratum in np.unique(stratum_N):
+        members = rng.permutation(np.flatnonzero(stratum_N == stratum))
+        ends = np.round(np.cumsum(list(shares.values())) * len(members)).astype(int)
+        for name, part in zip(shares, np.split(members, ends[:-1]), strict=True):
+            parts[name].append(part)
+    index = {name: np.sort(np.concatenate(found)) for name, found in parts.items()}
+    for name, rows in index.items():
+        if len(rows) == 0:
+            raise InvalidInput(
+                f"Split '{name}' is empty: {len(table.label_N)} examples are too few for a share of {shares[name]:g}."
+            )
+    mean_F, spread_F = table.x_NF[index["train"]].mean(0), table.x_NF[index["train"]].std(0)
+    x_NF = (table.x_NF - mean_F) / np.where(spread_F > 0, spread_F, 1.0)
+    splits = {
+        name: Split(
+            name,
+            torch.tensor(x_NF[rows], dtype=torch.float32),
+            torch.tensor(table.label_N[rows]),
+            context=torch.tensor(table.context_N[rows]),
+            context_names=table.contexts,
+        )
+        for name, rows in index.items()
+    }
+    return splits, index
+
+
+def _contexts(frame: pd.DataFrame, config: DataConfig) -> tuple[Array, list[str]]:
+    if config.context is None:
+        return np.zeros(len(frame), dtype=np.int64), ["all"]
+    column, names = config.context.column, config.context.names
+    if column not in frame.columns:
+        raise InvalidConfig(f"data.context.column is '{column}'; {config.source} has: {', '.join(frame.columns)}.")
+    value_N = numbers(frame[[column]], config.source)[:, 0]
+    cuts = np.quantile(value_N, np.arange(1, len(names)) / len(names))
+    return np.digitize(value_N, cuts), names
+
+
+def _numbers(names: list[str], known: list[str], what: str) -> list[int]:
+    for name in names:
+        if name not in known:
+            raise InvalidConfig(f"There is no {what} '{name}'; there are: {', '.join(known)}.")
+    return [known.index(name) for name in names]

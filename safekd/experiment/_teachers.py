@@ -1,0 +1,76 @@
+"""Teachers that a configuration can name: classifiers fitted on a slice of the training split, or stored rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+from ..config import FittedTeacherConfig, StoredTeacherConfig
+from ..data import Split
+from ..errors import InvalidConfig, InvalidInput
+from ..teachers import SklearnTeacher, StoredTeacher, Teacher
+from ..tables import numbers, read_table
+from ._data import Array, Table
+
+_KINDS: dict[str, Any] = {
+    "logistic_regression": LogisticRegression,
+    "random_forest": RandomForestClassifier,
+    "k_nearest_neighbours": KNeighborsClassifier,
+    "gradient_boosting": GradientBoostingClassifier,
+}
+
+
+def fitted_teacher(config: FittedTeacherConfig, table: Table, train: Split, seed: int) -> Teacher:
+    """Fit one teacher on its slice of the training split.  Same seed, same teacher."""
+    batch = train.batch()
+    x_NF, label_N, context_N = batch.inputs.double().numpy(), batch.labels.numpy(), batch.context.numpy()
+    seen = np.ones(len(label_N), dtype=bool)
+    if config.contexts is not None:
+        seen &= np.isin(context_N, table.context_numbers(config.contexts))
+    rng = np.random.default_rng([seed, len(config.name)])
+    for name, share in config.keep.items():
+        (number,) = table.class_numbers([name])
+        members = np.flatnonzero(seen & (label_N == number))
+        dropped = rng.permutation(members)[max(1, round(share * len(members))) :]
+        seen[dropped] = False
+    if len(np.unique(label_N[seen])) < 2:
+        raise InvalidConfig(
+            f"Teacher '{config.name}' would see {int(seen.sum())} training examples of "
+            f"{len(np.unique(label_N[seen]))} class; it needs at least two classes. Widen its contexts or its keep."
+        )
+    columns = table.columns(config.features)
+    classifier = _KINDS[config.kind]
+    try:
+        fixed = {"random_state": seed} if "random_state" in classifier().get_params() else {}
+        model = classifier(**{**fixed, **config.options}).fit(x_NF[seen][:, columns], label_N[seen])
+    except (TypeError, ValueError) as error:
+        raise InvalidConfig(
+            f"Teacher '{config.name}': scikit-learn's {classifier.__name__} refused its options: {error}"
+        ) from error
+    return SklearnTeacher(config.name, model, classes=len(table.classes), columns=columns)
+
+
+def stored_teacher(config: StoredTeacherConfig, table: Table, index: dict[str, Array], folder: Path) -> Teacher:
+    """Read one teacher's probabilities: one row an example of the whole table, one column a class, in class order."""
+    frame = read_table(folder / config.path)
+    found = [str(column) for column in frame.columns]
+    if len(found) != len(table.classes):
+        raise InvalidInput(
+            f"Teacher '{config.name}' gives {len(found)} classes ({', '.join(found)}), the data have {len(table.classes)} "
+            f"({', '.join(table.classes)}); wanted one column a class in {config.path}."
+        )
+    if set(found) == set(table.classes):
+        frame = frame[table.classes]
+    if len(frame) != len(table.label_N):
+        raise InvalidInput(
+            f"Teacher '{config.name}': {config.path} has {len(frame)} rows, the data have {len(table.label_N)}; "
+            "wanted one row an example, in the same order."
+        )
+    p_NV = torch.tensor(numbers(frame, config.path))
+    return StoredTeacher(config.name, {name: p_NV[torch.tensor(rows)] for name, rows in index.items()})

@@ -1,0 +1,154 @@
+"""Tables for the terminal.  Numbers are measured; a requirement that is missed is shown as missed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich import box
+from rich.table import Table
+
+from ..experiment import ArmReport, Experiment
+from ..frontier import Frontier
+from ..tracer import ConstraintReading
+from ..trainer import FitResult
+
+
+def comparison(experiment: Experiment, reports: Sequence[ArmReport]) -> Table:
+    """Return the arms side by side, one column an arm, one row a question."""
+    rule = experiment.constraints[0]
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"Safety required: {rule.name} >= {rule.at_least:g} on the {rule.split} split"
+    )
+    table.add_column("")
+    for report in reports:
+        table.add_column(report.arm.name, justify="right", max_width=16)
+
+    def row(name: str, value: Callable[[ArmReport], str]) -> None:
+        table.add_row(name, *(value(report) for report in reports))
+
+    row("test accuracy", lambda r: f"{r.accuracy:.3f}")
+    row("distillation loss, nats (1)", lambda r: f"{r.loss:.4f}")
+    for split in experiment.splits:
+        count = reports[0].readings[split].count
+        posed = ", posed here" if split == rule.split else ""
+        row(f"safety, {split} ({count} cases{posed})", lambda r, s=split: _mark(r.readings[s]))  # type: ignore[misc]
+        if split in (rule.split, "test"):
+            for context in experiment.table.contexts:
+                cases = reports[0].by_context[split, context].count
+                row(f"  {context} ({cases})", lambda r, k=(split, context): _plain(r.by_context[k].measured))  # type: ignore[misc]
+    row("required", lambda r: f"{rule.at_least:g}" if r.arm.constraints else f"({rule.at_least:g}, not asked)")
+    row("certified lower bound (2)", lambda r: f"{r.certificate.lower_bound:.3f} {r.certificate.decision}")
+    row("lightest, heaviest weight", lambda r: f"{r.lightest:.3f}, {r.heaviest:.3f}")
+    row("ordering violations (3)", _violations)
+    row("status", lambda r: r.result.status)
+    row("seconds", lambda r: f"{r.seconds:.1f}")
+    confidence = reports[0].certificate.confidence
+    table.caption = (
+        "(1) each against its own target, training split. "
+        f"(2) {confidence:.0%} confidence, certify split, seen by nothing else. "
+        "(3) training examples where a safer teacher counts less, before -> after projection. "
+        "Red: below the requirement."
+    )
+    return table
+
+
+def fit_summary(result: FitResult) -> Table:
+    """Return one run's result: constraints, multipliers, residuals."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"{result.status}: distillation loss {result.point.loss:.5f} nats")
+    for name, justify in [("constraint", "left"), ("split", "left"), ("safety", "right"), ("required", "right")]:
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("multiplier", justify="right")
+    for reading in result.point.readings:
+        price = result.multipliers[reading.name]
+        table.add_row(reading.name, reading.split, _mark(reading, 5), f"{reading.required:g}", f"{price:.4g}")
+    for reading in result.point.audit:
+        table.add_row(reading.name, reading.split, _mark(reading, 5), f"{reading.required:g}", "")
+    r = result.residuals
+    table.caption = (
+        f"KKT residuals: stationarity {r.stationarity:.2g}, primal {r.primal:.2g}, dual {r.dual:.2g}, "
+        f"complementarity {r.complementarity:.2g}"
+    )
+    return table
+
+
+def frontier_table(frontier: Frontier) -> Table:
+    """Return a frontier, one row a target."""
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"Pareto frontier: distillation loss against safety ({frontier.constraint})"
+    )
+    for name in ("target", "safety", "loss, nats", "multiplier", "stationarity", "status", "nondominated"):
+        table.add_column(name, justify="left" if name == "status" else "right")
+    for row in frontier.table.to_dict("records"):
+        table.add_row(
+            f"{row['target']:.4f}",
+            f"{row[f'safety_{frontier.constraint}']:.4f}",
+            f"{row['distillation_loss']:.5f}",
+            f"{row[f'lambda_{frontier.constraint}']:.4g}",
+            f"{row['kkt_stationarity']:.1e}",
+            str(row["status"]),
+            "yes" if row["nondominated"] else "no",
+        )
+    return table
+
+
+def projection_summary(names: Sequence[str], raw_NK: NDArray[np.float64], w_NK: NDArray[np.float64]) -> Table:
+    """Return what a projection did to each teacher's column."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"{len(w_NK)} rows projected")
+    for name in ("teacher", "lightest before", "after", "heaviest before", "after"):
+        table.add_column(name, justify="left" if name == "teacher" else "right")
+    for k, name in enumerate(names):
+        cells = (raw_NK[:, k].min(), w_NK[:, k].min(), raw_NK[:, k].max(), w_NK[:, k].max())
+        table.add_row(name, *(f"{cell:.4g}" for cell in cells))
+    moved_N = np.linalg.norm(w_NK - raw_NK, axis=1)
+    table.caption = f"{(moved_N > 1e-12).mean():.1%} of rows moved, by {moved_N.mean():.4g} on average and {moved_N.max():.4g} at most"
+    return table
+
+
+def seeds_table(rows: pd.DataFrame) -> Table:
+    """Return how often the promise held, one row a seed and a last row of counts."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"Required everywhere: {rows['required'].iloc[0]:g}")
+    names = ["seed", "uniform, train", "constrained, train", "audit", "test", "certified", "status", "stationarity"]
+    for name in names:
+        table.add_column(name, justify="left" if name == "status" else "right")
+    for row in rows.to_dict("records"):
+        table.add_row(
+            str(row["seed"]),
+            f"{row['uniform_train']:.3f}",
+            *(_met(row[name], row[f"met_{name}"]) for name in ("train", "audit", "test")),
+            f"{row['certified']:.3f} {row['decision']}",
+            row["status"],
+            f"{row['kkt_stationarity']:.1e}",
+        )
+    uniform = int((rows["uniform_train"] >= rows["required"]).sum())
+    table.add_section()
+    table.add_row(
+        "met",
+        f"{uniform}/{len(rows)}",
+        *(f"{int(rows[f'met_{name}'].sum())}/{len(rows)}" for name in ("train", "audit", "test")),
+        f"{int((rows['decision'] == 'safe').sum())}/{len(rows)} safe",
+        f"{int((rows['status'] == 'converged').sum())}/{len(rows)} conv.",
+        "",
+    )
+    return table
+
+
+def _violations(report: ArmReport) -> str:
+    if report.violations_before is None:
+        return f"{report.violations_after} (not projected)" if report.violations_after else "0"
+    return f"{report.violations_before} -> {report.violations_after}"
+
+
+def _mark(reading: ConstraintReading, digits: int = 3) -> str:
+    text = f"{reading.measured:.{digits}f}"
+    return text if reading.violation <= 1e-3 else f"[red]{text}[/red]"
+
+
+def _plain(value: float) -> str:
+    return "no case" if value != value else f"{value:.3f}"
+
+
+def _met(value: float, met: bool) -> str:
+    return f"{value:.3f}" if met else f"[red]{value:.3f}[/red]"

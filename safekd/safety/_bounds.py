@@ -1,0 +1,65 @@
+"""One-sided lower confidence bounds on the mean of bounded values, valid at every sample size."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.stats import beta
+
+from ..errors import InvalidInput
+
+
+_LARGEST_BET = 0.95  # below 1, so that no single value of 0 ruins the gambler
+
+
+def clopper_pearson_lower_bound(successes: int, trials: int, confidence: float = 0.95) -> float:
+    """Return the exact lower bound on a success rate: it exceeds the truth at most ``1 - confidence`` of the time.
+
+    Source: Clopper and Pearson 1934; the bound is a quantile of Beta(s, n - s + 1).
+
+    >>> round(clopper_pearson_lower_bound(50, 50), 4)
+    0.9418
+    """
+    _check_confidence(confidence)
+    if not 0 <= successes <= trials or trials < 1:
+        raise InvalidInput(
+            f"{successes} successes in {trials} trials is no sample; wanted 0 <= successes <= trials, trials >= 1."
+        )
+    if successes == 0:
+        return 0.0
+    return float(beta.ppf(1 - confidence, successes, trials - successes + 1))
+
+
+def betting_lower_bound(values: ArrayLike, confidence: float = 0.95) -> float:
+    """Return a lower bound on the mean of independent values in [0, 1], whatever their distribution.
+
+    A gambler who bets against "the mean is m" multiplies the capital by ``1 + b_i (x_i - m)``; if the mean is m the
+    capital exceeds ``1 / (1 - confidence)`` with probability at most ``1 - confidence`` (Ville 1939).  The bound is
+    the largest m not yet refuted.  Bets depend on earlier values only.  Values are used in the order given, so
+    shuffle what is sorted.  Source: Waudby-Smith and Ramdas 2024, predictable plug-in bets.
+    """
+    _check_confidence(confidence)
+    x = np.asarray(values, dtype=np.float64).ravel()
+    if x.size == 0 or not np.all((x >= 0) & (x <= 1)):
+        raise InvalidInput(
+            f"{x.size} values between {x.min(initial=1):g} and {x.max(initial=0):g}; wanted at least one, all in [0, 1]."
+        )
+    alpha, n = 1 - confidence, x.size
+    seen = np.arange(1, n + 1)
+    mean = (0.5 + np.cumsum(x)) / (1 + seen)
+    variance = (0.25 + np.cumsum((x - mean) ** 2)) / (1 + seen)
+    variance_before = np.concatenate([[0.25], variance[:-1]])
+    bet = np.minimum(np.sqrt(2 * np.log(1 / alpha) / (n * variance_before)), _LARGEST_BET)
+
+    def log_capital(m: float) -> float:  # falls in m, since every bet is fixed before m is chosen
+        return float(np.log1p(bet * (x - m)).sum() - np.log(1 / alpha))
+
+    if log_capital(0.0) <= 0:
+        return 0.0
+    return float(brentq(log_capital, 0.0, 1.0, xtol=1e-12))
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise InvalidInput(f"`confidence` is {confidence!r}; wanted a number between 0 and 1, for example 0.95.")

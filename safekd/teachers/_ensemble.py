@@ -1,0 +1,69 @@
+"""K teachers that agree on what they talk about.  Axes: B batch, ... positions, K teachers, V classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..data import Batch, Split
+from ..errors import InvalidInput
+from ._teacher import Teacher
+
+
+class TeacherEnsemble:
+    """Several teachers, asked together.
+
+    teachers: at least one, names all different.  cache_limit: outputs on a split are kept when they need at most
+    this many bytes (teachers do not change while a student learns), else they are asked every batch.
+    Raises InvalidInput when teachers give different numbers of classes, naming both.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher], cache_limit: int = 2**30) -> None:
+        self.teachers = list(teachers)
+        self.names = [teacher.name for teacher in self.teachers]
+        if not self.teachers:
+            raise InvalidInput("There are no teachers; give at least one.")
+        if len(set(self.names)) < len(self.names):
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise InvalidInput(f"Two teachers are called '{twice}'; give each a name of its own.")
+        self._cache_limit = cache_limit
+        self._kept: dict[int, tuple[Split, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self.teachers)
+
+    def log_probabilities(self, batch: Batch, split: str) -> Tensor:
+        """Return log-probabilities of all teachers, (B, ..., K, V), on the batch's device."""
+        rows = [teacher.log_probabilities(batch, split) for teacher in self.teachers]
+        for name, row in zip(self.names, rows, strict=True):
+            if row.shape[-1] != rows[0].shape[-1]:
+                raise InvalidInput(
+                    f"Teacher '{name}' gives {row.shape[-1]} classes, teacher '{self.names[0]}' gives {rows[0].shape[-1]}; "
+                    "all teachers must share one list of classes."
+                )
+            if row.shape[:-1] != batch.labels.shape:
+                raise InvalidInput(
+                    f"Teacher '{name}' gives distributions of shape {tuple(row.shape)} for labels of shape "
+                    f"{tuple(batch.labels.shape)}; wanted one distribution a label."
+                )
+        top = int(batch.labels.max())
+        if top >= rows[0].shape[-1]:
+            raise InvalidInput(
+                f"A label is {top}, but the teachers know only {rows[0].shape[-1]} classes, 0 to {rows[0].shape[-1] - 1}."
+            )
+        widest = torch.float64 if any(row.dtype == torch.float64 for row in rows) else torch.float32
+        return torch.stack([row.to(widest) for row in rows], dim=-2)
+
+    def on(self, split: Split, index: Tensor, batch_size: int = 1024) -> Tensor:
+        """Return log-probabilities for the examples ``index`` of ``split``, (B, ..., K, V), from memory where kept."""
+        kept = self._kept.get(id(split))
+        if kept is None:
+            first = self.log_probabilities(split.batch(index[:1]), split.name)
+            if first.numel() * first.element_size() * len(split) > self._cache_limit:
+                return self.log_probabilities(split.batch(index), split.name)
+            everything = torch.arange(len(split), device=split.labels.device)
+            parts = [self.log_probabilities(split.batch(some), split.name) for some in everything.split(batch_size)]
+            kept = self._kept[id(split)] = (split, torch.cat(parts))  # holding the split keeps its id taken
+        return kept[1][index]

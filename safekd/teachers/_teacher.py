@@ -1,0 +1,43 @@
+"""What a teacher is.  Axes: B batch, ... positions, V classes."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ..data import Batch
+from ..errors import InvalidInput
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """A named source of distributions; ``log_probabilities(batch, split)`` returns (B, ..., V) without gradients."""
+
+    @property
+    def name(self) -> str:
+        """How tables and messages call it."""
+        ...
+
+    def log_probabilities(self, batch: Batch, split: str) -> Tensor:
+        """Return log-probabilities, (B, ..., V), on the batch's device.  ``split`` names where the batch is from."""
+        ...
+
+
+def log_of(p_V: Tensor, name: str, floor: float) -> Tensor:
+    """Return log-probabilities of rows that should be distributions, (..., V), with ``floor`` under each entry.
+
+    Hard classifiers answer exactly 0, whose logarithm would make one mistake infinitely expensive.
+    Raises InvalidInput naming the teacher and the row when a row is no distribution.
+    """
+    total = p_V.sum(-1)
+    bad = ~torch.isfinite(p_V).all(-1) | (p_V < 0).any(-1) | ((total - 1).abs() > 1e-3)
+    if bool(bad.any()):
+        row = tuple(int(i) for i in bad.nonzero()[0])
+        raise InvalidInput(
+            f"Teacher '{name}' gave {[round(x, 6) for x in p_V[row].tolist()]} for example {row[0]}; "
+            "wanted probabilities: finite, at least 0, sum 1."
+        )
+    p_V = p_V.clamp_min(floor)
+    return (p_V / p_V.sum(-1, keepdim=True)).log()

@@ -1,0 +1,25 @@
+"""Distillation under safety constraints.
+
+trainer = ConstrainedTrainer(student, teachers, constraints=[rule], optimizer=torch.optim.Adam(student.parameters()))
+result = trainer.fit(train, audit=validation, epochs=2000)
+result.status, result.message, result.next_move      # what happened, the evidence, what to do
+result.trace                                         # a DataFrame: loss, safety, multipliers, KKT residuals
+result.student, result.best_feasible, result.most_feasible
+"""
+
+from ._objective import Objective, evaluating, on_one_split
+from ._result import FitResult, Verdict
+from ._saving import save_run, save_student
+from ._trainer import ConstrainedTrainer, WarmStart
+
+__all__ = [
+    "ConstrainedTrainer",
+    "FitResult",
+    "Objective",
+    "Verdict",
+    "WarmStart",
+    "evaluating",
+    "on_one_split",
+    "save_run",
+    "save_student",
+]

@@ -1,0 +1,68 @@
+"""What a run hands back: the students, the trace, and a verdict with its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+from torch import nn
+
+from solvers.kkt import KKTResiduals
+
+from ..tracer import TracePoint
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a run ended.
+
+    status: "converged" | "budget_spent" | "infeasible" | "cap_active" | "diverged";
+    message: cause and evidence in numbers; next_move: what to do.
+    """
+
+    status: str
+    message: str
+    next_move: str
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A trained student and everything that is known about it.
+
+    student: the final iterate.  best_feasible: the audited iterate with the lowest loss among those that met every
+    constraint, None if none did.  most_feasible: the one with the smallest violation.  multipliers: final price of
+    each constraint.  residuals: KKT residuals of ``student``.  point: the last trace point.  trace: all of them.
+    """
+
+    verdict: Verdict
+    student: nn.Module
+    best_feasible: nn.Module | None
+    most_feasible: nn.Module
+    multipliers: Mapping[str, float]
+    residuals: KKTResiduals
+    point: TracePoint
+    trace: pd.DataFrame
+
+    @property
+    def status(self) -> str:
+        """One word, see Verdict."""
+        return self.verdict.status
+
+    @property
+    def message(self) -> str:
+        """Cause and evidence."""
+        return self.verdict.message
+
+    @property
+    def next_move(self) -> str:
+        """What to do now."""
+        return self.verdict.next_move
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the final student met every constraint, to 1e-3, on the split on which it is posed."""
+        return all(reading.violation <= FEASIBLE for reading in self.point.readings)
+
+
+FEASIBLE = 1e-3

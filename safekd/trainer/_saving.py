@@ -1,0 +1,39 @@
+"""What a run leaves on disk: plain tables, plain JSON, and parameters that cannot carry code."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import nn
+
+from ..files import written_whole
+from ..tables import write_csv
+from ._result import FitResult
+
+
+def save_run(result: FitResult, run_dir: str | os.PathLike[str]) -> list[Path]:
+    """Write trace.csv, student.safetensors and verdict.json; return their paths.  Each appears whole or not at all."""
+    folder = Path(run_dir)
+    write_csv(result.trace, folder / "trace.csv")
+    save_student(result.student, folder / "student.safetensors")
+    evidence = {
+        **asdict(result.verdict),
+        "distillation_loss": result.point.loss,
+        "residuals": asdict(result.residuals),
+        "multipliers": dict(result.multipliers),
+        "readings": [asdict(reading) for reading in (*result.point.readings, *result.point.audit)],
+    }
+    with written_whole(folder / "verdict.json") as temporary:
+        temporary.write_text(json.dumps(evidence, indent=2, allow_nan=True) + "\n")
+    return [folder / name for name in ("trace.csv", "student.safetensors", "verdict.json")]
+
+
+def save_student(student: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write a module's parameters and buffers as safetensors."""
+    state = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
+    with written_whole(path) as temporary:
+        save_file(state, temporary)

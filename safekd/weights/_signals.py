@@ -1,0 +1,138 @@
+"""What weighting rules may look at: computed once a batch, on first use, only what is asked for.
+
+Axes: ... positions, K teachers, V classes, M tasks, C contexts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidInput, MissingSignal
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured of the teachers beforehand, and on which split.
+
+    task_loss_MK: mean cross-entropy of teacher k on task m, nats.  safety_CK: mean safety of teacher k in context
+    c.  count_C: how many critical examples each row of safety_CK averages; a context with none takes the average
+    over all contexts and has count 0.  source: name of the split.
+    """
+
+    task_loss_MK: Tensor
+    safety_CK: Tensor
+    count_C: Tensor
+    source: str
+
+    def to(self, device: torch.device | str) -> Evidence:
+        """Return the same evidence on ``device``."""
+        return Evidence(self.task_loss_MK.to(device), self.safety_CK.to(device), self.count_C.to(device), self.source)
+
+
+class Signals:
+    """The readings of one batch that rules score teachers by.
+
+    log_p: teachers' log-probabilities, (..., K, V).  labels: (...,) true classes.  task, context: integers, shape of
+    the leading axes, (B,) for (B, T) positions too.  evidence: losses and safety measured beforehand.
+    critical_classes, critical_contexts: S and C_safe, where orderings apply.
+    Any reading may also be given outright: entropy, task_loss, safety, each (..., K), and critical, bool (...,).
+    A rule that needs what is not there raises MissingSignal, which says what to give.
+    """
+
+    def __init__(
+        self,
+        *,
+        log_p: Tensor | None = None,
+        labels: Tensor | None = None,
+        task: Tensor | None = None,
+        context: Tensor | None = None,
+        evidence: Evidence | None = None,
+        critical_classes: Collection[int] = (),
+        critical_contexts: Collection[int] = (),
+        entropy: Tensor | None = None,
+        task_loss: Tensor | None = None,
+        safety: Tensor | None = None,
+        critical: Tensor | None = None,
+    ) -> None:
+        self._log_p, self.labels, self.task, self.context, self.evidence = log_p, labels, task, context, evidence
+        self.critical_classes, self.critical_contexts = frozenset(critical_classes), frozenset(critical_contexts)
+        given = {"entropy": entropy, "task_loss": task_loss, "safety": safety, "critical": critical}
+        for name, value in given.items():
+            if value is not None:
+                self.__dict__[name] = value  # a cached_property reads its value from here
+        template = next((v for v in (log_p, entropy, task_loss, safety) if v is not None), None)
+        if template is None:
+            raise InvalidInput("Signals are empty; give at least `log_p`, the teachers' log-probabilities (..., K, V).")
+        self._template = template if log_p is None else template[..., 0]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the scores that a rule returns, (..., K)."""
+        return self._template.shape
+
+    def ones(self) -> Tensor:
+        """Return ones of the scores' shape, dtype and device."""
+        return torch.ones_like(self._template)
+
+    @property
+    def log_p(self) -> Tensor:
+        """Teachers' log-probabilities, (..., K, V)."""
+        if self._log_p is None:
+            raise MissingSignal("This rule needs the teachers' log-probabilities; pass `log_p` of shape (..., K, V).")
+        return self._log_p
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """Entropy of each teacher, (..., K), nats."""
+        p = self.log_p.exp()
+        return -torch.where(p > 0, p * self.log_p, 0.0).sum(-1)
+
+    @cached_property
+    def task_loss(self) -> Tensor:
+        """Loss of each teacher on the task of each position, (..., K), nats."""
+        if self.evidence is None:
+            raise MissingSignal(
+                "This rule needs the teachers' losses a task; pass `evidence=kd.teachers.measure(...)` or `task_loss`."
+            )
+        return self._looked_up(self.evidence.task_loss_MK, self.task, "task")
+
+    @cached_property
+    def safety(self) -> Tensor:
+        """Safety of each teacher in the context of each position, (..., K), in [0, 1]."""
+        if self.evidence is None:
+            raise MissingSignal(
+                "This rule needs the teachers' safety; pass `evidence=kd.teachers.measure(...)` or `safety` (..., K)."
+            )
+        return self._looked_up(self.evidence.safety_CK, self.context, "context")
+
+    @cached_property
+    def critical(self) -> Tensor:
+        """Where orderings apply, bool (...,): a critical label (S) or a critical context (C_safe)."""
+        lead = self.shape[:-1]
+        where = torch.zeros(lead, dtype=torch.bool, device=self._template.device)
+        for chosen, value in ((self.critical_classes, self.labels), (self.critical_contexts, self.context)):
+            if chosen and value is not None:
+                inside = torch.isin(value, torch.tensor(sorted(chosen), device=value.device))
+                where = where | _spread(inside, lead)
+        return where
+
+    def _looked_up(self, table: Tensor, key: Tensor | None, what: str) -> Tensor:
+        lead = self.shape[:-1]
+        if key is None:
+            key = torch.zeros(lead, dtype=torch.long, device=self._template.device)
+        if key.numel() and int(key.max()) >= len(table):
+            raise InvalidInput(
+                f"A position has {what} {int(key.max())}, but the evidence covers {what} 0 to {len(table) - 1} only; "
+                f"measure the teachers on data that has every {what}."
+            )
+        return table.to(self._template)[_spread(key, lead)]
+
+
+def _spread(value: Tensor, lead: torch.Size) -> Tensor:
+    """Repeat one value a sequence over its positions."""
+    return value.reshape(value.shape + (1,) * (len(lead) - value.ndim)).expand(lead)

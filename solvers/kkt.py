@@ -1,0 +1,123 @@
+"""How far a point is from satisfying the four conditions of Karush, Kuhn and Tucker.
+
+Residuals come from the problem's own data (gradients, constraint values, multipliers) and never from what a
+solver says of itself.  Signs: ``solvers.lagrangian``.  Axes: M inequalities, E equalities, n variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class KKTResiduals:
+    """The four residuals; zero in all of them is a KKT point.
+
+    stationarity     ``|grad f + J_g^T lambda + J_h^T mu| / (1 + |grad f|)``, Euclidean norms
+    primal           largest violation, ``max(g, 0)`` and ``|h|``, in the constraints' own units
+    dual             largest negative multiplier, ``max(-lambda, 0)``
+    complementarity  ``max |min(lambda, -g)|``: a constraint is either tight or free of charge
+    """
+
+    stationarity: float
+    primal: float
+    dual: float
+    complementarity: float
+
+    def holds(self, tolerance: float = 1e-3, *, stationarity: float | None = None) -> bool:
+        """Say whether every residual is at most ``tolerance`` (``stationarity`` may have its own); NaN never is."""
+        limits = dict.fromkeys(asdict(self), tolerance)
+        if stationarity is not None:
+            limits["stationarity"] = stationarity
+        return all(value <= limits[name] for name, value in asdict(self).items())  # a NaN fails <=, unlike max()
+
+
+def kkt_residuals(
+    gradient_n: Tensor,
+    *,
+    jacobian_Mn: Tensor | None = None,
+    g_M: Tensor | None = None,
+    lambda_M: Tensor | None = None,
+    jacobian_En: Tensor | None = None,
+    h_E: Tensor | None = None,
+    mu_E: Tensor | None = None,
+) -> KKTResiduals:
+    """Return the residuals at a point, from its gradients, constraint values and multipliers.
+
+    gradient_n: gradient of the objective, shape (n,).  jacobian_Mn, g_M, lambda_M: the inequalities g <= 0;
+    jacobian_En, h_E, mu_E: the equalities h = 0.  A group is given whole or not at all.
+    Raises InvalidInput when shapes do not fit.  Source: Nocedal and Wright, Numerical Optimization, theorem 12.1.
+
+    min x subject to 1 - x <= 0 has x = 1, lambda = 1:
+
+    >>> one = torch.ones(1)
+    >>> kkt_residuals(one, jacobian_Mn=-torch.ones(1, 1), g_M=0 * one, lambda_M=one).holds(1e-9)
+    True
+    """
+    gradient = gradient_n.detach().double()
+    jacobian, g, lam = _group(gradient, jacobian_Mn, g_M, lambda_M, "inequalities")
+    jacobian_h, h, mu = _group(gradient, jacobian_En, h_E, mu_E, "equalities")
+    slope = gradient + jacobian.T @ lam + jacobian_h.T @ mu
+    return KKTResiduals(
+        stationarity=float(slope.norm() / (1 + gradient.norm())),
+        primal=_largest(torch.cat([g.clamp_min(0), h.abs()])),
+        dual=_largest((-lam).clamp_min(0)),
+        complementarity=_largest(torch.minimum(lam, -g).abs()),
+    )
+
+
+def gradients(values: Sequence[Tensor], variables: Sequence[Tensor]) -> Tensor:
+    """Return the gradient of each scalar in ``values`` with respect to all ``variables``, flattened.
+
+    Shape (len(values), n), float64; a variable that a value does not depend on counts as zero.
+    """
+    rows = []
+    for value in values:
+        if not value.requires_grad:
+            parts: Sequence[Tensor | None] = [None] * len(variables)
+        else:
+            parts = torch.autograd.grad(value, list(variables), retain_graph=True, allow_unused=True)
+        rows.append(
+            torch.cat(
+                [
+                    (torch.zeros_like(x) if part is None else part).reshape(-1).double()
+                    for part, x in zip(parts, variables, strict=True)
+                ]
+            )
+        )
+    return torch.stack(rows) if rows else torch.zeros(0, sum(x.numel() for x in variables), dtype=torch.float64)
+
+
+def _group(
+    gradient: Tensor, jacobian: Tensor | None, value: Tensor | None, multiplier: Tensor | None, name: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    given = [part is not None for part in (jacobian, value, multiplier)]
+    if not any(given):
+        return gradient.new_zeros(0, gradient.numel()), gradient.new_zeros(0), gradient.new_zeros(0)
+    if not all(given):
+        raise InvalidInput(
+            f"The {name} need their Jacobian, their values and their multipliers together; {given.count(True)} of 3 given."
+        )
+    assert jacobian is not None and value is not None and multiplier is not None
+    shapes = tuple(jacobian.shape), tuple(value.shape), tuple(multiplier.shape)
+    rows = value.numel()
+    if shapes != ((rows, gradient.numel()), (rows,), (rows,)):
+        raise InvalidInput(
+            f"The {name} do not fit together: Jacobian {shapes[0]}, values {shapes[1]}, multipliers {shapes[2]}; "
+            f"wanted (rows, {gradient.numel()}), (rows,), (rows,)."
+        )
+    return (
+        jacobian.detach().to(gradient),
+        value.detach().to(gradient),
+        multiplier.detach().to(gradient),
+    )
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.max()) + 0.0 if values.numel() else 0.0  # + 0.0 turns -0.0 into 0.0; max hands a NaN on

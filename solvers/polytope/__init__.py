@@ -1,0 +1,32 @@
+"""The sets that weights must lie in, one record a set.
+
+    W = {w in R^K : sum(w) = 1, lower <= w <= upper, w_i >= w_j + margin, A w <= b, C w = d}
+
+``WeightPolytope`` holds the rules and is refused at construction if no weights meet them, with the rules that
+conflict and the least change that makes room.  ``check`` judges given weights, rule by rule:
+
+>>> rules = WeightPolytope(n_teachers=3, lower=0.1, upper=0.6, orderings=[(0, 2)])
+>>> rules.check([0.6, 0.2, 0.2]).holds()
+True
+>>> rules.check([0.7, 0.2, 0.1]).holds()
+False
+
+``tiers`` tells whether the orderings sort the teachers into ranks, the case that has an exact projection.
+"""
+
+from ._conformance import Conformance, RuleViolation
+from ._linear import LinearRows
+from ._polytope import WeightPolytope
+from ._precision import bounds_within, nearest_bounds
+from ._rules import Rule, stack_rules
+
+__all__ = [
+    "Conformance",
+    "LinearRows",
+    "Rule",
+    "RuleViolation",
+    "WeightPolytope",
+    "bounds_within",
+    "nearest_bounds",
+    "stack_rules",
+]

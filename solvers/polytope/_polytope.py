@@ -1,0 +1,139 @@
+"""The polytope of conforming weights, as one frozen value.
+
+Axes: K teachers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from solvers.errors import InvalidInput
+
+from ._conformance import Conformance, judge
+from ._feasibility import require_feasible
+from ._linear import LinearRows, read_linear
+from ._numbers import Vector, read_bound, read_count, read_nonnegative
+from ._orderings import Pairs, read_orderings, tier_pairs, topological_order, weak_order_tiers
+from ._rules import Rule, list_rules
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import Tensor
+
+
+@dataclass(frozen=True, init=False)
+class WeightPolytope:
+    """Weights w of K teachers with  sum(w) = 1,  lower <= w <= upper,  w_i >= w_j + margin,  A w <= b,  C w = d.
+
+    n_teachers: K, at least 1.  lower, upper: a scalar, or K numbers.  orderings: pairs (i, j), meaning
+    w_i >= w_j + margin; any partial order.  linear: None, ``LinearRows``, (A, b), (A, b, C, d) or a mapping.
+
+    Two polytopes with the same content are equal and hash alike.  Raises InvalidInput for numbers that cannot be
+    meant (negative or not finite, bad indices, a cycle, wrong shapes) and InfeasiblePolytope if no weights exist.
+
+    >>> WeightPolytope(3, upper=0.5) == WeightPolytope(3, upper=[0.5, 0.5, 0.5])
+    True
+    """
+
+    n_teachers: int
+    lower: Vector
+    upper: Vector
+    orderings: Pairs
+    margin: float
+    linear: LinearRows
+
+    def __init__(
+        self,
+        n_teachers: int,
+        lower: float | npt.ArrayLike = 0.0,
+        upper: float | npt.ArrayLike = 1.0,
+        orderings: Iterable[tuple[int, int]] = (),
+        margin: float = 0.0,
+        linear: object = None,
+    ) -> None:
+        K = read_count(n_teachers)
+        self._fill(
+            n_teachers=K,
+            lower=read_bound("lower", lower, K),
+            upper=read_bound("upper", upper, K),
+            orderings=read_orderings(orderings, K),
+            margin=read_nonnegative("margin", margin),
+            linear=read_linear(linear, K),
+        )
+        for k, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
+            _require_interval(k, low, high)
+        require_feasible(self)
+
+    def _fill(self, **values: object) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @cached_property
+    def uniform_bounds(self) -> tuple[float, float] | None:
+        """(lower, upper) if all teachers share them, else None."""
+        shared = len(set(self.lower)) == 1 and len(set(self.upper)) == 1
+        return (self.lower[0], self.upper[0]) if shared else None
+
+    @cached_property
+    def tiers(self) -> tuple[int, ...] | None:
+        """A rank for each teacher, higher above lower, if that says everything besides uniform bounds; else None.
+
+        It does when bounds are uniform, no margin applies, there are no linear rows and the orderings make a weak
+        order (no orderings: one tier; a chain: K tiers).  Such polytopes have an exact projection.
+        """
+        if self.uniform_bounds is None or self.linear or (self.margin and self.orderings):
+            return None
+        return weak_order_tiers(self.orderings, self.n_teachers)
+
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """Every rule as a named row."""
+        return list_rules(self)
+
+    @cached_property
+    def downward(self) -> tuple[int, ...]:
+        """The teachers, each after all who stand above it."""
+        return topological_order(self.orderings, self.n_teachers)
+
+    def without_orderings(self) -> WeightPolytope:
+        """Return the polytope of rows to which the orderings do not apply."""
+        return self.with_orderings(())
+
+    def ordered_by(self, scores: Iterable[float]) -> WeightPolytope:
+        """Return this polytope with the orderings of ``scores``: the higher score weighs at least as much."""
+        return self.with_orderings(tier_pairs(tuple(scores)))
+
+    def with_orderings(self, orderings: Iterable[tuple[int, int]]) -> WeightPolytope:
+        """Return this polytope with other orderings, feasible or refused."""
+        return replace_rules(self, orderings=tuple(orderings))
+
+    def check(
+        self,
+        w: Tensor | npt.ArrayLike,
+        safety: Tensor | npt.ArrayLike | None = None,
+        critical: Tensor | npt.ArrayLike | None = None,
+    ) -> Conformance:
+        """Judge given weights, rule by rule.
+
+        w: shape (..., K), a tensor, an array or lists.  safety: scores (..., K) or (K,) whose order the weights must
+        follow.  critical: mask (...,) of the rows to which orderings apply; None means all of them.
+
+        Bounds and margin-free orderings are judged exactly, in w's own dtype; the sum may miss 1 by K ulp (K times the
+        dtype's eps), a margin by 2 ulp, a linear row by 1e-9.  NaN holds no rule.  Raises InvalidInput on wrong shapes.
+        """
+        return judge(self, w, safety, critical)
+
+
+def replace_rules(polytope: WeightPolytope, **changes: object) -> WeightPolytope:
+    """Return the polytope with some settings changed; it is checked as a new one is."""
+    return replace(polytope, **changes)  # type: ignore[arg-type]
+
+
+def _require_interval(k: int, low: float, high: float) -> None:
+    if low < 0:
+        raise InvalidInput(f"lower={low:g} on teacher {k} is negative; weights are never below 0. Pass 0 or more.")
+    if low > high:
+        raise InvalidInput(f"lower={low:g} is above upper={high:g} on teacher {k}. Swap them, or widen the interval.")

@@ -1,0 +1,18 @@
+"""The nearest conforming weights.
+
+    euclidean   minimise 1/2 |w - v|^2                             over w in the polytope
+    kl          minimise sum w_k log(w_k / v_k)    (v > 0)         over w in the polytope
+
+>>> from solvers.polytope import WeightPolytope
+>>> import torch
+>>> project(torch.tensor([0.9, 0.3, -1.0]), WeightPolytope(3, lower=0.1, upper=0.6))
+tensor([0.6000, 0.3000, 0.1000])
+
+Two engines give one answer.  *exact*: uniform bounds and orderings that rank the teachers into tiers; a sort, one
+isotonic regression, one threshold (``_isotonic``, ``_threshold``, ``_exact``).  *cvxpy*: every other polytope; cvxpy
+models it, an active-set method makes the answer exact (``_model``, ``_active_set``, ``_general``).  ``_route`` chooses.
+"""
+
+from ._project import project
+
+__all__ = ["project"]

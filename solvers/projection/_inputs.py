@@ -1,0 +1,115 @@
+"""Read scores, masks and safety scores, and give the answer back in the form of the question.
+
+Axes: B rows (all leading axes in one), K teachers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvers.errors import InvalidInput
+from solvers.polytope import WeightPolytope
+
+METRICS = ("euclidean", "kl")
+ENGINES = ("auto", "exact", "cvxpy")
+_FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores as rows, shape (B, K), with what is needed to answer in kind."""
+
+    v: Tensor
+    shape: torch.Size
+    as_numpy: bool
+
+    def answer(self, w_BK: Tensor) -> Any:
+        """Return weights in the shape and kind of the scores."""
+        w = w_BK.reshape(self.shape)
+        return w.numpy() if self.as_numpy else w
+
+
+def read_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse a word that is not among ``choices``."""
+    if value not in choices:
+        raise InvalidInput(f"`{name}` must be one of {', '.join(map(repr, choices))}; found {value!r}.")
+
+
+def read_scores(v: object, n_teachers: int, metric: str, check_finite: bool) -> Scores:
+    """Return the scores as floating rows of K; refuse wrong shapes, dtypes and, if asked, values."""
+    tensor = v if isinstance(v, Tensor) else _from_array(v)
+    if tensor.dtype not in _FLOATING:
+        raise InvalidInput(
+            f"`v` has dtype {str(tensor.dtype).removeprefix('torch.')}; wanted float64, float32, bfloat16 or float16. "
+            "Convert it, for instance with v.float()."
+        )
+    if tensor.ndim == 0 or tensor.shape[-1] != n_teachers:
+        raise InvalidInput(
+            f"`v` has shape {tuple(tensor.shape)}, but the polytope has {n_teachers} teachers; "
+            f"wanted {n_teachers} scores in the last axis."
+        )
+    if check_finite:
+        _require_values(tensor.detach(), metric)
+    return Scores(tensor.reshape(-1, n_teachers), tensor.shape, isinstance(v, np.ndarray))
+
+
+def _from_array(v: object) -> Tensor:
+    try:
+        array = v if isinstance(v, np.ndarray) else np.asarray(v, dtype=np.float64)
+        return torch.from_numpy(array.copy())
+    except (TypeError, ValueError) as cause:
+        raise InvalidInput(f"`v` must hold real scores; found {type(v).__name__}: {cause}.") from cause
+
+
+def _require_values(v: Tensor, metric: str) -> None:
+    _require_all(v, v.isfinite(), "scores must be finite", "Replace it, or mask the row out.")
+    if metric == "kl":
+        _require_all(v, v > 0, "metric='kl' needs positive scores", "Add a small constant, or use metric='euclidean'.")
+
+
+def _require_all(v: Tensor, good: Tensor, wanted: str, advice: str) -> None:
+    if bool(good.all()):
+        return
+    *row, teacher = (int(i) for i in (~good).nonzero()[0])
+    value = float(v[(*row, teacher)])
+    place = f"row {row[0] if len(row) == 1 else tuple(row)}, " if row else ""
+    raise InvalidInput(f"`v` holds {value:g} at {place}teacher {teacher}; {wanted}. {advice}")
+
+
+def read_mask(critical: object, shape: torch.Size, device: torch.device) -> Tensor | None:
+    """Return the mask of ordered rows, shape (B,), or None for all rows."""
+    if critical is None:
+        return None
+    mask = critical if isinstance(critical, Tensor) else torch.as_tensor(np.asarray(critical))
+    if mask.dtype != torch.bool:
+        raise InvalidInput(f"`critical` has dtype {mask.dtype}; wanted booleans, True where the orderings apply.")
+    return _fit("critical", mask, shape[:-1]).reshape(-1).to(device)
+
+
+def read_safety(safety: object, shape: torch.Size, polytope: WeightPolytope, device: torch.device) -> Tensor | None:
+    """Return safety scores as rows, shape (B, K), or None."""
+    if safety is None:
+        return None
+    if polytope.orderings:
+        raise InvalidInput(
+            f"`safety` was given, but the polytope has {len(polytope.orderings)} orderings of its own. "
+            "Use one of the two: drop `safety`, or build the polytope without `orderings`."
+        )
+    scores = safety.detach() if isinstance(safety, Tensor) else torch.as_tensor(np.asarray(safety, dtype=np.float64))
+    if bool(scores.isnan().any()):
+        raise InvalidInput("`safety` holds NaN; a score that is not known cannot rank a teacher. Give it a number.")
+    return _fit("safety", scores, shape).reshape(-1, polytope.n_teachers).to(device)
+
+
+def _fit(name: str, value: Tensor, shape: torch.Size) -> Tensor:
+    try:
+        return value.broadcast_to(shape)
+    except RuntimeError as cause:
+        raise InvalidInput(
+            f"`{name}` has shape {tuple(value.shape)}; wanted {tuple(shape)}, to fit the scores."
+        ) from cause

@@ -1,0 +1,86 @@
+"""The front door of projection.  Axes: B rows, K teachers."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from solvers.errors import InvalidInput
+from solvers.polytope import WeightPolytope, bounds_within
+
+from ._exact import project_exact
+from ._general import project_general
+from ._inputs import ENGINES, METRICS, read_choice, read_mask, read_safety, read_scores
+from ._route import Part, plan
+
+_Scores = TypeVar("_Scores", Tensor, npt.NDArray[np.floating[Any]], list[Any])
+
+
+def project(
+    v: Any,
+    polytope: WeightPolytope,
+    *,
+    metric: str = "euclidean",
+    critical: Tensor | npt.ArrayLike | None = None,
+    safety: Tensor | npt.ArrayLike | None = None,
+    engine: str = "auto",
+    check_finite: bool = True,
+) -> Any:
+    """Return the conforming weights nearest to each row of scores.
+
+    v: scores, shape (..., K), float64, float32, bfloat16 or float16, on any device; a tensor, an array or lists.
+    metric: "euclidean", or "kl" for the I-projection, which keeps ratios where it can and needs v > 0.
+    critical: booleans (...,), True on rows where orderings apply; the other rows keep bounds, sum and linear rows.
+    safety: scores (..., K) or (K,); each row's order follows its own, equal scores being free of each other.
+    engine: "auto", "exact" or "cvxpy"; the answer is the same within 1e-7.
+    check_finite: False skips the look at the values, the one place that waits for a GPU; NaN then gives NaN.
+
+    Returns weights of v's shape, dtype and device (arrays for an array, a float64 tensor for lists).  Bounds and
+    margin-free orderings hold to the last bit; sums within K ulp of one.  Half types are computed in float32.
+    Differentiable twice; on a kink the derivative is that of one of the sides.
+
+    Raises InvalidInput for shapes, dtypes, values or options that cannot be used, InfeasiblePolytope if a row's safety
+    order leaves no weights, SolverFailure if no back end solves a row.
+    Source: MATH of isotonic regression with bounds, Best, Chakravarti and Ubhaya 2000; I-projection, Csiszar 1975.
+
+    >>> project([0.9, 0.3, -1.0], WeightPolytope(3, lower=0.1, upper=0.6))
+    tensor([0.6000, 0.3000, 0.1000], dtype=torch.float64)
+    """
+    if not isinstance(polytope, WeightPolytope):
+        raise InvalidInput(f"`polytope` must be a WeightPolytope; found {type(polytope).__name__}.")
+    read_choice("metric", metric, METRICS)
+    read_choice("engine", engine, ENGINES)
+    scores = read_scores(v, polytope.n_teachers, metric, check_finite)
+    critical_B = read_mask(critical, scores.shape, scores.v.device)
+    safety_BK = read_safety(safety, scores.shape, polytope, scores.v.device)
+    parts = plan(scores.v, polytope, critical_B, safety_BK, engine)
+    if scores.v.numel() == 0:
+        return scores.answer(scores.v.clone())
+    return scores.answer(_gather_parts(scores.v, parts, metric))
+
+
+def _gather_parts(v_BK: Tensor, parts: list[Part], metric: str) -> Tensor:
+    if len(parts) == 1 and parts[0].rows is None:
+        return _project_part(v_BK, parts[0], metric)
+    rows = [part.rows for part in parts if part.rows is not None]
+    w_BK = torch.cat([_project_part(v_BK[part.rows], part, metric) for part in parts])
+    return w_BK[torch.cat(rows).argsort()]
+
+
+def _project_part(v_BK: Tensor, part: Part, metric: str) -> Tensor:
+    if not len(v_BK):
+        return v_BK
+    if not part.exact:
+        return project_general(v_BK, part.polytope, metric)
+    compute = v_BK.dtype if v_BK.dtype in (torch.float64, torch.float32) else torch.float32
+    low_K, high_K = (bound_K.to(v_BK.device, compute) for bound_K in bounds_within(part.polytope, v_BK.dtype))
+    tier_BK = part.tier
+    if tier_BK is None and part.polytope.orderings:
+        tier_BK = torch.tensor(part.polytope.tiers, device=v_BK.device).expand(v_BK.shape)
+    w_BK = project_exact(v_BK.to(compute), tier_BK, low_K[0], high_K[0], metric)
+    # the bounds are numbers of the short type, and rounding is monotone: both bounds and order survive
+    return w_BK.to(v_BK.dtype)

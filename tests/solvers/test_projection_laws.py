@@ -1,0 +1,159 @@
+"""The laws of a projection, on each kind of polytope: agreement with a reference, invariances, derivatives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from solvers import WeightPolytope, project
+
+from . import projection_properties as law
+
+KINDS = {
+    "simplex": WeightPolytope(4),
+    "box": WeightPolytope(4, 0.05, 0.5),
+    "chain": WeightPolytope(4, 0.05, 0.6, [(0, 1), (1, 2), (2, 3)]),
+    "tiers": WeightPolytope(5, 0.02, 0.6, [(i, j) for i in (1, 3) for j in (0, 2, 4)]),
+    "partial order": WeightPolytope(4, 0.05, 0.6, [(0, 2), (1, 2), (1, 3)]),
+    "own bounds": WeightPolytope(4, [0.0, 0.1, 0.05, 0.0], [0.6, 0.5, 0.9, 0.3]),
+    "margin": WeightPolytope(4, 0.02, 0.7, [(0, 1), (2, 3)], margin=0.05),
+    "linear": WeightPolytope(4, 0.0, 0.8, [(0, 3)], linear=([[1.0, 1.0, 0, 0]], [0.6], [[0, 1.0, -2.0, 0]], [0.0])),
+}
+METRICS = ["euclidean", "kl"]
+each_kind = pytest.mark.parametrize("kind", KINDS)
+each_metric = pytest.mark.parametrize("metric", METRICS)
+
+
+def scores(kind: str, metric: str, seed: int = 0, rows: int = 12):
+    return law.scores_for(metric, seed, rows, KINDS[kind].n_teachers, spread=0.6)
+
+
+@pytest.mark.parametrize("order", ["none", "chain", "tiers"])
+def test_exact_agrees_with_reference(order):
+    """320 problems an order, K from 1 to 16."""
+    for K in range(1, 17):
+        for seed in (K, 100 + K):
+            polytope = law.random_polytope(seed, K, order)
+            law.assert_agrees_with_reference(
+                polytope, law.scores_for("euclidean", seed, 10, K), "euclidean", engine="exact"
+            )
+
+
+@pytest.mark.parametrize("order", ["none", "chain", "tiers"])
+def test_exact_kl_agrees_with_reference(order):
+    for K in range(1, 17):
+        polytope = law.random_polytope(K, K, order)
+        law.assert_agrees_with_reference(polytope, law.scores_for("kl", K, 3, K), "kl", engine="exact")
+
+
+@each_metric
+@each_kind
+def test_each_kind_agrees_with_reference(kind, metric):
+    law.assert_agrees_with_reference(KINDS[kind], scores(kind, metric), metric)
+
+
+@pytest.mark.parametrize(("metric", "rows"), [("euclidean", 4), ("kl", 4)])
+def test_random_polytopes_agree_with_reference(metric, rows):
+    """30 polytopes a metric with own bounds, margins, partial orders and linear rows, built round a random point."""
+    for seed in range(30):
+        polytope = law.random_general_polytope(seed)
+        v_BK = law.scores_for(metric, seed, rows, polytope.n_teachers, spread=0.6)
+        law.assert_agrees_with_reference(polytope, v_BK, metric)
+
+
+@each_metric
+@pytest.mark.parametrize("kind", ["simplex", "box", "chain", "tiers"])
+def test_engines_agree(kind, metric):
+    v_BK = scores(kind, metric, seed=3)
+    exact_BK, cvxpy_BK = (project(v_BK, KINDS[kind], metric=metric, engine=engine) for engine in ("exact", "cvxpy"))
+    torch.testing.assert_close(exact_BK, cvxpy_BK, atol=1e-12, rtol=0)
+
+
+@each_metric
+@each_kind
+def test_idempotent(kind, metric):
+    law.assert_idempotent(KINDS[kind], scores(kind, metric), metric)
+
+
+@each_kind
+def test_never_moves_two_points_apart(kind):
+    v_BK = scores(kind, "euclidean", seed=1)
+    law.assert_never_moves_points_apart(KINDS[kind], v_BK, v_BK + 0.3 * scores(kind, "euclidean", seed=2))
+
+
+@each_metric
+@each_kind
+def test_shift_or_scale_changes_nothing(kind, metric):
+    law.assert_shift_or_scale_changes_nothing(KINDS[kind], scores(kind, metric), metric)
+
+
+@each_metric
+@each_kind
+def test_relabelling_teachers_relabels_weights(kind, metric):
+    law.assert_relabelling_teachers_relabels_weights(KINDS[kind], scores(kind, metric), metric)
+
+
+@each_metric
+@each_kind
+@pytest.mark.parametrize("scale", [1e-8, 1e-3, 1.0, 1e4, 1e8])
+def test_conforms_at_every_scale_with_ties(kind, metric, scale):
+    v_BK = scores(kind, metric, seed=4, rows=6).mul(4).round().div(4) * scale
+    v_BK = v_BK.clamp_min(scale / 8) if metric == "kl" else v_BK
+    v_BK[0] = v_BK[0, 0]
+    law.assert_conforms(project(v_BK, KINDS[kind], metric=metric), KINDS[kind])
+
+
+@each_kind
+@pytest.mark.parametrize("scale", [1e4, 1e8])
+def test_distant_scores_satisfy_the_optimality_condition(kind, scale):
+    """(v - w) . (u - w) <= 0 for every u in the polytope; here u are projections of other scores."""
+    v_BK, polytope = scores(kind, "euclidean", seed=5) * scale, KINDS[kind]
+    w_BK, others_BK = project(v_BK, polytope), project(scores(kind, "euclidean", seed=6, rows=40), polytope)
+    gain = torch.einsum("bk,bok->bo", (v_BK - w_BK) / scale, others_BK[None] - w_BK[:, None])
+    assert gain.max() <= 1e-12
+
+
+@each_metric
+@pytest.mark.parametrize("spread", [4.0, 18.0])
+def test_engines_agree_on_distant_scores(metric, spread):
+    polytope = KINDS["tiers"]
+    v_BK = law.scores_for(metric, 7, 20, 5, spread=spread)
+    exact_BK, cvxpy_BK = (project(v_BK, polytope, metric=metric, engine=engine) for engine in ("exact", "cvxpy"))
+    torch.testing.assert_close(exact_BK, cvxpy_BK, atol=1e-12, rtol=0)
+
+
+@each_metric
+@each_kind
+def test_differentiable_twice(kind, metric):
+    law.assert_differentiable_twice(KINDS[kind], scores(kind, metric, seed=8, rows=4), metric)
+
+
+@each_metric
+@pytest.mark.parametrize("kind", ["box", "chain", "tiers"])
+def test_engines_have_one_gradient(kind, metric):
+    v_BK, grad_BK = scores(kind, metric, seed=9), scores(kind, "euclidean", seed=10)
+    slopes = []
+    for engine in ("exact", "cvxpy"):
+        leaf_BK = v_BK.clone().requires_grad_()
+        project(leaf_BK, KINDS[kind], metric=metric, engine=engine).backward(grad_BK)
+        slopes.append(leaf_BK.grad)
+    torch.testing.assert_close(*slopes, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["chain", "partial order", "margin"])
+def test_gradient_agrees_with_cvxpylayers(kind):
+    cp = pytest.importorskip("cvxpy")
+    layers = pytest.importorskip("cvxpylayers.torch")
+    polytope = KINDS[kind]
+    K = polytope.n_teachers
+    w_K, v_K = cp.Variable(K), cp.Parameter(K)
+    rules = [cp.sum(w_K) == 1, w_K >= list(polytope.lower), w_K <= list(polytope.upper)]
+    rules += [w_K[i] - w_K[j] >= polytope.margin for i, j in polytope.orderings]
+    layer = layers.CvxpyLayer(
+        cp.Problem(cp.Minimize(cp.sum_squares(w_K - v_K)), rules), parameters=[v_K], variables=[w_K]
+    )
+    v_BK, grad_BK = scores(kind, "euclidean", seed=11, rows=6), scores(kind, "euclidean", seed=12, rows=6)
+    ours_BK, theirs_BK = v_BK.clone().requires_grad_(), v_BK.clone().requires_grad_()
+    project(ours_BK, polytope).backward(grad_BK)
+    layer(theirs_BK)[0].backward(grad_BK)
+    torch.testing.assert_close(ours_BK.grad, theirs_BK.grad, atol=1e-4, rtol=1e-4)
