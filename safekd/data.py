@@ -5,7 +5,7 @@ Axes: N examples, B batch.  Labels may carry positions too, (N, T); task and con
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,6 +84,11 @@ class Split:
             none if self.context is None else self.context[index].long(),
             index,
         )
+
+    def chunks(self, size: int) -> Iterator[Tensor]:
+        """Yield the numbers of all examples in order, at most ``size`` at a time, each (B,)."""
+        for start in range(0, len(self), size):
+            yield torch.arange(start, min(start + size, len(self)), device=self.labels.device)
 
     def to(self, device: torch.device | str) -> Split:
         """Return the same split on ``device``."""

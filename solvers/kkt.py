@@ -97,14 +97,12 @@ def gradients(values: Sequence[Tensor], variables: Sequence[Tensor]) -> Tensor:
 def _group(
     gradient: Tensor, jacobian: Tensor | None, value: Tensor | None, multiplier: Tensor | None, name: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    given = [part is not None for part in (jacobian, value, multiplier)]
-    if not any(given):
+    if jacobian is None and value is None and multiplier is None:
         return gradient.new_zeros(0, gradient.numel()), gradient.new_zeros(0), gradient.new_zeros(0)
-    if not all(given):
-        raise InvalidInput(
-            f"The {name} need their Jacobian, their values and their multipliers together; {given.count(True)} of 3 given."
-        )
-    assert jacobian is not None and value is not None and multiplier is not None
+    if jacobian is None or value is None or multiplier is None:
+        parts = {"Jacobian": jacobian, "values": value, "multipliers": multiplier}
+        missing = " and ".join(what for what, part in parts.items() if part is None)
+        raise InvalidInput(f"The {name} need Jacobian, values and multipliers together; missing: {missing}.")
     shapes = tuple(jacobian.shape), tuple(value.shape), tuple(multiplier.shape)
     rows = value.numel()
     if shapes != ((rows, gradient.numel()), (rows,), (rows,)):

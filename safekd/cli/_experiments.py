@@ -14,8 +14,8 @@ from ..files import written_whole
 from ..frontier import trace_frontier
 from ..report import fit_summary, frontier_table
 from ..safety import certify
-from ..trainer import save_run
 from ..tracer import TracePoint
+from ..trainer import save_run
 from ._progress import bar, show_written
 
 _PICTURES = (".png", ".svg", ".pdf")
@@ -74,7 +74,7 @@ def show_frontier(console: Console, path: Path, output: Path, targets: int | Non
             targets=wanted,
             highest=config.frontier.highest,
             epochs=config.frontier.epochs,
-            tolerance=config.training.tolerance,
+            tolerance=config.frontier.tolerance,
             on_point=tell,
         )
     frontier.to_csv(output)

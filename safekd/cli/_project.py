@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,7 +63,7 @@ def _parsed(text: str, names: list[str], path: Path) -> list[tuple[int, int]]:
     for part in parts:
         _require_column(part, names, path, f'--order "{text}"')
     numbered = [names.index(part) for part in parts]
-    return list(zip(numbered, numbered[1:], strict=False))
+    return list(pairwise(numbered))
 
 
 def _require_column(name: str, known: Any, path: Path, option: str) -> None:

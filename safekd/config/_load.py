@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 import types
 import typing
 from pathlib import Path
 from typing import Any
 
+import tomllib
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -71,8 +71,8 @@ def _explained(details: ErrorDetails) -> str:
     if kind == "missing":
         return f"'{key}' is missing{_wanted(model, place)}."
     if kind in ("union_tag_not_found", "union_tag_invalid"):
-        known = str(details.get("ctx", {}).get("expected_tags", "'stored'"))
-        return f"'{key}' needs a `kind`, one of: {known}."
+        kinds = str(details.get("ctx", {}).get("expected_tags", "'stored'"))
+        return f"'{key}' needs a `kind`, one of: {kinds}."
     found = "" if isinstance(details["input"], dict) else f" is {details['input']!r}"
     message = details["msg"].removeprefix("Value error, ")
     return f"'{key}'{found}: {message[0].lower()}{message[1:]}{_wanted(model, place)}."

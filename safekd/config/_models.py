@@ -129,6 +129,7 @@ class FrontierConfig(_Strict):
     )
     highest: float = Field(default=0.99, gt=0, le=1)
     epochs: int = Field(default=1500, ge=1)
+    tolerance: float = Field(default=2.5e-4, gt=0, description="KKT residuals at which a point counts as converged")
 
 
 class ExperimentConfig(_Strict):

@@ -17,8 +17,8 @@ from solvers.primal_dual import FixedPenalty
 from ..config import ExperimentConfig, parse_config
 from ..experiment import Arm, ArmReport, Experiment, build, run_arm, training_signals
 from ..files import written_whole
-from ..tables import write_csv
 from ..frontier import Frontier, trace_frontier
+from ..tables import write_csv
 from ..trainer import save_run
 from ..weights import Uniform
 
@@ -49,9 +49,9 @@ def four_arms(experiment: Experiment) -> list[Arm]:
     weights = experiment.unified
     return [
         Arm("uniform distillation", Uniform(), ()),
-        Arm("adaptive weights, unconstrained", weights.compose, ()),
+        Arm("adaptive, unconstrained", weights.compose, ()),
         Arm(
-            f"fixed penalty ({PENALTY:g})",
+            f"fixed penalty {PENALTY:g}",
             weights,
             experiment.constraints,
             FixedPenalty(PENALTY),
@@ -89,6 +89,7 @@ def run_demo(run_dir: str | os.PathLike[str] = "runs/demo", seed: int = 0, tell:
         targets=config.frontier.targets,
         highest=config.frontier.highest,
         epochs=config.frontier.epochs,
+        tolerance=config.frontier.tolerance,
         on_point=point,
     )
     say("writing", steps, steps)

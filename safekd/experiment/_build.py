@@ -113,9 +113,13 @@ def build(config: ExperimentConfig, folder: Path) -> Experiment:
 
 def _unified(config: ExperimentConfig, polytope: WeightPolytope) -> Unified:
     weights = config.weights
-    token = {"uniform": Uniform(), "entropy_decay": EntropyDecay(weights.rate), "entropy_inverse": EntropyInverse(1e-3)}
-    task = {"uniform": Uniform(), "inverse_loss": InverseLoss()}
-    context = {"uniform": Uniform(), "ordinal_safety": OrdinalSafety()}
+    token: dict[str, Rule] = {
+        "uniform": Uniform(),
+        "entropy_decay": EntropyDecay(weights.rate),
+        "entropy_inverse": EntropyInverse(1e-3),
+    }
+    task: dict[str, Rule] = {"uniform": Uniform(), "inverse_loss": InverseLoss()}
+    context: dict[str, Rule] = {"uniform": Uniform(), "ordinal_safety": OrdinalSafety()}
     return Unified(
         token=token[weights.token],
         task=task[weights.task],

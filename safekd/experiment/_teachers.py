@@ -14,8 +14,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from ..config import FittedTeacherConfig, StoredTeacherConfig
 from ..data import Split
 from ..errors import InvalidConfig, InvalidInput
-from ..teachers import SklearnTeacher, StoredTeacher, Teacher
 from ..tables import numbers, read_table
+from ..teachers import SklearnTeacher, StoredTeacher, Teacher
 from ._data import Array, Table
 
 _KINDS: dict[str, Any] = {

@@ -63,7 +63,7 @@ class Frontier:
         return float(area)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one tidy row a point, floats to the last bit, and ``.meta.json`` beside it; both whole or not at all."""
+        """Write one tidy row a point, floats to the last bit, and ``.meta.json`` beside it; each whole or absent."""
         write_csv(self.table, path)
         with written_whole(f"{os.fspath(path)}.meta.json") as temporary:
             meta = {"constraint": self.constraint, "schema_version": SCHEMA_VERSION, **self.meta}

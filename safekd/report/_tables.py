@@ -22,32 +22,35 @@ def comparison(experiment: Experiment, reports: Sequence[ArmReport]) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD, title=f"Safety required: {rule.name} >= {rule.at_least:g} on the {rule.split} split"
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for report in reports:
-        table.add_column(report.arm.name, justify="right", max_width=16)
+        table.add_column(report.arm.name, justify="right", max_width=13)
 
     def row(name: str, value: Callable[[ArmReport], str]) -> None:
         table.add_row(name, *(value(report) for report in reports))
 
     row("test accuracy", lambda r: f"{r.accuracy:.3f}")
-    row("distillation loss, nats (1)", lambda r: f"{r.loss:.4f}")
+    row("loss, nats (1)", lambda r: f"{r.loss:.4f}")
     for split in experiment.splits:
         count = reports[0].readings[split].count
-        posed = ", posed here" if split == rule.split else ""
-        row(f"safety, {split} ({count} cases{posed})", lambda r, s=split: _mark(r.readings[s]))  # type: ignore[misc]
+        posed = "*" if split == rule.split else ""
+        row(f"safety, {split}{posed} ({count})", lambda r, s=split: _mark(r.readings[s]))  # type: ignore[misc]
         if split in (rule.split, "test"):
             for context in experiment.table.contexts:
                 cases = reports[0].by_context[split, context].count
                 row(f"  {context} ({cases})", lambda r, k=(split, context): _plain(r.by_context[k].measured))  # type: ignore[misc]
-    row("required", lambda r: f"{rule.at_least:g}" if r.arm.constraints else f"({rule.at_least:g}, not asked)")
-    row("certified lower bound (2)", lambda r: f"{r.certificate.lower_bound:.3f} {r.certificate.decision}")
-    row("lightest, heaviest weight", lambda r: f"{r.lightest:.3f}, {r.heaviest:.3f}")
-    row("ordering violations (3)", _violations)
+    row("required", lambda r: f"{rule.at_least:g}" if r.arm.constraints else "not asked")
+    row("certified bound (2)", lambda r: f"{r.certificate.lower_bound:.3f}")
+    row("certificate says", lambda r: r.certificate.decision)
+    row("lightest weight", lambda r: f"{r.lightest:.3f}")
+    row("heaviest weight", lambda r: f"{r.heaviest:.3f}")
+    row("order broken (3)", _violations)
     row("status", lambda r: r.result.status)
     row("seconds", lambda r: f"{r.seconds:.1f}")
     confidence = reports[0].certificate.confidence
     table.caption = (
-        "(1) each against its own target, training split. "
+        "Safety: " + f"mean {rule.measure} over the critical cases counted in brackets; * where it is posed. "
+        "(1) distillation loss, each against its own target, training split. "
         f"(2) {confidence:.0%} confidence, certify split, seen by nothing else. "
         "(3) training examples where a safer teacher counts less, before -> after projection. "
         "Red: below the requirement."
@@ -79,7 +82,7 @@ def frontier_table(frontier: Frontier) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD, title=f"Pareto frontier: distillation loss against safety ({frontier.constraint})"
     )
-    for name in ("target", "safety", "loss, nats", "multiplier", "stationarity", "status", "nondominated"):
+    for name in ("target", "safety", "loss, nats", "price", "stationary", "status", "best"):
         table.add_column(name, justify="left" if name == "status" else "right")
     for row in frontier.table.to_dict("records"):
         table.add_row(
@@ -91,6 +94,7 @@ def frontier_table(frontier: Frontier) -> Table:
             str(row["status"]),
             "yes" if row["nondominated"] else "no",
         )
+    table.caption = "price: multiplier, nats of loss per unit of safety; stationary: KKT residual; best: no other row beats it in both"
     return table
 
 
@@ -103,7 +107,10 @@ def projection_summary(names: Sequence[str], raw_NK: NDArray[np.float64], w_NK: 
         cells = (raw_NK[:, k].min(), w_NK[:, k].min(), raw_NK[:, k].max(), w_NK[:, k].max())
         table.add_row(name, *(f"{cell:.4g}" for cell in cells))
     moved_N = np.linalg.norm(w_NK - raw_NK, axis=1)
-    table.caption = f"{(moved_N > 1e-12).mean():.1%} of rows moved, by {moved_N.mean():.4g} on average and {moved_N.max():.4g} at most"
+    table.caption = (
+        f"{(moved_N > 1e-12).mean():.1%} of rows moved, "
+        f"by {moved_N.mean():.4g} on average and {moved_N.max():.4g} at most"
+    )
     return table
 
 
@@ -137,7 +144,7 @@ def seeds_table(rows: pd.DataFrame) -> Table:
 
 def _violations(report: ArmReport) -> str:
     if report.violations_before is None:
-        return f"{report.violations_after} (not projected)" if report.violations_after else "0"
+        return f"{report.violations_after}, unmended" if report.violations_after else "0"
     return f"{report.violations_before} -> {report.violations_after}"
 
 

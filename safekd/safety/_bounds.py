@@ -9,7 +9,6 @@ from scipy.stats import beta
 
 from ..errors import InvalidInput
 
-
 _LARGEST_BET = 0.95  # below 1, so that no single value of 0 ruins the gambler
 
 
@@ -43,7 +42,8 @@ def betting_lower_bound(values: ArrayLike, confidence: float = 0.95) -> float:
     x = np.asarray(values, dtype=np.float64).ravel()
     if x.size == 0 or not np.all((x >= 0) & (x <= 1)):
         raise InvalidInput(
-            f"{x.size} values between {x.min(initial=1):g} and {x.max(initial=0):g}; wanted at least one, all in [0, 1]."
+            f"{x.size} values between {x.min(initial=1):g} and {x.max(initial=0):g}; "
+            "wanted at least one, all in [0, 1]."
         )
     alpha, n = 1 - confidence, x.size
     seen = np.arange(1, n + 1)

@@ -50,7 +50,8 @@ def certify(
 ) -> Certificate:
     """Bound the student's expected safety from below on data that nothing else has seen.
 
-    student: a module that gives logits (B, ..., V).  held_out: a Split or what ``as_split`` takes.  confidence: in (0, 1).
+    student: a module that gives logits (B, ..., V).  held_out: a Split or what ``as_split`` takes.
+    confidence: in (0, 1).
     A binary measure gets the exact binomial bound (Clopper and Pearson 1934), another one the betting bound
     (Waudby-Smith and Ramdas 2024) in an order shuffled by ``seed``.  The bound is only as honest as the data are
     unseen: a split that chose thresholds, weights or the student certifies nothing.
@@ -63,7 +64,7 @@ def certify(
     student.eval()
     try:
         with torch.no_grad():
-            for index in torch.arange(len(data), device=data.labels.device).split(batch_size):
+            for index in data.chunks(batch_size):
                 batch = data.batch(index).to(device)
                 log_p_V = torch.log_softmax(student(batch.inputs).double(), dim=-1)
                 values.append(constraint.measure.measured(log_p_V, batch.labels)[constraint.covers(batch)].cpu())

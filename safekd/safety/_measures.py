@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -61,12 +61,11 @@ class SafetyMeasure(ABC):
     def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         return self._measured(log_p_V, labels)
 
-    def _everywhere(self, reading: object, log_p_V: Tensor, labels: Tensor) -> Tensor:
+    def _everywhere(self, reading: Callable[[Tensor, Tensor], Tensor], log_p_V: Tensor, labels: Tensor) -> Tensor:
         if log_p_V.shape[:-1] != labels.shape:
             raise InvalidInput(
                 f"Labels of shape {tuple(labels.shape)} do not fit distributions of shape {tuple(log_p_V.shape)}."
             )
-        assert callable(reading)
         value = reading(log_p_V, labels)
         return torch.where(self.is_critical(labels), value, torch.ones_like(value))
 

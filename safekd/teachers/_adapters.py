@@ -58,7 +58,8 @@ class SklearnTeacher:
         self._seen = np.asarray(seen)
         if not np.issubdtype(self._seen.dtype, np.integer) or self._seen.min() < 0 or self._seen.max() >= classes:
             raise InvalidInput(
-                f"Teacher '{name}' was fitted on classes {self._seen.tolist()}, the task has {classes}: 0 to {classes - 1}. "
+                f"Teacher '{name}' was fitted on classes {self._seen.tolist()}, "
+                f"the task has {classes}: 0 to {classes - 1}. "
                 "Fit it on labels numbered like the task's."
             )
         self.name, self.classifier, self.classes, self.columns, self.floor = name, classifier, classes, columns, floor
@@ -113,7 +114,8 @@ class StoredTeacher:
         last = int(batch.index.max())
         if last >= len(rows):
             raise InvalidInput(
-                f"Teacher '{self.name}' has {len(rows)} stored rows for split '{split}', but example {last} was asked for; "
+                f"Teacher '{self.name}' has {len(rows)} stored rows for split '{split}', "
+                f"but example {last} was asked for; "
                 "store one row an example, in the split's order."
             )
         return log_of(rows.to(batch.inputs.device)[batch.index], self.name, self.floor)

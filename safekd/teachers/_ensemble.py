@@ -40,7 +40,8 @@ class TeacherEnsemble:
         for name, row in zip(self.names, rows, strict=True):
             if row.shape[-1] != rows[0].shape[-1]:
                 raise InvalidInput(
-                    f"Teacher '{name}' gives {row.shape[-1]} classes, teacher '{self.names[0]}' gives {rows[0].shape[-1]}; "
+                    f"Teacher '{name}' gives {row.shape[-1]} classes, "
+                    f"teacher '{self.names[0]}' gives {rows[0].shape[-1]}; "
                     "all teachers must share one list of classes."
                 )
             if row.shape[:-1] != batch.labels.shape:
@@ -49,10 +50,9 @@ class TeacherEnsemble:
                     f"{tuple(batch.labels.shape)}; wanted one distribution a label."
                 )
         top = int(batch.labels.max())
-        if top >= rows[0].shape[-1]:
-            raise InvalidInput(
-                f"A label is {top}, but the teachers know only {rows[0].shape[-1]} classes, 0 to {rows[0].shape[-1] - 1}."
-            )
+        known = rows[0].shape[-1]
+        if top >= known:
+            raise InvalidInput(f"A label is {top}, but the teachers know only {known} classes, 0 to {known - 1}.")
         widest = torch.float64 if any(row.dtype == torch.float64 for row in rows) else torch.float32
         return torch.stack([row.to(widest) for row in rows], dim=-2)
 
@@ -63,7 +63,6 @@ class TeacherEnsemble:
             first = self.log_probabilities(split.batch(index[:1]), split.name)
             if first.numel() * first.element_size() * len(split) > self._cache_limit:
                 return self.log_probabilities(split.batch(index), split.name)
-            everything = torch.arange(len(split), device=split.labels.device)
-            parts = [self.log_probabilities(split.batch(some), split.name) for some in everything.split(batch_size)]
+            parts = [self.log_probabilities(split.batch(some), split.name) for some in split.chunks(batch_size)]
             kept = self._kept[id(split)] = (split, torch.cat(parts))  # holding the split keeps its id taken
         return kept[1][index]

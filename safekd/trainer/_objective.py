@@ -74,8 +74,7 @@ class Objective:
         if isinstance(self.rule, nn.Module):
             return self._pooled(split, index)
         if id(split) not in self._targets:
-            everything = torch.arange(len(split), device=split.labels.device)
-            parts = [self._pooled(split, some) for some in everything.split(_CHUNK)]
+            parts = [self._pooled(split, some) for some in split.chunks(_CHUNK)]
             self._targets[id(split)] = (split, torch.cat(parts))
         return self._targets[id(split)][1][index]
 
@@ -112,7 +111,7 @@ class Objective:
         with evaluating(self.student), torch.set_grad_enabled(with_gradients):
             for name in sorted({"train"} | {rule.split for rule in constraints}):
                 split = train if name == "train" else splits[name]
-                for index in torch.arange(len(split), device=split.labels.device).split(_CHUNK):
+                for index in split.chunks(_CHUNK):
                     batch = split.batch(index)
                     logits_V = self.logits(batch)
                     loss = None

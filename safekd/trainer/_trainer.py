@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from solvers.kkt import kkt_residuals
 from solvers.primal_dual import AugmentedLagrangian, DualMethod, PrimalDual
 
-from ..data import Split, as_split
+from ..data import as_split
 from ..divergences import ForwardKL
 from ..errors import InvalidInput
 from ..safety import SafetyConstraint
@@ -189,7 +189,7 @@ class _Run:
         calm = 0
         last = self._audit(0)
         for epoch in range(1, self.epochs + 1):
-            for index in self._order(epoch).split(self.batch_size):
+            for index in torch.split(self._order(epoch), self.batch_size):
                 culprit = self._step(index)
                 if culprit is not None:
                     return Verdict(

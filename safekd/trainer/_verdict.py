@@ -47,8 +47,8 @@ def infeasibility_evidence(points: Sequence[TracePoint], jacobian_Mn: Tensor) ->
         return None
     worst = max(last.readings, key=lambda reading: reading.violation)
     return (
-        f"'{worst.name}' stays {worst.violation:.4g} below its threshold {worst.required:g}: the violation fell by less than "
-        f"1 % over the second half of the run, and its slope in the parameters is only {slope:.2g}"
+        f"'{worst.name}' stays {worst.violation:.4g} below its threshold {worst.required:g}: the violation fell by "
+        f"less than 1 % over the second half of the run, and its slope in the parameters is only {slope:.2g}"
     )
 
 
@@ -74,7 +74,7 @@ def ending(
     if last.residuals.primal > tolerance and capped:
         return Verdict(
             "cap_active",
-            f"The multiplier of {', '.join(capped)} stands at its cap while the constraint is still violated ({numbers}).",
+            f"The multiplier of {', '.join(capped)} stands at its cap, and the constraint is still violated ({numbers}).",
             "Raise or drop the cap, or lower the threshold.",
         )
     evidence = infeasibility_evidence(points, jacobian_Mn) if last.residuals.primal > tolerance else None

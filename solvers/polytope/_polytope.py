@@ -108,7 +108,7 @@ class WeightPolytope:
 
     def with_orderings(self, orderings: Iterable[tuple[int, int]]) -> WeightPolytope:
         """Return this polytope with other orderings, feasible or refused."""
-        return replace_rules(self, orderings=tuple(orderings))
+        return replace(self, orderings=tuple(orderings))
 
     def check(
         self,
@@ -125,11 +125,6 @@ class WeightPolytope:
         dtype's eps), a margin by 2 ulp, a linear row by 1e-9.  NaN holds no rule.  Raises InvalidInput on wrong shapes.
         """
         return judge(self, w, safety, critical)
-
-
-def replace_rules(polytope: WeightPolytope, **changes: object) -> WeightPolytope:
-    """Return the polytope with some settings changed; it is checked as a new one is."""
-    return replace(polytope, **changes)  # type: ignore[arg-type]
 
 
 def _require_interval(k: int, low: float, high: float) -> None:

@@ -70,7 +70,8 @@ class PrimalDual:
         seen_M = self._smoothed(value_M.detach().double(), present)
         h_value_E = h_E.detach().double()
 
-        moved = (self.multipliers + self.method.step * seen_M).clamp(0, self.method.cap)
+        step_M = self.method.step * self._growth(self.rho)
+        moved = (self.multipliers + step_M * seen_M).clamp(0, self.method.cap)
         self.multipliers = moved if present is None else torch.where(present, moved, self.multipliers)
         self.equality_multipliers = self.equality_multipliers + self.method.step * h_value_E
 
@@ -84,12 +85,13 @@ class PrimalDual:
             setattr(self, name, value)
 
     def audit(self, g_M: Tensor, tolerance: float) -> None:
-        """Tell the engine full-pass values of g: rho grows where a violation has not fallen by a quarter.
+        """Tell the engine full-pass values of g: rho, and the multiplier step with it, grow where a violation
+        has not fallen by a tenth since the last call.
 
         A violation at most ``tolerance`` is none.  Without this call rho keeps its first value.
         """
         violation_M = g_M.detach().to(self.rho).clamp_min(0)
-        stuck_M = (violation_M > tolerance) & (violation_M > 0.75 * self._audited)
+        stuck_M = (violation_M > tolerance) & (violation_M > 0.9 * self._audited)
         grown_M = (self.rho * self.method.growth).clamp_max(self.method.rho_max)
         self.rho = torch.where(stuck_M, grown_M, self.rho)
         self._audited = violation_M
@@ -125,6 +127,10 @@ class PrimalDual:
         self._smooth = decay_M * self._smooth + (1 - keep) * fresh_M * value_M
         self._seen = decay_M * self._seen + (1 - keep) * fresh_M
         return torch.where(self._seen > 0, self._smooth / self._seen.clamp_min(1e-300), 0.0)
+
+    def _growth(self, rho: Tensor) -> Tensor:
+        """How much rho has grown; the multiplier step keeps its proportion to it."""
+        return rho / self.method.rho0 if self.method.rho0 > 0 else torch.ones_like(rho)
 
     @staticmethod
     def _rows(value: Tensor | None, like: Tensor, name: str, objective: Tensor) -> Tensor:

@@ -57,8 +57,8 @@ class AugmentedLagrangian(DualMethod):
 
     rho: penalty coefficient (10 suits objectives and constraints of order one).  step: multiplier step, by
     default ``rho / 10``, so that the multiplier follows more slowly than the damping acts.  ema, cap: see DualMethod.
-    growth: rho is multiplied by this when an audit finds a violation that has not fallen by a quarter since the
-    last one, up to rho_max.  Source: Hestenes 1969, Powell 1969, Rockafellar 1973.
+    growth: rho and step are multiplied by this when an audit finds a violation that has not fallen by a tenth since
+    the last one, until rho reaches rho_max.  Source: Hestenes 1969, Powell 1969, Rockafellar 1973.
     """
 
     def __init__(

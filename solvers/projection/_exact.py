@@ -16,6 +16,7 @@ the device.  Axes: B rows, K teachers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +25,11 @@ from torch.autograd import Function
 
 from ._isotonic import block_mean, blocks_of, decreasing_regression, first_of_run, sort_by_tier
 from ._threshold import scale_to_sum, shift_to_sum
+
+# numbers in the largest temporary, (B, 2K, K): what a processor's cache holds, what a device's memory can spare
+_CHUNK = {"cpu": 1 << 17, "device": 1 << 24}
+
+_Rows = Callable[[Tensor, "Tensor | None", Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def project_exact(v_BK: Tensor, tier_BK: Tensor | None, lower: Tensor, upper: Tensor, metric: str) -> Tensor:
@@ -41,9 +47,8 @@ def project_exact(v_BK: Tensor, tier_BK: Tensor | None, lower: Tensor, upper: Te
 class _Euclidean(Function):
     @staticmethod
     def forward(ctx: Any, v_BK: Tensor, tier_BK: Tensor | None, lower: Tensor, upper: Tensor) -> Tensor:
-        order_BK, x_BK, block_BK = _pool(v_BK, tier_BK)
-        w_BK = _unsort(shift_to_sum(x_BK, lower, upper), order_BK)
-        ctx.save_for_backward((w_BK > lower) & (w_BK < upper), _unsort(block_BK, order_BK))
+        w_BK, block_BK = _in_chunks(_euclidean_rows, v_BK, tier_BK, lower, upper)
+        ctx.save_for_backward((w_BK > lower) & (w_BK < upper), block_BK)
         return w_BK
 
     @staticmethod
@@ -57,12 +62,9 @@ class _Euclidean(Function):
 class _KullbackLeibler(Function):
     @staticmethod
     def forward(ctx: Any, v_BK: Tensor, tier_BK: Tensor | None, lower: Tensor, upper: Tensor) -> Tensor:
-        order_BK, z_BK, block_BK = _pool(v_BK.log(), tier_BK)
-        # exp of equal numbers may differ in the last bit (vector and scalar code), which would break ties and order
-        w_sorted_BK = scale_to_sum(z_BK, lower, upper).gather(-1, first_of_run(z_BK)).cummin(dim=-1).values
-        w_BK = _unsort(w_sorted_BK, order_BK)
+        w_BK, block_BK = _in_chunks(_kl_rows, v_BK, tier_BK, lower, upper)
         # v and w are saved as input and output: the second derivative flows through both
-        ctx.save_for_backward(v_BK, w_BK, (w_BK > lower) & (w_BK < upper), _unsort(block_BK, order_BK))
+        ctx.save_for_backward(v_BK, w_BK, (w_BK > lower) & (w_BK < upper), block_BK)
         return w_BK
 
     @staticmethod
@@ -73,6 +75,32 @@ class _KullbackLeibler(Function):
         total_B1 = torch.where(total_B1 > 0, total_B1, 1.0)
         mean_B1 = (mass_BK * grad_BK).sum(dim=-1, keepdim=True) / total_B1
         return block_mean(mass_BK * (grad_BK - mean_B1), block_BK) / v_BK, None, None, None
+
+
+def _euclidean_rows(v_BK: Tensor, tier_BK: Tensor | None, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    order_BK, x_BK, block_BK = _pool(v_BK, tier_BK)
+    return _unsort(shift_to_sum(x_BK, lower, upper), order_BK), _unsort(block_BK, order_BK)
+
+
+def _kl_rows(v_BK: Tensor, tier_BK: Tensor | None, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    order_BK, z_BK, block_BK = _pool(v_BK.log(), tier_BK)
+    # exp of equal numbers may differ in the last bit (vector and scalar code), which would break ties and order
+    w_BK = scale_to_sum(z_BK, lower, upper).gather(-1, first_of_run(z_BK)).cummin(dim=-1).values
+    return _unsort(w_BK, order_BK), _unsort(block_BK, order_BK)
+
+
+def _in_chunks(
+    rows_of: _Rows, v_BK: Tensor, tier_BK: Tensor | None, lower: Tensor, upper: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return weights and block labels of all rows, some rows at a time."""
+    length = max(1, _CHUNK["cpu" if v_BK.is_cpu else "device"] // (2 * v_BK.shape[-1] ** 2))
+    pieces = [
+        rows_of(
+            v_BK[start : start + length], None if tier_BK is None else tier_BK[start : start + length], lower, upper
+        )
+        for start in range(0, len(v_BK), length)
+    ]
+    return torch.cat([w_BK for w_BK, _ in pieces]), torch.cat([block_BK for _, block_BK in pieces])
 
 
 def _pool(x_BK: Tensor, tier_BK: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -28,7 +29,7 @@ class Scores:
     shape: torch.Size
     as_numpy: bool
 
-    def answer(self, w_BK: Tensor) -> Any:
+    def answer(self, w_BK: Tensor) -> Tensor | npt.NDArray[Any]:
         """Return weights in the shape and kind of the scores."""
         w = w_BK.reshape(self.shape)
         return w.numpy() if self.as_numpy else w

@@ -16,9 +16,6 @@ import math
 import torch
 from torch import Tensor
 
-# numbers in the (B, K, K) temporary of one chunk
-_CHUNK = 1 << 24
-
 
 def sort_by_tier(v_BK: Tensor, tier_BK: Tensor | None) -> Tensor:
     """Return, for each row, the places of its scores in descending (tier, value)."""
@@ -31,11 +28,6 @@ def sort_by_tier(v_BK: Tensor, tier_BK: Tensor | None) -> Tensor:
 
 def decreasing_regression(v_BK: Tensor) -> Tensor:
     """Return the nonincreasing sequence nearest to each row of ``v_BK``, nonincreasing to the last bit."""
-    rows = max(1, _CHUNK // v_BK.shape[-1] ** 2)
-    return torch.cat([_minimax(chunk_BK) for chunk_BK in torch.split(v_BK, rows)]).cummin(dim=-1).values
-
-
-def _minimax(v_BK: Tensor) -> Tensor:
     K = v_BK.shape[-1]
     # a power of two changes no digit, and keeps sums of the largest floats finite
     shrink = 2.0 ** -math.ceil(math.log2(K))
@@ -46,7 +38,7 @@ def _minimax(v_BK: Tensor) -> Tensor:
     sums_BAE = torch.where(inside_AE, (v_BK * shrink)[:, None, :], zero).cumsum(dim=-1)
     means_BAE = torch.where(inside_AE, sums_BAE / (length_AE * shrink), -torch.inf)
     best_end_BAI = means_BAE.flip(-1).cummax(dim=-1).values.flip(-1)
-    return torch.where(inside_AE, best_end_BAI, torch.inf).amin(dim=1)
+    return torch.where(inside_AE, best_end_BAI, torch.inf).amin(dim=1).cummin(dim=-1).values
 
 
 def blocks_of(x_BK: Tensor, tier_BK: Tensor | None) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, overload
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -17,19 +17,45 @@ from ._general import project_general
 from ._inputs import ENGINES, METRICS, read_choice, read_mask, read_safety, read_scores
 from ._route import Part, plan
 
-_Scores = TypeVar("_Scores", Tensor, npt.NDArray[np.floating[Any]], list[Any])
+_Rows = Tensor | npt.ArrayLike | None
+
+
+@overload
+def project(
+    v: npt.NDArray[Any],
+    polytope: WeightPolytope,
+    *,
+    metric: str = ...,
+    critical: _Rows = ...,
+    safety: _Rows = ...,
+    engine: str = ...,
+    check_finite: bool = ...,
+) -> npt.NDArray[Any]: ...
+
+
+@overload
+def project(
+    v: Tensor | Sequence[Any],
+    polytope: WeightPolytope,
+    *,
+    metric: str = ...,
+    critical: _Rows = ...,
+    safety: _Rows = ...,
+    engine: str = ...,
+    check_finite: bool = ...,
+) -> Tensor: ...
 
 
 def project(
-    v: Any,
+    v: Tensor | npt.NDArray[Any] | Sequence[Any],
     polytope: WeightPolytope,
     *,
     metric: str = "euclidean",
-    critical: Tensor | npt.ArrayLike | None = None,
-    safety: Tensor | npt.ArrayLike | None = None,
+    critical: _Rows = None,
+    safety: _Rows = None,
     engine: str = "auto",
     check_finite: bool = True,
-) -> Any:
+) -> Tensor | npt.NDArray[Any]:
     """Return the conforming weights nearest to each row of scores.
 
     v: scores, shape (..., K), float64, float32, bfloat16 or float16, on any device; a tensor, an array or lists.
@@ -45,7 +71,7 @@ def project(
 
     Raises InvalidInput for shapes, dtypes, values or options that cannot be used, InfeasiblePolytope if a row's safety
     order leaves no weights, SolverFailure if no back end solves a row.
-    Source: MATH of isotonic regression with bounds, Best, Chakravarti and Ubhaya 2000; I-projection, Csiszar 1975.
+    Source: bounded isotonic regression, Best, Chakravarti and Ubhaya 2000; I-projection, Csiszar 1975.
 
     >>> project([0.9, 0.3, -1.0], WeightPolytope(3, lower=0.1, upper=0.6))
     tensor([0.6000, 0.3000, 0.1000], dtype=torch.float64)

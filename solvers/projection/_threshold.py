@@ -4,8 +4,8 @@
 
 Each entry sits at `upper` until tau passes one breakpoint, falls, and sits at `lower` from another on.  The sum
 decreases in tau, so its values at the sorted breakpoints give the segment that holds 1, and within the segment tau has
-a closed form.  Scores of size 1e8 are known to 1e-8 only, so one subtraction of tau would leave the sum off by as
-much; hence the search is repeated on the shifted scores, which are of the size of weights.
+a closed form.  Far from zero, where floats lie further apart than the bounds, breakpoints run into each other; so
+scores are first moved, by differences, to the breakpoint just before the root, where they are of the size of weights.
 
 The last operation is the clip, which keeps bounds, ties and the order of scores exactly.  Axes: B rows, K teachers,
 N = 2K breakpoints.
@@ -29,10 +29,12 @@ class _Segment(NamedTuple):
 
 
 def shift_to_sum(x_BK: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Return clip(x - tau, lower, upper) with the tau that makes rows sum to one.  lower, upper: scalars."""
-    for _ in range(2):
-        x_BK = x_BK - _euclidean_threshold(x_BK, lower, upper)
-    return x_BK.clamp(lower, upper)
+    """Return clip(x - tau, lower, upper) with the tau that makes rows sum to one.
+
+    x_BK: finite, each row in descending order.  lower, upper: scalars.
+    """
+    near_BK = _move_to_last_break(x_BK, lower, upper)
+    return (near_BK - _euclidean_threshold(near_BK, lower, upper)).clamp(lower, upper)
 
 
 def scale_to_sum(z_BK: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
@@ -45,6 +47,23 @@ def scale_to_sum(z_BK: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
         usable_B1 = (mass_B1 > 0) & (rest_B1 > 0)
         y_BK = y_BK * torch.where(usable_B1, rest_B1 / torch.where(usable_B1, mass_B1, 1.0), 1.0)
     return y_BK.clamp(lower, upper)
+
+
+def _move_to_last_break(x_BK: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Return x - t with t the last breakpoint at which rows sum to at least one.  x: rows in descending order."""
+    x_B1K, x_BK1 = x_BK[:, None, :], x_BK[:, :, None]
+    # differences of scores come first: they are exact where it matters, whatever the size of the scores
+    apart_BKK = x_B1K - x_BK1
+    moved_BNK = torch.cat([apart_BKK + upper, apart_BKK + lower], dim=1)
+    sums_BN = moved_BNK.clamp(lower, upper).sum(dim=-1)
+    enough_BN = torch.where(sums_BN >= 1, sums_BN, torch.inf)
+    # where the sum stays level above one it next falls at an upper break, and the largest score's comes first here
+    place_N = torch.arange(sums_BN.shape[-1], device=x_BK.device)
+    least_BN = enough_BN == enough_BN.amin(dim=-1, keepdim=True)
+    last_B = torch.where(least_BN, place_N, place_N[-1]).amin(dim=-1)
+    near_BK = moved_BNK.gather(1, last_B[:, None, None].expand(-1, 1, x_BK.shape[-1]))[:, 0]
+    far = torch.finfo(x_BK.dtype).max / 4
+    return near_BK.clamp(-far, far)  # the largest floats may lie infinitely far apart
 
 
 def _euclidean_threshold(x_BK: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

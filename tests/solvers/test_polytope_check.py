@@ -56,8 +56,8 @@ def test_nan_fails_on_rows_without_orders():
 def test_bounds_and_orders_are_exact():
     """One ulp is a violation."""
     polytope = WeightPolytope(2, 0.1, 0.9, [(0, 1)])
-    low = np.nextafter(0.1, 0)
-    assert {rule.name for rule in polytope.check([1 - low, low]).violations} == {"lower=0.1", "upper=0.9"}
+    low, high = np.nextafter(0.1, 0), np.nextafter(0.9, 1)
+    assert {rule.name for rule in polytope.check([high, low]).violations} == {"lower=0.1", "upper=0.9"}
     high = np.nextafter(0.5, 1)
     assert {rule.name for rule in polytope.check([0.5, high]).violations} == {"teacher 0 >= teacher 1"}
     assert polytope.check([0.5, high]).holds(tolerance=1e-12)

@@ -60,7 +60,7 @@ def test_any_leading_shape(polytope):
     rows = project(v.reshape(-1, 3), polytope)
     torch.testing.assert_close(project(v, polytope), rows.reshape(2, 3, 3), atol=0, rtol=0)
     torch.testing.assert_close(project(v[0, 0], polytope), rows[0], atol=1e-14, rtol=0)
-    crossed = v.transpose(0, 2)
+    crossed = law.normal(1, 3, 4).T
     torch.testing.assert_close(project(crossed, polytope), project(crossed.contiguous(), polytope), atol=0, rtol=0)
     for shape in ((0, 3), (2, 0, 3)):
         assert project(torch.empty(shape), polytope).shape == shape
@@ -100,7 +100,7 @@ def test_the_largest_floats():
 def test_batches_larger_than_a_chunk_agree_with_small_ones(monkeypatch):
     v_BK = law.normal(0, 50, 3)
     whole_BK = project(v_BK, CHAIN)
-    monkeypatch.setattr("solvers.projection._isotonic._CHUNK", 9 * 7)
+    monkeypatch.setattr("solvers.projection._exact._CHUNK", {"cpu": 2 * 9 * 7})
     assert torch.equal(project(v_BK, CHAIN), whole_BK)
 
 
@@ -145,8 +145,8 @@ def test_one_safety_vector_for_all_rows_and_a_mask():
 
 
 def test_tied_safety_leaves_teachers_free():
-    w_K = project([0.2, 0.5, 0.3], WeightPolytope(3), safety=[1.0, 1.0, 0.0])
-    torch.testing.assert_close(w_K, torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64))
+    w_K = project([0.3, 0.5, 0.2], WeightPolytope(3), safety=[1.0, 1.0, 0.0])
+    torch.testing.assert_close(w_K, torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64))
 
 
 def test_gradient_of_scores_that_only_tie():
@@ -209,7 +209,7 @@ def test_solver_failure_names_both_and_the_next_move(monkeypatch):
     from solvers.projection import _model
 
     monkeypatch.setattr(_model.Model, "_try", lambda self, solver, options: "ended as infeasible")
-    with pytest.raises(SolverFailure, match="CLARABEL ended as infeasible; SCS ended as infeasible.*common scale"):
+    with pytest.raises(SolverFailure, match=r"CLARABEL ended as infeasible; SCS ended as infeasible.*common scale"):
         project([0.9, 0.3, -1.0], PARTIAL)
 
 
@@ -273,3 +273,14 @@ def test_a_safety_order_that_leaves_no_weights_is_named():
 def test_unchecked_nan_gives_nan():
     """Without the look at the values, a bad row shows in the answer."""
     assert project(torch.tensor([NAN, 0.2, 0.3]), BOX, check_finite=False).isnan().any()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@each_metric
+@each_polytope
+def test_a_gpu_gives_the_same_weights(polytope, metric):
+    v_BK = law.scores_for(metric, 8, 20, 3)
+    w_BK = project(v_BK.cuda(), polytope, metric=metric)
+    assert w_BK.is_cuda
+    law.assert_conforms(w_BK, polytope)
+    torch.testing.assert_close(w_BK.cpu(), project(v_BK, polytope, metric=metric), atol=1e-14, rtol=0)

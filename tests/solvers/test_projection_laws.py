@@ -103,6 +103,19 @@ def test_conforms_at_every_scale_with_ties(kind, metric, scale):
     law.assert_conforms(project(v_BK, KINDS[kind], metric=metric), KINDS[kind])
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e4, 1e8, 1e16, 1e30])
+@pytest.mark.parametrize("kind", ["simplex", "box", "chain", "tiers"])
+def test_short_floats_conform_at_every_scale(kind, scale):
+    """Float32 cannot tell 1e8 from 1e8 + 1, so shifts as small as the bounds must not be sought there."""
+    v_BK = (scores(kind, "euclidean", seed=4, rows=200).mul(4).round().div(4) * scale).float()
+    for moved_BK in (v_BK, v_BK + 3 * scale):
+        w_BK = project(moved_BK, KINDS[kind])
+        law.assert_conforms(w_BK, KINDS[kind])
+        if scale <= 1e8:
+            accurate_BK = project(moved_BK.double(), KINDS[kind])
+            torch.testing.assert_close(w_BK.double(), accurate_BK, atol=4e-7 * max(1.0, scale), rtol=0)
+
+
 @each_kind
 @pytest.mark.parametrize("scale", [1e4, 1e8])
 def test_distant_scores_satisfy_the_optimality_condition(kind, scale):
@@ -157,3 +170,10 @@ def test_gradient_agrees_with_cvxpylayers(kind):
     project(ours_BK, polytope).backward(grad_BK)
     layer(theirs_BK)[0].backward(grad_BK)
     torch.testing.assert_close(ours_BK.grad, theirs_BK.grad, atol=1e-4, rtol=1e-4)
+
+
+def test_scores_in_distant_groups():
+    """Where the sum stays level above one for long, the root is at the far end of the level stretch."""
+    v_BK = torch.tensor([[2e8, 2e8, 0.0, 0.0], [0.0, 2e8, 0.0, 2e8], [2e30, 2e30, 0.0, -1e30]], dtype=torch.float32)
+    expected_BK = torch.tensor([[0.4, 0.4, 0.1, 0.1], [0.1, 0.4, 0.1, 0.4], [0.4, 0.4, 0.1, 0.1]])
+    torch.testing.assert_close(project(v_BK, WeightPolytope(4, 0.1, 0.6)), expected_BK)
