@@ -50,14 +50,19 @@ class Split:
     context_names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        size = int(self.labels.shape[0]) if self.labels.ndim else 0
+        named = {"inputs": self.inputs, "labels": self.labels, "task": self.task, "context": self.context}
+        for what, value in named.items():
+            if not isinstance(value, Tensor) and not (value is None and what in ("task", "context")):
+                raise InvalidInput(
+                    f"Split '{self.name}': {what} is a {type(value).__name__}; wanted a tensor, e.g. torch.as_tensor."
+                )
+        size = int(self.labels.shape[0]) if self.labels.numel() and self.labels.ndim else 0
         if size == 0:
             raise InvalidInput(f"Split '{self.name}' has no examples; give at least one.")
-        for what, value in {"inputs": self.inputs, "task": self.task, "context": self.context}.items():
+        for what, value in named.items():
             if value is not None and value.shape[:1] != (size,):
-                raise InvalidInput(
-                    f"Split '{self.name}': {what} has {len(value)} rows, labels have {size}; wanted equal."
-                )
+                rows = len(value) if value.ndim else "no"
+                raise InvalidInput(f"Split '{self.name}': {what} has {rows} rows, labels have {size}; wanted equal.")
         for what, value in {"labels": self.labels, "task": self.task, "context": self.context}.items():
             if value is not None and (value.is_floating_point() or value.dtype == torch.bool):
                 raise InvalidInput(
@@ -73,9 +78,11 @@ class Split:
         return int(self.labels.shape[0])
 
     def batch(self, index: Tensor | None = None) -> Batch:
-        """Return the examples at ``index`` (B,), or all of them."""
+        """Return the examples at ``index`` (B,), or all of them; a mask (N,) of booleans will do too."""
         if index is None:
             index = torch.arange(len(self), device=self.labels.device)
+        if index.dtype == torch.bool:
+            index = index.nonzero().squeeze(-1)
         none = torch.zeros_like(index)
         return Batch(
             self.inputs[index],
@@ -107,11 +114,24 @@ def as_split(data: Any, name: str) -> Split:
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
         return Split(name, *data)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (Tensor, str, tuple, list)):
-        items = [data[i] for i in range(len(data))]
+        try:
+            items = [data[i] for i in range(len(data))]
+        except LookupError:  # a dictionary or a table of columns, which has no item 0
+            items = []
         if items and all(isinstance(item, tuple) and len(item) == 2 for item in items):
             inputs, labels = zip(*items, strict=True)
-            return Split(name, torch.stack([torch.as_tensor(x) for x in inputs]), torch.as_tensor(labels))
+            return Split(name, _stacked(inputs, "inputs", name), _stacked(labels, "labels", name))
     raise InvalidInput(
         f"`{name}` is a {type(data).__name__}; wanted a kd.Split, a pair of tensors (inputs, labels), "
         "or a torch dataset whose items are such pairs."
     )
+
+
+def _stacked(values: Sequence[Any], what: str, name: str) -> Tensor:
+    try:
+        return torch.stack([torch.as_tensor(value) for value in values])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(
+            f"The {what} of `{name}` cannot be stacked into one tensor ({error}); "
+            "let the dataset give tensors or numbers of one shape."
+        ) from error

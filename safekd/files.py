@@ -32,7 +32,10 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
+        try:
+            temporary.replace(target)
+        except OSError as error:
+            raise InvalidInput(f"Cannot write {target}: {error.strerror}. Choose another name.") from error
     finally:
         temporary.unlink(missing_ok=True)
 

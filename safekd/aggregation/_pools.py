@@ -7,13 +7,16 @@ from torch import Tensor
 
 from ..errors import InvalidInput
 
+_LARGEST_EXPONENT = 80.0  # exp of it is finite in float32; only teachers of weight 0 ever reach it
+
 
 def arithmetic_pool(log_p_KV: Tensor, w_K: Tensor) -> Tensor:
     """Return log q, the logarithm of ``q = sum_k w_k p_k``, shape (..., V).
 
     log_p_KV: teachers' log-probabilities, (..., K, V); minus infinity is a probability of zero.
     w_K: weights, (..., K), at least 0, sum 1.  The pool lies in the teachers' convex hull (Definition III.7).
-    Raises InvalidInput when the shapes do not fit or a weight is negative.
+    Differentiable at weights and probabilities of zero too.
+    Raises InvalidInput when the shapes do not fit, a weight is negative, or weights do not sum to 1.
 
     >>> p = torch.tensor([[0.8, 0.2], [0.4, 0.6]])
     >>> arithmetic_pool(p.log(), torch.tensor([0.5, 0.5])).exp()
@@ -26,4 +29,17 @@ def arithmetic_pool(log_p_KV: Tensor, w_K: Tensor) -> Tensor:
         )
     if bool((w_K < 0).any()):
         raise InvalidInput(f"A weight is {float(w_K.min()):g}; a pool needs weights of at least 0. Project them first.")
-    return torch.logsumexp(w_K.log().unsqueeze(-1) + log_p_KV, dim=-2)
+    miss = (w_K.detach().double().sum(-1) - 1).abs()
+    if not bool((miss <= max(1e-3, 4 * torch.finfo(w_K.dtype).eps)).all()):
+        total = float(w_K.detach().double().sum(-1).flatten()[miss.flatten().argmax()])
+        raise InvalidInput(
+            f"Weights sum to {total:g}; a pool needs weights that sum to 1. Divide them by their sum, "
+            "or wrap the rule that gave them, Conforming(rule, polytope)."
+        )
+    # not logsumexp(log w + log p): its gradient is 0 * inf where a weight is 0
+    used_KV = log_p_KV.detach().masked_fill((w_K == 0).unsqueeze(-1), -torch.inf)
+    top_V = used_KV.amax(-2).clamp_min(torch.finfo(log_p_KV.dtype).min)
+    ratio_KV = (log_p_KV - top_V.unsqueeze(-2)).clamp_max(_LARGEST_EXPONENT).exp()
+    sum_V = (w_K.unsqueeze(-1) * ratio_KV).sum(-2)
+    empty_V = sum_V == 0
+    return (sum_V.masked_fill(empty_V, 1).log() + top_V).masked_fill(empty_V, -torch.inf)

@@ -116,7 +116,7 @@ def _descend(annotation: Any, part: int | str) -> tuple[Any, bool]:
         return inside[0], True
     if origin in (typing.Union, types.UnionType):  # the step names which kind of value was tried
         return next((kind for kind in inside if str(part).startswith(getattr(kind, "__name__", "?"))), None), False
-    return None, isinstance(part, int)
+    return None, isinstance(part, int) or bool(_models_in(annotation))
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -67,9 +67,9 @@ def load_table(config: DataConfig, folder: Path) -> Table:
             raise InvalidInput(
                 f"{config.source} has no label column '{config.label}'; it has: {', '.join(frame.columns)}."
             )
-        named = frame.pop(str(config.label)).fillna("").str.strip()
+        named = frame.pop(str(config.label)).str.strip()
         if (named == "").any():
-            line = int(np.flatnonzero((named == "").to_numpy())[0]) + 2
+            line = named.index[(named == "").to_numpy()][0]
             raise InvalidInput(
                 f"{config.source}, line {line}: no label in column '{config.label}'; fill it or drop the row."
             )

@@ -57,7 +57,7 @@ def fitted_teacher(config: FittedTeacherConfig, table: Table, train: Split, seed
 
 
 def stored_teacher(config: StoredTeacherConfig, table: Table, index: dict[str, Array], folder: Path) -> Teacher:
-    """Read one teacher's probabilities: one row an example of the whole table, one column a class, in class order."""
+    """Read one teacher's probabilities: one row an example of the whole table, one column named after each class."""
     frame = read_table(folder / config.path)
     found = [str(column) for column in frame.columns]
     if len(found) != len(table.classes):
@@ -65,12 +65,15 @@ def stored_teacher(config: StoredTeacherConfig, table: Table, index: dict[str, A
             f"Teacher '{config.name}' gives {len(found)} classes ({', '.join(found)}), the data have {len(table.classes)} "
             f"({', '.join(table.classes)}); wanted one column a class in {config.path}."
         )
-    if set(found) == set(table.classes):
-        frame = frame[table.classes]
+    if set(found) != set(table.classes):
+        raise InvalidInput(
+            f"Teacher '{config.name}': {config.path} has columns {', '.join(found)}; wanted one named after each class: "
+            f"{', '.join(table.classes)}."
+        )
     if len(frame) != len(table.label_N):
         raise InvalidInput(
             f"Teacher '{config.name}': {config.path} has {len(frame)} rows, the data have {len(table.label_N)}; "
             "wanted one row an example, in the same order."
         )
-    p_NV = torch.tensor(numbers(frame, config.path))
+    p_NV = torch.tensor(numbers(frame[table.classes], config.path))
     return StoredTeacher(config.name, {name: p_NV[torch.tensor(rows)] for name, rows in index.items()})

@@ -73,7 +73,7 @@ class Frontier:
     def from_csv(cls, path: str | os.PathLike[str]) -> Frontier:
         """Read what ``to_csv`` wrote, bit for bit.  Raises InvalidInput on another schema or missing columns."""
         try:
-            table = pd.read_csv(path, float_precision="round_trip")
+            table = pd.read_csv(path)
         except (OSError, ValueError) as error:
             raise InvalidInput(f"{path} is no readable frontier: {error}") from error
         named = [c.removeprefix("lambda_") for c in table.columns if c.startswith("lambda_")]

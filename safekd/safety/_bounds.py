@@ -42,7 +42,7 @@ def betting_lower_bound(values: ArrayLike, confidence: float = 0.95) -> float:
     x = np.asarray(values, dtype=np.float64).ravel()
     if x.size == 0 or not np.all((x >= 0) & (x <= 1)):
         raise InvalidInput(
-            f"{x.size} values between {x.min(initial=1):g} and {x.max(initial=0):g}; "
+            (f"values between {x.min():g} and {x.max():g}" if x.size else "no values") + "; "
             "wanted at least one, all in [0, 1]."
         )
     alpha, n = 1 - confidence, x.size

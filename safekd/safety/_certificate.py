@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..data import as_split
+from .._modes import evaluating
+from ..data import Batch, as_split
 from ..errors import InvalidInput
 from ._bounds import betting_lower_bound, clopper_pearson_lower_bound
 from ._constraint import SafetyConstraint
@@ -55,28 +56,22 @@ def certify(
     A binary measure gets the exact binomial bound (Clopper and Pearson 1934), another one the betting bound
     (Waudby-Smith and Ramdas 2024) in an order shuffled by ``seed``.  The bound is only as honest as the data are
     unseen: a split that chose thresholds, weights or the student certifies nothing.
-    Raises InvalidInput when no example is covered by the constraint.
+    Raises InvalidInput when no example is covered by the constraint, or the student gives NaN or too few classes.
     """
     data = as_split(held_out, "held_out")
     device = next((p.device for p in student.parameters()), torch.device("cpu"))
     values = []
-    training = student.training
-    student.eval()
-    try:
-        with torch.no_grad():
-            for index in data.chunks(batch_size):
-                batch = data.batch(index).to(device)
-                log_p_V = torch.log_softmax(student(batch.inputs).double(), dim=-1)
-                values.append(constraint.measure.measured(log_p_V, batch.labels)[constraint.covers(batch)].cpu())
-    finally:
-        student.train(training)
+    with evaluating(student), torch.no_grad():
+        for index in data.chunks(batch_size):
+            batch = data.batch(index).to(device)
+            log_p_V = torch.log_softmax(student(batch.inputs).double(), dim=-1)
+            _require_usable(log_p_V, batch, data.name)
+            values.append(constraint.measure.measured(log_p_V, batch.labels)[constraint.covers(batch)].cpu())
     value = torch.cat(values).clamp(0, 1)  # exp(log_softmax) can pass 1 by an ulp
     if value.numel() == 0:
         raise InvalidInput(
             f"No example of '{data.name}' is covered by '{constraint.name}'; nothing can be certified on it."
         )
-    if not bool(torch.isfinite(value).all()):
-        raise InvalidInput(f"The student gives values that are not finite on '{data.name}'; it cannot be certified.")
     if constraint.measure.binary:
         method, bound = "Clopper-Pearson", clopper_pearson_lower_bound(int(value.sum()), value.numel(), confidence)
     else:
@@ -86,3 +81,11 @@ def certify(
     return Certificate(
         constraint.name, constraint.at_least, float(value.mean()), bound, confidence, value.numel(), method, decision
     )
+
+
+def _require_usable(log_p_V: Tensor, batch: Batch, name: str) -> None:
+    if bool(torch.isnan(log_p_V).any()):  # an argmax would take NaN for the most probable class
+        raise InvalidInput(f"The student gives values that are not finite on '{name}'; it cannot be certified.")
+    top, known = int(batch.labels.max()), log_p_V.shape[-1]
+    if top >= known:
+        raise InvalidInput(f"A label of '{name}' is {top}, but the student knows only {known} classes.")

@@ -48,6 +48,11 @@ class SafetyConstraint:
                 f"Safety constraint '{self.name}': measure is a {type(self.measure).__name__}; "
                 "wanted a safety measure such as kd.safety.TruthProbability(critical=[0])."
             )
+        if self.contexts is not None and len(tuple(self.contexts)) == 0:
+            raise InvalidInput(
+                f"Safety constraint '{self.name}': contexts is empty, so nobody is covered; "
+                "name at least one context, or leave it out for all."
+            )
         if self.average not in ("critical", "all"):
             raise InvalidInput(
                 f"Safety constraint '{self.name}': average is {self.average!r}; wanted 'critical' or 'all'."

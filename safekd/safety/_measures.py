@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,13 +30,7 @@ class SafetyMeasure(ABC):
     binary: bool = False
 
     def __init__(self, critical: Collection[int] | None = None) -> None:
-        if critical is not None and len(critical) == 0:
-            raise InvalidInput(
-                "`critical` is empty, so nothing would be measured; name at least one class, or leave it out."
-            )
-        if critical is not None and any(isinstance(c, bool) or not isinstance(c, int) or c < 0 for c in critical):
-            raise InvalidInput(f"`critical` is {list(critical)!r}; wanted class numbers, integers from 0.")
-        self.critical = None if critical is None else frozenset(critical)
+        self.critical = None if critical is None else frozenset(_class_numbers(critical))
 
     def is_critical(self, labels: Tensor) -> Tensor:
         """Say for each label whether the measure reads it, bool, shape of ``labels``."""
@@ -105,6 +100,18 @@ class Recall(SafetyMeasure):
         truth = torch.zeros_like(log_p_V, dtype=torch.bool).scatter(-1, labels.unsqueeze(-1), True)
         log_rest = torch.logsumexp(log_p_V.masked_fill(truth, -torch.inf), dim=-1)
         return torch.sigmoid(self.sharpness * (_log_truth(log_p_V, labels) - log_rest))
+
+
+def _class_numbers(critical: Collection[int]) -> list[int]:
+    if not isinstance(critical, Collection):
+        raise InvalidInput(f"`critical` is {critical!r}; wanted a list of class numbers, such as [{critical!r}].")
+    if len(critical) == 0:
+        raise InvalidInput(
+            "`critical` is empty, so nothing would be measured; name at least one class, or leave it out."
+        )
+    if any(isinstance(c, bool) or not isinstance(c, (int, np.integer)) or c < 0 for c in critical):
+        raise InvalidInput(f"`critical` is {list(critical)!r}; wanted class numbers, integers from 0.")
+    return [int(c) for c in critical]
 
 
 def _log_truth(log_p_V: Tensor, labels: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._modes import evaluating
 from ..data import Batch
 from ..errors import InvalidInput
-from ._teacher import log_of
+from ._teacher import checked_floor, log_of
 
 FLOOR = 1e-6
 
@@ -28,12 +29,8 @@ class TorchTeacher:
     @torch.no_grad()
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
         """Return log-probabilities, (B, ..., V)."""
-        was_training = self.module.training
-        self.module.eval()
-        try:
+        with evaluating(self.module):
             logits_V: Tensor = self.module(_visible(batch.inputs, self.columns))
-        finally:
-            self.module.train(was_training)
         if not bool(torch.isfinite(logits_V).all()):
             raise InvalidInput(f"Teacher '{self.name}' gave logits that are not finite on '{split}'.")
         return torch.log_softmax(logits_V.float() if logits_V.dtype.itemsize < 4 else logits_V, dim=-1)
@@ -62,7 +59,8 @@ class SklearnTeacher:
                 f"the task has {classes}: 0 to {classes - 1}. "
                 "Fit it on labels numbered like the task's."
             )
-        self.name, self.classifier, self.classes, self.columns, self.floor = name, classifier, classes, columns, floor
+        self.name, self.classifier, self.classes, self.columns = name, classifier, classes, columns
+        self.floor = checked_floor(floor, name)
 
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
         """Return log-probabilities, (B, V), float64."""
@@ -80,7 +78,7 @@ class CallableTeacher:
     ) -> None:
         if gives not in ("probabilities", "logits"):
             raise InvalidInput(f"Teacher '{name}': gives is {gives!r}; wanted 'probabilities' or 'logits'.")
-        self.name, self.function, self.gives, self.floor = name, function, gives, floor
+        self.name, self.function, self.gives, self.floor = name, function, gives, checked_floor(floor, name)
 
     @torch.no_grad()
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
@@ -95,12 +93,14 @@ class StoredTeacher:
     """Probabilities computed elsewhere: a tensor (N, ..., V) for one split, or one a split by its name."""
 
     def __init__(self, name: str, probabilities: Tensor | Mapping[str, Tensor], floor: float = FLOOR) -> None:
-        self.name, self.floor = name, floor
+        self.name, self.floor = name, checked_floor(floor, name)
         self._rows = probabilities if isinstance(probabilities, Mapping) else None
         self._only = probabilities if isinstance(probabilities, Tensor) else None
-        if self._rows is None and self._only is None:
+        parts = list(probabilities.values()) if isinstance(probabilities, Mapping) else [probabilities]
+        wrong = next((part for part in parts if not isinstance(part, Tensor)), None)
+        if wrong is not None:
             raise InvalidInput(
-                f"Teacher '{name}': stored probabilities are a {type(probabilities).__name__}; "
+                f"Teacher '{name}': stored probabilities are a {type(wrong).__name__}; "
                 "wanted a tensor (N, V), or a dictionary from split name to such a tensor."
             )
 

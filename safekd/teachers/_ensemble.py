@@ -49,6 +49,7 @@ class TeacherEnsemble:
                     f"Teacher '{name}' gives distributions of shape {tuple(row.shape)} for labels of shape "
                     f"{tuple(batch.labels.shape)}; wanted one distribution a label."
                 )
+            _require_distributions(name, row)
         top = int(batch.labels.max())
         known = rows[0].shape[-1]
         if top >= known:
@@ -66,3 +67,15 @@ class TeacherEnsemble:
             parts = [self.log_probabilities(split.batch(some), split.name) for some in split.chunks(batch_size)]
             kept = self._kept[id(split)] = (split, torch.cat(parts))  # holding the split keeps its id taken
         return kept[1][index]
+
+
+def _require_distributions(name: str, log_p_V: Tensor) -> None:
+    """Refuse rows whose exponentials do not sum to one, from a teacher of the user's own kind."""
+    total = torch.logsumexp(log_p_V.float(), dim=-1).exp()
+    wrong = ~((total - 1).abs() <= 2e-2)
+    if bool(wrong.any()):
+        where = tuple(int(i) for i in wrong.nonzero()[0])
+        raise InvalidInput(
+            f"Teacher '{name}' gave values whose exponentials sum to {float(total[where]):g} for example {where[0]}; "
+            "wanted log-probabilities, for instance torch.log_softmax(logits, dim=-1)."
+        )

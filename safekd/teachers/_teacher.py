@@ -25,6 +25,13 @@ class Teacher(Protocol):
         ...
 
 
+def checked_floor(floor: float, name: str) -> float:
+    """Return the floor if it is a number that can stand under probabilities."""
+    if not 0 < floor < 1:
+        raise InvalidInput(f"Teacher '{name}': floor is {floor!r}; wanted a small number above 0, such as 1e-6.")
+    return floor
+
+
 def log_of(p_V: Tensor, name: str, floor: float) -> Tensor:
     """Return log-probabilities of rows that should be distributions, (..., V), with ``floor`` under each entry.
 

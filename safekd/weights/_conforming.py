@@ -66,10 +66,9 @@ def conform(
 ) -> Tensor:
     """Project weights with the orderings that hold at each position, (..., K)."""
     follows_scores = ordered and not polytope.orderings and _has_safety(signals)
-    names_critical = bool(signals.critical_classes or signals.critical_contexts or "critical" in signals.__dict__)
     if not follows_scores and not polytope.orderings:
         return project(w_K, polytope, metric=metric)
-    critical = signals.critical if names_critical else None
+    critical = signals.critical if signals.names_critical else None
     return project(w_K, polytope, metric=metric, critical=critical, safety=signals.safety if follows_scores else None)
 
 

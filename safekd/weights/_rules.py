@@ -29,7 +29,10 @@ class Uniform:
 
 @dataclass(frozen=True)
 class EntropyDecay:
-    """``exp(-rate H_k)``: the surer a teacher, the heavier; Family A of Theorem V.2.  rate >= 0, a nat."""
+    """``exp(-rate H_k)``: the surer a teacher, the heavier; Family A of Theorem V.2.  rate >= 0, a nat.
+
+    Scores are given relative to the surest teacher's, so that no rate makes all of them vanish.
+    """
 
     rate: float = 1.0
     scale: ClassVar[str] = "token"
@@ -40,7 +43,7 @@ class EntropyDecay:
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return raw scores, (..., K)."""
-        return torch.exp(-self.rate * signals.entropy)
+        return torch.exp(-self.rate * (signals.entropy - signals.entropy.amin(-1, keepdim=True)))
 
 
 @dataclass(frozen=True)

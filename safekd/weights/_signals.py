@@ -61,6 +61,8 @@ class Signals:
     ) -> None:
         self._log_p, self.labels, self.task, self.context, self.evidence = log_p, labels, task, context, evidence
         self.critical_classes, self.critical_contexts = frozenset(critical_classes), frozenset(critical_contexts)
+        # whether anything says which positions are critical; if not, orderings apply at all of them
+        self.names_critical = bool(self.critical_classes or self.critical_contexts or critical is not None)
         given = {"entropy": entropy, "task_loss": task_loss, "safety": safety, "critical": critical}
         for name, value in given.items():
             if value is not None:
@@ -90,7 +92,7 @@ class Signals:
     def entropy(self) -> Tensor:
         """Entropy of each teacher, (..., K), nats."""
         p = self.log_p.exp()
-        return -torch.where(p > 0, p * self.log_p, 0.0).sum(-1)
+        return -torch.where(p == 0, 0.0, p * self.log_p).sum(-1)  # p > 0 would turn NaN into certainty
 
     @cached_property
     def task_loss(self) -> Tensor:
@@ -115,7 +117,13 @@ class Signals:
         """Where orderings apply, bool (...,): a critical label (S) or a critical context (C_safe)."""
         lead = self.shape[:-1]
         where = torch.zeros(lead, dtype=torch.bool, device=self._template.device)
-        for chosen, value in ((self.critical_classes, self.labels), (self.critical_contexts, self.context)):
+        named = {
+            "labels": (self.critical_classes, self.labels, "classes"),
+            "context": (self.critical_contexts, self.context, "contexts"),
+        }
+        for what, (chosen, value, of_what) in named.items():
+            if chosen and value is None:
+                raise MissingSignal(f"Critical {of_what} {sorted(chosen)} are named; pass `{what}` to find them by.")
             if chosen and value is not None:
                 inside = torch.isin(value, torch.tensor(sorted(chosen), device=value.device))
                 where = where | _spread(inside, lead)
@@ -123,6 +131,10 @@ class Signals:
 
     def _looked_up(self, table: Tensor, key: Tensor | None, what: str) -> Tensor:
         lead = self.shape[:-1]
+        if key is None and len(table) > 1:
+            raise MissingSignal(
+                f"The evidence tells {len(table)} {what}s apart; pass `{what}`, the {what} of each position."
+            )
         if key is None:
             key = torch.zeros(lead, dtype=torch.long, device=self._template.device)
         if key.numel() and int(key.max()) >= len(table):

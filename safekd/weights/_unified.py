@@ -29,8 +29,8 @@ class Repair:
     """What the repair did to one batch.
 
     composed: product weights before, (..., K); weights: after; moved: Euclidean distance between them, (...);
-    violations_before, violations_after: bool (...), where a safer teacher counts less at a critical position
-    (all False when the signals carry no safety).
+    violations_before, violations_after: bool (...), where a safer teacher counts less at a critical position, which
+    is any position if the signals name none (all False when the signals carry no safety).
     """
 
     composed: Tensor
@@ -87,8 +87,9 @@ class Unified:
         none = torch.zeros(composed.shape[:-1], dtype=torch.bool, device=composed.device)
         before = after = none
         if signals.evidence is not None or "safety" in signals.__dict__:
-            before = ordering_violations(composed, signals.safety, signals.critical)
-            after = ordering_violations(weights, signals.safety, signals.critical)
+            critical = signals.critical if signals.names_critical else ~none
+            before = ordering_violations(composed, signals.safety, critical)
+            after = ordering_violations(weights, signals.safety, critical)
         return Repair(composed, weights, (weights - composed).norm(dim=-1), before, after)
 
     def _rules(self) -> dict[str, Rule]:

@@ -1,0 +1,14 @@
+"""One thread and fixed seeds: the same numbers whatever else the machine does."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("seeded", derandomize=True, deadline=None, max_examples=50)
+settings.load_profile("seeded")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,180 @@
+"""The demo: what a newcomer sees first, and the numbers that it promises."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import safekd as kd
+from safekd.demo import run_demo, run_seeds
+from safekd.demo._seeds import SLACK
+from safekd.report import comparison, frontier_table, seeds_table
+
+from .cli_runner import run_cli
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    said = []
+    folder = tmp_path_factory.mktemp("demo")
+    outcome = run_demo(folder, tell=lambda *what: said.append(what))
+    return outcome, folder, said
+
+
+@pytest.fixture(scope="module")
+def seeds():
+    return run_seeds(range(10))
+
+
+def _text(table) -> str:
+    from rich.console import Console
+
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table)
+    return console.export_text()
+
+
+def test_writes_every_file_that_the_readme_names(demo):
+    _, folder, _ = demo
+    named = set(re.findall(r"`([a-z]+\.(?:csv|png|safetensors|json|toml))`", README.read_text()))
+    assert named == {"trace.csv", "weights.csv", "frontier.csv", "frontier.png", "student.safetensors", "verdict.json",
+                     "config.toml"}  # fmt: skip
+    assert named <= {path.name for path in folder.iterdir()}
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_reports_progress_from_start_to_end(demo):
+    _, _, said = demo
+    done = [step for _, step, _ in said]
+    assert done == sorted(done)
+    assert done[0] == 0
+    assert said[-1][1] == said[-1][2]
+
+
+def test_the_final_residuals_are_small_and_in_the_trace(demo):
+    outcome, folder, _ = demo
+    last = pd.read_csv(folder / "trace.csv").iloc[-1]
+    assert last["kkt_primal"] <= 1e-3
+    assert last["kkt_complementarity"] <= 1e-3
+    assert last["kkt_stationarity"] <= 1e-2
+    assert last["kkt_dual"] == 0
+    assert outcome.reports[-1].result.status == "converged"
+    assert last["safety_malignant"] >= 0.95 - 1e-3
+
+
+def test_the_residuals_are_recomputed_from_the_saved_student(demo):
+    """The trace's last row against gradients taken here, by autograd, of the whole training objective."""
+    import torch
+    from safetensors.torch import load_file
+
+    outcome, folder, _ = demo
+    experiment, constrained = outcome.experiment, outcome.reports[-1]
+    student = experiment.student()
+    student.load_state_dict(load_file(folder / "student.safetensors"))
+    batch = experiment.train.batch()
+    log_p = torch.log_softmax(student(batch.inputs), -1)
+    signals = constrained.result and experiment.trainer().objective.signals(experiment.train, batch.index)
+    q = (experiment.unified(signals).unsqueeze(-1) * signals.log_p.exp()).sum(-2)
+    loss = (q * (q.log() - log_p)).sum(-1).mean()
+    safety = log_p.exp()[batch.labels == 0, 0].mean()
+    price = constrained.result.multipliers["malignant"]
+    flat = [torch.cat([g.flatten() for g in torch.autograd.grad(value, list(student.parameters()), retain_graph=True)])
+            for value in (loss, loss - price * safety)]  # fmt: skip
+    last = pd.read_csv(folder / "trace.csv").iloc[-1]
+    assert float(loss.detach()) == pytest.approx(last["distillation_loss"], rel=1e-4)
+    assert float(safety.detach()) == pytest.approx(last["safety_malignant"], abs=1e-6)
+    stationarity = float(flat[1].norm() / (1 + flat[0].norm()))
+    assert stationarity == pytest.approx(last["kkt_stationarity"], abs=1e-5)
+
+
+def test_weights_conform_and_say_what_was_mended(demo):
+    outcome, folder, _ = demo
+    table = pd.read_csv(folder / "weights.csv")
+    names = outcome.experiment.ensemble.names
+    found = table[names].to_numpy()
+    assert outcome.experiment.unified.polytope.check(found).holds()
+    constrained, adaptive = outcome.reports[-1], outcome.reports[1]
+    assert constrained.violations_before > 0
+    assert constrained.violations_after == 0
+    assert adaptive.violations_after == constrained.violations_before
+    assert (constrained.lightest, constrained.heaviest) == (found.min(), found.max())
+    raw = table[[f"raw: {name}" for name in names]].to_numpy()
+    np.testing.assert_allclose(np.linalg.norm(found - raw, axis=1), table["moved"], atol=1e-12)
+
+
+def test_the_four_teachers_are_different(demo):
+    import torch
+
+    experiment = demo[0].experiment
+    p = experiment.ensemble.on(experiment.audit, torch.arange(len(experiment.audit))).exp()[..., 0]
+    assert p.shape[1] == 4
+    for a in range(4):
+        for b in range(a):
+            assert (p[:, a] - p[:, b]).abs().mean() > 0.02
+
+
+def test_the_splits_share_no_case(demo):
+    experiment = demo[0].experiment
+    rows = [tuple(x) for split in experiment.splits.values() for x in split.inputs.tolist()]
+    assert len(rows) == len(set(rows)) == 569
+
+
+def test_the_frontier_keeps_every_target_and_is_monotone(demo):
+    outcome, folder, _ = demo
+    table = kd.Frontier.from_csv(folder / "frontier.csv").table
+    assert len(table) == 11
+    best = outcome.frontier.nondominated().sort_values("safety_malignant")
+    assert len(best) >= 9
+    assert (best["distillation_loss"].diff().dropna() > 0).all()
+    assert (best["lambda_malignant"].diff().dropna() > 0).all()
+    assert (folder / "frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_has_every_column_and_shows_misses(demo):
+    outcome = demo[0]
+    text = _text(comparison(outcome.experiment, outcome.reports))
+    for words in ("uniform", "adaptive", "fixed", "constrained", "test accuracy", "small", "medium",
+                  "large", "required", "certified", "lightest", "heaviest", "order broken", "status"):  # fmt: skip
+        assert words in text, words
+    assert "Pareto frontier" in _text(frontier_table(outcome.frontier))
+
+
+def test_the_written_config_repeats_the_run_bit_for_bit(demo, tmp_path, capsys):
+    _, folder, _ = demo
+    again = tmp_path / "again"
+    ran = run_cli(capsys, "train", folder / "config.toml", "--run-dir", again)
+    assert ran.code == 0, ran.out + ran.err
+    assert (again / "student.safetensors").read_bytes() == (folder / "student.safetensors").read_bytes()
+    first, second = (pd.read_csv(d / "trace.csv").drop(columns="wall_s") for d in (folder, again))
+    pd.testing.assert_frame_equal(first, second, check_exact=True)
+
+
+def test_the_promise_over_ten_seeds(seeds):
+    assert set(seeds["required"]) == {0.95}
+    assert (seeds["train"] >= 0.95 - SLACK).sum() == 10
+    assert (seeds["uniform_train"] < 0.95).sum() >= 8
+    assert (seeds["kkt_primal"] <= 1e-3).all()
+    assert (seeds["kkt_complementarity"] <= 1e-3).all()
+    assert (seeds["kkt_stationarity"] <= 1e-2).all()
+    assert (seeds["kkt_dual"] == 0).all()
+
+
+def test_the_readme_shows_these_seeds_misses_included(seeds):
+    rows = re.findall(
+        r"^\| (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", README.read_text(), re.M
+    )
+    assert len(rows) == 10
+    shown = np.array(rows, dtype=float)
+    measured = seeds[["seed", "uniform_train", "train", "audit", "test", "certified"]].to_numpy()
+    np.testing.assert_allclose(shown, measured, atol=0.02)  # another processor rounds differently
+    counts = re.search(r"^\| met \| 0/10 \| 10/10 \| (\d+)/10 \| (\d+)/10 \| (\d+)/10 \|$", README.read_text(), re.M)
+    assert counts is not None
+    text = _text(seeds_table(seeds))
+    assert "10/10" in text
+    assert f"{int(seeds['met_test'].sum())}/10" in text

@@ -1,0 +1,49 @@
+"""Every code block of README and docs runs: Python in one namespace a file, shell commands in one folder a file.
+
+The two set-up commands, which begin with ``pip install``, are run by ``.ci/run`` in fresh environments.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_python_blocks_run(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = blocks(path, "python")
+    assert found or path.name != "README.md"
+    namespace: dict[str, object] = {}
+    for number, code in enumerate(found):
+        exec(compile(code, f"{path.name}, Python block {number + 1}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_shell_blocks_run(path, tmp_path):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for code in blocks(path, "sh"):
+        if code.startswith("pip install"):
+            continue
+        ran = subprocess.run(["bash", "-euc", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0, f"{code}\n{ran.stdout}\n{ran.stderr}"
+
+
+def test_the_readme_holds_the_two_commands():
+    commands = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("pip install")]
+    assert commands == [
+        "pip install -c constraints.txt -e . && safekd demo",
+        "pip install -c constraints.txt -e '.[test]' && pytest",
+    ]
