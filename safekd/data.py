@@ -5,7 +5,7 @@ Axes: N examples, B batch.  Labels may carry positions too, (N, T); task and con
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,23 +107,30 @@ class Split:
         return replace(self, **moved)
 
 
+_PARTS = ("inputs", "labels", "task", "context")
+
+
 def as_split(data: Any, name: str) -> Split:
-    """Return ``data`` as a Split: a Split, a pair (inputs, labels), or a torch map-style dataset of such pairs."""
+    """Return ``data`` as a Split: a Split, tensors (inputs, labels[, task[, context]]), or a torch dataset of such.
+
+    Raises InvalidInput saying what was found when it is none of these.
+    """
     if isinstance(data, Split):
         return data
-    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
+    if _is_example(data) and all(isinstance(part, Tensor) for part in data):
         return Split(name, *data)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (Tensor, str, tuple, list)):
         try:
             items = [data[i] for i in range(len(data))]
         except LookupError:  # a dictionary or a table of columns, which has no item 0
             items = []
-        if items and all(isinstance(item, tuple) and len(item) == 2 for item in items):
-            inputs, labels = zip(*items, strict=True)
-            return Split(name, _stacked(inputs, "inputs", name), _stacked(labels, "labels", name))
+        if items and all(_is_example(item) and len(item) == len(items[0]) for item in items):
+            whats = ("inputs", "labels", "task", "context")
+            parts = [_stacked(part, what, name) for part, what in zip(zip(*items, strict=True), whats, strict=False)]
+            return Split(name, parts[0], parts[1], *parts[2:])  # type: ignore[arg-type]  # task and context at most
     raise InvalidInput(
-        f"`{name}` is a {type(data).__name__}; wanted a kd.Split, a pair of tensors (inputs, labels), "
-        "or a torch dataset whose items are such pairs."
+        f"`{name}` is a {type(data).__name__}; wanted a kd.Split, tensors (inputs, labels[, task[, context]]), "
+        "or a torch dataset whose items are such tuples (for a DataLoader pass its .dataset)."
     )
 
 
@@ -135,3 +142,36 @@ def _stacked(values: Sequence[Any], what: str, name: str) -> Tensor:
             f"The {what} of `{name}` cannot be stacked into one tensor ({error}); "
             "let the dataset give tensors or numbers of one shape."
         ) from error
+
+
+def _is_example(item: Any) -> bool:
+    return isinstance(item, tuple) and 2 <= len(item) <= 4
+
+
+def logits_of(output: Any, who: str) -> Tensor:
+    """Return the logits in what a module gave: a tensor, or a record with a ``logits`` field."""
+    found = getattr(output, "logits", output)
+    if not isinstance(found, Tensor):
+        raise InvalidInput(
+            f"{who} gave a {type(output).__name__}; wanted a tensor of logits, or a record with .logits."
+        )
+    return found
+
+
+class SplitCache:
+    """Rows worked out once a split and kept, as long as they need at most ``limit`` bytes a split."""
+
+    def __init__(self, limit: int = 2**30) -> None:
+        self._limit = limit
+        self._kept: dict[int, tuple[Split, Tensor]] = {}
+
+    def rows(self, split: Split, index: Tensor, compute: Callable[[Tensor], Tensor], chunk: int = 1024) -> Tensor:
+        """Return ``compute(index)``, from memory where kept; ``compute`` maps example numbers (B,) to rows (B, ...)."""
+        kept = self._kept.get(id(split))
+        if kept is None:
+            one = compute(index[:1])
+            if one.numel() * one.element_size() * len(split) > self._limit:
+                return compute(index)
+            rows = torch.cat([compute(some) for some in split.chunks(chunk)])
+            kept = self._kept[id(split)] = (split, rows)  # holding the split keeps its id taken
+        return kept[1][index]

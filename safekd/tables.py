@@ -76,8 +76,8 @@ def numbers(table: pd.DataFrame, source: str | os.PathLike[str]) -> NDArray[np.f
 def write_csv(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """Write a table whose floats read back bit for bit, atomically; a cell that a spreadsheet would run is guarded.
 
-    Strings that start with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return get an apostrophe in front, column
-    names among them; numbers never do, not even as text.
+    Strings that start with ``=``, ``+``, ``-``, ``@`` or a tab get an apostrophe in front, column names among them;
+    numbers never do, not even as text.  Line breaks within a cell are written as line feeds.
     """
     guarded = table.rename(columns=_guard)
     for column in guarded.columns:
@@ -95,5 +95,7 @@ def _number(cell: Any) -> float:
 
 
 def _guard(cell: object) -> object:
-    runs = isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r") and math.isnan(_number(cell))
-    return f"'{cell}" if runs else cell
+    if not isinstance(cell, str):
+        return cell
+    cell = cell.replace("\r\n", "\n").replace("\r", "\n")  # line feeds get quotes, a lone carriage return would not
+    return f"'{cell}" if cell[:1] in tuple("=+-@\t") and math.isnan(_number(cell)) else cell

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ..demo import run_demo, run_seeds
-from ..report import comparison, frontier_table, seeds_table
+from ..report import comparison, frontier_table, seeds_table, teachers_table
 from ..tables import write_csv
 from ._progress import bar, show_written
 
@@ -19,9 +19,12 @@ def show_demo(console: Console, run_dir: Path, seed: int) -> int:
 
         def tell(what: str, done: int, of: int) -> None:
             progress.update(task, description=what, completed=done, total=of)
+            if not console.is_terminal:  # a log has no bar
+                console.print(f"[{done}/{of}] {what}", markup=False, highlight=False)
 
         outcome = run_demo(run_dir, seed, tell)
     constrained = outcome.reports[-1].result
+    console.print(teachers_table(outcome.experiment))
     console.print(comparison(outcome.experiment, outcome.reports))
     console.print(frontier_table(outcome.frontier))
     console.print(f"The constrained run {constrained.status}: {constrained.message}", highlight=False)

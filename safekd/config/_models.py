@@ -70,7 +70,7 @@ class FittedTeacherConfig(_Strict):
 
 
 class StoredTeacherConfig(_Strict):
-    """Probabilities computed elsewhere: a CSV file with one row an example of the data, one column a class, named after it."""
+    """Probabilities computed elsewhere: a CSV file, one row an example, one column named after each class."""
 
     name: str = Field(min_length=1)
     kind: Literal["stored"]

@@ -45,13 +45,17 @@ def demo_config(seed: int = 0) -> tuple[str, ExperimentConfig]:
 
 
 def four_arms(experiment: Experiment) -> list[Arm]:
-    """Return the four ways of training that the demo compares; all read the first constraint, two act on it."""
+    """Return the four ways of training that the demo compares.
+
+    uniform distillation; adaptive weights as they come, neither projected nor constrained; conforming weights with a
+    penalty set by hand; conforming weights with the constraint.
+    """
     weights = experiment.unified
     return [
-        Arm("uniform distillation", Uniform(), ()),
-        Arm("adaptive, unconstrained", weights.compose, ()),
+        Arm("uniform", Uniform(), ()),
+        Arm("adaptive", weights.compose, ()),
         Arm(
-            f"fixed penalty {PENALTY:g}",
+            "fixed penalty",
             weights,
             experiment.constraints,
             FixedPenalty(PENALTY),

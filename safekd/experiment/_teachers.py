@@ -62,13 +62,14 @@ def stored_teacher(config: StoredTeacherConfig, table: Table, index: dict[str, A
     found = [str(column) for column in frame.columns]
     if len(found) != len(table.classes):
         raise InvalidInput(
-            f"Teacher '{config.name}' gives {len(found)} classes ({', '.join(found)}), the data have {len(table.classes)} "
-            f"({', '.join(table.classes)}); wanted one column a class in {config.path}."
+            f"Teacher '{config.name}' gives {len(found)} classes ({', '.join(found)}), "
+            f"the data have {len(table.classes)} ({', '.join(table.classes)}); "
+            f"wanted one column a class in {config.path}."
         )
     if set(found) != set(table.classes):
         raise InvalidInput(
-            f"Teacher '{config.name}': {config.path} has columns {', '.join(found)}; wanted one named after each class: "
-            f"{', '.join(table.classes)}."
+            f"Teacher '{config.name}': {config.path} has columns {', '.join(found)}; "
+            f"wanted one named after each class: {', '.join(table.classes)}."
         )
     if len(frame) != len(table.label_N):
         raise InvalidInput(

@@ -49,12 +49,29 @@ def comparison(experiment: Experiment, reports: Sequence[ArmReport]) -> Table:
     row("seconds", lambda r: f"{r.seconds:.1f}")
     confidence = reports[0].certificate.confidence
     table.caption = (
-        "Safety: " + f"mean {rule.measure} over the critical cases counted in brackets; * where it is posed. "
+        "uniform: all teachers alike; adaptive: weights as the rules give them, not projected; fixed penalty, constrained: "
+        "conforming weights. "
+        f"Safety: mean {rule.measure} over the critical cases counted in brackets; * where it is posed. "
         "(1) distillation loss, each against its own target, training split. "
         f"(2) {confidence:.0%} confidence, certify split, seen by nothing else. "
         "(3) training examples where a safer teacher counts less, before -> after projection. "
         "Red: below the requirement."
     )
+    return table
+
+
+def teachers_table(experiment: Experiment) -> Table:
+    """Return how safe each teacher was measured to be in each context, and on how many cases."""
+    evidence = experiment.evidence
+    table = Table(box=box.SIMPLE_HEAD, title=f"Teachers, measured on the {evidence.source} split")
+    table.add_column("teacher")
+    table.add_column("loss, nats", justify="right")
+    for context, count in zip(experiment.table.contexts, evidence.count_C.tolist(), strict=True):
+        table.add_column(f"{context} ({count})", justify="right")
+    for k, name in enumerate(experiment.ensemble.names):
+        safety = (f"{value:.3f}" for value in evidence.safety_CK[:, k].tolist())
+        table.add_row(name, f"{float(evidence.task_loss_MK[:, k].mean()):.3f}", *safety)
+    table.caption = "safety by context (critical cases it was measured on); few cases make a shaky order"
     return table
 
 
@@ -94,7 +111,10 @@ def frontier_table(frontier: Frontier) -> Table:
             str(row["status"]),
             "yes" if row["nondominated"] else "no",
         )
-    table.caption = "price: multiplier, nats of loss per unit of safety; stationary: KKT residual; best: no other row beats it in both"
+    table.caption = (
+        "price: multiplier, nats of loss per unit of safety; stationary: KKT residual; "
+        "best: no other row beats it in both"
+    )
     return table
 
 
@@ -141,7 +161,7 @@ def seeds_table(rows: pd.DataFrame) -> Table:
         "",
     )
     table.caption = (
-        "uniform: uniform distillation on the training split; train, audit, test: the constrained student, posed on train, "
+        "uniform: uniform distillation, training split; train, audit, test: the constrained student, posed on train, "
         "met within 0.005; certified: 95% lower bound on the certify split, met if it reaches the threshold"
     )
     return table
@@ -149,7 +169,7 @@ def seeds_table(rows: pd.DataFrame) -> Table:
 
 def _violations(report: ArmReport) -> str:
     if report.violations_before is None:
-        return f"{report.violations_after}, unmended" if report.violations_after else "0"
+        return f"{report.violations_after} left" if report.violations_after else "0"
     return f"{report.violations_before} -> {report.violations_after}"
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._modes import evaluating
-from ..data import Batch, as_split
+from ..data import Batch, as_split, logits_of
 from ..errors import InvalidInput
 from ._bounds import betting_lower_bound, clopper_pearson_lower_bound
 from ._constraint import SafetyConstraint
@@ -64,7 +64,7 @@ def certify(
     with evaluating(student), torch.no_grad():
         for index in data.chunks(batch_size):
             batch = data.batch(index).to(device)
-            log_p_V = torch.log_softmax(student(batch.inputs).double(), dim=-1)
+            log_p_V = torch.log_softmax(logits_of(student(batch.inputs), "The student").double(), dim=-1)
             _require_usable(log_p_V, batch, data.name)
             values.append(constraint.measure.measured(log_p_V, batch.labels)[constraint.covers(batch)].cpu())
     value = torch.cat(values).clamp(0, 1)  # exp(log_softmax) can pass 1 by an ulp

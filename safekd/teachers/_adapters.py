@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._modes import evaluating
-from ..data import Batch
+from ..data import Batch, logits_of
 from ..errors import InvalidInput
 from ._teacher import checked_floor, log_of
 
@@ -30,7 +30,7 @@ class TorchTeacher:
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
         """Return log-probabilities, (B, ..., V)."""
         with evaluating(self.module):
-            logits_V: Tensor = self.module(_visible(batch.inputs, self.columns))
+            logits_V = logits_of(self.module(_visible(batch.inputs, self.columns)), f"Teacher '{self.name}'")
         if not bool(torch.isfinite(logits_V).all()):
             raise InvalidInput(f"Teacher '{self.name}' gave logits that are not finite on '{split}'.")
         return torch.log_softmax(logits_V.float() if logits_V.dtype.itemsize < 4 else logits_V, dim=-1)
@@ -97,10 +97,10 @@ class StoredTeacher:
         self._rows = probabilities if isinstance(probabilities, Mapping) else None
         self._only = probabilities if isinstance(probabilities, Tensor) else None
         parts = list(probabilities.values()) if isinstance(probabilities, Mapping) else [probabilities]
-        wrong = next((part for part in parts if not isinstance(part, Tensor)), None)
-        if wrong is not None:
+        wrong = [type(part).__name__ for part in parts if not isinstance(part, Tensor)]
+        if wrong:
             raise InvalidInput(
-                f"Teacher '{name}': stored probabilities are a {type(wrong).__name__}; "
+                f"Teacher '{name}': stored probabilities are a {wrong[0]}; "
                 "wanted a tensor (N, V), or a dictionary from split name to such a tensor."
             )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..data import Batch, Split
+from ..data import Batch, Split, SplitCache
 from ..errors import InvalidInput
 from ._teacher import Teacher
 
@@ -28,8 +28,7 @@ class TeacherEnsemble:
         if len(set(self.names)) < len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise InvalidInput(f"Two teachers are called '{twice}'; give each a name of its own.")
-        self._cache_limit = cache_limit
-        self._kept: dict[int, tuple[Split, Tensor]] = {}
+        self._cache = SplitCache(cache_limit)
 
     def __len__(self) -> int:
         return len(self.teachers)
@@ -57,16 +56,9 @@ class TeacherEnsemble:
         widest = torch.float64 if any(row.dtype == torch.float64 for row in rows) else torch.float32
         return torch.stack([row.to(widest) for row in rows], dim=-2)
 
-    def on(self, split: Split, index: Tensor, batch_size: int = 1024) -> Tensor:
+    def on(self, split: Split, index: Tensor) -> Tensor:
         """Return log-probabilities for the examples ``index`` of ``split``, (B, ..., K, V), from memory where kept."""
-        kept = self._kept.get(id(split))
-        if kept is None:
-            first = self.log_probabilities(split.batch(index[:1]), split.name)
-            if first.numel() * first.element_size() * len(split) > self._cache_limit:
-                return self.log_probabilities(split.batch(index), split.name)
-            parts = [self.log_probabilities(split.batch(some), split.name) for some in split.chunks(batch_size)]
-            kept = self._kept[id(split)] = (split, torch.cat(parts))  # holding the split keeps its id taken
-        return kept[1][index]
+        return self._cache.rows(split, index, lambda some: self.log_probabilities(split.batch(some), split.name))
 
 
 def _require_distributions(name: str, log_p_V: Tensor) -> None:
