@@ -60,6 +60,8 @@ def kkt_residuals(
     >>> kkt_residuals(one, jacobian_Mn=-torch.ones(1, 1), g_M=0 * one, lambda_M=one).holds(1e-9)
     True
     """
+    if gradient_n.ndim != 1:
+        raise InvalidInput(f"The gradient has shape {tuple(gradient_n.shape)}; wanted (n,), all variables in one row.")
     gradient = gradient_n.detach().double()
     jacobian, g, lam = _group(gradient, jacobian_Mn, g_M, lambda_M, "inequalities")
     jacobian_h, h, mu = _group(gradient, jacobian_En, h_E, mu_E, "equalities")

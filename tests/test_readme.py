@@ -31,6 +31,7 @@ def test_python_blocks_run(path, tmp_path, monkeypatch):
         exec(compile(code, f"{path.name}, Python block {number + 1}", "exec"), namespace)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_shell_blocks_run(path, tmp_path):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ..config import load_config
 from ..errors import InvalidInput
-from ..experiment import build
+from ..experiment import build, threads
 from ..files import written_whole
 from ..frontier import trace_frontier
 from ..report import fit_summary, frontier_table
@@ -26,7 +26,7 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
     config, folder = load_config(path)
     target = run_dir or Path(config.run_dir or Path("runs") / path.stem)
     text = path.read_text(encoding="utf-8")
-    with bar(console) as progress:
+    with bar(console) as progress, threads(config.training.threads):
         task = progress.add_task("fitting teachers", total=config.training.epochs)
         experiment = build(config, folder)
 
@@ -58,7 +58,7 @@ def show_frontier(console: Console, path: Path, output: Path, targets: int | Non
         raise InvalidInput(f"--plot {plot}: a picture's name must end in one of {', '.join(_PICTURES)}.")
     config, folder = load_config(path)
     wanted: Any = targets or config.frontier.targets
-    with bar(console) as progress:
+    with bar(console) as progress, threads(config.training.threads):
         task = progress.add_task("fitting teachers", total=wanted if isinstance(wanted, int) else len(wanted))
         experiment = build(config, folder)
 

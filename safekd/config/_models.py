@@ -119,6 +119,7 @@ class TrainingConfig(_Strict):
     temperature: float = Field(default=1.0, gt=0)
     tolerance: float = Field(default=1e-3, gt=0, description="KKT residuals that count as converged")
     device: str = "cpu"
+    threads: int | None = Field(default=None, ge=1, description="processor threads; left out: torch's own choice")
 
 
 class FrontierConfig(_Strict):

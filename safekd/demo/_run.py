@@ -15,7 +15,7 @@ import pandas as pd
 from solvers.primal_dual import FixedPenalty
 
 from ..config import ExperimentConfig, parse_config
-from ..experiment import Arm, ArmReport, Experiment, build, run_arm, training_signals
+from ..experiment import Arm, ArmReport, Experiment, build, run_arm, threads, training_signals
 from ..files import written_whole
 from ..frontier import Frontier, trace_frontier
 from ..tables import write_csv
@@ -71,6 +71,11 @@ def run_demo(run_dir: str | os.PathLike[str] = "runs/demo", seed: int = 0, tell:
     tell: called with (what is being done, how much is done, of how much), for a progress bar.
     """
     text, config = demo_config(seed)
+    with threads(config.training.threads):
+        return _run(text, config, Path(run_dir), tell)
+
+
+def _run(text: str, config: ExperimentConfig, run_dir: Path, tell: Tell | None) -> DemoOutcome:
     say = tell or (lambda what, done, of: None)
     steps = 5 + config.frontier.targets if isinstance(config.frontier.targets, int) else 0
     say("fitting four teachers", 0, steps)
@@ -97,7 +102,7 @@ def run_demo(run_dir: str | os.PathLike[str] = "runs/demo", seed: int = 0, tell:
         on_point=point,
     )
     say("writing", steps, steps)
-    return DemoOutcome(experiment, reports, frontier, _write(experiment, reports, frontier, Path(run_dir), text))
+    return DemoOutcome(experiment, reports, frontier, _write(experiment, reports, frontier, run_dir, text))
 
 
 def _write(experiment: Experiment, reports: list[ArmReport], frontier: Frontier, folder: Path, text: str) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..experiment import build, run_arm
+from ..experiment import build, run_arm, threads
 from ._run import demo_config, four_arms
 
 SLACK = 0.005  # fixed before any seed was run
@@ -34,9 +34,10 @@ def run_seeds(seeds: Iterable[int], tell: Callable[[dict[str, Any]], None] | Non
     rows = []
     for seed in seeds:
         _, config = demo_config(seed)
-        experiment = build(config, Path())
-        arms = four_arms(experiment)
-        uniform, constrained = run_arm(experiment, arms[0]), run_arm(experiment, arms[-1])
+        with threads(config.training.threads):
+            experiment = build(config, Path())
+            arms = four_arms(experiment)
+            uniform, constrained = run_arm(experiment, arms[0]), run_arm(experiment, arms[-1])
         required = experiment.constraints[0].at_least
         reached = {name: constrained.readings[name].measured for name in ("train", "audit", "test")}
         residuals = constrained.result.residuals

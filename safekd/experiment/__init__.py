@@ -8,6 +8,7 @@ from ._arms import Arm, ArmReport, run_arm, training_signals
 from ._build import Experiment, build
 from ._data import Table, load_table, split_table
 from ._students import mlp
+from ._threads import threads
 
 __all__ = [
     "Arm",
@@ -19,5 +20,6 @@ __all__ = [
     "mlp",
     "run_arm",
     "split_table",
+    "threads",
     "training_signals",
 ]

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,7 @@ import pandas as pd
 from ..errors import InvalidInput
 from ..files import written_whole
 from ..tables import write_csv
-
-SCHEMA_VERSION = 1
+from ._read import SCHEMA_VERSION, read
 
 COLUMNS_DOC = """schema_version, run_id, method, target, seed; distillation_loss (nats, full training split);
 safety_<name>, violation_<name>, lambda_<name>, se_<name> (standard error of safety); rho; the four KKT residuals;
@@ -50,11 +48,12 @@ class Frontier:
 
         Points outside the corner add nothing.  Source: Zitzler and Thiele 1999; two objectives need one sort.
         """
-        worst_loss, worst_safety = reference
-        if not (np.isfinite(worst_loss) and np.isfinite(worst_safety)):
+        corner = np.asarray(reference, dtype=np.float64)
+        if corner.shape != (2,) or not np.isfinite(corner).all():
             raise InvalidInput(
                 f"`reference` is {reference}; wanted two finite numbers (loss, safety), worse than the points."
             )
+        worst_loss, worst_safety = corner
         inside = self.points[(self.points[:, 0] < worst_loss) & (self.points[:, 1] > worst_safety)]
         area, reached = 0.0, worst_safety
         for loss, safety in inside[np.argsort(inside[:, 0], kind="stable")]:
@@ -66,29 +65,16 @@ class Frontier:
         """Write one tidy row a point, floats to the last bit, and ``.meta.json`` beside it; each whole or absent."""
         write_csv(self.table, path)
         with written_whole(f"{os.fspath(path)}.meta.json") as temporary:
-            meta = {"constraint": self.constraint, "schema_version": SCHEMA_VERSION, **self.meta}
+            meta = {**self.meta, "constraint": self.constraint, "schema_version": SCHEMA_VERSION}
             temporary.write_text(json.dumps(meta, indent=2) + "\n")
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str]) -> Frontier:
-        """Read what ``to_csv`` wrote, bit for bit.  Raises InvalidInput on another schema or missing columns."""
-        try:
-            table = pd.read_csv(path)
-        except (OSError, ValueError) as error:
-            raise InvalidInput(f"{path} is no readable frontier: {error}") from error
-        named = [c.removeprefix("lambda_") for c in table.columns if c.startswith("lambda_")]
-        missing = {"schema_version", "distillation_loss", "feasible", "nondominated"} - set(table.columns)
-        if missing or not named:
-            raise InvalidInput(f"{path} is no frontier: columns {sorted(missing) or ['lambda_<name>']} are missing.")
-        whole = {"schema_version", "seed", "steps"}  # 10.0 is written "10", so what is a float is said here
-        floats = [c for c in table.select_dtypes("number").columns if c not in whole]
-        table = table.astype(dict.fromkeys(floats, "float64"))
-        versions = set(table["schema_version"])
-        if versions != {SCHEMA_VERSION}:
-            raise InvalidInput(f"{path} has schema version {versions}; this release reads version {SCHEMA_VERSION}.")
-        beside = Path(f"{os.fspath(path)}.meta.json")
-        meta = json.loads(beside.read_text()) if beside.exists() else {}
-        return cls(table, meta.pop("constraint", named[0]), meta)
+        """Read what ``to_csv`` wrote, bit for bit.
+
+        Raises InvalidInput when a file is absent, cut off, of another schema, or lacks columns.
+        """
+        return cls(*read(path))
 
     def plot(self, path: str | os.PathLike[str], required: float | None = None) -> None:
         """Draw loss against safety, multiplier below; ``required`` draws the threshold asked for."""
@@ -103,7 +89,7 @@ def mark_nondominated(table: pd.DataFrame, constraint: str) -> pd.DataFrame:
     Of rows with equal loss and safety the first counts.
     """
     loss, safety = table["distillation_loss"].to_numpy(float), table[f"safety_{constraint}"].to_numpy(float)
-    feasible = table["feasible"].to_numpy(bool)
+    feasible = table["feasible"].to_numpy(bool) & np.isfinite(loss) & np.isfinite(safety)
     keep = feasible.copy()
     for i in range(len(table)):
         better = feasible & (loss <= loss[i]) & (safety >= safety[i])

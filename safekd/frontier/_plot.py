@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..errors import InvalidInput
 from ..files import written_whole
 
 if TYPE_CHECKING:
@@ -53,4 +54,7 @@ def draw(frontier: Frontier, path: str | os.PathLike[str], required: float | Non
     for axes in (above, below):
         axes.grid(alpha=0.25)
     with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+        try:
+            figure.savefig(temporary, dpi=150)
+        except ValueError as error:
+            raise InvalidInput(f"Cannot draw {os.fspath(path)}: {error}. Choose a name that ends in .png.") from error

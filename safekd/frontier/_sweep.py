@@ -11,14 +11,17 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..errors import InvalidInput
+from ..data import as_split
+from ..errors import InvalidInput, SolverFailure
 from ..trainer import ConstrainedTrainer, FitResult, WarmStart
-from ._frontier import SCHEMA_VERSION, Frontier, mark_nondominated
+from ._frontier import Frontier, mark_nondominated
+from ._read import SCHEMA_VERSION
 
 MakeTrainer = Callable[[float], ConstrainedTrainer]
 
@@ -40,19 +43,22 @@ def trace_frontier(
     make_trainer: threshold -> a fresh ConstrainedTrainer whose first constraint asks for it (use
     ``constraint.at(threshold)``).  targets: how many thresholds, spread evenly from what the unconstrained student
     reaches to ``highest``, both ends included; or the thresholds themselves, each in (0, 1].  method: "epsilon".
-    epochs, fit: passed to ``ConstrainedTrainer.fit`` for every run.  on_point: called with every finished row.
+    epochs, fit: passed to ``ConstrainedTrainer.fit`` for every run; ``run_dir`` gets one folder a run.
+    on_point: called with every finished row.
     Every target keeps a row with the status of its run; a threshold that the unconstrained student meets anyway is
-    ``redundant`` and is not solved again.  Raises InvalidInput for targets that are no thresholds.
+    ``redundant`` and is not solved again.  Raises InvalidInput for targets that are no thresholds, and SolverFailure
+    when the unconstrained student itself has no finite loss and safety to begin from.
     """
     if method != "epsilon":
         raise InvalidInput(f"`method` is {method!r}; this release has 'epsilon', the epsilon-constraint sweep.")
-    grid = None if isinstance(targets, int) else _checked(targets)
-    if grid is None and (targets < 2 or not 0 < highest <= 1):  # type: ignore[operator]
+    sweep = _Sweep(make_trainer, as_split(train, "train"), audit, epochs, fit, on_point)
+    if not isinstance(targets, (int, np.integer)):
+        return sweep.run(_checked(targets), 0, highest)
+    if targets < 2 or not 0 < highest <= 1:
         raise InvalidInput(
             f"`targets` is {targets} up to {highest}; wanted at least 2 targets and a highest one in (0, 1]."
         )
-    sweep = _Sweep(make_trainer, train, audit, epochs, fit, on_point)
-    return sweep.run(grid, targets if isinstance(targets, int) else 0, highest)
+    return sweep.run(None, int(targets), highest)
 
 
 class _Sweep:
@@ -76,9 +82,11 @@ class _Sweep:
         anchor, seconds = self._solve(_TINY, None)
         name = anchor.point.readings[0].name
         lowest = anchor.point.readings[0].measured
+        if not anchor.point.finite:
+            raise SolverFailure(f"The unconstrained run, where the frontier begins, failed: {anchor.message}")
         if grid is None:
             grid = np.linspace(min(lowest, highest), highest, count).tolist()
-        seed = self.make_trainer(grid[0]).seed
+        seed = self.seed
         key = f"{name}|{seed}|{self.epochs}|{grid}|{lowest!r}"
         self.run_id = hashlib.sha256(key.encode()).hexdigest()[:12]
         self._add(grid[0] if grid[0] <= lowest else lowest, anchor, None, seconds, seed, "anchor")
@@ -115,7 +123,11 @@ class _Sweep:
             raise InvalidInput(
                 "make_trainer(threshold) gave a trainer without constraints; its first one is what is swept."
             )
-        result = trainer.fit(self.train, self.audit, epochs=self.epochs, warm_start=start, **self.fit)
+        self.seed = trainer.seed
+        fit = dict(self.fit)
+        if fit.get("run_dir") is not None:
+            fit["run_dir"] = Path(fit["run_dir"]) / ("anchor" if start is None else f"target-{target:.6g}")
+        result = trainer.fit(self.train, self.audit, epochs=self.epochs, warm_start=start, **fit)
         return result, time.perf_counter() - began
 
     def _add(
@@ -158,7 +170,12 @@ _TINY = 1e-9  # the loosest threshold that is one: met by every student
 
 
 def _checked(targets: Sequence[float]) -> list[float]:
-    values = [float(value) for value in targets]
+    try:
+        values = [float(value) for value in targets]
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"`targets` is {targets!r}; wanted how many, a whole number, or the thresholds, for example [0.8, 0.9]."
+        ) from error
     wrong = [value for value in values if not (math.isfinite(value) and 0 < value <= 1)]
     if not values or wrong:
         found = f"holds {wrong[0]}" if wrong else "is empty"

@@ -49,8 +49,8 @@ def comparison(experiment: Experiment, reports: Sequence[ArmReport]) -> Table:
     row("seconds", lambda r: f"{r.seconds:.1f}")
     confidence = reports[0].certificate.confidence
     table.caption = (
-        "uniform: all teachers alike; adaptive: weights as the rules give them, not projected; fixed penalty, constrained: "
-        "conforming weights. "
+        "uniform: all teachers alike; adaptive: weights as the rules give them, not projected; "
+        "fixed penalty, constrained: conforming weights. "
         f"Safety: mean {rule.measure} over the critical cases counted in brackets; * where it is posed. "
         "(1) distillation loss, each against its own target, training split. "
         f"(2) {confidence:.0%} confidence, certify split, seen by nothing else. "

@@ -14,8 +14,6 @@ from ..data import Batch, logits_of
 from ..errors import InvalidInput
 from ._teacher import checked_floor, log_of
 
-FLOOR = 1e-6
-
 
 class TorchTeacher:
     """A torch module that maps inputs to logits (B, ..., V); run in eval mode, without gradients.
@@ -40,11 +38,12 @@ class SklearnTeacher:
     """A fitted classifier with ``predict_proba``; it sees inputs as a float64 array.
 
     classes: how many classes the task has; a class that the classifier never saw gets probability 0.
-    columns: which input columns it was fitted on; None for all.  floor: smallest probability, above 0.
+    columns: which input columns it was fitted on; None for all.  floor: smallest probability, above 0;
+    None for 1e-6, less with very many classes.
     """
 
     def __init__(
-        self, name: str, classifier: Any, classes: int, columns: Sequence[int] | None = None, floor: float = FLOOR
+        self, name: str, classifier: Any, classes: int, columns: Sequence[int] | None = None, floor: float | None = None
     ) -> None:
         seen = getattr(classifier, "classes_", None)
         if not hasattr(classifier, "predict_proba") or seen is None:
@@ -74,7 +73,7 @@ class CallableTeacher:
     """A function from inputs to rows (B, ..., V); gives says what they are: "probabilities" or "logits"."""
 
     def __init__(
-        self, name: str, function: Callable[[Tensor], Any], gives: str = "probabilities", floor: float = FLOOR
+        self, name: str, function: Callable[[Tensor], Any], gives: str = "probabilities", floor: float | None = None
     ) -> None:
         if gives not in ("probabilities", "logits"):
             raise InvalidInput(f"Teacher '{name}': gives is {gives!r}; wanted 'probabilities' or 'logits'.")
@@ -92,7 +91,7 @@ class CallableTeacher:
 class StoredTeacher:
     """Probabilities computed elsewhere: a tensor (N, ..., V) for one split, or one a split by its name."""
 
-    def __init__(self, name: str, probabilities: Tensor | Mapping[str, Tensor], floor: float = FLOOR) -> None:
+    def __init__(self, name: str, probabilities: Tensor | Mapping[str, Tensor], floor: float | None = None) -> None:
         self.name, self.floor = name, checked_floor(floor, name)
         self._rows = probabilities if isinstance(probabilities, Mapping) else None
         self._only = probabilities if isinstance(probabilities, Tensor) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,19 @@ class TracePoint:
     wall_s: float
     audit_loss: float | None = None
     audit: Sequence[ConstraintReading] = ()
+
+    @property
+    def unusable(self) -> str:
+        """What is not finite among loss, readings and gradient, in words; empty when all is well."""
+        found = {"the distillation loss": self.loss}
+        found |= {f"constraint '{reading.name}'": reading.measured for reading in self.readings}
+        found |= {"the gradient": self.gradient_norm, "stationarity": self.residuals.stationarity}
+        return ", ".join(f"{what} is {value:g}" for what, value in found.items() if not math.isfinite(value))
+
+    @property
+    def finite(self) -> bool:
+        """Whether every number that a verdict rests on is finite."""
+        return not self.unusable
 
     def flat(self) -> dict[str, float | int | str]:
         """Return the point as one row of the table."""

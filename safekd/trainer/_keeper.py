@@ -20,9 +20,10 @@ class Keeper:
 
     def see(self, student: nn.Module, point: TracePoint) -> None:
         """Consider one audited iterate."""
-        violation = max((reading.violation for reading in point.readings), default=0.0)
-        if not (math.isfinite(violation) and math.isfinite(point.loss)):
+        violations = [reading.violation for reading in point.readings]
+        if not all(map(math.isfinite, [point.loss, *violations])):  # before max, which can lose a NaN
             return
+        violation = max(violations, default=0.0)
         feasible = violation <= FEASIBLE
         rank = (0.0 if feasible else violation, point.loss)
         if feasible and (self._best is None or point.loss < self._best[0]):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from solvers.kkt import gradients
 
 from ..aggregation import arithmetic_pool
-from ..data import Batch, Split
+from ..data import Batch, Split, SplitCache, logits_of
 from ..errors import InvalidInput
 from ..safety import SafetyConstraint
 from ..teachers import TeacherEnsemble
@@ -54,7 +54,7 @@ class Objective:
     critical_contexts: Collection[int]
 
     def __post_init__(self) -> None:
-        self._targets: dict[int, tuple[Split, Tensor]] = {}
+        self._targets = SplitCache()
 
     def signals(self, split: Split, index: Tensor) -> Signals:
         """Return what the weighting rule may look at for the examples ``index`` of ``split``."""
@@ -73,14 +73,11 @@ class Objective:
         """Return the log of the pooled target for the examples ``index``, (B, ..., V)."""
         if isinstance(self.rule, nn.Module):
             return self._pooled(split, index)
-        if id(split) not in self._targets:
-            parts = [self._pooled(split, some) for some in split.chunks(_CHUNK)]
-            self._targets[id(split)] = (split, torch.cat(parts))
-        return self._targets[id(split)][1][index]
+        return self._targets.rows(split, index, lambda some: self._pooled(split, some), _CHUNK)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the student's logits, (B, ..., V)."""
-        logits_V: Tensor = self.student(batch.inputs)
+        logits_V = logits_of(self.student(batch.inputs), "The student")
         if logits_V.shape[:-1] != batch.labels.shape:
             raise InvalidInput(
                 f"The student gives {tuple(logits_V.shape)} for labels of shape {tuple(batch.labels.shape)}; "
@@ -96,7 +93,13 @@ class Objective:
                 f"The student gives {logits_V.shape[-1]} classes, the teachers give {log_q_V.shape[-1]}; "
                 "give the student as many outputs as there are classes."
             )
-        return self.divergence(log_q_V.to(logits_V), logits_V)
+        loss = self.divergence(log_q_V.to(logits_V), logits_V)
+        if loss.shape != logits_V.shape[:-1]:
+            raise InvalidInput(
+                f"The divergence gives shape {tuple(loss.shape)}; wanted one loss a position, "
+                f"{tuple(logits_V.shape[:-1])}: sum over classes only, without averaging over the batch."
+            )
+        return loss
 
     def full_pass(
         self,

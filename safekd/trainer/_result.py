@@ -30,9 +30,10 @@ class Verdict:
 class FitResult:
     """A trained student and everything that is known about it.
 
-    student: the final iterate.  best_feasible: the audited iterate with the lowest loss among those that met every
-    constraint, None if none did.  most_feasible: the one with the smallest violation.  multipliers: final price of
-    each constraint.  residuals: KKT residuals of ``student``.  point: the last trace point.  trace: all of them.
+    student: the final iterate, in eval mode like the others, since that is how its numbers were read.
+    best_feasible: the audited iterate with the lowest loss among those that met every constraint, None if none did.
+    most_feasible: the one with the smallest violation.  multipliers: final price of each constraint.
+    residuals: KKT residuals of ``student``.  point: the last trace point.  trace: all of them.
     """
 
     verdict: Verdict

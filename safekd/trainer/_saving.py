@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -33,7 +34,10 @@ def save_run(result: FitResult, run_dir: str | os.PathLike[str]) -> list[Path]:
 
 
 def save_student(student: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write a module's parameters and buffers as safetensors."""
-    state = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
+    """Write a module's parameters and buffers as safetensors; tied ones are written under each of their names."""
+    state = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in student.state_dict().items()
+    }
     with written_whole(path) as temporary:
         save_file(state, temporary)

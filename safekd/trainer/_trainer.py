@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from solvers.kkt import kkt_residuals
 from solvers.primal_dual import AugmentedLagrangian, DualMethod, PrimalDual
 
-from ..data import as_split
+from ..data import Split, as_split
 from ..divergences import ForwardKL
 from ..errors import InvalidInput
 from ..safety import SafetyConstraint
 from ..teachers import Teacher, TeacherEnsemble
 from ..tracer import Trace, TracePoint
 from ..weights import Evidence, Uniform
+from . import _culprit
 from ._keeper import Keeper
 from ._objective import FullPass, Loss, Objective, Rule, on_one_split
 from ._result import FitResult, Verdict
@@ -122,9 +123,15 @@ class ConstrainedTrainer:
         ``splits`` is posed there.  trace_every: steps between full passes (every 50 steps, or 20 times a short run).
         warm_start: where to begin.  run_dir: folder for trace.csv, student.safetensors and verdict.json.
         on_trace: called with every point, for progress bars.
+        Raises InvalidInput for numbers out of range, a split that is missing or given twice, a constraint that covers
+        no example, and a warm start of another problem.
         """
         if epochs < 1:
             raise InvalidInput(f"`epochs` is {epochs}; wanted at least 1.")
+        if not (tolerance > 0 and math.isfinite(tolerance)):
+            raise InvalidInput(f"`tolerance` is {tolerance!r}; it must be above 0 and finite, for example 1e-3.")
+        if trace_every is not None and trace_every < 1:
+            raise InvalidInput(f"`trace_every` is {trace_every}; wanted at least 1 step between full passes, or None.")
         run = _Run(self, train, audit, splits or {}, epochs, tolerance, trace_every, warm_start, on_trace)
         verdict = run.go()
         result = run.result(verdict)
@@ -158,9 +165,12 @@ class _Run:
         on_trace: Callable[[TracePoint], None] | None,
     ) -> None:
         self.trainer, self.objective, self.tolerance = trainer, trainer.objective, tolerance
-        self.train = as_split(train, "train").to(trainer.device)
+        taken = {"train"} if audit is None else {"train", "audit"}
+        if twice := sorted(taken & set(splits)):
+            raise InvalidInput(f"`splits` names '{twice[0]}', which fit takes as an argument of its own; give it once.")
+        self.train = _placed(train, "train", trainer.device)
         named = dict(splits) if audit is None else {"audit": audit, **splits}
-        self.splits = {name: as_split(data, name).to(trainer.device) for name, data in named.items()}
+        self.splits = {name: _placed(data, name, trainer.device) for name, data in named.items()}
         for rule in trainer.constraints:
             if rule.split != "train" and rule.split not in self.splits:
                 raise InvalidInput(
@@ -175,7 +185,9 @@ class _Run:
         self.batch_size = min(trainer.batch_size or len(self.train), len(self.train))
         per_epoch = math.ceil(len(self.train) / self.batch_size)
         self.epochs, self.steps = epochs, epochs * per_epoch
-        self.trace_every = trace_every or max(1, min(50, self.steps // 20))
+        self.patience = max(1, min(50, self.steps // 20))  # steps between looks at whether a violation stands still
+        self.trace_every = self.patience if trace_every is None else trace_every
+        self.next_look = 0
         self.engine = PrimalDual(
             len(trainer.constraints), method=trainer.dual_for(len(self.train)), device=trainer.device
         )
@@ -192,6 +204,8 @@ class _Run:
             for index in torch.split(self._order(epoch), self.batch_size):
                 culprit = self._step(index)
                 if culprit is not None:
+                    if self.trace.points[-1].step < self.step:
+                        self._audit(epoch)  # so that the result's numbers are those of its student
                     return Verdict(
                         "diverged",
                         f"{culprit} at step {self.step + 1}; the student was left as it was before that step.",
@@ -200,9 +214,14 @@ class _Run:
                 self.step += 1
                 if self.step % self.trace_every == 0 or self.step == self.steps:
                     last = self._audit(epoch)
-                    calm = (
-                        calm + 1 if is_converged(self.trace.points[-1], self.trainer.constraints, self.tolerance) else 0
-                    )
+                    point = self.trace.points[-1]
+                    if not point.finite:
+                        return Verdict(
+                            "diverged",
+                            f"Not finite in the full pass after step {self.step}: {point.unusable}.",
+                            "Lower the learning rate; result.most_feasible is a student from before that happened.",
+                        )
+                    calm = calm + 1 if is_converged(point, self.trainer.constraints, self.tolerance) else 0
                     if calm == 2:
                         break
             if calm == 2:
@@ -215,6 +234,7 @@ class _Run:
         """Put the answer together."""
         point = self.trace.points[-1]
         names = [rule.name for rule in self.trainer.constraints]
+        self.trainer.student.eval()  # the mode in which all its numbers were read
         return FitResult(
             verdict=verdict,
             student=self.trainer.student,
@@ -227,9 +247,17 @@ class _Run:
         )
 
     def _begin_at(self, start: WarmStart) -> None:
-        self.trainer.student.load_state_dict(start.parameters)
-        if len(start.multipliers) == self.engine.multipliers.numel():
-            self.engine.multipliers = torch.tensor(start.multipliers).to(self.engine.multipliers)
+        prices, wanted = torch.tensor(list(start.multipliers), dtype=torch.float64), self.engine.multipliers.numel()
+        if len(prices) != wanted or not bool((torch.isfinite(prices) & (prices >= 0)).all()):
+            raise InvalidInput(
+                f"The warm start has multipliers {prices.tolist()}; wanted one for each of the {wanted} constraints, "
+                "at least 0 and finite."
+            )
+        try:
+            self.trainer.student.load_state_dict(start.parameters)
+        except RuntimeError as error:
+            raise InvalidInput(f"The warm start's parameters do not fit the student. {error}") from error
+        self.engine.multipliers = prices.to(self.engine.multipliers)
 
     def _order(self, epoch: int) -> Tensor:
         """Return the order of examples, a function of (seed, epoch) alone; full batches keep the data's order."""
@@ -239,22 +267,32 @@ class _Run:
         return torch.randperm(len(self.train), generator=generator).to(self.trainer.device)
 
     def _step(self, index: Tensor) -> str | None:
-        """Take one primal-dual step; return what was not finite, before anything moved, or None."""
+        """Take one primal-dual step; say what was not finite, everything left as it was before, or return None."""
+        student = self.trainer.student
+        buffers = {name: value.clone() for name, value in student.named_buffers()}
+        culprit = self._try_step(index)
+        if culprit is not None:
+            for name, value in student.named_buffers():
+                value.copy_(buffers[name])  # running averages moved in the forward pass
+        return culprit
+
+    def _try_step(self, index: Tensor) -> str | None:
         trainer, objective = self.trainer, self.objective
         trainer.student.train()
         logits = {"train": (self.train.batch(index), objective.logits(self.train.batch(index)))}
         loss = objective.loss(self.train, index, logits["train"][1]).mean()
         smooth, exact, present = self._constraint_values(logits)
-        for what, value in [("The distillation loss is", loss), ("A constraint value is", smooth)]:
-            if not bool(torch.isfinite(value).all()):
-                return f"{what} not finite"
+        if not bool(torch.isfinite(loss)):
+            return _culprit.of_loss(trainer.student, logits["train"][1])
+        if not bool((torch.isfinite(smooth) & torch.isfinite(exact)).all()):
+            return _culprit.of_values(trainer.constraints, smooth, exact)
         total = self.engine.step(loss, inequality=smooth, measured=exact, present=present)
         trainer.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.get_total_norm([p.grad for p in trainer.student.parameters() if p.grad is not None])
         if not bool(torch.isfinite(norm)):
             self.engine.undo()
-            return "The gradient is not finite"
+            return _culprit.of_gradient(trainer.student)
         trainer.optimizer.step()
         if trainer.scheduler is not None:
             trainer.scheduler.step()
@@ -284,7 +322,9 @@ class _Run:
         g_M = torch.tensor(
             [r.required - r.measured for r in full.readings], dtype=torch.float64, device=self.trainer.device
         )
-        self.engine.audit(g_M, self.tolerance)
+        if self.step >= self.next_look:  # not at every audit: reading more often must not change the run
+            self.engine.audit(g_M, self.tolerance)
+            self.next_look = self.step + self.patience
         price_M = self.engine.multipliers
         residuals = kkt_residuals(
             full.gradient_n, jacobian_Mn=full.jacobian_Mn, g_M=g_M, lambda_M=price_M.to(full.gradient_n)
@@ -310,3 +350,11 @@ class _Run:
         if self.on_trace is not None:
             self.on_trace(point)
         return full
+
+
+def _placed(data: Any, name: str, device: torch.device) -> Split:
+    """Return the data on the device; the same Split if it is there already, since targets are kept by Split."""
+    split = as_split(data, name)
+    moved = split.to(device)
+    parts = ("inputs", "labels", "task", "context")
+    return split if all(getattr(moved, part) is getattr(split, part) for part in parts) else moved

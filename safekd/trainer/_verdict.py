@@ -17,15 +17,15 @@ from ._result import Verdict
 def is_converged(point: TracePoint, constraints: Sequence[SafetyConstraint], tolerance: float) -> bool:
     """Say whether all four residuals are small.
 
-    A counted measure (recall) moves in steps of 1/count, so its slack cannot be brought below one step: then
+    A counted measure (recall) moves in steps of 1/count, so its slack cannot be brought below one step: then its
     complementarity may be as large as that step.  Primal feasibility never gets this allowance.
     """
-    step = max(
-        (1 / reading.count for reading, rule in zip(point.readings, constraints, strict=True) if rule.measure.binary),
-        default=0.0,
-    )
+    gaps = [
+        abs(min(price, reading.measured - reading.required)) - (1 / reading.count if rule.measure.binary else 0.0)
+        for reading, price, rule in zip(point.readings, point.multipliers, constraints, strict=True)
+    ]  # a reading that is no number fails in `primal`
     found = point.residuals
-    allowed = KKTResiduals(found.stationarity, found.primal, found.dual, found.complementarity - step)
+    allowed = KKTResiduals(found.stationarity, found.primal, found.dual, max(gaps, default=0.0))
     return allowed.holds(tolerance)
 
 
@@ -74,7 +74,7 @@ def ending(
     if last.residuals.primal > tolerance and capped:
         return Verdict(
             "cap_active",
-            f"The multiplier of {', '.join(capped)} stands at its cap, and the constraint is still violated ({numbers}).",
+            f"The multiplier of {', '.join(capped)} stands at its cap; a constraint is still violated ({numbers}).",
             "Raise or drop the cap, or lower the threshold.",
         )
     evidence = infeasibility_evidence(points, jacobian_Mn) if last.residuals.primal > tolerance else None

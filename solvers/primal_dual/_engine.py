@@ -13,7 +13,8 @@ from ..errors import InvalidInput
 from ..lagrangian import equality_weights, inequality_weights, lagrangian
 from ._methods import AugmentedLagrangian, DualMethod
 
-_STATE = ("multipliers", "equality_multipliers", "rho", "equality_rho", "_smooth", "_seen", "_audited")
+_STATE = ("multipliers", "equality_multipliers", "rho", "equality_rho", "_smooth", "_seen", "_audited", "_still")
+_PATIENCE = 3  # audits in a row: noise of minibatches looks like standing still for one or two
 
 
 class PrimalDual:
@@ -45,6 +46,7 @@ class PrimalDual:
         self._smooth = vector(inequalities, 0.0)
         self._seen = vector(inequalities, 0.0)  # total weight in the moving average: corrects its start
         self._audited = vector(inequalities, torch.inf)
+        self._still = vector(inequalities, 0.0)  # audits in a row that found no progress
         self._before: dict[str, Tensor] = {}
 
     def step(
@@ -61,7 +63,7 @@ class PrimalDual:
         objective: scalar f.  inequality: g, shape (M,), carries gradients; equality: h, shape (E,).
         measured: what the multipliers see instead of g's own value, shape (M,), for a g that is a smooth
         stand-in of something like recall.  present: bool (M,), False where this batch says nothing of a row;
-        its multiplier and moving average then rest.
+        its multiplier and moving average then rest, and its value, which may be NaN, is left out.
         """
         g_M = self._rows(inequality, self.multipliers, "inequality", objective)
         h_E = self._rows(equality, self.equality_multipliers, "equality", objective)
@@ -77,6 +79,8 @@ class PrimalDual:
 
         weight_M = inequality_weights(self.multipliers, seen_M, self.rho)
         weight_E = equality_weights(self.equality_multipliers, h_value_E, self.equality_rho)
+        if present is not None:
+            g_M = torch.where(present, g_M, 0.0)
         return lagrangian(objective, g_M, h_E, weight_M, weight_E)
 
     def undo(self) -> None:
@@ -85,15 +89,17 @@ class PrimalDual:
             setattr(self, name, value)
 
     def audit(self, g_M: Tensor, tolerance: float) -> None:
-        """Tell the engine full-pass values of g: rho, and the multiplier step with it, grow where a violation
-        has not fallen by a tenth since the last call.
+        """Tell the engine full-pass values of g: rho, and the multiplier step with it, grow where three calls in a
+        row find a violation that has not fallen by a tenth since the call before.
 
-        A violation at most ``tolerance`` is none.  Without this call rho keeps its first value.
+        A violation at most ``tolerance`` is none, and one that comes and goes does not stand still.  Without this
+        call rho keeps its first value.
         """
         violation_M = g_M.detach().to(self.rho).clamp_min(0)
-        stuck_M = (violation_M > tolerance) & (violation_M > 0.9 * self._audited)
+        stuck_M = (violation_M > tolerance) & (self._audited > tolerance) & (violation_M > 0.9 * self._audited)
+        self._still = torch.where(stuck_M, self._still + 1, 0.0)
         grown_M = (self.rho * self.method.growth).clamp_max(self.method.rho_max)
-        self.rho = torch.where(stuck_M, grown_M, self.rho)
+        self.rho = torch.where(self._still >= _PATIENCE, grown_M, self.rho)
         self._audited = violation_M
 
     @property
@@ -123,7 +129,7 @@ class PrimalDual:
         keep = self.method.ema or 0.0
         fresh_M = torch.ones_like(value_M) if present is None else present.to(value_M)
         value_M = torch.where(fresh_M > 0, value_M, 0.0)  # what an absent row holds may be 0/0
-        decay_M = torch.where(fresh_M > 0, keep, 1.0)
+        decay_M = 1 - (1 - keep) * fresh_M  # in float64, which torch.where of two numbers would not be
         self._smooth = decay_M * self._smooth + (1 - keep) * fresh_M * value_M
         self._seen = decay_M * self._seen + (1 - keep) * fresh_M
         return torch.where(self._seen > 0, self._smooth / self._seen.clamp_min(1e-300), 0.0)

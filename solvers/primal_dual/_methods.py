@@ -57,8 +57,8 @@ class AugmentedLagrangian(DualMethod):
 
     rho: penalty coefficient (10 suits objectives and constraints of order one).  step: multiplier step, by
     default ``rho / 10``, so that the multiplier follows more slowly than the damping acts.  ema, cap: see DualMethod.
-    growth: rho and step are multiplied by this when an audit finds a violation that has not fallen by a tenth since
-    the last one, until rho reaches rho_max.  Source: Hestenes 1969, Powell 1969, Rockafellar 1973.
+    growth: rho and step are multiplied by this when three audits in a row find a violation that has not fallen by a
+    tenth since the one before, until rho reaches rho_max.  Source: Hestenes 1969, Powell 1969, Rockafellar 1973.
     """
 
     def __init__(
@@ -94,4 +94,6 @@ class FixedPenalty(DualMethod):
     """
 
     def __init__(self, weight: float = 1.0) -> None:
+        if not (weight >= 0 and math.isfinite(weight)):
+            raise InvalidInput(f"`weight` of FixedPenalty is {weight!r}; it must be at least 0 and finite.")
         super().__init__(0.0, 0.0, start=weight)

@@ -22,7 +22,7 @@ def python(code: str, *, cwd: Path = ROOT, path: str = "") -> subprocess.Complet
 
 
 def test_importing_safekd_imports_no_heavy_package():
-    heavy = "torch pandas scipy cvxpy sklearn matplotlib numpy".split()
+    heavy = ["torch", "pandas", "scipy", "cvxpy", "sklearn", "matplotlib", "numpy"]
     ran = python(f"import sys, safekd, solvers; print([m for m in {heavy} if m in sys.modules])")
     assert ran.stdout.strip() == "[]", ran.stderr
 
