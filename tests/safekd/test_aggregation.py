@@ -95,7 +95,8 @@ def test_nan_is_not_hidden():
 
 def test_bfloat16_weights_are_near_enough():
     third = torch.full((3,), 1 / 3, dtype=torch.bfloat16)
-    arithmetic_pool(teachers(0, 3, 4).log().bfloat16(), third)
+    pooled = arithmetic_pool(teachers(0, 3, 4).log().bfloat16(), third)
+    assert pooled.float().exp().sum() == pytest.approx(1, abs=0.02)
 
 
 SHAPE = torch.zeros(2, 3, 4)

