@@ -185,8 +185,9 @@ class _Run:
         self.batch_size = min(trainer.batch_size or len(self.train), len(self.train))
         per_epoch = math.ceil(len(self.train) / self.batch_size)
         self.epochs, self.steps = epochs, epochs * per_epoch
-        self.patience = max(1, min(50, self.steps // 20))  # steps between looks at whether a violation stands still
-        self.trace_every = self.patience if trace_every is None else trace_every
+        self.trace_every = max(1, min(50, self.steps // 20)) if trace_every is None else trace_every
+        # steps between looks at whether a violation stands still: fewer than ten show only the size of a step
+        self.patience = max(10, min(50, self.steps // 20))
         self.next_look = 0
         self.engine = PrimalDual(
             len(trainer.constraints), method=trainer.dual_for(len(self.train)), device=trainer.device
