@@ -322,7 +322,7 @@ def test_a_measure_of_the_users_own():
 
 
 def test_reading_more_often_does_not_change_the_run():
-    seldom, often = (trainer_for(at_least(0.99), lr=0.01) for _ in range(2))
+    seldom, often = (trainer_for(at_least(0.99), lr=0.001) for _ in range(2))
     one = seldom.fit(one_each(), epochs=100, trace_every=5)
     two = often.fit(one_each(), epochs=100, trace_every=1)
     assert one.point.rho[0] > 10  # a rule that looks at full passes was at work
