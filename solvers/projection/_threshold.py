@@ -45,7 +45,10 @@ def scale_to_sum(z_BK: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
         rest_B1 = 1 - torch.where(free_BK, 0.0, y_BK.clamp(lower, upper)).sum(dim=-1, keepdim=True)
         mass_B1 = torch.where(free_BK, y_BK, 0.0).sum(dim=-1, keepdim=True)
         usable_B1 = (mass_B1 > 0) & (rest_B1 > 0)
-        y_BK = y_BK * torch.where(usable_B1, rest_B1 / torch.where(usable_B1, mass_B1, 1.0), 1.0)
+        # nothing is left for the free ones when one weight has rounded up to the whole: then all give way alike
+        whole_B1 = y_BK.clamp(lower, upper).sum(dim=-1, keepdim=True)
+        scale_B1 = torch.where(usable_B1, rest_B1 / torch.where(usable_B1, mass_B1, 1.0), 1 / whole_B1.clamp_min(1))
+        y_BK = y_BK * scale_B1
     return y_BK.clamp(lower, upper)
 
 

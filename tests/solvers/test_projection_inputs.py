@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from solvers import InfeasiblePolytope, InvalidInput, SolverFailure, WeightPolytope, project
@@ -177,6 +177,7 @@ def test_any_scores_conform_and_stay(values, ranks, low, high):
     st.lists(st.integers(0, 2), min_size=9, max_size=9),
     st.floats(0, 1),
 )
+@example([31580642.0, 5.960464477539063e-08], [0] * 9, 0.0)  # a weight that rounds up to the whole
 def test_any_positive_scores_conform_in_kl(values, ranks, low):
     K = len(values)
     polytope = WeightPolytope(K, low / K, 1.0).ordered_by(ranks[:K])
