@@ -41,8 +41,8 @@ def read_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise InvalidInput(f"`{name}` must be one of {', '.join(map(repr, choices))}; found {value!r}.")
 
 
-def read_scores(v: object, n_teachers: int, metric: str, check_finite: bool) -> Scores:
-    """Return the scores as floating rows of K; refuse wrong shapes, dtypes and, if asked, values."""
+def read_scores(v: object, n_teachers: int) -> Scores:
+    """Return the scores as floating rows of K; refuse wrong shapes and dtypes."""
     tensor = v if isinstance(v, Tensor) else _from_array(v)
     if tensor.dtype not in _FLOATING:
         raise InvalidInput(
@@ -54,8 +54,6 @@ def read_scores(v: object, n_teachers: int, metric: str, check_finite: bool) -> 
             f"`v` has shape {tuple(tensor.shape)}, but the polytope has {n_teachers} teachers; "
             f"wanted {n_teachers} scores in the last axis."
         )
-    if check_finite:
-        _require_values(tensor.detach(), metric)
     return Scores(tensor.reshape(-1, n_teachers), tensor.shape, isinstance(v, np.ndarray))
 
 
@@ -67,7 +65,9 @@ def _from_array(v: object) -> Tensor:
         raise InvalidInput(f"`v` must hold real scores; found {type(v).__name__}: {cause}.") from cause
 
 
-def _require_values(v: Tensor, metric: str) -> None:
+def require_values(scores: Scores, metric: str) -> None:
+    """Refuse scores that are not finite, or not positive where the metric needs it, naming row and value."""
+    v = scores.v.detach().reshape(scores.shape)
     _require_all(v, v.isfinite(), "scores must be finite", "Replace it, or mask the row out.")
     if metric == "kl":
         _require_all(v, v > 0, "metric='kl' needs positive scores", "Add a small constant, or use metric='euclidean'.")

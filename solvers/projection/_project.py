@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, overload
 
 import numpy.typing as npt
@@ -14,7 +16,7 @@ from solvers.polytope import WeightPolytope, bounds_within
 
 from ._exact import project_exact
 from ._general import project_general
-from ._inputs import ENGINES, METRICS, read_choice, read_mask, read_safety, read_scores
+from ._inputs import ENGINES, METRICS, read_choice, read_mask, read_safety, read_scores, require_values
 from ._route import Part, plan
 
 _Rows = Tensor | npt.ArrayLike | None
@@ -80,13 +82,19 @@ def project(
         raise InvalidInput(f"`polytope` must be a WeightPolytope; found {type(polytope).__name__}.")
     read_choice("metric", metric, METRICS)
     read_choice("engine", engine, ENGINES)
-    scores = read_scores(v, polytope.n_teachers, metric, check_finite)
+    scores = read_scores(v, polytope.n_teachers)
     critical_B = read_mask(critical, scores.shape, scores.v.device)
     safety_BK = read_safety(safety, scores.shape, polytope, scores.v.device)
     parts = plan(scores.v, polytope, critical_B, safety_BK, engine)
+    on_kernels = scores.v.is_cpu and all(part.order is not None for part in parts)
+    if check_finite and not on_kernels:
+        require_values(scores, metric)
     if scores.v.numel() == 0:
         return scores.answer(scores.v.clone())
-    return scores.answer(_gather_parts(scores.v, parts, metric))
+    w_BK = _gather_parts(scores.v, parts, metric)
+    if check_finite and on_kernels and math.isnan(w_BK.detach().sum()):
+        require_values(scores, metric)  # kernels look at every score anyway: now name the one they found
+    return scores.answer(w_BK)
 
 
 def _gather_parts(v_BK: Tensor, parts: list[Part], metric: str) -> Tensor:
@@ -100,13 +108,16 @@ def _gather_parts(v_BK: Tensor, parts: list[Part], metric: str) -> Tensor:
 def _project_part(v_BK: Tensor, part: Part, metric: str) -> Tensor:
     if not len(v_BK):
         return v_BK
-    if not part.exact:
+    if part.order is None:
         return project_general(v_BK, part.polytope, metric)
-    compute = v_BK.dtype if v_BK.dtype in (torch.float64, torch.float32) else torch.float32
-    low_K, high_K = (bound_K.to(v_BK.device, compute) for bound_K in bounds_within(part.polytope, v_BK.dtype))
-    tier_BK = part.tier
-    if tier_BK is None and part.polytope.orderings:
-        tier_BK = torch.tensor(part.polytope.tiers, device=v_BK.device).expand(v_BK.shape)
-    w_BK = project_exact(v_BK.to(compute), tier_BK, low_K[0], high_K[0], metric)
+    lower, upper = _uniform_bounds_within(part.polytope, v_BK.dtype)
+    wide_BK = v_BK if v_BK.dtype in (torch.float64, torch.float32) else v_BK.float()
+    w_BK = project_exact(wide_BK, part.order, lower, upper, metric)
     # the bounds are numbers of the short type, and rounding is monotone: both bounds and order survive
-    return w_BK.to(v_BK.dtype)
+    return w_BK if w_BK.dtype == v_BK.dtype else w_BK.to(v_BK.dtype)
+
+
+@lru_cache(maxsize=256)
+def _uniform_bounds_within(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[float, float]:
+    low_K, high_K = bounds_within(polytope, dtype)
+    return float(low_K[0]), float(high_K[0])

@@ -16,39 +16,43 @@ from torch import Tensor
 from solvers.errors import InfeasiblePolytope, InvalidInput
 from solvers.polytope import WeightPolytope
 
+from ._order import RowOrder, own_order, shared_order
+
 
 @dataclass(frozen=True)
 class Part:
-    """Rows that are projected together.  rows: their places, None for all.  tier: ranks (B, K), if orders apply."""
+    """Rows that are projected together.  rows: their places, None for all.  order: for the exact path; None: cvxpy."""
 
     rows: Tensor | None
     polytope: WeightPolytope
-    exact: bool
-    tier: Tensor | None = None
+    order: RowOrder | None
 
 
 def plan(
     v_BK: Tensor, polytope: WeightPolytope, critical_B: Tensor | None, safety_BK: Tensor | None, engine: str
 ) -> list[Part]:
     """Split the rows of ``v_BK`` into parts, each with its polytope and engine."""
-    tier_BK = None if engine == "cvxpy" else _tiers(v_BK, polytope, safety_BK)
-    if tier_BK is not None:
-        # no tiers where the orderings do not apply
-        masked_BK = tier_BK if critical_B is None else torch.where(critical_B[:, None], tier_BK, 0)
-        one_tier = safety_BK is None and not polytope.orderings
-        return [Part(None, polytope, True, None if one_tier else masked_BK)]
+    order = None if engine == "cvxpy" else _exact_order(v_BK, polytope, critical_B, safety_BK)
+    if order is not None:
+        return [Part(None, polytope, order)]
     parts = list(_by_polytope(polytope, critical_B, safety_BK, engine))
-    if engine == "exact" and not all(part.exact for part in parts):
+    if engine == "exact" and any(part.order is None for part in parts):
         raise InvalidInput(_why_not_exact(polytope, safety_BK is not None))
     return parts
 
 
-def _tiers(v_BK: Tensor, polytope: WeightPolytope, safety_BK: Tensor | None) -> Tensor | None:
+def _exact_order(
+    v_BK: Tensor, polytope: WeightPolytope, critical_B: Tensor | None, safety_BK: Tensor | None
+) -> RowOrder | None:
+    """Return the one order record that serves all rows on the exact path, or None where there is no such path."""
     if polytope.tiers is None or (safety_BK is not None and polytope.margin):
         return None
-    if safety_BK is not None:
-        return safety_BK
-    return torch.tensor(polytope.tiers, device=v_BK.device).expand(v_BK.shape)
+    if safety_BK is None and (critical_B is None or not polytope.orderings):
+        return shared_order(polytope.tiers)
+    tier_BK = torch.tensor([polytope.tiers], device=v_BK.device) if safety_BK is None else safety_BK
+    tier_BK = tier_BK.double().expand(v_BK.shape)
+    # rows to which the orderings do not apply are one tier
+    return own_order(tier_BK if critical_B is None else torch.where(critical_B[:, None], tier_BK, 0.0))
 
 
 def _by_polytope(
@@ -59,12 +63,16 @@ def _by_polytope(
         rows = None
     else:
         free = polytope.without_orderings()
-        yield Part((~critical_B).nonzero()[:, 0], free, free.tiers is not None and engine != "cvxpy")
+        yield Part((~critical_B).nonzero()[:, 0], free, _static_order(free, engine))
         rows = critical_B.nonzero()[:, 0]
     if safety_BK is None:
-        yield Part(rows, polytope, polytope.tiers is not None and engine != "cvxpy")
+        yield Part(rows, polytope, _static_order(polytope, engine))
     else:
         yield from _by_pattern(polytope, safety_BK, rows)
+
+
+def _static_order(polytope: WeightPolytope, engine: str) -> RowOrder | None:
+    return None if engine == "cvxpy" or polytope.tiers is None else shared_order(polytope.tiers)
 
 
 def _by_pattern(polytope: WeightPolytope, safety_BK: Tensor, rows: Tensor | None) -> Iterator[Part]:
@@ -77,7 +85,7 @@ def _by_pattern(polytope: WeightPolytope, safety_BK: Tensor, rows: Tensor | None
     for number, pattern_K in enumerate(patterns_PK.tolist()):
         chosen = rows[which_B == number]
         try:
-            yield Part(chosen, polytope.ordered_by(pattern_K), exact=False)
+            yield Part(chosen, polytope.ordered_by(pattern_K), None)
         except InfeasiblePolytope as cause:
             raise InfeasiblePolytope(f"Row {int(chosen[0])}, ordered by its `safety`: {cause}") from cause
 

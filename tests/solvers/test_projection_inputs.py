@@ -97,13 +97,6 @@ def test_the_largest_floats():
     torch.testing.assert_close(project(v_BK, BOX)[0], torch.tensor([0.1, 0.5, 0.4]))
 
 
-def test_batches_larger_than_a_chunk_agree_with_small_ones(monkeypatch):
-    v_BK = law.normal(0, 50, 3)
-    whole_BK = project(v_BK, CHAIN)
-    monkeypatch.setattr("solvers.projection._exact._CHUNK", {"cpu": 2 * 9 * 7})
-    assert torch.equal(project(v_BK, CHAIN), whole_BK)
-
-
 @each_metric
 @pytest.mark.parametrize("polytope", [CHAIN, PARTIAL, WeightPolytope(3, 0.1, 0.6, [(0, 1)], margin=0.1)])
 def test_orderings_apply_to_critical_rows_only(polytope, metric):

@@ -1,0 +1,128 @@
+"""Batches of rows of the exact projection, compiled: forward and backward.  Axes: B rows, K teachers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ._jit import kernel
+from ._order import CHAIN, FREE, OWN_TIERS
+from ._row_kernels import pool_row, scale_row, shift_row, sort_row
+
+Array = Any
+
+_HUGE = 1e290  # beyond it sums could overflow, and two scores are equal or further apart than any bounds
+
+
+@kernel
+def project_rows(
+    v_BK: Array,
+    order_K: Array,
+    tier_RK: Array,
+    kind: int,
+    kl: bool,
+    lower: float,
+    upper: float,
+    w_BK: Array,
+    block_BK: Array,
+    start: int,
+    stop: int,
+) -> int:
+    """Project rows start to stop; return how many hold a score that cannot be used, whose weights are NaN.
+
+    order_K: a permutation that sorts the tiers, descending; tier_RK: ranks, one row for all or one a row, as ``kind``
+    says.  w_BK: answers.  block_BK: for each teacher a number that its block shares, and no other block of its row.
+    """
+    K = v_BK.shape[1]
+    order, size = np.empty(K, np.int64), np.ones(K, np.int64)
+    x, z, total, value = np.empty(K), np.empty(K), np.empty(K), np.empty(K)
+    unusable = 0
+    for b in range(start, stop):
+        largest, usable = 0.0, True
+        for k in range(K):
+            score = float(v_BK[b, k])
+            largest = max(largest, abs(score))
+            if not abs(score) < math.inf or (kl and score <= 0.0):
+                usable = False
+                break
+            x[k] = math.log(score) if kl else score
+        if not usable:
+            unusable += 1
+            for k in range(K):
+                w_BK[b, k], block_BK[b, k] = math.nan, k
+            continue
+        if largest > _HUGE and not kl:
+            for k in range(K):
+                x[k] *= 2.0**-64
+        tier = tier_RK[b if kind == OWN_TIERS else 0]
+        for k in range(K):
+            order[k] = order_K[k]
+            z[k] = x[k]
+        if kind == CHAIN:
+            for k in range(K):
+                x[k] = z[order[k]]
+        else:
+            sort_row(z, tier, kind != FREE, order, x)
+        if kind == FREE:
+            blocks = K
+            for k in range(K):
+                z[k], size[k] = x[k], 1
+        else:
+            blocks = pool_row(x, tier, order, z, size, total)
+        if kl:
+            scale_row(z, size, blocks, lower, upper, value)
+        else:
+            shift_row(z, size, blocks, lower, upper, value)
+        k = 0
+        for j in range(blocks):
+            first = k
+            for _ in range(size[j]):
+                w_BK[b, order[k]] = value[j]
+                block_BK[b, order[k]] = first
+                k += 1
+    return unusable
+
+
+@kernel
+def pull_back_rows(
+    grad_BK: Array,
+    v_BK: Array,
+    w_BK: Array,
+    block_BK: Array,
+    kl: bool,
+    lower: float,
+    upper: float,
+    out_BK: Array,
+    start: int,
+    stop: int,
+) -> None:
+    """Set out to the transposed Jacobian times grad, rows start to stop; formulas in ``_exact``.
+
+    An entry that stands on a bound is clipped and gets nothing.
+    """
+    K = grad_BK.shape[1]
+    total, count = np.empty(K), np.empty(K)
+    for b in range(start, stop):
+        mass, mean = 0.0, 0.0
+        for k in range(K):
+            total[k], count[k] = 0.0, 0.0
+            if lower < w_BK[b, k] < upper:
+                weight = w_BK[b, k] if kl else 1.0
+                mass += weight
+                mean += weight * grad_BK[b, k]
+        mean = mean / mass if mass > 0.0 else 0.0
+        for k in range(K):
+            if lower < w_BK[b, k] < upper:
+                block = block_BK[b, k]
+                weight = w_BK[b, k] if kl else 1.0
+                total[block] += weight * (grad_BK[b, k] - mean)
+                count[block] += 1.0
+        for k in range(K):
+            if lower < w_BK[b, k] < upper:
+                block = block_BK[b, k]
+                slope = total[block] / count[block]
+                out_BK[b, k] = slope / v_BK[b, k] if kl else slope
+            else:
+                out_BK[b, k] = 0.0

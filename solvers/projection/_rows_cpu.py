@@ -1,0 +1,44 @@
+"""Rows of the exact projection by compiled kernels, for tensors in the processor's memory.
+
+Axes: B rows, K teachers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._batch_kernels import project_rows, pull_back_rows
+from ._order import RowOrder
+from ._threads import over_rows
+
+
+def project_on_cpu(v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool) -> tuple[Tensor, Tensor]:
+    """Return weights and block labels, both (B, K).  A row with a score that cannot be used is NaN throughout."""
+    v_BK = v_BK.contiguous()  # kernels are compiled for one layout
+    w_BK = torch.empty_like(v_BK)
+    block_BK = torch.empty(v_BK.shape, dtype=torch.int16)
+    v, w, block, tier = v_BK.numpy(), w_BK.numpy(), block_BK.numpy(), order.tier_RK.contiguous().numpy()
+    kind, order_K = order.kind, order.order_K
+
+    def run(start: int, stop: int) -> int:
+        return project_rows(v, order_K, tier, kind, kl, lower, upper, w, block, start, stop)
+
+    over_rows(run, *v_BK.shape)
+    return w_BK, block_BK
+
+
+def pull_back_on_cpu(
+    grad_BK: Tensor, v_BK: Tensor, w_BK: Tensor, block_BK: Tensor, lower: float, upper: float, kl: bool
+) -> Tensor:
+    """Return the transposed Jacobian times grad, (B, K)."""
+    out_BK = torch.empty_like(w_BK, memory_format=torch.contiguous_format)
+    tensors = (grad_BK.detach(), v_BK.detach(), w_BK.detach(), block_BK, out_BK)
+    grad, v, w, block, out = (x.contiguous().numpy() for x in tensors)
+
+    def run(start: int, stop: int) -> int:
+        pull_back_rows(grad, v, w, block, kl, lower, upper, out, start, stop)
+        return 0
+
+    over_rows(run, *grad_BK.shape)
+    return out_BK

@@ -1,0 +1,114 @@
+"""Every engine gives the same answer: compiled kernels, tensor operations for devices, cvxpy."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+
+import pytest
+import torch
+
+from solvers import WeightPolytope, project
+from solvers.projection import _threads
+from solvers.projection._exact import pull_back
+from solvers.projection._order import own_order, shared_order
+from solvers.projection._rows_cpu import project_on_cpu, pull_back_on_cpu
+from solvers.projection._rows_device import project_on_device
+
+from . import projection_properties as law
+
+SCALES = [1e-8, 1e-3, 1.0, 1e3, 1e8]
+
+
+def orders(seed: int, rows: int, K: int):
+    generator = torch.Generator().manual_seed(seed)
+    yield shared_order((0,) * K)
+    yield shared_order(tuple(torch.randperm(K, generator=generator).tolist()))
+    yield shared_order(tuple(torch.randint(0, 3, (K,), generator=generator).tolist()))
+    yield own_order(torch.randint(0, 3, (rows, K), generator=generator).double())
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("kl", [False, True])
+@pytest.mark.parametrize("K", [1, 2, 3, 8, 17])
+def test_kernels_and_tensor_operations_agree(K, kl, scale):
+    lower, upper = 0.3 / K, min(1.0, 2.5 / K)
+    v_BK = scale * law.normal(K, 40, K)
+    v_BK = v_BK.abs() + 1e-3 * scale if kl else v_BK
+    for order in orders(K, 40, K):
+        cpu_BK, block_BK = project_on_cpu(v_BK, order, lower, upper, kl)
+        device_BK, device_block_BK = project_on_device(v_BK, order, lower, upper, kl)
+        torch.testing.assert_close(cpu_BK, device_BK, atol=1e-12, rtol=0)
+        same = block_BK[:, :, None] == block_BK[:, None, :]
+        device_same = device_block_BK[:, :, None] == device_block_BK[:, None, :]
+        free = (cpu_BK > lower) & (cpu_BK < upper)
+        both = free[:, :, None] & free[:, None, :]
+        assert torch.equal(same & both, device_same & both)
+
+
+@pytest.mark.parametrize("kl", [False, True])
+def test_both_backwards_agree(kl):
+    v_BK = law.scores_for("kl" if kl else "euclidean", 5, 60, 7)
+    for order in orders(3, 60, 7):
+        w_BK, block_BK = project_on_cpu(v_BK, order, 0.02, 0.5, kl)
+        grad_BK = law.normal(9, 60, 7)
+        with torch.enable_grad():
+            plain_BK = pull_back(grad_BK, v_BK, w_BK, block_BK, 0.02, 0.5, kl)
+        torch.testing.assert_close(pull_back_on_cpu(grad_BK, v_BK, w_BK, block_BK, 0.02, 0.5, kl), plain_BK)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("order", ["none", "chain", "tiers"])
+def test_exact_and_cvxpy_agree(order, dtype):
+    polytope = law.random_polytope(4, 6, order)
+    v_BK = law.normal(8, 10, 6).to(dtype)
+    exact_BK, cvxpy_BK = (project(v_BK, polytope, engine=engine) for engine in ("exact", "cvxpy"))
+    torch.testing.assert_close(exact_BK, cvxpy_BK, atol=4 * torch.finfo(dtype).eps, rtol=0)
+
+
+def test_rows_are_the_same_however_many_threads(monkeypatch):
+    v_BK = law.normal(0, 5000, 6)
+    polytope = WeightPolytope(6, 0.02, 0.5, [(0, 1), (1, 2)])
+    alone = project(v_BK, polytope)
+    monkeypatch.setattr(_threads, "_WORTH_A_THREAD", 64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(project(v_BK, polytope), alone)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_several_threads_may_project_at_once():
+    v_BK = law.normal(0, 2000, 6)
+    polytope = WeightPolytope(6, 0.02, 0.5)
+    expected, found = project(v_BK, polytope), []
+    threads = [threading.Thread(target=lambda: found.append(project(v_BK, polytope))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert all(torch.equal(w_BK, expected) for w_BK in found)
+
+
+def _in_child(queue) -> None:
+    queue.put(project(law.normal(0, 5000, 6), WeightPolytope(6, 0.02, 0.5)).sum().item())
+
+
+def test_a_forked_worker_projects_too(monkeypatch):
+    """DataLoader workers are forks: threads of the parent do not exist there."""
+    monkeypatch.setattr(_threads, "_WORTH_A_THREAD", 64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        project(law.normal(0, 5000, 6), WeightPolytope(6, 0.02, 0.5))  # starts the parent's threads
+        fork = multiprocessing.get_context("fork")
+        queue = fork.SimpleQueue()
+        child = fork.Process(target=_in_child, args=(queue,))
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0
+        assert queue.get() == pytest.approx(5000)
+    finally:
+        torch.set_num_threads(before)
