@@ -97,6 +97,15 @@ def topological_order(pairs: Pairs, n_teachers: int) -> tuple[int, ...]:
     return tuple(int(k) for k in np.argsort(above_count_K, kind="stable"))
 
 
+def covering_pairs(pairs: Pairs, n_teachers: int) -> Pairs:
+    """Return the pairs that do not follow from others (the transitive reduction), those nearer the top first."""
+    above_KK = closure(pairs, n_teachers)
+    through_KK = (above_KK.astype(int) @ above_KK.astype(int)) > 0
+    rank = {teacher: place for place, teacher in enumerate(topological_order(pairs, n_teachers))}
+    kept = [(int(i), int(j)) for i, j in np.argwhere(above_KK & ~through_KK)]
+    return tuple(sorted(kept, key=lambda pair: (rank[pair[0]], rank[pair[1]])))
+
+
 def tier_pairs(scores: tuple[float, ...]) -> Pairs:
     """Return the pairs between neighbouring tiers of ``scores``: a higher score stands above a lower one."""
     levels = sorted(set(scores), reverse=True)

@@ -16,7 +16,7 @@ from ._conformance import Conformance, judge
 from ._feasibility import require_feasible
 from ._linear import LinearRows, read_linear
 from ._numbers import Vector, read_bound, read_count, read_nonnegative
-from ._orderings import Pairs, read_orderings, tier_pairs, topological_order, weak_order_tiers
+from ._orderings import covering_pairs, Pairs, read_orderings, tier_pairs, topological_order, weak_order_tiers
 from ._rules import Rule, list_rules
 
 if TYPE_CHECKING:
@@ -87,6 +87,16 @@ class WeightPolytope:
         if self.uniform_bounds is None or self.linear or (self.margin and self.orderings):
             return None
         return weak_order_tiers(self.orderings, self.n_teachers)
+
+    @cached_property
+    def cover(self) -> Pairs | None:
+        """The orderings without those that follow from others, those nearer the top first.
+
+        None where bounds differ, a margin applies or there are linear rows: then order and bounds do not separate.
+        """
+        if self.uniform_bounds is None or self.linear or (self.margin and self.orderings):
+            return None
+        return covering_pairs(self.orderings, self.n_teachers)
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:

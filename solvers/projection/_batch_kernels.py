@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ._dag_kernels import blocks_of_row, regress_row, settle_row
 from ._jit import kernel
 from ._order import CHAIN, FREE, OWN_TIERS
 from ._row_kernels import pool_row, scale_row, shift_row, sort_row
@@ -14,6 +15,22 @@ from ._row_kernels import pool_row, scale_row, shift_row, sort_row
 Array = Any
 
 _HUGE = 1e290  # beyond it sums could overflow, and two scores are equal or further apart than any bounds
+
+
+@kernel
+def read_row(v_K: Array, kl: bool, x_K: Array) -> bool:
+    """Copy scores (their logarithms for kl) into x as float64; return whether all can be used."""
+    largest = 0.0
+    for k in range(v_K.shape[0]):
+        score = float(v_K[k])
+        if not abs(score) < math.inf or (kl and score <= 0.0):
+            return False
+        largest = max(largest, abs(score))
+        x_K[k] = math.log(score) if kl else score
+    if largest > _HUGE and not kl:
+        for k in range(v_K.shape[0]):
+            x_K[k] *= 2.0**-64
+    return True
 
 
 @kernel
@@ -40,26 +57,14 @@ def project_rows(
     x, z, total, value = np.empty(K), np.empty(K), np.empty(K), np.empty(K)
     unusable = 0
     for b in range(start, stop):
-        largest, usable = 0.0, True
-        for k in range(K):
-            score = float(v_BK[b, k])
-            largest = max(largest, abs(score))
-            if not abs(score) < math.inf or (kl and score <= 0.0):
-                usable = False
-                break
-            x[k] = math.log(score) if kl else score
-        if not usable:
+        if not read_row(v_BK[b], kl, z):
             unusable += 1
             for k in range(K):
                 w_BK[b, k], block_BK[b, k] = math.nan, k
             continue
-        if largest > _HUGE and not kl:
-            for k in range(K):
-                x[k] *= 2.0**-64
         tier = tier_RK[b if kind == OWN_TIERS else 0]
         for k in range(K):
             order[k] = order_K[k]
-            z[k] = x[k]
         if kind == CHAIN:
             for k in range(K):
                 x[k] = z[order[k]]
@@ -82,6 +87,46 @@ def project_rows(
                 w_BK[b, order[k]] = value[j]
                 block_BK[b, order[k]] = first
                 k += 1
+    return unusable
+
+
+@kernel
+def project_dag_rows(
+    v_BK: Array,
+    edge_E2: Array,
+    kl: bool,
+    lower: float,
+    upper: float,
+    w_BK: Array,
+    block_BK: Array,
+    start: int,
+    stop: int,
+) -> int:
+    """Project rows start to stop with the orderings of edge_E2; as ``project_rows`` otherwise.
+
+    edge_E2: pairs (above, below), int64, those nearer the top first.
+    """
+    K, E = v_BK.shape[1], edge_E2.shape[0]
+    score, x, z, value = np.empty(K), np.empty(K), np.empty(K), np.empty(K)
+    flow, rate = np.empty(K), np.empty(K)
+    size, label, parent, walk = (np.empty(K, np.int64), np.empty(K, np.int64), np.empty(K, np.int64), np.empty(K, np.int64))
+    member, active = np.empty(K, np.bool_), np.empty(E, np.bool_)
+    unusable = 0
+    for b in range(start, stop):
+        if not read_row(v_BK[b], kl, score):
+            unusable += 1
+            for k in range(K):
+                w_BK[b, k], block_BK[b, k] = math.nan, k
+            continue
+        if not regress_row(score, edge_E2, x, active, member, parent, walk, flow, rate):
+            settle_row(edge_E2, x)  # rounding kept an edge in doubt
+        blocks = blocks_of_row(x, edge_E2, active, label, z, size, member, parent, walk)
+        if kl:
+            scale_row(z, size, blocks, lower, upper, value)
+        else:
+            shift_row(z, size, blocks, lower, upper, value)
+        for k in range(K):
+            w_BK[b, k], block_BK[b, k] = value[label[k]], label[k]
     return unusable
 
 

@@ -149,3 +149,47 @@ def regress_row(
                 break
             active_E[first if up <= down else second] = False
     return False
+
+
+@kernel
+def settle_row(edge_E2: Array, x_K: Array) -> None:
+    """Lower what stands above its better by rounding, from the top down; edges come sorted that way."""
+    for e in range(edge_E2.shape[0]):
+        if x_K[edge_E2[e, 1]] > x_K[edge_E2[e, 0]]:
+            x_K[edge_E2[e, 1]] = x_K[edge_E2[e, 0]]
+
+
+@kernel
+def blocks_of_row(
+    x_K: Array,
+    edge_E2: Array,
+    active_E: Array,
+    label_K: Array,
+    z_K: Array,
+    size_K: Array,
+    member_K: Array,
+    parent_K: Array,
+    walk_K: Array,
+) -> int:
+    """List the trees of the forest by falling value; label_K tells each teacher its place in the list."""
+    K = x_K.shape[0]
+    blocks = 0
+    for k in range(K):
+        member_K[k] = False
+        label_K[k] = -1
+    for root in range(K):
+        if label_K[root] >= 0:
+            continue
+        size = component(root, edge_E2, active_E, member_K, parent_K, walk_K)
+        place = blocks
+        while place > 0 and z_K[place - 1] < x_K[root]:
+            z_K[place], size_K[place] = z_K[place - 1], size_K[place - 1]
+            place -= 1
+        z_K[place], size_K[place] = x_K[root], size
+        for k in range(K):
+            if label_K[k] >= place:
+                label_K[k] += 1
+        for at in range(size):
+            label_K[walk_K[at]] = place
+        blocks += 1
+    return blocks

@@ -14,19 +14,21 @@ import torch
 from torch import Tensor
 
 # what a kernel is told; CHAIN saves it the sort
-FREE, CHAIN, SHARED_TIERS, OWN_TIERS = 0, 1, 2, 3
+FREE, CHAIN, SHARED_TIERS, OWN_TIERS, DAG = 0, 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
 class RowOrder:
-    """kind: FREE, CHAIN, SHARED_TIERS or OWN_TIERS.  order_K: a permutation that sorts shared tiers, descending.
+    """kind: FREE, CHAIN, SHARED_TIERS, OWN_TIERS or DAG.  order_K: a permutation that sorts shared tiers, descending.
 
     tier_RK: ranks, higher above lower, one row for all (R = 1) or one a row (R = B, OWN_TIERS).
+    edge_E2: for DAG, pairs (above, below) that imply all others, those nearer the top first.
     """
 
     kind: int
     order_K: npt.NDArray[np.int64]
     tier_RK: Tensor
+    edge_E2: npt.NDArray[np.int64] = np.zeros((0, 2), dtype=np.int64)
 
     def tiers_for(self, v_BK: Tensor) -> Tensor | None:
         """Return ranks (B, K) on the device of the scores, or None where nothing is ordered."""
@@ -40,6 +42,14 @@ def shared_order(tiers: tuple[int, ...]) -> RowOrder:
     kind = FREE if distinct == 1 and len(tiers) > 1 else CHAIN if distinct == len(tiers) else SHARED_TIERS
     order_K = np.argsort(-np.asarray(tiers, dtype=np.int64), kind="stable").astype(np.int64)
     return RowOrder(kind, order_K, torch.tensor([tiers], dtype=torch.float64))
+
+
+@lru_cache(maxsize=1024)
+def dag_order(edges: tuple[tuple[int, int], ...], n_teachers: int) -> RowOrder:
+    """Return the order of rows that share a partial order, given by pairs (above, below) without needless ones."""
+    places_K = np.arange(n_teachers, dtype=np.int64)
+    edge_E2 = np.array(edges, dtype=np.int64).reshape(-1, 2)
+    return RowOrder(DAG, places_K, torch.zeros(1, n_teachers, dtype=torch.float64), edge_E2)
 
 
 def own_order(tier_BK: Tensor) -> RowOrder:

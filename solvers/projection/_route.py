@@ -1,7 +1,8 @@
 """Choose the path: which rows go to which polytope, and which engine projects them.
 
-This is the only place that chooses.  Exact where the polytope has uniform bounds and its orderings rank the teachers
-into tiers; rows may then have tiers of their own, and one call serves them all.  Otherwise rows that share a polytope
+This is the only place that chooses.  Exact where the polytope has uniform bounds and no margin or linear rows, with
+any partial order; where the orderings rank the teachers into tiers, rows may have tiers of their own, and one call
+serves them all.  Otherwise rows that share a polytope
 share a compiled cvxpy problem.  Axes: B rows, K teachers, P distinct safety patterns.
 """
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from solvers.errors import InfeasiblePolytope, InvalidInput
 from solvers.polytope import WeightPolytope
 
-from ._order import RowOrder, own_order, shared_order
+from ._order import RowOrder, dag_order, own_order, shared_order
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ def _exact_order(
     v_BK: Tensor, polytope: WeightPolytope, critical_B: Tensor | None, safety_BK: Tensor | None
 ) -> RowOrder | None:
     """Return the one order record that serves all rows on the exact path, or None where there is no such path."""
+    if polytope.tiers is None and polytope.cover is not None and critical_B is None:
+        return dag_order(polytope.cover, polytope.n_teachers)
     if polytope.tiers is None or (safety_BK is not None and polytope.margin):
         return None
     if safety_BK is None and (critical_B is None or not polytope.orderings):
@@ -72,7 +75,11 @@ def _by_polytope(
 
 
 def _static_order(polytope: WeightPolytope, engine: str) -> RowOrder | None:
-    return None if engine == "cvxpy" or polytope.tiers is None else shared_order(polytope.tiers)
+    if engine == "cvxpy":
+        return None
+    if polytope.tiers is not None:
+        return shared_order(polytope.tiers)
+    return None if polytope.cover is None else dag_order(polytope.cover, polytope.n_teachers)
 
 
 def _by_pattern(polytope: WeightPolytope, safety_BK: Tensor, rows: Tensor | None) -> Iterator[Part]:
@@ -98,8 +105,6 @@ def _why_not_exact(polytope: WeightPolytope, by_safety: bool) -> str:
         reasons.append(f"margin={polytope.margin:g}")
     if polytope.linear:
         reasons.append("linear rows")
-    if not reasons:
-        reasons.append("orderings that do not rank the teachers into tiers")
     return (
         f"engine='exact' has no path for this polytope: it has {', '.join(reasons)}. "
         "Use engine='auto', which gives such polytopes to cvxpy."

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._batch_kernels import project_rows, pull_back_rows
-from ._order import RowOrder
+from ._batch_kernels import project_dag_rows, project_rows, pull_back_rows
+from ._order import DAG, RowOrder
 from ._threads import over_rows
 
 
@@ -22,6 +22,8 @@ def project_on_cpu(v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl
     kind, order_K = order.kind, order.order_K
 
     def run(start: int, stop: int) -> int:
+        if kind == DAG:
+            return project_dag_rows(v, order.edge_E2, kl, lower, upper, w, block, start, stop)
         return project_rows(v, order_K, tier, kind, kl, lower, upper, w, block, start, stop)
 
     over_rows(run, *v_BK.shape)

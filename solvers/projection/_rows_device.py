@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ._isotonic import blocks_of, decreasing_regression, first_of_run, sort_by_tier
-from ._order import RowOrder
+from ._order import DAG, RowOrder
+from ._rows_cpu import project_on_cpu
 from ._threshold import scale_to_sum, shift_to_sum
 
 # numbers in the largest temporary, (B, 2K, K): what a processor's cache holds, what a device's memory can spare
@@ -22,6 +23,9 @@ _Rows = Callable[[Tensor, "Tensor | None", Tensor, Tensor], tuple[Tensor, Tensor
 
 def project_on_device(v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool) -> tuple[Tensor, Tensor]:
     """Return weights and block labels, both (B, K), on v's device.  Scores are finite, positive for kl."""
+    if order.kind == DAG:  # a partial order has no form without a loop: its rows go through the processor
+        on_cpu = project_on_cpu(v_BK.cpu(), order, lower, upper, kl)
+        return on_cpu[0].to(v_BK.device), on_cpu[1].to(v_BK.device)
     low, high = (torch.tensor(bound, dtype=v_BK.dtype, device=v_BK.device) for bound in (lower, upper))
     return _in_chunks(_kl_rows if kl else _euclidean_rows, v_BK, order.tiers_for(v_BK), low, high)
 
