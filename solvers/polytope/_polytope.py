@@ -16,7 +16,7 @@ from ._conformance import Conformance, judge
 from ._feasibility import require_feasible
 from ._linear import LinearRows, read_linear
 from ._numbers import Vector, read_bound, read_count, read_nonnegative
-from ._orderings import covering_pairs, Pairs, read_orderings, tier_pairs, topological_order, weak_order_tiers
+from ._orderings import Pairs, covering_pairs, read_orderings, tier_pairs, topological_order, weak_order_tiers
 from ._rules import Rule, list_rules
 
 if TYPE_CHECKING:

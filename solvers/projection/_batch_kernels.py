@@ -109,7 +109,12 @@ def project_dag_rows(
     K, E = v_BK.shape[1], edge_E2.shape[0]
     score, x, z, value = np.empty(K), np.empty(K), np.empty(K), np.empty(K)
     flow, rate = np.empty(K), np.empty(K)
-    size, label, parent, walk = (np.empty(K, np.int64), np.empty(K, np.int64), np.empty(K, np.int64), np.empty(K, np.int64))
+    size, label, parent, walk = (
+        np.empty(K, np.int64),
+        np.empty(K, np.int64),
+        np.empty(K, np.int64),
+        np.empty(K, np.int64),
+    )
     member, active = np.empty(K, np.bool_), np.empty(E, np.bool_)
     unusable = 0
     for b in range(start, stop):

@@ -8,8 +8,8 @@ behind it.  Take a violated edge between two blocks and move the blocks towards 
 them would need a negative multiplier on the way, it leaves and its block falls apart there; when the blocks meet, the
 edge joins.  Every finished step raises the distance |x - v|, so no forest comes back and the method ends.
 
-With a bound from above and below on all teachers the projection follows by one shift or scale and a clip (MATH: bounding
-an isotonic regression by constants is clipping), which ``_row_kernels`` does.
+With one lower and one upper bound for all teachers the projection follows by a shift or scale and a clip, because
+bounding an isotonic regression by constants is clipping; ``_row_kernels`` does that.
 
 Axes: K teachers, E edges.  A tree is stored as the list of active edges; blocks are found by walking it.
 """

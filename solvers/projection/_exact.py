@@ -60,7 +60,8 @@ class _Projection(Function):
     @staticmethod
     def backward(ctx: Any, grad_BK: Tensor) -> tuple[Tensor | None, ...]:
         v_BK, w_BK, block_BK = ctx.saved_tensors
-        slope_BK = pull_back(grad_BK, v_BK, w_BK, block_BK, *ctx.bounds, ctx.kl)
+        lower, upper = ctx.bounds
+        slope_BK = pull_back(grad_BK, v_BK, w_BK, block_BK, lower, upper, ctx.kl)
         return slope_BK, None, None, None, None
 
 

@@ -5,7 +5,7 @@ Axes: B rows, K teachers, R = 1 or B.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -28,7 +28,7 @@ class RowOrder:
     kind: int
     order_K: npt.NDArray[np.int64]
     tier_RK: Tensor
-    edge_E2: npt.NDArray[np.int64] = np.zeros((0, 2), dtype=np.int64)
+    edge_E2: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
 
     def tiers_for(self, v_BK: Tensor) -> Tensor | None:
         """Return ranks (B, K) on the device of the scores, or None where nothing is ordered."""

@@ -204,7 +204,7 @@ def test_solver_failure_names_both_and_the_next_move(monkeypatch):
 
     monkeypatch.setattr(_model.Model, "_try", lambda self, solver, options: "ended as infeasible")
     with pytest.raises(SolverFailure, match=r"CLARABEL ended as infeasible; SCS ended as infeasible.*common scale"):
-        project([0.9, 0.3, -1.0], PARTIAL)
+        project([0.9, 0.3, -1.0], OWN)
 
 
 NAN, INF = float("nan"), float("inf")
@@ -241,7 +241,6 @@ REFUSED = {
     "safety shape": ([0.1, 0.2, 0.3], BOX, {"safety": [1, 2]}, r"`safety` has shape \(2,\); wanted \(3,\)"),
     "mask dtype": ([[0.1, 0.2, 0.3]], CHAIN, {"critical": [1]}, "`critical` has dtype torch.int64; wanted booleans"),
     "mask shape": ([[0.1, 0.2, 0.3]], CHAIN, {"critical": [True] * 2}, r"`critical` has shape \(2,\); wanted \(1,\)"),
-    "exact partial": ([0.1, 0.2, 0.3], PARTIAL, {"engine": "exact"}, "orderings that do not rank.*Use engine='auto'"),
     "exact own": ([0.1, 0.2, 0.3], OWN, {"engine": "exact"}, "bounds that differ between teachers"),
 }
 
