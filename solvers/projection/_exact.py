@@ -36,8 +36,8 @@ def project_exact(v_BK: Tensor, order: RowOrder, lower: float, upper: float, met
     order: how the tiers of each row are known.  lower, upper: numbers of v's dtype with K lower <= 1 <= K upper.
     Source: Best, Chakravarti and Ubhaya 2000 (bounded isotonic regression); Condat 2016 (thresholds).
     """
-    if v_BK.requires_grad and torch.is_grad_enabled():
-        projected: Tensor = _Projection.apply(v_BK, order, lower, upper, metric == "kl")  # type: ignore[no-untyped-call]
+    if transformed() or (v_BK.requires_grad and torch.is_grad_enabled()):
+        projected: Tensor = _Projection.apply(v_BK, order, lower, upper, metric == "kl")[0]  # type: ignore[no-untyped-call]
         return projected
     return rows_of(v_BK.detach(), order, lower, upper, metric == "kl")[0]
 
@@ -50,26 +50,42 @@ def rows_of(v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool)
 
 class _Projection(Function):
     @staticmethod
-    def forward(ctx: Any, v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool) -> Tensor:
-        w_BK, block_BK = rows_of(v_BK, order, lower, upper, kl)
-        ctx.bounds, ctx.kl = (lower, upper), kl
-        # v and w are saved as input and output: the second derivative of kl flows through both
-        ctx.save_for_backward(v_BK, w_BK, block_BK)
-        return w_BK
+    def forward(v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool) -> tuple[Tensor, Tensor]:
+        return rows_of(v_BK, order, lower, upper, kl)
 
     @staticmethod
-    def backward(ctx: Any, grad_BK: Tensor) -> tuple[Tensor | None, ...]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        v_BK, _, ctx.lower, ctx.upper, ctx.kl = inputs
+        w_BK, block_BK = output
+        ctx.mark_non_differentiable(block_BK)
+        # v and w are saved as input and output: the second derivative of kl flows through both
+        ctx.save_for_backward(v_BK, w_BK, block_BK)
+
+    @staticmethod
+    def backward(ctx: Any, grad_BK: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         v_BK, w_BK, block_BK = ctx.saved_tensors
-        lower, upper = ctx.bounds
-        slope_BK = pull_back(grad_BK, v_BK, w_BK, block_BK, lower, upper, ctx.kl)
-        return slope_BK, None, None, None, None
+        return pull_back(grad_BK, v_BK, w_BK, block_BK, ctx.lower, ctx.upper, ctx.kl), None, None, None, None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        """Rows are independent: the mapped axis becomes more of them."""
+        v_NBK = v_BK.movedim(in_dims[0], 0)
+        flat = _Projection.apply(v_NBK.reshape(-1, v_NBK.shape[-1]), order.repeated(info.batch_size), lower, upper, kl)  # type: ignore[no-untyped-call]
+        return (flat[0].reshape(v_NBK.shape), flat[1].reshape(v_NBK.shape)), (0, 0)
+
+
+def transformed() -> bool:
+    """Say whether a torch.func transform (vmap, grad, ...) is at work, inside which tensors hold no numbers yet."""
+    return bool(torch._C._are_functorch_transforms_active())
 
 
 def pull_back(
     grad_BK: Tensor, v_BK: Tensor, w_BK: Tensor, block_BK: Tensor, lower: float, upper: float, kl: bool
 ) -> Tensor:
     """Return the transposed Jacobian times grad, (B, K)."""
-    if grad_BK.is_cpu and not torch.is_grad_enabled():
+    if grad_BK.is_cpu and not (torch.is_grad_enabled() or transformed()):
         return pull_back_on_cpu(grad_BK, v_BK, w_BK, block_BK, lower, upper, kl)
     free_BK, block_BK = (w_BK > lower) & (w_BK < upper), block_BK.long()
     if not kl:

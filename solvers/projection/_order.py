@@ -5,7 +5,7 @@ Axes: B rows, K teachers, R = 1 or B.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -29,6 +29,10 @@ class RowOrder:
     order_K: npt.NDArray[np.int64]
     tier_RK: Tensor
     edge_E2: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+
+    def repeated(self, times: int) -> RowOrder:
+        """Return the order of as many copies of the rows, one after the other."""
+        return replace(self, tier_RK=self.tier_RK.repeat(times, 1)) if self.kind == OWN_TIERS else self
 
     def tiers_for(self, v_BK: Tensor) -> Tensor | None:
         """Return ranks (B, K) on the device of the scores, or None where nothing is ordered."""

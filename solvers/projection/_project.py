@@ -14,9 +14,10 @@ from torch import Tensor
 from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope, bounds_within
 
-from ._exact import project_exact
+from ._exact import project_exact, transformed
 from ._general import project_general
 from ._inputs import ENGINES, METRICS, read_choice, read_mask, read_safety, read_scores, require_values
+from ._operator import project_captured
 from ._route import Part, plan
 
 _Rows = Tensor | npt.ArrayLike | None
@@ -80,12 +81,15 @@ def project(
     """
     if not isinstance(polytope, WeightPolytope):
         raise InvalidInput(f"`polytope` must be a WeightPolytope; found {type(polytope).__name__}.")
+    if isinstance(v, Tensor) and torch.compiler.is_compiling():
+        return project_captured(v, polytope, metric, critical, safety)  # type: ignore[arg-type]  # tensors here
     read_choice("metric", metric, METRICS)
     read_choice("engine", engine, ENGINES)
     scores = read_scores(v, polytope.n_teachers)
     critical_B = read_mask(critical, scores.shape, scores.v.device)
     safety_BK = read_safety(safety, scores.shape, polytope, scores.v.device)
     parts = plan(scores.v, polytope, critical_B, safety_BK, engine)
+    check_finite = check_finite and not transformed()
     on_kernels = scores.v.is_cpu and all(part.order is not None for part in parts)
     if check_finite and not on_kernels:
         require_values(scores, metric)

@@ -46,12 +46,10 @@ def _exact_order(
     v_BK: Tensor, polytope: WeightPolytope, critical_B: Tensor | None, safety_BK: Tensor | None
 ) -> RowOrder | None:
     """Return the one order record that serves all rows on the exact path, or None where there is no such path."""
-    if polytope.tiers is None and polytope.cover is not None and critical_B is None:
-        return dag_order(polytope.cover, polytope.n_teachers)
+    if safety_BK is None and (critical_B is None or not polytope.orderings):
+        return exact_order(polytope)
     if polytope.tiers is None or (safety_BK is not None and polytope.margin):
         return None
-    if safety_BK is None and (critical_B is None or not polytope.orderings):
-        return shared_order(polytope.tiers)
     tier_BK = torch.tensor([polytope.tiers], device=v_BK.device) if safety_BK is None else safety_BK
     tier_BK = tier_BK.double().expand(v_BK.shape)
     # rows to which the orderings do not apply are one tier
@@ -66,17 +64,16 @@ def _by_polytope(
         rows = None
     else:
         free = polytope.without_orderings()
-        yield Part((~critical_B).nonzero()[:, 0], free, _static_order(free, engine))
+        yield Part((~critical_B).nonzero()[:, 0], free, None if engine == "cvxpy" else exact_order(free))
         rows = critical_B.nonzero()[:, 0]
     if safety_BK is None:
-        yield Part(rows, polytope, _static_order(polytope, engine))
+        yield Part(rows, polytope, None if engine == "cvxpy" else exact_order(polytope))
     else:
         yield from _by_pattern(polytope, safety_BK, rows)
 
 
-def _static_order(polytope: WeightPolytope, engine: str) -> RowOrder | None:
-    if engine == "cvxpy":
-        return None
+def exact_order(polytope: WeightPolytope) -> RowOrder | None:
+    """Return the order of rows that share the polytope's own orderings, or None where there is no exact path."""
     if polytope.tiers is not None:
         return shared_order(polytope.tiers)
     return None if polytope.cover is None else dag_order(polytope.cover, polytope.n_teachers)

@@ -1,0 +1,89 @@
+"""The exact projection as one opaque operator, for graphs that are captured ahead of running.
+
+``torch.compile(fullgraph=True)`` sees ``safekd::project_rows`` with its shapes and its derivative, and never looks
+inside.  Eager code and torch.func transforms call ``_exact`` directly, which costs less a call.
+Axes: B rows, K teachers, R = 1 or B, E edges.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers.errors import InvalidInput
+from solvers.polytope import WeightPolytope, bounds_within
+
+from ._exact import pull_back, rows_of
+from ._order import OWN_TIERS, RowOrder
+from ._route import exact_order
+
+
+@torch.library.custom_op("safekd::project_rows", mutates_args=())
+def project_rows(
+    v_BK: Tensor, order_K: Tensor, tier_RK: Tensor, edge_E2: Tensor, kind: int, lower: float, upper: float, kl: bool
+) -> tuple[Tensor, Tensor]:
+    """Return weights (B, K) and block labels (B, K), int64; the arguments are those of ``RowOrder`` and ``rows_of``."""
+    order = RowOrder(kind, order_K.cpu().numpy(), tier_RK, edge_E2.cpu().numpy())
+    w_BK, block_BK = rows_of(v_BK, order, lower, upper, kl)
+    return w_BK, block_BK.long()
+
+
+@project_rows.register_fake
+def _(v_BK: Tensor, *order_and_bounds: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(v_BK), torch.empty_like(v_BK, dtype=torch.long)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    v_BK, *_, lower, upper, kl = inputs
+    ctx.save_for_backward(v_BK, *output)
+    ctx.lower, ctx.upper, ctx.kl = lower, upper, kl
+
+
+def _backward(ctx: Any, grad_BK: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    with torch.enable_grad():  # tensor operations: a captured backward cannot call kernels
+        v_BK, w_BK, block_BK = ctx.saved_tensors
+        slope_BK = pull_back(grad_BK, v_BK, w_BK, block_BK, ctx.lower, ctx.upper, ctx.kl)
+    return slope_BK, None, None, None, None, None, None, None
+
+
+project_rows.register_autograd(_backward, setup_context=_keep)
+
+
+def project_captured(
+    v: Tensor, polytope: WeightPolytope, metric: str, critical: Tensor | None, safety: Tensor | None
+) -> Tensor:
+    """Project inside a captured graph: the same answer, but values are not looked at, and a NaN gives NaN.
+
+    Raises InvalidInput when the polytope has no exact path, which an operator cannot stand for.
+    """
+    static = _static(polytope, v.dtype)
+    if static is None or (safety is not None and polytope.margin):
+        raise InvalidInput(
+            "Inside torch.compile only polytopes with an exact path can be projected onto: uniform "
+            "bounds, no linear rows, no margin on orderings. Call project outside the captured function."
+        )
+    order_K, tier_1K, edge_E2, kind, lower, upper = static
+    rows_BK = v.reshape(-1, v.shape[-1])
+    wide_BK = rows_BK if v.dtype in (torch.float64, torch.float32) else rows_BK.float()
+    tier_RK = tier_1K.to(v.device)
+    if safety is not None or critical is not None:
+        tier_RK = (tier_RK if safety is None else safety.detach()).expand(v.shape).reshape(rows_BK.shape).double()
+        if critical is not None:
+            tier_RK = torch.where(critical.expand(v.shape[:-1]).reshape(-1, 1), tier_RK, 0.0)
+        kind = OWN_TIERS
+    w_BK, _ = project_rows(wide_BK, order_K, tier_RK.contiguous(), edge_E2, kind, lower, upper, metric == "kl")
+    projected: Tensor = w_BK.to(v.dtype).reshape(v.shape)
+    return projected
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _static(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, int, float, float] | None:
+    """Return what does not depend on the scores, worked out while the graph is captured."""
+    order = exact_order(polytope)
+    if order is None:
+        return None
+    low_K, high_K = bounds_within(polytope, dtype)
+    order_K, edge_E2 = torch.from_numpy(order.order_K), torch.from_numpy(order.edge_E2)
+    return order_K, order.tier_RK, edge_E2, order.kind, float(low_K[0]), float(high_K[0])
