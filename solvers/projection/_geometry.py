@@ -60,7 +60,7 @@ def _build(polytope: WeightPolytope, metric: str) -> Geometry:
     support_K = np.ones(polytope.n_teachers)
     eligible_M = ~equal_M
     if metric == "kl":
-        support_K = _support(rows_MK, bounds_M, equal_M)
+        support_K = find_support(rows_MK, bounds_M, equal_M)
         # the KL answer is positive wherever it can be, so `w >= 0` never binds there
         at_zero_M = np.array([rule.kind == "lower" for rule in polytope.rules]) & (bounds_M == 0)
         eligible_M = eligible_M & ~at_zero_M
@@ -68,7 +68,7 @@ def _build(polytope: WeightPolytope, metric: str) -> Geometry:
     return Geometry(metric, rows_MK, bounds_M, equal_M, eligible_M, support_K, model)
 
 
-def _support(rows_MK: Floats, bounds_M: Floats, equal_M: Mask) -> Floats:
+def find_support(rows_MK: Floats, bounds_M: Floats, equal_M: Mask) -> Floats:
     K = rows_MK.shape[1]
     largest_K = [
         linprog(
