@@ -62,7 +62,8 @@ class ProjectionCertificate:
     primal           largest violation of a rule, ``max(A w - b, 0)`` and ``|C w - d|``
     dual             largest negative multiplier, ``max(-y, 0)``
     complementarity  ``max |min(y, b - A w)|``: a rule is either tight or free of charge
-    distance_bound   no point further than this from w is the projection: Euclidean norm, proof in ``_judge``
+    distance_bound   no point further than this from w is the projection: Euclidean norm, proof in ``_judge``; wide for
+                     KL answers whose error exceeds the weights that decide the multipliers
 
     worst: the worst row of each condition.  multipliers: of the rules that carry any, for the row with the largest
     residual, by rule name, in units of the polytope's own rows: ``v - w = A^T y``, for KL ``log v - log w = A^T y``.

@@ -99,7 +99,12 @@ class _Case:
         return _Case(self.v[chosen_N], self.w[chosen_N], self.polytope, self.metric)
 
     def tight(self, near: float) -> Mask:
-        return self.frame.excess(self.w) >= -near
+        """Return the rules that may carry a multiplier, (N, M)."""
+        tight_NM = self.frame.excess(self.w) >= -near
+        if self.metric == "kl":  # the answer is positive wherever it can be, so `w >= 0` is free of charge
+            at_zero_M = ~self.frame.equal & (self.frame.bounds == 0) & (self.frame.rows <= 0).all(axis=1)
+            tight_NM &= ~at_zero_M
+        return tight_NM
 
     def fit_weighted(self, near: float) -> Floats:
         """Return multipliers row by row, in the norm in which the cost is curved at w."""
