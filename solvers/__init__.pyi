@@ -5,4 +5,6 @@ from .errors import SolverFailure as SolverFailure
 from .polytope import Conformance as Conformance
 from .polytope import LinearRows as LinearRows
 from .polytope import WeightPolytope as WeightPolytope
+from .projection import ProjectionCertificate as ProjectionCertificate
+from .projection import certify_projection as certify_projection
 from .projection import project as project

@@ -11,8 +11,11 @@ tensor([0.6000, 0.3000, 0.1000])
 Two engines give one answer.  *exact*: uniform bounds and orderings that rank the teachers into tiers; a sort, one
 isotonic regression, one threshold (``_isotonic``, ``_threshold``, ``_exact``).  *cvxpy*: every other polytope; cvxpy
 models it, an active-set method makes the answer exact (``_model``, ``_active_set``, ``_general``).  ``_route`` chooses.
+
+``certify_projection`` proves of any weights, whoever computed them, how close to the projection they are.
 """
 
+from ._certificate import ProjectionCertificate, certify_projection
 from ._project import project
 
-__all__ = ["project"]
+__all__ = ["ProjectionCertificate", "certify_projection", "project"]

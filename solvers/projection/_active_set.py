@@ -20,8 +20,8 @@ Mask = npt.NDArray[np.bool_]
 # (rows_WK, bounds_W, w_K) -> the optimum on those equalities and their multipliers, or None
 Target = Callable[[Floats, Floats, Floats], "tuple[Floats, Floats] | None"]
 
-_INDEPENDENT = 1e-9
-_NEAR = 1e-7
+INDEPENDENT = 1e-9
+NEAR = 1e-7
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -69,7 +69,7 @@ def walk(start_K: Floats, rules: Rules, target: Target, size: float) -> Corner:
 def _first_set(w_K: Floats, rules: Rules) -> list[int]:
     """Return independent rules: equalities, then those that the start nearly touches, nearest first."""
     slack_M = rules.bounds - rules.rows @ w_K
-    near = [int(m) for m in np.argsort(slack_M, kind="stable") if rules.eligible[m] and slack_M[m] < _NEAR]
+    near = [int(m) for m in np.argsort(slack_M, kind="stable") if rules.eligible[m] and slack_M[m] < NEAR]
     return independent([int(m) for m in np.flatnonzero(rules.equal)] + near, rules.rows)
 
 
@@ -83,7 +83,7 @@ def independent(candidates: list[int], rows_MK: Floats) -> list[int]:
             for unit_K in basis:
                 rest_K = rest_K - (unit_K @ rest_K) * unit_K
         norm = float(np.linalg.norm(rest_K))
-        if norm > _INDEPENDENT * max(float(np.linalg.norm(rows_MK[m])), 1e-300):
+        if norm > INDEPENDENT * max(float(np.linalg.norm(rows_MK[m])), 1e-300):
             basis.append(rest_K / norm)
             chosen.append(m)
     return chosen

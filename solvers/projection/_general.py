@@ -1,7 +1,7 @@
 """Projection onto any polytope, row by row, with its derivative.
 
-The answer comes from cvxpy and the active-set method.  The derivative comes from the rules A that are active there
-(the implicit function theorem on the KKT conditions):
+The answer comes from Moreau or cvxpy and the active-set method.  The derivative comes from the rules A that are active
+there (the implicit function theorem on the KKT conditions):
 
     euclidean   dw = (I - A^+ A) dv
     kl          dw = W (dv / v - A^T dnu),    (A W A^T) dnu = A W (dv / v),    W = diag(w)
@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -26,7 +27,9 @@ from solvers.polytope import WeightPolytope
 
 from ._geometry import geometry_of
 from ._settle import settle
-from ._solve import solve_row
+from ._solve import solve_rows
+
+Floats = npt.NDArray[np.float64]
 
 
 def project_general(v_BK: Tensor, polytope: WeightPolytope, metric: str) -> Tensor:
@@ -40,13 +43,9 @@ class _General(Function):
     def forward(ctx: Any, v_BK: Tensor, polytope: WeightPolytope, metric: str) -> Tensor:
         geometry = geometry_of(polytope, metric)
         scores_BK = v_BK.detach().to("cpu", torch.float64).numpy()
-        K = polytope.n_teachers
-        w_BK, active_BKK = np.empty_like(scores_BK), np.zeros((len(scores_BK), K, K))
-        for row, v_K in enumerate(scores_BK):
-            answer = solve_row(v_K, geometry)
-            w_BK[row] = answer.w
-            active_BKK[row, : len(answer.active)] = geometry.rows[answer.active] * geometry.support
-        settled_BK = settle(torch.from_numpy(w_BK), polytope, v_BK.dtype).to(v_BK.device)
+        answers = solve_rows(scores_BK, geometry)
+        active_BKK = _stack_active(geometry.rows * geometry.support, answers.active)
+        settled_BK = settle(torch.from_numpy(answers.w), polytope, v_BK.dtype).to(v_BK.device)
         ctx.metric = metric
         # v and w are saved as input and output: the second derivative flows through both
         ctx.save_for_backward(v_BK, settled_BK, torch.from_numpy(active_BKK).to(v_BK.device))
@@ -62,6 +61,15 @@ class _General(Function):
         else:
             slope_BK = _off_active(wide_BK, w_BK.double(), active_BKK) / v_BK.double()
         return slope_BK.to(grad_BK.dtype), None, None
+
+
+def _stack_active(rows_MK: Floats, active_BM: npt.NDArray[np.bool_]) -> Floats:
+    """Return each row's active rules first, zeros after them; there are K at most, because they are independent."""
+    K = rows_MK.shape[1]
+    place_BK = np.argsort(~active_BM, axis=1, kind="stable")[:, :K]
+    taken_BK = np.take_along_axis(active_BM, place_BK, axis=1)
+    stacked_BKK: Floats = rows_MK[place_BK] * taken_BK[:, :, None]
+    return stacked_BKK
 
 
 def _off_active(grad_BK: Tensor, mass_BK: Tensor, active_BKK: Tensor) -> Tensor:

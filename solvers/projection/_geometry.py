@@ -15,6 +15,7 @@ from scipy.optimize import linprog
 
 from solvers.polytope import WeightPolytope, stack_rules
 
+from ._layer import MoreauModel, open_moreau
 from ._model import Model
 
 Floats = npt.NDArray[np.float64]
@@ -32,6 +33,7 @@ class Geometry:
 
     support: shape (K,), 1.0 for teachers that can weigh anything, 0.0 for those the rules force to zero; the KL metric
     has no derivative there, so they stay out of it.  eligible: shape (M,), inequalities that may bind at an answer.
+    batch: the back end for many rows at once, where there is one for this metric.
     """
 
     metric: str
@@ -41,6 +43,7 @@ class Geometry:
     eligible: Mask
     support: Floats
     model: Model
+    batch: MoreauModel | None
 
 
 def geometry_of(polytope: WeightPolytope, metric: str) -> Geometry:
@@ -60,15 +63,16 @@ def _build(polytope: WeightPolytope, metric: str) -> Geometry:
     support_K = np.ones(polytope.n_teachers)
     eligible_M = ~equal_M
     if metric == "kl":
-        support_K = _support(rows_MK, bounds_M, equal_M)
+        support_K = find_support(rows_MK, bounds_M, equal_M)
         # the KL answer is positive wherever it can be, so `w >= 0` never binds there
         at_zero_M = np.array([rule.kind == "lower" for rule in polytope.rules]) & (bounds_M == 0)
         eligible_M = eligible_M & ~at_zero_M
     model = Model(rows_MK, bounds_M, equal_M, metric)
-    return Geometry(metric, rows_MK, bounds_M, equal_M, eligible_M, support_K, model)
+    batch = open_moreau(rows_MK, bounds_M, equal_M) if metric == "euclidean" else None
+    return Geometry(metric, rows_MK, bounds_M, equal_M, eligible_M, support_K, model, batch)
 
 
-def _support(rows_MK: Floats, bounds_M: Floats, equal_M: Mask) -> Floats:
+def find_support(rows_MK: Floats, bounds_M: Floats, equal_M: Mask) -> Floats:
     K = rows_MK.shape[1]
     largest_K = [
         linprog(

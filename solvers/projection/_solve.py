@@ -1,6 +1,7 @@
-"""One row on the general path: cvxpy finds a start, the active-set method makes it exact.
+"""The general path: a solver proposes, and what it proposes is made exact.
 
-Axes: K teachers, M rules.
+Where Moreau is installed it proposes all rows at once, and most are proven at once too (``_polish``).  Every other row
+takes its start from Moreau or cvxpy and walks to the optimum (``_active_set``).  Axes: B rows, K teachers, M rules.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from ._active_set import Corner, Rules, independent, walk
 from ._geometry import Geometry
+from ._polish import polish
 from ._targets import EuclideanTarget, KullbackLeiblerTarget
 
 Floats = npt.NDArray[np.float64]
@@ -22,6 +24,14 @@ _FAR = 4.0
 
 
 @dataclass(frozen=True)
+class Answers:
+    """The projection of each row, shape (B, K), and the independent rules that are active there, (B, M)."""
+
+    w: Floats
+    active: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class RowAnswer:
     """The projection of one row, shape (K,), and the independent rules that are active there."""
 
@@ -29,10 +39,30 @@ class RowAnswer:
     active: list[int]
 
 
-def solve_row(v_K: Floats, geometry: Geometry) -> RowAnswer:
-    """Return the projection of finite scores (positive for KL).  Raises SolverFailure if no back end has a start."""
-    start_K = geometry.model.solve(v_K)
-    rules = Rules(geometry.rows * geometry.support, geometry.bounds, geometry.equal, geometry.eligible)
+def solve_rows(v_BK: Floats, geometry: Geometry) -> Answers:
+    """Return the projections of finite scores (positive for KL).  Raises SolverFailure if no back end has a start."""
+    w_BK, active_BM = np.empty_like(v_BK), np.zeros((len(v_BK), len(geometry.bounds)), dtype=bool)
+    starts: dict[int, Floats] = {}
+    left = np.arange(len(v_BK))
+    if geometry.batch is not None and len(v_BK):
+        centred_BK = v_BK - v_BK.mean(axis=1, keepdims=True)
+        proposed = geometry.batch.solve(centred_BK)
+        starts = {int(row): proposed.w[row] for row in np.flatnonzero(proposed.solved)}
+        polished = polish(centred_BK, proposed.w, proposed.active, _rules(geometry))
+        done_B = proposed.solved & polished.proven
+        w_BK[done_B], active_BM[done_B] = polished.w[done_B], proposed.active[done_B]
+        left = np.flatnonzero(~done_B)
+    for row in left:
+        answer = solve_row(v_BK[row], geometry, starts.get(int(row)))
+        w_BK[row] = answer.w
+        active_BM[row, answer.active] = True
+    return Answers(w_BK, active_BM)
+
+
+def solve_row(v_K: Floats, geometry: Geometry, start_K: Floats | None = None) -> RowAnswer:
+    """Return the projection of one row, by cvxpy if no nearly feasible start is given."""
+    start_K = geometry.model.solve(v_K) if start_K is None else start_K
+    rules = _rules(geometry)
     corner = (
         _walk_euclidean(v_K, start_K, rules) if geometry.metric == "euclidean" else _walk_kl(v_K, start_K, geometry)
     )
@@ -40,6 +70,10 @@ def solve_row(v_K: Floats, geometry: Geometry) -> RowAnswer:
         return RowAnswer(corner.w, corner.active)
     touching_M = geometry.equal | (geometry.eligible & (geometry.bounds - geometry.rows @ start_K < _TOUCHING))
     return RowAnswer(start_K, independent([int(m) for m in np.flatnonzero(touching_M)], rules.rows))
+
+
+def _rules(geometry: Geometry) -> Rules:
+    return Rules(geometry.rows * geometry.support, geometry.bounds, geometry.equal, geometry.eligible)
 
 
 def _walk_euclidean(v_K: Floats, start_K: Floats, rules: Rules) -> Corner:
