@@ -7,6 +7,9 @@ before the call where the system can do so (Linux), because libraries allocate b
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import math
 import multiprocessing
 import os
@@ -74,6 +77,7 @@ class PeakMemory:
 
     def __init__(self) -> None:
         self._start: int | None = None
+        _give_back()
         try:
             Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
             self._start = _resident("VmRSS")
@@ -84,6 +88,13 @@ class PeakMemory:
         """Return the bytes so far."""
         peak = _resident("VmHWM")
         return None if self._start is None or peak is None else max(0, peak - self._start)
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, or a call would seem to need only what it takes beyond its predecessor's."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc only
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident(field: str) -> int | None:
