@@ -30,7 +30,7 @@ from torch import Tensor
 from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope
 
-from ._inputs import METRICS, read_choice, read_mask, read_safety, read_scores
+from ._inputs import METRICS, read_choice, read_mask, read_safety, read_scores, require_values
 from ._judge import Judged, judge_rows
 from ._route import plan
 from ._witness import frame_of
@@ -116,7 +116,8 @@ def certify_projection(
     if not isinstance(polytope, WeightPolytope):
         raise InvalidInput(f"`polytope` must be a WeightPolytope; found {type(polytope).__name__}.")
     read_choice("metric", metric, METRICS)
-    scores = read_scores(v, polytope.n_teachers, metric, True)
+    scores = read_scores(v, polytope.n_teachers)
+    require_values(scores, metric)
     v_BK = scores.v.detach().to("cpu", torch.float64)
     w_BK, eps = _read_weights(w, scores.shape)
     critical_B = read_mask(critical, scores.shape, v_BK.device)
