@@ -44,13 +44,15 @@ def project_rows(
     upper: float,
     w_BK: Array,
     block_BK: Array,
+    labelled: bool,
     start: int,
     stop: int,
 ) -> int:
     """Project rows start to stop; return how many hold a score that cannot be used, whose weights are NaN.
 
     order_K: a permutation that sorts the tiers, descending; tier_RK: ranks, one row for all or one a row, as ``kind``
-    says.  w_BK: answers.  block_BK: for each teacher a number that its block shares, and no other block of its row.
+    says.  w_BK: answers.  block_BK: for each teacher a number that its block shares, and no other block of its row;
+    left alone unless labelled.
     """
     K = v_BK.shape[1]
     order, size = np.empty(K, np.int64), np.ones(K, np.int64)
@@ -60,7 +62,9 @@ def project_rows(
         if not read_row(v_BK[b], kl, z):
             unusable += 1
             for k in range(K):
-                w_BK[b, k], block_BK[b, k] = math.nan, k
+                w_BK[b, k] = math.nan
+                if labelled:
+                    block_BK[b, k] = k
             continue
         tier = tier_RK[b if kind == OWN_TIERS else 0]
         for k in range(K):
@@ -85,7 +89,8 @@ def project_rows(
             first = k
             for _ in range(size[j]):
                 w_BK[b, order[k]] = value[j]
-                block_BK[b, order[k]] = first
+                if labelled:
+                    block_BK[b, order[k]] = first
                 k += 1
     return unusable
 

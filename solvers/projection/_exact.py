@@ -39,7 +39,9 @@ def project_exact(v_BK: Tensor, order: RowOrder, lower: float, upper: float, met
     if transformed() or (v_BK.requires_grad and torch.is_grad_enabled()):
         projected: Tensor = _Projection.apply(v_BK, order, lower, upper, metric == "kl")[0]  # type: ignore[no-untyped-call]
         return projected
-    return rows_of(v_BK.detach(), order, lower, upper, metric == "kl")[0]
+    if v_BK.is_cpu:
+        return project_on_cpu(v_BK.detach(), order, lower, upper, metric == "kl", labelled=False)[0]
+    return project_on_device(v_BK.detach(), order, lower, upper, metric == "kl")[0]
 
 
 def rows_of(v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool) -> tuple[Tensor, Tensor]:

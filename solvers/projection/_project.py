@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, overload
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -96,9 +96,15 @@ def project(
     if scores.v.numel() == 0:
         return scores.answer(scores.v.clone())
     w_BK = _gather_parts(scores.v, parts, metric)
-    if check_finite and on_kernels and math.isnan(w_BK.detach().sum()):
-        require_values(scores, metric)  # kernels look at every score anyway: now name the one they found
+    if check_finite and on_kernels and _has_nan(w_BK.detach()[:, 0]):
+        require_values(scores, metric)  # kernels look at every score and mark the whole row: now name what they found
     return scores.answer(w_BK)
+
+
+def _has_nan(first_B: Tensor) -> bool:
+    """Ask numpy, which stays on this thread: torch's own threads would wait in the way of ours."""
+    wide_B = first_B if first_B.dtype in (torch.float64, torch.float32) else first_B.float()
+    return bool(np.isnan(wide_B.numpy().sum()))
 
 
 def _gather_parts(v_BK: Tensor, parts: list[Part], metric: str) -> Tensor:

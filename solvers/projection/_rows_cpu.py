@@ -9,22 +9,32 @@ import torch
 from torch import Tensor
 
 from ._batch_kernels import project_dag_rows, project_rows, pull_back_rows
-from ._order import DAG, RowOrder
+from ._lane_kernels import LANES, LONGEST, project_lanes
+from ._order import CHAIN, DAG, FREE, RowOrder
 from ._threads import over_rows
 
 
-def project_on_cpu(v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool) -> tuple[Tensor, Tensor]:
-    """Return weights and block labels, both (B, K).  A row with a score that cannot be used is NaN throughout."""
+def project_on_cpu(
+    v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool, labelled: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Return weights and block labels, both (B, K).  A row with a score that cannot be used is NaN throughout.
+
+    labelled: False where no derivative will be asked for; the labels are then empty.
+    """
     v_BK = v_BK.contiguous()  # kernels are compiled for one layout
     w_BK = torch.empty_like(v_BK)
-    block_BK = torch.empty(v_BK.shape, dtype=torch.int16)
+    block_BK = torch.empty(v_BK.shape if labelled or order.kind == DAG else (0, 0), dtype=torch.int16)
     v, w, block, tier = v_BK.numpy(), w_BK.numpy(), block_BK.numpy(), order.tier_RK.contiguous().numpy()
-    kind, order_K = order.kind, order.order_K
+    kind, order_K, edge_E2 = order.kind, order.order_K, order.edge_E2
+    short = v_BK.shape[1] <= LONGEST and kind in (FREE, CHAIN) and not kl
 
     def run(start: int, stop: int) -> int:
         if kind == DAG:
-            return project_dag_rows(v, order.edge_E2, kl, lower, upper, w, block, start, stop)
-        return project_rows(v, order_K, tier, kind, kl, lower, upper, w, block, start, stop)
+            return project_dag_rows(v, edge_E2, kl, lower, upper, w, block, start, stop)
+        if short and stop - start >= LANES:
+            chained = kind == CHAIN
+            return project_lanes(v, order_K, tier, kind, chained, lower, upper, w, block, labelled, start, stop)
+        return project_rows(v, order_K, tier, kind, kl, lower, upper, w, block, labelled, start, stop)
 
     over_rows(run, *v_BK.shape)
     return w_BK, block_BK

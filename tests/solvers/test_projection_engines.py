@@ -8,9 +8,10 @@ import threading
 import pytest
 import torch
 
-from solvers import WeightPolytope, project
+from solvers import InvalidInput, WeightPolytope, project
 from solvers.projection import _threads
 from solvers.projection._exact import pull_back
+from solvers.projection._lane_kernels import LANES, LONGEST
 from solvers.projection._order import own_order, shared_order
 from solvers.projection._rows_cpu import project_on_cpu, pull_back_on_cpu
 from solvers.projection._rows_device import project_on_device
@@ -44,6 +45,55 @@ def test_kernels_and_tensor_operations_agree(K, kl, scale):
         free = (cpu_BK > lower) & (cpu_BK < upper)
         both = free[:, :, None] & free[:, None, :]
         assert torch.equal(same & both, device_same & both)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("K", [1, 2, 4, 8, LONGEST])
+def test_rows_side_by_side_and_one_by_one_agree(K, scale, monkeypatch):
+    """Random rows and rows full of ties, in a number that does not fill the lanes."""
+    rows = 2 * LANES + 5
+    ties_BK = torch.randint(0, 3, (rows, K), generator=torch.Generator().manual_seed(K)).double()
+    lower, upper = 0.3 / K, min(1.0, 2.5 / K)
+    for order in list(orders(K, rows, K))[:2]:
+        for v_BK in (scale * law.normal(K, rows, K), scale * ties_BK):
+            together_BK, block_BK = project_on_cpu(v_BK, order, lower, upper, False)
+            assert torch.equal(project_on_cpu(v_BK, order, lower, upper, False, labelled=False)[0], together_BK)
+            with monkeypatch.context() as patch:
+                patch.setattr("solvers.projection._rows_cpu.LONGEST", 0)
+                alone_BK, alone_block_BK = project_on_cpu(v_BK, order, lower, upper, False)
+            torch.testing.assert_close(together_BK, alone_BK, atol=4e-16, rtol=0)
+            assert ((together_BK.sum(-1) - 1).abs() <= K * 2.3e-16).all()
+            assert ((together_BK >= lower) & (together_BK <= upper)).all()
+            places = torch.as_tensor(order.order_K)
+            if len(set(order.tier_RK[0].tolist())) > 1:
+                assert (together_BK[:, places].diff(dim=-1) <= 0).all()
+            if v_BK is not ties_BK and scale == 1.0:
+                same, alone = (b[:, :, None] == b[:, None, :] for b in (block_BK, alone_block_BK))
+                free = (alone_BK > lower) & (alone_BK < upper)
+                both = free[:, :, None] & free[:, None, :]
+                assert (same & both == alone & both)[:LANES].float().mean() > 0.999  # ties in ties_BK may differ
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_bad_row_among_lanes_is_named_and_spoils_no_other(bad):
+    v_BK = law.normal(0, 3 * LANES, 5)
+    polytope = WeightPolytope(5, 0.05, 0.5)
+    good_BK = project(v_BK, polytope)
+    v_BK[70, 2] = bad
+    with pytest.raises(InvalidInput, match="at row 70, teacher 2"):
+        project(v_BK, polytope)
+    spoiled_BK = project(v_BK, polytope, check_finite=False)
+    assert spoiled_BK[70].isnan().all()
+    others = torch.arange(len(v_BK)) != 70
+    torch.testing.assert_close(spoiled_BK[others], good_BK[others], atol=4e-16, rtol=0)
+
+
+def test_the_largest_floats_among_lanes():
+    v_BK = law.normal(0, 2 * LANES, 4)
+    v_BK[3] = torch.tensor([1.7e308, -1.7e308, 1e300, 0.0], dtype=torch.float64)
+    w_BK = project(v_BK, WeightPolytope(4, 0.05, 0.6, [(0, 1), (1, 2), (2, 3)]))
+    assert w_BK[3, 0] == 0.6
+    law.assert_conforms(w_BK, WeightPolytope(4, 0.05, 0.6, [(0, 1), (1, 2), (2, 3)]))
 
 
 @pytest.mark.parametrize("kl", [False, True])
