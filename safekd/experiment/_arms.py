@@ -11,9 +11,10 @@ from torch import Tensor
 
 from solvers.primal_dual import DualMethod
 
+from .._modes import evaluating
 from ..safety import Certificate, SafetyConstraint, certify
 from ..tracer import ConstraintReading, TracePoint
-from ..trainer import FitResult, Objective, evaluating, on_one_split
+from ..trainer import FitResult, Objective, on_one_split
 from ..weights import Signals, ordering_violations
 from ._build import Experiment
 

@@ -7,7 +7,7 @@ result.trace                                         # a DataFrame: loss, safety
 result.student, result.best_feasible, result.most_feasible
 """
 
-from ._objective import Objective, evaluating, on_one_split
+from ._objective import Objective, on_one_split
 from ._result import FitResult, Verdict
 from ._saving import save_run, save_student
 from ._trainer import ConstrainedTrainer, WarmStart
@@ -18,7 +18,6 @@ __all__ = [
     "Objective",
     "Verdict",
     "WarmStart",
-    "evaluating",
     "on_one_split",
     "save_run",
     "save_student",

@@ -5,8 +5,7 @@ Axes: N examples, B batch, ... positions, K teachers, V classes, M constraints, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from solvers.kkt import gradients
 
+from .._modes import evaluating
 from ..aggregation import arithmetic_pool
 from ..data import Batch, Split, SplitCache, logits_of
 from ..errors import InvalidInput
@@ -187,14 +187,3 @@ def _reading(rule: SafetyConstraint, values: Tensor, smooth_sum: float) -> Const
         count=count,
         standard_error=float(values.std() / count**0.5) if count > 1 else nan,
     )
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in eval mode for a while."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)

@@ -90,6 +90,9 @@ class ConstrainedTrainer:
         if not any(id(p) in ours for group in optimizer.param_groups for p in group["params"]):
             raise InvalidInput("The optimizer holds no parameter of the student; make it from student.parameters().")
         self.student = student.to(device)
+        if not student.training:
+            student.train()
+        self.modes = [(part, part.training) for part in student.modules()]  # a part that was frozen stays frozen
         self.optimizer, self.scheduler = optimizer, scheduler
         self.constraints, self.batch_size, self.seed = list(constraints), batch_size, seed
         self.device = torch.device(device)
@@ -199,6 +202,8 @@ class _Run:
 
     def go(self) -> Verdict:
         """Run to the end and judge."""
+        for part, training in self.trainer.modes:
+            part.training = training
         calm = 0
         last = self._audit(0)
         for epoch in range(1, self.epochs + 1):
@@ -279,7 +284,6 @@ class _Run:
 
     def _try_step(self, index: Tensor) -> str | None:
         trainer, objective = self.trainer, self.objective
-        trainer.student.train()
         logits = {"train": (self.train.batch(index), objective.logits(self.train.batch(index)))}
         loss = objective.loss(self.train, index, logits["train"][1]).mean()
         smooth, exact, present = self._constraint_values(logits)

@@ -257,6 +257,7 @@ def test_the_student_trains_in_train_mode_and_is_read_in_eval_mode():
 
         def forward(self, inputs):
             self.modes.append((self.training, self.drop.training))
+            assert not self.frozen.training  # what the user froze stays frozen
             return self.drop(super().forward(inputs))
 
     student = Watched()
