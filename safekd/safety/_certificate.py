@@ -55,7 +55,8 @@ def certify(
     confidence: in (0, 1).
     A binary measure gets the exact binomial bound (Clopper and Pearson 1934), another one the betting bound
     (Waudby-Smith and Ramdas 2024) in an order shuffled by ``seed``.  The bound is only as honest as the data are
-    unseen: a split that chose thresholds, weights or the student certifies nothing.
+    unseen: a split that chose thresholds, weights or the student certifies nothing.  Values must be independent: the
+    positions of one sequence are not, so certify such students on one position a sequence.
     Raises InvalidInput when no example is covered by the constraint, or the student gives NaN or too few classes.
     """
     data = as_split(held_out, "held_out")
