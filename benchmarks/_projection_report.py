@@ -22,7 +22,7 @@ _CASES = {
 
 
 def markdown(cells: Sequence[Cell], verdicts: Sequence[Verdict], facts: dict[str, str]) -> str:
-    """Return the whole report."""
+    """Return the whole report; without cells, the goals alone."""
     parts = [
         "# Projection: ours beside its peers",
         "Written by `python -m benchmarks.projection`. float64 on the CPU, chain, bounds and scores as "
@@ -31,6 +31,13 @@ def markdown(cells: Sequence[Cell], verdicts: Sequence[Verdict], facts: dict[str
         "## Goals",
         "Rivals take turns on the same rows, in one process.",
         headline(verdicts),
+        *(_measured(cells) if cells else ()),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _measured(cells: Sequence[Cell]) -> list[str]:
+    return [
         "## Microseconds a row",
         f"In brackets: how many times the time of `{OURS}`, which is beside it in the same run. `!=`: its answers are "
         "not ours, see Agreement. Cells that would take longer than the budget are skipped.",
@@ -47,7 +54,6 @@ def markdown(cells: Sequence[Cell], verdicts: Sequence[Verdict], facts: dict[str
         "## Who takes part, with which settings",
         _participants(cells),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
