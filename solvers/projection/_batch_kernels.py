@@ -14,7 +14,7 @@ from ._row_kernels import pool_row, scale_row, shift_row, sort_row
 
 Array = Any
 
-_HUGE = 1e290  # beyond it sums could overflow, and two scores are equal or further apart than any bounds
+HUGE = 1e290  # beyond it sums could overflow, and two scores are equal or further apart than any bounds
 
 
 @kernel
@@ -27,7 +27,7 @@ def read_row(v_K: Array, kl: bool, x_K: Array) -> bool:
             return False
         largest = max(largest, abs(score))
         x_K[k] = math.log(score) if kl else score
-    if largest > _HUGE and not kl:
+    if largest > HUGE and not kl:
         for k in range(v_K.shape[0]):
             x_K[k] *= 2.0**-64
     return True

@@ -19,14 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from ._batch_kernels import project_rows
+from ._batch_kernels import HUGE, project_rows
 from ._jit import kernel
 
 Array = Any
 
 LANES = 64
 LONGEST = 12  # beyond this many teachers the walk of one row at a time is faster
-_HUGE = 1e290
 
 
 @kernel
@@ -40,7 +39,7 @@ def load_lanes(v_BK: Array, order_K: Array, row: int, x_KL: Array, odd_L: Array)
             x_KL[k, lane] = v_BK[row + lane, place]
     for k in range(v_BK.shape[1]):
         for lane in range(LANES):
-            odd_L[lane] += 0.0 if abs(x_KL[k, lane]) < _HUGE else 1.0  # NaN is not below anything
+            odd_L[lane] += 0.0 if abs(x_KL[k, lane]) < HUGE else 1.0  # NaN is not below anything
 
 
 @kernel
