@@ -44,7 +44,6 @@ def project_rows(
     upper: float,
     w_BK: Array,
     block_BK: Array,
-    labelled: bool,
     start: int,
     stop: int,
 ) -> int:
@@ -52,9 +51,9 @@ def project_rows(
 
     order_K: a permutation that sorts the tiers, descending; tier_RK: ranks, one row for all or one a row, as ``kind``
     says.  w_BK: answers.  block_BK: for each teacher a number that its block shares, and no other block of its row;
-    left alone unless labelled.
+    no rows where labels are not wanted.
     """
-    K = v_BK.shape[1]
+    K, labelled = v_BK.shape[1], block_BK.shape[0] > 0
     order, size = np.empty(K, np.int64), np.ones(K, np.int64)
     x, z, total, value = np.empty(K), np.empty(K), np.empty(K), np.empty(K)
     unusable = 0
@@ -141,11 +140,30 @@ def project_dag_rows(
 
 
 @kernel
+def read_labels(w_K: Array, order_K: Array, kind: int, block_BK: Array, b: int, label_K: Array) -> None:
+    """Set the block labels of a row: those kept from the forward pass, or without them what the weights tell.
+
+    On a chain, neighbours of equal weight are a block; without orderings each teacher is its own.
+    """
+    for place in range(order_K.shape[0]):
+        k = order_K[place]
+        if kind == FREE:
+            label_K[k] = k
+        elif kind == CHAIN:
+            before = order_K[place - 1]
+            label_K[k] = label_K[before] if place > 0 and w_K[k] == w_K[before] else place
+        else:
+            label_K[k] = block_BK[b, k]
+
+
+@kernel
 def pull_back_rows(
     grad_BK: Array,
     v_BK: Array,
     w_BK: Array,
     block_BK: Array,
+    order_K: Array,
+    kind: int,
     kl: bool,
     lower: float,
     upper: float,
@@ -155,11 +173,12 @@ def pull_back_rows(
 ) -> None:
     """Set out to the transposed Jacobian times grad, rows start to stop; formulas in ``_exact``.
 
-    An entry that stands on a bound is clipped and gets nothing.
+    An entry that stands on a bound is clipped and gets nothing.  order_K, kind: as in ``RowOrder``.
     """
     K = grad_BK.shape[1]
-    total, count = np.empty(K), np.empty(K)
+    total, count, label = np.empty(K), np.empty(K), np.empty(K, np.int64)
     for b in range(start, stop):
+        read_labels(w_BK[b], order_K, kind, block_BK, b, label)
         mass, mean = 0.0, 0.0
         for k in range(K):
             total[k], count[k] = 0.0, 0.0
@@ -170,14 +189,12 @@ def pull_back_rows(
         mean = mean / mass if mass > 0.0 else 0.0
         for k in range(K):
             if lower < w_BK[b, k] < upper:
-                block = block_BK[b, k]
                 weight = w_BK[b, k] if kl else 1.0
-                total[block] += weight * (grad_BK[b, k] - mean)
-                count[block] += 1.0
+                total[label[k]] += weight * (grad_BK[b, k] - mean)
+                count[label[k]] += 1.0
         for k in range(K):
             if lower < w_BK[b, k] < upper:
-                block = block_BK[b, k]
-                slope = total[block] / count[block]
+                slope = total[label[k]] / count[label[k]]
                 out_BK[b, k] = slope / v_BK[b, k] if kl else slope
             else:
                 out_BK[b, k] = 0.0

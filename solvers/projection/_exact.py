@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ._isotonic import block_mean
-from ._order import RowOrder
+from ._isotonic import block_mean, first_of_run
+from ._order import CHAIN, FREE, RowOrder
 from ._rows_cpu import project_on_cpu, pull_back_on_cpu
 from ._rows_device import project_on_device
 
@@ -45,7 +45,10 @@ def project_exact(v_BK: Tensor, order: RowOrder, lower: float, upper: float, met
 
 
 def rows_of(v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool) -> tuple[Tensor, Tensor]:
-    """Return weights (B, K) and block labels (B, K): teachers of one block share a number."""
+    """Return weights (B, K) and block labels (B, K): teachers of one block share a number.
+
+    On the processor labels are left out, (0, K), where the weights tell them (``blocks_of_rows``).
+    """
     on = project_on_cpu if v_BK.is_cpu else project_on_device
     return on(v_BK, order, lower, upper, kl)
 
@@ -57,7 +60,7 @@ class _Projection(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        v_BK, _, ctx.lower, ctx.upper, ctx.kl = inputs
+        v_BK, ctx.order, ctx.lower, ctx.upper, ctx.kl = inputs
         w_BK, block_BK = output
         ctx.mark_non_differentiable(block_BK)
         # v and w are saved as input and output: the second derivative of kl flows through both
@@ -66,7 +69,8 @@ class _Projection(Function):
     @staticmethod
     def backward(ctx: Any, grad_BK: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         v_BK, w_BK, block_BK = ctx.saved_tensors
-        return pull_back(grad_BK, v_BK, w_BK, block_BK, ctx.lower, ctx.upper, ctx.kl), None, None, None, None
+        slope_BK = pull_back(grad_BK, v_BK, w_BK, block_BK, ctx.order, ctx.lower, ctx.upper, ctx.kl)
+        return slope_BK, None, None, None, None
 
     @staticmethod
     def vmap(
@@ -75,7 +79,9 @@ class _Projection(Function):
         """Rows are independent: the mapped axis becomes more of them."""
         v_NBK = v_BK.movedim(in_dims[0], 0)
         flat = _Projection.apply(v_NBK.reshape(-1, v_NBK.shape[-1]), order.repeated(info.batch_size), lower, upper, kl)  # type: ignore[no-untyped-call]
-        return (flat[0].reshape(v_NBK.shape), flat[1].reshape(v_NBK.shape)), (0, 0)
+        N, _, K = v_NBK.shape
+        w_NBK, block_NBK = (x_BK.reshape(N, len(x_BK) // max(N, 1), K) for x_BK in flat)
+        return (w_NBK, block_NBK), (0, 0)
 
 
 def transformed() -> bool:
@@ -84,12 +90,39 @@ def transformed() -> bool:
 
 
 def pull_back(
-    grad_BK: Tensor, v_BK: Tensor, w_BK: Tensor, block_BK: Tensor, lower: float, upper: float, kl: bool
+    grad_BK: Tensor,
+    v_BK: Tensor,
+    w_BK: Tensor,
+    block_BK: Tensor,
+    order: RowOrder,
+    lower: float,
+    upper: float,
+    kl: bool,
 ) -> Tensor:
     """Return the transposed Jacobian times grad, (B, K)."""
     if grad_BK.is_cpu and not (torch.is_grad_enabled() or transformed()):
-        return pull_back_on_cpu(grad_BK, v_BK, w_BK, block_BK, lower, upper, kl)
-    free_BK, block_BK = (w_BK > lower) & (w_BK < upper), block_BK.long()
+        return pull_back_on_cpu(grad_BK, v_BK, w_BK, block_BK, order, lower, upper, kl)
+    return pull_back_blocks(grad_BK, v_BK, w_BK, blocks_of_rows(w_BK, block_BK, order), lower, upper, kl)
+
+
+def blocks_of_rows(w_BK: Tensor, block_BK: Tensor, order: RowOrder) -> Tensor:
+    """Return block labels (B, K), int64: those kept, or where none need be, what the weights tell.
+
+    On a chain a block is a run of equal weights; without orderings each teacher is its own.
+    """
+    if order.kind not in (FREE, CHAIN):
+        return block_BK.long()
+    place_K = torch.from_numpy(order.order_K).to(w_BK.device)
+    if order.kind == FREE:
+        return place_K.expand(w_BK.shape)
+    return first_of_run(w_BK.detach()[:, place_K])[:, place_K.argsort()]
+
+
+def pull_back_blocks(
+    grad_BK: Tensor, v_BK: Tensor, w_BK: Tensor, block_BK: Tensor, lower: float, upper: float, kl: bool
+) -> Tensor:
+    """Return the transposed Jacobian times grad, (B, K), in tensor operations; it can be differentiated."""
+    free_BK = (w_BK > lower) & (w_BK < upper)
     if not kl:
         pooled_BK = torch.where(free_BK, block_mean(grad_BK, block_BK), 0.0)
         mean_B1 = pooled_BK.sum(dim=-1, keepdim=True) / free_BK.sum(dim=-1, keepdim=True).clamp_min(1)

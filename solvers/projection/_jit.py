@@ -8,13 +8,33 @@ from ``_threads``, which survives a fork.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+import numba.extending
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def kernel(function: F) -> F:
     """Compile ``function``; float arithmetic stays IEEE, so that bounds, ties and NaN mean what they say."""
-    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    try:
+        compiled: Any = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # nowhere to keep machine code: an installation that may not be written to
+        return cast(F, numba.njit(**options)(function))
+    # numba looks at the function's own file only, and would run old code after a change to one that it calls
+    compiled._cache._cache_file._source_stamp = _stamp()
+    return cast(F, compiled)
+
+
+def _stamp() -> tuple[tuple[str, int, int], ...]:
+    """Return what changes whenever a source of this folder does."""
+    files = [(path, path.stat()) for path in Path(__file__).parent.glob("*.py")]
+    return tuple(sorted((path.name, state.st_mtime_ns, state.st_size) for path, state in files))
+
+
+def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make an instruction for kernels of a function that returns its signature and what writes its code."""
+    return cast(Callable[..., Any], numba.extending.intrinsic(function))

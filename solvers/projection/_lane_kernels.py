@@ -1,15 +1,10 @@
-"""Many rows of a short chain at once, compiled: the same answer as ``_batch_kernels``, without a branch.
+"""Many rows of few teachers at once: Euclidean; no orderings, a chain, or tiers.
 
-One row at a time costs most of its time in branches that cannot be foreseen.  Here 64 rows stand side by side and
-every step is the same for all of them, so the compiler turns it into vector instructions:
+The programs of ``_lane_programs`` become numba intrinsics here, compiled once for each number of teachers and kind of
+order.  Every row goes through the same instructions whatever stands beside it, and rows that do not fill the lanes are
+padded, so an answer does not depend on the batch it came in.
 
-pooling      x_i = min over a <= i of max over e >= i of mean(v_a .. v_e)   (Robertson, Wright and Dykstra 1988, 1.4.4)
-threshold    the sum at each of the 2K breakpoints; the last one that still reaches 1; one closed step from there
-
-Both take of the order of K^2 steps a row, which is the faster way up to ``LONGEST``.  Sums start afresh at every
-interval and differences of scores come before anything else, so large scores cost no digits.
-
-Axes: K teachers, L = 64 rows side by side.
+Axes: B rows, K teachers, L rows side by side, R = 1 or B.
 """
 
 from __future__ import annotations
@@ -18,125 +13,85 @@ import math
 from typing import Any
 
 import numpy as np
+from numba.core import types
+from numba.extending import register_jitable
 
-from ._batch_kernels import HUGE, project_rows
-from ._jit import kernel
+from . import _lane_programs as programs
+from ._batch_kernels import HUGE
+from ._jit import intrinsic, kernel
+from ._lanes import Program, where
+from ._order import CHAIN, FREE, OWN_TIERS, SHARED_TIERS
 
 Array = Any
+# numbers that the compiler must know are told by the length of a tuple, which is part of its type
+Static = tuple[int, ...]
 
-LANES = 64
-LONGEST = 12  # beyond this many teachers the walk of one row at a time is faster
-
-
-@kernel
-def load_lanes(v_BK: Array, order_K: Array, row: int, x_KL: Array, odd_L: Array) -> None:
-    """Copy 64 rows in sorted order, and count each row's scores that need care: not finite, or huge."""
-    for lane in range(LANES):
-        odd_L[lane] = 0.0
-    for k in range(v_BK.shape[1]):
-        place = order_K[k]
-        for lane in range(LANES):
-            x_KL[k, lane] = v_BK[row + lane, place]
-    for k in range(v_BK.shape[1]):
-        for lane in range(LANES):
-            odd_L[lane] += 0.0 if abs(x_KL[k, lane]) < HUGE else 1.0  # NaN is not below anything
+# beyond so many teachers the walk of one row at a time costs no more, and compiling does
+LONGEST = {FREE: 64, CHAIN: 32, SHARED_TIERS: 16, OWN_TIERS: 16}
 
 
-@kernel
-def pool_lanes(x_KL: Array, z_KL: Array, mean_KL: Array, sum_L: Array, best_L: Array) -> None:
-    """Set z to the nonincreasing regression of x, nonincreasing to the last bit."""
-    K = x_KL.shape[0]
-    for k in range(K):
-        for lane in range(LANES):
-            z_KL[k, lane] = math.inf
-    for a in range(K):
-        for lane in range(LANES):
-            sum_L[lane], best_L[lane] = 0.0, -math.inf
-        for e in range(a, K):
-            share = 1.0 / (e - a + 1)
-            for lane in range(LANES):
-                sum_L[lane] += x_KL[e, lane]
-                mean_KL[e, lane] = sum_L[lane] * share
-        for e in range(K - 1, a - 1, -1):
-            for lane in range(LANES):
-                mean = mean_KL[e, lane]
-                best = mean if mean > best_L[lane] else best_L[lane]
-                best_L[lane] = best
-                z_KL[e, lane] = best if best < z_KL[e, lane] else z_KL[e, lane]
-    for k in range(1, K):
-        for lane in range(LANES):
-            z_KL[k, lane] = z_KL[k, lane] if z_KL[k, lane] < z_KL[k - 1, lane] else z_KL[k - 1, lane]
+def static(number: int) -> Static:
+    """Return a number in a form that the compiler can read."""
+    return (0,) * number
 
 
-@kernel
-def last_break(
-    z_KL: Array, lower: float, upper: float, sum_L: Array, least_L: Array, pivot_L: Array, bound_L: Array
-) -> None:
-    """Find the last threshold z_p - bound at which the clipped scores still sum to one or more.
-
-    pivot and bound tell which; least is the sum there, infinite if there is none.
-    """
-    K = z_KL.shape[0]
-    for lane in range(LANES):
-        least_L[lane], pivot_L[lane], bound_L[lane] = math.inf, 0.0, 0.0
-    for p in range(K):
-        for side in range(2):
-            bound = upper if side == 0 else lower
-            for lane in range(LANES):
-                sum_L[lane] = 0.0
-            for k in range(K):
-                for lane in range(LANES):
-                    y = z_KL[k, lane] - z_KL[p, lane] + bound
-                    y = y if y < upper else upper
-                    sum_L[lane] += y if y > lower else lower
-            for lane in range(LANES):
-                # where the sum stays level, the later threshold
-                later = z_KL[p, lane] - pivot_L[lane] > bound - bound_L[lane]
-                nearer = (sum_L[lane] < least_L[lane]) | ((sum_L[lane] == least_L[lane]) & later)
-                take = (sum_L[lane] >= 1.0) & nearer
-                least_L[lane] = sum_L[lane] if take else least_L[lane]
-                pivot_L[lane] = z_KL[p, lane] if take else pivot_L[lane]
-                bound_L[lane] = bound if take else bound_L[lane]
+@register_jitable
+def lanes_of(K: int) -> int:
+    """Return how many rows stand side by side: as many as the registers hold."""
+    return 16 if K <= 8 else 8
 
 
-@kernel
-def clip_lanes(
-    z_KL: Array, lower: float, upper: float, sum_L: Array, free_L: Array, pivot_L: Array, bound_L: Array
-) -> None:
-    """Move z to the last break, from there by the step that makes the free ones sum to what is left, and clip."""
-    K = z_KL.shape[0]
-    for lane in range(LANES):
-        sum_L[lane], free_L[lane] = -1.0, 0.0
-    for k in range(K):
-        for lane in range(LANES):
-            y = z_KL[k, lane] - pivot_L[lane] + bound_L[lane]
-            z_KL[k, lane] = y
-            free_L[lane] += 1.0 if (y <= upper) & (y > lower) else 0.0
-            y = y if y < upper else upper
-            sum_L[lane] += y if y > lower else lower
-    for lane in range(LANES):
-        sum_L[lane] /= free_L[lane] if free_L[lane] > 1.0 else 1.0
-    for k in range(K):
-        for lane in range(LANES):
-            y = z_KL[k, lane] - sum_L[lane]
-            y = y if y < upper else upper
-            z_KL[k, lane] = y if y > lower else lower
+@intrinsic
+def _project(  # type: ignore[no-untyped-def]  # numba reads the signature
+    _, v, order, tier, w, block, row, lower, upper, K, kind
+):
+    """Project L rows; return a bit for each row that could not be settled, whose weights are NaN."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        v_at, order_at, tier_at, w_at, block_at, first, low, high, *_ = arguments
+        program = Program(context, builder, first, lanes_of(K.count), K.count)
+        columns = program.permutation(order, order_at) if kind.count == CHAIN else None
+        x = program.load(v, v_at, columns)
+        usable = programs.are_usable(x, HUGE)
+        if kind.count in (SHARED_TIERS, OWN_TIERS):
+            ranks = program.load(tier, tier_at)
+            place = programs.sort_by_tier(x, ranks)
+        z = x if kind.count == FREE else programs.pool(x)
+        moved, settled = programs.shift(program, z, program.spread(low), program.spread(high), usable)
+        answer = [where(settled, weight, math.nan) for weight in moved]
+        if kind.count in (SHARED_TIERS, OWN_TIERS):
+            program.scatter(w, w_at, answer, place)
+            with program.unless_empty(block, block_at):
+                program.scatter(block, block_at, programs.label_blocks(z, ranks), place)
+        else:
+            program.store(w, w_at, answer, columns)
+        return (~settled).packed()
+
+    return types.int64(v, order, tier, w, block, row, lower, upper, K, kind), write
 
 
-@kernel
-def label_lanes(z_KL: Array, order_K: Array, row: int, chained: bool, block_BK: Array, label_KL: Array) -> None:
-    """Write block labels: the first place of a run of equal values on a chain, one's own place without orderings."""
-    for k in range(z_KL.shape[0]):
-        for lane in range(LANES):
-            label_KL[k, lane] = k
-        if chained and k > 0:
-            for lane in range(LANES):
-                same = z_KL[k, lane] == z_KL[k - 1, lane]
-                label_KL[k, lane] = label_KL[k - 1, lane] if same else label_KL[k, lane]
-    for k in range(z_KL.shape[0]):
-        place = order_K[k]
-        for lane in range(LANES):
-            block_BK[row + lane, place] = label_KL[k, lane]
+@intrinsic
+def _pull_back(  # type: ignore[no-untyped-def]
+    _, grad, order, w, block, out, row, lower, upper, K, kind
+):
+    """Write the transposed Jacobian times grad for L rows."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        grad_at, order_at, w_at, block_at, out_at, first, low, high, *_ = arguments
+        program = Program(context, builder, first, lanes_of(K.count), K.count)
+        columns = program.permutation(order, order_at) if kind.count == CHAIN else None
+        if kind.count == FREE:
+            average: programs.Average = programs.average_alone
+        elif kind.count == CHAIN:
+            average = programs.average_runs
+        else:
+            average = programs.average_labelled(program.load(block, block_at))
+        g, weights = program.load(grad, grad_at, columns), program.load(w, w_at, columns)
+        slope = programs.pull_back(g, weights, program.spread(low), program.spread(high), average)
+        program.store(out, out_at, slope, columns)
+        return context.get_dummy_value()
+
+    return types.void(grad, order, w, block, out, row, lower, upper, K, kind), write
 
 
 @kernel
@@ -144,50 +99,76 @@ def project_lanes(
     v_BK: Array,
     order_K: Array,
     tier_RK: Array,
-    kind: int,
-    chained: bool,
-    lower: float,
-    upper: float,
     w_BK: Array,
     block_BK: Array,
-    labelled: bool,
+    lower: float,
+    upper: float,
     start: int,
     stop: int,
-) -> int:
-    """Project rows start to stop, Euclidean, no orderings or a chain; as ``project_rows`` otherwise.
+    width: Static,
+    kind: Static,
+) -> bool:
+    """Project rows start to stop; return whether some are left to be done one by one, whose weights are NaN.
 
-    labelled: whether block_BK is wanted.  Rows that do not fill 64 lanes, and lanes with a score that needs care, go
-    one by one.
+    Left are rows with scores that are not finite, or so large that sums overflow.  order_K, tier_RK, kind: as in
+    ``RowOrder``.  w_BK: answers.  block_BK: block labels for tiers, or no rows where they are not wanted.
     """
-    K = v_BK.shape[1]
-    x, z, mean = np.empty((K, LANES)), np.empty((K, LANES)), np.empty((K, LANES))
-    label = np.empty((K, LANES), np.int16)
-    odd, total, least = np.empty(LANES), np.empty(LANES), np.empty(LANES)
-    pivot, bound = np.empty(LANES), np.empty(LANES)
-    unusable = 0
-    row = start
-    while row + LANES <= stop:
-        load_lanes(v_BK, order_K, row, x, odd)
-        if chained:
-            pool_lanes(x, z, mean, total, least)
-        else:
-            z[:, :] = x
-        if labelled:
-            label_lanes(z, order_K, row, chained, block_BK, label)
-        last_break(z, lower, upper, total, least, pivot, bound)
-        clip_lanes(z, lower, upper, total, mean[0], pivot, bound)
-        plain = True
-        for lane in range(LANES):
-            plain &= (odd[lane] == 0.0) & (least[lane] < math.inf)
-        if plain:
-            for k in range(K):
-                for lane in range(LANES):
-                    w_BK[row + lane, order_K[k]] = z[k, lane]
-        else:
-            unusable += project_rows(
-                v_BK, order_K, tier_RK, kind, False, lower, upper, w_BK, block_BK, labelled, row, row + LANES
-            )
-        row += LANES
-    return unusable + project_rows(
-        v_BK, order_K, tier_RK, kind, False, lower, upper, w_BK, block_BK, labelled, row, stop
-    )
+    L = lanes_of(len(width))
+    whole = start + (stop - start) // L * L
+    v, tier, w, block, first, last = v_BK, tier_RK, w_BK, block_BK, start, whole
+    left = 0
+    for padding in range(2):
+        if padding:
+            if whole == stop:
+                break
+            v, w = _padded(v_BK, whole, stop, L), np.empty((L, len(width)), w_BK.dtype)
+            tier = _padded(tier_RK, whole, stop, L) if tier_RK.shape[0] > 1 else tier_RK
+            block = np.empty((L if block_BK.shape[0] > 0 else 0, len(width)), block_BK.dtype)
+            first, last = 0, L
+        for row in range(first, last, L):
+            left |= _project(v, order_K, tier, w, block, row, lower, upper, width, kind)
+    if whole < stop:
+        w_BK[whole:stop] = w[: stop - whole]
+        if block_BK.shape[0] > 0:
+            block_BK[whole:stop] = block[: stop - whole]
+    return left != 0
+
+
+@kernel
+def pull_back_lanes(
+    grad_BK: Array,
+    order_K: Array,
+    w_BK: Array,
+    block_BK: Array,
+    out_BK: Array,
+    lower: float,
+    upper: float,
+    start: int,
+    stop: int,
+    width: Static,
+    kind: Static,
+) -> None:
+    """Set out to the transposed Jacobian times grad, rows start to stop; arguments as in ``project_lanes``."""
+    L = lanes_of(len(width))
+    whole = start + (stop - start) // L * L
+    grad, w, block, out, first, last = grad_BK, w_BK, block_BK, out_BK, start, whole
+    for padding in range(2):
+        if padding:
+            if whole == stop:
+                break
+            grad, w = _padded(grad_BK, whole, stop, L), _padded(w_BK, whole, stop, L)
+            block = _padded(block_BK, whole, stop, L) if block_BK.shape[0] > 0 else block_BK
+            out, first, last = np.empty((L, len(width)), out_BK.dtype), 0, L
+        for row in range(first, last, L):
+            _pull_back(grad, order_K, w, block, out, row, lower, upper, width, kind)
+    if whole < stop:
+        out_BK[whole:stop] = out[: stop - whole]
+
+
+@kernel
+def _padded(x_BK: Array, start: int, stop: int, L: int) -> Array:
+    """Return L rows: those from start to stop, and the last of them again as often as it takes."""
+    x_LK = np.empty((L, x_BK.shape[1]), x_BK.dtype)
+    for lane in range(L):
+        x_LK[lane] = x_BK[min(start + lane, stop - 1)]
+    return x_LK

@@ -15,7 +15,7 @@ from torch import Tensor
 from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope, bounds_within
 
-from ._exact import pull_back, rows_of
+from ._exact import blocks_of_rows, pull_back_blocks, rows_of
 from ._order import OWN_TIERS, RowOrder
 from ._route import exact_order
 
@@ -27,7 +27,7 @@ def project_rows(
     """Return weights (B, K) and block labels (B, K), int64; the arguments are those of ``RowOrder`` and ``rows_of``."""
     order = RowOrder(kind, order_K.cpu().numpy(), tier_RK, edge_E2.cpu().numpy())
     w_BK, block_BK = rows_of(v_BK, order, lower, upper, kl)
-    return w_BK, block_BK.long()
+    return w_BK, blocks_of_rows(w_BK, block_BK, order).clone()
 
 
 @project_rows.register_fake
@@ -44,7 +44,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 def _backward(ctx: Any, grad_BK: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     with torch.enable_grad():  # tensor operations: a captured backward cannot call kernels
         v_BK, w_BK, block_BK = ctx.saved_tensors
-        slope_BK = pull_back(grad_BK, v_BK, w_BK, block_BK, ctx.lower, ctx.upper, ctx.kl)
+        slope_BK = pull_back_blocks(grad_BK, v_BK, w_BK, block_BK, ctx.lower, ctx.upper, ctx.kl)
     return slope_BK, None, None, None, None, None, None, None
 
 

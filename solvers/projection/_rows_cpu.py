@@ -5,11 +5,12 @@ Axes: B rows, K teachers.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ._batch_kernels import project_dag_rows, project_rows, pull_back_rows
-from ._lane_kernels import LANES, LONGEST, project_lanes
+from ._lane_kernels import LONGEST, project_lanes, pull_back_lanes, static
 from ._order import CHAIN, DAG, FREE, RowOrder
 from ._threads import over_rows
 
@@ -17,40 +18,59 @@ from ._threads import over_rows
 def project_on_cpu(
     v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool, labelled: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Return weights and block labels, both (B, K).  A row with a score that cannot be used is NaN throughout.
+    """Return weights (B, K) and block labels (B, K).  A row with a score that cannot be used is NaN throughout.
 
-    labelled: False where no derivative will be asked for; the labels are then empty.
+    labelled: False where no derivative will be asked for; the labels then are (0, K), as they always are on a chain and
+    without orderings, where the weights tell the blocks.
     """
     v_BK = v_BK.contiguous()  # kernels are compiled for one layout
-    w_BK = torch.empty_like(v_BK)
-    block_BK = torch.empty(v_BK.shape if labelled or order.kind == DAG else (0, 0), dtype=torch.int16)
-    v, w, block, tier = v_BK.numpy(), w_BK.numpy(), block_BK.numpy(), order.tier_RK.contiguous().numpy()
+    B, K = v_BK.shape
     kind, order_K, edge_E2 = order.kind, order.order_K, order.edge_E2
-    short = v_BK.shape[1] <= LONGEST and kind in (FREE, CHAIN) and not kl
+    labels = B if kind == DAG or (labelled and kind not in (FREE, CHAIN)) else 0
+    w_BK, block_BK = torch.empty_like(v_BK), torch.empty((labels, K), dtype=torch.int16)
+    v, w, block, tier = v_BK.numpy(), w_BK.numpy(), block_BK.numpy(), order.tier_RK.contiguous().numpy()
+    side_by_side = not kl and LONGEST.get(kind, 0) >= K
+    width, which = static(K), static(kind)
 
     def run(start: int, stop: int) -> int:
         if kind == DAG:
             return project_dag_rows(v, edge_E2, kl, lower, upper, w, block, start, stop)
-        if short and stop - start >= LANES:
-            chained = kind == CHAIN
-            return project_lanes(v, order_K, tier, kind, chained, lower, upper, w, block, labelled, start, stop)
-        return project_rows(v, order_K, tier, kind, kl, lower, upper, w, block, labelled, start, stop)
+        if not side_by_side:
+            return project_rows(v, order_K, tier, kind, kl, lower, upper, w, block, start, stop)
+        if project_lanes(v, order_K, tier, w, block, lower, upper, start, stop, width, which):
+            for row in (start + np.flatnonzero(np.isnan(w[start:stop, 0]))).tolist():
+                project_rows(v, order_K, tier, kind, kl, lower, upper, w, block, row, row + 1)
+        return 0
 
-    over_rows(run, *v_BK.shape)
+    over_rows(run, B, K)
     return w_BK, block_BK
 
 
 def pull_back_on_cpu(
-    grad_BK: Tensor, v_BK: Tensor, w_BK: Tensor, block_BK: Tensor, lower: float, upper: float, kl: bool
+    grad_BK: Tensor,
+    v_BK: Tensor,
+    w_BK: Tensor,
+    block_BK: Tensor,
+    order: RowOrder,
+    lower: float,
+    upper: float,
+    kl: bool,
 ) -> Tensor:
-    """Return the transposed Jacobian times grad, (B, K)."""
+    """Return the transposed Jacobian times grad, (B, K); block_BK: as ``project_on_cpu`` gave it."""
+    B, K = grad_BK.shape
     out_BK = torch.empty_like(w_BK, memory_format=torch.contiguous_format)
     tensors = (grad_BK.detach(), v_BK.detach(), w_BK.detach(), block_BK, out_BK)
     grad, v, w, block, out = (x.contiguous().numpy() for x in tensors)
+    kind, order_K = order.kind, order.order_K
+    side_by_side = not kl and LONGEST.get(kind, 0) >= K
+    width, which = static(K), static(kind)
 
     def run(start: int, stop: int) -> int:
-        pull_back_rows(grad, v, w, block, kl, lower, upper, out, start, stop)
+        if side_by_side:
+            pull_back_lanes(grad, order_K, w, block, out, lower, upper, start, stop, width, which)
+        else:
+            pull_back_rows(grad, v, w, block, order_K, kind, kl, lower, upper, out, start, stop)
         return 0
 
-    over_rows(run, *grad_BK.shape)
+    over_rows(run, B, K)
     return out_BK
