@@ -8,9 +8,11 @@
 >>> project(torch.tensor([0.9, 0.3, -1.0]), WeightPolytope(3, lower=0.1, upper=0.6))
 tensor([0.6000, 0.3000, 0.1000])
 
-Two engines give one answer.  *exact*: uniform bounds and orderings that rank the teachers into tiers; a sort, one
-isotonic regression, one threshold (``_isotonic``, ``_threshold``, ``_exact``).  *cvxpy*: every other polytope; cvxpy
-models it, an active-set method makes the answer exact (``_model``, ``_active_set``, ``_general``).  ``_route`` chooses.
+Two engines give one answer.  *exact*: uniform bounds and any partial order; one isotonic regression, one threshold
+(``_exact``).  The regression of tiers needs a sort and one pass (``_row_kernels``, ``_isotonic``); that of other orders
+looks at all upper sets (``_upper_set_kernels``), or searches where they are too many (``_dag_kernels``).  *cvxpy*:
+every other polytope; cvxpy models it, an active-set method makes the answer exact (``_model``, ``_active_set``,
+``_general``).  ``_route`` chooses.
 
 ``certify_projection`` proves of any weights, whoever computed them, how close to the projection they are.
 """

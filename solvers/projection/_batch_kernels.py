@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ._dag_kernels import blocks_of_row, regress_row, settle_row
 from ._jit import kernel
 from ._order import CHAIN, FREE, OWN_TIERS
 from ._row_kernels import pool_row, scale_row, shift_row, sort_row
@@ -91,51 +90,6 @@ def project_rows(
                 if labelled:
                     block_BK[b, order[k]] = first
                 k += 1
-    return unusable
-
-
-@kernel
-def project_dag_rows(
-    v_BK: Array,
-    edge_E2: Array,
-    kl: bool,
-    lower: float,
-    upper: float,
-    w_BK: Array,
-    block_BK: Array,
-    start: int,
-    stop: int,
-) -> int:
-    """Project rows start to stop with the orderings of edge_E2; as ``project_rows`` otherwise.
-
-    edge_E2: pairs (above, below), int64, those nearer the top first.
-    """
-    K, E = v_BK.shape[1], edge_E2.shape[0]
-    score, x, z, value = np.empty(K), np.empty(K), np.empty(K), np.empty(K)
-    flow, rate = np.empty(K), np.empty(K)
-    size, label, parent, walk = (
-        np.empty(K, np.int64),
-        np.empty(K, np.int64),
-        np.empty(K, np.int64),
-        np.empty(K, np.int64),
-    )
-    member, active = np.empty(K, np.bool_), np.empty(E, np.bool_)
-    unusable = 0
-    for b in range(start, stop):
-        if not read_row(v_BK[b], kl, score):
-            unusable += 1
-            for k in range(K):
-                w_BK[b, k], block_BK[b, k] = math.nan, k
-            continue
-        if not regress_row(score, edge_E2, x, active, member, parent, walk, flow, rate):
-            settle_row(edge_E2, x)  # rounding kept an edge in doubt
-        blocks = blocks_of_row(x, edge_E2, active, label, z, size, member, parent, walk)
-        if kl:
-            scale_row(z, size, blocks, lower, upper, value)
-        else:
-            shift_row(z, size, blocks, lower, upper, value)
-        for k in range(K):
-            w_BK[b, k], block_BK[b, k] = value[label[k]], label[k]
     return unusable
 
 

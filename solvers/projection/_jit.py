@@ -8,27 +8,39 @@ from ``_threads``, which survives a fork.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 import numba.extending
+from numba.core.cgutils import false_bit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def kernel(function: F) -> F:
     """Compile ``function``; float arithmetic stays IEEE, so that bounds, ties and NaN mean what they say."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    return cast(F, _compiled(function))
+
+
+def inlined(function: F) -> F:
+    """Compile ``function`` into its callers: handing it a record of arrays may take longer than all it does."""
+    return cast(F, _compiled(function, forceinline=True))
+
+
+def _compiled(function: Callable[..., Any], **options: bool) -> Any:
+    common: dict[str, Any] = {"nogil": True, "error_model": "numpy", **options}
     try:
-        compiled: Any = numba.njit(cache=True, **options)(function)
+        compiled: Any = numba.njit(cache=True, **common)(function)
     except RuntimeError:  # nowhere to keep machine code: an installation that may not be written to
-        return cast(F, numba.njit(**options)(function))
+        return numba.njit(**common)(function)
     # numba looks at the function's own file only, and would run old code after a change to one that it calls
     compiled._cache._cache_file._source_stamp = _stamp()
-    return cast(F, compiled)
+    return compiled
 
 
+@lru_cache(maxsize=1)
 def _stamp() -> tuple[tuple[str, int, int], ...]:
     """Return what changes whenever a source of this folder does."""
     files = [(path, path.stat()) for path in Path(__file__).parent.glob("*.py")]
@@ -38,3 +50,13 @@ def _stamp() -> tuple[tuple[str, int, int], ...]:
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make an instruction for kernels of a function that returns its signature and what writes its code."""
     return cast(Callable[..., Any], numba.extending.intrinsic(function))
+
+
+@intrinsic
+def lowest_bit(_: Any, bits: Any) -> Any:
+    """Return the place of the lowest bit that is set in an int64 other than 0: one instruction."""
+
+    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], false_bit)
+
+    return numba.int64(numba.int64), build

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._batch_kernels import project_dag_rows, project_rows, pull_back_rows
+from ._batch_kernels import project_rows, pull_back_rows
+from ._dag_rows import project_dag_rows
 from ._lane_kernels import LONGEST, project_lanes, pull_back_lanes, static
 from ._order import CHAIN, DAG, FREE, RowOrder
 from ._threads import over_rows
@@ -26,7 +27,7 @@ def project_on_cpu(
     v_BK = v_BK.contiguous()  # kernels are compiled for one layout
     B, K = v_BK.shape
     kind, order_K, edge_E2 = order.kind, order.order_K, order.edge_E2
-    labels = B if kind == DAG or (labelled and kind not in (FREE, CHAIN)) else 0
+    labels = B if labelled and kind not in (FREE, CHAIN) else 0
     w_BK, block_BK = torch.empty_like(v_BK), torch.empty((labels, K), dtype=torch.int16)
     v, w, block, tier = v_BK.numpy(), w_BK.numpy(), block_BK.numpy(), order.tier_RK.contiguous().numpy()
     side_by_side = not kl and LONGEST.get(kind, 0) >= K
@@ -34,7 +35,7 @@ def project_on_cpu(
 
     def run(start: int, stop: int) -> int:
         if kind == DAG:
-            return project_dag_rows(v, edge_E2, kl, lower, upper, w, block, start, stop)
+            return project_dag_rows(v, edge_E2, kl, lower, upper, w, block, labelled, start, stop)
         if not side_by_side:
             return project_rows(v, order_K, tier, kind, kl, lower, upper, w, block, start, stop)
         if project_lanes(v, order_K, tier, w, block, lower, upper, start, stop, width, which):

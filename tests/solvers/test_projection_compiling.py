@@ -1,4 +1,4 @@
-"""Compiled kernels are kept between processes, and compiled anew after any change to their sources."""
+"""Compiled kernels are kept between processes, and compiled anew after a change to any file that they may use."""
 
 from __future__ import annotations
 
@@ -6,32 +6,40 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-import solvers
+from solvers.projection import _jit
 
-USE = """
-import numpy as np
-from solvers.projection import _lane_kernels
-v = np.array([[0.9, 0.3, -1.0]])
-w, labels, order = np.empty_like(v), np.empty((0, 3), np.int16), np.arange(3)
-_lane_kernels.project_lanes(v, order, np.zeros((1, 3)), w, labels, 0.1, 0.6, 0, 1, (0, 0, 0), ())
-print(w[0].tolist(), sum(_lane_kernels.project_lanes.stats.cache_hits.values()))
+HELPER = """
+from ._jit import kernel
+
+@kernel
+def helper(x):
+    return x + 1
 """
+CALLER = """
+from ._jit import kernel
+from .helper import helper
+
+@kernel
+def caller(x):
+    return 10 * helper(x)
+"""
+USE = "from kernels.caller import caller; print(caller(2), sum(caller.stats.cache_hits.values()))"
 
 
 def test_kernels_are_kept_until_a_file_they_use_changes(tmp_path):
-    shutil.copytree(Path(solvers.__file__).parent, tmp_path / "solvers", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    for name, text in (("__init__.py", ""), ("helper.py", HELPER), ("caller.py", CALLER)):
+        (folder / name).write_text(text)
+    shutil.copy(_jit.__file__, folder)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
 
     def use() -> str:
         command = [sys.executable, "-c", USE]
         return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
 
-    first = use()
-    assert first.startswith("[0.6, 0.3")
-    assert first.endswith(" 0\n")
-    assert use().endswith(" 1\n")
-    programs = tmp_path / "solvers" / "projection" / "_lane_programs.py"
-    programs.write_text(programs.read_text().replace("K * 2.0**-53", "K * 2.0**-52"))
-    assert use().endswith(" 0\n")
+    assert use() == "30 0\n"
+    assert use() == "30 1\n"
+    (folder / "helper.py").write_text(HELPER.replace("x + 1", "x + 20"))
+    assert use() == "220 0\n"

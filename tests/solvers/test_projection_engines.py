@@ -150,52 +150,6 @@ def test_exact_and_cvxpy_agree(order, dtype):
     torch.testing.assert_close(exact_BK, cvxpy_BK, atol=4 * torch.finfo(dtype).eps, rtol=0)
 
 
-def random_dag(seed: int, K: int, density: float) -> WeightPolytope:
-    generator = torch.Generator().manual_seed(seed)
-    places = torch.randperm(K, generator=generator).tolist()
-    keep = torch.rand(K, K, generator=generator) < density
-    pairs = [(places[a], places[b]) for a in range(K) for b in range(a + 1, K) if keep[a, b]]
-    return WeightPolytope(K, 0.2 / K, min(1.0, 2.5 / K), pairs)
-
-
-@pytest.mark.parametrize("metric", ["euclidean", "kl"])
-@pytest.mark.parametrize("K", [2, 3, 5, 8, 13])
-def test_partial_orders_agree_with_cvxpy(K, metric):
-    for seed, density in enumerate([0.15, 0.3, 0.6]):
-        polytope = random_dag(seed, K, density)
-        v_BK = law.scores_for(metric, seed, 6, K)
-        exact_BK = project(v_BK, polytope, metric=metric, engine="exact")
-        law.assert_conforms(exact_BK, polytope)
-        torch.testing.assert_close(exact_BK, project(v_BK, polytope, metric=metric, engine="cvxpy"), atol=1e-12, rtol=0)
-
-
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("K", [4, 9, 33])
-def test_partial_orders_conform_with_ties_at_every_scale(K, scale):
-    for seed in range(3):
-        polytope = random_dag(seed, K, 0.3)
-        generator = torch.Generator().manual_seed(seed)
-        for v_BK in (
-            scale * law.normal(seed, 300, K),
-            scale * torch.randint(0, 3, (300, K), generator=generator).double(),
-        ):
-            w_BK = project(v_BK, polytope, engine="exact")
-            law.assert_conforms(w_BK, polytope)
-            assert (project(w_BK, polytope) - w_BK).abs().max() <= 4e-16
-
-
-def test_gradients_of_partial_orders_agree_with_the_general_path():
-    polytope = random_dag(1, 7, 0.4)
-    for metric in ("euclidean", "kl"):
-        v_BK = law.scores_for(metric, 4, 8, 7).requires_grad_()
-        grad_BK = law.normal(2, 8, 7)
-        slopes = [
-            torch.autograd.grad(project(v_BK, polytope, metric=metric, engine=engine), v_BK, grad_BK)[0]
-            for engine in ("exact", "cvxpy")
-        ]
-        torch.testing.assert_close(*slopes, atol=1e-9, rtol=1e-9)
-
-
 def test_rows_are_the_same_however_many_threads(monkeypatch):
     v_BK = law.normal(0, 5000, 6)
     polytope = WeightPolytope(6, 0.02, 0.5, [(0, 1), (1, 2)])
