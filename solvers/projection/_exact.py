@@ -37,7 +37,8 @@ def project_exact(v_BK: Tensor, order: RowOrder, lower: float, upper: float, met
     Source: Best, Chakravarti and Ubhaya 2000 (bounded isotonic regression); Condat 2016 (thresholds).
     """
     if transformed() or (v_BK.requires_grad and torch.is_grad_enabled()):
-        projected: Tensor = _Projection.apply(v_BK, order, lower, upper, metric == "kl")[0]  # type: ignore[no-untyped-call]
+        function = _Projection if transformed() else _EagerProjection
+        projected: Tensor = function.apply(v_BK, order, lower, upper, metric == "kl")[0]  # type: ignore[no-untyped-call]
         return projected
     if v_BK.is_cpu:
         return project_on_cpu(v_BK.detach(), order, lower, upper, metric == "kl", labelled=False)[0]
@@ -82,6 +83,18 @@ class _Projection(Function):
         N, _, K = v_NBK.shape
         w_NBK, block_NBK = (x_BK.reshape(N, len(x_BK) // max(N, 1), K) for x_BK in flat)
         return (w_NBK, block_NBK), (0, 0)
+
+
+class _EagerProjection(Function):
+    """The same outside transforms, in the older form: the newer one reads its signature anew at each call, 50 us."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        output = rows_of(*inputs)
+        _Projection.setup_context(ctx, inputs, output)
+        return output
+
+    backward = _Projection.backward
 
 
 def transformed() -> bool:
