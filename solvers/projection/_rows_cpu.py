@@ -28,7 +28,7 @@ def project_on_cpu(
     B, K = v_BK.shape
     kind, order_K, edge_E2 = order.kind, order.order_K, order.edge_E2
     labels = B if labelled and kind not in (FREE, CHAIN) else 0
-    w_BK, block_BK = torch.empty_like(v_BK), torch.empty((labels, K), dtype=torch.int16)
+    w_BK, block_BK = _room_like(v_BK), torch.empty((labels, K), dtype=torch.int16)
     v, w, block, tier = v_BK.numpy(), w_BK.numpy(), block_BK.numpy(), order.tier_RK.contiguous().numpy()
     side_by_side = not kl and LONGEST.get(kind, 0) >= K
     width, which = static(K), static(kind)
@@ -59,7 +59,7 @@ def pull_back_on_cpu(
 ) -> Tensor:
     """Return the transposed Jacobian times grad, (B, K); block_BK: as ``project_on_cpu`` gave it."""
     B, K = grad_BK.shape
-    out_BK = torch.empty_like(w_BK, memory_format=torch.contiguous_format)
+    out_BK = _room_like(w_BK)
     tensors = (grad_BK.detach(), v_BK.detach(), w_BK.detach(), block_BK, out_BK)
     grad, v, w, block, out = (x.contiguous().numpy() for x in tensors)
     kind, order_K = order.kind, order.order_K
@@ -75,3 +75,8 @@ def pull_back_on_cpu(
 
     over_rows(run, B, K)
     return out_BK
+
+
+def _room_like(x_BK: Tensor) -> Tensor:
+    """Return room for rows, contiguous; numpy asks the system for large pages, without which paging costs more than we."""
+    return torch.from_numpy(np.empty(x_BK.shape, x_BK.detach().numpy().dtype))
