@@ -35,6 +35,15 @@ class LinearRows:
             object.__setattr__(self, names[0], rows)
             object.__setattr__(self, names[1], right)
 
+    def with_ties(self, groups: tuple[tuple[int, ...], ...], n_teachers: int) -> LinearRows:
+        """Return these rows and those that make the teachers of each group weigh the same."""
+        C, d = list(self.C), list(self.d)
+        for group in groups:
+            for k in group[1:]:
+                C.append(tuple(float(m == group[0]) - float(m == k) for m in range(n_teachers)))
+                d.append(0.0)
+        return LinearRows(self.A or None, self.b or None, C or None, d or None)
+
     def __bool__(self) -> bool:
         """Tell whether there is any row."""
         return bool(self.b or self.d)

@@ -18,16 +18,16 @@ from solvers.errors import InvalidInput
 Pairs = tuple[tuple[int, int], ...]
 
 
-def read_orderings(orderings: object, n_teachers: int) -> Pairs:
-    """Return the pairs sorted and without repeats; refuse bad indices and cycles."""
+def read_orderings(orderings: object, n_teachers: int, ties: bool) -> Pairs:
+    """Return the pairs sorted and without repeats; refuse bad indices, and cycles unless they may mean ties."""
     if not isinstance(orderings, Iterable):
         raise InvalidInput(f"`orderings` must be a list of pairs (i, j), meaning w_i >= w_j; found {orderings!r}.")
     pairs = tuple(sorted({_read_pair(pair, n_teachers) for pair in orderings}))
-    cycle = _find_cycle(pairs, n_teachers)
+    cycle = [] if ties else _find_cycle(pairs, n_teachers)
     if cycle:
         raise InvalidInput(
             f"`orderings` go round in a circle: {' >= '.join(map(str, cycle))}. "
-            "Take one of these pairs out; to make teachers equal, use linear rows C w = d."
+            "Take one of these pairs out, or pass ties=True to make these teachers weigh the same."
         )
     return pairs
 
@@ -75,6 +75,27 @@ def closure(pairs: Pairs, n_teachers: int) -> npt.NDArray[np.bool_]:
     for via in range(n_teachers):
         above_KK |= above_KK[:, via, None] & above_KK[None, via, :]
     return above_KK
+
+
+def tied_teachers(pairs: Pairs, n_teachers: int) -> tuple[tuple[int, ...], ...]:
+    """Return the groups of teachers that stand above each other, which can only weigh the same."""
+    above_KK = closure(pairs, n_teachers)
+    mutual_KK = above_KK & above_KK.T
+    groups = {tuple(np.flatnonzero(row_K).tolist()) for row_K in mutual_KK if row_K.any()}
+    return tuple(sorted(groups))
+
+
+def between_groups(pairs: Pairs, groups: tuple[tuple[int, ...], ...]) -> Pairs:
+    """Return the pairs as they hold for every member of the groups, without those inside a group."""
+    group_of = {k: group for group in groups for k in group}
+    spread = {
+        (above, below)
+        for i, j in pairs
+        if group_of.get(i, (i,)) != group_of.get(j, (j,))
+        for above in group_of.get(i, (i,))
+        for below in group_of.get(j, (j,))
+    }
+    return tuple(sorted(spread))
 
 
 def weak_order_tiers(pairs: Pairs, n_teachers: int) -> tuple[int, ...] | None:

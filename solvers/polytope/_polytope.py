@@ -16,7 +16,16 @@ from ._conformance import Conformance, judge
 from ._feasibility import require_feasible
 from ._linear import LinearRows, read_linear
 from ._numbers import Vector, read_bound, read_count, read_nonnegative
-from ._orderings import Pairs, covering_pairs, read_orderings, tier_pairs, topological_order, weak_order_tiers
+from ._orderings import (
+    Pairs,
+    between_groups,
+    covering_pairs,
+    read_orderings,
+    tied_teachers,
+    tier_pairs,
+    topological_order,
+    weak_order_tiers,
+)
 from ._rules import Rule, list_rules
 
 if TYPE_CHECKING:
@@ -29,7 +38,8 @@ class WeightPolytope:
     """Weights w of K teachers with  sum(w) = 1,  lower <= w <= upper,  w_i >= w_j + margin,  A w <= b,  C w = d.
 
     n_teachers: K, at least 1.  lower, upper: a scalar, or K numbers.  orderings: pairs (i, j), meaning
-    w_i >= w_j + margin; any partial order.  linear: None, ``LinearRows``, (A, b), (A, b, C, d) or a mapping.
+    w_i >= w_j + margin; any partial order.  ties: True lets orderings go round in a circle, whose teachers then weigh
+    the same.  linear: None, ``LinearRows``, (A, b), (A, b, C, d) or a mapping.
 
     Two polytopes with the same content are equal and hash alike.  Raises InvalidInput for numbers that cannot be
     meant (negative or not finite, bad indices, a cycle, wrong shapes) and InfeasiblePolytope if no weights exist.
@@ -44,6 +54,7 @@ class WeightPolytope:
     orderings: Pairs
     margin: float
     linear: LinearRows
+    ties: bool
 
     def __init__(
         self,
@@ -53,15 +64,17 @@ class WeightPolytope:
         orderings: Iterable[tuple[int, int]] = (),
         margin: float = 0.0,
         linear: object = None,
+        ties: bool = False,
     ) -> None:
         K = read_count(n_teachers)
         self._fill(
             n_teachers=K,
             lower=read_bound("lower", lower, K),
             upper=read_bound("upper", upper, K),
-            orderings=read_orderings(orderings, K),
+            orderings=read_orderings(orderings, K, bool(ties)),
             margin=read_nonnegative("margin", margin),
             linear=read_linear(linear, K),
+            ties=bool(ties),
         )
         for k, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
             _require_interval(k, low, high)
@@ -84,7 +97,7 @@ class WeightPolytope:
         It does when bounds are uniform, no margin applies, there are no linear rows and the orderings make a weak
         order (no orderings: one tier; a chain: K tiers).  Such polytopes have an exact projection.
         """
-        if self.uniform_bounds is None or self.linear or (self.margin and self.orderings):
+        if self.tied or self.uniform_bounds is None or self.linear or (self.margin and self.orderings):
             return None
         return weak_order_tiers(self.orderings, self.n_teachers)
 
@@ -94,9 +107,29 @@ class WeightPolytope:
 
         None where bounds differ, a margin applies or there are linear rows: then order and bounds do not separate.
         """
-        if self.uniform_bounds is None or self.linear or (self.margin and self.orderings):
+        if self.tied or self.uniform_bounds is None or self.linear or (self.margin and self.orderings):
             return None
         return covering_pairs(self.orderings, self.n_teachers)
+
+    @cached_property
+    def tied(self) -> tuple[tuple[int, ...], ...]:
+        """The groups of teachers whose orderings go round in a circle, so that they weigh the same."""
+        return tied_teachers(self.orderings, self.n_teachers) if self.ties else ()
+
+    @cached_property
+    def untied(self) -> WeightPolytope:
+        """The polytope without circles that treats the teachers of a group alike: same bounds, same orderings.
+
+        Nothing in it tells them apart, so scores that do not either have a projection that does not.  Linear rows may
+        tell them apart; then the ties stand among these.
+        """
+        lower, upper = list(self.lower), list(self.upper)
+        for group in self.tied:
+            for k in group:
+                lower[k], upper[k] = max(self.lower[m] for m in group), min(self.upper[m] for m in group)
+        linear = self.linear.with_ties(self.tied, self.n_teachers) if self.linear else self.linear
+        pairs = between_groups(self.orderings, self.tied)
+        return replace(self, lower=tuple(lower), upper=tuple(upper), orderings=pairs, linear=linear, ties=False)
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:

@@ -21,7 +21,7 @@ def read_row(v_K: Array, kl: bool, x_K: Array) -> bool:
     """Copy scores (their logarithms for kl) into x as float64; return whether all can be used."""
     largest = 0.0
     for k in range(v_K.shape[0]):
-        score = float(v_K[k])
+        score = np.float64(v_K[k])  # float() would leave float32, and its logarithm, short
         if not abs(score) < math.inf or (kl and score <= 0.0):
             return False
         largest = max(largest, abs(score))

@@ -78,5 +78,5 @@ def pull_back_on_cpu(
 
 
 def _room_like(x_BK: Tensor) -> Tensor:
-    """Return room for rows, contiguous; numpy asks the system for large pages, without which paging costs more than we."""
+    """Return room for rows, contiguous.  numpy asks for large pages: small ones cost more than the projection."""
     return torch.from_numpy(np.empty(x_BK.shape, x_BK.detach().numpy().dtype))

@@ -42,7 +42,7 @@ def load_lanes(v_BK: Array, teacher_K: Array, kl: bool, row: int, stop: int, y_K
         b = min(row + lane, stop - 1)
         base, plain = 0.0, True
         for k in range(v_BK.shape[1]):
-            score = float(v_BK[b, teacher_K[k]])
+            score = np.float64(v_BK[b, teacher_K[k]])  # as in ``read_row``
             score = math.log(score) if kl else score
             base = score if k == 0 else base
             y_KL[k, lane] = score - base

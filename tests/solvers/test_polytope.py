@@ -73,6 +73,29 @@ def test_a_margin_without_orderings_says_nothing():
     assert WeightPolytope(3, margin=0.1).tiers == (0, 0, 0)
 
 
+def test_a_circle_of_orderings_may_mean_ties():
+    """Everyone on a circle weighs the same, and what holds for one of them holds for all."""
+    pairs = [(0, 2), (2, 0), (2, 3), (1, 0)]
+    polytope = WeightPolytope(4, [0.0, 0.0, 0.1, 0.0], [1.0, 0.9, 0.8, 0.5], pairs, ties=True)
+    assert polytope.tied == ((0, 2),)
+    plain = WeightPolytope(4, [0.1, 0.0, 0.1, 0.0], [0.8, 0.9, 0.8, 0.5], [(0, 3), (1, 0), (1, 2), (2, 3)])
+    assert polytope.untied == plain
+    assert polytope.check([0.25, 0.4, 0.25, 0.1]).holds()
+    assert not polytope.check([0.25, 0.4, 0.24, 0.11]).holds()
+    assert WeightPolytope(3, orderings=[(0, 1)], ties=True).tied == ()
+
+
+def test_ties_beside_linear_rows_become_rows():
+    polytope = WeightPolytope(3, 0.0, 1.0, [(0, 1), (1, 0)], linear=([[1.0, 0.0, 0.0]], [0.3]), ties=True)
+    assert polytope.untied.linear.C == ((1.0, -1.0, 0.0),)
+    assert polytope.untied.linear.d == (0.0,)
+
+
+def test_a_circle_with_a_margin_leaves_no_weights():
+    with pytest.raises(InfeasiblePolytope, match=r"teacher 0 >= teacher 1 by margin 0\.1; teacher 1 >= teacher 0 by"):
+        WeightPolytope(3, orderings=[(0, 1), (1, 0)], margin=0.1, ties=True)
+
+
 def test_ordered_by_scores():
     ordered = WeightPolytope(4, 0.05, 0.6).ordered_by([0.3, 0.9, 0.3, 0.1])
     assert ordered.orderings == ((0, 3), (1, 0), (1, 2), (2, 3))
