@@ -16,6 +16,7 @@ MODULES = sorted(
     found.name
     for package in (safekd, solvers)
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    if "._triton_" not in found.name  # written for Triton, which need not be there
 )
 
 

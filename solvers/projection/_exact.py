@@ -10,9 +10,9 @@ euclidean: dw = P A dv on F, P removing the mean over F.  kl: dw = D (a - <w, a>
 Where the projection has a kink, an entry on a bound counts as clipped and scores that only just tie count as pooled:
 this is the derivative on one of the sides, an element of the generalised Jacobian.
 
-Rows on the CPU go to compiled kernels (``_rows_cpu``), rows on a device to tensor operations that never wait for it
-(``_rows_device``); both give the same weights and blocks.  A backward that will be differentiated again is written in
-tensor operations.  Axes: B rows, K teachers.
+Rows on the CPU go to compiled kernels (``_rows_cpu``), rows on a device to Triton's kernels, or tensor operations where
+it is missing, neither of which waits for the device (``_rows_device``); all give the same weights and blocks.  A
+backward that will be differentiated again is written in tensor operations.  Axes: B rows, K teachers.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ._isotonic import block_mean, first_of_run
 from ._order import CHAIN, FREE, RowOrder
 from ._rows_cpu import project_on_cpu, pull_back_on_cpu
 from ._rows_device import project_on_device
+from ._rows_triton import on_triton, pull_back_on_triton
 
 
 def project_exact(v_BK: Tensor, order: RowOrder, lower: float, upper: float, metric: str) -> Tensor:
@@ -42,7 +43,7 @@ def project_exact(v_BK: Tensor, order: RowOrder, lower: float, upper: float, met
         return projected
     if v_BK.is_cpu:
         return project_on_cpu(v_BK.detach(), order, lower, upper, metric == "kl", labelled=False)[0]
-    return project_on_device(v_BK.detach(), order, lower, upper, metric == "kl")[0]
+    return project_on_device(v_BK.detach(), order, lower, upper, metric == "kl", labelled=False)[0]
 
 
 def rows_of(v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool) -> tuple[Tensor, Tensor]:
@@ -115,6 +116,8 @@ def pull_back(
     """Return the transposed Jacobian times grad, (B, K)."""
     if grad_BK.is_cpu and not (torch.is_grad_enabled() or transformed()):
         return pull_back_on_cpu(grad_BK, v_BK, w_BK, block_BK, order, lower, upper, kl)
+    if on_triton(grad_BK) and not (torch.is_grad_enabled() or transformed()):
+        return pull_back_on_triton(grad_BK, v_BK, w_BK, block_BK, lower, upper, kl)
     return pull_back_blocks(grad_BK, v_BK, w_BK, blocks_of_rows(w_BK, block_BK, order), lower, upper, kl)
 
 

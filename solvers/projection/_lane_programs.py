@@ -12,10 +12,11 @@ Axes: lists over K teachers in sorted order; each entry stands for L rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from ._lanes import Lanes, Mask, Program, clip, combined, larger, smaller, total, where
+from ._network import exchanges
 
 MOST = 64  # steps to the threshold: scores as large as weights take two or three, those of size 1e8 some thirty
 
@@ -89,24 +90,10 @@ def _is_none(excess: Lanes, K: int) -> Mask:
     return excess.size() <= K * 2.0**-53
 
 
-def comparators(K: int) -> Iterator[tuple[int, int]]:
-    """Yield the places that a sorting network compares (odd-even merge: Batcher 1968; Knuth 5.2.2, algorithm M)."""
-    top = 1 << max(0, (K - 1).bit_length() - 1)
-    p = top
-    while p > 0:
-        q, r, d = top, 0, p
-        while True:
-            yield from ((i, i + d) for i in range(K - d) if i & p == r)
-            if q == p:
-                break
-            d, q, r = q - p, q // 2, p
-        p //= 2
-
-
 def sort_by_tier(x: list[Lanes], tier: list[Lanes]) -> list[Lanes]:
     """Sort scores and tiers in place, descending in (tier, score); return the places the scores came from."""
     place = [x[0].filled(k) for k in range(len(x))]
-    for i, j in comparators(len(x)):
+    for i, j in exchanges(len(x)):
         swap = (tier[i] < tier[j]) | (tier[i].same_as(tier[j]) & (x[i] < x[j]))
         for row in (x, tier, place):
             row[i], row[j] = where(swap, row[j], row[i]), where(swap, row[i], row[j])

@@ -1,4 +1,7 @@
-"""Rows of the exact projection as tensor operations: for devices, and without a loop over rows or a wait.
+"""Rows of the exact projection on a device: by Triton kernels where they serve, or else by tensor operations.
+
+Neither waits for the device.  Tensor operations need nothing but torch, and write temporaries of K numbers a number;
+kernels read and write once.
 
 Axes: B rows, K teachers.
 """
@@ -13,6 +16,7 @@ from torch import Tensor
 from ._isotonic import blocks_of, decreasing_regression, first_of_run, sort_by_tier
 from ._order import DAG, RowOrder
 from ._rows_cpu import project_on_cpu
+from ._rows_triton import on_triton, project_on_triton
 from ._threshold import scale_to_sum, shift_to_sum
 
 # numbers in the largest temporary, (B, 2K, K): what a processor's cache holds, what a device's memory can spare
@@ -21,13 +25,27 @@ _CHUNK = {"cpu": 1 << 17, "device": 1 << 24}
 _Rows = Callable[[Tensor, "Tensor | None", Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def project_on_device(v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool) -> tuple[Tensor, Tensor]:
-    """Return weights and block labels, both (B, K), on v's device.  Scores are finite, positive for kl."""
+def project_on_device(
+    v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool, labelled: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Return weights and block labels, both (B, K), on v's device.  A score that cannot be used makes its row NaN.
+
+    labelled: False where no derivative will be asked for; the labels may then be empty.
+    """
     if order.kind == DAG:  # a partial order has no form without a loop: its rows go through the processor
         on_cpu = project_on_cpu(v_BK.cpu(), order, lower, upper, kl)
         return on_cpu[0].to(v_BK.device), on_cpu[1].to(v_BK.device)
+    if on_triton(v_BK):
+        return project_on_triton(v_BK, order, lower, upper, kl, labelled)
+    return project_by_operations(v_BK, order, lower, upper, kl)
+
+
+def project_by_operations(v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool) -> tuple[Tensor, Tensor]:
+    """As ``project_on_device``, by tensor operations, for any order but DAG."""
     low, high = (torch.tensor(bound, dtype=v_BK.dtype, device=v_BK.device) for bound in (lower, upper))
-    return _in_chunks(_kl_rows if kl else _euclidean_rows, v_BK, order.tiers_for(v_BK), low, high)
+    w_BK, block_BK = _in_chunks(_kl_rows if kl else _euclidean_rows, v_BK, order.tiers_for(v_BK), low, high)
+    usable_BK = v_BK.isfinite() & (v_BK > 0) if kl else v_BK.isfinite()
+    return torch.where(usable_BK.all(dim=-1, keepdim=True), w_BK, torch.nan), block_BK
 
 
 def _euclidean_rows(v_BK: Tensor, tier_BK: Tensor | None, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:

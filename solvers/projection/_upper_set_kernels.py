@@ -42,8 +42,8 @@ def load_lanes(v_BK: Array, teacher_K: Array, kl: bool, row: int, stop: int, y_K
         b = min(row + lane, stop - 1)
         base, plain = 0.0, True
         for k in range(v_BK.shape[1]):
-            score = np.float64(v_BK[b, teacher_K[k]])  # as in ``read_row``
-            score = math.log(score) if kl else score
+            read = np.float64(v_BK[b, teacher_K[k]])  # as in ``read_row``
+            score = math.log(read) if kl else read
             base = score if k == 0 else base
             y_KL[k, lane] = score - base
             plain &= abs(y_KL[k, lane]) <= WIDEST  # NaN is not
