@@ -17,7 +17,7 @@ False
 from ._conformance import Conformance, RuleViolation
 from ._linear import LinearRows
 from ._polytope import WeightPolytope
-from ._precision import bounds_within, nearest_bounds
+from ._precision import bounds_within, interval_within, nearest_bounds
 from ._rules import Rule, stack_rules
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "RuleViolation",
     "WeightPolytope",
     "bounds_within",
+    "interval_within",
     "nearest_bounds",
     "stack_rules",
 ]

@@ -91,15 +91,21 @@ class WeightPolytope:
         return (self.lower[0], self.upper[0]) if shared else None
 
     @cached_property
-    def tiers(self) -> tuple[int, ...] | None:
-        """A rank for each teacher, higher above lower, if that says everything besides uniform bounds; else None.
+    def ranks(self) -> tuple[int, ...] | None:
+        """A rank for each teacher, higher above lower, if the orderings make a weak order; else None.
 
-        It does when bounds are uniform, no margin applies, there are no linear rows and the orderings make a weak
-        order (no orderings: one tier; a chain: K tiers).  Such polytopes have an exact projection.
+        No orderings make one tier, a chain makes K.
         """
-        if self.tied or self.uniform_bounds is None or self.linear or (self.margin and self.orderings):
-            return None
         return weak_order_tiers(self.orderings, self.n_teachers)
+
+    @cached_property
+    def tiers(self) -> tuple[int, ...] | None:
+        """The ranks, if they say everything besides uniform bounds; else None.
+
+        They do when bounds are uniform, no margin applies and there are no linear rows.  Such polytopes have the
+        fastest projection.
+        """
+        return None if self._rules_meet else self.ranks
 
     @cached_property
     def cover(self) -> Pairs | None:
@@ -107,9 +113,12 @@ class WeightPolytope:
 
         None where bounds differ, a margin applies or there are linear rows: then order and bounds do not separate.
         """
-        if self.tied or self.uniform_bounds is None or self.linear or (self.margin and self.orderings):
-            return None
-        return covering_pairs(self.orderings, self.n_teachers)
+        return None if self._rules_meet else covering_pairs(self.orderings, self.n_teachers)
+
+    @property
+    def _rules_meet(self) -> bool:
+        alone = self.uniform_bounds is not None and not self.linear and not (self.margin and self.orderings)
+        return bool(self.tied) or not alone
 
     @cached_property
     def tied(self) -> tuple[tuple[int, ...], ...]:
@@ -148,6 +157,10 @@ class WeightPolytope:
     def ordered_by(self, scores: Iterable[float]) -> WeightPolytope:
         """Return this polytope with the orderings of ``scores``: the higher score weighs at least as much."""
         return self.with_orderings(tier_pairs(tuple(scores)))
+
+    def with_bounds(self, lower: Iterable[float], upper: Iterable[float]) -> WeightPolytope:
+        """Return this polytope with other bounds, one a teacher, feasible or refused."""
+        return replace(self, lower=tuple(lower), upper=tuple(upper))
 
     def with_orderings(self, orderings: Iterable[tuple[int, int]]) -> WeightPolytope:
         """Return this polytope with other orderings, feasible or refused."""

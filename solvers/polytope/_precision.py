@@ -26,17 +26,22 @@ def nearest_bounds(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor
 
 
 def bounds_within(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return lower rounded up and upper rounded down, shape (K,), so that weights of ``dtype`` meet the true bounds.
-
-    Where no number of ``dtype`` lies between the two, both are the nearest to ``lower``.
-    """
+    """Return the polytope's lower and upper bounds, shape (K,), as ``interval_within`` rounds them."""
     low_K = torch.tensor(polytope.lower, dtype=torch.float64)
     high_K = torch.tensor(polytope.upper, dtype=torch.float64)
-    inner_low_K = _step(low_K.to(dtype), low_K.to(dtype).double() < low_K, +1)
-    inner_high_K = _step(high_K.to(dtype), high_K.to(dtype).double() > high_K, -1)
-    empty_K = inner_low_K > inner_high_K
-    nearest_K = low_K.to(dtype)
-    return torch.where(empty_K, nearest_K, inner_low_K), torch.where(empty_K, nearest_K, inner_high_K)
+    return interval_within(low_K, high_K, dtype)
+
+
+def interval_within(low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return lower bounds rounded up and upper ones rounded down, so that weights of ``dtype`` meet the true bounds.
+
+    low, high: float64, one shape.  Where no number of ``dtype`` lies between the two, both are the nearest to ``low``.
+    """
+    inner_low = _step(low.to(dtype), low.to(dtype).double() < low, +1)
+    inner_high = _step(high.to(dtype), high.to(dtype).double() > high, -1)
+    empty = inner_low > inner_high
+    nearest = low.to(dtype)
+    return torch.where(empty, nearest, inner_low), torch.where(empty, nearest, inner_high)
 
 
 def _step(values_K: Tensor, where_K: Tensor, direction: int) -> Tensor:

@@ -32,7 +32,7 @@ from solvers.polytope import WeightPolytope
 
 from ._inputs import METRICS, read_choice, read_mask, read_safety, read_scores, require_values
 from ._judge import Judged, judge_rows
-from ._route import plan
+from ._route import Rules, plan
 from ._witness import frame_of
 
 Floats = npt.NDArray[np.float64]
@@ -161,7 +161,7 @@ class _Question:
         """Return each condition's residual and the bound, (B,)."""
         found = {name: np.full(len(self.v), np.nan) for name in (*CONDITIONS, "distance_bound")}
         v_BK, w_BK, safety_BK = self._tidy()
-        for part in plan(v_BK, self.polytope, self.critical, safety_BK, "cvxpy"):
+        for part in plan(v_BK, Rules(self.polytope, self.critical, safety_BK), "cvxpy"):
             rows = torch.arange(len(v_BK)) if part.rows is None else part.rows
             judged = judge_rows(v_BK[rows].numpy(), w_BK[rows].numpy(), part.polytope, self.metric, self.eps)
             for name, values_B in found.items():

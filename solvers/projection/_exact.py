@@ -12,7 +12,8 @@ this is the derivative on one of the sides, an element of the generalised Jacobi
 
 Rows on the CPU go to compiled kernels (``_rows_cpu``), rows on a device to Triton's kernels, or tensor operations where
 it is missing, neither of which waits for the device (``_rows_device``); all give the same weights and blocks.  A
-backward that will be differentiated again is written in tensor operations.  Axes: B rows, K teachers.
+backward that will be differentiated again is written in tensor operations.  Bounds that differ, and margins, are those
+of ``_bounded``.  Axes: B rows, K teachers.
 """
 
 from __future__ import annotations
@@ -23,41 +24,51 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ._bounded import project_bounded, pull_back_bounded
 from ._isotonic import block_mean, first_of_run
-from ._order import CHAIN, FREE, RowOrder
+from ._order import CHAIN, FREE, BoundedOrder, RowOrder
 from ._rows_cpu import project_on_cpu, pull_back_on_cpu
 from ._rows_device import project_on_device
 from ._rows_triton import on_triton, pull_back_on_triton
 
 
-def project_exact(v_BK: Tensor, order: RowOrder, lower: float, upper: float, metric: str) -> Tensor:
+def project_exact(v_BK: Tensor, order: RowOrder | BoundedOrder, lower: float, upper: float, metric: str) -> Tensor:
     """Return the projection of each row.
 
     v_BK: scores, float32 or float64, positive if ``metric`` is "kl"; a row that holds something else gives NaN.
-    order: how the tiers of each row are known.  lower, upper: numbers of v's dtype with K lower <= 1 <= K upper.
+    order: how the tiers of each row are known.  lower, upper: numbers of v's dtype with K lower <= 1 <= K upper; a
+    BoundedOrder brings bounds of its own, and these are not looked at.
     Source: Best, Chakravarti and Ubhaya 2000 (bounded isotonic regression); Condat 2016 (thresholds).
     """
     if transformed() or (v_BK.requires_grad and torch.is_grad_enabled()):
         function = _Projection if transformed() else _EagerProjection
         projected: Tensor = function.apply(v_BK, order, lower, upper, metric == "kl")[0]  # type: ignore[no-untyped-call]
         return projected
+    if isinstance(order, BoundedOrder):
+        return project_bounded(v_BK, order, metric == "kl", labelled=False)[0]
     if v_BK.is_cpu:
         return project_on_cpu(v_BK.detach(), order, lower, upper, metric == "kl", labelled=False)[0]
     return project_on_device(v_BK.detach(), order, lower, upper, metric == "kl", labelled=False)[0]
 
 
-def rows_of(v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool) -> tuple[Tensor, Tensor]:
+def rows_of(
+    v_BK: Tensor, order: RowOrder | BoundedOrder, lower: float, upper: float, kl: bool
+) -> tuple[Tensor, Tensor]:
     """Return weights (B, K) and block labels (B, K): teachers of one block share a number.
 
     On the processor labels are left out, (0, K), where the weights tell them (``blocks_of_rows``).
     """
+    if isinstance(order, BoundedOrder):
+        return project_bounded(v_BK, order, kl)
     on = project_on_cpu if v_BK.is_cpu else project_on_device
     return on(v_BK, order, lower, upper, kl)
 
 
 class _Projection(Function):
     @staticmethod
-    def forward(v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        v_BK: Tensor, order: RowOrder | BoundedOrder, lower: float, upper: float, kl: bool
+    ) -> tuple[Tensor, Tensor]:
         return rows_of(v_BK, order, lower, upper, kl)
 
     @staticmethod
@@ -76,7 +87,13 @@ class _Projection(Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[Any, ...], v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool
+        info: Any,
+        in_dims: tuple[Any, ...],
+        v_BK: Tensor,
+        order: RowOrder | BoundedOrder,
+        lower: float,
+        upper: float,
+        kl: bool,
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         """Rows are independent: the mapped axis becomes more of them."""
         v_NBK = v_BK.movedim(in_dims[0], 0)
@@ -108,15 +125,18 @@ def pull_back(
     v_BK: Tensor,
     w_BK: Tensor,
     block_BK: Tensor,
-    order: RowOrder,
+    order: RowOrder | BoundedOrder,
     lower: float,
     upper: float,
     kl: bool,
 ) -> Tensor:
     """Return the transposed Jacobian times grad, (B, K)."""
-    if grad_BK.is_cpu and not (torch.is_grad_enabled() or transformed()):
+    plain = not (torch.is_grad_enabled() or transformed())
+    if isinstance(order, BoundedOrder):
+        return pull_back_bounded(grad_BK, v_BK, w_BK, block_BK, kl, plain and grad_BK.is_cpu)
+    if plain and grad_BK.is_cpu:
         return pull_back_on_cpu(grad_BK, v_BK, w_BK, block_BK, order, lower, upper, kl)
-    if on_triton(grad_BK) and not (torch.is_grad_enabled() or transformed()):
+    if plain and on_triton(grad_BK):
         return pull_back_on_triton(grad_BK, v_BK, w_BK, block_BK, lower, upper, kl)
     return pull_back_blocks(grad_BK, v_BK, w_BK, blocks_of_rows(w_BK, block_BK, order), lower, upper, kl)
 

@@ -68,28 +68,39 @@ def _from_array(v: object) -> Tensor:
 def require_values(scores: Scores, metric: str) -> None:
     """Refuse scores that are not finite, or not positive where the metric needs it, naming row and value."""
     v = scores.v.detach().reshape(scores.shape)
-    _require_all(v, v.isfinite(), "scores must be finite", "Replace it, or mask the row out.")
+    require_all("v", v, v.isfinite(), "scores must be finite", "Replace it, or mask the row out.")
     if metric == "kl":
-        _require_all(v, v > 0, "metric='kl' needs positive scores", "Add a small constant, or use metric='euclidean'.")
+        advice = "Add a small constant, or use metric='euclidean'."
+        require_all("v", v, v > 0, "metric='kl' needs positive scores", advice)
 
 
-def _require_all(v: Tensor, good: Tensor, wanted: str, advice: str) -> None:
+def require_all(name: str, x: Tensor, good: Tensor, wanted: str, advice: str) -> None:
+    """Refuse numbers (..., K) that are not all good, naming the first that is not."""
     if bool(good.all()):
         return
-    *row, teacher = (int(i) for i in (~good).nonzero()[0])
-    value = float(v[(*row, teacher)])
-    place = f"row {row[0] if len(row) == 1 else tuple(row)}, " if row else ""
-    raise InvalidInput(f"`v` holds {value:g} at {place}teacher {teacher}; {wanted}. {advice}")
+    place = tuple(int(i) for i in (~good).nonzero()[0])
+    raise InvalidInput(f"`{name}` holds {float(x[place]):g} at {name_place(place)}; {wanted}. {advice}")
+
+
+def name_place(place: tuple[int, ...]) -> str:
+    """Return the words for the place of a number in (..., K)."""
+    *row, teacher = place
+    return f"row {name_row(tuple(row))}, teacher {teacher}" if row else f"teacher {teacher}"
+
+
+def name_row(row: tuple[int, ...]) -> str:
+    """Return the words for the place of a row in the leading axes."""
+    return str(row[0] if len(row) == 1 else row)
 
 
 def read_mask(critical: object, shape: torch.Size, device: torch.device) -> Tensor | None:
     """Return the mask of ordered rows, shape (B,), or None for all rows."""
     if critical is None:
         return None
-    mask = critical if isinstance(critical, Tensor) else torch.as_tensor(np.asarray(critical))
+    mask = plain("critical", critical) if isinstance(critical, Tensor) else torch.as_tensor(np.asarray(critical))
     if mask.dtype != torch.bool:
         raise InvalidInput(f"`critical` has dtype {mask.dtype}; wanted booleans, True where the orderings apply.")
-    return _fit("critical", mask, shape[:-1]).reshape(-1).to(device)
+    return fit("critical", mask, shape[:-1]).reshape(-1).to(device)
 
 
 def read_safety(safety: object, shape: torch.Size, polytope: WeightPolytope, device: torch.device) -> Tensor | None:
@@ -101,13 +112,26 @@ def read_safety(safety: object, shape: torch.Size, polytope: WeightPolytope, dev
             f"`safety` was given, but the polytope has {len(polytope.orderings)} orderings of its own. "
             "Use one of the two: drop `safety`, or build the polytope without `orderings`."
         )
-    scores = safety.detach() if isinstance(safety, Tensor) else torch.as_tensor(np.asarray(safety, dtype=np.float64))
+    scores = (
+        plain("safety", safety) if isinstance(safety, Tensor) else torch.as_tensor(np.asarray(safety, dtype=np.float64))
+    )
     if bool(scores.isnan().any()):
         raise InvalidInput("`safety` holds NaN; a score that is not known cannot rank a teacher. Give it a number.")
-    return _fit("safety", scores, shape).reshape(-1, polytope.n_teachers).to(device)
+    return fit("safety", scores, shape).reshape(-1, polytope.n_teachers).to(device)
 
 
-def _fit(name: str, value: Tensor, shape: torch.Size) -> Tensor:
+def plain(name: str, value: Tensor) -> Tensor:
+    """Return a constant as an ordinary tensor, outside of torch.func transforms; refuse one that is mapped."""
+    value = value.detach()
+    while torch._C._functorch.is_functorch_wrapped_tensor(value):
+        if torch._C._functorch.is_batchedtensor(value):
+            raise InvalidInput(f"`{name}` is mapped by torch.func.vmap; only `v` can be. Pass all rows in one call.")
+        value = torch._C._functorch.get_unwrapped(value)
+    return value
+
+
+def fit(name: str, value: Tensor, shape: torch.Size) -> Tensor:
+    """Return ``value`` in the shape of the scores, or of their leading axes; refuse what does not fit."""
     try:
         return value.broadcast_to(shape)
     except RuntimeError as cause:

@@ -1,17 +1,21 @@
 """How the order of the teachers in each row is known, in the forms that the engines ask for.
 
-Axes: B rows, K teachers, R = 1 or B.
+Axes: B rows, K teachers, R, Q = 1 or B.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from solvers.polytope import interval_within
 
 # what a kernel is told; CHAIN saves it the sort
 FREE, CHAIN, SHARED_TIERS, OWN_TIERS, DAG = 0, 1, 2, 3, 4
@@ -60,3 +64,43 @@ def own_order(tier_BK: Tensor) -> RowOrder:
     """Return the order of rows that have tiers of their own, scores (B, K)."""
     places_K = np.arange(tier_BK.shape[-1], dtype=np.int64)
     return RowOrder(OWN_TIERS, places_K, tier_BK)
+
+
+@dataclass(frozen=True)
+class BoundedOrder:
+    """Tiers together with bounds that differ between teachers or rows, or with a margin; float64, not on a device.
+
+    tier_RK: ranks, higher above lower; a row of equal ranks has no order.  low_QK, high_QK: equal inside a tier where a
+    row has several.  margin: between neighbouring tiers.
+    """
+
+    tier_RK: Tensor
+    low_QK: Tensor
+    high_QK: Tensor
+    margin: float
+
+    def repeated(self, times: int) -> BoundedOrder:
+        """Return the order of as many copies of the rows, one after the other."""
+        return self._mapped(lambda rows: rows.repeat(times, 1))
+
+    def taken(self, rows_N: Tensor) -> BoundedOrder:
+        """Return the order of some of the rows."""
+        return self._mapped(lambda rows: rows[rows_N])
+
+    def inside(self, dtype: torch.dtype) -> BoundedOrder:
+        """Return the order with bounds that are numbers of ``dtype``, rounded inward."""
+        low_QK, high_QK = interval_within(self.low_QK, self.high_QK, dtype)
+        return replace(self, low_QK=low_QK.double(), high_QK=high_QK.double())
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> BoundedOrder:
+        def changed(rows: Tensor) -> Tensor:
+            return rows if len(rows) == 1 else change(rows)
+
+        return BoundedOrder(changed(self.tier_RK), changed(self.low_QK), changed(self.high_QK), self.margin)
+
+    @cached_property
+    def arrays(self) -> tuple[Any, Any, Any, Any]:
+        """As kernels take them: the teachers by falling tier of the first row, tier_RK, low_QK and high_QK."""
+        order_K = np.argsort(-self.tier_RK[0].numpy(), kind="stable").astype(np.int64)
+        tier_RK, low_QK, high_QK = (x.contiguous().numpy() for x in (self.tier_RK, self.low_QK, self.high_QK))
+        return order_K, tier_RK, low_QK, high_QK

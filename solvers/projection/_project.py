@@ -14,11 +14,13 @@ from torch import Tensor
 from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope, bounds_within
 
+from ._bounds import read_bounds
 from ._exact import project_exact, transformed
 from ._general import project_general
 from ._inputs import ENGINES, METRICS, read_choice, read_mask, read_safety, read_scores, require_values
 from ._operator import project_captured
-from ._route import Part, plan
+from ._order import BoundedOrder
+from ._route import Part, Rules, plan
 
 _Rows = Tensor | npt.ArrayLike | None
 
@@ -31,6 +33,8 @@ def project(
     metric: str = ...,
     critical: _Rows = ...,
     safety: _Rows = ...,
+    lower: _Rows = ...,
+    upper: _Rows = ...,
     engine: str = ...,
     check_finite: bool = ...,
 ) -> npt.NDArray[Any]: ...
@@ -44,6 +48,8 @@ def project(
     metric: str = ...,
     critical: _Rows = ...,
     safety: _Rows = ...,
+    lower: _Rows = ...,
+    upper: _Rows = ...,
     engine: str = ...,
     check_finite: bool = ...,
 ) -> Tensor: ...
@@ -56,6 +62,8 @@ def project(
     metric: str = "euclidean",
     critical: _Rows = None,
     safety: _Rows = None,
+    lower: _Rows = None,
+    upper: _Rows = None,
     engine: str = "auto",
     check_finite: bool = True,
 ) -> Tensor | npt.NDArray[Any]:
@@ -65,6 +73,7 @@ def project(
     metric: "euclidean", or "kl" for the I-projection, which keeps ratios where it can and needs v > 0.
     critical: booleans (...,), True on rows where orderings apply; the other rows keep bounds, sum and linear rows.
     safety: scores (..., K) or (K,); each row's order follows its own, equal scores being free of each other.
+    lower, upper: numbers that fit v's shape and replace the polytope's bounds row by row; constants for the gradient.
     engine: "auto", "exact" or "cvxpy"; the answer is the same within 1e-7.
     check_finite: False skips the look at the values, the one place that waits for a GPU; NaN then gives NaN.
 
@@ -73,7 +82,7 @@ def project(
     Differentiable twice; on a kink the derivative is that of one of the sides.
 
     Raises InvalidInput for shapes, dtypes, values or options that cannot be used, InfeasiblePolytope if a row's safety
-    order leaves no weights, SolverFailure if no back end solves a row.
+    order or its bounds leave no weights, SolverFailure if no back end solves a row.
     Source: bounded isotonic regression, Best, Chakravarti and Ubhaya 2000; I-projection, Csiszar 1975.
 
     >>> project([0.9, 0.3, -1.0], WeightPolytope(3, lower=0.1, upper=0.6))
@@ -82,13 +91,20 @@ def project(
     if not isinstance(polytope, WeightPolytope):
         raise InvalidInput(f"`polytope` must be a WeightPolytope; found {type(polytope).__name__}.")
     if isinstance(v, Tensor) and torch.compiler.is_compiling():
+        if lower is not None or upper is not None:
+            raise InvalidInput(
+                "Inside torch.compile `lower` and `upper` of rows cannot be read: they have to be looked at. Put them "
+                "into the polytope, or call project outside the captured function."
+            )
         return project_captured(v, polytope, metric, critical, safety)  # type: ignore[arg-type]  # tensors here
     read_choice("metric", metric, METRICS)
     read_choice("engine", engine, ENGINES)
     scores = read_scores(v, polytope.n_teachers)
-    critical_B = read_mask(critical, scores.shape, scores.v.device)
-    safety_BK = read_safety(safety, scores.shape, polytope, scores.v.device)
-    parts = plan(scores.v, polytope, critical_B, safety_BK, engine)
+    with torch._C._DisableFuncTorch():  # rules are constants: ordinary tensors, also inside torch.func transforms
+        critical_B = read_mask(critical, scores.shape, scores.v.device)
+        safety_BK = read_safety(safety, scores.shape, polytope, scores.v.device)
+        bounds = read_bounds(lower, upper, scores.shape, polytope)
+        parts = plan(scores.v, Rules(polytope, critical_B, safety_BK, bounds, scores.shape[:-1]), engine)
     check_finite = check_finite and not transformed()
     on_kernels = scores.v.is_cpu and all(part.order is not None for part in parts)
     if check_finite and not on_kernels:
@@ -120,7 +136,10 @@ def _project_part(v_BK: Tensor, part: Part, metric: str) -> Tensor:
         return v_BK
     if part.order is None:
         return project_general(v_BK, part.polytope, metric)
-    lower, upper = _uniform_bounds_within(part.polytope, v_BK.dtype)
+    if isinstance(part.order, BoundedOrder):
+        lower, upper = 0.0, 1.0  # its own bounds count
+    else:
+        lower, upper = _uniform_bounds_within(part.polytope, v_BK.dtype)
     wide_BK = v_BK if v_BK.dtype in (torch.float64, torch.float32) else v_BK.float()
     w_BK = project_exact(wide_BK, part.order, lower, upper, metric)
     # the bounds are numbers of the short type, and rounding is monotone: both bounds and order survive

@@ -18,7 +18,7 @@ from solvers.projection import _geometry, _layer, _solve
 from . import projection_properties as law
 from .test_projection_laws import KINDS
 
-GENERAL = ["own bounds", "margin", "linear"]  # what has no exact path
+GENERAL = ["own bounds, partial order", "margin", "linear"]  # what has no exact path
 each_general_kind = pytest.mark.parametrize("kind", GENERAL)
 needs_moreau = pytest.mark.skipif(find_spec("moreau") is None, reason="needs moreau")
 

@@ -77,10 +77,10 @@ def test_short_floats_pass_at_their_own_tolerance(kind, dtype, tolerance):
     assert not certificate.holds(1e-9)
 
 
-def wrong_answers(v_BK, polytope, metric):
+def wrong_answers(v_BK, other_v_BK, polytope, metric):
     """Every way to be wrong: conforming but not nearest, not conforming, not a number, somebody else's."""
     w_BK = project(v_BK, polytope, metric=metric)
-    other_BK = project(v_BK.flip(0), polytope, metric=metric)
+    other_BK = project(other_v_BK, polytope, metric=metric)
     clipped_BK = v_BK.clamp(torch.tensor(polytope.lower).double(), torch.tensor(polytope.upper).double())
     yield "conforming, not nearest", 0.9 * w_BK + 0.1 * other_BK
     yield "another row's", other_BK
@@ -101,7 +101,8 @@ def test_wrong_answers_are_refused(kind, metric, scale):
     polytope = KINDS[kind]
     v_BK = scores(kind, metric, seed=6) * scale
     true_BK = project(v_BK, polytope, metric=metric)
-    for name, w_BK in wrong_answers(v_BK, polytope, metric):
+    # not scaled: small scores under a margin all have one answer
+    for name, w_BK in wrong_answers(v_BK, v_BK.flip(0) / scale, polytope, metric):
         certificate = certify_projection(v_BK, w_BK, polytope, metric=metric)
         distance_B = (w_BK - true_BK).norm(dim=-1).numpy()
         changed_B = ~(distance_B <= 1e-8)

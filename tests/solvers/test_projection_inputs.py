@@ -18,6 +18,7 @@ BOX = WeightPolytope(3, 0.1, 0.6)
 CHAIN = WeightPolytope(3, 0.1, 0.6, [(0, 1), (1, 2)])
 PARTIAL = WeightPolytope(3, 0.1, 0.6, [(0, 1)])
 OWN = WeightPolytope(3, [0.1, 0.0, 0.05], [0.6, 0.5, 0.9])
+OWN_PARTIAL = WeightPolytope(3, [0.1, 0.0, 0.05], [0.6, 0.5, 0.9], [(0, 1)])
 each_polytope = pytest.mark.parametrize("polytope", [BOX, CHAIN, PARTIAL, OWN], ids=["box", "chain", "partial", "own"])
 each_metric = pytest.mark.parametrize("metric", ["euclidean", "kl"])
 
@@ -204,7 +205,7 @@ def test_solver_failure_names_both_and_the_next_move(monkeypatch):
 
     monkeypatch.setattr(_model.Model, "_try", lambda self, solver, options: "ended as infeasible")
     with pytest.raises(SolverFailure, match=r"CLARABEL ended as infeasible; SCS ended as infeasible.*common scale"):
-        project([0.9, 0.3, 0.1], OWN, metric="kl")  # the metric that only cvxpy solves
+        project([0.9, 0.3, 0.1], OWN_PARTIAL, metric="kl")  # the metric that only cvxpy solves
 
 
 NAN, INF = float("nan"), float("inf")
@@ -241,7 +242,24 @@ REFUSED = {
     "safety shape": ([0.1, 0.2, 0.3], BOX, {"safety": [1, 2]}, r"`safety` has shape \(2,\); wanted \(3,\)"),
     "mask dtype": ([[0.1, 0.2, 0.3]], CHAIN, {"critical": [1]}, "`critical` has dtype torch.int64; wanted booleans"),
     "mask shape": ([[0.1, 0.2, 0.3]], CHAIN, {"critical": [True] * 2}, r"`critical` has shape \(2,\); wanted \(1,\)"),
-    "exact own": ([0.1, 0.2, 0.3], OWN, {"engine": "exact"}, "bounds that differ between teachers"),
+    "exact own": (
+        [0.1, 0.2, 0.3],
+        OWN_PARTIAL,
+        {"engine": "exact"},
+        "no path for a polytope with bounds that differ and orderings that do not rank all teachers. Use engine='auto'",
+    ),
+    "exact tier": (
+        [0.1, 0.2, 0.3],
+        OWN,
+        {"engine": "exact", "safety": [1, 1, 0]},
+        "bounds that differ between teachers of one tier, beside other tiers",
+    ),
+    "exact margin": (
+        [0.1, 0.2, 0.3],
+        WeightPolytope(3, orderings=[(0, 1)], margin=0.1),
+        {"engine": "exact"},
+        "with margin=0.1 and orderings that do not rank all teachers",
+    ),
 }
 
 
@@ -252,9 +270,9 @@ def test_refused_with_a_message_that_helps(case):
         project(v, polytope, **options)
 
 
-def test_exact_refuses_margins_and_linear_rows():
+def test_exact_refuses_linear_rows():
     polytope = WeightPolytope(3, orderings=[(0, 1)], margin=0.1, linear=([[1.0, 0, 0]], [0.5]))
-    with pytest.raises(InvalidInput, match=r"it has margin=0.1, linear rows\. Use engine='auto'"):
+    with pytest.raises(InvalidInput, match=r"with linear rows\. Use engine='auto'"):
         project([0.1, 0.2, 0.3], polytope, engine="exact")
 
 

@@ -16,9 +16,17 @@ KINDS = {
     "tiers": WeightPolytope(5, 0.02, 0.6, [(i, j) for i in (1, 3) for j in (0, 2, 4)]),
     "partial order": WeightPolytope(4, 0.05, 0.6, [(0, 2), (1, 2), (1, 3)]),
     "own bounds": WeightPolytope(4, [0.0, 0.1, 0.05, 0.0], [0.6, 0.5, 0.9, 0.3]),
+    "own bounds, chain": WeightPolytope(4, [0.0, 0.1, 0.05, 0.0], [0.6, 0.5, 0.9, 0.3], [(2, 0), (0, 1), (1, 3)]),
+    "own bounds, margin": WeightPolytope(
+        5, [0.1, 0.02, 0.0, 0.05, 0.1], [0.4, 0.5, 0.3, 0.3, 0.9], [(4, 0), (0, 1), (1, 3), (3, 2)], margin=0.01
+    ),
+    "tiers, margin": WeightPolytope(5, 0.02, 0.6, [(i, j) for i in (0, 3) for j in (1, 2, 4)], margin=0.07),
+    "own bounds, partial order": WeightPolytope(4, [0.0, 0.1, 0.05, 0.0], [0.6, 0.5, 0.9, 0.3], [(0, 2), (1, 2)]),
     "margin": WeightPolytope(4, 0.02, 0.7, [(0, 1), (2, 3)], margin=0.05),
     "linear": WeightPolytope(4, 0.0, 0.8, [(0, 3)], linear=([[1.0, 1.0, 0, 0]], [0.6], [[0, 1.0, -2.0, 0]], [0.0])),
 }
+EXACT = ["simplex", "box", "chain", "tiers", "partial order"]
+EXACT += ["own bounds", "own bounds, chain", "own bounds, margin", "tiers, margin"]
 METRICS = ["euclidean", "kl"]
 each_kind = pytest.mark.parametrize("kind", KINDS)
 each_metric = pytest.mark.parametrize("metric", METRICS)
@@ -62,7 +70,7 @@ def test_random_polytopes_agree_with_reference(metric, rows):
 
 
 @each_metric
-@pytest.mark.parametrize("kind", ["simplex", "box", "chain", "tiers"])
+@pytest.mark.parametrize("kind", EXACT)
 def test_engines_agree(kind, metric):
     v_BK = scores(kind, metric, seed=3)
     exact_BK, cvxpy_BK = (project(v_BK, KINDS[kind], metric=metric, engine=engine) for engine in ("exact", "cvxpy"))
@@ -104,7 +112,7 @@ def test_conforms_at_every_scale_with_ties(kind, metric, scale):
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e4, 1e8, 1e16, 1e30])
-@pytest.mark.parametrize("kind", ["simplex", "box", "chain", "tiers"])
+@pytest.mark.parametrize("kind", EXACT)
 def test_short_floats_conform_at_every_scale(kind, scale):
     """Float32 cannot tell 1e8 from 1e8 + 1, so shifts as small as the bounds must not be sought there."""
     v_BK = (scores(kind, "euclidean", seed=4, rows=200).mul(4).round().div(4) * scale).float()
@@ -127,10 +135,11 @@ def test_distant_scores_satisfy_the_optimality_condition(kind, scale):
 
 
 @each_metric
+@pytest.mark.parametrize("kind", ["tiers", "own bounds", "own bounds, chain", "own bounds, margin", "tiers, margin"])
 @pytest.mark.parametrize("spread", [4.0, 18.0])
-def test_engines_agree_on_distant_scores(metric, spread):
-    polytope = KINDS["tiers"]
-    v_BK = law.scores_for(metric, 7, 20, 5, spread=spread)
+def test_engines_agree_on_distant_scores(metric, spread, kind):
+    polytope = KINDS[kind]
+    v_BK = law.scores_for(metric, 7, 20, polytope.n_teachers, spread=spread)
     exact_BK, cvxpy_BK = (project(v_BK, polytope, metric=metric, engine=engine) for engine in ("exact", "cvxpy"))
     torch.testing.assert_close(exact_BK, cvxpy_BK, atol=1e-12, rtol=0)
 
@@ -142,7 +151,7 @@ def test_differentiable_twice(kind, metric):
 
 
 @each_metric
-@pytest.mark.parametrize("kind", ["box", "chain", "tiers"])
+@pytest.mark.parametrize("kind", EXACT)
 def test_engines_have_one_gradient(kind, metric):
     v_BK, grad_BK = scores(kind, metric, seed=9), scores(kind, "euclidean", seed=10)
     slopes = []
@@ -154,7 +163,9 @@ def test_engines_have_one_gradient(kind, metric):
 
 
 @each_metric
-@pytest.mark.parametrize("kind", ["chain", "partial order", "own bounds", "margin", "linear"])
+@pytest.mark.parametrize(
+    "kind", ["chain", "partial order", "own bounds", "own bounds, margin", "tiers, margin", "margin", "linear"]
+)
 def test_gradient_agrees_with_cvxpylayers(kind, metric):
     cp = pytest.importorskip("cvxpy")
     layers = pytest.importorskip("cvxpylayers.torch")
