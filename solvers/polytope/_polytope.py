@@ -96,7 +96,7 @@ class WeightPolytope:
 
         No orderings make one tier, a chain makes K.
         """
-        return weak_order_tiers(self.orderings, self.n_teachers)
+        return None if self.tied else weak_order_tiers(self.orderings, self.n_teachers)
 
     @cached_property
     def tiers(self) -> tuple[int, ...] | None:
@@ -117,8 +117,8 @@ class WeightPolytope:
 
     @property
     def _rules_meet(self) -> bool:
-        alone = self.uniform_bounds is not None and not self.linear and not (self.margin and self.orderings)
-        return bool(self.tied) or not alone
+        together = self.uniform_bounds is None or bool(self.linear) or bool(self.margin and self.orderings)
+        return together or bool(self.tied)
 
     @cached_property
     def tied(self) -> tuple[tuple[int, ...], ...]:
@@ -132,6 +132,8 @@ class WeightPolytope:
         Nothing in it tells them apart, so scores that do not either have a projection that does not.  Linear rows may
         tell them apart; then the ties stand among these.
         """
+        if not self.tied:
+            return self
         lower, upper = list(self.lower), list(self.upper)
         for group in self.tied:
             for k in group:

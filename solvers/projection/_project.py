@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, overload
 
@@ -21,6 +22,7 @@ from ._inputs import ENGINES, METRICS, read_choice, read_mask, read_safety, read
 from ._operator import project_captured
 from ._order import BoundedOrder
 from ._route import Part, Rules, plan
+from ._ties import share_scores, share_weights
 
 _Rows = Tensor | npt.ArrayLike | None
 
@@ -134,6 +136,11 @@ def _gather_parts(v_BK: Tensor, parts: list[Part], metric: str) -> Tensor:
 def _project_part(v_BK: Tensor, part: Part, metric: str) -> Tensor:
     if not len(v_BK):
         return v_BK
+    if part.polytope.tied:
+        alike = replace(part, polytope=part.polytope.untied)
+        return share_weights(
+            _project_part(share_scores(v_BK, part.polytope.tied, metric), alike, metric), part.polytope.tied
+        )
     if part.order is None:
         return project_general(v_BK, part.polytope, metric)
     if isinstance(part.order, BoundedOrder):

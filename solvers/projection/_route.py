@@ -35,7 +35,10 @@ from ._room import rows_with_mixed_tiers
 
 @dataclass(frozen=True)
 class Part:
-    """Rows that are projected together.  rows: their places, None for all.  order: for the exact path; None: cvxpy."""
+    """Rows that are projected together.
+
+    rows: their places, None for all.  order: for the exact path, of the ``untied`` polytope; None: cvxpy.
+    """
 
     rows: Tensor | None
     polytope: WeightPolytope
@@ -126,7 +129,8 @@ def _by_mask(v_BK: Tensor, rules: Rules, exact: bool) -> Iterator[Part]:
     """Yield the rows to which the polytope's orderings do not apply, then those to which they do."""
 
     def part(rows: Tensor | None, polytope: WeightPolytope) -> Part:
-        order = (exact_order(polytope) or bounded_order(polytope, v_BK.dtype)) if exact else None
+        solved = polytope.untied
+        order = (exact_order(solved) or bounded_order(solved, v_BK.dtype)) if exact else None
         return Part(rows, polytope, order)
 
     polytope, critical_B = rules.polytope, rules.critical_B
