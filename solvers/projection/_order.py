@@ -34,6 +34,11 @@ class RowOrder:
     tier_RK: Tensor
     edge_E2: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
 
+    @cached_property
+    def tiers(self) -> npt.NDArray[np.float64]:
+        """The ranks as kernels read them."""
+        return self.tier_RK.contiguous().numpy()
+
     def repeated(self, times: int) -> RowOrder:
         """Return the order of as many copies of the rows, one after the other."""
         return replace(self, tier_RK=self.tier_RK.repeat(times, 1)) if self.kind == OWN_TIERS else self

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, overload
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from solvers.polytope import WeightPolytope, bounds_within
 from ._bounds import read_bounds
 from ._exact import project_exact, transformed
 from ._general import project_general
-from ._inputs import ENGINES, METRICS, read_choice, read_mask, read_safety, read_scores, require_values
+from ._inputs import ENGINES, METRICS, Scores, read_choice, read_mask, read_safety, read_scores, require_values
 from ._operator import project_captured
 from ._order import BoundedOrder
 from ._route import Part, Rules, plan
@@ -102,11 +102,7 @@ def project(
     read_choice("metric", metric, METRICS)
     read_choice("engine", engine, ENGINES)
     scores = read_scores(v, polytope.n_teachers)
-    with torch._C._DisableFuncTorch():  # rules are constants: ordinary tensors, also inside torch.func transforms
-        critical_B = read_mask(critical, scores.shape, scores.v.device)
-        safety_BK = read_safety(safety, scores.shape, polytope, scores.v.device)
-        bounds = read_bounds(lower, upper, scores.shape, polytope)
-        parts = plan(scores.v, Rules(polytope, critical_B, safety_BK, bounds, scores.shape[:-1]), engine)
+    parts = _read_rules(scores, polytope, critical, safety, lower, upper, engine)
     check_finite = check_finite and not transformed()
     on_kernels = scores.v.is_cpu and all(part.order is not None for part in parts)
     if check_finite and not on_kernels:
@@ -114,15 +110,31 @@ def project(
     if scores.v.numel() == 0:
         return scores.answer(scores.v.clone())
     w_BK = _gather_parts(scores.v, parts, metric)
-    if check_finite and on_kernels and _has_nan(w_BK.detach()[:, 0]):
+    if check_finite and on_kernels and _has_nan(w_BK):
         require_values(scores, metric)  # kernels look at every score and mark the whole row: now name what they found
     return scores.answer(w_BK)
 
 
-def _has_nan(first_B: Tensor) -> bool:
+def _read_rules(
+    scores: Scores,
+    polytope: WeightPolytope,
+    critical: _Rows,
+    safety: _Rows,
+    lower: _Rows,
+    upper: _Rows,
+    engine: str,
+) -> list[Part]:
+    with torch._C._DisableFuncTorch():  # rules are constants: ordinary tensors, also inside torch.func transforms
+        critical_B = read_mask(critical, scores.shape, scores.v.device)
+        safety_BK = read_safety(safety, scores.shape, polytope, scores.v.device)
+        bounds = read_bounds(lower, upper, scores.shape, polytope)
+        return plan(scores.v, Rules(polytope, critical_B, safety_BK, bounds, scores.shape[:-1]), engine)
+
+
+def _has_nan(w_BK: Tensor) -> bool:
     """Ask numpy, which stays on this thread: torch's own threads would wait in the way of ours."""
-    wide_B = first_B if first_B.dtype in (torch.float64, torch.float32) else first_B.float()
-    return bool(np.isnan(wide_B.numpy().sum()))
+    wide_BK = w_BK.detach() if w_BK.dtype in (torch.float64, torch.float32) else w_BK.detach().float()
+    return math.isnan(wide_BK.numpy()[:, 0].sum())
 
 
 def _gather_parts(v_BK: Tensor, parts: list[Part], metric: str) -> Tensor:

@@ -1,5 +1,6 @@
 """Rows of the exact projection by compiled kernels, for tensors in the processor's memory.
 
+Answers are numpy's memory: it asks the system for large pages, and small ones cost more than the projection.
 Axes: B rows, K teachers.
 """
 
@@ -28,8 +29,8 @@ def project_on_cpu(
     B, K = v_BK.shape
     kind, order_K, edge_E2 = order.kind, order.order_K, order.edge_E2
     labels = B if labelled and kind not in (FREE, CHAIN) else 0
-    w_BK, block_BK = _room_like(v_BK), torch.empty((labels, K), dtype=torch.int16)
-    v, w, block, tier = v_BK.numpy(), w_BK.numpy(), block_BK.numpy(), order.tier_RK.contiguous().numpy()
+    v, tier = v_BK.numpy(), order.tiers
+    w, block = np.empty_like(v), np.empty((labels, K), np.int16)
     side_by_side = not kl and LONGEST.get(kind, 0) >= K
     width, which = static(K), static(kind)
 
@@ -44,7 +45,7 @@ def project_on_cpu(
         return 0
 
     over_rows(run, B, K)
-    return w_BK, block_BK
+    return torch.from_numpy(w), torch.from_numpy(block)
 
 
 def pull_back_on_cpu(
@@ -59,9 +60,8 @@ def pull_back_on_cpu(
 ) -> Tensor:
     """Return the transposed Jacobian times grad, (B, K); block_BK: as ``project_on_cpu`` gave it."""
     B, K = grad_BK.shape
-    out_BK = _room_like(w_BK)
-    tensors = (grad_BK.detach(), v_BK.detach(), w_BK.detach(), block_BK, out_BK)
-    grad, v, w, block, out = (x.contiguous().numpy() for x in tensors)
+    grad, v, w, block = (x.detach().contiguous().numpy() for x in (grad_BK, v_BK, w_BK, block_BK))
+    out = np.empty_like(w)
     kind, order_K = order.kind, order.order_K
     side_by_side = not kl and LONGEST.get(kind, 0) >= K
     width, which = static(K), static(kind)
@@ -74,9 +74,4 @@ def pull_back_on_cpu(
         return 0
 
     over_rows(run, B, K)
-    return out_BK
-
-
-def _room_like(x_BK: Tensor) -> Tensor:
-    """Return room for rows, contiguous.  numpy asks for large pages: small ones cost more than the projection."""
-    return torch.from_numpy(np.empty(x_BK.shape, x_BK.detach().numpy().dtype))
+    return torch.from_numpy(out)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-_WORTH_A_THREAD = 1 << 16  # numbers a thread should have to do: about 0.2 ms of work
+_WORTH_A_THREAD = 1 << 18  # numbers a thread should have to do: half a millisecond; handing over takes a tenth
 _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
 
