@@ -24,6 +24,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ._jit import kernel
 
 Array = Any  # numpy arrays of float64 or int64
@@ -209,18 +211,18 @@ def find_threshold(chain: Chain, kl: bool, chained: bool, blocks: Blocks) -> int
     for k in range(K):
         target -= chain.offset[k]
     reference, base = first_guess(chain, kl, target), 0.0
-    count = 0
+    count, left, right = 0, 0.0, 0.0
     for move in range(_MOVES):
         for k in range(K):
             chain.x[k] = chain.score[k] - reference
-        count, t = search(chain, kl, chained, base, target, blocks)
-        if abs(t) <= _NEAR:
+        count, t, left, right = search(chain, kl, chained, base, target, blocks)
+        if abs(t) <= _NEAR or move + 1 == _MOVES:
             break
         if move < _MOVES // 2 and reference + t != reference:
             reference += t
         else:  # a mean of huge scores, which no reference comes closer to
             base += t
-    return count
+    return bridge(chain, kl, chained, base, left, right, target, blocks) if left < right else count
 
 
 @kernel
@@ -243,8 +245,13 @@ def first_guess(chain: Chain, kl: bool, target: float) -> float:
 
 
 @kernel
-def search(chain: Chain, kl: bool, chained: bool, base: float, target: float, blocks: Blocks) -> tuple[int, float]:
-    """Pool the places at the t that makes u add up to ``target``; return how many blocks there are, and t."""
+def search(
+    chain: Chain, kl: bool, chained: bool, base: float, target: float, blocks: Blocks
+) -> tuple[int, float, float, float]:
+    """Pool the places at the t that makes u add up to ``target``; return how many blocks there are, and t.
+
+    Where there is no such t, because the sum jumps, its two sides follow; else t twice.
+    """
     K = chain.x.shape[0]
     # outside of these all places are on their upper, on their lower bounds
     left, right = math.inf, -math.inf
@@ -258,7 +265,7 @@ def search(chain: Chain, kl: bool, chained: bool, base: float, target: float, bl
         count, weight, slope = pool_at(chain, kl, chained, base, t, blocks)
         excess = weight - target
         if abs(excess) <= K * 2.0**-54:
-            break
+            return count, t, t, t
         if excess > 0.0:
             left = t
         else:
@@ -268,8 +275,8 @@ def search(chain: Chain, kl: bool, chained: bool, base: float, target: float, bl
             guess = t + excess / slope
         elif slope > max(excess, 0.0):
             guess = t - math.log(1.0 - excess / slope)
-        if guess == t:
-            break
+        if guess == t and abs(excess) <= K * 2.0**-52:  # as near as t gets; a huge t may be nowhere near
+            return count, t, t, t
         if step % 4 == 3:
             if right - left > width / 2:
                 guess = math.nan  # Newton creeps
@@ -283,4 +290,35 @@ def search(chain: Chain, kl: bool, chained: bool, base: float, target: float, bl
         if not left < guess < right:
             break
         t = guess
-    return count, t
+    return count, t, left, right
+
+
+@kernel
+def bridge(
+    chain: Chain, kl: bool, chained: bool, base: float, left: float, right: float, target: float, blocks: Blocks
+) -> int:
+    """Mix what the two sides of a jump say so that u adds up to ``target``; return how many blocks there are.
+
+    Means of huge scores are rounded, so a block may jump as it joins another.  Both sides obey the rules, hence so does
+    what lies between them.
+    """
+    K = chain.x.shape[0]
+    value_2K, mass, starts = np.empty((2, K)), np.empty(K), np.zeros(K, np.bool_)
+    weight_2 = np.empty(2)
+    for side in range(2):
+        count, weight_2[side], _ = pool_at(chain, kl, chained, base, right if side else left, blocks)
+        for j in range(count):
+            starts[blocks.first[j]] = True
+            for k in range(blocks.first[j], blocks.first[j + 1] if j + 1 < count else K):
+                value_2K[side, k], mass[k] = blocks.value[j], blocks.mass[j]
+    gap = weight_2[0] - weight_2[1]
+    share = min(max((target - weight_2[1]) / gap, 0.0), 1.0) if gap > 0.0 else 0.0
+    count, above = 0, math.inf
+    for k in range(K):
+        if starts[k]:
+            high, low = value_2K[0, k], value_2K[1, k]
+            value = min(max(low + share * (high - low), low), high)
+            above = min(value, above) if chained else value
+            blocks.first[count], blocks.value[count], blocks.mass[count] = k, above, mass[k]
+            count += 1
+    return count

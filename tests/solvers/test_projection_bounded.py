@@ -78,6 +78,14 @@ def test_large_scores_cost_no_digits(scale, form):
     torch.testing.assert_close(project(moved_BK, polytope), project(v_BK, polytope), atol=4e-16, rtol=0)
 
 
+def test_sums_hold_where_rounding_of_pooled_scores_makes_them_jump():
+    """Long chains of scores near 1e14, whose means are no closer than 0.01: blocks jump as they join."""
+    for seed in range(40):
+        polytope = random_bounded(1100 + seed, 24, "chain")
+        w_BK = project(1e14 * law.normal(seed, 200, 24), polytope)
+        law.assert_conforms(w_BK, polytope)
+
+
 def test_masked_scores_cost_no_digits():
     """Finite masks such as finfo.min stand for 'never'; the others keep their differences."""
     polytope = WeightPolytope(4, [0.1, 0.0, 0.2, 0.05], [0.6, 0.5, 0.9, 0.7])
