@@ -18,17 +18,25 @@ HUGE = 1e290  # beyond it sums could overflow, and two scores are equal or furth
 
 @kernel
 def read_row(v_K: Array, kl: bool, x_K: Array) -> bool:
-    """Copy scores (their logarithms for kl) into x as float64; return whether all can be used."""
-    largest = 0.0
+    """Copy scores (their logarithms for kl) into x as float64; return whether all can be used.
+
+    Scores whose sums could overflow are made smaller, all of them in proportion unless they are masks.
+    """
+    largest, rest, masks = 0.0, 0.0, True
     for k in range(v_K.shape[0]):
         score = np.float64(v_K[k])  # float() would leave float32, and its logarithm, short
         if not abs(score) < math.inf or (kl and score <= 0.0):
             return False
-        largest = max(largest, abs(score))
+        if abs(score) > HUGE:
+            masks &= largest == 0.0 or largest == score
+            largest = score
+        else:
+            rest = max(rest, abs(score))
         x_K[k] = math.log(score) if kl else score
-    if largest > HUGE and not kl:
+    if largest != 0.0 and not kl:
+        only_masks = masks and rest < 1e200  # one huge score that marks teachers: what it is says nothing
         for k in range(v_K.shape[0]):
-            x_K[k] *= 2.0**-64
+            x_K[k] = math.copysign(min(abs(x_K[k]), HUGE), x_K[k]) if only_masks else x_K[k] * 2.0**-64
     return True
 
 

@@ -34,17 +34,18 @@ def project_on_cpu(
     side_by_side = not kl and LONGEST.get(kind, 0) >= K
     width, which = static(K), static(kind)
 
-    def run(start: int, stop: int) -> int:
+    def project_range(start: int, stop: int) -> int:
         if kind == DAG:
             return project_dag_rows(v, edge_E2, kl, lower, upper, w, block, labelled, start, stop)
         if not side_by_side:
             return project_rows(v, order_K, tier, kind, kl, lower, upper, w, block, start, stop)
         if project_lanes(v, order_K, tier, w, block, lower, upper, start, stop, width, which):
-            for row in (start + np.flatnonzero(np.isnan(w[start:stop, 0]))).tolist():
-                project_rows(v, order_K, tier, kind, kl, lower, upper, w, block, row, row + 1)
+            left = start + np.flatnonzero(np.isnan(w[start:stop, 0]))
+            for run in np.split(left, np.flatnonzero(np.diff(left) > 1) + 1):  # neighbours together
+                project_rows(v, order_K, tier, kind, kl, lower, upper, w, block, int(run[0]), int(run[-1]) + 1)
         return 0
 
-    over_rows(run, B, K)
+    over_rows(project_range, B, K)
     return torch.from_numpy(w), torch.from_numpy(block)
 
 

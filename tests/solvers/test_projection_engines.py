@@ -130,6 +130,22 @@ def test_the_largest_floats_among_lanes():
     law.assert_conforms(w_BK, WeightPolytope(4, 0.05, 0.6, [(0, 1), (1, 2), (2, 3)]))
 
 
+@pytest.mark.parametrize("kind", ["none", "chain", "tiers", "partial", "own bounds"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_teachers_masked_by_the_largest_float_leave_the_others_theirs(kind, dtype, sign):
+    """As if the mask were some number far away that rounds nothing."""
+    pairs = {"chain": [(0, 1), (1, 2), (2, 3)], "tiers": [(0, 2), (0, 3), (1, 2), (1, 3)], "partial": [(0, 2), (1, 3)]}
+    upper = [0.5, 0.55, 0.6, 0.5] if kind == "own bounds" else 0.55
+    polytope = WeightPolytope(4, 0.02, upper, pairs.get(kind, []))
+    v_BK = law.normal(8, 40, 4).to(dtype).div(4)
+    mask_BK = torch.arange(4) == torch.arange(40)[:, None] % 4  # one a row: two pooled with others would drown these
+    masked_BK, far_BK = (v_BK.masked_fill(mask_BK, sign * far) for far in (torch.finfo(dtype).max, 1e3))
+    w_BK = project(masked_BK, polytope)
+    law.assert_conforms(w_BK, polytope)
+    torch.testing.assert_close(w_BK, project(far_BK, polytope), atol=2e-12 if dtype == torch.float64 else 1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("kl", [False, True])
 def test_both_backwards_agree(kl):
     v_BK = law.scores_for("kl" if kl else "euclidean", 5, 60, 7)
