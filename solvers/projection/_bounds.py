@@ -28,15 +28,18 @@ def bounds_of(polytope: WeightPolytope) -> RowBounds:
     return RowBounds(low_1K, high_1K)
 
 
-def read_bounds(lower: object, upper: object, shape: torch.Size, polytope: WeightPolytope) -> RowBounds | None:
+def read_bounds(
+    lower: object, upper: object, shape: torch.Size, polytope: WeightPolytope, device: torch.device
+) -> RowBounds | None:
     """Return bounds for the rows of scores (..., K), or None if all of them are the polytope's.
 
-    lower, upper: real numbers that fit ``shape``; None stands for the polytope's.  No gradient flows to them.
+    lower, upper: real numbers that fit ``shape``, tensors on ``device``; None stands for the polytope's.  No gradient
+    flows to them.
     """
     if lower is None and upper is None:
         return None
-    low = _read("lower", polytope.lower if lower is None else lower, shape)
-    high = _read("upper", polytope.upper if upper is None else upper, shape)
+    low = _read("lower", polytope.lower if lower is None else lower, shape, device)
+    high = _read("upper", polytope.upper if upper is None else upper, shape, device)
     require_all("lower", low, low >= 0, "weights are never below 0", "Pass 0 or more.")
     low, high = low + torch.zeros_like(high), high + torch.zeros_like(low)
     if bool((low > high).any()):
@@ -50,9 +53,9 @@ def read_bounds(lower: object, upper: object, shape: torch.Size, polytope: Weigh
     return RowBounds(low.reshape(-1, shape[-1]), high.reshape(-1, shape[-1]))
 
 
-def _read(name: str, value: object, shape: torch.Size) -> Tensor:
+def _read(name: str, value: object, shape: torch.Size, device: torch.device) -> Tensor:
     """Return finite numbers as float64, (K,) where all rows share them."""
-    given = plain(name, value) if isinstance(value, Tensor) else np.asarray(value)
+    given = plain(name, value, device) if isinstance(value, Tensor) else np.asarray(value)
     if isinstance(given, np.ndarray):
         if given.dtype.kind not in "fiu":
             raise InvalidInput(f"`{name}` has dtype {given.dtype}; wanted real numbers.")

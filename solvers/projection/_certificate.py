@@ -120,8 +120,9 @@ def certify_projection(
     require_values(scores, metric)
     v_BK = scores.v.detach().to("cpu", torch.float64)
     w_BK, eps = _read_weights(w, scores.shape)
-    critical_B = read_mask(critical, scores.shape, v_BK.device)
-    safety_BK = read_safety(safety, scores.shape, polytope, v_BK.device)
+    critical_B = read_mask(critical, scores.shape, scores.v.device)
+    safety_BK = read_safety(safety, scores.shape, polytope, scores.v.device)
+    critical_B, safety_BK = (None if x is None else x.cpu() for x in (critical_B, safety_BK))
     question = _Question(v_BK, w_BK, polytope, metric, critical_B, safety_BK, eps)
     return _summarise(question, scores.shape[:-1])
 

@@ -97,7 +97,9 @@ def read_mask(critical: object, shape: torch.Size, device: torch.device) -> Tens
     """Return the mask of ordered rows, shape (B,), or None for all rows."""
     if critical is None:
         return None
-    mask = plain("critical", critical) if isinstance(critical, Tensor) else torch.as_tensor(np.asarray(critical))
+    mask = (
+        plain("critical", critical, device) if isinstance(critical, Tensor) else torch.as_tensor(np.asarray(critical))
+    )
     if mask.dtype != torch.bool:
         raise InvalidInput(f"`critical` has dtype {mask.dtype}; wanted booleans, True where the orderings apply.")
     return fit("critical", mask, shape[:-1]).reshape(-1).to(device)
@@ -112,16 +114,22 @@ def read_safety(safety: object, shape: torch.Size, polytope: WeightPolytope, dev
             f"`safety` was given, but the polytope has {len(polytope.orderings)} orderings of its own. "
             "Use one of the two: drop `safety`, or build the polytope without `orderings`."
         )
-    scores = (
-        plain("safety", safety) if isinstance(safety, Tensor) else torch.as_tensor(np.asarray(safety, dtype=np.float64))
-    )
-    if bool(scores.isnan().any()):
-        raise InvalidInput("`safety` holds NaN; a score that is not known cannot rank a teacher. Give it a number.")
+    scores = _constant("safety", safety, device, np.float64)
+    require_all("safety", scores, ~scores.isnan(), "an unknown score cannot rank a teacher", "Give it a number.")
     return fit("safety", scores, shape).reshape(-1, polytope.n_teachers).to(device)
 
 
-def plain(name: str, value: Tensor) -> Tensor:
-    """Return a constant as an ordinary tensor, outside of torch.func transforms; refuse one that is mapped."""
+def _constant(name: str, value: object, device: torch.device, dtype: type | None = None) -> Tensor:
+    """Return a tensor as it is, anything else as a tensor by way of an array of ``dtype``."""
+    return plain(name, value, device) if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value, dtype=dtype))
+
+
+def plain(name: str, value: Tensor, device: torch.device) -> Tensor:
+    """Return a constant as an ordinary tensor, outside of torch.func transforms; refuse one mapped or elsewhere."""
+    if value.device != device:
+        raise InvalidInput(
+            f"`{name}` is on {value.device}, but `v` is on {device}. Put both on one device: {name}.to(v.device)."
+        )
     value = value.detach()
     while torch._C._functorch.is_functorch_wrapped_tensor(value):
         if torch._C._functorch.is_batchedtensor(value):

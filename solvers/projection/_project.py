@@ -127,7 +127,7 @@ def _read_rules(
     with torch._C._DisableFuncTorch():  # rules are constants: ordinary tensors, also inside torch.func transforms
         critical_B = read_mask(critical, scores.shape, scores.v.device)
         safety_BK = read_safety(safety, scores.shape, polytope, scores.v.device)
-        bounds = read_bounds(lower, upper, scores.shape, polytope)
+        bounds = read_bounds(lower, upper, scores.shape, polytope, scores.v.device)
         return plan(scores.v, Rules(polytope, critical_B, safety_BK, bounds, scores.shape[:-1]), engine)
 
 
