@@ -41,6 +41,16 @@ def read_row(v_K: Array, kl: bool, x_K: Array) -> bool:
 
 
 @kernel
+def give_up_row(w_BK: Array, block_BK: Array, b: int) -> int:
+    """Set the weights of a row that cannot be used to NaN, each teacher a block where labels are kept; return one."""
+    w_BK[b] = math.nan
+    if block_BK.shape[0] > 0:
+        for k in range(w_BK.shape[1]):
+            block_BK[b, k] = k
+    return 1
+
+
+@kernel
 def project_rows(
     v_BK: Array,
     order_K: Array,
@@ -66,11 +76,7 @@ def project_rows(
     unusable = 0
     for b in range(start, stop):
         if not read_row(v_BK[b], kl, z):
-            unusable += 1
-            for k in range(K):
-                w_BK[b, k] = math.nan
-                if labelled:
-                    block_BK[b, k] = k
+            unusable += give_up_row(w_BK, block_BK, b)
             continue
         tier = tier_RK[b if kind == OWN_TIERS else 0]
         for k in range(K):

@@ -5,12 +5,11 @@ Tiers and bounds come as one row for all, or one a row.  Axes: B rows, K teacher
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from ._batch_kernels import read_row
+from ._batch_kernels import give_up_row, read_row
 from ._bounded_kernels import Blocks, Chain, find_threshold, set_bounds
 from ._jit import kernel
 from ._row_kernels import sort_row
@@ -58,11 +57,7 @@ def project_bounded_rows(
     unusable = 0
     for b in range(start, stop):
         if not read_row(v_BK[b], kl, score):
-            unusable += 1
-            for k in range(K):
-                w_BK[b, k] = math.nan
-                if labelled:
-                    block_BK[b, k] = k
+            unusable += give_up_row(w_BK, block_BK, b)
             continue
         tier = tier_RK[b if tier_RK.shape[0] > 1 else 0]
         low_K, high_K = low_QK[b if low_QK.shape[0] > 1 else 0], high_QK[b if high_QK.shape[0] > 1 else 0]

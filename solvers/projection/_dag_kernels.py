@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._batch_kernels import read_row
+from ._batch_kernels import give_up_row, read_row
 from ._dag_blocks import BlockList, append_block, new_block_list, write_row
 from ._jit import inlined, kernel
 
@@ -219,11 +219,7 @@ def project_forest_rows(
     unusable = 0
     for b in range(start, stop):
         if not read_row(v_BK[b], kl, score):
-            unusable += 1
-            for k in range(K):
-                w_BK[b, k] = math.nan
-                if labelled:
-                    block_BK[b, k] = k
+            unusable += give_up_row(w_BK, block_BK, b)
             continue
         if not regress_row(forest, score, x):
             settle_row(forest, x)  # rounding kept an edge in doubt
