@@ -102,13 +102,19 @@ def shift_row(z_K: Array, size_K: Array, blocks: int, lower: float, upper: float
             if capped < free:
                 mass += weight * (top - z_K[capped])
                 top = z_K[capped]
-    for j in range(blocks):
-        if j < capped:
-            value_K[j] = upper
-        elif j >= free:
-            value_K[j] = lower
-        else:
-            value_K[j] = min(max(z_K[j] - top - shift, lower), upper)
+    for again in range(2):
+        total = 0.0
+        for j in range(blocks):
+            if j < capped:
+                value_K[j] = upper
+            elif j >= free:
+                value_K[j] = lower
+            else:
+                value_K[j] = min(max(z_K[j] - top - shift, lower), upper)
+            total += size_K[j] * value_K[j]
+        if again or capped == free:
+            break
+        shift += (total - 1.0) / weight  # many scores far below `top` leave their rounding in `mass`
 
 
 @kernel

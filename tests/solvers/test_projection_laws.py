@@ -135,6 +135,17 @@ def test_distant_scores_satisfy_the_optimality_condition(kind, scale):
 
 
 @each_metric
+@pytest.mark.parametrize("K", [33, 128, 256])
+@pytest.mark.parametrize("orderings", [[], [(0, 1), (2, 1)], [(0, 1), (2, 3), (2, 1)]])
+def test_many_equal_scores_below_a_high_one_sum_to_one(K, orderings, metric):
+    """Summed relative to the high score, the equal ones would round K times the same way."""
+    polytope = WeightPolytope(K, orderings=orderings)
+    v_BK = torch.full((40, K), 1e-9, dtype=torch.float64)
+    v_BK[:, 0] = torch.linspace(0.1, 0.99, 40, dtype=torch.float64)
+    law.assert_conforms(project(v_BK, polytope, metric=metric), polytope)
+
+
+@each_metric
 @pytest.mark.parametrize("kind", ["tiers", "own bounds", "own bounds, chain", "own bounds, margin", "tiers, margin"])
 @pytest.mark.parametrize("spread", [4.0, 18.0])
 def test_engines_agree_on_distant_scores(metric, spread, kind):
