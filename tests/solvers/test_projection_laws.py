@@ -83,6 +83,17 @@ def test_idempotent(kind, metric):
     law.assert_idempotent(KINDS[kind], scores(kind, metric), metric)
 
 
+@pytest.mark.parametrize("K", [2, 9, 17, 33, 65, 130, 256])
+@pytest.mark.parametrize("order", ["none", "chain", "tiers", "own tiers"])
+def test_projecting_again_changes_no_bit(order, K):
+    polytope = law.random_polytope(K, K, "none" if order == "own tiers" else order)
+    safety_BK = torch.randint(0, 3, (300, K), generator=law.generator(K)) if order == "own tiers" else None
+    v_BK = law.normal(K, 300, K) * 2 / K
+    v_BK[::3] = v_BK[::3].mul(K).round().div(K)  # ties
+    w_BK = project(v_BK, polytope, safety=safety_BK)
+    assert torch.equal(project(w_BK, polytope, safety=safety_BK), w_BK)
+
+
 @each_kind
 def test_never_moves_two_points_apart(kind):
     v_BK = scores(kind, "euclidean", seed=1)
