@@ -1,4 +1,4 @@
-"""Clocks, memory and child processes that the benchmarks share.
+"""Clocks, memory, child processes and facts of a run that the benchmarks share.
 
 A call is warmed up, then timed in blocks long enough for the clock; the median block counts.  Two calls that are to be
 compared take turns, so that a slow minute of the machine slows both.  Memory is the resident peak of the process, reset
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import datetime
 import gc
 import math
 import multiprocessing
@@ -19,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -174,3 +176,20 @@ def processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{models[0] if models else platform.machine()}, {cores} cores"
+
+
+def versions(packages: Sequence[str]) -> str:
+    """Return the version of each package, or how to install it."""
+    return ", ".join(f"{name} {_version(name)}" for name in packages)
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return f"missing (pip install {name})"
+
+
+def today() -> str:
+    """Return the date, universal time."""
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()

@@ -10,10 +10,8 @@ writes it, and all cells as CSV beside it.  Asserts nothing about time.
 from __future__ import annotations
 
 import argparse
-import datetime
 import sys
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -22,7 +20,7 @@ from ._projection_cells import MODES, Cell, measure_series
 from ._projection_headline import judge_all
 from ._projection_peers import CONTENDERS, Contender
 from ._projection_report import as_csv, markdown
-from ._timing import ChildDied, in_child, processor
+from ._timing import ChildDied, in_child, processor, today, versions
 
 _FULL = {"classes": (2, 4, 8, 32, 128), "sizes": (1, 1_000, 100_000, 1_000_000), "budget": 10.0}
 _QUICK = {"classes": (2, 8), "sizes": (1, 1_000), "budget": 0.5}
@@ -82,22 +80,15 @@ def facts(quick: bool, budget: float) -> dict[str, str]:
     """Return what a reader needs to judge the numbers; no names of machines, users or folders."""
     names = ["torch", "numpy", *dict.fromkeys(name for who in CONTENDERS for name in who.packages)]
     found = {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": today(),
         "processor": processor(),
         "torch.get_num_threads()": str(torch.get_num_threads()),
-        "versions": ", ".join(f"{name} {_version(name)}" for name in names),
+        "versions": versions(names),
         "budget": f"{budget:g} s a cell",
     }
     if quick:
         found["QUICK RUN"] = "few rows and short budgets; goals are measured on fewer rows than they are stated for"
     return found
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return f"missing (pip install {name})"
 
 
 def _say(text: str) -> None:

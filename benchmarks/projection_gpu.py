@@ -11,7 +11,6 @@ Asserts nothing about time.
 from __future__ import annotations
 
 import argparse
-import datetime
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from solvers.projection._rows_triton import on_triton, pull_back_on_triton
 
 from ._projection_cases import case_of
 from ._projection_report import number, table
+from ._timing import today
 
 GOAL = 0.6  # of the bandwidth of a copy
 _NUMBERS = 1 << 27  # in a batch: 2^24 rows of 8
@@ -193,7 +193,7 @@ def facts() -> dict[str, str]:
     import triton
 
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": today(),
         "device": torch.cuda.get_device_name(),
         "versions": f"torch {torch.__version__}, triton {triton.__version__}",
     }
