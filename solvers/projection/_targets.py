@@ -15,6 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 _STEPS = 60
 _ARRIVED = 1e-11
+_TINY = 5e-324
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -45,7 +46,7 @@ class KullbackLeiblerTarget:
     def __call__(self, rows_WK: Floats, bounds_W: Floats, w_K: Floats) -> tuple[Floats, Floats] | None:
         """Return the optimum and its multipliers, or None if Newton's method does not arrive."""
         root_K = np.sqrt(w_K)
-        ratio_K = np.log(w_K) - self._log_v_K
+        ratio_K = np.log(np.maximum(w_K, _TINY)) - self._log_v_K  # a weight may have underflowed to zero
         nu_W = _least_squares((rows_WK * root_K).T, root_K * ratio_K)
         for _ in range(_STEPS):
             point_K = self._weights(rows_WK, nu_W)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from solvers import InfeasiblePolytope, InvalidInput, SolverFailure, WeightPolytope, project
+from solvers import InfeasiblePolytope, InvalidInput, SolverFailure, WeightPolytope, certify_projection, project
 
 from . import projection_properties as law
 
@@ -198,6 +198,16 @@ def test_kl_keeps_out_of_teachers_that_rules_force_to_zero():
     torch.testing.assert_close(w_K.detach(), torch.tensor([0.0, 0.75, 0.25], dtype=torch.float64))
     (slope_K,) = torch.autograd.grad(w_K[1], v_K)
     torch.testing.assert_close(slope_K, torch.tensor([0.0, 0.75 * 0.25 / 0.3, -0.75 * 0.25 / 0.1], dtype=torch.float64))
+
+
+def test_kl_weights_may_underflow_to_zero():
+    pairs = [(0, 2), (0, 4), (1, 5), (1, 6), (2, 7), (3, 7), (4, 6), (5, 7)]
+    polytope = WeightPolytope(8, orderings=pairs, margin=0.01688118798873045)
+    v_1K = 1413.2898510056293 * torch.tensor([[2.0, 2.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    v_1K[0, 4] = 5e-324
+    w_1K = project(v_1K, polytope, metric="kl")
+    law.assert_conforms(w_1K, polytope)
+    assert certify_projection(v_1K, w_1K, polytope, metric="kl").holds(1e-9)
 
 
 def test_solver_failure_names_both_and_the_next_move(monkeypatch):
