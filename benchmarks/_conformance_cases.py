@@ -74,6 +74,10 @@ class Problem:
     v: Tensor
     first_B: Integers
 
+    def row(self, b: int) -> Problem:
+        """Return one row alone."""
+        return replace(self, rules=self.rules.taken(np.array([b])), v=self.v[b : b + 1], first_B=np.zeros(1, dtype=int))
+
 
 @dataclass(frozen=True)
 class Kind:

@@ -12,7 +12,6 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -22,8 +21,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-
-from solvers import SolverFailure
 
 from ._conformance_cases import CLASSES, KINDS, Chunk, Problem, plan
 from ._conformance_judge import FAULTS, Judgement, ask_again, judge
@@ -114,22 +111,32 @@ def run(chunks: Iterator[Chunk]) -> Outcome:
     outcome = Outcome({})
     for chunk in chunks:
         problem = chunk.draw()
-        w_BK = again_BK = torch.full_like(problem.v, torch.nan)  # what a back end that fails leaves
-        with suppress(SolverFailure):
-            w_BK = problem.rules.project(problem.v, problem.metric)
-            again_BK = ask_again(problem, w_BK)
+        w_BK, again_BK, failure = _answers(problem)
         found = judge(problem, w_BK, again_BK)
         outcome.tallies.setdefault(chunk.kind, Tally()).add(chunk, found)
         if found.faulty.any() and not outcome.first:
-            outcome.first = replay(chunk, problem, found, w_BK, again_BK)
+            outcome.first = replay(chunk, problem, found, w_BK, again_BK) + failure
     return outcome
+
+
+def _answers(problem: Problem) -> tuple[Tensor, Tensor, str]:
+    """Project the rows and their answers; rows that raise an error are NaN, and the first error is given in words."""
+    try:
+        w_BK = problem.rules.project(problem.v, problem.metric)
+        return w_BK, ask_again(problem, w_BK), ""
+    except Exception as failure:  # whatever it is, it is what the run looks for
+        if len(problem.v) == 1:
+            nothing_BK = torch.full_like(problem.v, torch.nan)
+            return nothing_BK, nothing_BK, f"\n# raised {type(failure).__name__}: {failure}"
+    answers, agains, failures = zip(*(_answers(problem.row(b)) for b in range(len(problem.v))), strict=True)
+    return torch.cat(answers), torch.cat(agains), next(filter(None, failures), "")
 
 
 def replay(chunk: Chunk, problem: Problem, found: Judgement, w_BK: Tensor, again_BK: Tensor) -> str:
     """Return the first row that is wrong as a program that projects it, with what was found."""
     row = int(found.faulty.argmax())
     names = [name for name in FAULTS if found.faults[name][row]]
-    rules = problem.rules.taken(np.array([row]))
+    rules = problem.row(row).rules
     options = {{"rank": "safety"}.get(name, name): own[0].tolist() for name, own in rules.of_rows.items()}
     polytope = rules.polytope
     linear = {name: getattr(polytope.linear, name) for name in "AbCd" if getattr(polytope.linear, name)} or None
