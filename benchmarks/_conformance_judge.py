@@ -1,7 +1,8 @@
 """Judge answers of the projection row by row, from the problem alone.  Each fault is a mask of rows:
 
     value        a weight is not a finite number
-    bound        a weight is outside its bounds, rounded inwards to the dtype; no tolerance
+    bound        a weight is outside its bounds, tightened along the orderings and rounded inwards to the dtype; no
+                 tolerance, but where no number of the dtype lies inside, the nearest to the lower bound is right
     ordering     a teacher weighs less than one beneath; no tolerance, with a margin 2 ulp
     sum          the sum misses one by more than K ulp (K times the dtype's eps)
     linear row   a linear row is missed by more than ``WeightPolytope.check`` allows
@@ -23,7 +24,7 @@ Axes: B rows, K teachers, E orderings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,9 +103,24 @@ def _bits(w_BK: Tensor) -> npt.NDArray[np.generic]:
 
 def _outside(rules: Rules, w_BK: Floats, dtype: torch.dtype) -> Mask:
     own = zip((rules.lower, rules.upper), (rules.polytope.lower, rules.polytope.upper), strict=True)
-    low_QK, high_QK = (torch.from_numpy(np.array([shared]) if of_rows is None else of_rows) for of_rows, shared in own)
-    low_QK, high_QK = (bound_QK.double() for bound_QK in interval_within(low_QK, high_QK, dtype))
-    return ~((w_BK >= low_QK.numpy()) & (w_BK <= high_QK.numpy())).all(axis=1)
+    low_QK, high_QK = (np.array([shared]) if of_rows is None else of_rows.copy() for of_rows, shared in own)
+    if rules.critical is None and not rules.polytope.margin:
+        _tighten(low_QK, high_QK, rules.polytope.orderings)
+    inside = interval_within(torch.from_numpy(low_QK), torch.from_numpy(high_QK), dtype)
+    low_QK, high_QK = (bound_QK.double().numpy() for bound_QK in inside)
+    return ~((w_BK >= low_QK) & (w_BK <= high_QK)).all(axis=1)
+
+
+def _tighten(low_QK: Floats, high_QK: Floats, orderings: Sequence[tuple[int, int]]) -> None:
+    """Raise lower bounds to those beneath, lower upper ones to those above, until nothing changes."""
+    changed = True
+    while changed:
+        changed = False
+        for above, below in orderings:
+            low_Q, high_Q = low_QK[:, above].copy(), high_QK[:, below].copy()
+            np.maximum(low_Q, low_QK[:, below], out=low_QK[:, above])
+            np.minimum(high_Q, high_QK[:, above], out=high_QK[:, below])
+            changed |= bool((low_Q != low_QK[:, above]).any() or (high_Q != high_QK[:, below]).any())
 
 
 def _disordered(rules: Rules, w_BK: Floats, eps: float) -> Mask:

@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-_BLOCK = 2e-3  # seconds: a block much shorter would time the clock
+_BLOCK = 2e-2  # seconds: one much shorter would time the clock, or caches that another call has emptied
 _STATUS = Path("/proc/self/status")
 
 

@@ -94,8 +94,24 @@ class BoundedOrder:
 
     def inside(self, dtype: torch.dtype) -> BoundedOrder:
         """Return the order with bounds that are numbers of ``dtype``, rounded inward."""
-        low_QK, high_QK = interval_within(self.low_QK, self.high_QK, dtype)
+        if dtype == torch.float64:
+            return self
+        low_QK, high_QK = interval_within(*self._tight(), dtype)
         return replace(self, low_QK=low_QK.double(), high_QK=high_QK.double())
+
+    def _tight(self) -> tuple[Tensor, Tensor]:
+        """Return bounds that fall with the tiers, so that they do after rounding; those of margins are left alone."""
+        tier_RK, order_RK = self.tier_RK.sort(dim=-1, descending=True)
+        several_R1 = tier_RK[:, :1] != tier_RK[:, -1:]  # of a single tier, which orders nothing, each keeps its own
+        if self.margin or not bool(several_R1.any()):
+            return self.low_QK, self.high_QK
+        order_QK = order_RK.expand(max(len(self.low_QK), len(order_RK)), -1)
+        low_QK, high_QK = (x.expand(order_QK.shape) for x in (self.low_QK, self.high_QK))
+        falling_QK = low_QK.gather(-1, order_QK).flip(-1).cummax(dim=-1).values.flip(-1)
+        below_QK = high_QK.gather(-1, order_QK).cummin(dim=-1).values
+        low_QK = torch.where(several_R1, torch.empty_like(low_QK).scatter(-1, order_QK, falling_QK), low_QK)
+        high_QK = torch.where(several_R1, torch.empty_like(high_QK).scatter(-1, order_QK, below_QK), high_QK)
+        return low_QK, high_QK
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> BoundedOrder:
         def changed(rows: Tensor) -> Tensor:

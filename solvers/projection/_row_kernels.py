@@ -78,12 +78,19 @@ def are_weights(z_K: Array, size_K: Array, blocks: int, lower: float, upper: flo
 
 
 @kernel
+def has_twin(z_K: Array, j: int, blocks: int) -> bool:
+    """Tell whether the block before j has the same value; then whatever happened to that happens to j as well."""
+    return 0 < j < blocks and z_K[j] == z_K[j - 1]
+
+
+@kernel
 def shift_row(z_K: Array, size_K: Array, blocks: int, lower: float, upper: float, value_K: Array) -> None:
     """Set the value of each block to clip(z - tau, lower, upper), with the tau that makes the row sum to one.
 
     tau falls from above all scores.  Blocks leave the lower bound in order (`free` counts them) and reach the upper one
-    in order (`capped` counts those), so each step is the nearer of two events.  `mass` is the sum of the free blocks
-    relative to the largest of them, `weight` how many teachers they hold, `held` what the clipped ones weigh.
+    in order (`capped` counts those), so each step is the nearer of two events; equal blocks take it together.  `mass`
+    is the sum of the free blocks relative to the largest of them, `weight` how many teachers they hold, `held` what
+    the clipped ones weigh.
     """
     if are_weights(z_K, size_K, blocks, lower, upper):
         value_K[:blocks] = z_K[:blocks]
@@ -103,10 +110,11 @@ def shift_row(z_K: Array, size_K: Array, blocks: int, lower: float, upper: float
             continue
         leaves = z_K[free] - top - lower if free < blocks else -math.inf
         event = max(-upper, leaves)
-        if held + mass - event * weight >= 1.0:
+        twin_leaves, twin_caps = has_twin(z_K, free, blocks), has_twin(z_K, capped, blocks)
+        if not twin_leaves and not twin_caps and held + mass - event * weight >= 1.0:
             shift = (held + mass - 1.0) / weight
             break
-        if leaves >= -upper:
+        if twin_leaves or not twin_caps and leaves >= -upper:
             mass += size_K[free] * (z_K[free] - top)
             weight += size_K[free]
             held -= lower * size_K[free]
@@ -155,10 +163,11 @@ def scale_row(z_K: Array, size_K: Array, blocks: int, lower: float, upper: float
         if lower == 0.0 and free < blocks:
             leaves = 0.0  # the exponential may overflow
         event = min(upper, leaves)
-        if held + mass * event >= 1.0:
+        twin_leaves, twin_caps = has_twin(z_K, free, blocks), has_twin(z_K, capped, blocks)
+        if not twin_leaves and not twin_caps and held + mass * event >= 1.0:
             scale = (1.0 - held) / mass
             break
-        if leaves <= upper:
+        if twin_leaves or not twin_caps and leaves <= upper:
             mass += size_K[free] * math.exp(z_K[free] - z_K[capped])
             held -= lower * size_K[free]
             free += 1

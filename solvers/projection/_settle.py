@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solvers.polytope import WeightPolytope, bounds_within
+from solvers.polytope import WeightPolytope, interval_within
 
 
 def settle(w_BK: Tensor, polytope: WeightPolytope, dtype: torch.dtype) -> Tensor:
@@ -28,7 +28,7 @@ def settle(w_BK: Tensor, polytope: WeightPolytope, dtype: torch.dtype) -> Tensor
 
 
 def _tighten(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    low_K, high_K = (bound_K.double() for bound_K in bounds_within(polytope, dtype))
+    low_K, high_K = (torch.tensor(bound_K, dtype=torch.float64) for bound_K in (polytope.lower, polytope.upper))
     for j in polytope.downward:
         for i, beneath in polytope.orderings:
             if beneath == j:
@@ -37,4 +37,4 @@ def _tighten(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor, Tens
         for above, j in polytope.orderings:
             if above == i:
                 low_K[i] = torch.maximum(low_K[i], low_K[j] + polytope.margin)
-    return low_K.to(dtype), high_K.to(dtype)
+    return interval_within(low_K, high_K, dtype)  # rounded last: rounded first, they may cross

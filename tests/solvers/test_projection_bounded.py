@@ -247,6 +247,17 @@ def test_every_dtype_meets_the_bounds_of_each_row(dtype, metric):
     assert ((w_BK.double().sum(-1) - 1).abs() <= 4 * torch.finfo(dtype).eps).all()
 
 
+@each_metric
+@pytest.mark.parametrize(("engine", "orderings"), [("exact", [(2, 0), (3, 0), (0, 1)]), ("cvxpy", [(0, 1), (3, 2)])])
+def test_bounds_that_no_number_of_the_dtype_meets_in_order_are_missed_by_rounding(engine, orderings, metric):
+    """Between 0.004428 and 0.004451 there is no bfloat16: rounded inward, each for itself, the two would cross."""
+    polytope = WeightPolytope(4, [0.00435, 0.004428, 0.0, 0.0], [0.004451, 0.006, 1.0, 1.0], orderings)
+    v_1K = torch.tensor([[5.0, 5.0, 5.0, 5.0]], dtype=torch.bfloat16)
+    w_1K = project(v_1K, polytope, metric=metric, engine=engine)
+    assert polytope.check(w_1K).holds()
+    assert w_1K[0, 0] == w_1K[0, 1] == torch.tensor(0.004428).bfloat16()
+
+
 def test_rows_do_not_depend_on_their_company():
     v_BK, lower_BK = law.normal(0, 30, 5), 0.15 * torch.rand(30, 5, generator=law.generator(3)).double()
     safety_BK, polytope = law.normal(1, 30, 5), WeightPolytope(5, margin=0.01)

@@ -202,6 +202,18 @@ def test_random_orders_conform_with_ties_at_every_scale(K, scale, monkeypatch):
             assert (project(w_BK, polytope) - w_BK).abs().max() <= 4e-16
 
 
+@each_metric
+@pytest.mark.parametrize("K", [6, 23, 70, 200])
+def test_blocks_that_tie_get_one_weight(K, metric):
+    """Where the bounds leave no room but rounding, a threshold between equal blocks would part what is ordered."""
+    for seed in range(40):
+        polytope = random_dag(seed, K, 2.5 / K)
+        lower, upper = (1 / K, 4 / K) if seed % 2 else (0.5 / K, 1 / K)
+        v_1K = torch.full((1, K), 3.0 + seed, dtype=torch.float64)
+        tight = polytope.with_bounds([lower] * K, [upper] * K)
+        law.assert_conforms(project(v_1K, tight, metric=metric), tight)
+
+
 @each_order
 def test_rounding_noise_on_ties_conforms(name, monkeypatch):
     """Near ties are where rounding decides which upper set is best, and whether an edge is violated."""
