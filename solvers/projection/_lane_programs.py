@@ -59,29 +59,29 @@ def are_usable(x: Sequence[Lanes], huge: float) -> Mask:
 def shift(program: Program, z: Sequence[Lanes], lower: Lanes, upper: Lanes, usable: Mask) -> tuple[list[Lanes], Mask]:
     """Return clip(z - tau, lower, upper) with the tau that makes rows sum to one, and which rows that settled.
 
-    Newton's method between a tau that is too low and one that is too high, halving where it would leave them.  What is
-    known of tau is kept as ``tau + rest``: far from zero, one float could not hold it.
+    Newton's method between a tau that is too low and one that is too high, halving where it would leave them.  tau is
+    known as ``tau + rest``: far from zero, one float could not hold it.
     """
     K = len(z)
     excess = total(z) - 1.0
-    none = excess.filled(0.0)
+    none, one = excess.filled(0.0), excess.filled(1.0)
     start = where(_is_none(excess, K), none, excess * (1.0 / K))
     low, high = combined(z, smaller) - upper, combined(z, larger) - lower
 
-    def step(tau: Lanes, _: Lanes, low: Lanes, high: Lanes) -> tuple[Mask, list[Lanes]]:
-        y = [score - tau for score in z]
+    def step(tau: Lanes, rest: Lanes, low: Lanes, high: Lanes) -> tuple[Mask, list[Lanes]]:
+        y = [score - tau - rest for score in z]
         w = [clip(score, lower, upper) for score in y]
         excess = total(w) - 1.0
+        settled = _is_none(excess, K)
         free = total([where(weight.same_as(score), one, 0.0) for weight, score in zip(w, y, strict=True)])
-        rest = where(_is_none(excess, K), none, excess / larger(free, one))
-        settled = _is_none(total([clip(score - rest, lower, upper) for score in y]) - 1.0, K)
+        here, move = tau + rest, excess / larger(free, one)
         too_low = excess > 0.0
-        low, high = where(too_low, tau, low), where(too_low, high, tau)
-        near = tau + rest
-        inside = (near > low) & (near < high) & (free > 0.0)
-        return settled, [where(settled, tau, where(inside, near, (low + high) * 0.5)), rest, low, high]
+        low, high = where(too_low, here, low), where(too_low, high, here)
+        there = here + move
+        inside = ((there > low) & (there < high) | there.same_as(here)) & (free > 0.0)
+        next_tau, next_rest = where(inside, here, (low + high) * 0.5), where(inside, (tau - here) + rest + move, none)
+        return settled, [where(settled, tau, next_tau), where(settled, rest, next_rest), low, high]
 
-    one = none.filled(1.0)
     finished, (tau, rest, _, _) = program.until(~usable, [start, none, low, high], step, MOST)
     return [clip(score - tau - rest, lower, upper) for score in z], finished & usable
 
