@@ -10,22 +10,40 @@ confident teachers are usually right, ``InverseLoss`` when you have measured the
 safety ranks must show in the weights; ``Unified`` multiplies what you have.
 """
 
+from ._any import MinDivergence, Uniform
 from ._conforming import Conforming
+from ._context import DomainDistance, OrdinalSafety
 from ._orderings import ordering_violations
-from ._rules import EntropyDecay, EntropyInverse, InverseLoss, OrdinalSafety, Uniform
+from ._rule import Rule, WeightRule, looks_at_student, needs_labels, needs_of
 from ._signals import Evidence, Signals
+from ._task import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
+from ._token import Confidence, EntropyComplement, EntropyDecay, EntropyInverse, InverseVariance, SafetyBlend
 from ._unified import Repair, Unified
 
 __all__ = [
+    "Confidence",
     "Conforming",
+    "DomainDistance",
+    "EntropyComplement",
     "EntropyDecay",
     "EntropyInverse",
     "Evidence",
+    "GradientAlignment",
+    "GradientMinNorm",
     "InverseLoss",
+    "InverseVariance",
+    "MinDivergence",
     "OrdinalSafety",
+    "PerformanceSoftmax",
     "Repair",
+    "Rule",
+    "SafetyBlend",
     "Signals",
     "Unified",
     "Uniform",
+    "WeightRule",
+    "looks_at_student",
+    "needs_labels",
+    "needs_of",
     "ordering_violations",
 ]
