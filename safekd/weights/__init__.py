@@ -7,8 +7,8 @@
 
 A rule is any callable from signals to scores (..., K).  Which one should I choose?  ``EntropyDecay`` when
 confident teachers are usually right, ``InverseLoss`` when you have measured their losses, ``OrdinalSafety`` where
-safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``family_a``, ``family_b`` and ``family_c``
-are the three of Theorem V.2.
+safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``family_a``, ``family_b`` and
+``family_c`` are the three of Theorem V.2.
 
     token     EntropyDecay, EntropyInverse, EntropyComplement, InverseVariance, Confidence (labels), SafetyBlend
     task      InverseLoss, PerformanceSoftmax, GradientAlignment (labels, student), GradientMinNorm (student)
