@@ -30,9 +30,13 @@ from safekd.weights import (
     Signals,
     Uniform,
     WeightRule,
+    family_a,
+    family_b,
+    family_c,
     looks_at_student,
     needs_labels,
 )
+from solvers import WeightPolytope
 
 from .weighting import everything, of_teachers, t
 
@@ -258,3 +262,24 @@ def test_a_setting_out_of_range_is_refused(case):
     make, message = REFUSED[case]
     with pytest.raises(InvalidInput, match=message):
         make()
+
+
+# --- families
+
+
+@pytest.mark.parametrize("family", [family_a, family_b, family_c])
+@pytest.mark.parametrize("metric", ["euclidean", "kl"])
+def test_a_family_conforms_whatever_its_parts_say(family, metric):
+    polytope = WeightPolytope(3, lower=0.1, upper=0.6)
+    signals = Signals(**everything(5, B=200))
+    report = family(polytope, metric=metric).repair(signals)
+    assert polytope.check(report.weights).holds()
+    assert report.violations_before.any()
+    assert not report.violations_after.any()
+
+
+def test_families_differ():
+    """Theorem V.2: the axioms do not settle the weights."""
+    polytope, signals = WeightPolytope(3, lower=0.1, upper=0.6), Signals(**everything(5))
+    a, b, c = (family(polytope)(signals) for family in (family_a, family_b, family_c))
+    assert min((a - b).abs().max(), (b - c).abs().max(), (a - c).abs().max()) > 0.05
