@@ -152,10 +152,10 @@ def _conforming(rule: Rule, task: Task) -> Rule:
 _HOW = """Written by `python -m benchmarks.weightings --seeds {seeds}`. Students are distilled for {epochs} full-batch
 steps of Adam from four teachers, without constraints; only the weights differ. Raw: scores divided by their sum.
 Conforming: the nearest weights between {lower} and {upper} that keep the order of safety where it is critical. Accuracy
-and safety (mean probability of the truth where it matters) are those in use, mean over seeds; beside them the difference
-to uniform weights, paired by seed, with its 95 % interval (Student's t): **bold** where it leaves out zero. Of {tests}
-intervals a table, one in twenty leaves out zero by chance. Order, bounds: share of training positions whose weights
-break the order of safety (of the critical ones), the bounds. Step: milliseconds, median over seeds."""
+and safety (mean probability of the truth where it matters) are those in use, mean over seeds; beside them what they
+differ from uniform weights by, paired by seed, with its 95 % interval (Student's t): **bold** where it leaves out zero.
+Of {tests} intervals a table, one in twenty leaves out zero by chance. Order, bounds: share of training positions whose
+weights break the order of safety (of the critical ones), the bounds. Step: milliseconds, median over seeds."""
 
 
 def markdown(rows: pd.DataFrame, seeds: int, epochs: int) -> str:
