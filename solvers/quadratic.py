@@ -10,8 +10,11 @@ cvxpy.  Axes: B problems, K weights.
 
 from __future__ import annotations
 
-import cvxpy
+import cvxpy as cp
 import torch
+from cvxpy.atoms.affine.sum import sum as cvxpy_sum
+from cvxpy.atoms.affine.wraps import psd_wrap
+from cvxpy.atoms.quad_form import QuadForm
 from torch import Tensor
 
 from .errors import InvalidInput, SolverFailure
@@ -100,14 +103,14 @@ def _proved(x_BK: Tensor, H_BKK: Tensor, c_BK: Tensor, upper: float) -> Tensor:
 
 def _by_cvxpy(H_KK: Tensor, c_K: Tensor, upper: float) -> Tensor:
     H, c = H_KK.cpu().numpy(), c_K.cpu().numpy()
-    x = cvxpy.Variable(len(c))
-    objective = 0.5 * cvxpy.quad_form(x, cvxpy.psd_wrap(H)) - c @ x
-    problem = cvxpy.Problem(cvxpy.Minimize(objective), [cvxpy.sum(x) == 1, x >= 0, x <= upper])
+    x_K = cp.Variable(len(c))
+    curved = 0.5 * QuadForm(x_K, psd_wrap(H))
+    problem = cp.Problem(cp.Minimize(curved - c @ x_K), [cvxpy_sum(x_K) == 1, x_K >= 0, x_K <= upper])
     try:
-        problem.solve(solver=cvxpy.CLARABEL)
-    except cvxpy.error.SolverError as error:
-        raise SolverFailure(f"No weights were found for a quadratic of {len(c)} weights: {error}") from error
-    if problem.status not in ("optimal", "optimal_inaccurate") or x.value is None:
+        problem.solve(solver=cp.CLARABEL)  # type: ignore[no-untyped-call]
+    except (cp.error.SolverError, ArithmeticError, ValueError) as cause:
+        raise SolverFailure(f"No weights were found for a quadratic of {len(c)} weights: {cause}") from cause
+    if problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE) or x_K.value is None:
         raise SolverFailure(f"A quadratic of {len(c)} weights was called '{problem.status}', but it has a solution.")
     # what a solver leaves of the bounds and the sum is mended
-    return torch.as_tensor(project(x.value, WeightPolytope(len(c), upper=upper))).to(c_K)
+    return torch.as_tensor(project(x_K.value, WeightPolytope(len(c), upper=upper))).to(c_K)
