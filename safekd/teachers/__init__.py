@@ -7,11 +7,12 @@ StoredTeacher("api", probabilities)         # rows computed elsewhere, one an ex
 
 ensemble = TeacherEnsemble([...])           # K of them; checks that their classes agree
 evidence = measure(ensemble, audit, TruthProbability(critical=[0]))   # losses and safety, for rules and orderings
+orderings = significant_orderings(ensemble, audit, Recall([0]))       # only what the counts support
 """
 
 from ._adapters import CallableTeacher, SklearnTeacher, StoredTeacher, TorchTeacher
 from ._ensemble import TeacherEnsemble
-from ._evidence import measure
+from ._evidence import measure, significant_orderings
 from ._teacher import Teacher
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "TeacherEnsemble",
     "TorchTeacher",
     "measure",
+    "significant_orderings",
 ]

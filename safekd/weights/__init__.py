@@ -7,25 +7,38 @@
 
 A rule is any callable from signals to scores (..., K).  Which one should I choose?  ``EntropyDecay`` when
 confident teachers are usually right, ``InverseLoss`` when you have measured their losses, ``OrdinalSafety`` where
-safety ranks must show in the weights; ``Unified`` multiplies what you have.
+safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``orderings_from(evidence)`` keeps noise
+from becoming an ordering; ``Tracking`` follows signals that change over time.
 """
 
 from ._conforming import Conforming
+from ._implied import Bounds, implied_bounds
+from ._measured_orderings import Comparison, MeasuredOrderings, orderings_from
 from ._orderings import ordering_violations
 from ._rules import EntropyDecay, EntropyInverse, InverseLoss, OrdinalSafety, Uniform
+from ._scale_orderings import ScaleOrderings
 from ._signals import Evidence, Signals
+from ._tracking import DriftReport, Tracking
 from ._unified import Repair, Unified
 
 __all__ = [
+    "Bounds",
+    "Comparison",
     "Conforming",
+    "DriftReport",
     "EntropyDecay",
     "EntropyInverse",
     "Evidence",
     "InverseLoss",
+    "MeasuredOrderings",
     "OrdinalSafety",
     "Repair",
+    "ScaleOrderings",
     "Signals",
+    "Tracking",
     "Unified",
     "Uniform",
+    "implied_bounds",
     "ordering_violations",
+    "orderings_from",
 ]
