@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class Evidence:
 
     def to(self, device: torch.device | str) -> Evidence:
         """Return the same evidence on ``device``."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         return Evidence(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()})
 
 

@@ -208,7 +208,7 @@ class Tracking(nn.Module):
     def _group(self, signals: Signals) -> Tensor:
         """Return the number of each position's group, (...,)."""
         lead, groups = signals.shape[:-1], len(self.steps_G)
-        key = None if self.by is None else getattr(signals, self.by)
+        key: Tensor | None = None if self.by is None else getattr(signals, self.by)
         if key is None and groups > 1:
             raise MissingSignal(f"Tracking keeps weights for {groups} {self.by}s; pass `{self.by}` to tell them apart.")
         if key is None:

@@ -183,10 +183,9 @@ class Unified:
     def _sources(self) -> dict[Scale, list[tuple[str, ScaleOrderings]]]:
         """The orderings of each scale, with where they come from for messages."""
         sources: dict[Scale, list[tuple[str, ScaleOrderings]]] = {"token": [], "context": []}
-        for scale, rule, given in (
-            ("token", self.token, self.token_orderings),
-            ("context", self.context, self.context_orderings),
-        ):
+        rules = {"token": self.token, "context": self.context}
+        for scale in SCALES:
+            rule, given = rules[scale], getattr(self, f"{scale}_orderings")
             inside = getattr(rule, "polytope", None)
             if inside is not None and inside.orderings:
                 pairs = ScaleOrderings(scale, inside.n_teachers, inside.untied.orderings)
