@@ -14,23 +14,32 @@ safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``
     task      InverseLoss, PerformanceSoftmax, GradientAlignment (labels, student), GradientMinNorm (student)
     context   OrdinalSafety, DomainDistance
     any       Uniform, MinDivergence (student)
+``orderings_from(evidence)`` keeps noise from becoming an ordering; ``Tracking`` follows signals that change over time.
 """
 
 from ._any import MinDivergence, Uniform
 from ._conforming import Conforming
 from ._context import DomainDistance, OrdinalSafety
+from ._evidence import Evidence
 from ._families import family_a, family_b, family_c
+from ._implied import Bounds, implied_bounds
+from ._measured_orderings import Comparison, MeasuredOrderings, orderings_from
 from ._orderings import ordering_violations
 from ._rule import Rule, WeightRule, looks_at_student, needs_labels, needs_of
-from ._signals import Evidence, Signals
+from ._scale_orderings import ScaleOrderings
+from ._signals import Signals
 from ._task import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
 from ._token import Confidence, EntropyComplement, EntropyDecay, EntropyInverse, InverseVariance, SafetyBlend
+from ._tracking import DriftReport, Tracking
 from ._unified import Repair, Unified
 
 __all__ = [
+    "Bounds",
+    "Comparison",
     "Confidence",
     "Conforming",
     "DomainDistance",
+    "DriftReport",
     "EntropyComplement",
     "EntropyDecay",
     "EntropyInverse",
@@ -39,21 +48,26 @@ __all__ = [
     "GradientMinNorm",
     "InverseLoss",
     "InverseVariance",
+    "MeasuredOrderings",
     "MinDivergence",
     "OrdinalSafety",
     "PerformanceSoftmax",
     "Repair",
     "Rule",
     "SafetyBlend",
+    "ScaleOrderings",
     "Signals",
+    "Tracking",
     "Unified",
     "Uniform",
     "WeightRule",
     "family_a",
     "family_b",
     "family_c",
+    "implied_bounds",
     "looks_at_student",
     "needs_labels",
     "needs_of",
     "ordering_violations",
+    "orderings_from",
 ]
