@@ -7,20 +7,28 @@
 
 A rule is any callable from signals to scores (..., K).  Which one should I choose?  ``EntropyDecay`` when
 confident teachers are usually right, ``InverseLoss`` when you have measured their losses, ``OrdinalSafety`` where
-safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``family_a``, ``family_b`` and ``family_c``
-are the three of Theorem V.2.
+safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``family_a``, ``family_b`` and
+``family_c`` are the three of Theorem V.2.
 
     token     EntropyDecay, EntropyInverse, EntropyComplement, InverseVariance, Confidence (labels), SafetyBlend
     task      InverseLoss, PerformanceSoftmax, GradientAlignment (labels, student), GradientMinNorm (student)
     context   OrdinalSafety, DomainDistance
     any       Uniform, MinDivergence (student)
+    learned   UncertaintyWeighting (task), MultiLevel (features), MetaTeacher, PolicyGradient (labels, student):
+              modules, which ``ConstrainedTrainer`` trains beside the student
 """
 
 from ._any import MinDivergence, Uniform
 from ._conforming import Conforming
 from ._context import DomainDistance, OrdinalSafety
 from ._families import family_a, family_b, family_c
+from ._learned import LearnedRule, Learner, StudentStep, learned_rules, load_rule_state, rule_state
+from ._learned_meta import MetaTeacher
+from ._learned_multilevel import MultiLevel
+from ._learned_policy import PolicyGradient
+from ._learned_uncertainty import UncertaintyWeighting
 from ._orderings import ordering_violations
+from ._parts import modules_of
 from ._rule import Rule, WeightRule, looks_at_student, needs_labels, needs_of
 from ._signals import Evidence, Signals
 from ._task import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
@@ -39,21 +47,32 @@ __all__ = [
     "GradientMinNorm",
     "InverseLoss",
     "InverseVariance",
+    "LearnedRule",
+    "Learner",
+    "MetaTeacher",
     "MinDivergence",
+    "MultiLevel",
     "OrdinalSafety",
     "PerformanceSoftmax",
+    "PolicyGradient",
     "Repair",
     "Rule",
     "SafetyBlend",
     "Signals",
+    "StudentStep",
+    "UncertaintyWeighting",
     "Unified",
     "Uniform",
     "WeightRule",
     "family_a",
     "family_b",
     "family_c",
+    "learned_rules",
+    "load_rule_state",
     "looks_at_student",
+    "modules_of",
     "needs_labels",
     "needs_of",
     "ordering_violations",
+    "rule_state",
 ]

@@ -12,7 +12,7 @@ from solvers.polytope import WeightPolytope
 from solvers.projection import project
 
 from ..errors import InvalidInput
-from ._rule import Rule
+from ._rule import Rule, needs_of
 from ._signals import Signals
 
 
@@ -35,6 +35,11 @@ class Conforming:
     def scale(self) -> str:
         """The scale of the rule inside."""
         return str(getattr(self.rule, "scale", "any"))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The readings that the rule inside asks for."""
+        return needs_of(self.rule)
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return conforming weights, (..., K)."""

@@ -21,7 +21,7 @@ from solvers.polytope import WeightPolytope
 from ..errors import InvalidInput
 from ._conforming import conform, normalised
 from ._orderings import ordering_violations
-from ._rule import Rule
+from ._rule import Rule, needs_of
 from ._signals import Signals
 
 
@@ -64,6 +64,11 @@ class Unified:
     def __post_init__(self) -> None:
         if not self._rules():
             raise InvalidInput("Unified has no scale; give at least one of token=, task=, context= (Uniform() counts).")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The readings that the rules inside ask for."""
+        return needs_of(self._rules())
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return conforming weights, (..., K)."""
