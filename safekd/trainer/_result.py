@@ -35,8 +35,8 @@ class FitResult:
     best_feasible: the audited iterate with the lowest loss among those that met every constraint, None if none did.
     most_feasible: the one with the smallest violation.  multipliers: final price of each constraint.
     residuals: KKT residuals of ``student``, at the weights that ``rule`` gives as it is now.  point: the last trace
-    point.  trace: all of them.  rule: the weighting rule, in eval mode where it learned.  weights: its state and that of
-    its optimizer, by name; empty where it has none.
+    point.  trace: all of them.  rule: the weighting rule, in eval mode where it learned.  weights: its state and its
+    optimizer's, by name; empty where it has none.
     """
 
     verdict: Verdict

@@ -33,8 +33,8 @@ class ConstrainedTrainer:
 
     student: module from inputs (B, ...) to logits (B, ..., V).  teachers: a TeacherEnsemble or a list of Teacher.
     weights: rule from Signals to weights (..., K), for example ``Unified``; uniform if left out.  Modules inside it
-    learn beside the student, each from a loss of its own or from the distillation loss; the student's KKT residuals then
-    refer to the weights as they are at that point, which may still move.  weights_optimizer: made on the rule's
+    learn beside the student, each from a loss of its own or from the distillation loss; the student's KKT residuals
+    then refer to the weights as they are at that point, which may still move.  weights_optimizer: made on the rule's
     parameters; Adam with a rate of 0.01 if left out.  features: what rules that learn from a representation see of a
     Batch, (B, ..., D), taken without gradient; the inputs, each flattened, if left out.
     constraints: SafetyConstraint, names all different.  optimizer: made on the student's parameters (weight decay moves

@@ -105,12 +105,12 @@ def _directional(function: Callable[[Parameters], Tensor], at: Parameters, direc
     """Return the derivative of a function in a direction, by one pass forward where its operations allow that."""
     try:
         with forward_ad.dual_level():
-            moving = {n: forward_ad.make_dual(p, direction[n]) for n, p in at.items()}
-            change = forward_ad.unpack_dual(function(moving)).tangent
+            moving = {n: forward_ad.make_dual(p, direction[n]) for n, p in at.items()}  # type: ignore[no-untyped-call]
+            change: Tensor = forward_ad.unpack_dual(function(moving)).tangent  # type: ignore[no-untyped-call]
             return change.detach()
     except NotImplementedError:  # an operation knows only how to go backwards: derive its gradient once more
         value = function(at)
         weight = torch.zeros_like(value, requires_grad=True)
         slopes = torch.autograd.grad(value, list(at.values()), weight, create_graph=True, allow_unused=True)
-        total = sum((s * direction[n]).sum() for n, s in zip(at, slopes, strict=True) if s is not None)
-        return torch.autograd.grad(total, weight)[0]
+        parts = [(s * direction[n]).sum() for n, s in zip(at, slopes, strict=True) if s is not None]
+        return torch.autograd.grad(torch.stack(parts).sum(), weight)[0]

@@ -35,12 +35,12 @@ class PolicyGradient(nn.Module):
     def forward(self, signals: Signals) -> Tensor:
         """Return weights, (..., K), that sum to one."""
         gap_K = torch.softmax(signals.student_divergence(self.network.temperature).detach(), dim=-1)
-        mean_K: Tensor = (self.network(signals).exp() + Confidence()(signals) + gap_K) / 3
-        return mean_K
+        pi_K: Tensor = self.network(signals).exp()
+        return (pi_K + Confidence()(signals) + gap_K) / 3
 
     def learn(self, step: StudentStep) -> Tensor:
         """Return the policy loss, averaged over positions."""
-        log_pi_K = self.network(step.signals)
+        log_pi_K: Tensor = self.network(step.signals)
         return -(self.reward(step.signals) * log_pi_K).sum(-1).mean()
 
     def reward(self, signals: Signals) -> Tensor:

@@ -51,9 +51,10 @@ class UncertaintyWeighting(nn.Module):
         loss_K = step.signals.student_divergence(self.temperature).detach() + self.eps
         if len(self.s_MK) == 1:
             return _weighed(self.s_MK[0], loss_K.reshape(-1, loss_K.shape[-1]).mean(0)).sum()
-        present = self._row(step.signals).unique()
+        self._row(step.signals)  # no task beyond those that it was made for
         loss_MK, _ = step.signals.table_of_tasks(loss_K)
-        return _weighed(self.s_MK[present], loss_MK[present]).sum()
+        s_MK = self.s_MK[: len(loss_MK)]
+        return torch.where(loss_MK > 0, _weighed(s_MK, loss_MK), 0.0).sum()  # eps is in it: 0 is an absent task
 
     def _row(self, signals: Signals) -> Tensor:
         """Return the task of each position, (...)."""
