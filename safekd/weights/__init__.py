@@ -15,16 +15,24 @@ safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``
     context   OrdinalSafety, DomainDistance
     any       Uniform, MinDivergence (student)
 ``orderings_from(evidence)`` keeps noise from becoming an ordering; ``Tracking`` follows signals that change over time.
+    learned   UncertaintyWeighting (task), MultiLevel (features), MetaTeacher, PolicyGradient (labels, student):
+              modules, which ``ConstrainedTrainer`` trains beside the student
 """
 
 from ._any import MinDivergence, Uniform
-from ._conforming import Conforming
+from ._conforming import Conforming, Normalised
 from ._context import DomainDistance, OrdinalSafety
 from ._evidence import Evidence
 from ._families import family_a, family_b, family_c
 from ._implied import Bounds, implied_bounds
+from ._learned import LearnedRule, Learner, StudentStep, learned_rules, load_rule_state, rule_state
+from ._learned_meta import MetaTeacher
+from ._learned_multilevel import MultiLevel
+from ._learned_policy import PolicyGradient
+from ._learned_uncertainty import UncertaintyWeighting
 from ._measured_orderings import Comparison, MeasuredOrderings, orderings_from
 from ._orderings import ordering_violations
+from ._parts import modules_of
 from ._rule import Rule, WeightRule, looks_at_student, needs_labels, needs_of
 from ._scale_orderings import ScaleOrderings
 from ._signals import Signals
@@ -48,16 +56,24 @@ __all__ = [
     "GradientMinNorm",
     "InverseLoss",
     "InverseVariance",
+    "LearnedRule",
+    "Learner",
     "MeasuredOrderings",
+    "MetaTeacher",
     "MinDivergence",
+    "MultiLevel",
+    "Normalised",
     "OrdinalSafety",
     "PerformanceSoftmax",
+    "PolicyGradient",
     "Repair",
     "Rule",
     "SafetyBlend",
     "ScaleOrderings",
     "Signals",
+    "StudentStep",
     "Tracking",
+    "UncertaintyWeighting",
     "Unified",
     "Uniform",
     "WeightRule",
@@ -65,9 +81,13 @@ __all__ = [
     "family_b",
     "family_c",
     "implied_bounds",
+    "learned_rules",
+    "load_rule_state",
     "looks_at_student",
+    "modules_of",
     "needs_labels",
     "needs_of",
     "ordering_violations",
     "orderings_from",
+    "rule_state",
 ]

@@ -24,7 +24,7 @@ from ._any import Uniform
 from ._conforming import normalised
 from ._implied import Bounds, implied_bounds
 from ._row_orders import Metric, RowOrders, row_orders
-from ._rule import Rule
+from ._rule import Rule, needs_of
 from ._scale_orderings import SCALES, Scale, ScaleOrderings, merged, require_room
 from ._signals import Signals
 
@@ -139,6 +139,11 @@ class Unified:
         if not parts:
             return ((1 / self.polytope.n_teachers,) * self.polytope.n_teachers,) * 2
         return None if None in parts else implied_bounds(part for part in parts if part is not None)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The readings that the rules inside ask for."""
+        return needs_of(self._rules())
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return conforming weights, (..., K)."""
