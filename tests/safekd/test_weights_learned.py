@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from dataclasses import dataclass
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from safekd.errors import InvalidInput, MissingSignal
 from safekd.weights import (
-    Conforming,
-    EntropyDecay,
     LearnedRule,
     MetaTeacher,
-    MinDivergence,
     MultiLevel,
     PolicyGradient,
     Signals,
-    StudentStep,
     UncertaintyWeighting,
-    Unified,
-    Uniform,
     WeightRule,
-    learned_rules,
-    load_rule_state,
-    looks_at_student,
-    needs_labels,
     needs_of,
-    rule_state,
 )
-from safekd.weights._learned_meta import look_ahead
 from solvers.polytope import WeightPolytope
 
-from .learning import D, drawn_inputs, drawn_signals, small_net, step_with
+from .learning import D, drawn_inputs, drawn_signals, right_and_wrong, small_net, step_with, stirred, trained
 from .weighting import log_p, t
 
 BOX = WeightPolytope(3, lower=0.1, upper=0.6)
@@ -50,15 +34,6 @@ MAKE = {
     "PolicyGradient": lambda K=3: PolicyGradient(hidden=5),
 }
 each_rule = pytest.mark.parametrize("name", MAKE)
-
-
-def stirred(rule: nn.Module, seed: int = 0) -> nn.Module:
-    """Return the rule, double, with parameters as if it had learned."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in rule.double().parameters():
-            parameter += torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return rule
 
 
 def signals_for(K: int = 3, seed: int = 0, B: int = 8, V: int = 4, **more) -> Signals:
@@ -150,18 +125,6 @@ def test_what_is_missing_is_named(name, missing, message):
 # ---- UncertaintyWeighting --------------------------------------------------------------------------------------------
 
 
-def trained(rule: nn.Module, step: StudentStep, steps: int = 400, lr: float = 0.1) -> nn.Module:
-    """Return the rule after plain gradient steps on its own loss, the step staying what it is."""
-    optimizer = torch.optim.Adam(rule.parameters(), lr=lr)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        rule.learn(StudentStep(step.signals, rule(step.signals), step.student, step.inputs, step.rate)).backward()
-        optimizer.step()
-        scheduler.step()
-    return rule
-
-
 def two_teachers(loss: tuple[float, float], B: int = 4) -> Signals:
     """Teachers whose KL from a uniform student over two classes is as given, nats."""
     rows = []
@@ -251,178 +214,6 @@ def test_a_fresh_multilevel_can_learn():
     assert (rule.theta_KD.grad.norm(dim=-1) > 1e-3).all()
 
 
-# ---- MetaTeacher -----------------------------------------------------------------------------------------------------
-
-
-def reference_loss(student, inputs, signals, w_K, temperature, hard, rate):
-    """Cross-entropy on the hard positions after the look-ahead, as a function of the weights, by its definition."""
-    theta = {name: p.detach().clone().requires_grad_() for name, p in student.named_parameters() if p.requires_grad}
-    z_V = functional_call(student, theta, (inputs,))
-    s_V = torch.log_softmax(z_V / temperature, -1).unsqueeze(-2)
-    p_KV = torch.softmax(signals.log_p / temperature, -1)
-    kd_K = temperature**2 * (p_KV * (p_KV.log() - s_V)).sum(-1)
-    slopes = torch.autograd.grad((w_K * kd_K).sum(-1).mean(), list(theta.values()), create_graph=True)
-    ahead = {name: p - rate * slope for (name, p), slope in zip(theta.items(), slopes, strict=True)}
-    labels = signals.labels.flatten()
-    before = torch.nn.functional.cross_entropy(z_V.flatten(0, -2), labels, reduction="none")
-    worst = before.argsort(descending=True)[: math.ceil(hard * len(before))]
-    after = torch.nn.functional.cross_entropy(
-        functional_call(student, ahead, (inputs,)).flatten(0, -2), labels, reduction="none"
-    )
-    return after[worst].mean()
-
-
-class Cubed(torch.autograd.Function):
-    """An operation that knows how to go backwards only."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, slope):
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * slope
-
-
-class CubedNet(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner, self.outer = nn.Linear(D, 5), nn.Linear(5, 4)
-
-    def forward(self, x):
-        return self.outer(Cubed.apply(torch.tanh(self.inner(x))))
-
-
-def attentive() -> nn.Module:
-    layer = nn.TransformerEncoderLayer(D, nhead=2, dim_feedforward=8, dropout=0.1, batch_first=True)
-    return nn.Sequential(layer, nn.Linear(D, 4)).double()
-
-
-def with_modes() -> nn.Module:
-    """Dropout and running averages, which the look-ahead reads in eval mode."""
-    return nn.Sequential(nn.Linear(D, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Tanh(), nn.Linear(8, 4)).double()
-
-
-def partly_frozen() -> nn.Module:
-    student = small_net()
-    student[0].requires_grad_(False)
-    return student
-
-
-def tied() -> nn.Module:
-    student = nn.Sequential(nn.Linear(D, D), nn.Tanh(), nn.Linear(D, D), nn.Linear(D, 4)).double()
-    student[2].weight = student[0].weight
-    return student
-
-
-STUDENTS = {
-    "small": (small_net, (9,)),
-    "linear": (lambda: nn.Linear(D, 4).double(), (9,)),
-    "positions": (small_net, (3, 4)),
-    "attention": (attentive, (3, 4)),
-    "dropout and batch norm": (with_modes, (9,)),
-    "frozen part": (partly_frozen, (9,)),
-    "tied": (tied, (9,)),
-    "backward only": (lambda: CubedNet().double(), (9,)),
-}
-
-
-@pytest.mark.parametrize("temperature", [1.0, 4.0])
-@pytest.mark.parametrize("hard", [1.0, 0.3])
-@pytest.mark.parametrize("kind", STUDENTS)
-def test_the_look_ahead_is_the_second_order_gradient(kind, hard, temperature):
-    torch.manual_seed(3)
-    make, lead = STUDENTS[kind]
-    student, inputs = make(), drawn_inputs(1, *lead)
-    signals = drawn_signals(student, inputs, 3)
-    w_K = torch.softmax(torch.randn(*lead, 3, dtype=torch.float64), -1).requires_grad_()
-    found = look_ahead(StudentStep(signals, w_K, student, inputs, rate=0.7), temperature, hard)
-    student.eval()
-    with sdpa_kernel(SDPBackend.MATH):  # fused attention cannot be differentiated twice
-        loss = reference_loss(student, inputs, signals, w_K, temperature, hard, 0.7)
-        (expected,) = torch.autograd.grad(loss, w_K)
-    assert expected.abs().max() > 1e-4
-    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
-
-
-def test_the_look_ahead_is_not_the_first_order_product():
-    """At theta instead of theta' the inner product is another: the check above can tell."""
-    student, inputs = small_net(), drawn_inputs(1, 9)
-    signals = drawn_signals(student, inputs, 3)
-    w_K = torch.full((9, 3), 1 / 3, dtype=torch.float64, requires_grad=True)
-    slopes = [look_ahead(StudentStep(signals, w_K, student, inputs, rate), 1.0, 1.0) / rate for rate in (1e-6, 3.0)]
-    assert (slopes[0] - slopes[1]).abs().max() > 1e-3
-
-
-def test_parameters_follow_the_loss_after_the_step_through_projection_and_product():
-    """The whole chain network -> product -> projection -> look-ahead, differentiated by autograd at second order."""
-    student, inputs = small_net(), drawn_inputs(1, 9)
-    signals = drawn_signals(student, inputs, 3)
-    meta = stirred(MetaTeacher(hidden=4))
-    rule = Unified(token=meta, task=EntropyDecay(), polytope=WeightPolytope(3, lower=0.2, upper=0.5))
-    step = step_with(rule, student, inputs, signals)
-    found = torch.autograd.grad(meta.learn(step), list(meta.parameters()))
-    loss = reference_loss(student, inputs, signals, rule(signals), 1.0, meta.hard, step.rate)
-    expected = torch.autograd.grad(loss, list(meta.parameters()))
-    assert max(float(slope.abs().max()) for slope in expected) > 1e-6
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-12)
-
-
-def test_the_look_ahead_leaves_no_trace():
-    student, inputs = with_modes(), drawn_inputs(1, 9)
-    student[0].eval()
-    signals = drawn_signals(student, inputs, 3)
-    student[1].train()
-    for parameter in student.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    before = {name: value.clone() for name, value in student.state_dict().items()}
-    modes, noise = [part.training for part in student.modules()], torch.get_rng_state()
-    w_K = torch.full((9, 3), 1 / 3, dtype=torch.float64, requires_grad=True)
-    look_ahead(StudentStep(signals, w_K, student, inputs, 0.3), 1.0, 0.5)
-    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
-    assert [part.training for part in student.modules()] == modes
-    assert all(torch.equal(p.grad, torch.ones_like(p)) for p in student.parameters())
-    assert torch.equal(torch.get_rng_state(), noise)
-    assert w_K.grad is None
-
-
-def test_a_student_in_float32_and_teachers_in_float64():
-    student, inputs = small_net().float(), drawn_inputs(1, 9).float()
-    signals = drawn_signals(student, inputs, 3)
-    rule = MetaTeacher()
-    loss = rule.learn(step_with(rule, student, inputs, signals))
-    loss.backward()
-    assert rule.network.outer.weight.grad.dtype == torch.float32
-    assert float(rule.network.outer.weight.grad.abs().sum()) > 0
-
-
-def right_and_wrong(B: int = 64) -> tuple[nn.Module, torch.Tensor, Signals]:
-    """A teacher that is right, and one that is as sure of the next class."""
-    student, inputs = small_net(), drawn_inputs(5, B)
-    drawn = drawn_signals(student, inputs, 2)
-    right = torch.full((B, 4), 0.1, dtype=torch.float64).scatter(-1, drawn.labels.unsqueeze(-1), 0.7)
-    log_p_KV = torch.stack([right, right.roll(1, -1)], -2).log()
-    return student, inputs, Signals(log_p=log_p_KV, labels=drawn.labels, student_log_p=drawn.student_log_p)
-
-
-@pytest.mark.parametrize("hard", [0.5, 1.0])
-def test_the_meta_teacher_learns_what_helps_after_the_step(hard):
-    """A step then helps more than one with all the weight on the teacher that is right: positions share parameters."""
-    student, inputs, signals = right_and_wrong()
-    torch.manual_seed(0)
-    rule = MetaTeacher(hard=hard)
-
-    def after(w_K):
-        return reference_loss(student, inputs, signals, w_K, 1.0, hard, 0.3).item()
-
-    first = after(rule(signals))
-    trained(rule, step_with(rule, student, inputs, signals), steps=60, lr=0.05)
-    assert after(rule(signals)) < after(t(1.0, 0.0).expand(64, 2)) < first
-
-
 # ---- PolicyGradient --------------------------------------------------------------------------------------------------
 
 
@@ -484,148 +275,6 @@ def test_the_policy_loss_and_where_it_leads():
     clear = (reward > 0).sum(-1) == 1
     assert clear.any()
     assert (chosen[clear].argmax(-1) == reward[clear].argmax(-1)).double().mean() > 0.9
-
-
-# ---- finding them, and their state -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Half:
-    """A user's wrapper."""
-
-    first: object
-    second: object = None
-
-    def __call__(self, signals):
-        return self.first(signals)
-
-
-class Plain:
-    """A wrapper that is no dataclass."""
-
-    def __init__(self, rule):
-        self._rules = [rule]
-
-    def __call__(self, signals):
-        return self._rules[0](signals)
-
-
-class Network(nn.Module):
-    """A user's rule without ``learn``."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
-
-    def forward(self, signals):
-        return torch.softmax(self.net(signals.features), -1)
-
-
-class Mixture(nn.Module):
-    """A user's module of rules: one registered, one inside a wrapper that is no module, and a parameter of its own."""
-
-    def __init__(self):
-        super().__init__()
-        self.share = nn.Parameter(torch.zeros(()))
-        self.policy = PolicyGradient()
-        self.other = Conforming(UncertaintyWeighting(3), BOX)
-
-    def forward(self, signals):
-        share = torch.sigmoid(self.share)
-        return share * self.policy(signals) + (1 - share) * self.other(signals)
-
-
-META = MetaTeacher()
-UNIFIED = Unified(token=Conforming(META, BOX), task=UncertaintyWeighting(3), context=Uniform(), polytope=BOX)
-FOUND = {
-    "itself": (META, {"": MetaTeacher}),
-    "Unified": (UNIFIED, {"token.rule": MetaTeacher, "task": UncertaintyWeighting}),
-    "a bound method": (UNIFIED.compose, {"token.rule": MetaTeacher, "task": UncertaintyWeighting}),
-    "a user's wrapper": (Half(Half([Uniform(), META])), {"first.first.1": MetaTeacher}),
-    "a dictionary": (Half({"a": META}), {"first.a": MetaTeacher}),
-    "the same one twice": (Half(META, META), {"first": MetaTeacher}),
-    "a plain class": (Plain(META), {"_rules.0": MetaTeacher}),
-    "a partial": (functools.partial(Half(META), 1), {"first": MetaTeacher}),
-    "a module without learn": (Network(), {"net.0": nn.Linear, "net.2": nn.Linear}),
-    "a module of rules": (Mixture(), {"": Mixture, "policy": PolicyGradient, "other.rule": UncertaintyWeighting}),
-    "nothing": (Unified(token=EntropyDecay(), polytope=BOX), {}),
-    "a function": (lambda signals: META(signals), {}),
-}
-
-
-@pytest.mark.parametrize("case", FOUND)
-def test_what_learns_is_found_however_deep(case):
-    rule, expected = FOUND[case]
-    assert {found.place: type(found.module) for found in learned_rules(rule)} == expected
-
-
-def test_each_parameter_has_one_teacher():
-    mixture = Mixture()
-    names = {found.place: sorted(found.parameters) for found in learned_rules(mixture)}
-    assert names[""] == ["share"]
-    assert names["other.rule"] == ["s_MK"]
-    assert len(names["policy"]) == 3
-
-
-def test_frozen_rules_do_not_learn():
-    assert learned_rules(MetaTeacher().requires_grad_(False)) == []
-
-
-def test_a_circle_of_wrappers_ends():
-    plain = Plain(META)
-    plain._rules.append(plain)
-    assert [found.place for found in learned_rules(plain)] == ["_rules.0"]
-
-
-@pytest.mark.parametrize(
-    ("rule", "needs"),
-    [
-        (UNIFIED, {"log_p", "entropy", "cross_entropy", "student_log_p"}),
-        (Conforming(MinDivergence(), BOX), {"log_p", "student_log_p"}),
-        (Half(Plain(EntropyDecay()), MultiLevel(3, features=2)), {"entropy", "features"}),
-        (UNIFIED.compose, {"log_p", "entropy", "cross_entropy", "student_log_p"}),
-        (lambda signals: signals.ones(), set()),
-    ],
-)
-def test_wrappers_need_what_their_rules_need(rule, needs):
-    assert needs_of(rule) == needs
-    assert looks_at_student(rule) == bool(needs & {"student_log_p", "features"})
-    assert needs_labels(rule) == ("cross_entropy" in needs)
-    if hasattr(rule, "needs"):
-        assert rule.needs == needs
-
-
-def test_state_goes_round():
-    one, other = Half(stirred(MetaTeacher()), stirred(Mixture())), Half(MetaTeacher().double(), Mixture().double())
-    state = rule_state(one)
-    assert "first.network.outer.weight" in state
-    assert "second.other.rule.s_MK" in state
-    assert len(state) == 3 + 1 + 3 + 1
-    load_rule_state(other, state)
-    assert all(torch.equal(value, state[name]) for name, value in rule_state(other).items())
-    state["first.network.outer.weight"].zero_()
-    assert rule_state(other)["first.network.outer.weight"].any()  # copies, both ways
-
-
-WRONG_STATES = {
-    "missing": (lambda state: state.pop("network.inner.bias"), "'network.inner.bias' is missing"),
-    "unknown": (lambda state: state.update(more=torch.zeros(1)), "'more' is unknown here"),
-    "shape": (
-        lambda state: state.update({"network.inner.bias": torch.zeros(3)}),
-        r"'network.inner.bias' has shape \(3,\) instead of \(16,\)",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", WRONG_STATES)
-def test_the_state_of_another_rule_is_refused_whole(case):
-    spoil, message = WRONG_STATES[case]
-    rule, state = MetaTeacher(), rule_state(stirred(MetaTeacher()))
-    before = rule_state(rule)
-    spoil(state)
-    with pytest.raises(InvalidInput, match=f"state is that of another weighting rule: {message}"):
-        load_rule_state(rule, state)
-    assert all(torch.equal(value, before[name]) for name, value in rule_state(rule).items())
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
