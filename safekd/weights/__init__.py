@@ -14,9 +14,10 @@ safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``
     task      InverseLoss, PerformanceSoftmax, GradientAlignment (labels, student), GradientMinNorm (student)
     context   OrdinalSafety, DomainDistance
     any       Uniform, MinDivergence (student)
-``orderings_from(evidence)`` keeps noise from becoming an ordering; ``Tracking`` follows signals that change over time.
     learned   UncertaintyWeighting (task), MultiLevel (features), MetaTeacher, PolicyGradient (labels, student):
               modules, which ``ConstrainedTrainer`` trains beside the student
+
+``orderings_from(evidence)`` keeps noise from becoming an ordering; ``Tracking`` follows signals that change over time.
 """
 
 from ._any import MinDivergence, Uniform
@@ -35,7 +36,7 @@ from ._orderings import ordering_violations
 from ._parts import modules_of
 from ._rule import Rule, WeightRule, looks_at_student, needs_labels, needs_of
 from ._scale_orderings import ScaleOrderings
-from ._signals import Signals
+from ._signals import Signals, variance_of
 from ._task import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
 from ._token import Confidence, EntropyComplement, EntropyDecay, EntropyInverse, InverseVariance, SafetyBlend
 from ._tracking import DriftReport, Tracking
@@ -90,4 +91,5 @@ __all__ = [
     "ordering_violations",
     "orderings_from",
     "rule_state",
+    "variance_of",
 ]
