@@ -65,9 +65,7 @@ def require_number(
     """Raise InvalidInput unless ``value`` is finite, above ``above`` and at least ``least``."""
     fine = isinstance(value, (int, float)) and math.isfinite(value) and value > above and value >= least
     if not fine:
-        bound = (
-            f"above {above:g} and " if above > -math.inf else f"at least {least:g} and " if least > -math.inf else ""
-        )
+        bound = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
         reason = f", {why}" if why else ""
         raise InvalidInput(f"`{name}` of {type(rule).__name__} is {value!r}; it must be {bound} and finite{reason}.")
 
