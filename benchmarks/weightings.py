@@ -140,7 +140,7 @@ def _raw(rule: Rule) -> Rule:
     """Return the rule with its scores made to sum to one, and nothing else done to them."""
     if isinstance(rule, Unified):
         return rule.compose
-    return Raw(rule)
+    return Normalised(rule)
 
 
 def _conforming(rule: Rule, task: Task) -> Rule:

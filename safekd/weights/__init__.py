@@ -21,7 +21,7 @@ safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``
 """
 
 from ._any import MinDivergence, Uniform
-from ._conforming import Conforming
+from ._conforming import Conforming, Normalised
 from ._context import DomainDistance, OrdinalSafety
 from ._evidence import Evidence
 from ._families import family_a, family_b, family_c
@@ -63,6 +63,7 @@ __all__ = [
     "MetaTeacher",
     "MinDivergence",
     "MultiLevel",
+    "Normalised",
     "OrdinalSafety",
     "PerformanceSoftmax",
     "PolicyGradient",

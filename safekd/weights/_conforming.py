@@ -44,14 +44,14 @@ class Conforming:
         return str(getattr(self.rule, "scale", "any"))
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The readings that the rule inside asks for."""
-        return needs_of(self.rule)
-
-    @property
     def bounds(self) -> Bounds:
         """Lower and upper bound of each teacher's weight."""
         return self.polytope.lower, self.polytope.upper
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The readings that the rule inside asks for."""
+        return needs_of(self.rule)
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return conforming weights, (..., K)."""
@@ -62,6 +62,27 @@ class Conforming:
         """Return the orderings of each position."""
         own = {} if self.orderings is None else {self.orderings.scale: self.orderings}
         return row_orders(signals, self.polytope, own, scored=self.ordered)
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """``rule`` followed by division by the sum, and nothing else: weights as the rule wants them, axiom III.1 only."""
+
+    rule: Rule
+
+    @property
+    def scale(self) -> str:
+        """The scale of the rule inside."""
+        return str(getattr(self.rule, "scale", "any"))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The readings that the rule inside asks for."""
+        return needs_of(self.rule)
+
+    def __call__(self, signals: Signals) -> Tensor:
+        """Return weights, (..., K), that sum to one."""
+        return normalised(self.rule(signals), signals, type(self.rule).__name__)
 
 
 def normalised(score_K: Tensor, signals: Signals, who: str) -> Tensor:
