@@ -40,7 +40,7 @@ from ..errors import InvalidInput, MissingSignal
 from ._conforming import normalised
 from ._implied import Bounds
 from ._row_orders import RowOrders, row_orders
-from ._rule import Rule
+from ._rule import Rule, needs_of
 from ._scale_orderings import Scale, ScaleOrderings, require_room
 from ._signals import Signals
 
@@ -142,7 +142,7 @@ class Tracking(nn.Module):
     @property
     def needs(self) -> frozenset[str]:
         """The readings that the rule inside asks for."""
-        return frozenset(getattr(self.rule, "needs", ()))
+        return needs_of(self.rule)
 
     @property
     def bounds(self) -> Bounds:

@@ -156,7 +156,7 @@ class Unified:
 
     def compose(self, signals: Signals) -> Tensor:
         """Return the normalised product, (..., K), which need not conform.  Sums of logs: nothing underflows."""
-        parts = [normalised(rule(signals), signals, name).log() for name, rule in self._rules().items()]
+        parts = [_log(normalised(rule(signals), signals, name)) for name, rule in self._rules().items()]
         log_w_K = torch.stack(parts).sum(0)
         if bool(torch.isneginf(log_w_K).all(-1).any()):
             where = tuple(int(i) for i in torch.isneginf(log_w_K).all(-1).nonzero()[0])
@@ -211,3 +211,9 @@ class Unified:
                 f"`{scale}_orderings` belong to the {given.scale} scale; pass them as `{given.scale}_orderings`."
             )
         return given
+
+
+def _log(w_K: Tensor) -> Tensor:
+    """Return the logarithm, whose gradient at a weight of 0, where the product stays 0, is none and not 0 * inf."""
+    none_K = w_K == 0
+    return w_K.masked_fill(none_K, 1.0).log().masked_fill(none_K, -torch.inf)

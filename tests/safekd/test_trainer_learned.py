@@ -13,6 +13,7 @@ from safekd.weights import (
     MetaTeacher,
     MinDivergence,
     MultiLevel,
+    Tracking,
     UncertaintyWeighting,
     Unified,
     rule_state,
@@ -269,6 +270,35 @@ def test_a_module_without_learn_follows_the_distillation_loss():
         student.logits[0] = (0.3 * Q0 + 0.7 * Q1).log()
     trainer_for(student=student, teachers=two(), weights=rule, lr=1e-12).fit(one_each(), epochs=800)
     assert torch.softmax(rule.score, -1).tolist() == pytest.approx([0.3, 0.7], abs=1e-3)
+
+
+def test_a_weight_of_zero_at_one_scale_stops_nothing():
+    """The product takes logarithms; a teacher that a scale leaves out has no gradient there, rather than 0 * inf."""
+    first, second = MetaTeacher(), UncertaintyWeighting(2)
+    with torch.no_grad():
+        second.s_MK[0, 1] = 3.0
+    sparse = Conforming(second, WeightPolytope(2, lower=0.0, upper=1.0), metric="euclidean")
+    skewed = Conforming(lambda signals: sparse(signals) * torch.tensor([1.0, 0.0]), WeightPolytope(2))
+    rule = Unified(token=first, task=skewed, polytope=PAIR)
+    data, teachers = task()
+    student = float_net()
+    optimizer = torch.optim.SGD(student.parameters(), 0.5)
+    result = kd.ConstrainedTrainer(student, teachers, weights=rule, optimizer=optimizer).fit(data, epochs=3)
+    assert result.status != "diverged", result.message
+
+
+def test_a_rule_that_learns_may_stand_inside_one_that_tracks():
+    """One update of the tracked weights a step, none in a full pass; the rule inside learns through the share beta."""
+    inner = learned("UncertaintyWeighting")
+    tracking = Tracking(Conforming(inner, PAIR), PAIR, beta=0.5, by=None)
+    data, teachers = task()
+    student = float_net()
+    optimizer = torch.optim.SGD(student.parameters(), 0.5)
+    trainer = kd.ConstrainedTrainer(student, teachers, weights=tracking, optimizer=optimizer, batch_size=20)
+    result = trainer.fit(data, data, epochs=3, trace_every=1)
+    assert tracking.steps_G.tolist() == [6]
+    assert {"rule.state_GK", "rule.rule.rule.s_MK"} <= set(result.weights)
+    assert inner.s_MK.detach().abs().max() > 0.01
 
 
 def test_weights_with_no_room_to_move_teach_nothing_and_break_nothing():

@@ -10,15 +10,16 @@ from safekd import weights
 from safekd.weights import WeightRule
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "weights.md"
-LINES = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES if line[2:6] not in ("rule", "--- ")]
-SIZES = {"UncertaintyWeighting": (3,), "MultiLevel": (3, 4)}
+TABLE = DOCS.read_text(encoding="utf-8").split("## Rules that learn")[0]
+LINES = [line for line in TABLE.splitlines() if line.startswith("| ")][2:]
+MADE_WITH = {"UncertaintyWeighting": {"n_teachers": 3, "n_tasks": 2}, "MultiLevel": {"n_teachers": 3, "features": 4}}
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_a_line_is_what_the_rule_says(row):
     name, scale, needs, continuous, _ = row
-    rule = getattr(weights, name)(*SIZES.get(name, ()))
+    rule = getattr(weights, name)(**MADE_WITH.get(name, {}))
     assert isinstance(rule, WeightRule)
     assert scale == rule.scale
     assert needs == (", ".join(sorted(rule.needs)) or "nothing")
