@@ -40,8 +40,9 @@ class Evidence:
 
     def to(self, device: torch.device | str) -> Evidence:
         """Return the same evidence on ``device``."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Evidence(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()})
+        kept: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        kept |= {name: value.to(device) for name, value in kept.items() if isinstance(value, Tensor)}
+        return Evidence(**kept)
 
 
 class Signals:
