@@ -364,6 +364,9 @@ def test_token_safety_by_class_from_evidence():
     unified = Unified(task=says(0.6, 0.4), polytope=WeightPolytope(2))
     assert unified(signals).tolist() == [[0.5, 0.5], *[pytest.approx([0.6, 0.4])] * 2]
     assert evidence.to("cpu").safety_VK is not None
+    # only contexts are critical: nobody asks for classes
+    by_context = Signals(log_p=log_p, context=torch.tensor([0, 0, 0]), evidence=evidence, critical_contexts=[0])
+    assert Unified(task=says(0.4, 0.6), polytope=WeightPolytope(2))(by_context).tolist() == [[0.5, 0.5]] * 3
     with pytest.raises(MissingSignal, match="safety by class is known; pass `labels`"):
         unified(Signals(log_p=log_p, evidence=evidence))
     with pytest.raises(MissingSignal, match=r"measure\(..., by_class=True\)"):
@@ -459,6 +462,37 @@ def test_the_two_ways_agree(seed):
     assert torch.equal(scored.contradictions, paired.contradictions)
     assert torch.equal(scored.violations_before, paired.violations_before)
     torch.testing.assert_close(scored.weights, paired.weights, rtol=0, atol=1e-12)
+
+
+def test_padding_is_no_class():
+    rules = {"token_orderings": ScaleOrderings("token", 2, of={1: [(1, 0)]})}
+    unified = Unified(task=says(0.6, 0.4), polytope=WeightPolytope(2), **rules)
+    signals = Signals(entropy=torch.ones(3, 2, dtype=torch.float64), labels=torch.tensor([-100, 1, 5000]))
+    assert unified(signals).tolist() == [pytest.approx([0.6, 0.4]), [0.5, 0.5], pytest.approx([0.6, 0.4])]
+
+
+def test_three_sources_may_go_round_at_a_position():
+    """The polytope says 0 >= 1, class 1 says 1 >= 2, context 1 says 2 >= 0: any two of them are fine."""
+    rules = {
+        "token_orderings": ScaleOrderings("token", 3, of={1: [(1, 2)]}),
+        "context_orderings": ScaleOrderings("context", 3, of={1: [(2, 0)]}),
+    }
+    named = WeightPolytope(3, 0.1, 0.6, [(0, 1)])
+    signals = Signals(
+        entropy=torch.ones(3, 3, dtype=torch.float64),
+        labels=torch.tensor([1, 1, 0]),
+        context=torch.tensor([1, 0, 1]),
+        **MASKS,
+    )
+    for wins, met in (("context", [0.3, 0.3, 0.4]), ("token", [1 / 3] * 3)):
+        report = Unified(task=says(0.25, 0.35, 0.4), polytope=named, wins=wins, **rules).repair(signals)
+        assert report.contradictions.tolist() == [True, False, False]
+        assert report.weights.tolist() == [
+            pytest.approx(met),  # the polytope has its way with either
+            pytest.approx([1 / 3] * 3),
+            pytest.approx([0.3, 0.3, 0.4]),
+        ]
+        assert not report.violations_after.any()
 
 
 def test_orderings_of_conforming_parts_are_kept_by_the_repair():
