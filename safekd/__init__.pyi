@@ -19,6 +19,7 @@ from ._solvers import PlainAscent as PlainAscent
 from ._solvers import WeightPolytope as WeightPolytope
 from ._solvers import project as project
 from .axioms import AuditReport as AuditReport
+from .axioms import audit as audit
 from .data import Split as Split
 from .errors import InfeasiblePolytope as InfeasiblePolytope
 from .errors import InvalidConfig as InvalidConfig

@@ -6,8 +6,9 @@
 Weights that came without a rule are judged by the row, in constant memory: ``RowAudit`` and ``report_of``.
 """
 
+from ._audit import audit
 from ._axioms import ASSUMPTIONS, AXIOMS, UNIFIED, Axiom
 from ._report import AuditReport, Finding, report_of
 from ._rows import RowAudit
 
-__all__ = ["ASSUMPTIONS", "AXIOMS", "UNIFIED", "AuditReport", "Axiom", "Finding", "RowAudit", "report_of"]
+__all__ = ["ASSUMPTIONS", "AXIOMS", "UNIFIED", "AuditReport", "Axiom", "Finding", "RowAudit", "audit", "report_of"]

@@ -55,7 +55,8 @@ class RowAudit:
 
     polytope: bounds, orderings and linear rows; None if nothing is promised, then weights show the bounds that they
     have.  scale: whose axioms the findings are about, "token", "task", "context" or "unified".  subject: what to call
-    the weights in the report.  names: of the teachers, for the report.
+    the weights in the report.  names: of the teachers, likewise.  lead: shape of the positions, where rows are the positions
+    of a batch; they are then reported by their index in it.
     """
 
     def __init__(
@@ -65,9 +66,11 @@ class RowAudit:
         *,
         subject: str = "weights",
         names: Sequence[str] = (),
+        lead: Sequence[int] | None = None,
     ) -> None:
         self.axioms = of_scale(scale)
         self.polytope, self.scale, self.subject, self.names = polytope, scale, subject, tuple(names)
+        self.lead = None if lead is None else tuple(lead)
         self.seen, self.ordered = Seen(), False
         self.teachers = None if polytope is None else polytope.n_teachers
         self.tallies = {kind: Tally() for kind in ("normalisation", "positivity", "bounds", "ordering", "linear")}

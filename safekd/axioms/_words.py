@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -43,10 +44,10 @@ def _finding(audit: RowAudit, kind: Kind, axiom: str) -> Finding:
     if why_not:
         return told("not_applicable", why_not)
     if tally.rows:
-        text = f"{_what(audit, kind, tally)} in row {tally.row}{_weighing(tally)}."
+        text = f"{_what(audit, kind, tally)} in {_at(audit, tally.row)}{_weighing(tally)}."
         if tally.first != tally.row:
-            text += f" The first such row is {tally.first}."
-        return told("violated", text, tally.worst, (tally.row,), tally.rows, mend=_mend(audit, kind))
+            text += f" The first is {_at(audit, tally.first)}."
+        return told("violated", text, tally.worst, place_of(tally.row, audit.lead), tally.rows, mend=_mend(audit, kind))
     if kind == "bounds" and audit.polytope is None:
         text = f"No bounds were given; the weights seen lie between {seen.lightest:.4g} and {seen.heaviest:.4g}."
         return told("estimated", text, mend="Pass `polytope` to judge given bounds.")
@@ -101,6 +102,22 @@ def _inverted(audit: RowAudit, tally: Tally) -> str:
     return f"{_name(audit, i)} weighs less than {_name(audit, j)}{by}, {w_K[i]:.17g} against {w_K[j]:.17g},{why}"
 
 
+def place_of(row: int, lead: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the index of a row in the leading axes; rows that have no other place are counted."""
+    if lead is None:
+        return (row,)
+    index = []
+    for size in reversed(lead):
+        row, i = divmod(row, size)
+        index.append(i)
+    return tuple(reversed(index))
+
+
+def _at(audit: RowAudit, row: int) -> str:
+    place = place_of(row, audit.lead)
+    return f"position {place}" if len(place) > 1 else f"row {row}"
+
+
 def _name(audit: RowAudit, k: int) -> str:
     return f"'{audit.names[k]}'" if k < len(audit.names) else f"Teacher {k}"
 
@@ -118,8 +135,8 @@ def _bounded_away(audit: RowAudit) -> Finding:
     if not seen.rows:
         return told("not_applicable", _nothing_to_judge(audit, "assumption"))
     if positive.rows:
-        text = f"{_what(audit, 'positivity', positive)} in row {positive.row}."
-        where = (positive.row,)
+        text = f"{_what(audit, 'positivity', positive)} in {_at(audit, positive.row)}."
+        where = place_of(positive.row, audit.lead)
         return told("violated", text, positive.worst, where, positive.rows, mend=_NEXT["positivity"])
     floor = 0.0 if audit.polytope is None else min(audit.polytope.lower)
     if floor > 0 and not audit.tallies["bounds"].rows:
