@@ -8,7 +8,21 @@ Weights that came without a rule are judged by the row, in constant memory: ``Ro
 
 from ._audit import audit
 from ._axioms import ASSUMPTIONS, AXIOMS, UNIFIED, Axiom
+from ._independence import Counterexample, counterexamples, independence_table
 from ._report import AuditReport, Finding, report_of
 from ._rows import RowAudit
 
-__all__ = ["ASSUMPTIONS", "AXIOMS", "UNIFIED", "AuditReport", "Axiom", "Finding", "RowAudit", "audit", "report_of"]
+__all__ = [
+    "ASSUMPTIONS",
+    "AXIOMS",
+    "UNIFIED",
+    "AuditReport",
+    "Axiom",
+    "Counterexample",
+    "Finding",
+    "RowAudit",
+    "audit",
+    "counterexamples",
+    "independence_table",
+    "report_of",
+]

@@ -71,9 +71,9 @@ def audit(
     with ExitStack() as modes, torch.no_grad():
         for module in modules_in(rule):
             modes.enter_context(evaluating(module))
-        readings = Readings(signals)
         for subject in subjects:
             last = subject is subjects[-1]
+            readings = Readings.finest(signals, subject.weights)
             axiom = of_scale(subject.scale)["continuity"].id
             mine = [f for f in _judged(subject, signals, losses, under, names) if f.axiom != axiom]
             mine += continuity_findings(axiom, subject.name, subject.weights, readings, vary, tries, seed)

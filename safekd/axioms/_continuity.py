@@ -77,11 +77,11 @@ def varied(readings: Readings, vary: Sequence[str] | None) -> list[str]:
 def search(lines: Iterable[Line]) -> Searched:
     """Look along all lines."""
     found = Searched()
-    together: bool | None = None
+    together = False
     with torch.no_grad():
         for line in lines:
             try:
-                together = looks_at_other_rows(line) if together is None else together
+                together = together or looks_at_other_rows(line)
                 look = look_along(line, together, Precision.of(line.speed_B.dtype))
             except InvalidInput as refusal:
                 found.refused, found.refusal = found.refused + 1, str(refusal)
@@ -149,11 +149,11 @@ def _lipschitz(subject: str, found: Searched, lead: torch.Size) -> Finding:
         where, rows = place_of(found.jump_row, lead), int(found.jumping_B.sum())
         return Finding("A2", subject, "violated", "What jumps is not Lipschitz.", found.jump, where, rows, of, _MEND)
     where = place_of(found.slope_row, lead) if found.moving else None
-    if found.growing:
+    if found.growing:  # a search cannot tell steep from unbounded
         text = (
-            f"The slope was {found.slope:.3g} and still growing where the search ended, on the way of "
-            f"{found.slope_line}: continuous, as far as can be seen, but not Lipschitz."
+            f"L is at least {found.slope:.3g}, and the slope was still growing where the search ended, on the way of "
+            f"{found.slope_line}: perhaps there is no L."
         )
-        return Finding("A2", subject, "violated", text, found.slope, where, 1, of, _SETTLE)
+        return Finding("A2", subject, "estimated", text, found.slope, where, 0, of, _SETTLE)
     text = f"L is at least {found.slope:.3g}, the steepest that was found."
     return Finding("A2", subject, "estimated", text, found.slope, where, 0, of)

@@ -7,7 +7,7 @@ Axes: ... positions, K teachers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -21,12 +21,12 @@ _TEMPLATE = "_template"  # what Signals takes its shape and dtype from
 
 
 class Readings:
-    """The sources of ``signals``: name -> tensor, floats only, half types widened to float32.
+    """The sources of ``signals``: name -> tensor, floats only, in float64 if ``widen``.
 
     ``moved`` gives the same signals with some sources replaced; labels, tasks, contexts and critical positions stay.
     """
 
-    def __init__(self, signals: Signals) -> None:
+    def __init__(self, signals: Signals, widen: bool = True) -> None:
         self._type = type(signals)
         self._lead = signals.shape[:-1]
         self.teachers = signals.shape[-1]
@@ -43,8 +43,19 @@ class Readings:
                 kept[name] = value  # where positions are critical does not move
             elif value is not None and not _same(value, _read(alone, name)):
                 self._key[name], stored[name] = name, value
-        self.sources = {name: _wide(stored[key].detach()) for name, key in sorted(self._key.items())}
+        self.sources = {name: _wide(stored[key], widen) for name, key in sorted(self._key.items())}
+        kept[_TEMPLATE] = _wide(kept[_TEMPLATE], widen)
         self._base = {**kept, **{self._key[name]: value for name, value in self.sources.items()}}
+
+    @classmethod
+    def finest(cls, signals: Signals, weights: Callable[[Signals], Tensor]) -> Readings:
+        """Return the readings in float64, where differences show longest, if the weights take them."""
+        wide = cls(signals)
+        try:
+            weights(wide.moved({}))
+        except RuntimeError:  # a network whose parameters are of a shorter type
+            return cls(signals, widen=False)
+        return wide
 
     @property
     def lead(self) -> torch.Size:
@@ -86,5 +97,5 @@ def _same(one: Tensor, other: Tensor | None) -> bool:
     )
 
 
-def _wide(value: Tensor) -> Tensor:
-    return value.float() if torch.finfo(value.dtype).bits < 32 else value
+def _wide(value: Tensor, widen: bool) -> Tensor:
+    return value.detach().double() if widen else value.detach()

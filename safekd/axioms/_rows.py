@@ -55,8 +55,8 @@ class RowAudit:
 
     polytope: bounds, orderings and linear rows; None if nothing is promised, then weights show the bounds that they
     have.  scale: whose axioms the findings are about, "token", "task", "context" or "unified".  subject: what to call
-    the weights in the report.  names: of the teachers, likewise.  lead: shape of the positions, where rows are the positions
-    of a batch; they are then reported by their index in it.
+    the weights in the report.  names: of the teachers, likewise.  lead: shape of the positions, where rows are
+    positions of a batch; they are then reported by their index in it.
     """
 
     def __init__(
