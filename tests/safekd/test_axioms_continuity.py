@@ -38,7 +38,7 @@ def along(function, B=1):
 JUMPS = {
     "a step": (lambda x: (x > 0.3).double(), 1.0),
     "a small step on a slope": (lambda x: 5 * x + 1e-4 * (x > 0.711).double(), 1e-4),
-    "a step in a wave": (lambda x: torch.sin(9 * x) + 0.01 * (x > 0.123).double(), 0.01),
+    "a step in a wave": (lambda x: torch.sin(9 * x) + 0.1 * (x > 0.123).double(), 0.1),
     "two steps": (lambda x: 0.2 * (x > 0.2).double() + 0.1 * (x > 0.8).double(), 0.2),
     "a pole": (lambda x: (1 / (x - 0.437)).clamp(-1, 1), 2.0),
 }
@@ -72,7 +72,7 @@ def test_what_is_lipschitz_has_no_jump_and_its_slope_is_found(case):
 
 
 def test_a_root_is_continuous_and_its_slope_grows():
-    look = along(lambda x: (x - 0.437).abs().sqrt())
+    look = along(lambda x: (x - 0.437).clamp_min(0) ** 0.25)
     assert look.jump_B.tolist() == [0.0]
     assert look.growing_B.all()
 
@@ -104,7 +104,7 @@ def test_rows_that_look_at_each_other_move_together():
 
 def continuity(rule, signals=None, axiom="III.4", **more):
     signals = Signals(**everything(0)) if signals is None else signals
-    return kd.audit(rule, signals, tries=3, **more)[axiom]
+    return kd.audit(rule, signals, tries=2, **more)[axiom]
 
 
 class MinNorm:
@@ -156,9 +156,9 @@ def test_the_rule_that_ships_needs_its_ridge_too(K):
 def test_projection_keeps_continuity_and_cannot_create_it():
     two = kd.WeightPolytope(2, 0.1, 0.9)
     assert continuity(Conforming(MinNorm(0.0), two), two_teachers(), "III.13").status == "violated"
-    report = kd.audit(Unified(task=MinNorm(0.0), polytope=two), two_teachers(), tries=3)
+    report = kd.audit(Unified(task=MinNorm(0.0), polytope=two), two_teachers(), tries=1)
     assert {finding.axiom for finding in report.violated} == {"III.13", "U.4", "A2"}
-    report = kd.audit(Unified(task=MinNorm(1e-2), polytope=two), two_teachers(), tries=3)
+    report = kd.audit(Unified(task=MinNorm(1e-2), polytope=two), two_teachers(), tries=1)
     assert report.holds()
 
 
