@@ -82,6 +82,8 @@ class _ByPairs:
         w_BK, index_B = w_K.reshape(-1, w_K.shape[-1]), self.index.reshape(-1)
         if not len(w_BK):
             return w_K
+        if metric == "kl" and not bool((w_K > 0).all()):
+            project(w_K, self.polytopes[0].without_orderings(), metric=metric)  # refuses, by the position in the batch
         rows = [(index_B == g).nonzero().squeeze(-1) for g in range(len(self.polytopes))]
         parts = [project(w_BK[here], P, metric=metric) for here, P in zip(rows, self.polytopes, strict=True)]
         return torch.cat(parts)[torch.cat(rows).argsort()].reshape(w_K.shape)

@@ -607,3 +607,11 @@ def test_the_report_in_words():
     assert "token and context scale contradict each other at 1 positions, the first is (0,): the context scale" in text
     assert "the parts' bounds" not in text
     assert "keep the product within 0.07692 and 0.75" in str(Unified(task=part, polytope=BOX).repair(both_scales()))
+
+
+def test_a_zero_in_the_kl_geometry_is_told_by_its_place_in_the_batch():
+    rows = scores([0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.5, 0.0])
+    orderings = ScaleOrderings("context", 3, of={0: [(0, 1)], 1: [(1, 0)]})
+    rule = Conforming(rows, BOX, metric="kl", orderings=orderings)
+    with pytest.raises(InvalidInput, match="`v` holds 0 at row 2, teacher 2; metric='kl' needs positive scores"):
+        rule(Signals(entropy=torch.ones(3, 3, dtype=torch.float64), context=torch.tensor([0, 0, 1])))
