@@ -34,7 +34,7 @@ def require_target(path: str | os.PathLike[str], source: Path, parquet: bool) ->
     if is_parquet(target) != parquet:
         found, wanted = ("Parquet", "CSV") if parquet else ("CSV", "Parquet")
         raise InvalidInput(
-            f"{source} is a {found} file, and the name {target.name} is that of a {wanted} file; formats are not converted. "
-            f"Choose a name {'that ends in .parquet' if parquet else f'without {target.suffix}'}."
+            f"{source} is a {found} file, and the name {target.name} is that of a {wanted} file; formats are not "
+            f"converted. Choose a name {'that ends in .parquet' if parquet else f'without {target.suffix}'}."
         )
     return target
