@@ -83,9 +83,11 @@ TeacherConfig = Annotated[FittedTeacherConfig | StoredTeacherConfig, Field(discr
 class WeightsConfig(_Strict):
     """Rules of three scales, and the polytope that their product is repaired into."""
 
-    token: Literal["uniform", "entropy_decay", "entropy_inverse"] = "entropy_decay"
+    token: Literal[
+        "uniform", "entropy_decay", "entropy_inverse", "entropy_complement", "confidence", "safety_blend"
+    ] = "entropy_decay"
     rate: float = Field(default=1.0, ge=0, description="decay rate of entropy_decay, at least 0")
-    task: Literal["uniform", "inverse_loss"] = "inverse_loss"
+    task: Literal["uniform", "inverse_loss", "performance_softmax"] = "inverse_loss"
     context: Literal["uniform", "ordinal_safety"] = "ordinal_safety"
     lower: float = Field(default=0.05, ge=0, le=1, description="lightest weight of a teacher, between 0 and 1")
     upper: float = Field(default=0.6, gt=0, le=1, description="heaviest weight of a teacher, between 0 and 1")

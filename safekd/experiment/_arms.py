@@ -15,10 +15,8 @@ from .._modes import evaluating
 from ..safety import Certificate, SafetyConstraint, certify
 from ..tracer import ConstraintReading, TracePoint
 from ..trainer import FitResult, Objective, on_one_split
-from ..weights import Signals, ordering_violations
+from ..weights import Rule, Signals, ordering_violations
 from ._build import Experiment
-
-Rule = Callable[[Signals], Tensor]
 
 
 @dataclass(frozen=True)

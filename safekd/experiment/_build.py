@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from solvers.polytope import WeightPolytope
 from solvers.primal_dual import DualMethod
@@ -19,12 +19,23 @@ from ..errors import InvalidConfig
 from ..safety import Recall, SafetyConstraint, SafetyMeasure, TruthProbability
 from ..teachers import TeacherEnsemble, measure
 from ..trainer import ConstrainedTrainer
-from ..weights import EntropyDecay, EntropyInverse, Evidence, InverseLoss, OrdinalSafety, Signals, Unified, Uniform
+from ..weights import (
+    Confidence,
+    EntropyComplement,
+    EntropyDecay,
+    EntropyInverse,
+    Evidence,
+    InverseLoss,
+    OrdinalSafety,
+    PerformanceSoftmax,
+    Rule,
+    SafetyBlend,
+    Unified,
+    Uniform,
+)
 from ._data import Table, load_table, split_table
 from ._students import mlp
 from ._teachers import fitted_teacher, stored_teacher
-
-Rule = Callable[[Signals], Tensor]
 
 
 @dataclass(frozen=True)
@@ -117,8 +128,15 @@ def _unified(config: ExperimentConfig, polytope: WeightPolytope) -> Unified:
         "uniform": Uniform(),
         "entropy_decay": EntropyDecay(weights.rate),
         "entropy_inverse": EntropyInverse(1e-3),
+        "entropy_complement": EntropyComplement(),
+        "confidence": Confidence(),
+        "safety_blend": SafetyBlend(),
     }
-    task: dict[str, Rule] = {"uniform": Uniform(), "inverse_loss": InverseLoss()}
+    task: dict[str, Rule] = {
+        "uniform": Uniform(),
+        "inverse_loss": InverseLoss(),
+        "performance_softmax": PerformanceSoftmax(),
+    }
     context: dict[str, Rule] = {"uniform": Uniform(), "ordinal_safety": OrdinalSafety()}
     return Unified(
         token=token[weights.token],

@@ -7,19 +7,23 @@ StoredTeacher("api", probabilities)         # rows computed elsewhere, one an ex
 
 ensemble = TeacherEnsemble([...])           # K of them; checks that their classes agree
 evidence = measure(ensemble, audit, TruthProbability(critical=[0]))   # losses and safety, for rules and orderings
+Perturbation(passes=8, noise=0.1)           # asks teachers again about inputs with noise: how steady are they?
 """
 
 from ._adapters import CallableTeacher, SklearnTeacher, StoredTeacher, TorchTeacher
 from ._ensemble import TeacherEnsemble
-from ._evidence import measure
+from ._evidence import domain_distances, measure
+from ._perturbation import Perturbation
 from ._teacher import Teacher
 
 __all__ = [
     "CallableTeacher",
+    "Perturbation",
     "SklearnTeacher",
     "StoredTeacher",
     "Teacher",
     "TeacherEnsemble",
     "TorchTeacher",
+    "domain_distances",
     "measure",
 ]

@@ -20,10 +20,9 @@ from ..errors import InvalidInput
 from ..safety import SafetyConstraint
 from ..teachers import TeacherEnsemble
 from ..tracer import ConstraintReading
-from ..weights import Evidence, Signals
+from ..weights import Evidence, Rule, Signals
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Rule = Callable[[Signals], Tensor]
 _CHUNK = 4096
 
 

@@ -26,10 +26,10 @@ from ..errors import InvalidInput
 from ..safety import SafetyConstraint
 from ..teachers import Teacher, TeacherEnsemble
 from ..tracer import Trace, TracePoint
-from ..weights import Evidence, Uniform
+from ..weights import Evidence, Rule, Uniform
 from . import _culprit
 from ._keeper import Keeper
-from ._objective import FullPass, Loss, Objective, Rule, on_one_split
+from ._objective import FullPass, Loss, Objective, on_one_split
 from ._result import FitResult, Verdict
 from ._saving import save_run
 from ._verdict import ending, is_converged

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,9 +12,8 @@ from solvers.polytope import WeightPolytope
 from solvers.projection import project
 
 from ..errors import InvalidInput
+from ._rule import Rule
 from ._signals import Signals
-
-Rule = Callable[[Signals], Tensor]
 
 
 @dataclass(frozen=True)

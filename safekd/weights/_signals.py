@@ -6,7 +6,7 @@ Axes: ... positions, K teachers, V classes, M tasks, C contexts.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
@@ -21,27 +21,34 @@ class Evidence:
 
     task_loss_MK: mean cross-entropy of teacher k on task m, nats.  safety_CK: mean safety of teacher k in context
     c.  count_C: how many critical examples each row of safety_CK averages; a context with none takes the average
-    over all contexts and has count 0.  source: name of the split.
+    over all contexts and has count 0.  source: name of the split.  performance_MK: accuracy of teacher k on task m, in
+    [0, 1].  distance_CK: how far context c lies from the domain of teacher k, at least 0.
     """
 
     task_loss_MK: Tensor
     safety_CK: Tensor
     count_C: Tensor
     source: str
+    performance_MK: Tensor | None = None
+    distance_CK: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Evidence:
         """Return the same evidence on ``device``."""
-        return Evidence(self.task_loss_MK.to(device), self.safety_CK.to(device), self.count_C.to(device), self.source)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Evidence(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()})
 
 
 class Signals:
     """The readings of one batch that rules score teachers by.
 
     log_p: teachers' log-probabilities, (..., K, V).  labels: (...,) true classes.  task, context: integers, shape of
-    the leading axes, (B,) for (B, T) positions too.  evidence: losses and safety measured beforehand.
+    the leading axes, (B,) for (B, T) positions too.  evidence: what was measured beforehand.
     critical_classes, critical_contexts: S and C_safe, where orderings apply.
-    Any reading may also be given outright: entropy, task_loss, safety, each (..., K), and critical, bool (...,).
-    A rule that needs what is not there raises MissingSignal, which says what to give.
+    log_p_passes: those of P perturbed passes or of a window, (..., P, K, V).  student_log_p: the student's, (..., V).
+    features: a representation of each position, (..., D), for rules that learn from it.
+    Any reading may also be given outright: entropy, cross_entropy, variance, task_loss, performance, safety, distance,
+    each (..., K), and critical, bool (...,).  A rule that needs what is not there raises MissingSignal, which says what
+    to give.
     """
 
     def __init__(
@@ -54,20 +61,36 @@ class Signals:
         evidence: Evidence | None = None,
         critical_classes: Collection[int] = (),
         critical_contexts: Collection[int] = (),
+        log_p_passes: Tensor | None = None,
+        student_log_p: Tensor | None = None,
+        features: Tensor | None = None,
         entropy: Tensor | None = None,
+        cross_entropy: Tensor | None = None,
+        variance: Tensor | None = None,
         task_loss: Tensor | None = None,
+        performance: Tensor | None = None,
         safety: Tensor | None = None,
+        distance: Tensor | None = None,
         critical: Tensor | None = None,
     ) -> None:
         self._log_p, self.labels, self.task, self.context, self.evidence = log_p, labels, task, context, evidence
         self.critical_classes, self.critical_contexts = frozenset(critical_classes), frozenset(critical_contexts)
         # whether anything says which positions are critical; if not, orderings apply at all of them
         self.names_critical = bool(self.critical_classes or self.critical_contexts or critical is not None)
-        given = {"entropy": entropy, "task_loss": task_loss, "safety": safety, "critical": critical}
-        for name, value in given.items():
+        self._passes, self._student, self._features = log_p_passes, student_log_p, features
+        scores = {
+            "entropy": entropy,
+            "cross_entropy": cross_entropy,
+            "variance": variance,
+            "task_loss": task_loss,
+            "performance": performance,
+            "safety": safety,
+            "distance": distance,
+        }
+        for name, value in {**scores, "critical": critical}.items():
             if value is not None:
                 self.__dict__[name] = value  # a cached_property reads its value from here
-        template = next((v for v in (log_p, entropy, task_loss, safety) if v is not None), None)
+        template = next((v for v in (log_p, *scores.values()) if v is not None), None)
         if template is None:
             raise InvalidInput("Signals are empty; give at least `log_p`, the teachers' log-probabilities (..., K, V).")
         self._template = template if log_p is None else template[..., 0]
@@ -95,22 +118,95 @@ class Signals:
         return -torch.where(p == 0, 0.0, p * self.log_p).sum(-1)  # p > 0 would turn NaN into certainty
 
     @cached_property
+    def cross_entropy(self) -> Tensor:
+        """Cross-entropy of each teacher on the label, (..., K), nats."""
+        chosen = self.true_classes[..., None, None].expand(*self.shape, 1)
+        return -self.log_p.gather(-1, chosen).squeeze(-1)
+
+    @cached_property
+    def variance(self) -> Tensor:
+        """Variance of each teacher's distribution over passes, summed over classes, (..., K)."""
+        if self._passes is None:
+            raise MissingSignal(
+                "This rule needs several passes of each teacher; pass `log_p_passes` of shape (..., P, K, V), "
+                "or `variance` of shape (..., K)."
+            )
+        return self._passes.exp().var(dim=-3, unbiased=False).sum(-1)
+
+    @property
+    def student_log_p(self) -> Tensor:
+        """The student's log-probabilities, (..., V)."""
+        if self._student is None:
+            raise MissingSignal(
+                "This rule looks at the student; pass `student_log_p` of shape (..., V). A trainer does so for rules "
+                "whose `needs` name it."
+            )
+        return self._student
+
+    @property
+    def features(self) -> Tensor:
+        """A representation of each position, (..., D)."""
+        if self._features is None:
+            raise MissingSignal("This rule learns from a representation; pass `features` of shape (..., D).")
+        return self._features
+
+    def student_divergence(self, temperature: float = 1.0) -> Tensor:
+        """KL of each teacher from the student, ``T^2 KL(p_k^T || p_s^T)``, (..., K), nats."""
+        log_p_KV, log_s_V = softened(self.log_p, temperature), softened(self.student_log_p, temperature)
+        p_KV = log_p_KV.exp()
+        gap_KV = torch.where(p_KV == 0, 0.0, log_p_KV - log_s_V.unsqueeze(-2))  # 0 log 0 = 0
+        return temperature**2 * (p_KV * gap_KV).sum(-1)
+
+    def student_gradient(self, temperature: float = 1.0) -> Tensor:
+        """Gradient of ``student_divergence`` by the student's logits, (..., K, V): no backward pass is needed."""
+        p_KV, s_V = softened(self.log_p, temperature).exp(), softened(self.student_log_p, temperature).exp()
+        return temperature * (s_V.unsqueeze(-2) - p_KV)
+
+    @property
+    def true_classes(self) -> Tensor:
+        """The true class of each position, (...,)."""
+        if self.labels is None:
+            raise MissingSignal("This rule needs the true classes; pass `labels` of shape (...,), integers.")
+        return self.labels
+
+    def table_of_tasks(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Average (..., A) over the positions of each task: (M, A), and the row of each position, (...,).
+
+        M is 1 where the signals name no task.
+        """
+        lead = self.shape[:-1]
+        flat = value.reshape(-1, *value.shape[len(lead) :])
+        row = torch.zeros(lead, dtype=torch.long, device=value.device)
+        row = row if self.task is None else _spread(self.task, lead)
+        tasks = int(row.max()) + 1 if row.numel() else 1
+        total = flat.new_zeros(tasks, *flat.shape[1:]).index_add(0, row.reshape(-1), flat)
+        count = torch.bincount(row.reshape(-1), minlength=tasks).clamp_min(1).to(flat.dtype)
+        return total / count.reshape(-1, *[1] * (flat.ndim - 1)), row
+
+    def by_task(self, value: Tensor) -> Tensor:
+        """Average (..., A) over the positions of each task, and give every position what its task has."""
+        table, row = self.table_of_tasks(value)
+        return table[row]
+
+    @cached_property
     def task_loss(self) -> Tensor:
         """Loss of each teacher on the task of each position, (..., K), nats."""
-        if self.evidence is None:
-            raise MissingSignal(
-                "This rule needs the teachers' losses a task; pass `evidence=kd.teachers.measure(...)` or `task_loss`."
-            )
-        return self._looked_up(self.evidence.task_loss_MK, self.task, "task")
+        return self._of_task("task_loss", "losses a task")
+
+    @cached_property
+    def performance(self) -> Tensor:
+        """Accuracy of each teacher on the task of each position, (..., K), in [0, 1]."""
+        return self._of_task("performance", "performance a task")
 
     @cached_property
     def safety(self) -> Tensor:
         """Safety of each teacher in the context of each position, (..., K), in [0, 1]."""
-        if self.evidence is None:
-            raise MissingSignal(
-                "This rule needs the teachers' safety; pass `evidence=kd.teachers.measure(...)` or `safety` (..., K)."
-            )
-        return self._looked_up(self.evidence.safety_CK, self.context, "context")
+        return self._of_context("safety", "safety")
+
+    @cached_property
+    def distance(self) -> Tensor:
+        """Distance of the context of each position from each teacher's domain, (..., K), at least 0."""
+        return self._of_context("distance", "distance from the context")
 
     @cached_property
     def critical(self) -> Tensor:
@@ -129,6 +225,21 @@ class Signals:
                 where = where | _spread(inside, lead)
         return where
 
+    def _of_task(self, name: str, what: str) -> Tensor:
+        return self._looked_up(self._measured(f"{name}_MK", name, what), self.task, "task")
+
+    def _of_context(self, name: str, what: str) -> Tensor:
+        return self._looked_up(self._measured(f"{name}_CK", name, what), self.context, "context")
+
+    def _measured(self, field: str, name: str, what: str) -> Tensor:
+        table: Tensor | None = getattr(self.evidence, field, None)
+        if table is None:
+            raise MissingSignal(
+                f"This rule needs the teachers' {what}; pass `evidence=kd.teachers.measure(...)` that holds {field}, "
+                f"or `{name}` of shape (..., K)."
+            )
+        return table
+
     def _looked_up(self, table: Tensor, key: Tensor | None, what: str) -> Tensor:
         lead = self.shape[:-1]
         if key is None and len(table) > 1:
@@ -143,6 +254,11 @@ class Signals:
                 f"measure the teachers on data that has every {what}."
             )
         return table.to(self._template)[_spread(key, lead)]
+
+
+def softened(log_p_V: Tensor, temperature: float) -> Tensor:
+    """Return the log of ``p^(1/T) / Z``, (..., V)."""
+    return log_p_V if temperature == 1.0 else torch.log_softmax(log_p_V / temperature, dim=-1)
 
 
 def _spread(value: Tensor, lead: torch.Size) -> Tensor:

@@ -19,8 +19,9 @@ from torch import Tensor
 from solvers.polytope import WeightPolytope
 
 from ..errors import InvalidInput
-from ._conforming import Rule, conform, normalised
+from ._conforming import conform, normalised
 from ._orderings import ordering_violations
+from ._rule import Rule
 from ._signals import Signals
 
 

@@ -114,7 +114,7 @@ def shift_row(z_K: Array, size_K: Array, blocks: int, lower: float, upper: float
         if not twin_leaves and not twin_caps and held + mass - event * weight >= 1.0:
             shift = (held + mass - 1.0) / weight
             break
-        if twin_leaves or not twin_caps and leaves >= -upper:
+        if twin_leaves or (not twin_caps and leaves >= -upper):
             mass += size_K[free] * (z_K[free] - top)
             weight += size_K[free]
             held -= lower * size_K[free]
@@ -167,7 +167,7 @@ def scale_row(z_K: Array, size_K: Array, blocks: int, lower: float, upper: float
         if not twin_leaves and not twin_caps and held + mass * event >= 1.0:
             scale = (1.0 - held) / mass
             break
-        if twin_leaves or not twin_caps and leaves <= upper:
+        if twin_leaves or (not twin_caps and leaves <= upper):
             mass += size_K[free] * math.exp(z_K[free] - z_K[capped])
             held -= lower * size_K[free]
             free += 1

@@ -41,6 +41,7 @@ def test_measure_by_hand():
     assert evidence.task_loss_MK.numpy() == pytest.approx(np.array(loss_MK), abs=1e-5)
     assert evidence.safety_CK.numpy() == pytest.approx(np.array([[0.65, 0.65], [0.4, 0.9]]), abs=1e-5)
     assert evidence.count_C.tolist() == [2, 1]
+    assert evidence.performance_MK.tolist() == [[0.5, 1.0], [1.0, 1.0]]
     assert evidence.source == "audit"
 
 

@@ -1,0 +1,70 @@
+"""What a weighting rule is: readings in, scores out, with a label that says what it looks at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from ..errors import InvalidInput
+from ._signals import Signals
+
+Rule = Callable[[Signals], Tensor]
+
+
+@runtime_checkable
+class WeightRule(Protocol):
+    """A rule that says what it looks at.  Any callable from Signals to scores (..., K) can be used as a rule.
+
+    scale: "token", "task", "context" or "any", the scale it is meant for.  needs: names of the readings of Signals that
+    it asks for.  continuous: whether its scores are continuous in those readings.
+    """
+
+    @property
+    def scale(self) -> str:
+        """The scale it is meant for."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The readings that it asks for."""
+
+    @property
+    def continuous(self) -> bool:
+        """Whether its scores are continuous in those readings."""
+
+    def __call__(self, signals: Signals) -> Tensor:
+        """Return scores, (..., K), at least 0 and not all 0 at one position."""
+
+
+LABELLED = frozenset({"labels", "cross_entropy"})
+OF_THE_STUDENT = frozenset({"student_log_p", "features"})
+
+
+def needs_of(rule: object) -> frozenset[str]:
+    """Return the readings that a rule asks for; none are known of a plain callable."""
+    return frozenset(getattr(rule, "needs", ()))
+
+
+def needs_labels(rule: object) -> bool:
+    """Say whether a rule can only be used where true classes are known."""
+    return bool(needs_of(rule) & LABELLED)
+
+
+def looks_at_student(rule: object) -> bool:
+    """Say whether a rule's scores change as the student learns."""
+    return bool(needs_of(rule) & OF_THE_STUDENT)
+
+
+def require_number(
+    rule: object, name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf, why: str = ""
+) -> None:
+    """Raise InvalidInput unless ``value`` is finite, above ``above`` and at least ``least``."""
+    fine = isinstance(value, (int, float)) and math.isfinite(value) and value > above and value >= least
+    if not fine:
+        bound = (
+            f"above {above:g} and " if above > -math.inf else f"at least {least:g} and " if least > -math.inf else ""
+        )
+        reason = f", {why}" if why else ""
+        raise InvalidInput(f"`{name}` of {type(rule).__name__} is {value!r}; it must be {bound} and finite{reason}.")

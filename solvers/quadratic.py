@@ -1,0 +1,106 @@
+"""Small convex quadratics over weights, many at once.
+
+    minimise  1/2 x' H x - c' x   subject to   sum x = 1,  0 <= x <= upper
+
+A primal-dual active set method: entries are guessed to be at 0, at ``upper`` or free, a linear system gives the free
+ones and the multiplier of the sum, and what contradicts the guess changes sides.  Where H is positive definite a
+handful of guesses is usual, but circles are possible; a problem that is not proved optimal after a few dozen goes to
+cvxpy.  Axes: B problems, K weights.
+"""
+
+from __future__ import annotations
+
+import cvxpy
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InvalidInput, SolverFailure
+
+_GUESSES = 40
+_PROOF = 1e-10
+_FREE, _LOW, _HIGH = 0, 1, 2
+
+
+def minimise_quadratic(H_BKK: Tensor, c_BK: Tensor, *, upper: float = 1.0) -> Tensor:
+    """Return the minimisers, (B, K), float64; where several exist, one of them.
+
+    H_BKK: symmetric positive semidefinite, float64, (B, K, K).  c_BK: (B, K).  upper: at least 1/K.
+    Raises InvalidInput for shapes, values and bounds that cannot be used, SolverFailure if no method solves a problem.
+    Source: primal-dual active sets, Hintermueller, Ito and Kunisch 2002.
+    """
+    K = c_BK.shape[-1]
+    if H_BKK.shape != (*c_BK.shape, K) or c_BK.ndim != 2:
+        raise InvalidInput(f"H of shape {tuple(H_BKK.shape)} does not fit c of shape {tuple(c_BK.shape)}, (B, K).")
+    if not (torch.isfinite(H_BKK).all() and torch.isfinite(c_BK).all()):
+        raise InvalidInput("A quadratic has entries that are not finite; wanted finite numbers in H and c.")
+    if not upper * K >= 1:
+        raise InvalidInput(f"`upper` is {upper:g}; {K} weights need at least {1 / K:g} to sum to 1.")
+    upper = min(upper, 1.0)
+    H_BKK, c_BK = H_BKK.double(), c_BK.double()
+    scale_B = H_BKK.abs().amax(dim=(-2, -1)).maximum(c_BK.abs().amax(dim=-1))
+    scale_B = torch.where(scale_B > 0, scale_B, 1.0)  # H = 0, c = 0: everything is optimal
+    H_BKK, c_BK = H_BKK / scale_B[:, None, None], c_BK / scale_B[:, None]
+    x_BK = _active_sets(H_BKK, c_BK, upper)
+    for b in (~_proved(x_BK, H_BKK, c_BK, upper)).nonzero()[:, 0].tolist():
+        x_BK[b] = _by_cvxpy(H_BKK[b], c_BK[b], upper)
+    return x_BK
+
+
+def _active_sets(H_BKK: Tensor, c_BK: Tensor, upper: float) -> Tensor:
+    """Guess until nothing changes, from all entries free; return points that meet the bounds and the sum."""
+    side_BK = torch.full(c_BK.shape, _FREE, device=c_BK.device)
+    x_BK = torch.full_like(c_BK, 1 / c_BK.shape[-1])
+    for _ in range(_GUESSES):
+        x_BK, slack_BK = _solve(H_BKK, c_BK, side_BK, upper)
+        low_BK = torch.where(side_BK == _LOW, slack_BK < 0, x_BK < 0)
+        high_BK = torch.where(side_BK == _HIGH, slack_BK > 0, x_BK > upper)
+        new_BK = torch.where(low_BK, _LOW, torch.where(high_BK, _HIGH, _FREE))
+        if torch.equal(new_BK, side_BK):
+            break
+        side_BK = new_BK
+    return x_BK.clamp(0, upper)
+
+
+def _solve(H_BKK: Tensor, c_BK: Tensor, side_BK: Tensor, upper: float) -> tuple[Tensor, Tensor]:
+    """Return x and the slack ``c - H x - nu``: zero where free, <= 0 at the lower bound, >= 0 at the upper one."""
+    B, K = c_BK.shape
+    free_BK = side_BK == _FREE
+    fixed_BK = torch.where(side_BK == _HIGH, upper, 0.0).to(c_BK)
+    system = c_BK.new_zeros(B, K + 1, K + 1)
+    both_BKK = free_BK.unsqueeze(-1) & free_BK.unsqueeze(-2)
+    system[:, :K, :K] = torch.where(both_BKK, H_BKK, torch.diag_embed((~free_BK).to(c_BK)))
+    system[:, :K, K] = system[:, K, :K] = free_BK.to(c_BK)
+    right_BK = torch.where(free_BK, c_BK - (H_BKK @ fixed_BK.unsqueeze(-1)).squeeze(-1), 0.0)
+    right = torch.cat([right_BK, (1 - fixed_BK.sum(-1, keepdim=True))], dim=-1)
+    # singular where H is, or where nothing is free
+    answer = (torch.linalg.pinv(system, hermitian=True) @ right.unsqueeze(-1)).squeeze(-1)
+    x_BK = torch.where(free_BK, answer[:, :K], fixed_BK)
+    slack_BK = c_BK - (H_BKK @ x_BK.unsqueeze(-1)).squeeze(-1) - answer[:, K:]
+    return x_BK, slack_BK
+
+
+def _proved(x_BK: Tensor, H_BKK: Tensor, c_BK: Tensor, upper: float) -> Tensor:
+    """Say which points are optimal, bool (B,): no mass can move to where the slope is better."""
+    slope_BK = (H_BKK @ x_BK.unsqueeze(-1)).squeeze(-1) - c_BK
+    best_to_raise_B = torch.where(x_BK < upper, slope_BK, torch.inf).amin(-1)
+    worst_to_lower_B = torch.where(x_BK > 0, slope_BK, -torch.inf).amax(-1)
+    return ((x_BK.sum(-1) - 1).abs() <= _PROOF) & (worst_to_lower_B - best_to_raise_B <= _PROOF)
+
+
+def _by_cvxpy(H_KK: Tensor, c_K: Tensor, upper: float) -> Tensor:
+    H, c = H_KK.cpu().numpy(), c_K.cpu().numpy()
+    x = cvxpy.Variable(len(c))
+    objective = 0.5 * cvxpy.quad_form(x, cvxpy.psd_wrap((H + H.T) / 2)) - c @ x
+    problem = cvxpy.Problem(cvxpy.Minimize(objective), [cvxpy.sum(x) == 1, x >= 0, x <= upper])
+    try:
+        problem.solve(solver=cvxpy.CLARABEL)
+    except cvxpy.error.SolverError as error:
+        raise SolverFailure(f"No weights were found for a quadratic of {len(c)} weights: {error}") from error
+    if problem.status not in ("optimal", "optimal_inaccurate") or x.value is None:
+        raise SolverFailure(
+            f"A quadratic of {len(c)} weights was called '{problem.status}', but it always has a solution; check that "
+            f"H is positive semidefinite (its smallest eigenvalue is {np.linalg.eigvalsh(H).min():.2g})."
+        )
+    value_K = np.clip(x.value, 0, upper)
+    return torch.from_numpy(value_K / value_K.sum()).to(c_K)
