@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from solvers.projection import project
 
@@ -68,7 +67,7 @@ def _projected(rules: FileRules, block: Block) -> tuple[Floats, Floats]:
         raise type(error)(f"{block.place(row)}: {words}") from error
 
 
-def _first_refused(rules: FileRules, raw_NK: Floats, ordering: dict[str, NDArray[Any]]) -> tuple[int, SafekdError]:
+def _first_refused(rules: FileRules, raw_NK: Floats, ordering: dict[str, Any]) -> tuple[int, SafekdError]:
     """Return the first row that cannot be projected, found by halving, and the error about it."""
 
     def refused(start: int, stop: int) -> SafekdError | None:

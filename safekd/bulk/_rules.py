@@ -41,9 +41,9 @@ class FileRules:
         """Return the weights of a block, (N, K)."""
         return block.numbers(self.teachers)
 
-    def ordering(self, block: Block) -> dict[str, NDArray[Any]]:
+    def ordering(self, block: Block) -> dict[str, Any]:
         """Return what decides on the order of each row, as `project` takes it: critical (N,), safety (N, K)."""
-        found: dict[str, NDArray[Any]] = {}
+        found: dict[str, Any] = {}
         if self.critical is not None:
             found["critical"] = block.truths(self.critical)
         if self.safety is not None:
@@ -168,7 +168,11 @@ class _Binder:
         return teachers.index(name)
 
     def _columns(self, key: str, names: Sequence[str]) -> tuple[str, ...]:
-        return tuple(self._column(key, name) for name in names)
+        return tuple(self._column(key, name) for given in names for name in self._listed(given))
+
+    def _listed(self, given: str) -> list[str]:
+        """Return one column, or those that "a,b,c" lists."""
+        return [given] if given in self.columns or "," not in given else [name.strip() for name in given.split(",")]
 
     def _column(self, key: str, name: str) -> str:
         self._require(self._name(key), name, self.columns, "teacher column" if key == "teachers" else "column")

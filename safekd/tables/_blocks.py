@@ -18,16 +18,15 @@ Write = Callable[[Any, Floats], None]
 
 
 class Block(Protocol):
-    """Some neighbouring rows of a table.
-
-    rows: how many.  done: how much of the table's ``total`` has been read with them.
-    """
-
-    done: int
+    """Some neighbouring rows of a table."""
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
+
+    @property
+    def done(self) -> int:
+        """How much of the table's ``total`` has been read with them."""
 
     def numbers(self, columns: Sequence[str]) -> Floats:
         """Return columns as floats, (N, K); InvalidInput names the first cell that is no finite number."""

@@ -71,7 +71,7 @@ class CsvTable:
         header, ending = self._header, self._ending()
         with written_whole(target) as temporary, temporary.open("wb") as stream:
 
-            def write(what: bytes | Bytes) -> None:
+            def write(what: bytes | memoryview) -> None:
                 try:
                     stream.write(what)
                     stream.flush()
@@ -79,8 +79,8 @@ class CsvTable:
                     raise InvalidInput(f"Cannot write {target}: {error.strerror}.") from error
 
             write(self._mark)
-            write(header.pasted(np.full_like(place_C, -1), np.empty((1, 0)), ending))
-            yield lambda block, w_NK: write(block.pasted(place_C, w_NK, ending))
+            write(header.pasted(np.full_like(place_C, -1), np.empty((1, 0)), ending).data)
+            yield lambda block, w_NK: write(block.pasted(place_C, w_NK, ending).data)
 
     def _ending(self) -> Bytes:
         """Return what the header ends with."""
@@ -127,7 +127,7 @@ class CsvTable:
         data = np.empty(len(left) + _CHUNK, np.uint8)
         data[: len(left)] = left
         try:
-            got = self._stream.readinto(memoryview(data)[len(left) :])
+            got = self._stream.readinto(data[len(left) :].data)
         except OSError as error:
             raise InvalidInput(f"Cannot read {self.path}: {error.strerror}.") from error
         self._before += self._start
@@ -137,7 +137,7 @@ class CsvTable:
 
     def _require_text(self) -> None:
         try:
-            _, length = codecs.utf_8_decode(memoryview(self._data)[self._checked :], "strict", self._final)
+            _, length = codecs.utf_8_decode(self._data[self._checked :].data, "strict", self._final)
         except UnicodeDecodeError as error:
             at = self._checked + error.start
             line = self._line + _line_breaks(self._data[:at])
