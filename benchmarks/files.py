@@ -180,10 +180,10 @@ def markdown(runs: Sequence[Run], faults: Sequence[str], known: dict[str, str]) 
     ]
     parts = [
         "# Files of weights: ours beside pandas",
-        "Written by `python -m benchmarks.files`. Contenders take turns, each in a fresh process whose clock starts after "
-        "imports and a warm-up on a hundred rows (kernels are compiled once an installation). Medians of rounds; in "
-        "brackets, the fastest and the slowest. Peak memory is that of the whole process, libraries included, the "
-        "largest of its rounds. pandas reads the CSV file and writes it again, with nothing in between.",
+        "Written by `python -m benchmarks.files`. Contenders take turns, each in a fresh process whose clock starts "
+        "after imports and a warm-up on a hundred rows (kernels are compiled once an installation). Medians of rounds; "
+        "in brackets, the fastest and the slowest. Peak memory is that of the whole process, libraries included, "
+        "the largest of its rounds. pandas reads the CSV file and writes it again, with nothing in between.",
         table(["", ""], [[name, fact] for name, fact in known.items()]),
         "\n".join(f"- {verdict}" for verdict in verdicts),
         table(["", "seconds", "times pandas", "peak memory"], _lines(runs)),
