@@ -133,7 +133,8 @@ def _realisable(w_BK: Tensor, signals: Signals) -> Finding:
     """Judge (A3) where the signals hold the teachers' distributions and the student's."""
     lead = len(signals.shape) - 1
     try:
-        log_p_BKV, student_BV = (x.reshape(len(w_BK), *x.shape[lead:]) for x in (signals.log_p, signals.student_log_p))  # type: ignore[attr-defined]
-    except (MissingSignal, AttributeError):
+        log_p_KV, student_V = signals.log_p, signals.student_log_p
+    except MissingSignal:
         return realisable(w_BK, None, None)
-    return realisable(w_BK, log_p_BKV, student_BV)
+    B = len(w_BK)
+    return realisable(w_BK, log_p_KV.reshape(B, *log_p_KV.shape[lead:]), student_V.reshape(B, *student_V.shape[lead:]))

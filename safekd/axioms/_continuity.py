@@ -148,12 +148,12 @@ def _lipschitz(subject: str, found: Searched, lead: torch.Size) -> Finding:
     if found.jump != 0:
         where, rows = place_of(found.jump_row, lead), int(found.jumping_B.sum())
         return Finding("A2", subject, "violated", "What jumps is not Lipschitz.", found.jump, where, rows, of, _MEND)
-    where = place_of(found.slope_row, lead) if found.moving else None
+    steepest = place_of(found.slope_row, lead) if found.moving else None
     if found.growing:  # a search cannot tell steep from unbounded
         text = (
             f"L is at least {found.slope:.3g}, and the slope was still growing where the search ended, on the way of "
             f"{found.slope_line}: perhaps there is no L."
         )
-        return Finding("A2", subject, "estimated", text, found.slope, where, 0, of, _SETTLE)
+        return Finding("A2", subject, "estimated", text, found.slope, steepest, 0, of, _SETTLE)
     text = f"L is at least {found.slope:.3g}, the steepest that was found."
-    return Finding("A2", subject, "estimated", text, found.slope, where, 0, of)
+    return Finding("A2", subject, "estimated", text, found.slope, steepest, 0, of)

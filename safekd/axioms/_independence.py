@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -52,7 +53,8 @@ class Counterexample:
         scale = axiom_named(self.axiom).scale
         reading, safety = _READING[scale], torch.tensor(_SAFETY_K, dtype=torch.float64)
         x_BK = torch.tensor(_READING_BK, dtype=torch.float64)
-        signals = Signals(**{reading: x_BK, "safety": safety.expand_as(x_BK)})
+        given: dict[str, Any] = {reading: x_BK, "safety": safety.expand_as(x_BK)}
+        signals = Signals(**given)
         losses_NK = torch.tensor(_LOSSES_NK, dtype=torch.float64)
         students = [Signals(task_loss=loss_K.expand_as(x_BK)) for loss_K in losses_NK] if scale == "task" else None
         return audit(
@@ -68,7 +70,7 @@ class Counterexample:
 
 
 def _weights(first: Tensor, second: Tensor, third: Tensor) -> Tensor:
-    return torch.stack(torch.broadcast_tensors(first, second, third), dim=-1)
+    return torch.stack([first, second, third], dim=-1)
 
 
 def _u(x_K: Tensor) -> Tensor:

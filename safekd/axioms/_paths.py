@@ -28,7 +28,7 @@ def lines_through(
 ) -> Iterator[Line]:
     """Yield lines that move each reading of ``vary`` alone and, if there are several, all of them together.
 
-    tries: how many pairs of teachers, and how many random steps of each size, a group of readings.
+    tries: how many pairs of teachers, and half as many random steps of each size, a group of readings.
     """
     groups = [[name] for name in vary] + ([list(vary)] if len(vary) > 1 else [])
     for group in groups:
@@ -58,7 +58,7 @@ def _ends(readings: Readings, tries: int, generator: torch.Generator) -> Iterato
     yield "shrinking to nothing", torch.zeros_like
     yield f"stretched {_STRETCH:g} times", lambda x: _STRETCH * x
     for size in _SIZES:
-        for _ in range(tries):
+        for _ in range((tries + 1) // 2):
             yield f"random steps of {size:g}", lambda x, size=size: x + size * _step(x, generator)  # type: ignore[misc]
 
 

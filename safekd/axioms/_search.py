@@ -1,11 +1,12 @@
 """A directed search for jumps of a function along lines.
 
-Each line is looked at in ticks.  Where a row changes most between two ticks, and where it changes more than beside, the
-interval is halved again and again, keeping the half with the larger change.  Along a Lipschitz function the change
-shrinks as the interval does; at a jump it stays.  Rows that do not look at each other are searched side by side, each
-in its own interval; otherwise all share the interval of the row that changes most.
+Each line is looked at in ticks.  Where a row changes most between two ticks, and where it changes otherwise than its
+neighbours foretell, the interval is halved again and again, keeping the half with the larger change.  Along a Lipschitz
+function the change shrinks as the interval does; at a jump it stays.  Rows that do not look at each other are searched
+side by side, each in its own interval; otherwise all share the interval of the row that changes most.
 
-A search can miss a jump; it cannot invent one: both ends of the last interval are evaluated as they are.
+A search can miss a jump, a small one beside large changes above all; it cannot invent one: both ends of the last
+interval are evaluated as they are.
 Axes: B rows, K values, T ticks.
 """
 
@@ -17,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_TICKS = 18
-_FIRST, _LAST = -0.02, 1.03  # no tick in the middle of a line, where two teachers that change places are alike
+_TICKS = 20
+_FIRST, _LAST = -0.1, 1.13  # no tick in the middle of a line, where two teachers that change places are alike
 _BLOCKS = 4
 _GROWS = 4.0  # a slope that grows by more when the interval is halved ten times has not settled
 
@@ -89,7 +90,7 @@ def look_along(line: Line, together: bool, precision: Precision) -> Look:
     look = Look(nothing_B, slope_B, nothing_B.bool(), nothing_B)
     if bool((change_TB == 0).all()):
         return look
-    for start_B in {tuple(s.tolist()): s for s in (change_TB.argmax(0), _excess(change_TB).argmax(0))}.values():
+    for start_B in {tuple(s.tolist()): s for s in (change_TB.argmax(0), _surprise(w_TBK).argmax(0))}.values():
         if together:
             worst = change_TB.gather(0, start_B[None])[0].argmax()
             start_B = start_B[worst].expand(B)
@@ -143,10 +144,13 @@ def _change(one_K: Tensor, other_K: Tensor) -> Tensor:
     return (one_K - other_K).abs().amax(-1)
 
 
-def _excess(change_TB: Tensor) -> Tensor:
-    """Return by how much each interval changes more than the mean of its neighbours."""
-    padded_TB = torch.cat([change_TB[1:2], change_TB, change_TB[-2:-1]])
-    return change_TB - (padded_TB[2:] + padded_TB[:-2]) / 2
+def _surprise(w_TBK: Tensor) -> Tensor:
+    """Return by how much each interval's change differs from what its neighbours foretell, (T - 1, B)."""
+    step_TBK = w_TBK.diff(dim=0)
+    near_TBK, far_TBK = step_TBK[1:-3] + step_TBK[3:-1], step_TBK[:-4] + step_TBK[4:]
+    apart_TB = (step_TBK[2:-2] - (4 * near_TBK - far_TBK) / 6).abs().amax(-1)  # exact for polynomials of degree four
+    edge_TB = torch.zeros_like(apart_TB[:2])
+    return torch.cat([edge_TB, apart_TB, edge_TB])
 
 
 def _per_unit(change_B: Tensor, width: Tensor, line: Line) -> Tensor:

@@ -81,7 +81,7 @@ def _line(
 
     def slope(place_B: Tensor) -> Tensor:
         place = place_B[0]
-        _, derivative = torch.func.jvp(log_p, (place,), (torch.ones_like(place),))
+        derivative: Tensor = torch.func.jvp(log_p, (place,), (torch.ones_like(place),))[1]
         return derivative.detach().reshape(-1, derivative.shape[-1])
 
     rows = log_p(torch.zeros((), dtype=torch.float64, device=inputs.device)).numel()

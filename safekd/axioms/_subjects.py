@@ -48,7 +48,8 @@ def subjects_of(
         for name in SCALES:
             part = getattr(rule, name)
             if part is not None:
-                only = replace(rule, **{other: None for other in SCALES if other != name})
+                others: dict[str, Any] = {other: None for other in SCALES if other != name}
+                only = replace(rule, **others)
                 yield Subject(f"{name} rule", name, only, promised, shares_of(part))
         yield Subject("unified weights", "unified", rule, promised)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -241,7 +242,7 @@ def test_chunks_do_not_matter(seed, K, cuts):
     whole, pieces = RowAudit(polytope), RowAudit(polytope)
     whole.add(w, safety=safety, critical=critical)
     edges = [0, *sorted(set(cuts)), 40]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         part = slice(start, stop)
         pieces.add(w[part], safety=safety[part], critical=critical[part], first_row=start)
     assert pieces.findings() == whole.findings()
