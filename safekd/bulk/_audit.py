@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 
+from .._threads import threads
 from ..axioms import AuditReport, Finding, RowAudit, report_of
 from ..tables import open_table
 from ._project import Progress
@@ -30,16 +31,15 @@ def audit_file(
     Raises InvalidInput naming line, column and cell of what is no weight.
     """
     config = as_config(rules)
-    with open_table(path) as table:
+    with open_table(path) as table, threads(1):  # blocks are too short for torch's own
         bound = bind(config, table, called)
         audit = RowAudit(bound.polytope, scale, subject=os.fspath(path), names=bound.teachers)
         rows, places = 0, {}
         for block in table.blocks():
             audit.add(bound.weights(block), **bound.ordering(block), first_row=rows + 1)
             for tally in audit.tallies.values():
-                for row in (tally.row, tally.first):
-                    if tally.rows and rows < row <= rows + block.rows:
-                        places[row] = block.place(row - rows - 1)
+                if tally.rows and rows < tally.row <= rows + block.rows:  # the worst row so far is one of these
+                    places[tally.row] = block.place(tally.row - rows - 1)
             rows += block.rows
             if on_progress is not None:
                 on_progress(rows, block.done, table.total)
