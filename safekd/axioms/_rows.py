@@ -129,9 +129,9 @@ class RowAudit:
         miss_B = (_total(w_KB) - 1).abs()
         allowed = len(w_KB) * torch.finfo(dtype).eps
         self.tallies["normalisation"].see(miss_B, miss_B <= allowed, w_KB, first_row)
-        self.tallies["positivity"].see(-light_B, light_B > 0, w_KB, first_row)
+        self.tallies["positivity"].see(0 - light_B, light_B > 0, w_KB, first_row)
         if self.polytope is None:  # some w_min > 0 and w_max < inf are asked for, whatever they are
-            self.tallies["bounds"].see(-light_B, (light_B > 0) & (heavy_B < torch.inf), w_KB, first_row)
+            self.tallies["bounds"].see(0 - light_B, (light_B > 0) & (heavy_B < torch.inf), w_KB, first_row)
             return
         low_K, high_K = (bound_K.double().to(w_KB.device) for bound_K in nearest_bounds(self.polytope, dtype))
         if self.polytope.uniform_bounds is None:
