@@ -7,6 +7,7 @@ what shows it (``_student``).  Axes: ... positions, B of them, K teachers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -26,8 +27,8 @@ from ._readings import Readings
 from ._report import AuditReport, Finding, report_of
 from ._rows import RowAudit
 from ._student import realisable, smooth
-from ._subjects import Subject, critical_rows, modules_in, ordering_scores, scales_left_out, subjects_of
-from ._words import place_of
+from ._subjects import RowOrders, Subject, critical_rows, modules_in, ordering_scores, scales_left_out, subjects_of
+from ._words import next_move, place_of
 
 
 def audit(
@@ -42,7 +43,7 @@ def audit(
     under: Sequence[Signals] | None = None,
     student: tuple[nn.Module, Tensor] | None = None,
     names: Sequence[str] = (),
-    tries: int = 6,
+    tries: int = 4,
     seed: int = 0,
 ) -> AuditReport:
     """Judge weights by the axioms of the paper.
@@ -116,7 +117,31 @@ def _row_findings(subject: Subject, w_K: Tensor, signals: Signals | None, names:
     critical = None if signals is None else critical_rows(signals)
     safety = None if signals is None else ordering_scores(signals, subject.polytope)
     rows.add(w_K, critical=critical, safety=safety)
-    return list(rows.findings())
+    found = list(rows.findings())
+    if subject.orders is None or signals is None or "ordering" not in rows.axioms:
+        return found
+    own = _by_own_orders(rows.axioms["ordering"].id, subject, w_K, subject.orders(signals))
+    return [own if finding.axiom == own.axiom else finding for finding in found]
+
+
+def _by_own_orders(axiom: str, subject: Subject, w_K: Tensor, orders: RowOrders) -> Finding:
+    """Judge orderings that a rule has of its own, by how far the nearest weights are that keep them."""
+    broken_B, w_BK = orders.broken(w_K).reshape(-1), w_K.reshape(-1, w_K.shape[-1])
+    rows, of = int(broken_B.sum()), len(w_BK)
+    if not rows:
+        return Finding(axiom, subject.name, "holds", f"In all {of} rows.", 0.0, None, 0, of)
+    broken_numbers = broken_B & w_BK.isnan().any(-1)
+    if bool(broken_numbers.any()):
+        where = place_of(int(broken_numbers.to(torch.uint8).argmax()), w_K.shape[:-1])
+        text = f"A weight at {where} is not a number."
+        return Finding(axiom, subject.name, "violated", text, math.nan, where, rows, of, next_move("ordering"))
+    kept_BK = orders.project(w_K, "euclidean").reshape(w_BK.shape)
+    off_B = torch.where(broken_B, (w_BK - kept_BK).abs().amax(-1), -torch.inf)
+    worst = int(off_B.argmax())
+    shown, nearest = ([float(f"{w:.4g}") for w in row_K.tolist()] for row_K in (w_BK[worst], kept_BK[worst]))
+    where = place_of(worst, w_K.shape[:-1])
+    text = f"Weights {shown} at {where} break an ordering that holds there; the nearest that keep it are {nearest}."
+    return Finding(axiom, subject.name, "violated", text, float(off_B[worst]), where, rows, of, next_move("ordering"))
 
 
 def _with_repair(finding: Finding, alone: Finding) -> Finding:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +22,24 @@ from ._axioms import SCALES
 from ._paths import Weights
 
 
+class RowOrders(Protocol):
+    """The orderings of each position of a batch, as a rule keeps them."""
+
+    def broken(self, w_K: Tensor) -> Tensor:
+        """Say where weights break an ordering that holds there, bool (...)."""
+
+    def project(self, w_K: Tensor, metric: Literal["euclidean", "kl"]) -> Tensor:
+        """Return the nearest weights that keep them, (..., K)."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """Weights to judge.
 
     name: what the report calls them.  scale: whose axioms.  weights: from signals to weights (..., K).  polytope: what
-    they promise, if anything.  alone: the same rule before it was repaired, None if there is no repair.
+    they promise, if anything.  alone: the same rule before it was repaired, None if there is no repair.  orders: from
+    signals to the orderings of each position, for a rule that has its own; None if those of the polytope hold, or else
+    the order of safety scores.
     """
 
     name: str
@@ -35,6 +47,7 @@ class Subject:
     weights: Weights
     polytope: WeightPolytope | None
     alone: Weights | None = None
+    orders: Callable[[Signals], RowOrders] | None = None
 
 
 def subjects_of(
@@ -50,15 +63,16 @@ def subjects_of(
             if part is not None:
                 others: dict[str, Any] = {other: None for other in SCALES if other != name}
                 only = replace(rule, **others)
-                yield Subject(f"{name} rule", name, only, promised, shares_of(part))
-        yield Subject("unified weights", "unified", rule, promised)
+                yield Subject(f"{name} rule", name, only, promised, shares_of(part), _orders_of(only))
+        yield Subject("unified weights", "unified", rule, promised, orders=_orders_of(rule))
         return
     if as_weights is None:
         as_weights = _polytope_of(rule) is not None
     own = str(getattr(rule, "scale", "any"))
     scale = scale or (own if own in SCALES else "token")
     alone = shares_of(rule.rule) if isinstance(rule, Conforming) else None
-    yield Subject(f"{scale} rule", scale, rule if as_weights else shares_of(rule), promised, alone)
+    weights = rule if as_weights else shares_of(rule)
+    yield Subject(f"{scale} rule", scale, weights, promised, alone, _orders_of(rule) if as_weights else None)
 
 
 def shares_of(rule: Callable[[Signals], Tensor]) -> Weights:
@@ -110,3 +124,8 @@ def ordering_scores(signals: Signals, polytope: WeightPolytope | None) -> Tensor
 def _polytope_of(rule: object) -> WeightPolytope | None:
     found = getattr(rule, "polytope", None)
     return found if isinstance(found, WeightPolytope) else None
+
+
+def _orders_of(rule: object) -> Callable[[Signals], RowOrders] | None:
+    found = getattr(rule, "orders", None)
+    return found if callable(found) else None
