@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scipy.stats import t as student_t
 
 from safekd import ConstrainedTrainer, WeightPolytope
-from safekd.weights import Conforming, Rule, Unified, ordering_violations
+from safekd.weights import Conforming, Normalised, Rule, Unified, ordering_violations
 
 from ._projection_report import table
 from ._timing import processor, today, versions
@@ -30,7 +30,7 @@ from ._weightings_rules import RULES
 from ._weightings_tasks import TASKS, Task
 
 LOWER, UPPER = 0.05, 0.6
-_EPOCHS = 300
+_EPOCHS = 150
 _MEASURES = ("accuracy", "safety")
 
 
@@ -56,6 +56,7 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, print, write; return the exit status."""
     options = _read(arguments)
+    torch.set_num_threads(1)  # students are small: threads would wait for each other
     rows = pd.DataFrame([vars(row) for row in _shown(options)])
     report = markdown(rows, options.seeds, options.epochs)
     print(report)

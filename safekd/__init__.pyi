@@ -1,4 +1,5 @@
 from . import aggregation as aggregation
+from . import axioms as axioms
 from . import config as config
 from . import data as data
 from . import demo as demo
@@ -17,6 +18,8 @@ from ._solvers import LinearRows as LinearRows
 from ._solvers import PlainAscent as PlainAscent
 from ._solvers import WeightPolytope as WeightPolytope
 from ._solvers import project as project
+from .axioms import AuditReport as AuditReport
+from .axioms import audit as audit
 from .data import Split as Split
 from .errors import InfeasiblePolytope as InfeasiblePolytope
 from .errors import InvalidConfig as InvalidConfig

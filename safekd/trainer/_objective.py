@@ -6,7 +6,7 @@ Axes: N examples, B batch, ... positions, K teachers, V classes, M constraints, 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from ..aggregation import arithmetic_pool
 from ..data import Batch, Split, SplitCache, logits_of
 from ..errors import InvalidInput
 from ..safety import SafetyConstraint
-from ..teachers import TeacherEnsemble
+from ..teachers import Perturbation, TeacherEnsemble
 from ..tracer import ConstraintReading
 from ..weights import Evidence, Rule, Signals, looks_at_student, modules_of, needs_of
 
@@ -52,6 +52,7 @@ class Objective:
     Rules are functions of what the teachers and the data say, so targets are worked out once a split and kept, unless
     the rule looks at the student or holds a module, which may learn.
     features: what rules that learn from a representation see of a batch, (B, ..., D); None: its inputs, flattened.
+    perturbation: how teachers are asked again where the rule needs their variance.
     """
 
     student: nn.Module
@@ -62,9 +63,11 @@ class Objective:
     critical_classes: Collection[int]
     critical_contexts: Collection[int]
     features: Callable[[Batch], Tensor] | None = None
+    perturbation: Perturbation = field(default_factory=Perturbation)
 
     def __post_init__(self) -> None:
         self._targets = SplitCache()
+        self._variances: dict[int, tuple[Split, Tensor]] = {}
         self._needs, modules = needs_of(self.rule), modules_of(self.rule).values()
         self.fixed = not (looks_at_student(self.rule) or modules)
         self._read = nn.ModuleList([self.student, *modules])  # all that has an eval mode
@@ -91,6 +94,7 @@ class Objective:
             critical_contexts=self.critical_contexts,
             student_log_p=None if logits_V is None else _log_p(logits_V.detach()),
             features=self._features(batch),
+            variance=self._variance(split, index),
         )
 
     def pool(self, split: Split, index: Tensor, logits_V: Tensor | None = None) -> Pool:
@@ -151,6 +155,15 @@ class Objective:
                         loss = self.loss(log_q_V, logits_V).sum() / split.labels.numel()
                     sums.add(name, batch, logits_V, loss)
         return sums.finished()
+
+    def _variance(self, split: Split, index: Tensor) -> Tensor | None:
+        """How unsteady teachers are, (B, ..., K): asked once a split, since neither they nor the noise change."""
+        if "variance" not in self._needs:
+            return None
+        if id(split) not in self._variances:
+            asked = self.perturbation.variance(self.ensemble, split)
+            self._variances[id(split)] = (split, asked)  # holding the split keeps its id taken
+        return self._variances[id(split)][1][index]
 
     def _features(self, batch: Batch) -> Tensor | None:
         if self.features is None and "features" not in self._needs:

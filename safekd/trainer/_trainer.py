@@ -17,7 +17,7 @@ from ..data import Batch
 from ..divergences import ForwardKL
 from ..errors import InvalidInput
 from ..safety import SafetyConstraint
-from ..teachers import Teacher, TeacherEnsemble
+from ..teachers import Perturbation, Teacher, TeacherEnsemble
 from ..tracer import TracePoint
 from ..weights import Evidence, Rule, Uniform
 from ._learning import RuleLearning
@@ -36,11 +36,13 @@ class ConstrainedTrainer:
     learn beside the student, each from a loss of its own or from the distillation loss; the student's KKT residuals
     then refer to the weights as they are at that point, which may still move.  weights_optimizer: made on the rule's
     parameters; Adam with a rate of 0.01 if left out.  features: what rules that learn from a representation see of a
-    Batch, (B, ..., D), taken without gradient; the inputs, each flattened, if left out.
+    Batch, (B, ..., D), taken without gradient; the inputs, each flattened, if left out.  perturbation: noise with which
+    teachers are asked again for rules that need their variance.
     constraints: SafetyConstraint, names all different.  optimizer: made on the student's parameters (weight decay moves
     the answer away from the KKT point of the stated problem: leave it 0).  dual: how multipliers move.
     divergence: (log target, logits) -> one loss a position.  evidence: measured teachers, for rules and orderings.
-    critical_contexts: C_safe, where orderings apply besides positions with a critical label.
+    critical_classes: S, where orderings apply, besides the critical classes of the constraints.  critical_contexts:
+    C_safe, where they apply as well.
     batch_size: None for the whole training split a step.  seed: order of batches.
     Raises InvalidInput for anything that does not fit together.
     """
@@ -54,11 +56,13 @@ class ConstrainedTrainer:
         weights: Rule | None = None,
         weights_optimizer: torch.optim.Optimizer | None = None,
         features: Callable[[Batch], Tensor] | None = None,
+        perturbation: Perturbation | None = None,
         constraints: Sequence[SafetyConstraint] = (),
         dual: DualMethod | None = None,
         divergence: Loss | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
         evidence: Evidence | None = None,
+        critical_classes: Collection[int] = (),
         critical_contexts: Collection[int] = (),
         batch_size: int | None = None,
         device: torch.device | str = "cpu",
@@ -88,9 +92,10 @@ class ConstrainedTrainer:
             rule=Uniform() if weights is None else weights,
             divergence=ForwardKL() if divergence is None else divergence,
             evidence=evidence,
-            critical_classes=frozenset().union(*(rule.measure.critical or () for rule in constraints)),
+            critical_classes=frozenset(critical_classes).union(*(rule.measure.critical or () for rule in constraints)),
             critical_contexts=frozenset(critical_contexts),
             features=features,
+            perturbation=Perturbation() if perturbation is None else perturbation,
         )
         self.learning = RuleLearning(self.objective.rule, weights_optimizer, optimizer, self.device)
 

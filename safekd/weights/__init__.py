@@ -36,7 +36,7 @@ from ._orderings import ordering_violations
 from ._parts import modules_of
 from ._rule import Rule, WeightRule, looks_at_student, needs_labels, needs_of
 from ._scale_orderings import ScaleOrderings
-from ._signals import Signals
+from ._signals import Signals, variance_of
 from ._task import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
 from ._token import Confidence, EntropyComplement, EntropyDecay, EntropyInverse, InverseVariance, SafetyBlend
 from ._tracking import DriftReport, Tracking
@@ -91,4 +91,5 @@ __all__ = [
     "ordering_violations",
     "orderings_from",
     "rule_state",
+    "variance_of",
 ]

@@ -6,7 +6,8 @@ stands for both, and where nothing is named critical both hold everywhere.  A sc
 it at all critical positions.  Orderings of the polytope hold at all critical positions and replace scores.
 
 Where both scales have an order and rank two teachers differently, one wins and the other keeps what it can
-(``reconciled``).  Axes: ... positions, B positions in one axis, K teachers.
+(``reconciled``); orderings of the polytope stand with the winner's.
+Axes: ... positions, B positions in one axis, K teachers.
 """
 
 from __future__ import annotations
@@ -214,12 +215,11 @@ def _meeting(
     polytope: WeightPolytope, own: Pairs, token: Pairs, context: Pairs, wins: Scale
 ) -> tuple[WeightPolytope, bool]:
     """Return the polytope where both scales' orderings meet its own, and whether the scales disagree."""
-    K = polytope.n_teachers
-    both, disagree = reconciled(*((context, token) if wins == "context" else (token, context)), K)
+    winner, loser = (context, token) if wins == "context" else (token, context)
+    pairs, disagree = reconciled((*own, *winner), loser, polytope.n_teachers)
     if polytope.ties:  # circles mean that these teachers weigh the same
-        return polytope.with_orderings({*own, *token, *context}), disagree
-    pairs, against_own = reconciled(own, both, K)
-    return polytope.with_orderings(pairs), disagree or against_own
+        pairs = (*own, *token, *context)
+    return polytope.with_orderings(pairs), disagree
 
 
 def _pairs_broken(w_K: Tensor, pairs: Pairs) -> Tensor:

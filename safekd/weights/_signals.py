@@ -117,7 +117,7 @@ class Signals:
                 "This rule needs several passes of each teacher; pass `log_p_passes` of shape (..., P, K, V), "
                 "or `variance` of shape (..., K)."
             )
-        return self._passes.exp().var(dim=-3, unbiased=False).sum(-1)
+        return variance_of(self._passes)
 
     @property
     def student_log_p(self) -> Tensor:
@@ -274,6 +274,11 @@ class Signals:
                 f"measure the teachers on data that has every {what}."
             )
         return table.to(self._template)[_spread(key, lead)]
+
+
+def variance_of(log_p_PKV: Tensor) -> Tensor:
+    """Return the variance of each teacher's distribution over passes, (..., P, K, V), summed over classes: (..., K)."""
+    return log_p_PKV.exp().var(dim=-3, unbiased=False).sum(-1)
 
 
 def softened(log_p_V: Tensor, temperature: float) -> Tensor:

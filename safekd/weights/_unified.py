@@ -39,8 +39,9 @@ class Repair:
     violations_before, violations_after: bool (...), where an ordering that holds at the position is broken, as where a
     safer teacher counts less at a critical position, which is any position if the signals name none.
     contradictions: bool (...), where token and context scale rank two teachers differently; there the order of the
-    scale ``wins`` holds, and of the other's what does not go against it.  bounds: lower and upper bound of each
-    teacher's weight in ``composed`` that follow from those of the parts, None if a part has no bounds.
+    scale ``wins`` holds together with the polytope's own, and of the other's what does not go against them.  bounds:
+    lower and upper bound of each teacher's weight in ``composed`` that follow from those of the parts, None if a part
+    has no bounds.
     """
 
     composed: Tensor

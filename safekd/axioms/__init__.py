@@ -1,0 +1,28 @@
+"""The axioms of the paper, and the audit that tells which of them weights obey.
+
+    report = kd.audit(unified, signals)          # fifteen axioms: holds | violated | estimated | not applicable
+    print(report); report["III.5"].evidence; report.holds(); report.to_json("audit.json")
+
+Weights that came without a rule are judged by the row, in constant memory: ``RowAudit`` and ``report_of``.
+"""
+
+from ._audit import audit
+from ._axioms import ASSUMPTIONS, AXIOMS, UNIFIED, Axiom
+from ._independence import Counterexample, counterexamples, independence_table
+from ._report import AuditReport, Finding, report_of
+from ._rows import RowAudit
+
+__all__ = [
+    "ASSUMPTIONS",
+    "AXIOMS",
+    "UNIFIED",
+    "AuditReport",
+    "Axiom",
+    "Counterexample",
+    "Finding",
+    "RowAudit",
+    "audit",
+    "counterexamples",
+    "independence_table",
+    "report_of",
+]
