@@ -7,7 +7,6 @@ what shows it (``_student``).  Axes: ... positions, B of them, K teachers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,16 +18,17 @@ from solvers.polytope import WeightPolytope
 
 from .._modes import evaluating
 from ..errors import InvalidInput, MissingSignal
-from ..weights import Signals
+from ..weights import Signals, modules_of
 from ._axioms import of_scale
 from ._continuity import continuity_findings
+from ._designated import judged_by, own_orders, scores_and_rows
 from ._pareto import Losses, pareto_finding
 from ._readings import Readings
 from ._report import AuditReport, Finding, report_of
 from ._rows import RowAudit
 from ._student import realisable, smooth
-from ._subjects import RowOrders, Subject, critical_rows, modules_in, ordering_scores, scales_left_out, subjects_of
-from ._words import next_move, place_of
+from ._subjects import Subject, scales_left_out, subjects_of
+from ._words import place_of
 
 
 def audit(
@@ -70,7 +70,7 @@ def audit(
     subjects = list(subjects_of(rule, polytope, scale, as_weights))
     found: list[Finding] = []
     with ExitStack() as modes, torch.no_grad():
-        for module in modules_in(rule):
+        for module in modules_of(rule).values():
             modes.enter_context(evaluating(module))
         for subject in subjects:
             last = subject is subjects[-1]
@@ -114,34 +114,14 @@ def _judged(
 
 def _row_findings(subject: Subject, w_K: Tensor, signals: Signals | None, names: Sequence[str]) -> list[Finding]:
     rows = RowAudit(subject.polytope, subject.scale, subject=subject.name, names=names, lead=w_K.shape[:-1])
-    critical = None if signals is None else critical_rows(signals)
-    safety = None if signals is None else ordering_scores(signals, subject.polytope)
+    safety, critical = scores_and_rows(signals, subject.polytope, subject.scale)
     rows.add(w_K, critical=critical, safety=safety)
     found = list(rows.findings())
-    if subject.orders is None or signals is None or "ordering" not in rows.axioms:
+    own = None if signals is None else own_orders(subject.rule, subject.polytope, signals)
+    if own is None or "ordering" not in rows.axioms:
         return found
-    own = _by_own_orders(rows.axioms["ordering"].id, subject, w_K, subject.orders(signals))
-    return [own if finding.axiom == own.axiom else finding for finding in found]
-
-
-def _by_own_orders(axiom: str, subject: Subject, w_K: Tensor, orders: RowOrders) -> Finding:
-    """Judge orderings that a rule has of its own, by how far the nearest weights are that keep them."""
-    broken_B, w_BK = orders.broken(w_K).reshape(-1), w_K.reshape(-1, w_K.shape[-1])
-    rows, of = int(broken_B.sum()), len(w_BK)
-    if not rows:
-        return Finding(axiom, subject.name, "holds", f"In all {of} rows.", 0.0, None, 0, of)
-    broken_numbers = broken_B & w_BK.isnan().any(-1)
-    if bool(broken_numbers.any()):
-        where = place_of(int(broken_numbers.to(torch.uint8).argmax()), w_K.shape[:-1])
-        text = f"A weight at {where} is not a number."
-        return Finding(axiom, subject.name, "violated", text, math.nan, where, rows, of, next_move("ordering"))
-    kept_BK = orders.project(w_K, "euclidean").reshape(w_BK.shape)
-    off_B = torch.where(broken_B, (w_BK - kept_BK).abs().amax(-1), -torch.inf)
-    worst = int(off_B.argmax())
-    shown, nearest = ([float(f"{w:.4g}") for w in row_K.tolist()] for row_K in (w_BK[worst], kept_BK[worst]))
-    where = place_of(worst, w_K.shape[:-1])
-    text = f"Weights {shown} at {where} break an ordering that holds there; the nearest that keep it are {nearest}."
-    return Finding(axiom, subject.name, "violated", text, float(off_B[worst]), where, rows, of, next_move("ordering"))
+    ordering = judged_by(own, rows.axioms["ordering"].id, subject.name, w_K)
+    return [ordering if finding.axiom == ordering.axiom else finding for finding in found]
 
 
 def _with_repair(finding: Finding, alone: Finding) -> Finding:

@@ -8,11 +8,10 @@ what that scale does to the weights that are used; the whole answers to U.1 to U
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from solvers.polytope import WeightPolytope
 
@@ -22,24 +21,13 @@ from ._axioms import SCALES
 from ._paths import Weights
 
 
-class RowOrders(Protocol):
-    """The orderings of each position of a batch, as a rule keeps them."""
-
-    def broken(self, w_K: Tensor) -> Tensor:
-        """Say where weights break an ordering that holds there, bool (...)."""
-
-    def project(self, w_K: Tensor, metric: Literal["euclidean", "kl"]) -> Tensor:
-        """Return the nearest weights that keep them, (..., K)."""
-
-
 @dataclass(frozen=True)
 class Subject:
     """Weights to judge.
 
     name: what the report calls them.  scale: whose axioms.  weights: from signals to weights (..., K).  polytope: what
-    they promise, if anything.  alone: the same rule before it was repaired, None if there is no repair.  orders: from
-    signals to the orderings of each position, for a rule that has its own; None if those of the polytope hold, or else
-    the order of safety scores.
+    they promise, if anything.  alone: the same rule before it was repaired, None if there is no repair.  rule: what
+    ``weights`` came from, None for weights that were given.
     """
 
     name: str
@@ -47,7 +35,7 @@ class Subject:
     weights: Weights
     polytope: WeightPolytope | None
     alone: Weights | None = None
-    orders: Callable[[Signals], RowOrders] | None = None
+    rule: object = None
 
 
 def subjects_of(
@@ -63,8 +51,8 @@ def subjects_of(
             if part is not None:
                 others: dict[str, Any] = {other: None for other in SCALES if other != name}
                 only = replace(rule, **others)
-                yield Subject(f"{name} rule", name, only, promised, shares_of(part), _orders_of(only))
-        yield Subject("unified weights", "unified", rule, promised, orders=_orders_of(rule))
+                yield Subject(f"{name} rule", name, only, promised, shares_of(part), only)
+        yield Subject("unified weights", "unified", rule, promised, rule=rule)
         return
     if as_weights is None:
         as_weights = _polytope_of(rule) is not None
@@ -72,7 +60,7 @@ def subjects_of(
     scale = scale or (own if own in SCALES else "token")
     alone = shares_of(rule.rule) if isinstance(rule, Conforming) else None
     weights = rule if as_weights else shares_of(rule)
-    yield Subject(f"{scale} rule", scale, weights, promised, alone, _orders_of(rule) if as_weights else None)
+    yield Subject(f"{scale} rule", scale, weights, promised, alone, rule)
 
 
 def shares_of(rule: Callable[[Signals], Tensor]) -> Weights:
@@ -99,33 +87,6 @@ def scales_left_out(rule: object) -> dict[str, str]:
     }
 
 
-def modules_in(rule: Any) -> Iterator[nn.Module]:
-    """Yield the modules that a rule consists of."""
-    if isinstance(rule, nn.Module):
-        yield rule
-    elif is_dataclass(rule) and not isinstance(rule, type):
-        for field in fields(rule):
-            yield from modules_in(getattr(rule, field.name))
-
-
-def critical_rows(signals: Signals) -> Tensor | None:
-    """Return where orderings apply, bool (...), None for everywhere, as ``Conforming`` has it."""
-    return signals.critical if signals.names_critical else None
-
-
-def ordering_scores(signals: Signals, polytope: WeightPolytope | None) -> Tensor | None:
-    """Return safety (..., K) whose order weights must follow; None if there is none, or the polytope has orderings."""
-    if polytope is not None and polytope.orderings:
-        return None
-    known = signals.evidence is not None or "safety" in vars(signals)
-    return torch.as_tensor(signals.safety) if known else None
-
-
 def _polytope_of(rule: object) -> WeightPolytope | None:
     found = getattr(rule, "polytope", None)
     return found if isinstance(found, WeightPolytope) else None
-
-
-def _orders_of(rule: object) -> Callable[[Signals], RowOrders] | None:
-    found = getattr(rule, "orders", None)
-    return found if callable(found) else None

@@ -9,15 +9,23 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import safekd as kd
 from safekd.axioms import AXIOMS, Finding, counterexamples, independence_table, report_of
 from safekd.axioms._axioms import axiom_named
 from safekd.errors import InvalidInput, MissingSignal
-from safekd.weights import Conforming, EntropyDecay, InverseLoss, OrdinalSafety, Signals, Unified, Uniform
-from solvers.projection import project
+from safekd.weights import (
+    Conforming,
+    EntropyDecay,
+    InverseLoss,
+    OrdinalSafety,
+    ScaleOrderings,
+    Signals,
+    Unified,
+    Uniform,
+)
 
 from .weighting import everything, t
 
@@ -119,10 +127,11 @@ def test_orderings_of_the_polytope_come_before_safety_scores():
     assert violated(kd.audit(t([0.5, 0.3, 0.2]), signals, polytope=named)) == {"III.5"}
 
 
-class OwnOrders:
-    """A rule with orderings of its own: teacher 2 never below teacher 0."""
+class Given:
+    """Weights that come with orderings of the context scale: teacher 2 never below teacher 0."""
 
-    polytope = kd.WeightPolytope(3, 0.1, 0.6)
+    polytope = BOX
+    orderings = ScaleOrderings("context", 3, [(2, 0)])
 
     def __init__(self, *weights):
         self.weights = t(*weights)
@@ -130,27 +139,38 @@ class OwnOrders:
     def __call__(self, signals):
         return self.weights.expand(signals.shape)
 
-    def orders(self, signals):
-        return self
 
-    def broken(self, w_K):
-        return ~(w_K[..., 2] >= w_K[..., 0])
-
-    def project(self, w_K, metric):
-        return project(w_K, kd.WeightPolytope(3, 0.1, 0.6, [(2, 0)]), metric=metric)
-
-
-def test_orderings_that_a_rule_has_of_its_own_count():
+def test_orderings_given_with_a_rule_replace_safety_scores():
     signals = Signals(safety=t([0.9, 0.8, 0.1], [0.9, 0.8, 0.1]))
-    assert kd.audit(OwnOrders(0.2, 0.3, 0.5), signals, tries=1)["III.5"].status == "holds"
-    finding = kd.audit(OwnOrders(0.5, 0.3, 0.2), signals, tries=1)["III.5"]
+    assert kd.audit(Given(0.2, 0.3, 0.5), signals, tries=1)["III.5"].status == "holds"
+    assert kd.audit(Conforming(says(5.0, 3.0, 2.0), BOX, orderings=Given.orderings), signals, tries=1).holds()
+    finding = kd.audit(Given(0.5, 0.3, 0.2), signals, tries=1)["III.5"]
     assert (finding.status, finding.rows, finding.where) == ("violated", 2, (0,))
     assert finding.worst == pytest.approx(0.15)
-    assert (
-        "[0.5, 0.3, 0.2] at (0,) break an ordering that holds there; the nearest that keep it are [0.35, 0.3, 0.35]"
-        in (finding.evidence)
-    )
-    assert math.isnan(kd.audit(OwnOrders(math.nan, 0.3, 0.2), signals, tries=1)["III.5"].worst)
+    assert "[0.5, 0.3, 0.2] at (0,) break an ordering that holds there" in finding.evidence
+    assert "the nearest that keep it are [0.35, 0.3, 0.35]" in finding.evidence
+    assert math.isnan(kd.audit(Given(math.nan, 0.3, 0.2), signals, tries=1)["III.5"].worst)
+
+
+@given(seed=st.integers(0, 10**6), wins=st.sampled_from(["context", "token"]))
+@settings(max_examples=8)
+def test_scales_that_contradict_each_other_pass_by_the_rule_of_unified(seed, wins):
+    generator = torch.Generator().manual_seed(seed)
+    scores = {
+        name: torch.randint(3, (8, 3), generator=generator).double() / 2
+        for name in ("safety", "token_safety", "task_loss")
+    }
+    unified = Unified(task=InverseLoss(), polytope=BOX, wins=wins)
+    assert kd.audit(unified, Signals(**scores), tries=1).holds()
+
+
+def test_each_scale_is_judged_by_its_own_scores():
+    signals = Signals(safety=t([0.9, 0.8, 0.1]), token_safety=t([0.1, 0.2, 0.3]))
+    w = t([0.2, 0.3, 0.5])
+    assert kd.audit(w, signals, polytope=BOX, scale="token")["III.5"].status == "holds"
+    assert kd.audit(w, signals, polytope=BOX, scale="context")["III.22"].status == "violated"
+    alone = Signals(token_safety=t([0.9, 0.8, 0.1]))
+    assert kd.audit(w, alone, polytope=BOX)["III.5"].status == "violated"
 
 
 NO_NUMBERS = {
