@@ -57,6 +57,8 @@ class Signals:
         # whether anything says which positions are critical; if not, orderings apply at all of them
         self.names_critical = bool(self.critical_classes or self.critical_contexts or critical is not None)
         self._critical_given = critical is not None
+        self._divergences: dict[float, Tensor] = {}  # by temperature
+        self._pulls: dict[float, Tensor] = {}
         self._passes, self._student, self._features = log_p_passes, student_log_p, features
         scores = {
             "entropy": entropy,
@@ -138,15 +140,19 @@ class Signals:
 
     def student_divergence(self, temperature: float = 1.0) -> Tensor:
         """KL of each teacher from the student, ``T^2 KL(p_k^T || p_s^T)``, (..., K), nats."""
-        log_p_KV, log_s_V = softened(self.log_p, temperature), softened(self.student_log_p, temperature)
-        p_KV = log_p_KV.exp()
-        gap_KV = torch.where(p_KV == 0, 0.0, log_p_KV - log_s_V.unsqueeze(-2))  # 0 log 0 = 0
-        return temperature**2 * (p_KV * gap_KV).sum(-1)
+        if temperature not in self._divergences:
+            log_p_KV, log_s_V = softened(self.log_p, temperature), softened(self.student_log_p, temperature)
+            p_KV = log_p_KV.exp()
+            gap_KV = torch.where(p_KV == 0, 0.0, log_p_KV - log_s_V.unsqueeze(-2))  # 0 log 0 = 0
+            self._divergences[temperature] = temperature**2 * (p_KV * gap_KV).sum(-1)
+        return self._divergences[temperature]
 
     def student_gradient(self, temperature: float = 1.0) -> Tensor:
         """Gradient of ``student_divergence`` by the student's logits, (..., K, V): no backward pass is needed."""
-        p_KV, s_V = softened(self.log_p, temperature).exp(), softened(self.student_log_p, temperature).exp()
-        return temperature * (s_V.unsqueeze(-2) - p_KV)
+        if temperature not in self._pulls:
+            p_KV, s_V = softened(self.log_p, temperature).exp(), softened(self.student_log_p, temperature).exp()
+            self._pulls[temperature] = temperature * (s_V.unsqueeze(-2) - p_KV)
+        return self._pulls[temperature]
 
     @property
     def true_classes(self) -> Tensor:

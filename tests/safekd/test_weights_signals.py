@@ -197,6 +197,13 @@ def test_the_pull_of_teachers_is_the_gradient_of_their_divergence(seed, temperat
     assert (divergence_BK >= -1e-12).all()
 
 
+def test_what_is_read_of_the_student_is_worked_out_once():
+    signals = Signals(log_p=log_p(0, 3, 2, 4), student_log_p=log_p(1, 3, 4))
+    assert signals.student_divergence(2.0) is signals.student_divergence(2.0)
+    assert signals.student_gradient() is signals.student_gradient()
+    assert not torch.equal(signals.student_gradient(), signals.student_gradient(2.0))
+
+
 def test_a_teacher_that_rules_a_class_out_has_a_finite_divergence():
     signals = Signals(log_p=t([1.0, 0.0]).log(), student_log_p=t(0.25, 0.75).log())
     assert signals.student_divergence().tolist() == pytest.approx([math.log(4)])
