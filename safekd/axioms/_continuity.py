@@ -100,14 +100,16 @@ def continuity_findings(
         )
         mend = "Take out what is random, or remember nothing between calls (eval mode)."
         return tuple(Finding(name, subject, "violated", text, unsure, mend=mend) for name in (axiom, "A2"))  # type: ignore[return-value]
-    if not names:
-        text = "The signals hold no reading that varies continuously."
+    if not names or not readings.lead.numel():
+        text = (
+            "The signals hold no reading that varies continuously." if readings.lead.numel() else "There are no rows."
+        )
         return tuple(Finding(name, subject, "not_applicable", text) for name in (axiom, "A2"))  # type: ignore[return-value]
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         moving = [name for name in names if matters(name, readings, weights, generator)]
         found = search(lines_through(readings, moving, weights, tries, generator))
-    what = f"{', '.join(moving)} moved" if moving else f"{', '.join(names)} moved, which changes nothing"
+    what = f"{', '.join(moving or names)} moved"
     held = [name for name in readings.sources if name not in names]
     what += f"; held fixed: {', '.join(held)}" if held else ""
     return _continuous(axiom, subject, found, what, readings.lead), _lipschitz(subject, found, readings.lead)
@@ -131,6 +133,8 @@ def _continuous(axiom: str, subject: str, found: Searched, moved: str, lead: tor
         where, rows = place_of(found.jump_row, lead), int(found.jumping_B.sum())
         return Finding(axiom, subject, "violated", text, found.jump, where, rows, of, _MEND)
     text = f"No jump along {found.lines} lines ({moved}).{refused}"
+    if not found.lines:
+        text = f"Nothing that was moved changes the weights ({moved})."
     if found.slope == 0:
         return Finding(axiom, subject, "estimated", text, 0.0, None, 0, of)
     text += f" Steepest: a weight moves by {found.slope:.3g} a unit of reading, on the way of {found.slope_line}."

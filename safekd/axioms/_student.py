@@ -20,6 +20,8 @@ _LINES = 4
 
 def realisable(w_BK: Tensor, log_p_BKV: Tensor | None, student_BV: Tensor | None) -> Finding:
     """Judge (A3) by the student as it is: its KL from the mixture of the teachers, on average and at worst."""
+    if not len(w_BK):
+        return Finding("A3", "student", "not_applicable", "There are no rows.")
     if log_p_BKV is None or student_BV is None:
         text = "The signals do not hold both the teachers' log-probabilities and the student's."
         return Finding("A3", "student", "not_applicable", text)
