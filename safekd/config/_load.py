@@ -77,7 +77,10 @@ def _lines(errors: list[ErrorDetails], root: type[BaseModel]) -> list[str]:
         if deeper or key in keys[:i]:
             continue
         if keys.count(key) > 1:
-            wanted = _wanted(_model_at(details["loc"][:-1], root), details["loc"])
+            place = details["loc"]
+            if _dotted(place[:-1], root) == key:  # the last step is no key, but one of the kinds that were tried
+                place = place[:-1]
+            wanted = _wanted(_model_at(place[:-1], root), place)
             lines.append(f"'{key}' is {details['input']!r}, which is not of a kind that is allowed there{wanted}.")
         else:
             lines.append(_explained(details, root))

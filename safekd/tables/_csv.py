@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -31,19 +31,21 @@ from ._paths import require_target
 _CHUNK = 1 << 22  # bytes read at a time
 _LONGEST_ROW = 1 << 26  # bytes; without an end to it, an open quote would take the rest of the file into memory
 _MOST_ROWS, _MOST_EDGES = 1 << 16, 1 << 22  # of a block
-_NOTHING: Bytes = np.empty(0, np.uint8)
 
 
 class CsvTable:
-    """A CSV file with a header, UTF-8, open for reading; as ``Table`` says."""
+    """A CSV file with a header, UTF-8, open for reading; as ``Table`` says.  head: what has been read of it already."""
 
-    def __init__(self, path: Path, stream: BufferedReader) -> None:
+    def __init__(self, path: Path, stream: FileIO, head: bytes = b"") -> None:
         self.path, self._stream = path, stream
         status = os.fstat(stream.fileno())
         self.total = status.st_size if stat.S_ISREG(status.st_mode) else None  # a pipe does not tell
-        self._data, self._start, self._before = _NOTHING, 0, 0  # rows yet to be cut, and how many bytes came before
+        # bytes read, where rows yet to be cut begin in them, and how many bytes came before
+        self._data, self._start, self._before = np.frombuffer(head, np.uint8), 0, 0
         self._checked, self._final, self._line = 0, False, 1
         self._fill()
+        while len(self._data) < len(codecs.BOM_UTF8) and not self._final:  # a pipe gives what it has
+            self._fill()
         self._mark = codecs.BOM_UTF8 if self._data[:3].tobytes() == codecs.BOM_UTF8 else b""
         self._start = len(self._mark)
         self._header = self._read_header()
@@ -127,7 +129,7 @@ class CsvTable:
         data = np.empty(len(left) + _CHUNK, np.uint8)
         data[: len(left)] = left
         try:
-            got = self._stream.readinto(data[len(left) :].data)
+            got = self._stream.readinto(data[len(left) :].data) or 0
         except OSError as error:
             raise InvalidInput(f"Cannot read {self.path}: {error.strerror}.") from error
         self._before += self._start

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ._blocks import Table
 from ._csv import CsvTable
-from ._paths import is_parquet, opened
+from ._paths import first_bytes, is_parquet, opened
 
 _PARQUET = (b"PAR1", b"PARE")  # a Parquet file begins with one of these; the second says that it is encrypted
 
@@ -22,9 +22,11 @@ def open_table(path: str | os.PathLike[str]) -> Iterator[Table]:
     """
     file = Path(path)
     with opened(file) as stream:
-        if is_parquet(file) or stream.peek(4)[:4] in _PARQUET:
-            from ._parquet import ParquetTable  # Arrow's part for Parquet takes a moment to import
+        head = b"" if is_parquet(file) else first_bytes(stream, file)
+        if not is_parquet(file) and head not in _PARQUET:
+            yield CsvTable(file, stream, head)
+            return
+    from ._parquet import ParquetTable  # Arrow's part for Parquet takes a moment to import
 
-            yield ParquetTable(file, stream)
-        else:
-            yield CsvTable(file, stream)
+    with file.open("rb") as seekable:
+        yield ParquetTable(file, seekable)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from io import BufferedReader
+from io import FileIO
 from pathlib import Path
 
 from ..errors import InvalidInput
@@ -11,12 +11,20 @@ from ..errors import InvalidInput
 _SUFFIXES = (".parquet", ".parq", ".pq")
 
 
-def opened(file: Path) -> BufferedReader:
-    """Open a file for reading; InvalidInput says why it cannot be."""
+def opened(file: Path) -> FileIO:
+    """Open a file for reading what is there, a pipe too; InvalidInput says why it cannot be."""
     try:
-        return file.open("rb")
+        return file.open("rb", buffering=0)
     except FileNotFoundError as error:
         raise InvalidInput(f"There is no file {file}; check the path.") from error
+    except OSError as error:
+        raise InvalidInput(f"Cannot read {file}: {error.strerror}.") from error
+
+
+def first_bytes(stream: FileIO, file: Path) -> bytes:
+    """Return the first four bytes, or fewer; InvalidInput says why they cannot be read."""
+    try:
+        return stream.read(4) or b""
     except OSError as error:
         raise InvalidInput(f"Cannot read {file}: {error.strerror}.") from error
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +86,31 @@ def test_kl_keeps_ratios(weights, tmp_path, capsys):
         ("a,a\n0.1,0.2\n", [], ["two columns named 'a'"]),
         ("", [], ["is empty", "header"]),
         ("a,b\n", [], ["no rows"]),
+        ('a,b\n"0.1","0.2"\n0.1,"x\ny"\n', [], ["line 3", "column 'b'", "wanted a finite number"]),
+        (GOOD, ["--lower", "0.1,x"], ["--lower", "found 'x', wanted a number"]),
+        (GOOD, ["--lower", "0.1,0.2"], ["--lower has 2 numbers for 3 teachers (a, b, c)"]),
+        (GOOD, ["--upper", "z=0.2"], ["--upper", "no teacher column 'z'", "a, b, c"]),
+        (GOOD, ["--margin", "-1"], ["margin", "-1"]),
+        (GOOD, ["--margin", "x"], ["--margin", "number"]),
+        (GOOD, ["--teacher", "a", "--teacher", "a"], ["--teacher", "column 'a' is named twice"]),
+        (GOOD, ["--safety-columns", "a,z"], ["--safety-columns", "no column 'z'"]),
+        (
+            GOOD,
+            ["--teacher", "a,b", "--safety-columns", "c"],
+            ["--safety-columns names 1 columns for 2 teachers (a, b)"],
+        ),
+        (
+            GOOD,
+            ["--critical-column", "c"],
+            ["--critical-column says where orderings apply", "--order or --safety-columns"],
+        ),
+        (
+            GOOD,
+            ["--teacher", "a,b", "--order", "a>=b", "--critical-column", "c"],
+            ["line 2", "column 'c'", "found '0.05', wanted 0, 1, true or false"],
+        ),
+        (GOOD, ["--rules", "nowhere.toml"], ["Cannot read nowhere.toml", "No such file"]),
+        (GOOD, ["--no-such-option"], ["No such option", "--no-such-option"]),
     ],
 )
 def test_bad_input_is_told_and_nothing_is_lost(content, options, fragments, tmp_path, capsys):
@@ -91,6 +121,90 @@ def test_bad_input_is_told_and_nothing_is_lost(content, options, fragments, tmp_
     assert ran.refused(*fragments), ran.err
     assert output.read_text() == "what was there"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "w.csv"]  # nothing half written
+
+
+SCORED = "id,a,b,sa,sb,urgent\n007,0.2,0.8,2,1,1\n008,0.2,0.8,1,2,true\n009,0.2,0.8,2,1,0\n"
+
+
+@pytest.mark.parametrize(
+    "columns", [["--safety-columns", "sa,sb"], ["--safety-columns", "sa", "--safety-columns", "sb"]]
+)
+def test_each_row_follows_its_own_scores_where_it_is_critical(columns, tmp_path, capsys):
+    path, output = tmp_path / "w.csv", tmp_path / "out.csv"
+    path.write_text(SCORED)
+    ran = run_cli(capsys, "project", path, "-o", output, "--teacher", "a,b", *columns, "--critical-column", "urgent")
+    assert ran.code == 0, ran.err
+    assert output.read_text() == SCORED.replace("007,0.2,0.8", "007,0.5,0.5")
+
+
+def test_rules_come_from_a_file_and_options_override_them(weights, tmp_path, capsys):
+    rules, output = tmp_path / "rules.toml", tmp_path / "out.csv"
+    rules.write_text('lower = 0.1\nupper = { a = 0.4 }\norder = ["b>=a"]\nmetric = "kl"\n')
+    raw_NK = pd.read_csv(weights).to_numpy()
+    assert run_cli(capsys, "project", weights, "-o", output, "--rules", rules).code == 0
+    polytope = kd.WeightPolytope(3, lower=0.1, upper=[0.4, 1, 1], orderings=[(1, 0)])
+    np.testing.assert_array_equal(pd.read_csv(output).to_numpy(), kd.project(raw_NK, polytope, metric="kl"))
+    options = ["--upper", "0.5", "--order", "a>=b", "--metric", "euclidean"]
+    assert run_cli(capsys, "project", weights, "-o", output, "--rules", rules, *options).code == 0
+    polytope = kd.WeightPolytope(3, lower=0.1, upper=0.5, orderings=[(0, 1)])
+    np.testing.assert_array_equal(pd.read_csv(output).to_numpy(), kd.project(raw_NK, polytope))
+
+
+def test_what_the_file_says_is_called_by_its_key(weights, tmp_path, capsys):
+    rules = tmp_path / "rules.toml"
+    rules.write_text('order = ["a>=z"]\n')
+    ran = run_cli(capsys, "project", weights, "-o", tmp_path / "out.csv", "--rules", rules)
+    assert ran.refused('`order` "a>=z"', "no teacher column 'z'")
+    rules.write_text("colour = 1\n")
+    ran = run_cli(capsys, "project", weights, "-o", tmp_path / "out.csv", "--rules", rules)
+    assert ran.refused("rules.toml", "unknown key 'colour'")
+
+
+@pytest.mark.parametrize("text", ["0.1,0.05,0.2", "a=0.1,b=0.05,c=0.2", " 0.1 , 0.05 , 0.2 "])
+def test_bounds_may_differ_between_teachers(text, weights, tmp_path, capsys):
+    output = tmp_path / "out.csv"
+    assert run_cli(capsys, "project", weights, "-o", output, "--lower", text).code == 0
+    polytope = kd.WeightPolytope(3, lower=[0.1, 0.05, 0.2])
+    np.testing.assert_array_equal(pd.read_csv(output), kd.project(pd.read_csv(weights).to_numpy(), polytope))
+
+
+def test_parquet_in_parquet_out(weights, tmp_path, capsys):
+    source, output = tmp_path / "w.parquet", tmp_path / "out.parquet"
+    frame = pd.read_csv(weights).assign(note=["=x", None, ""])
+    frame.to_parquet(source)
+    ran = run_cli(capsys, "project", source, "-o", output, "--teachers", "a,b,c", "--lower", 0.1)
+    assert ran.code == 0, ran.err
+    found = pd.read_parquet(output)
+    expected = kd.project(frame[["a", "b", "c"]].to_numpy(), kd.WeightPolytope(3, lower=0.1))
+    np.testing.assert_array_equal(found[["a", "b", "c"]], expected)
+    pd.testing.assert_series_equal(found["note"], frame["note"])
+
+
+def test_the_input_is_not_overwritten(weights, capsys):
+    assert run_cli(capsys, "project", weights, "-o", weights).refused("is the input itself", "write to another file")
+    assert weights.read_text() == GOOD
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_midway_it_leaves_nothing_half_written(sent, code, tmp_path):
+    """Rows come from a pipe that never ends, so the signal finds it at work."""
+    pipe, output = tmp_path / "pipe", tmp_path / "out.csv"
+    os.mkfifo(pipe)
+    output.write_text("what was there")
+    command = [sys.executable, "-c", "from safekd.cli import main; main()", "project", pipe, "-o", output]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, pipe.open("w") as stream:
+        stream.write(GOOD)
+        stream.flush()
+        while len(list(tmp_path.iterdir())) == 2:  # until the temporary file is there
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(sent)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == code
+    assert "stopped; nothing half written was left behind" in " ".join(said.split())
+    assert "Traceback" not in said
+    assert output.read_text() == "what was there"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "pipe"]
 
 
 def test_a_missing_file_is_told(tmp_path, capsys):

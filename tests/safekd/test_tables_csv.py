@@ -277,3 +277,9 @@ def test_blocks_keep_their_bytes_while_others_are_read(tmp_path, chunk):
         blocks = list(table.blocks())
     assert len(blocks) > 5
     assert np.concatenate([block.numbers(["x"])[:, 0] for block in blocks]).tolist() == list(range(50))
+
+
+def test_a_letter_that_is_no_letter_is_found_in_the_first_bytes(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"\xff\n1\n")
+    assert "is not UTF-8 text" in refused(path, lambda block: None)
