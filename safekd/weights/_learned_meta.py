@@ -11,7 +11,8 @@ for every position and every teacher, exactly.  Axes: B batch, ... positions, K 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
@@ -76,7 +77,7 @@ def look_ahead(step: StudentStep, temperature: float, hard: float) -> Tensor:
     def logits_at(parameters: Parameters) -> Tensor:
         return logits_of(functional_call(student, dict(parameters), (step.inputs,)), "The student")
 
-    with evaluating(student), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has one derivative
+    with evaluating(student), torch.enable_grad(), _differentiable_twice():
         z_V = logits_at(theta)
         read = Signals(log_p=step.signals.log_p, student_log_p=torch.log_softmax(z_V.detach(), dim=-1))
         pull_KV = read.student_gradient(temperature)
@@ -88,6 +89,13 @@ def look_ahead(step: StudentStep, temperature: float, hard: float) -> Tensor:
         quiz = nn.functional.cross_entropy(logits_at(ahead).flatten(0, -2)[chosen], labels.flatten()[chosen])
         change_V = _directional(logits_at, theta, _gradient(quiz, ahead))
     return -(step.rate / positions) * (pull_KV * change_V.unsqueeze(-2)).sum(-1)
+
+
+@contextmanager
+def _differentiable_twice() -> Iterator[None]:
+    """Keep to operations with a second derivative: fused attention and compiled students have the first alone."""
+    with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def _hardest(z_V: Tensor, labels: Tensor, share: float) -> Tensor:

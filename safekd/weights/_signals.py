@@ -135,7 +135,10 @@ class Signals:
     def features(self) -> Tensor:
         """A representation of each position, (..., D)."""
         if self._features is None:
-            raise MissingSignal("This rule learns from a representation; pass `features` of shape (..., D).")
+            raise MissingSignal(
+                "This rule learns from a representation; pass `features` of shape (..., D). A trainer does so for "
+                "rules whose `needs` name it."
+            )
         return self._features
 
     def student_divergence(self, temperature: float = 1.0) -> Tensor:
