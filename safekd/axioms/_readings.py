@@ -39,9 +39,9 @@ class Readings:
         full, alone = self._made(dict(vars(signals))), self._made({**kept, "evidence": None})
         for name in sorted(computed):
             value = _read(full, name)
-            if value is not None and not _is_float(value):
+            if isinstance(value, Tensor) and not _is_float(value):
                 kept[name] = value  # where positions are critical does not move
-            elif value is not None and not _same(value, _read(alone, name)):
+            elif isinstance(value, Tensor) and not _same(value, _read(alone, name)):
                 self._key[name], stored[name] = name, value
         self.sources = {name: _wide(stored[key], widen) for name, key in sorted(self._key.items())}
         kept[_TEMPLATE] = _wide(kept[_TEMPLATE], widen)

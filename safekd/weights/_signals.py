@@ -57,8 +57,6 @@ class Signals:
         # whether anything says which positions are critical; if not, orderings apply at all of them
         self.names_critical = bool(self.critical_classes or self.critical_contexts or critical is not None)
         self._critical_given = critical is not None
-        self._divergences: dict[float, Tensor] = {}  # by temperature
-        self._pulls: dict[float, Tensor] = {}
         self._passes, self._student, self._features = log_p_passes, student_log_p, features
         scores = {
             "entropy": entropy,
@@ -140,6 +138,16 @@ class Signals:
                 "rules whose `needs` name it."
             )
         return self._features
+
+    @cached_property
+    def _divergences(self) -> dict[float, Tensor]:
+        """What ``student_divergence`` has worked out, by temperature."""
+        return {}
+
+    @cached_property
+    def _pulls(self) -> dict[float, Tensor]:
+        """What ``student_gradient`` has worked out, by temperature."""
+        return {}
 
     def student_divergence(self, temperature: float = 1.0) -> Tensor:
         """KL of each teacher from the student, ``T^2 KL(p_k^T || p_s^T)``, (..., K), nats."""
