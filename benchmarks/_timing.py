@@ -106,6 +106,11 @@ def _resident(field: str) -> int | None:
     return None
 
 
+def resident_peak() -> int | None:
+    """Return the most resident bytes that this process ever had, None where the system does not tell."""
+    return _resident("VmHWM") if _STATUS.exists() else None
+
+
 def available_memory() -> float:
     """Return the bytes this machine can still give, infinity where it does not say."""
     try:

@@ -1,5 +1,6 @@
 from . import aggregation as aggregation
 from . import axioms as axioms
+from . import bulk as bulk
 from . import config as config
 from . import data as data
 from . import demo as demo
@@ -20,6 +21,8 @@ from ._solvers import WeightPolytope as WeightPolytope
 from ._solvers import project as project
 from .axioms import AuditReport as AuditReport
 from .axioms import audit as audit
+from .bulk import audit_file as audit_file
+from .bulk import project_file as project_file
 from .data import Split as Split
 from .errors import InfeasiblePolytope as InfeasiblePolytope
 from .errors import InvalidConfig as InvalidConfig

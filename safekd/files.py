@@ -15,9 +15,11 @@ from .errors import InvalidInput
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it takes the place of ``path``, on error nothing changes.
 
-    Raises InvalidInput when the folder cannot be written to.
+    Raises InvalidInput when the folder cannot be written to, or ``path`` is no file.
     """
     target = Path(path)
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise InvalidInput(f"Cannot write {target}: it is a device or a pipe, not a file. Choose another name.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,21 +22,71 @@ app = typer.Typer(
 )
 out, err = Console(), Console(stderr=True)
 
+Weights = Annotated[
+    Path, typer.Argument(help="CSV file with a header, or Parquet; one row a weighting, one column a teacher")
+]
+Teacher = Annotated[
+    list[str] | None,
+    typer.Option("--teacher", "--teachers", help="a teacher's column; repeatable, or a,b,c; all others if left out"),
+]
+Lower = Annotated[
+    str | None, typer.Option(help="lightest weight allowed: 0.1, or 0.1,0.05,0.05 for each teacher, or by name: a=0.1")
+]
+Upper = Annotated[str | None, typer.Option(help="heaviest weight allowed, likewise")]
+Order = Annotated[
+    list[str] | None, typer.Option(help='"a>=b>=c": teacher a counts at least as much as b, b as c; repeatable')
+]
+Margin = Annotated[float | None, typer.Option(help="by how much, in every ordering")]
+SafetyColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--safety-columns", "--safety-column", help="columns of safety scores, one a teacher: each row follows its own"
+    ),
+]
+CriticalColumn = Annotated[str | None, typer.Option(help="column of 0, 1, true, false: where orderings apply")]
+RulesFile = Annotated[Path | None, typer.Option(help="rule set, TOML; options override it")]
 Config = Annotated[Path, typer.Argument(help="experiment file, TOML; `safekd demo` writes one to begin with")]
 
 
 def main() -> None:
-    """Run the command line; own errors become one message and exit code 2."""
+    """Run the command line; own errors and those of the system become one message and exit code 2."""
     from ..errors import SafekdError
 
     try:
-        app()
+        with _ended_politely():
+            app()
     except SafekdError as error:
-        err.print(f"safekd: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _complain(str(error))
         sys.exit(2)
-    except KeyboardInterrupt:
-        err.print("safekd: stopped; nothing half written was left behind.", markup=False)
-        sys.exit(130)
+    except OSError as error:
+        _complain(f"{error.filename or 'the system'}: {error.strerror or error}.")
+        sys.exit(2)
+    except (KeyboardInterrupt, SystemExit) as end:
+        code = 130 if isinstance(end, KeyboardInterrupt) else end.code
+        if code in (130, 143):  # typer turns the former into the latter
+            _complain("stopped; nothing half written was left behind.")
+        sys.exit(code)
+
+
+def _complain(message: str) -> None:
+    err.print(f"safekd: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _ended_politely() -> Iterator[None]:
+    """Let a request to terminate unwind like an interrupt, so that temporary files are removed."""
+    if threading.current_thread() is not threading.main_thread():  # signals are none of its business
+        yield
+        return
+
+    def leave(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @app.command()
@@ -75,21 +129,47 @@ def frontier(
 
 @app.command()
 def project(
-    weights: Annotated[Path, typer.Argument(help="CSV file with a header; one row a weighting, one column a teacher")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write, all columns kept")],
-    lower: Annotated[float, typer.Option(help="lightest weight allowed")] = 0.0,
-    upper: Annotated[float, typer.Option(help="heaviest weight allowed")] = 1.0,
-    order: Annotated[
-        list[str] | None, typer.Option(help='"a>=b": teacher a counts at least as much as b; repeatable')
-    ] = None,
-    margin: Annotated[float, typer.Option(help="by how much, in every ordering")] = 0.0,
-    teacher: Annotated[
-        list[str] | None, typer.Option(help="column of a teacher; repeatable; every column if left out")
-    ] = None,
-    metric: Annotated[str, typer.Option(help="euclidean, or kl to keep ratios where it can")] = "euclidean",
+    weights: Weights,
+    output: Annotated[Path, typer.Option("--output", "-o", help="file to write, all columns kept; not the input")],
+    teacher: Teacher = None,
+    lower: Lower = None,
+    upper: Upper = None,
+    order: Order = None,
+    margin: Margin = None,
+    safety_columns: SafetyColumns = None,
+    critical_column: CriticalColumn = None,
+    metric: Annotated[str | None, typer.Option(help="euclidean, or kl to keep ratios where it can")] = None,
+    rules: RulesFile = None,
 ) -> None:
-    """Project the weights in a CSV file onto the nearest ones that obey the rules."""
-    from ._project import show_projection
+    """Project the weights in a file onto the nearest ones that obey the rules.  Any number of rows."""
+    from ._files import Options, show_projection
 
-    rules: dict[str, Any] = {"lower": lower, "upper": upper, "margin": margin}
-    raise typer.Exit(show_projection(out, weights, output, rules, order or [], teacher or [], metric))
+    order_by = {"order": order, "margin": margin, "safety_columns": safety_columns, "critical_column": critical_column}
+    options = Options(rules, {"teachers": teacher, "lower": lower, "upper": upper, "metric": metric, **order_by})
+    raise typer.Exit(show_projection(out, err, weights, output, options))
+
+
+@app.command()
+def audit(
+    weights: Weights,
+    teacher: Teacher = None,
+    lower: Lower = None,
+    upper: Upper = None,
+    order: Order = None,
+    margin: Margin = None,
+    safety_columns: SafetyColumns = None,
+    critical_column: CriticalColumn = None,
+    rules: RulesFile = None,
+    scale: Annotated[str, typer.Option(help="whose axioms: token, task, context or unified")] = "token",
+    json: Annotated[Path | None, typer.Option(help="write the report here, as JSON")] = None,
+    csv: Annotated[Path | None, typer.Option(help="write the report here, as CSV")] = None,
+) -> None:
+    """Judge the weights in a file: do they sum to one, are they positive, within bounds, in order?
+
+    Exit code 0: nothing is violated; 1: something is; 2: bad input.
+    """
+    from ._files import Options, show_audit
+
+    order_by = {"order": order, "margin": margin, "safety_columns": safety_columns, "critical_column": critical_column}
+    options = Options(rules, {"teachers": teacher, "lower": lower, "upper": upper, **order_by})
+    raise typer.Exit(show_audit(out, err, weights, options, scale, json, csv))

@@ -1,4 +1,4 @@
-"""One progress bar for all commands, and the list of files at the end."""
+"""Progress bars of all commands, and the list of files at the end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 def bar(console: Console) -> Progress:
@@ -18,6 +26,12 @@ def bar(console: Console) -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
+    return Progress(*columns, console=console, transient=True)
+
+
+def rows_bar(console: Console) -> Progress:
+    """Return a bar that says how many rows went by and how fast; tasks have a field ``rows``, the words for that."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rows]}"), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True)
 
 

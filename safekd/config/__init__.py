@@ -1,9 +1,10 @@
 """What a run is, in one file: data, teachers, weights, student, constraints, training, frontier.
 
 config, folder = load_config("experiment.toml")     # strict: an unknown key is refused with the nearest known one
+rules = load_rules("rules.toml")                    # for weights in files: `safekd project`, `safekd audit`
 """
 
-from ._load import load_config, parse_config
+from ._load import load_config, load_rules, parse_config, read_rules
 from ._models import (
     ConstraintConfig,
     ContextConfig,
@@ -16,6 +17,7 @@ from ._models import (
     TrainingConfig,
     WeightsConfig,
 )
+from ._rules import LinearConfig, RulesConfig
 
 __all__ = [
     "ConstraintConfig",
@@ -24,10 +26,14 @@ __all__ = [
     "ExperimentConfig",
     "FittedTeacherConfig",
     "FrontierConfig",
+    "LinearConfig",
+    "RulesConfig",
     "StoredTeacherConfig",
     "StudentConfig",
     "TrainingConfig",
     "WeightsConfig",
     "load_config",
+    "load_rules",
     "parse_config",
+    "read_rules",
 ]

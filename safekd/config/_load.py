@@ -1,4 +1,4 @@
-"""Reading a TOML file into an ExperimentConfig, with errors in the user's own words."""
+"""Reading a TOML file into a configuration, with errors in the user's own words."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import difflib
 import os
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tomllib
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,9 @@ from pydantic_core import ErrorDetails
 
 from ..errors import InvalidConfig
 from ._models import ExperimentConfig
+from ._rules import RulesConfig
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def load_config(path: str | os.PathLike[str]) -> tuple[ExperimentConfig, Path]:
@@ -23,46 +27,67 @@ def load_config(path: str | os.PathLike[str]) -> tuple[ExperimentConfig, Path]:
     Raises InvalidConfig naming the file, the key, what was found and what is wanted.
     """
     file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InvalidConfig(f"Cannot read {file}: {reason}.") from error
-    return parse_config(text, str(file)), file.parent
+    return parse_config(_text_of(file), str(file)), file.parent
 
 
 def parse_config(text: str, source: str) -> ExperimentConfig:
     """Return the configuration in TOML ``text``; ``source`` is what messages call it."""
+    return _valid(ExperimentConfig, _parsed(text, source), source)
+
+
+def load_rules(path: str | os.PathLike[str]) -> RulesConfig:
+    """Return the rule set in a TOML file; errors as by ``load_config``."""
+    file = Path(path)
+    return _valid(RulesConfig, _parsed(_text_of(file), str(file)), str(file))
+
+
+def read_rules(rules: Mapping[str, Any], source: str = "rules") -> RulesConfig:
+    """Return the rule set that a mapping states; ``source`` is what messages call it."""
+    return _valid(RulesConfig, dict(rules), source)
+
+
+def _text_of(file: Path) -> str:
     try:
-        raw = tomllib.loads(text)
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InvalidConfig(f"Cannot read {file}: {reason}.") from error
+
+
+def _parsed(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidConfig(f"{source} is not valid TOML: {error}.") from error
+
+
+def _valid(root: type[M], raw: dict[str, Any], source: str) -> M:
     try:
-        return ExperimentConfig.model_validate(raw)
+        return root.model_validate(raw)
     except ValidationError as error:
-        raise InvalidConfig(f"{source}: " + "\n".join(_lines(error.errors()))) from error
+        raise InvalidConfig(f"{source}: " + "\n".join(_lines(error.errors(), root))) from error
 
 
-def _lines(errors: list[ErrorDetails]) -> list[str]:
+def _lines(errors: list[ErrorDetails], root: type[BaseModel]) -> list[str]:
     """One line a key; a key whose value fits none of several kinds is told once, and so is what lies deepest in it."""
-    keys = [_dotted(details["loc"]) for details in errors]
+    keys = [_dotted(details["loc"], root) for details in errors]
     lines = []
     for i, (key, details) in enumerate(zip(keys, errors, strict=True)):
         deeper = any(other.startswith((f"{key}[", f"{key}.")) for other in keys)
         if deeper or key in keys[:i]:
             continue
         if keys.count(key) > 1:
-            wanted = _wanted(_model_at(details["loc"][:-1]), details["loc"])
+            wanted = _wanted(_model_at(details["loc"][:-1], root), details["loc"])
             lines.append(f"'{key}' is {details['input']!r}, which is not of a kind that is allowed there{wanted}.")
         else:
-            lines.append(_explained(details))
+            lines.append(_explained(details, root))
     return lines
 
 
-def _explained(details: ErrorDetails) -> str:
+def _explained(details: ErrorDetails, root: type[BaseModel]) -> str:
     place, kind = details["loc"], details["type"]
-    model = _model_at(place[:-1])
-    key = _dotted(place)
+    model = _model_at(place[:-1], root)
+    key = _dotted(place, root)
     if kind == "extra_forbidden" and model is not None:
         known = list(model.model_fields)
         near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
@@ -83,9 +108,9 @@ def _wanted(model: type[BaseModel] | None, place: tuple[int | str, ...]) -> str:
     return f" (wanted: {field.description})" if field is not None and field.description else ""
 
 
-def _dotted(place: tuple[int | str, ...]) -> str:
+def _dotted(place: tuple[int | str, ...], root: type[BaseModel]) -> str:
     text = ""
-    model: Any = ExperimentConfig
+    model: Any = root
     for part in place:
         model, known = _descend(model, part)
         if known:
@@ -93,8 +118,8 @@ def _dotted(place: tuple[int | str, ...]) -> str:
     return text or "the file"
 
 
-def _model_at(place: tuple[int | str, ...]) -> type[BaseModel] | None:
-    model: Any = ExperimentConfig
+def _model_at(place: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseModel] | None:
+    model: Any = root
     for part in place:
         model, _ = _descend(model, part)
     models = _models_in(model)

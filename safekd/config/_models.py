@@ -10,21 +10,23 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Frozen; unknown keys, other types and numbers that are not finite are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-class ContextConfig(_Strict):
+class ContextConfig(Strict):
     """Contexts cut from one numeric column at its quantiles, lowest first."""
 
     column: str = Field(description="a numeric column of the data")
     names: list[str] = Field(min_length=2, description="at least two names, lowest values first; as many equal shares")
 
 
-class SplitsConfig(_Strict):
+class SplitsConfig(Strict):
     """Shares of the data, stratified by class and context."""
 
     train: Fraction = 0.45
@@ -40,7 +42,7 @@ class SplitsConfig(_Strict):
         return self
 
 
-class DataConfig(_Strict):
+class DataConfig(Strict):
     """Where examples come from: the built-in breast-cancer cases, or a CSV file with a label column."""
 
     source: str = Field(description='"breast_cancer", or the path of a CSV file')
@@ -56,7 +58,7 @@ class DataConfig(_Strict):
         return self
 
 
-class FittedTeacherConfig(_Strict):
+class FittedTeacherConfig(Strict):
     """A scikit-learn classifier fitted on a slice of the training split."""
 
     name: str = Field(min_length=1)
@@ -69,7 +71,7 @@ class FittedTeacherConfig(_Strict):
     options: dict[str, int | float | str | bool] = Field(default={}, description="passed to the scikit-learn class")
 
 
-class StoredTeacherConfig(_Strict):
+class StoredTeacherConfig(Strict):
     """Probabilities computed elsewhere: a CSV file, one row an example, one column named after each class."""
 
     name: str = Field(min_length=1)
@@ -80,7 +82,7 @@ class StoredTeacherConfig(_Strict):
 TeacherConfig = Annotated[FittedTeacherConfig | StoredTeacherConfig, Field(discriminator="kind")]
 
 
-class WeightsConfig(_Strict):
+class WeightsConfig(Strict):
     """Rules of three scales, and the polytope that their product is repaired into."""
 
     token: Literal[
@@ -102,13 +104,13 @@ class WeightsConfig(_Strict):
     metric: Literal["euclidean", "kl"] = "euclidean"
 
 
-class StudentConfig(_Strict):
+class StudentConfig(Strict):
     """A multilayer perceptron with tanh units."""
 
     hidden: list[Annotated[int, Field(ge=1)]] = Field(default=[32], description="units of each hidden layer")
 
 
-class ConstraintConfig(_Strict):
+class ConstraintConfig(Strict):
     """One safety requirement."""
 
     name: str = Field(min_length=1)
@@ -119,7 +121,7 @@ class ConstraintConfig(_Strict):
     split: Literal["train", "audit"] = Field(default="train", description="the data on which it is posed")
 
 
-class TrainingConfig(_Strict):
+class TrainingConfig(Strict):
     """How long and how fast."""
 
     epochs: int = Field(default=3000, ge=1)
@@ -131,7 +133,7 @@ class TrainingConfig(_Strict):
     threads: int | None = Field(default=None, ge=1, description="processor threads; left out: torch's own choice")
 
 
-class FrontierConfig(_Strict):
+class FrontierConfig(Strict):
     """Thresholds of the first constraint to sweep."""
 
     targets: int | list[Annotated[float, Field(gt=0, le=1)]] = Field(
@@ -142,7 +144,7 @@ class FrontierConfig(_Strict):
     tolerance: float = Field(default=2.5e-4, gt=0, description="KKT residuals at which a point counts as converged")
 
 
-class ExperimentConfig(_Strict):
+class ExperimentConfig(Strict):
     """A whole experiment."""
 
     seed: int = Field(default=0, ge=0, description="splits, teachers, student and batches follow from it")

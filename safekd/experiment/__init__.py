@@ -4,11 +4,11 @@ experiment = build(config, folder)
 experiment.trainer().fit(experiment.train, experiment.audit, epochs=...)
 """
 
+from .._threads import threads
 from ._arms import Arm, ArmReport, run_arm, training_signals
 from ._build import Experiment, build
 from ._data import Table, load_table, split_table
 from ._students import mlp
-from ._threads import threads
 
 __all__ = [
     "Arm",

@@ -1,21 +1,8 @@
-"""Results as tables for people: what was compared, what was asked, what was found."""
+"""Results as tables for people: what was compared, what was asked, what was found.
 
-from ._tables import (
-    comparison,
-    fit_summary,
-    frontier_table,
-    orderings_table,
-    projection_summary,
-    seeds_table,
-    teachers_table,
-)
+Names are imported when first used: the table of a projected file needs nothing of what experiments need.
+"""
 
-__all__ = [
-    "comparison",
-    "fit_summary",
-    "frontier_table",
-    "orderings_table",
-    "projection_summary",
-    "seeds_table",
-    "teachers_table",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
@@ -145,22 +143,6 @@ def frontier_table(frontier: Frontier) -> Table:
     table.caption = (
         "price: multiplier, nats of loss per unit of safety; stationary: KKT residual; "
         "best: no other row beats it in both"
-    )
-    return table
-
-
-def projection_summary(names: Sequence[str], raw_NK: NDArray[np.float64], w_NK: NDArray[np.float64]) -> Table:
-    """Return what a projection did to each teacher's column."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"{len(w_NK)} rows projected")
-    for name in ("teacher", "lightest before", "after", "heaviest before", "after"):
-        table.add_column(name, justify="left" if name == "teacher" else "right")
-    for k, name in enumerate(names):
-        cells = (raw_NK[:, k].min(), w_NK[:, k].min(), raw_NK[:, k].max(), w_NK[:, k].max())
-        table.add_row(name, *(f"{cell:.4g}" for cell in cells))
-    moved_N = np.linalg.norm(w_NK - raw_NK, axis=1)
-    table.caption = (
-        f"{(moved_N > 1e-12).mean():.1%} of rows moved, "
-        f"by {moved_N.mean():.4g} on average and {moved_N.max():.4g} at most"
     )
     return table
 

@@ -34,7 +34,8 @@ from ._learned_uncertainty import UncertaintyWeighting
 from ._measured_orderings import Comparison, MeasuredOrderings, orderings_from
 from ._orderings import ordering_violations
 from ._parts import modules_of
-from ._rule import Rule, WeightRule, looks_at_student, needs_labels, needs_of
+from ._rule import Rule as Rule
+from ._rule import WeightRule, looks_at_student, needs_labels, needs_of
 from ._scale_orderings import ScaleOrderings
 from ._signals import Signals, variance_of
 from ._task import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
@@ -68,7 +69,6 @@ __all__ = [
     "PerformanceSoftmax",
     "PolicyGradient",
     "Repair",
-    "Rule",
     "SafetyBlend",
     "ScaleOrderings",
     "Signals",

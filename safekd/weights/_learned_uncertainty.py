@@ -54,7 +54,7 @@ class UncertaintyWeighting(nn.Module):
         self._row(step.signals)  # no task beyond those that it was made for
         loss_MK, _ = step.signals.table_of_tasks(loss_K)
         s_MK = self.s_MK[: len(loss_MK)]
-        return torch.where(loss_MK > 0, _weighed(s_MK, loss_MK), 0.0).sum()  # eps is in it: 0 is an absent task
+        return torch.where(loss_MK != 0, _weighed(s_MK, loss_MK), 0.0).sum()  # eps is in it: 0 is an absent task
 
     def _row(self, signals: Signals) -> Tensor:
         """Return the task of each position, (...)."""

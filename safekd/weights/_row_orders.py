@@ -82,6 +82,8 @@ class _ByPairs:
         w_BK, index_B = w_K.reshape(-1, w_K.shape[-1]), self.index.reshape(-1)
         if not len(w_BK):
             return w_K
+        if metric == "kl" and not bool((w_K > 0).all()):
+            project(w_K, self.polytopes[0].without_orderings(), metric=metric)  # refuses, by the position in the batch
         rows = [(index_B == g).nonzero().squeeze(-1) for g in range(len(self.polytopes))]
         parts = [project(w_BK[here], P, metric=metric) for here, P in zip(rows, self.polytopes, strict=True)]
         return torch.cat(parts)[torch.cat(rows).argsort()].reshape(w_K.shape)
@@ -116,7 +118,7 @@ def row_orders(
     if not any(scale in own for scale in present):
         scores = {scale: _scores(signals, scale) for scale in present}
         if len(present) == 2:
-            return _by_both_scores(polytope, scores, where, wins, nowhere)
+            return _by_both_scores(polytope, scores, where, wins)
         critical = signals.critical if signals.names_critical and (present or polytope.orderings) else None
         return _ByScores(polytope, scores[present[0]] if present else None, critical, nowhere)
     return _by_pairs(signals, polytope, {s: _table(signals, s, own.get(s), polytope, where[s]) for s in present}, wins)
@@ -152,16 +154,16 @@ def _below(score_K: Tensor) -> Tensor:
 
 
 def _by_both_scores(
-    polytope: WeightPolytope, scores: dict[Scale, Tensor], where: dict[Scale, Tensor], wins: Scale, nowhere: Tensor
+    polytope: WeightPolytope, scores: dict[Scale, Tensor], where: dict[Scale, Tensor], wins: Scale
 ) -> RowOrders:
     """Rank by the winner's scores and decide its ties by the loser's: exactly both orders where they agree."""
     rank = {s: torch.where(where[s].unsqueeze(-1), _below(scores[s]), 0) for s in SCALES}
     loses = SCALES[1 - SCALES.index(wins)]
     K = polytope.n_teachers
-    gap = {s: rank[s].unsqueeze(-1) - rank[s].unsqueeze(-2) for s in SCALES}
-    contradicts = ((gap["token"] > 0) & (gap["context"] < 0)).flatten(-2).any(-1)
+    token_K, context_K = rank["token"], rank["context"]
+    opposite_KK = (token_K.unsqueeze(-1) > token_K.unsqueeze(-2)) & (context_K.unsqueeze(-1) < context_K.unsqueeze(-2))
     merged_K = (rank[wins] * K + rank[loses]).float()  # whole numbers below K^2
-    return _ByScores(polytope, merged_K, where["token"] | where["context"], nowhere | contradicts)
+    return _ByScores(polytope, merged_K, where["token"] | where["context"], opposite_KK.flatten(-2).any(-1))
 
 
 @dataclass(frozen=True)

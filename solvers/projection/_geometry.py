@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,9 @@ from scipy.optimize import linprog
 from solvers.polytope import WeightPolytope, stack_rules
 
 from ._layer import MoreauModel, open_moreau
-from ._model import Model
+
+if TYPE_CHECKING:
+    from ._model import Model
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -59,6 +62,8 @@ def geometry_of(polytope: WeightPolytope, metric: str) -> Geometry:
 
 
 def _build(polytope: WeightPolytope, metric: str) -> Geometry:
+    from ._model import Model  # cvxpy takes seconds to import, and half a gigabyte with its back ends
+
     rows_MK, bounds_M, equal_M = stack_rules(polytope.rules)
     support_K = np.ones(polytope.n_teachers)
     eligible_M = ~equal_M

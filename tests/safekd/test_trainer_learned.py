@@ -16,6 +16,7 @@ from safekd.weights import (
     Tracking,
     UncertaintyWeighting,
     Unified,
+    Uniform,
     rule_state,
 )
 from solvers.polytope import WeightPolytope
@@ -272,19 +273,17 @@ def test_a_module_without_learn_follows_the_distillation_loss():
     assert torch.softmax(rule.score, -1).tolist() == pytest.approx([0.3, 0.7], abs=1e-3)
 
 
-def test_a_weight_of_zero_at_one_scale_stops_nothing():
-    """The product takes logarithms; a teacher that a scale leaves out has no gradient there, rather than 0 * inf."""
-    first, second = MetaTeacher(), UncertaintyWeighting(2)
+def test_a_weight_of_zero_at_one_scale_loses_no_gradient():
+    """(.1, .85, .05) with at least .5 for the first is (.5, .5, 0); the product takes logarithms: 0 * inf there."""
+    inner = UncertaintyWeighting(3).double()
     with torch.no_grad():
-        second.s_MK[0, 1] = 3.0
-    sparse = Conforming(second, WeightPolytope(2, lower=0.0, upper=1.0), metric="euclidean")
-    skewed = Conforming(lambda signals: sparse(signals) * torch.tensor([1.0, 0.0]), WeightPolytope(2))
-    rule = Unified(token=first, task=skewed, polytope=PAIR)
-    data, teachers = task()
-    student = float_net()
-    optimizer = torch.optim.SGD(student.parameters(), 0.5)
-    result = kd.ConstrainedTrainer(student, teachers, weights=rule, optimizer=optimizer).fit(data, epochs=3)
-    assert result.status != "diverged", result.message
+        inner.s_MK[0] = -torch.tensor([0.1, 0.85, 0.05]).double().log()
+    sparse = Conforming(inner, WeightPolytope(3, lower=[0.5, 0.0, 0.0]))
+    signals = kd.weights.Signals(log_p=torch.full((2, 3, 4), 0.25).double().log())
+    assert sparse(signals).tolist() == [pytest.approx([0.5, 0.5, 0.0])] * 2
+    weights_K = Unified(token=sparse, task=Uniform(), polytope=WeightPolytope(3))(signals)
+    (weights_K * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert torch.isfinite(inner.s_MK.grad).all()
 
 
 def test_a_rule_that_learns_may_stand_inside_one_that_tracks():
@@ -344,10 +343,34 @@ def test_full_passes_read_the_rule_in_eval_mode_and_steps_do_not():
             return super().forward(signals)
 
     rule = Watched().eval()  # as an earlier run leaves it
-    trainer_for(teachers=two(), weights=rule).fit(one_each(), one_each(name="audit"), epochs=2, trace_every=1)
+    trainer = trainer_for(teachers=two(), weights=rule)
     audit, step = [(False, False, False)] * 2, [(True, True, True)]
-    assert rule.modes == audit + (step + audit) * 2
+    for _ in range(2):
+        trainer.fit(one_each(), one_each(name="audit"), epochs=2, trace_every=1)
+        assert rule.modes == audit + (step + audit) * 2
+        rule.modes.clear()
     assert not rule.training
+
+
+def test_every_module_goes_to_the_trainers_device():
+    class Watched(nn.Linear):
+        went = None
+
+        def to(self, *where):
+            self.went = where
+            return super().to(*where)
+
+    class Scores:
+        def __init__(self):
+            self.net = Watched(1, 2)
+
+        def __call__(self, signals):
+            return torch.softmax(self.net(signals.features), -1).to(signals.ones())
+
+    rule = Scores()
+    rule.needs = {"features"}
+    trainer_for(teachers=two(), weights=Conforming(rule, PAIR), device="cpu").fit(one_each(), epochs=1)
+    assert rule.net.went == (torch.device("cpu"),)
 
 
 def test_what_is_frozen_in_a_rule_stays():

@@ -120,6 +120,27 @@ def test_the_trap_of_bounds_that_every_part_keeps():
     assert BOX.check(report.weights).holds()
 
 
+def test_the_trap_is_the_rule_and_no_exception():
+    """Token and context parts that keep 0 >= 1 >= 2 and every bound, any tasks: products often keep neither."""
+    generator = torch.Generator().manual_seed(0)
+    ordered = WeightPolytope(3, 0.1, 0.6, [(0, 1), (1, 2)])
+    raw = [torch.rand(500, 3, generator=generator, dtype=torch.float64) ** 3 + 1e-6 for _ in range(3)]
+    token, context = (Conforming(lambda signals, r=r: r, ordered) for r in raw[:2])
+    unified = Unified(token=token, context=context, task=Conforming(lambda signals: raw[2], BOX), polytope=BOX)
+    signals = Signals(entropy=raw[0])
+    assert ordered.check(token(signals)).holds()
+    assert ordered.check(context(signals)).holds()
+    report = unified.repair(signals)
+    against = (report.composed.diff(dim=-1) > 0).any(-1)
+    clearly = (report.composed.diff(dim=-1) > 1e-9).any(-1)  # not by the rounding of what the parts made equal
+    outside = ((report.composed < 0.1 - 1e-9) | (report.composed > 0.6 + 1e-9)).any(-1)
+    assert clearly.double().mean() > 0.1
+    assert outside.double().mean() > 0.2
+    assert torch.equal(report.violations_before, against)
+    assert ordered.check(report.weights).holds()
+    assert (report.repaired >= (clearly | outside)).all()
+
+
 # orderings that contradict each other from the start ------------------------------------------------------------------
 
 CIRCLES = {
@@ -586,3 +607,11 @@ def test_the_report_in_words():
     assert "token and context scale contradict each other at 1 positions, the first is (0,): the context scale" in text
     assert "the parts' bounds" not in text
     assert "keep the product within 0.07692 and 0.75" in str(Unified(task=part, polytope=BOX).repair(both_scales()))
+
+
+def test_a_zero_in_the_kl_geometry_is_told_by_its_place_in_the_batch():
+    rows = scores([0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.5, 0.0])
+    orderings = ScaleOrderings("context", 3, of={0: [(0, 1)], 1: [(1, 0)]})
+    rule = Conforming(rows, BOX, metric="kl", orderings=orderings)
+    with pytest.raises(InvalidInput, match="`v` holds 0 at row 2, teacher 2; metric='kl' needs positive scores"):
+        rule(Signals(entropy=torch.ones(3, 3, dtype=torch.float64), context=torch.tensor([0, 0, 1])))

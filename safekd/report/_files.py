@@ -1,0 +1,23 @@
+"""What happened to weights in files, as a table for the terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+
+from ..bulk import Projected
+
+
+def projection_summary(done: Projected) -> Table:
+    """Return what a projection did to each teacher's column."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"{done.rows:,} rows projected")
+    for name in ("teacher", "lightest before", "after", "heaviest before", "after"):
+        table.add_column(name, justify="left" if name == "teacher" else "right")
+    (low_K, high_K), (lowest_K, highest_K) = done.before, done.after
+    for name, *cells in zip(done.teachers, low_K, lowest_K, high_K, highest_K, strict=True):
+        table.add_row(name, *(f"{cell:.4g}" for cell in cells))
+    table.caption = (
+        f"{done.moved / done.rows:.1%} of rows moved, "
+        f"by {done.distance / done.rows:.4g} on average and {done.furthest:.4g} at most"
+    )
+    return table

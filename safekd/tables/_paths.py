@@ -1,0 +1,40 @@
+"""Which files are read and written."""
+
+from __future__ import annotations
+
+import os
+from io import BufferedReader
+from pathlib import Path
+
+from ..errors import InvalidInput
+
+_SUFFIXES = (".parquet", ".parq", ".pq")
+
+
+def opened(file: Path) -> BufferedReader:
+    """Open a file for reading; InvalidInput says why it cannot be."""
+    try:
+        return file.open("rb")
+    except FileNotFoundError as error:
+        raise InvalidInput(f"There is no file {file}; check the path.") from error
+    except OSError as error:
+        raise InvalidInput(f"Cannot read {file}: {error.strerror}.") from error
+
+
+def is_parquet(file: Path) -> bool:
+    """Tell whether a file's name says that it is Parquet."""
+    return file.suffix.lower() in _SUFFIXES
+
+
+def require_target(path: str | os.PathLike[str], source: Path, parquet: bool) -> Path:
+    """Return the path of a copy; InvalidInput if that is the source itself, or its name tells of another format."""
+    target = Path(path)
+    if target.exists() and source.exists() and target.samefile(source):
+        raise InvalidInput(f"{target} is the input itself, which would be lost; write to another file.")
+    if is_parquet(target) != parquet:
+        found, wanted = ("Parquet", "CSV") if parquet else ("CSV", "Parquet")
+        raise InvalidInput(
+            f"{source} is a {found} file, and the name {target.name} is that of a {wanted} file; formats are not "
+            f"converted. Choose a name {'that ends in .parquet' if parquet else f'without {target.suffix}'}."
+        )
+    return target
