@@ -126,6 +126,8 @@ def _narrow(line: Line, low_B: Tensor, high_B: Tensor, together: bool, precision
         unsettled_B = ~(change_B <= precision.floor) & ~(change_B * 2**per_block <= _GROWS * before_B)
         if not bool(unsettled_B.any()):
             break
+    if bool(unsettled_B.any()):  # the ends were looked at while other rows stood elsewhere
+        change_B = _change(line.at(low_B), line.at(high_B))
     jumps_B = unsettled_B & ~(change_B <= before_B / 2)
     return Look(
         jump_B=torch.where(jumps_B, change_B, 0.0),
