@@ -52,6 +52,7 @@ def test_every_public_name_exists_and_is_documented(package):
 def test_every_door_exports_what_it_says_with_a_docstring():
     for name in (
         "aggregation",
+        "bulk",
         "data",
         "divergences",
         "frontier",
