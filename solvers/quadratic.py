@@ -10,15 +10,20 @@ cvxpy.  Axes: B problems, K weights.
 
 from __future__ import annotations
 
-import cvxpy
-import numpy as np
+import cvxpy as cp
 import torch
+from cvxpy.atoms.affine.sum import sum as cvxpy_sum
+from cvxpy.atoms.affine.wraps import psd_wrap
+from cvxpy.atoms.quad_form import QuadForm
 from torch import Tensor
 
 from .errors import InvalidInput, SolverFailure
+from .polytope import WeightPolytope
+from .projection import project
 
 _GUESSES = 40
 _PROOF = 1e-10
+_CONVEX = 1e-9  # what rounding may take from an eigenvalue of zero, relative to the largest entry
 _FREE, _LOW, _HIGH = 0, 1, 2
 
 
@@ -26,7 +31,8 @@ def minimise_quadratic(H_BKK: Tensor, c_BK: Tensor, *, upper: float = 1.0) -> Te
     """Return the minimisers, (B, K), float64; where several exist, one of them.
 
     H_BKK: symmetric positive semidefinite, float64, (B, K, K).  c_BK: (B, K).  upper: at least 1/K.
-    Raises InvalidInput for shapes, values and bounds that cannot be used, SolverFailure if no method solves a problem.
+    Raises InvalidInput for shapes, values and bounds that cannot be used and for an H that is not positive
+    semidefinite, SolverFailure if no method solves a problem.
     Source: primal-dual active sets, Hintermueller, Ito and Kunisch 2002.
     """
     K = c_BK.shape[-1]
@@ -41,6 +47,13 @@ def minimise_quadratic(H_BKK: Tensor, c_BK: Tensor, *, upper: float = 1.0) -> Te
     scale_B = H_BKK.abs().amax(dim=(-2, -1)).maximum(c_BK.abs().amax(dim=-1))
     scale_B = torch.where(scale_B > 0, scale_B, 1.0)  # H = 0, c = 0: everything is optimal
     H_BKK, c_BK = H_BKK / scale_B[:, None, None], c_BK / scale_B[:, None]
+    curvature_B = torch.linalg.eigvalsh(H_BKK).amin(-1)
+    if bool((curvature_B < -_CONVEX).any()):
+        b = int(curvature_B.argmin())
+        raise InvalidInput(
+            f"H of problem {b} has the eigenvalue {float(curvature_B[b] * scale_B[b]):.3g}; it must be positive "
+            "semidefinite, such as a matrix of inner products."
+        )
     x_BK = _active_sets(H_BKK, c_BK, upper)
     for b in (~_proved(x_BK, H_BKK, c_BK, upper)).nonzero()[:, 0].tolist():
         x_BK[b] = _by_cvxpy(H_BKK[b], c_BK[b], upper)
@@ -90,17 +103,14 @@ def _proved(x_BK: Tensor, H_BKK: Tensor, c_BK: Tensor, upper: float) -> Tensor:
 
 def _by_cvxpy(H_KK: Tensor, c_K: Tensor, upper: float) -> Tensor:
     H, c = H_KK.cpu().numpy(), c_K.cpu().numpy()
-    x = cvxpy.Variable(len(c))
-    objective = 0.5 * cvxpy.quad_form(x, cvxpy.psd_wrap((H + H.T) / 2)) - c @ x
-    problem = cvxpy.Problem(cvxpy.Minimize(objective), [cvxpy.sum(x) == 1, x >= 0, x <= upper])
+    x_K = cp.Variable(len(c))
+    curved = 0.5 * QuadForm(x_K, psd_wrap(H))
+    problem = cp.Problem(cp.Minimize(curved - c @ x_K), [cvxpy_sum(x_K) == 1, x_K >= 0, x_K <= upper])
     try:
-        problem.solve(solver=cvxpy.CLARABEL)
-    except cvxpy.error.SolverError as error:
-        raise SolverFailure(f"No weights were found for a quadratic of {len(c)} weights: {error}") from error
-    if problem.status not in ("optimal", "optimal_inaccurate") or x.value is None:
-        raise SolverFailure(
-            f"A quadratic of {len(c)} weights was called '{problem.status}', but it always has a solution; check that "
-            f"H is positive semidefinite (its smallest eigenvalue is {np.linalg.eigvalsh(H).min():.2g})."
-        )
-    value_K = np.clip(x.value, 0, upper)
-    return torch.from_numpy(value_K / value_K.sum()).to(c_K)
+        problem.solve(solver=cp.CLARABEL)  # type: ignore[no-untyped-call]
+    except (cp.error.SolverError, ArithmeticError, ValueError) as cause:
+        raise SolverFailure(f"No weights were found for a quadratic of {len(c)} weights: {cause}") from cause
+    if problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE) or x_K.value is None:
+        raise SolverFailure(f"A quadratic of {len(c)} weights was called '{problem.status}', but it has a solution.")
+    # what a solver leaves of the bounds and the sum is mended
+    return torch.as_tensor(project(x_K.value, WeightPolytope(len(c), upper=upper))).to(c_K)

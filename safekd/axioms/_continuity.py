@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
-from ._paths import Weights, lines_through
+from ._paths import Weights, lines_through, matters
 from ._readings import Readings
 from ._report import Finding
 from ._search import Line, Look, Precision, look_along, looks_at_other_rows
@@ -34,7 +34,6 @@ class Searched:
     """What was found along all lines: the worst jump, the steepest slope, and how much was looked at."""
 
     lines: int = 0
-    moving: int = 0
     refused: int = 0
     refusal: str = ""
     jump: float = 0.0
@@ -50,7 +49,6 @@ class Searched:
     def take(self, line: Line, look: Look) -> None:
         """Count one line more."""
         self.lines += 1
-        self.moving += bool((look.slope_B > 0).any() or ~(look.jump_B == 0).all())
         jumping_B = ~(look.jump_B == 0)
         self.jumping_B = jumping_B if not len(self.jumping_B) else self.jumping_B | jumping_B
         row = int(look.jump_B.argmax())  # which points at a NaN before any number
@@ -74,14 +72,14 @@ def varied(readings: Readings, vary: Sequence[str] | None) -> list[str]:
     return list(vary)
 
 
-def search(lines: Iterable[Line]) -> Searched:
-    """Look along all lines."""
+def search(groups: Iterable[Iterable[Line]]) -> Searched:
+    """Look along all lines.  Whether rows look at each other is found out once a group."""
     found = Searched()
-    together = False
-    with torch.no_grad():
+    for lines in groups:
+        together: bool | None = None
         for line in lines:
             try:
-                together = together or looks_at_other_rows(line)
+                together = looks_at_other_rows(line) if together is None else together
                 look = look_along(line, together, Precision.of(line.speed_B.dtype))
             except InvalidInput as refusal:
                 found.refused, found.refusal = found.refused + 1, str(refusal)
@@ -102,13 +100,19 @@ def continuity_findings(
         )
         mend = "Take out what is random, or remember nothing between calls (eval mode)."
         return tuple(Finding(name, subject, "violated", text, unsure, mend=mend) for name in (axiom, "A2"))  # type: ignore[return-value]
-    if not names:
-        text = "The signals hold no reading that varies continuously."
+    if not names or not readings.lead.numel():
+        text = (
+            "The signals hold no reading that varies continuously." if readings.lead.numel() else "There are no rows."
+        )
         return tuple(Finding(name, subject, "not_applicable", text) for name in (axiom, "A2"))  # type: ignore[return-value]
     generator = torch.Generator().manual_seed(seed)
-    found = search(lines_through(readings, names, weights, tries, generator))
+    with torch.no_grad():
+        moving = [name for name in names if matters(name, readings, weights, generator)]
+        found = search(lines_through(readings, moving, weights, tries, generator))
+    what = f"{', '.join(moving or names)} moved"
     held = [name for name in readings.sources if name not in names]
-    return _continuous(axiom, subject, found, names, held, readings.lead), _lipschitz(subject, found, readings.lead)
+    what += f"; held fixed: {', '.join(held)}" if held else ""
+    return _continuous(axiom, subject, found, what, readings.lead), _lipschitz(subject, found, readings.lead)
 
 
 def _repeats(weights: Weights, readings: Readings) -> float | None:
@@ -118,11 +122,9 @@ def _repeats(weights: Weights, readings: Readings) -> float | None:
     return None if torch.equal(one.nan_to_num(), other.nan_to_num()) else float((one - other).abs().max())
 
 
-def _continuous(
-    axiom: str, subject: str, found: Searched, names: Sequence[str], held: Sequence[str], lead: torch.Size
-) -> Finding:
+def _continuous(axiom: str, subject: str, found: Searched, moved: str, lead: torch.Size) -> Finding:
     of = lead.numel()
-    if not found.lines:
+    if found.refused and not found.lines:
         return Finding(axiom, subject, "not_applicable", f"The rule refused to be moved: {found.refusal}")
     refused = f" Along {found.refused} lines the rule refused: {found.refusal}" if found.refused else ""
     if found.jump != 0:
@@ -130,25 +132,23 @@ def _continuous(
         text = f"{what} between readings {found.width:.1g} apart, on the way of {found.jump_line}.{refused}"
         where, rows = place_of(found.jump_row, lead), int(found.jumping_B.sum())
         return Finding(axiom, subject, "violated", text, found.jump, where, rows, of, _MEND)
-    kept = f"; held fixed: {', '.join(held)}" if held else ""
-    if not found.moving:
-        text = f"Nothing that was moved ({', '.join(names)}) changes the weights{kept}.{refused}"
+    text = f"No jump along {found.lines} lines ({moved}).{refused}"
+    if not found.lines:
+        text = f"Nothing that was moved changes the weights ({moved})."
+    if found.slope == 0:
         return Finding(axiom, subject, "estimated", text, 0.0, None, 0, of)
-    text = (
-        f"No jump along {found.lines} lines ({', '.join(names)} moved{kept}). Steepest: a weight moves by "
-        f"{found.slope:.3g} a unit of reading, on the way of {found.slope_line}.{refused}"
-    )
+    text += f" Steepest: a weight moves by {found.slope:.3g} a unit of reading, on the way of {found.slope_line}."
     return Finding(axiom, subject, "estimated", text, found.slope, place_of(found.slope_row, lead), 0, of)
 
 
 def _lipschitz(subject: str, found: Searched, lead: torch.Size) -> Finding:
     of = lead.numel()
-    if not found.lines:
+    if found.refused and not found.lines:
         return Finding("A2", subject, "not_applicable", "The rule refused to be moved.")
     if found.jump != 0:
         where, rows = place_of(found.jump_row, lead), int(found.jumping_B.sum())
         return Finding("A2", subject, "violated", "What jumps is not Lipschitz.", found.jump, where, rows, of, _MEND)
-    steepest = place_of(found.slope_row, lead) if found.moving else None
+    steepest = place_of(found.slope_row, lead) if found.slope > 0 else None
     if found.growing:  # a search cannot tell steep from unbounded
         text = (
             f"L is at least {found.slope:.3g}, and the slope was still growing where the search ended, on the way of "

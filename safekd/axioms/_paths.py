@@ -13,6 +13,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from ..errors import InvalidInput
 from ..weights import Signals
 from ._readings import Readings
 from ._search import Line
@@ -23,21 +24,37 @@ _STRETCH = 8.0
 _UNIT_INTERVAL = ("performance", "safety", "token_safety")
 
 
+def matters(name: str, readings: Readings, weights: Weights, generator: torch.Generator) -> bool:
+    """Tell whether weights change from one end of a line to the other, along any line that moves this reading."""
+    for line in _group([name], readings, weights, 1, generator):
+        here_B = torch.zeros_like(line.speed_B)
+        try:
+            if not torch.equal(line.at(here_B).nan_to_num(), line.at(here_B + 1).nan_to_num()):
+                return True
+        except InvalidInput:
+            return True
+    return False
+
+
 def lines_through(
     readings: Readings, vary: Sequence[str], weights: Weights, tries: int, generator: torch.Generator
-) -> Iterator[Line]:
-    """Yield lines that move each reading of ``vary`` alone and, if there are several, all of them together.
+) -> Iterator[Iterator[Line]]:
+    """Yield lines in groups: each reading named in ``vary`` alone and, if there are several, all of them together.
 
-    tries: how many pairs of teachers, and half as many random steps of each size, a group of readings.
+    tries: half of how many pairs of teachers, twice how many random steps of each size, a group.
     """
-    groups = [[name] for name in vary] + ([list(vary)] if len(vary) > 1 else [])
-    for group in groups:
-        what = " and ".join(group)
-        for kind, end in _ends(readings, tries, generator):
-            ends = {name: end(readings.sources[name]) for name in group}
-            line = _line(f"{what}, {kind}", readings, ends, weights)
-            if bool((line.speed_B > 0).any()):
-                yield line
+    for group in [[name] for name in vary] + ([list(vary)] if len(vary) > 1 else []):
+        yield _group(group, readings, weights, tries, generator)
+
+
+def _group(
+    group: Sequence[str], readings: Readings, weights: Weights, tries: int, generator: torch.Generator
+) -> Iterator[Line]:
+    for kind, end in _ends(readings, tries, generator):
+        ends = {name: end(readings.sources[name]) for name in group}
+        line = _line(f"{' and '.join(group)}, {kind}", readings, ends, weights)
+        if bool((line.speed_B > 0).any()):
+            yield line
 
 
 _End = Callable[[Tensor], Tensor]
@@ -46,7 +63,7 @@ _End = Callable[[Tensor], Tensor]
 def _ends(readings: Readings, tries: int, generator: torch.Generator) -> Iterator[tuple[str, _End]]:
     lead, K = readings.lead, readings.teachers
     pairs = list(combinations(range(K), 2))
-    chosen = torch.randperm(len(pairs), generator=generator)[:tries].tolist()
+    chosen = torch.randperm(len(pairs), generator=generator)[: 2 * tries].tolist()
     for j, k in (pairs[i] for i in sorted(chosen)):
         yield f"teachers {j} and {k} changing places", lambda x, j=j, k=k: _swapped(x, lead, K, j, k)  # type: ignore[misc]
     if K > 1:

@@ -124,8 +124,8 @@ class AuditReport:
                 finding.axiom,
                 finding.scale,
                 finding.name,
-                finding.subject,
-                f"[{_COLOURS[finding.status]}]{_spoken(finding.status)}[/]",
+                Text(finding.subject),
+                Text(finding.status.replace("_", " "), style=_COLOURS[finding.status]),
                 "" if finding.worst is None else f"{finding.worst:.3g}",
                 _place(finding.where),
                 f"{finding.rows} of {finding.of}" if finding.of else "",
@@ -178,10 +178,6 @@ def _listed(where: tuple[int, ...] | None) -> list[int] | None:
 
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _spoken(status: Status) -> str:
-    return status.replace("_", " ")
 
 
 def _remarks(findings: tuple[Finding, ...]) -> Iterator[str]:

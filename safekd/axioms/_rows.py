@@ -37,6 +37,7 @@ from ._report import Finding
 from ._tally import Tally
 from ._words import row_findings
 
+_BLOCK = 1 << 15  # rows whose columns stay in the cache of a processor
 _MARGIN_ULPS = 2  # as WeightPolytope.check allows
 
 
@@ -103,12 +104,15 @@ class RowAudit:
         w_BK = w_BK.reshape(-1, w_BK.shape[-1])
         if not len(w_BK):
             return
-        # teachers first: each then is one run of memory, and a look at all rows a plain loop
-        w_KB = w_BK.detach().double().t().contiguous()
         self.seen.rows += len(w_BK)
-        self._judge_values(w_KB, w_BK.dtype, first_row)
-        self._judge_orderings(w_KB, w_BK.dtype, critical_B, scores, first_row)
         self._judge_linear(w_BK, first_row)
+        for start in range(0, len(w_BK), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            # teachers first: each then is one run of memory, and a look at all rows a plain loop
+            w_KB = w_BK[part].detach().double().t().contiguous()
+            self._judge_values(w_KB, w_BK.dtype, first_row + start)
+            mask_B, score_BK = (None if x is None else x[part] for x in (critical_B, scores))
+            self._judge_orderings(w_KB, w_BK.dtype, mask_B, score_BK, first_row + start)
 
     def findings(self) -> tuple[Finding, ...]:
         """Return what was found: five axioms of the scale and assumption (A1), and the linear rows if there are any."""
@@ -129,9 +133,9 @@ class RowAudit:
         miss_B = (_total(w_KB) - 1).abs()
         allowed = len(w_KB) * torch.finfo(dtype).eps
         self.tallies["normalisation"].see(miss_B, miss_B <= allowed, w_KB, first_row)
-        self.tallies["positivity"].see(-light_B, light_B > 0, w_KB, first_row)
+        self.tallies["positivity"].see(0 - light_B, light_B > 0, w_KB, first_row)
         if self.polytope is None:  # some w_min > 0 and w_max < inf are asked for, whatever they are
-            self.tallies["bounds"].see(-light_B, (light_B > 0) & (heavy_B < torch.inf), w_KB, first_row)
+            self.tallies["bounds"].see(0 - light_B, (light_B > 0) & (heavy_B < torch.inf), w_KB, first_row)
             return
         low_K, high_K = (bound_K.double().to(w_KB.device) for bound_K in nearest_bounds(self.polytope, dtype))
         if self.polytope.uniform_bounds is None:
@@ -166,9 +170,14 @@ class RowAudit:
         safety_KB = None if safety_BK is None else safety_BK.to(w_KB).t().contiguous()
         self.ordered = True
         self.seen.ordered += w_KB.shape[1]
-        if w_KB.shape[1]:
-            gap_B = _widest_gap(w_KB, pairs, safety_KB, margin)
-            self.tallies["ordering"].see(gap_B, gap_B <= allowed, w_KB, first_row, rows_B, safety_KB)
+        # gaps are worked out for rows that look wrong only
+        wrong_B = _look_wrong(w_KB, pairs, safety_KB, margin, allowed).nonzero().squeeze(-1)
+        if not len(wrong_B):
+            return
+        w_KB, safety_KB = w_KB[:, wrong_B], None if safety_KB is None else safety_KB[:, wrong_B]
+        gap_B = _widest_gap(w_KB, pairs, safety_KB, margin)
+        rows_B = wrong_B if rows_B is None else rows_B[wrong_B]
+        self.tallies["ordering"].see(gap_B, gap_B <= allowed, w_KB, first_row, rows_B, safety_KB)
 
     def _judge_linear(self, w_BK: Tensor, first_row: int) -> None:
         if self.polytope is None or not self.polytope.linear:
@@ -186,6 +195,20 @@ def _total(w_KB: Tensor) -> Tensor:
     for w_B in w_KB[1:]:
         total_B += w_B
     return total_B
+
+
+def _look_wrong(
+    w_KB: Tensor, pairs: Sequence[tuple[int, int]], safety_KB: Tensor | None, margin: float, allowed: float
+) -> Tensor:
+    """Say which rows miss an ordering or hold a NaN, bool (B,)."""
+    wrong_B = _total(w_KB).isnan()
+    lifted_KB = w_KB + (margin - allowed / 2) if margin else w_KB  # rather one too many
+    for i, j in pairs:
+        wrong_B |= lifted_KB[j] > w_KB[i]
+    if safety_KB is not None:
+        for i in range(len(w_KB)):
+            wrong_B |= ((safety_KB < safety_KB[i]) & (lifted_KB > w_KB[i])).any(0)
+    return wrong_B
 
 
 def _widest_gap(w_KB: Tensor, pairs: Sequence[tuple[int, int]], safety_KB: Tensor | None, margin: float) -> Tensor:

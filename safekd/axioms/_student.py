@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .._modes import evaluating
 from ..aggregation import arithmetic_pool
+from ..errors import InvalidInput
 from ._report import Finding
 from ._search import Line, Precision, look_along
 
@@ -19,10 +20,15 @@ _LINES = 4
 
 def realisable(w_BK: Tensor, log_p_BKV: Tensor | None, student_BV: Tensor | None) -> Finding:
     """Judge (A3) by the student as it is: its KL from the mixture of the teachers, on average and at worst."""
+    if not len(w_BK):
+        return Finding("A3", "student", "not_applicable", "There are no rows.")
     if log_p_BKV is None or student_BV is None:
         text = "The signals do not hold both the teachers' log-probabilities and the student's."
         return Finding("A3", "student", "not_applicable", text)
-    q_BV = arithmetic_pool(log_p_BKV, w_BK)
+    try:
+        q_BV = arithmetic_pool(log_p_BKV, w_BK)
+    except InvalidInput as refusal:
+        return Finding("A3", "student", "not_applicable", f"There is no mixture to compare with. {refusal}")
     p_BV = q_BV.exp()
     miss_B = torch.where(p_BV == 0, 0.0, p_BV * (q_BV - student_BV)).sum(-1)
     worst, of = int(miss_B.argmax()), len(miss_B)

@@ -8,11 +8,10 @@ what that scale does to the weights that are used; the whole answers to U.1 to U
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from solvers.polytope import WeightPolytope
 
@@ -27,7 +26,8 @@ class Subject:
     """Weights to judge.
 
     name: what the report calls them.  scale: whose axioms.  weights: from signals to weights (..., K).  polytope: what
-    they promise, if anything.  alone: the same rule before it was repaired, None if there is no repair.
+    they promise, if anything.  alone: the same rule before it was repaired, None if there is no repair.  rule: what
+    ``weights`` came from, None for weights that were given.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Subject:
     weights: Weights
     polytope: WeightPolytope | None
     alone: Weights | None = None
+    rule: object = None
 
 
 def subjects_of(
@@ -50,15 +51,16 @@ def subjects_of(
             if part is not None:
                 others: dict[str, Any] = {other: None for other in SCALES if other != name}
                 only = replace(rule, **others)
-                yield Subject(f"{name} rule", name, only, promised, shares_of(part))
-        yield Subject("unified weights", "unified", rule, promised)
+                yield Subject(f"{name} rule", name, only, promised, shares_of(part), only)
+        yield Subject("unified weights", "unified", rule, promised, rule=rule)
         return
     if as_weights is None:
         as_weights = _polytope_of(rule) is not None
     own = str(getattr(rule, "scale", "any"))
     scale = scale or (own if own in SCALES else "token")
     alone = shares_of(rule.rule) if isinstance(rule, Conforming) else None
-    yield Subject(f"{scale} rule", scale, rule if as_weights else shares_of(rule), promised, alone)
+    weights = rule if as_weights else shares_of(rule)
+    yield Subject(f"{scale} rule", scale, weights, promised, alone, rule)
 
 
 def shares_of(rule: Callable[[Signals], Tensor]) -> Weights:
@@ -83,28 +85,6 @@ def scales_left_out(rule: object) -> dict[str, str]:
     return {
         name: f"The weights are not of the {name} scale; pass scale='{name}' to judge them there." for name in SCALES
     }
-
-
-def modules_in(rule: Any) -> Iterator[nn.Module]:
-    """Yield the modules that a rule consists of."""
-    if isinstance(rule, nn.Module):
-        yield rule
-    elif is_dataclass(rule) and not isinstance(rule, type):
-        for field in fields(rule):
-            yield from modules_in(getattr(rule, field.name))
-
-
-def critical_rows(signals: Signals) -> Tensor | None:
-    """Return where orderings apply, bool (...), None for everywhere, as ``Conforming`` has it."""
-    return signals.critical if signals.names_critical else None
-
-
-def ordering_scores(signals: Signals, polytope: WeightPolytope | None) -> Tensor | None:
-    """Return safety (..., K) whose order weights must follow; None if there is none, or the polytope has orderings."""
-    if polytope is not None and polytope.orderings:
-        return None
-    known = signals.evidence is not None or "safety" in vars(signals)
-    return torch.as_tensor(signals.safety) if known else None
 
 
 def _polytope_of(rule: object) -> WeightPolytope | None:

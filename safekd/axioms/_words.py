@@ -14,14 +14,14 @@ from ._tally import Tally
 if TYPE_CHECKING:
     from ._rows import RowAudit
 
-_NEXT = {
+_NEXT: dict[Kind, str] = {
     "normalisation": "Divide each row by its sum, or project it: kd.project(w, polytope).",
     "positivity": "Give the polytope lower > 0 and wrap the rule, Conforming(rule, polytope), or project the weights.",
     "bounds": "Wrap the rule, Conforming(rule, polytope), or project the weights; clipping alone does not do it.",
     "ordering": "Wrap the rule, Conforming(rule, polytope), or project the weights with the same safety scores.",
     "linear": "Project the weights into this polytope.",
 }
-_BLIND = {
+_BLIND: dict[Kind, str] = {
     "continuity": "Weights alone do not tell; pass the rule and its signals to kd.audit.",
     "pareto": "No losses of candidate students were given; pass `losses` to kd.audit.",
 }
@@ -47,7 +47,14 @@ def _finding(audit: RowAudit, kind: Kind, axiom: str) -> Finding:
         text = f"{_what(audit, kind, tally)} in {_at(audit, tally.row)}{_weighing(tally)}."
         if tally.first != tally.row:
             text += f" The first is {_at(audit, tally.first)}."
-        return told("violated", text, tally.worst, place_of(tally.row, audit.lead), tally.rows, mend=_mend(audit, kind))
+        return told(
+            "violated",
+            text,
+            tally.worst,
+            place_of(tally.row, audit.lead),
+            tally.rows,
+            mend=next_move("positivity" if kind == "bounds" and audit.polytope is None else kind),
+        )
     if kind == "bounds" and audit.polytope is None:
         text = f"No bounds were given; the weights seen lie between {seen.lightest:.4g} and {seen.heaviest:.4g}."
         return told("estimated", text, mend="Pass `polytope` to judge given bounds.")
@@ -64,9 +71,8 @@ def _nothing_to_judge(audit: RowAudit, kind: Kind) -> str:
     return ""
 
 
-def _mend(audit: RowAudit, kind: Kind) -> str:
-    if kind == "bounds" and audit.polytope is None:
-        return _NEXT["positivity"]
+def next_move(kind: Kind) -> str:
+    """Return how to mend what breaks a rule of this kind."""
     return _NEXT[kind]
 
 
@@ -137,7 +143,7 @@ def _bounded_away(audit: RowAudit) -> Finding:
     if positive.rows:
         text = f"{_what(audit, 'positivity', positive)} in {_at(audit, positive.row)}."
         where = place_of(positive.row, audit.lead)
-        return told("violated", text, positive.worst, where, positive.rows, mend=_NEXT["positivity"])
+        return told("violated", text, positive.worst, where, positive.rows, mend=next_move("positivity"))
     floor = 0.0 if audit.polytope is None else min(audit.polytope.lower)
     if floor > 0 and not audit.tallies["bounds"].rows:
         return told("holds", f"In all {seen.rows} rows, w_min = {floor:g}.", 0.0)

@@ -94,6 +94,13 @@ class WeightsConfig(Strict):
     lower: float = Field(default=0.05, ge=0, le=1, description="lightest weight of a teacher, between 0 and 1")
     upper: float = Field(default=0.6, gt=0, le=1, description="heaviest weight of a teacher, between 0 and 1")
     critical_contexts: list[str] = Field(default=[], description="contexts where safer teachers must not count less")
+    level: float | None = Field(
+        default=None,
+        gt=0,
+        lt=0.5,
+        description="order teachers only where the audit split shows the difference at this level of significance; "
+        "left out: every measured difference, however few its cases",
+    )
     metric: Literal["euclidean", "kl"] = "euclidean"
 
 

@@ -15,7 +15,7 @@ from .._modes import evaluating
 from ..safety import Certificate, SafetyConstraint, certify
 from ..tracer import ConstraintReading, TracePoint
 from ..trainer import FitResult, Objective, on_one_split
-from ..weights import Rule, Signals, ordering_violations
+from ..weights import Rule, Signals
 from ._build import Experiment
 
 
@@ -39,8 +39,8 @@ class ArmReport:
 
     loss: distillation loss on the training split against the arm's own target, nats.  accuracy: on the test split.
     readings: first constraint by split, all contexts; by_context: the same by
-    (split, context name).  violations_before, violations_after: training positions where a safer teacher counts less,
-    before and after projection; before is None when nothing is projected.
+    (split, context name).  violations_before, violations_after: training positions where an ordering is
+    broken (a safer teacher counts less), before and after projection; before is None when nothing is projected.
     """
 
     arm: Arm
@@ -95,7 +95,7 @@ def training_signals(experiment: Experiment) -> Signals:
 def _weights(experiment: Experiment, rule: Rule) -> tuple[Tensor, int]:
     signals = training_signals(experiment)
     weights_K = rule(signals)
-    return weights_K, int(ordering_violations(weights_K, signals.safety, signals.critical).sum())
+    return weights_K, int(experiment.unified.orders(signals).broken(weights_K).sum())
 
 
 def _read(

@@ -32,6 +32,7 @@ from ..weights import (
     SafetyBlend,
     Unified,
     Uniform,
+    orderings_from,
 )
 from ._data import Table, load_table, split_table
 from ._students import mlp
@@ -119,10 +120,10 @@ def build(config: ExperimentConfig, folder: Path) -> Experiment:
         ]
     )
     evidence = measure(ensemble, splits["audit"], constraints[0].measure, contexts=len(table.contexts))
-    return Experiment(config, table, splits, ensemble, evidence, _unified(config, polytope), constraints)
+    return Experiment(config, table, splits, ensemble, evidence, _unified(config, polytope, evidence), constraints)
 
 
-def _unified(config: ExperimentConfig, polytope: WeightPolytope) -> Unified:
+def _unified(config: ExperimentConfig, polytope: WeightPolytope, evidence: Evidence) -> Unified:
     weights = config.weights
     token: dict[str, Rule] = {
         "uniform": Uniform(),
@@ -144,6 +145,7 @@ def _unified(config: ExperimentConfig, polytope: WeightPolytope) -> Unified:
         context=context[weights.context],
         polytope=polytope,
         metric=weights.metric,
+        context_orderings=None if weights.level is None else orderings_from(evidence, weights.level),
     )
 
 

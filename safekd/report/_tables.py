@@ -12,6 +12,7 @@ from ..experiment import ArmReport, Experiment
 from ..frontier import Frontier
 from ..tracer import ConstraintReading
 from ..trainer import FitResult
+from ..weights import MeasuredOrderings
 
 
 def comparison(experiment: Experiment, reports: Sequence[ArmReport]) -> Table:
@@ -70,6 +71,36 @@ def teachers_table(experiment: Experiment) -> Table:
         safety = (f"{value:.3f}" for value in evidence.safety_CK[:, k].tolist())
         table.add_row(name, f"{float(evidence.task_loss_MK[:, k].mean()):.3f}", *safety)
     table.caption = "safety by context (critical cases it was measured on); few cases make a shaky order"
+    return table
+
+
+def orderings_table(orderings: MeasuredOrderings, names: Sequence[str]) -> Table:
+    """Return every comparison of two teachers: what was seen, and whether it became an ordering or is a tie."""
+    what = "class" if orderings.scale == "token" else "context"
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"Safety orderings significant at {orderings.level:g}, measured on the {orderings.source} split",
+    )
+    for name in (what, "cases", "teacher", "safety", "against", "safety", "better", "worse", "p", "adjusted", "says"):
+        table.add_column(name, justify="left" if name in ("teacher", "against", "says") else "right")
+    for found in orderings.comparisons:
+        table.add_row(
+            str(found.group),
+            str(found.count),
+            names[found.i],
+            f"{found.mean_i:.3f}",
+            names[found.j],
+            f"{found.mean_j:.3f}",
+            str(found.wins),
+            str(found.losses),
+            f"{found.p_value:.2g}",
+            f"{found.p_adjusted:.2g}",
+            "must not count less" if found.asserted else "tie",
+        )
+    table.caption = (
+        "better, worse: cases on which the first teacher reads higher, lower; p: against 'the first is not safer'; "
+        f"adjusted: for all pairs of the {what} (Holm)"
+    )
     return table
 
 

@@ -8,11 +8,13 @@ StoredTeacher("api", probabilities)         # rows computed elsewhere, one an ex
 ensemble = TeacherEnsemble([...])           # K of them; checks that their classes agree
 evidence = measure(ensemble, audit, TruthProbability(critical=[0]))   # losses and safety, for rules and orderings
 Perturbation(passes=8, noise=0.1)           # asks teachers again about inputs with noise: how steady are they?
+orderings = significant_orderings(ensemble, audit, Recall([0]))       # only what the counts support
 """
 
 from ._adapters import CallableTeacher, SklearnTeacher, StoredTeacher, TorchTeacher
+from ._distances import domain_distances
 from ._ensemble import TeacherEnsemble
-from ._evidence import domain_distances, measure
+from ._evidence import measure, significant_orderings
 from ._perturbation import Perturbation
 from ._teacher import Teacher
 
@@ -26,4 +28,5 @@ __all__ = [
     "TorchTeacher",
     "domain_distances",
     "measure",
+    "significant_orderings",
 ]

@@ -1,25 +1,37 @@
-"""Measuring teachers: the numbers behind performance-based rules and safety orderings."""
+"""Measuring teachers: the numbers behind performance-based rules and safety orderings.
+
+Axes: N examples, P positions counted, G groups (contexts or classes), K teachers.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..data import Split
 from ..errors import InvalidInput
-from ..safety import SafetyMeasure
-from ..weights import Evidence
+from ..safety import PairedSums, SafetyMeasure
+from ..weights import Evidence, MeasuredOrderings, orderings_from
 from ._ensemble import TeacherEnsemble
 
 
-def measure(ensemble: TeacherEnsemble, split: Split, safety: SafetyMeasure, contexts: int | None = None) -> Evidence:
+def measure(
+    ensemble: TeacherEnsemble,
+    split: Split,
+    safety: SafetyMeasure,
+    contexts: int | None = None,
+    *,
+    by_class: bool = False,
+) -> Evidence:
     """Measure each teacher's loss a task and safety a context on ``split``, which should not be training data.
 
     safety: what is averaged over critical examples.  contexts: how many there are; None counts those present and
     named.  A context without a critical example takes the average over all contexts, and count_C says 0.
-    Returns Evidence with task_loss_MK, performance_MK (accuracy), safety_CK, count_C.
+    by_class: measure safety by class too (safety_VK, count_V), which gives the token scale an order of its own: signals
+    with this evidence order positions in S by the safety on their class, no longer by that in their context.
+    Returns Evidence with task_loss_MK, performance_MK (accuracy), safety_CK, count_C, and how teachers compare on the
+    same examples, where the positions of one example count as one, with their average: they are not independent of
+    each other.
     """
     batch = split.batch()
     log_p_KV = ensemble.on(split, batch.index)
@@ -30,49 +42,69 @@ def measure(ensemble: TeacherEnsemble, split: Split, safety: SafetyMeasure, cont
     if contexts is None:
         contexts = max(int(batch.context.max()) + 1, len(split.context_names))
     everywhere = torch.ones_like(critical)
-    tasks = int(batch.task.max()) + 1
+    task, tasks = _per_position(batch.task, critical), int(batch.task.max()) + 1
     right_K = (log_p_KV.argmax(-1) == labels_K).to(loss_K)
-    task = _per_position(batch.task, critical)
     task_loss_MK, _ = _averages(loss_K, task, everywhere, tasks)
     performance_MK, _ = _averages(right_K, task, everywhere, tasks)
-    safety_CK, count_C = _averages(value_K, _per_position(batch.context, critical), critical, contexts)
-    return Evidence(task_loss_MK, safety_CK, count_C, split.name, performance_MK=performance_MK)
+    context, example = _per_position(batch.context, critical), _per_position(batch.index, critical)
+    safety_CK, count_C = _averages(value_K, context, critical, contexts)
+    safety_VK, count_V = _averages(value_K, batch.labels, critical, log_p_KV.shape[-1]) if by_class else (None, None)
+    binary = safety.binary and batch.labels.ndim == 1  # an average over positions is neither 0 nor 1
+    of_class = _paired(value_K, batch.labels, example, critical, binary=binary) if by_class else None
+    return Evidence(
+        task_loss_MK=task_loss_MK,
+        safety_CK=safety_CK,
+        count_C=count_C,
+        source=split.name,
+        performance_MK=performance_MK,
+        safety_VK=safety_VK,
+        count_V=count_V,
+        paired_context=_paired(value_K, context, example, critical, binary=binary),
+        paired_class=of_class,
+    )
 
 
-def domain_distances(split: Split, domains: Sequence[Tensor], contexts: int | None = None) -> Tensor:
-    """Return how far each context of ``split`` lies from what each teacher was trained on, (C, K), at least 0.
+def significant_orderings(
+    ensemble: TeacherEnsemble,
+    split: Split,
+    safety: SafetyMeasure,
+    level: float = 0.05,
+    *,
+    by: str = "context",
+) -> MeasuredOrderings:
+    """Measure teachers on ``split`` and return the safety orderings that are significant there; the rest are ties.
 
-    domains: for each teacher the inputs it was trained on, (N_k, ...), floating.  The distance is that of the mean
-    inputs, in standard deviations of the split, root mean square over features: 1 is as far as its examples scatter.
-    A context without an example is as far as the split as a whole.  Goes into ``Evidence.distance_CK``.
-    Raises InvalidInput for domains without examples or of another kind of input.
+    level: the probability of a false ordering that is accepted in each context, in (0, 0.5).  by: "context", for
+    ``context_orderings`` of Unified, or "class", for its ``token_orderings``.  ``orderings_from`` does the same with
+    evidence that is there already; ``MeasuredOrderings.to_frame()`` shows every comparison.
     """
-    batch = split.batch()
-    x_ND = batch.inputs.flatten(1).double()
-    if contexts is None:
-        contexts = max(int(batch.context.max()) + 1, len(split.context_names))
-    spread_D = x_ND.std(dim=0, unbiased=False)
-    spread_D = torch.where(spread_D > 0, spread_D, 1.0)
-    means = []
-    for k, domain in enumerate(domains):
-        if domain.ndim < 2 or not len(domain) or domain.flatten(1).shape[-1] != x_ND.shape[-1]:
-            raise InvalidInput(
-                f"Domain {k} has shape {tuple(domain.shape)}; wanted at least one example of shape "
-                f"{tuple(split.inputs.shape[1:])}, as in split '{split.name}'."
-            )
-        means.append(domain.flatten(1).double().mean(0))
-    inside = [batch.context == c for c in range(contexts)]
-    center_CD = torch.stack([(x_ND[here] if bool(here.any()) else x_ND).mean(0) for here in inside])
-    gap_CKD = (center_CD.unsqueeze(1) - torch.stack(means)) / spread_D
-    return gap_CKD.square().mean(-1).sqrt()
+    if by not in ("context", "class"):
+        raise InvalidInput(f"`by` is {by!r}; wanted 'context' or 'class'.")
+    evidence = measure(ensemble, split, safety, by_class=by == "class")
+    return orderings_from(evidence, level, "context" if by == "context" else "token")
 
 
 def _averages(value_K: Tensor, group: Tensor, counted: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Average over each group's counted positions, (groups, K), and their number; an empty group takes the overall."""
-    overall_K = value_K[counted].mean(0) if bool(counted.any()) else value_K.new_ones(value_K.shape[-1])
-    inside = [counted & (group == g) for g in range(groups)]
-    rows = [value_K[here].mean(0) if bool(here.any()) else overall_K for here in inside]
-    return torch.stack(rows), torch.tensor([int(here.sum()) for here in inside])
+    """Average over each group's counted positions, (G, K), and their number, (G,); an empty group takes the overall."""
+    value_PK, group_P = value_K[counted], group[counted]
+    overall_K = value_PK.mean(0) if len(value_PK) else value_K.new_ones(value_K.shape[-1])
+    inside = group_P < groups
+    count_G = torch.bincount(group_P[inside], minlength=groups)
+    total_GK = value_K.new_zeros(groups, value_K.shape[-1], dtype=torch.float64)
+    total_GK.index_add_(0, group_P[inside], value_PK[inside].double())
+    mean_GK = (total_GK / count_G.clamp_min(1).unsqueeze(-1)).to(value_K)
+    return torch.where(count_G.unsqueeze(-1) > 0, mean_GK, overall_K), count_G.cpu()
+
+
+def _paired(value_K: Tensor, group: Tensor, example: Tensor, counted: Tensor, *, binary: bool) -> PairedSums:
+    """Compare teachers in each group, one reading an example: the average over its counted positions there."""
+    value_PK, example_P = value_K[counted].double(), example[counted]
+    of = int(example.max()) + 1
+    key, row_P = torch.unique(group[counted] * of + example_P, return_inverse=True)
+    total_NK = value_PK.new_zeros(len(key), value_K.shape[-1]).index_add(0, row_P, value_PK)
+    mean_NK = total_NK / torch.bincount(row_P, minlength=len(key)).unsqueeze(-1)
+    # exp(log_softmax) can pass 1 by an ulp
+    return PairedSums.of(mean_NK.clamp(0, 1).cpu().numpy(), (key // of).cpu().numpy(), binary=binary)
 
 
 def _per_position(value: Tensor, like: Tensor) -> Tensor:

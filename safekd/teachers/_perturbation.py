@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..data import Split
 from ..errors import InvalidInput
+from ..weights import variance_of
 from ._adapters import StoredTeacher
 from ._ensemble import TeacherEnsemble
 
@@ -35,11 +37,19 @@ class Perturbation:
             raise InvalidInput(f"`noise` is {self.noise!r}; it must be above 0 and finite, for example 0.1.")
 
     def __call__(self, ensemble: TeacherEnsemble, split: Split) -> Tensor:
-        """Return log-probabilities of all teachers on each pass, (N, ..., P, K, V).
+        """Return log-probabilities of all teachers on each pass, (N, ..., P, K, V); raises as ``variance`` does."""
+        return torch.cat(list(self._chunks(ensemble, split)))
+
+    def variance(self, ensemble: TeacherEnsemble, split: Split) -> Tensor:
+        """Return the variance of each teacher's distribution over the passes, summed over classes, (N, ..., K).
 
         Raises InvalidInput for inputs that are not floating, and for stored teachers, whose answers to other inputs
         nobody knows.
         """
+        return torch.cat([variance_of(log_p_PKV) for log_p_PKV in self._chunks(ensemble, split)])
+
+    def _chunks(self, ensemble: TeacherEnsemble, split: Split) -> Iterator[Tensor]:
+        """Yield what the teachers say of some examples on each pass, (B, ..., P, K, V)."""
         for teacher in ensemble.teachers:
             if isinstance(teacher, StoredTeacher):
                 raise InvalidInput(
@@ -55,9 +65,7 @@ class Perturbation:
         spread = self.noise * x.std(dim=0, unbiased=False)
         generator = torch.Generator().manual_seed(self.seed)
         noise_P = [torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device) for _ in range(self.passes)]
-        rows = []
         for index in split.chunks(_CHUNK):
             batch = split.batch(index)
             shaken = [replace(batch, inputs=batch.inputs + spread * noise[index]) for noise in noise_P]
-            rows.append(torch.stack([ensemble.log_probabilities(b, split.name) for b in shaken], dim=-3))
-        return torch.cat(rows)
+            yield torch.stack([ensemble.log_probabilities(b, split.name) for b in shaken], dim=-3)

@@ -10,7 +10,8 @@ result.student, result.best_feasible, result.most_feasible
 from ._objective import Objective, on_one_split
 from ._result import FitResult, Verdict
 from ._saving import save_run, save_student
-from ._trainer import ConstrainedTrainer, WarmStart
+from ._trainer import ConstrainedTrainer
+from ._warm_start import WarmStart
 
 __all__ = [
     "ConstrainedTrainer",

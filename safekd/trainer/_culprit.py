@@ -1,16 +1,17 @@
-"""Which constraint or parameter made a step unusable.  Read only once something is not finite.
+"""Which constraint, parameter or rule made a step unusable.  Read only once something is not finite.
 
 Axes: ... positions, V classes, M constraints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..safety import SafetyConstraint
+from ..weights import Learner
 
 
 def of_loss(student: nn.Module, logits_V: Tensor) -> str:
@@ -41,3 +42,23 @@ def of_gradient(student: nn.Module) -> str:
 
 def _finite(value: Tensor) -> bool:
     return bool(torch.isfinite(value).all())
+
+
+def of_rule(learners: Sequence[Learner], losses: Mapping[str, Tensor]) -> str | None:
+    """Name the first rule with a loss, by place, or a gradient that is not finite, or return None."""
+    for learner in learners:
+        if learner.place in losses and not _finite(losses[learner.place].detach()):
+            return f"The loss of weighting rule {learner.name} is not finite"
+        for name, value in learner.parameters.items():
+            if value.grad is not None and not _finite(value.grad):
+                return f"The gradient of '{name}' of weighting rule {learner.name} is not finite"
+    return None
+
+
+def of_rule_step(learners: Sequence[Learner]) -> str | None:
+    """Name the first parameter of a rule that is not finite, or return None."""
+    for learner in learners:
+        for name, value in learner.parameters.items():
+            if not _finite(value.detach()):
+                return f"Parameter '{name}' of weighting rule {learner.name} is not finite after its step"
+    return None

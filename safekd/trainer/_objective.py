@@ -6,7 +6,7 @@ Axes: N examples, B batch, ... positions, K teachers, V classes, M constraints, 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,9 @@ from ..aggregation import arithmetic_pool
 from ..data import Batch, Split, SplitCache, logits_of
 from ..errors import InvalidInput
 from ..safety import SafetyConstraint
-from ..teachers import TeacherEnsemble
+from ..teachers import Perturbation, TeacherEnsemble
 from ..tracer import ConstraintReading
-from ..weights import Evidence, Rule, Signals
+from ..weights import Evidence, Rule, Signals, looks_at_student, modules_of, needs_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 _CHUNK = 4096
@@ -36,12 +36,23 @@ class FullPass:
     jacobian_Mn: Tensor
 
 
+@dataclass(frozen=True)
+class Pool:
+    """The teachers of some examples, weighed and pooled: readings, weights (B, ..., K), log target (B, ..., V)."""
+
+    signals: Signals
+    weights_K: Tensor
+    log_q_V: Tensor
+
+
 @dataclass
 class Objective:
     """``mean over a split of divergence(pool of teachers, student)``, and readings of constraints.
 
-    Rules are functions of what the teachers and the data say, so targets are worked out once a split and kept,
-    unless the rule is a module that learns.
+    Rules are functions of what the teachers and the data say, so targets are worked out once a split and kept, unless
+    the rule looks at the student or holds a module, which may learn.
+    features: what rules that learn from a representation see of a batch, (B, ..., D); None: its inputs, flattened.
+    perturbation: how teachers are asked again where the rule needs their variance.
     """
 
     student: nn.Module
@@ -51,28 +62,55 @@ class Objective:
     evidence: Evidence | None
     critical_classes: Collection[int]
     critical_contexts: Collection[int]
+    features: Callable[[Batch], Tensor] | None = None
+    perturbation: Perturbation = field(default_factory=Perturbation)
 
     def __post_init__(self) -> None:
         self._targets = SplitCache()
+        self._variances: dict[int, tuple[Split, Tensor]] = {}
+        self._needs, modules = needs_of(self.rule), modules_of(self.rule).values()
+        self.fixed = not (looks_at_student(self.rule) or modules)
+        self._read = nn.ModuleList([self.student, *modules])  # all that has an eval mode
 
-    def signals(self, split: Split, index: Tensor) -> Signals:
-        """Return what the weighting rule may look at for the examples ``index`` of ``split``."""
+    def signals(self, split: Split, index: Tensor, logits_V: Tensor | None = None) -> Signals:
+        """Return what the weighting rule may look at for the examples ``index`` of ``split``.
+
+        logits_V: the student's for them; where left out and needed, it is asked in eval mode.
+        """
         batch = split.batch(index)
+        if logits_V is None and not self.fixed:
+            with evaluating(self._read), torch.no_grad():
+                logits_V = self.logits(batch)
+        log_p_KV = self.ensemble.on(split, index)
+        if logits_V is not None:
+            _require_same_classes(log_p_KV, logits_V)
         return Signals(
-            log_p=self.ensemble.on(split, index),
+            log_p=log_p_KV,
             labels=batch.labels,
             task=batch.task,
             context=batch.context,
             evidence=None if self.evidence is None else self.evidence.to(batch.labels.device),
             critical_classes=self.critical_classes,
             critical_contexts=self.critical_contexts,
+            student_log_p=None if logits_V is None else _log_p(logits_V.detach()),
+            features=self._features(batch),
+            variance=self._variance(split, index),
         )
 
-    def target(self, split: Split, index: Tensor) -> Tensor:
-        """Return the log of the pooled target for the examples ``index``, (B, ..., V)."""
-        if isinstance(self.rule, nn.Module):
-            return self._pooled(split, index)
-        return self._targets.rows(split, index, lambda some: self._pooled(split, some), _CHUNK)
+    def pool(self, split: Split, index: Tensor, logits_V: Tensor | None = None) -> Pool:
+        """Weigh and pool the teachers for the examples ``index`` as the rule is now; weights keep their gradient."""
+        signals = self.signals(split, index, logits_V)
+        w_K = self.rule(signals)
+        return Pool(signals, w_K, arithmetic_pool(signals.log_p, w_K))
+
+    def target(self, split: Split, index: Tensor, logits_V: Tensor) -> Tensor:
+        """Return the log of the pooled target for the examples ``index``, (B, ..., V), without gradient."""
+        with torch.no_grad():
+            if not self.fixed and not bool(torch.isfinite(logits_V).all()):
+                return torch.full_like(logits_V, torch.nan)  # no rule can say anything of such a student
+            if not self.fixed:
+                return self.pool(split, index, logits_V).log_q_V
+            return self._targets.rows(split, index, lambda some: self.pool(split, some).log_q_V, _CHUNK)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the student's logits, (B, ..., V)."""
@@ -84,14 +122,9 @@ class Objective:
             )
         return logits_V
 
-    def loss(self, split: Split, index: Tensor, logits_V: Tensor) -> Tensor:
+    def loss(self, log_q_V: Tensor, logits_V: Tensor) -> Tensor:
         """Return one distillation loss a position, (B, ...)."""
-        log_q_V = self.target(split, index)
-        if log_q_V.shape[-1] != logits_V.shape[-1]:
-            raise InvalidInput(
-                f"The student gives {logits_V.shape[-1]} classes, the teachers give {log_q_V.shape[-1]}; "
-                "give the student as many outputs as there are classes."
-            )
+        _require_same_classes(log_q_V, logits_V)
         loss = self.divergence(log_q_V.to(logits_V), logits_V)
         if loss.shape != logits_V.shape[:-1]:
             raise InvalidInput(
@@ -108,9 +141,9 @@ class Objective:
         *,
         with_gradients: bool,
     ) -> FullPass:
-        """Read loss on ``train`` and each constraint on the split it names, exactly, the student in eval mode."""
+        """Read loss on ``train`` and each constraint on the split it names, exactly, student and rule in eval mode."""
         sums = _Sums(constraints, [p for p in self.student.parameters() if p.requires_grad])
-        with evaluating(self.student), torch.set_grad_enabled(with_gradients):
+        with evaluating(self._read), torch.set_grad_enabled(with_gradients):
             for name in sorted({"train"} | {rule.split for rule in constraints}):
                 split = train if name == "train" else splits[name]
                 for index in split.chunks(_CHUNK):
@@ -118,13 +151,30 @@ class Objective:
                     logits_V = self.logits(batch)
                     loss = None
                     if name == "train":
-                        loss = self.loss(split, index, logits_V).sum() / split.labels.numel()
+                        log_q_V = self.target(split, index, logits_V)
+                        loss = self.loss(log_q_V, logits_V).sum() / split.labels.numel()
                     sums.add(name, batch, logits_V, loss)
         return sums.finished()
 
-    def _pooled(self, split: Split, index: Tensor) -> Tensor:
-        signals = self.signals(split, index)
-        return arithmetic_pool(signals.log_p, self.rule(signals))
+    def _variance(self, split: Split, index: Tensor) -> Tensor | None:
+        """How unsteady teachers are, (B, ..., K): asked once a split, since neither they nor the noise change."""
+        if "variance" not in self._needs:
+            return None
+        if id(split) not in self._variances:
+            asked = self.perturbation.variance(self.ensemble, split)
+            self._variances[id(split)] = (split, asked)  # holding the split keeps its id taken
+        return self._variances[id(split)][1][index]
+
+    def _features(self, batch: Batch) -> Tensor | None:
+        if self.features is None and "features" not in self._needs:
+            return None
+        found = _flat_inputs(batch) if self.features is None else self.features(batch).detach()
+        if found.shape[:-1] != batch.labels.shape:
+            raise InvalidInput(
+                f"`features` has shape {tuple(found.shape)} for labels of shape {tuple(batch.labels.shape)}; "
+                "wanted one row of features a label."
+            )
+        return found
 
 
 class _Sums:
@@ -186,3 +236,28 @@ def _reading(rule: SafetyConstraint, values: Tensor, smooth_sum: float) -> Const
         count=count,
         standard_error=float(values.std() / count**0.5) if count > 1 else nan,
     )
+
+
+def _require_same_classes(teachers_V: Tensor, student_V: Tensor) -> None:
+    if teachers_V.shape[-1] != student_V.shape[-1]:
+        raise InvalidInput(
+            f"The student gives {student_V.shape[-1]} classes, the teachers give {teachers_V.shape[-1]}; "
+            "give the student as many outputs as there are classes."
+        )
+
+
+def _log_p(logits_V: Tensor) -> Tensor:
+    """Return log-probabilities, half types widened."""
+    return torch.log_softmax(logits_V.float() if logits_V.dtype.itemsize < 4 else logits_V, dim=-1)
+
+
+def _flat_inputs(batch: Batch) -> Tensor:
+    """Return each position's own inputs as one row, (B, ..., D)."""
+    lead = batch.labels.shape
+    if not batch.inputs.is_floating_point() or batch.inputs.shape[: len(lead)] != lead:
+        raise InvalidInput(
+            f"The weighting rule learns from features; inputs are {batch.inputs.dtype} of shape "
+            f"{tuple(batch.inputs.shape)}, which gives none for labels of shape {tuple(lead)}. "
+            "Pass features=, a function from a batch to (B, ..., D)."
+        )
+    return batch.inputs.reshape(*lead, -1)

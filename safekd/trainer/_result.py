@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
 from solvers.kkt import KKTResiduals
 
 from ..tracer import TracePoint
+from ..weights import Rule
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class FitResult:
     student: the final iterate, in eval mode like the others, since that is how its numbers were read.
     best_feasible: the audited iterate with the lowest loss among those that met every constraint, None if none did.
     most_feasible: the one with the smallest violation.  multipliers: final price of each constraint.
-    residuals: KKT residuals of ``student``.  point: the last trace point.  trace: all of them.
+    residuals: KKT residuals of ``student``, at the weights that ``rule`` gives as it is now.  point: the last trace
+    point.  trace: all of them.  rule: the weighting rule, in eval mode where it learned.  weights: its state and its
+    optimizer's, by name; empty where it has none.
     """
 
     verdict: Verdict
@@ -44,6 +47,8 @@ class FitResult:
     residuals: KKTResiduals
     point: TracePoint
     trace: pd.DataFrame
+    rule: Rule
+    weights: Mapping[str, Tensor]
 
     @property
     def status(self) -> str:

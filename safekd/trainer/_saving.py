@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ..files import written_whole
 from ..tables import write_csv
@@ -17,10 +18,17 @@ from ._result import FitResult
 
 
 def save_run(result: FitResult, run_dir: str | os.PathLike[str]) -> list[Path]:
-    """Write trace.csv, student.safetensors and verdict.json; return their paths.  Each appears whole or not at all."""
+    """Write trace.csv, student.safetensors, verdict.json, and weights.safetensors where the weighting rule has a state.
+
+    Return their paths.  Each file appears whole or not at all.
+    """
     folder = Path(run_dir)
     write_csv(result.trace, folder / "trace.csv")
     save_student(result.student, folder / "student.safetensors")
+    if result.weights:
+        _save_tensors(result.weights, folder / "weights.safetensors")
+    else:
+        (folder / "weights.safetensors").unlink(missing_ok=True)  # of an earlier run into the same folder
     evidence = {
         **asdict(result.verdict),
         "distillation_loss": result.point.loss,
@@ -30,14 +38,16 @@ def save_run(result: FitResult, run_dir: str | os.PathLike[str]) -> list[Path]:
     }
     with written_whole(folder / "verdict.json") as temporary:
         temporary.write_text(json.dumps(evidence, indent=2, allow_nan=True) + "\n")
-    return [folder / name for name in ("trace.csv", "student.safetensors", "verdict.json")]
+    written = ["trace.csv", "student.safetensors", "verdict.json"] + ["weights.safetensors"] * bool(result.weights)
+    return [folder / name for name in written]
 
 
 def save_student(student: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a module's parameters and buffers as safetensors; tied ones are written under each of their names."""
-    state = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in student.state_dict().items()
-    }
+    _save_tensors(student.state_dict(), path)
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    state = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     with written_whole(path) as temporary:
         save_file(state, temporary)

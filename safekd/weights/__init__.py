@@ -14,23 +14,41 @@ safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``
     task      InverseLoss, PerformanceSoftmax, GradientAlignment (labels, student), GradientMinNorm (student)
     context   OrdinalSafety, DomainDistance
     any       Uniform, MinDivergence (student)
+    learned   UncertaintyWeighting (task), MultiLevel (features), MetaTeacher, PolicyGradient (labels, student):
+              modules, which ``ConstrainedTrainer`` trains beside the student
+
+``orderings_from(evidence)`` keeps noise from becoming an ordering; ``Tracking`` follows signals that change over time.
 """
 
 from ._any import MinDivergence, Uniform
-from ._conforming import Conforming
+from ._conforming import Conforming, Normalised
 from ._context import DomainDistance, OrdinalSafety
+from ._evidence import Evidence
 from ._families import family_a, family_b, family_c
+from ._implied import Bounds, implied_bounds
+from ._learned import LearnedRule, Learner, StudentStep, learned_rules, load_rule_state, rule_state
+from ._learned_meta import MetaTeacher
+from ._learned_multilevel import MultiLevel
+from ._learned_policy import PolicyGradient
+from ._learned_uncertainty import UncertaintyWeighting
+from ._measured_orderings import Comparison, MeasuredOrderings, orderings_from
 from ._orderings import ordering_violations
+from ._parts import modules_of
 from ._rule import Rule, WeightRule, looks_at_student, needs_labels, needs_of
-from ._signals import Evidence, Signals
+from ._scale_orderings import ScaleOrderings
+from ._signals import Signals, variance_of
 from ._task import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
 from ._token import Confidence, EntropyComplement, EntropyDecay, EntropyInverse, InverseVariance, SafetyBlend
+from ._tracking import DriftReport, Tracking
 from ._unified import Repair, Unified
 
 __all__ = [
+    "Bounds",
+    "Comparison",
     "Confidence",
     "Conforming",
     "DomainDistance",
+    "DriftReport",
     "EntropyComplement",
     "EntropyDecay",
     "EntropyInverse",
@@ -39,21 +57,39 @@ __all__ = [
     "GradientMinNorm",
     "InverseLoss",
     "InverseVariance",
+    "LearnedRule",
+    "Learner",
+    "MeasuredOrderings",
+    "MetaTeacher",
     "MinDivergence",
+    "MultiLevel",
+    "Normalised",
     "OrdinalSafety",
     "PerformanceSoftmax",
+    "PolicyGradient",
     "Repair",
     "Rule",
     "SafetyBlend",
+    "ScaleOrderings",
     "Signals",
+    "StudentStep",
+    "Tracking",
+    "UncertaintyWeighting",
     "Unified",
     "Uniform",
     "WeightRule",
     "family_a",
     "family_b",
     "family_c",
+    "implied_bounds",
+    "learned_rules",
+    "load_rule_state",
     "looks_at_student",
+    "modules_of",
     "needs_labels",
     "needs_of",
     "ordering_violations",
+    "orderings_from",
+    "rule_state",
+    "variance_of",
 ]

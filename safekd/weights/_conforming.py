@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from solvers.polytope import WeightPolytope
-from solvers.projection import project
 
 from ..errors import InvalidInput
-from ._rule import Rule
+from ._implied import Bounds
+from ._row_orders import Metric, RowOrders, row_orders
+from ._rule import Rule, needs_of
+from ._scale_orderings import ScaleOrderings, require_room
 from ._signals import Signals
 
 
@@ -24,22 +25,64 @@ class Conforming:
     polytope: bounds and orderings.  Orderings that it names hold at critical positions (everywhere if the signals
     name no critical class or context).  If it names none and ``ordered`` is True, each critical position follows
     its own safety scores.  metric: "euclidean" or "kl".
+    orderings: those of one scale, for instance ``orderings_from(evidence)``; they replace that scale's safety scores.
+    Raises InvalidInput if they contradict the polytope's, InfeasiblePolytope if they leave no weights.
     """
 
     rule: Rule
     polytope: WeightPolytope
-    metric: Literal["euclidean", "kl"] = "euclidean"
+    metric: Metric = "euclidean"
     ordered: bool = True
+    orderings: ScaleOrderings | None = None
+
+    def __post_init__(self) -> None:
+        require_room(self.polytope, [] if self.orderings is None else [("`orderings`", self.orderings)])
 
     @property
     def scale(self) -> str:
         """The scale of the rule inside."""
         return str(getattr(self.rule, "scale", "any"))
 
+    @property
+    def bounds(self) -> Bounds:
+        """Lower and upper bound of each teacher's weight."""
+        return self.polytope.lower, self.polytope.upper
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The readings that the rule inside asks for."""
+        return needs_of(self.rule)
+
     def __call__(self, signals: Signals) -> Tensor:
         """Return conforming weights, (..., K)."""
         raw_K = normalised(self.rule(signals), signals, type(self.rule).__name__)
-        return conform(raw_K, signals, self.polytope, self.metric, self.ordered)
+        return self.orders(signals).project(raw_K, self.metric)
+
+    def orders(self, signals: Signals) -> RowOrders:
+        """Return the orderings of each position."""
+        own = {} if self.orderings is None else {self.orderings.scale: self.orderings}
+        return row_orders(signals, self.polytope, own, scored=self.ordered)
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """``rule`` followed by division by the sum, and nothing else: weights as the rule wants them, axiom III.1 only."""
+
+    rule: Rule
+
+    @property
+    def scale(self) -> str:
+        """The scale of the rule inside."""
+        return str(getattr(self.rule, "scale", "any"))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The readings that the rule inside asks for."""
+        return needs_of(self.rule)
+
+    def __call__(self, signals: Signals) -> Tensor:
+        """Return weights, (..., K), that sum to one."""
+        return normalised(self.rule(signals), signals, type(self.rule).__name__)
 
 
 def normalised(score_K: Tensor, signals: Signals, who: str) -> Tensor:
@@ -57,18 +100,3 @@ def normalised(score_K: Tensor, signals: Signals, who: str) -> Tensor:
             "not all 0. Check the teachers' outputs there."
         )
     return score_K / total
-
-
-def conform(
-    w_K: Tensor, signals: Signals, polytope: WeightPolytope, metric: Literal["euclidean", "kl"], ordered: bool = True
-) -> Tensor:
-    """Project weights with the orderings that hold at each position, (..., K)."""
-    follows_scores = ordered and not polytope.orderings and _has_safety(signals)
-    if not follows_scores and not polytope.orderings:
-        return project(w_K, polytope, metric=metric)
-    critical = signals.critical if signals.names_critical else None
-    return project(w_K, polytope, metric=metric, critical=critical, safety=signals.safety if follows_scores else None)
-
-
-def _has_safety(signals: Signals) -> bool:
-    return signals.evidence is not None or "safety" in signals.__dict__

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from ..errors import InvalidInput
+from ._parts import walk
 from ._signals import Signals
 
 Rule = Callable[[Signals], Tensor]
@@ -43,8 +44,9 @@ OF_THE_STUDENT = frozenset({"student_log_p", "features"})
 
 
 def needs_of(rule: object) -> frozenset[str]:
-    """Return the readings that a rule asks for; none are known of a plain callable."""
-    return frozenset(getattr(rule, "needs", ()))
+    """Return the readings that a rule asks for, or that the rules inside it do; none are known of a plain function."""
+    parts = walk(rule, lambda part: _declared(part) is None)
+    return frozenset().union(*(_declared(part) or () for _, part in parts))
 
 
 def needs_labels(rule: object) -> bool:
@@ -63,8 +65,11 @@ def require_number(
     """Raise InvalidInput unless ``value`` is finite, above ``above`` and at least ``least``."""
     fine = isinstance(value, (int, float)) and math.isfinite(value) and value > above and value >= least
     if not fine:
-        bound = (
-            f"above {above:g} and " if above > -math.inf else f"at least {least:g} and " if least > -math.inf else ""
-        )
+        bound = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
         reason = f", {why}" if why else ""
         raise InvalidInput(f"`{name}` of {type(rule).__name__} is {value!r}; it must be {bound} and finite{reason}.")
+
+
+def _declared(part: object) -> frozenset[str] | None:
+    needs = getattr(part, "needs", None)
+    return frozenset(needs) if isinstance(needs, (frozenset, set, tuple, list)) else None

@@ -6,36 +6,14 @@ Axes: ... positions, K teachers, V classes, M tasks, C contexts.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ..errors import InvalidInput, MissingSignal
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What was measured of the teachers beforehand, and on which split.
-
-    task_loss_MK: mean cross-entropy of teacher k on task m, nats.  safety_CK: mean safety of teacher k in context
-    c.  count_C: how many critical examples each row of safety_CK averages; a context with none takes the average
-    over all contexts and has count 0.  source: name of the split.  performance_MK: accuracy of teacher k on task m, in
-    [0, 1].  distance_CK: how far context c lies from the domain of teacher k, at least 0.
-    """
-
-    task_loss_MK: Tensor
-    safety_CK: Tensor
-    count_C: Tensor
-    source: str
-    performance_MK: Tensor | None = None
-    distance_CK: Tensor | None = None
-
-    def to(self, device: torch.device | str) -> Evidence:
-        """Return the same evidence on ``device``."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Evidence(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()})
+from ._evidence import Evidence
+from ._scale_orderings import Scale
 
 
 class Signals:
@@ -46,9 +24,9 @@ class Signals:
     critical_classes, critical_contexts: S and C_safe, where orderings apply.
     log_p_passes: those of P perturbed passes or of a window, (..., P, K, V).  student_log_p: the student's, (..., V).
     features: a representation of each position, (..., D), for rules that learn from it.
-    Any reading may also be given outright: entropy, cross_entropy, variance, task_loss, performance, safety, distance,
-    each (..., K), and critical, bool (...,).  A rule that needs what is not there raises MissingSignal, which says what
-    to give.
+    Any reading may also be given outright: entropy, cross_entropy, variance, task_loss, performance, safety,
+    token_safety, distance, each (..., K), and critical, bool (...,).  A rule that needs what is not there raises
+    MissingSignal, which says what to give.
     """
 
     def __init__(
@@ -71,12 +49,14 @@ class Signals:
         performance: Tensor | None = None,
         safety: Tensor | None = None,
         distance: Tensor | None = None,
+        token_safety: Tensor | None = None,
         critical: Tensor | None = None,
     ) -> None:
         self._log_p, self.labels, self.task, self.context, self.evidence = log_p, labels, task, context, evidence
         self.critical_classes, self.critical_contexts = frozenset(critical_classes), frozenset(critical_contexts)
         # whether anything says which positions are critical; if not, orderings apply at all of them
         self.names_critical = bool(self.critical_classes or self.critical_contexts or critical is not None)
+        self._critical_given = critical is not None
         self._passes, self._student, self._features = log_p_passes, student_log_p, features
         scores = {
             "entropy": entropy,
@@ -85,6 +65,7 @@ class Signals:
             "task_loss": task_loss,
             "performance": performance,
             "safety": safety,
+            "token_safety": token_safety,
             "distance": distance,
         }
         for name, value in {**scores, "critical": critical}.items():
@@ -99,6 +80,11 @@ class Signals:
     def shape(self) -> torch.Size:
         """Shape of the scores that a rule returns, (..., K)."""
         return self._template.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the readings lie."""
+        return self._template.device
 
     def ones(self) -> Tensor:
         """Return ones of the scores' shape, dtype and device."""
@@ -131,7 +117,7 @@ class Signals:
                 "This rule needs several passes of each teacher; pass `log_p_passes` of shape (..., P, K, V), "
                 "or `variance` of shape (..., K)."
             )
-        return self._passes.exp().var(dim=-3, unbiased=False).sum(-1)
+        return variance_of(self._passes)
 
     @property
     def student_log_p(self) -> Tensor:
@@ -209,21 +195,55 @@ class Signals:
         return self._of_context("distance", "distance from the context")
 
     @cached_property
+    def token_safety(self) -> Tensor:
+        """Safety of each teacher on the class of each position, (..., K), in [0, 1]: the token scale's own order."""
+        if self.evidence is None or self.evidence.safety_VK is None:
+            raise MissingSignal(
+                "This needs the teachers' safety by class; pass `evidence=kd.teachers.measure(..., by_class=True)` or "
+                "`token_safety` (..., K)."
+            )
+        if self.labels is None:
+            raise MissingSignal("The teachers' safety by class is known; pass `labels`, the class of each position.")
+        # padding such as -100 is no class and never critical; any row will do for it
+        return self._looked_up(self.evidence.safety_VK, self.labels.clamp_min(0), "class")
+
+    def has_safety(self, scale: Scale) -> bool:
+        """Say whether there are safety scores of the scale: ``token_safety``, or ``safety`` for contexts."""
+        name, table = {"token": ("token_safety", "safety_VK"), "context": ("safety", "safety_CK")}[scale]
+        return name in self.__dict__ or getattr(self.evidence, table, None) is not None
+
+    @cached_property
     def critical(self) -> Tensor:
         """Where orderings apply, bool (...,): a critical label (S) or a critical context (C_safe)."""
+        return self._inside("token") | self._inside("context")
+
+    def names(self, scale: Scale) -> bool:
+        """Say whether critical positions of the scale are named: S by classes, C_safe by contexts, both by a mask."""
+        named = {"token": self.critical_classes, "context": self.critical_contexts}[scale]
+        return self._critical_given or bool(named)
+
+    def critical_on(self, scale: Scale) -> Tensor:
+        """Where the orderings of one scale apply, bool (...,): S or C_safe; a mask given as ``critical`` is both."""
+        return self.critical if self._critical_given else self._inside(scale)
+
+    def number_on(self, scale: Scale) -> Tensor:
+        """Number of the class ("token") or the context ("context") of each position, (...,)."""
+        what, value = {"token": ("labels", self.labels), "context": ("context", self.context)}[scale]
+        if value is None:
+            raise MissingSignal(f"The orderings of the {scale} scale differ from one to another; pass `{what}`.")
+        return _spread(value, self.shape[:-1])
+
+    def _inside(self, scale: Scale) -> Tensor:
+        chosen, value, what, of_what = {
+            "token": (self.critical_classes, self.labels, "labels", "classes"),
+            "context": (self.critical_contexts, self.context, "context", "contexts"),
+        }[scale]
         lead = self.shape[:-1]
-        where = torch.zeros(lead, dtype=torch.bool, device=self._template.device)
-        named = {
-            "labels": (self.critical_classes, self.labels, "classes"),
-            "context": (self.critical_contexts, self.context, "contexts"),
-        }
-        for what, (chosen, value, of_what) in named.items():
-            if chosen and value is None:
-                raise MissingSignal(f"Critical {of_what} {sorted(chosen)} are named; pass `{what}` to find them by.")
-            if chosen and value is not None:
-                inside = torch.isin(value, torch.tensor(sorted(chosen), device=value.device))
-                where = where | _spread(inside, lead)
-        return where
+        if not chosen:
+            return torch.zeros(lead, dtype=torch.bool, device=self._template.device)
+        if value is None:
+            raise MissingSignal(f"Critical {of_what} {sorted(chosen)} are named; pass `{what}` to find them by.")
+        return _spread(torch.isin(value, torch.tensor(sorted(chosen), device=value.device)), lead)
 
     def _of_task(self, name: str, what: str) -> Tensor:
         return self._looked_up(self._measured(f"{name}_MK", name, what), self.task, "task")
@@ -254,6 +274,11 @@ class Signals:
                 f"measure the teachers on data that has every {what}."
             )
         return table.to(self._template)[_spread(key, lead)]
+
+
+def variance_of(log_p_PKV: Tensor) -> Tensor:
+    """Return the variance of each teacher's distribution over passes, (..., P, K, V), summed over classes: (..., K)."""
+    return log_p_PKV.exp().var(dim=-3, unbiased=False).sum(-1)
 
 
 def softened(log_p_V: Tensor, temperature: float) -> Tensor:

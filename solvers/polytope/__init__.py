@@ -16,6 +16,7 @@ False
 
 from ._conformance import Conformance, RuleViolation
 from ._linear import LinearRows
+from ._orderings import Pairs, closure, find_cycle, read_orderings
 from ._polytope import WeightPolytope
 from ._precision import bounds_within, interval_within, nearest_bounds
 from ._rules import Rule, stack_rules
@@ -23,11 +24,15 @@ from ._rules import Rule, stack_rules
 __all__ = [
     "Conformance",
     "LinearRows",
+    "Pairs",
     "Rule",
     "RuleViolation",
     "WeightPolytope",
     "bounds_within",
+    "closure",
+    "find_cycle",
     "interval_within",
     "nearest_bounds",
+    "read_orderings",
     "stack_rules",
 ]

@@ -23,7 +23,7 @@ def read_orderings(orderings: object, n_teachers: int, ties: bool) -> Pairs:
     if not isinstance(orderings, Iterable):
         raise InvalidInput(f"`orderings` must be a list of pairs (i, j), meaning w_i >= w_j; found {orderings!r}.")
     pairs = tuple(sorted({_read_pair(pair, n_teachers) for pair in orderings}))
-    cycle = [] if ties else _find_cycle(pairs, n_teachers)
+    cycle = [] if ties else find_cycle(pairs, n_teachers)
     if cycle:
         raise InvalidInput(
             f"`orderings` go round in a circle: {' >= '.join(map(str, cycle))}. "
@@ -48,8 +48,8 @@ def _read_pair(pair: object, n_teachers: int) -> tuple[int, int]:
     return i, j
 
 
-def _find_cycle(pairs: Pairs, n_teachers: int) -> list[int]:
-    """Return a cycle as a closed walk, or an empty list.  Depth first, without recursion."""
+def find_cycle(pairs: Pairs, n_teachers: int) -> list[int]:
+    """Return a cycle as a closed walk, such as [0, 2, 0], or an empty list.  Depth first, without recursion."""
     below: list[list[int]] = [[j for i, j in pairs if i == k] for k in range(n_teachers)]
     finished: set[int] = set()
     for root in range(n_teachers):

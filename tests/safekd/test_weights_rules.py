@@ -8,7 +8,7 @@ import cvxpy
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
@@ -137,7 +137,7 @@ def test_a_rule_says_what_it_looks_at(name):
     assert isinstance(rule, WeightRule)
     optional = {"task", "critical"}
     named = {need: value for need, value in _readings(all_of_it).items() if need in rule.needs}
-    template = {} if named.keys() - optional else {"entropy": torch.ones(4, 3)}
+    template = {} if named.keys() - optional else {"entropy": torch.ones(4, 3).double()}
     expected = rule(Signals(**all_of_it))
     torch.testing.assert_close(rule(Signals(**named, **template)), expected)
     for gone in named.keys() - optional:
@@ -228,6 +228,7 @@ def test_the_shortest_pull_jumps_without_a_ridge(ridge, jumps):
     assert jumps or moved < 1e-4
 
 
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**4), strength=st.sampled_from([0.1, 1.0, 10.0]))
 def test_the_nearest_mixture_is_cvxpys(seed, strength):
     signals = Signals(**everything(seed, B=2))
@@ -235,9 +236,10 @@ def test_the_nearest_mixture_is_cvxpys(seed, strength):
     for p_KV, s_V in zip(signals.log_p.exp().numpy(), signals.student_log_p.exp().numpy(), strict=True):
         w_K = cvxpy.Variable(3)
         cost = cvxpy.sum(cvxpy.kl_div(w_K @ p_KV, s_V)) - cvxpy.sum(cvxpy.entr(w_K)) / strength
-        cvxpy.Problem(cvxpy.Minimize(cost), [cvxpy.sum(w_K) == 1]).solve(solver=cvxpy.CLARABEL)
+        problem = cvxpy.Problem(cvxpy.Minimize(cost), [cvxpy.sum(w_K) == 1])
+        problem.solve(solver=cvxpy.CLARABEL, tol_gap_abs=1e-13, tol_gap_rel=1e-13, tol_feas=1e-13)
         expected_BK.append(w_K.value)
-    assert MinDivergence(strength)(signals).numpy() == pytest.approx(np.array(expected_BK), abs=2e-5)
+    assert MinDivergence(strength)(signals).numpy() == pytest.approx(np.array(expected_BK), abs=1e-5)
 
 
 REFUSED = {

@@ -1,0 +1,154 @@
+"""Is one teacher safer than another?  The tests against scipy, against full enumeration, and against no difference."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from safekd.errors import InvalidInput
+from safekd.safety import PairedSums, holm
+from safekd.safety._paired import BETS
+
+
+def p_of(values, binary: bool):
+    """Return the p-value that teacher 0 is safer than teacher 1, all examples in one group."""
+    return PairedSums.of(values, np.zeros(len(values), dtype=int), binary=binary).p_values()[0, 0, 1]
+
+
+def test_sums_by_hand():
+    values = [[1, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 0]]
+    sums = PairedSums.of(values, [4, 4, 4, 7], binary=True)
+    assert sums.groups == (4, 7)
+    assert sums.count_G.tolist() == [3, 1]
+    assert sums.means().tolist() == [pytest.approx([2 / 3] * 3), [1, 0, 0]]
+    assert sums.wins_GKK[0].tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
+    assert sums.wins_GKK[1].tolist() == [[0, 1, 1], [0, 0, 0], [0, 0, 0]]
+    assert sums.log_capital_GKKb is None
+
+
+@given(seed=st.integers(0, 10**6))
+def test_zero_one_readings_get_the_exact_sign_test(seed):
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 2, size=(int(rng.integers(1, 40)), 4))
+    p_KK = PairedSums.of(values, np.zeros(len(values)), binary=True).p_values()[0]
+    for i, j in product(range(4), repeat=2):
+        wins, losses = int((values[:, i] > values[:, j]).sum()), int((values[:, i] < values[:, j]).sum())
+        expected = binomtest(wins, wins + losses, 0.5, alternative="greater").pvalue if wins + losses else 1.0
+        assert p_KK[i, j] == pytest.approx(expected)
+
+
+def test_the_capital_by_hand():
+    """Differences .5 and -.2: each bet b makes (1 + .5 b)(1 - .2 b), and the p-value is one over their average."""
+    values = [[0.9, 0.4], [0.3, 0.5]]
+    capital = np.mean([(1 + 0.5 * b) * (1 - 0.2 * b) for b in BETS])
+    assert p_of(values, binary=False) == pytest.approx(1 / capital)
+    assert PairedSums.of(values, [0, 0], binary=False).p_values()[0, 1, 0] == 1
+
+
+@pytest.mark.parametrize(("up", "down"), [(0.5, 0.5), (0.9, 0.1), (0.1, 0.9), (1.0, 0.25)])
+def test_expected_capital_is_one_where_nobody_is_safer(up, down):
+    """Differences of +up or -down that average 0: over all 2^6 outcomes the capital averages to exactly 1."""
+    chance, n, expected = down / (up + down), 6, 0.0
+    for outcome in product([True, False], repeat=n):
+        d = np.where(outcome, up, -down)
+        sums = PairedSums.of(np.stack([np.maximum(d, 0), np.maximum(-d, 0)], axis=1), np.zeros(n), binary=False)
+        capital = np.exp(sums.log_capital_GKKb[0, 0, 1]).mean()
+        expected += np.prod(np.where(outcome, chance, 1 - chance)) * capital
+    assert expected == pytest.approx(1)
+
+
+def test_few_skewed_examples_are_not_taken_for_a_difference():
+    """Most examples favour teacher 0 by a little, rare ones teacher 1 by as much: a t test is fooled, we are not."""
+    rng, level, runs, n = np.random.default_rng(0), 0.05, 2000, 12
+    d = np.where(rng.random((runs, n)) < 0.95, 0.05, -0.95)  # mean 0
+    noise = d + rng.normal(0, 1e-3, size=d.shape)
+    t = noise.mean(1) / (noise.std(1, ddof=1) / n**0.5)
+    assert (t > 1.796).mean() > 4 * level  # 95 % quantile of t with 11 degrees of freedom
+    values = np.stack([np.maximum(d, 0), np.maximum(-d, 0)], axis=-1)
+    p = [p_of(run, binary=False) for run in values]
+    assert (np.array(p) <= level).mean() <= level
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_false_alarms_are_as_rare_as_promised(binary):
+    rng, level, runs = np.random.default_rng(1), 0.1, 1000
+    values = rng.random((runs, 30, 2))
+    p = [p_of((run < 0.6) * 1.0 if binary else run, binary) for run in values]
+    assert (np.array(p) <= level).mean() <= level + 3 * (level * (1 - level) / runs) ** 0.5
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_real_difference_is_found(binary):
+    rng = np.random.default_rng(2)
+    x = rng.random((200, 1))
+    values = np.concatenate([x < 0.9, x < 0.7], axis=1) * 1.0 if binary else np.concatenate([x**0.5, x], axis=1)
+    assert p_of(values, binary) < 1e-6
+    assert p_of(values[:, ::-1], binary) > 0.99
+
+
+def test_one_example_proves_nothing():
+    assert p_of([[1.0, 0.0]], binary=True) == 0.5
+    assert p_of([[1.0, 0.0]], binary=False) > 0.5
+
+
+@given(seed=st.integers(0, 10**6))
+def test_a_p_value_below_one_half_needs_the_higher_average(seed):
+    """Which is why significant orderings cannot go round in a circle."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 3, size=(int(rng.integers(1, 30)), 4)) / 2
+    sums = PairedSums.of(values, np.zeros(len(values)), binary=False)
+    for i, j in np.argwhere(sums.p_values()[0] < 0.5):
+        assert sums.means()[0, i] > sums.means()[0, j]
+
+
+@given(seed=st.integers(0, 10**6))
+def test_the_order_of_examples_does_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    values = rng.random((25, 3))
+    p, shuffled = (PairedSums.of(x, np.zeros(25), binary=False).p_values() for x in (values, rng.permutation(values)))
+    np.testing.assert_allclose(p, shuffled, rtol=1e-9)
+
+
+def test_huge_capitals_do_not_overflow():
+    assert p_of(np.tile([1.0, 0.0], (10_000, 1)), binary=False) == 0
+    assert p_of(np.tile([0.0, 1.0], (10_000, 1)), binary=False) == 1
+
+
+def test_no_examples_at_all():
+    assert PairedSums.of(np.empty((0, 3)), np.empty(0, dtype=int), binary=True).p_values().shape == (0, 3, 3)
+
+
+HOLM = {
+    "one": ([0.03], [0.03]),
+    "three": ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
+    "capped": ([0.6, 0.7], [1.0, 1.0]),
+    "a later one never below an earlier": ([0.01, 0.011, 0.9], [0.03, 0.03, 0.9]),
+    "none": ([], []),
+}
+
+
+@pytest.mark.parametrize("case", HOLM)
+def test_holm_by_hand(case):
+    given_, expected = HOLM[case]
+    assert holm(given_).tolist() == pytest.approx(expected)
+
+
+BAD = {
+    "range": ([[0.5, 1.5]], [0], False, r"Readings lie between 0.5 and 1.5; .* by readings in \[0, 1\]"),
+    "nan": ([[0.5, float("nan")]], [0], False, "Readings lie between nan"),
+    "binary": ([[0.5, 1.0]], [0], True, "other values than 0 and 1, but are called binary; pass binary=False"),
+    "shape": ([0.5, 1.0], [0], False, r"Readings have shape \(2,\), groups \(1,\); wanted \(examples, teachers\)"),
+    "lengths": ([[0.5, 1.0]], [0, 1], False, r"Readings have shape \(1, 2\), groups \(2,\)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_readings_that_are_refused(case):
+    values, groups, binary, message = BAD[case]
+    with pytest.raises(InvalidInput, match=message):
+        PairedSums.of(values, groups, binary=binary)
