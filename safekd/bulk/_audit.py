@@ -33,7 +33,7 @@ def audit_file(
     config = as_config(rules)
     with open_table(path) as table, threads(1):  # blocks are too short for torch's own
         bound = bind(config, table, called)
-        audit = RowAudit(bound.polytope, scale, subject=os.fspath(path), names=bound.teachers)
+        audit = RowAudit(bound.polytope, scale, subject=table.path.name, names=bound.teachers)
         rows, places = 0, {}
         for block in table.blocks():
             audit.add(bound.weights(block), **bound.ordering(block), first_row=rows + 1)

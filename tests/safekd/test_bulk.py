@@ -149,7 +149,7 @@ def test_whatever_stops_it_leaves_nothing_half_written(reason, tmp_path):
 
 def test_a_row_whose_own_order_leaves_no_weights_is_named_by_its_line(tmp_path):
     source = tmp_path / "in.csv"
-    source.write_text("a,b,c,sa,sb,sc\n" + ".2,.3,.5,1,1,1\n" * 6 + "\n.2,.3,.5,3,2,1\n" + ".2,.3,.5,1,1,1\n" * 3)
+    source.write_text("a,b,c,sa,sb,sc\n" + ".2,.3,.5,1,1,1\n" * 6 + "\n.2,.3,.5,3,2,1\n" + ".2,.3,.5,1,2,3\n" * 3)
     rules = {"teachers": TEACHERS, "safety_columns": ["sa", "sb", "sc"], "margin": 0.2, "lower": 0.2}
     with pytest.raises(kd.InfeasiblePolytope) as caught:
         kd.project_file(source, tmp_path / "out.csv", rules)

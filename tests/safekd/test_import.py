@@ -54,6 +54,7 @@ def test_every_door_exports_what_it_says_with_a_docstring():
     for name in (
         "aggregation",
         "axioms",
+        "bulk",
         "data",
         "divergences",
         "frontier",
