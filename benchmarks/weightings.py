@@ -183,7 +183,7 @@ def _lines(rows: pd.DataFrame) -> Iterator[list[str]]:
     for (rule, conforming), arm in rows.groupby(["rule", "conforming"], sort=False):
         cells = [str(rule), "conforming" if conforming else "raw"]
         for measure in _MEASURES:
-            cells += [f"{arm[measure].mean():.3f}", _difference(arm.set_index("seed")[measure], base[measure]).text]
+            cells += [f"{arm[measure].mean():.3f}", difference(arm.set_index("seed")[measure], base[measure]).text]
         cells += [f"{arm[name].mean():.1%}" for name in ("order", "bounds")]
         yield [*cells, f"{1e3 * arm['step'].median():.2f}"]
 
@@ -209,7 +209,8 @@ class Difference:
         return f"**{found}**" if self.real else found
 
 
-def _difference(values: pd.Series, base: pd.Series) -> Difference:
+def difference(values: pd.Series, base: pd.Series) -> Difference:
+    """Return what ``values`` are above ``base``, paired by index; one pair has an interval without end."""
     gap = (values - base).dropna()
     n = len(gap)
     half = float(student_t.ppf(0.975, n - 1) * gap.std() / np.sqrt(n)) if n > 1 else float("inf")
@@ -223,14 +224,14 @@ def _words(rows: pd.DataFrame) -> str:
     for measure in _MEASURES:
         found: dict[str, list[str]] = {"better": [], "worse": []}
         for (rule, conforming), arm in rows.groupby(["rule", "conforming"], sort=False):
-            difference = _difference(arm.set_index("seed")[measure], base[measure])
-            if difference.real:
-                found["better" if difference.mean > 0 else "worse"].append(f"{rule}{'' if conforming else ' (raw)'}")
+            gap = difference(arm.set_index("seed")[measure], base[measure])
+            if gap.real:
+                found["better" if gap.mean > 0 else "worse"].append(str(rule) if conforming else f"{rule} (raw)")
         said = "; ".join(f"{how}: {', '.join(names)}" for how, names in found.items() if names)
         sentences.append(f"{measure.capitalize()} beyond chance - {said or 'no rule'}.")
     pairs = rows.pivot_table(index=["rule", "seed"], columns="conforming", values=list(_MEASURES))
     for measure in _MEASURES:
-        cost = _difference(pairs[measure][True], pairs[measure][False])
+        cost = difference(pairs[measure][True], pairs[measure][False])
         sentences.append(f"Making a rule conform changes {measure} by {cost.text} on average over rules and seeds.")
     return " ".join(sentences)
 
