@@ -12,13 +12,13 @@ from solvers.polytope import WeightPolytope
 from ..errors import InvalidInput
 from ._implied import Bounds
 from ._row_orders import Metric, RowOrders, row_orders
-from ._rule import Rule, needs_of
+from ._rule import OfRule, Rule
 from ._scale_orderings import ScaleOrderings, require_room
 from ._signals import Signals
 
 
 @dataclass(frozen=True)
-class Conforming:
+class Conforming(OfRule):
     """``rule`` followed by normalisation and projection into ``polytope``: axioms III.1-3 and III.5 by construction.
 
     rule: any callable from Signals to scores (..., K), at least 0 and not all 0 at one position.
@@ -39,19 +39,9 @@ class Conforming:
         require_room(self.polytope, [] if self.orderings is None else [("`orderings`", self.orderings)])
 
     @property
-    def scale(self) -> str:
-        """The scale of the rule inside."""
-        return str(getattr(self.rule, "scale", "any"))
-
-    @property
     def bounds(self) -> Bounds:
         """Lower and upper bound of each teacher's weight."""
         return self.polytope.lower, self.polytope.upper
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The readings that the rule inside asks for."""
-        return needs_of(self.rule)
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return conforming weights, (..., K)."""
@@ -65,20 +55,10 @@ class Conforming:
 
 
 @dataclass(frozen=True)
-class Normalised:
+class Normalised(OfRule):
     """``rule`` followed by division by the sum, and nothing else: weights as the rule wants them, axiom III.1 only."""
 
     rule: Rule
-
-    @property
-    def scale(self) -> str:
-        """The scale of the rule inside."""
-        return str(getattr(self.rule, "scale", "any"))
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The readings that the rule inside asks for."""
-        return needs_of(self.rule)
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return weights, (..., K), that sum to one."""

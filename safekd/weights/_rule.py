@@ -59,6 +59,27 @@ def looks_at_student(rule: object) -> bool:
     return bool(needs_of(rule) & OF_THE_STUDENT)
 
 
+class OfRule:
+    """What a wrapper says of itself: what the rule inside says."""
+
+    rule: Rule
+
+    @property
+    def scale(self) -> str:
+        """The scale of the rule inside."""
+        return str(getattr(self.rule, "scale", "any"))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The readings that the rule inside asks for."""
+        return needs_of(self.rule)
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the rule inside says that it is continuous, which a projection keeps."""
+        return bool(getattr(self.rule, "continuous", False))
+
+
 def require_number(
     rule: object, name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf, why: str = ""
 ) -> None:

@@ -109,8 +109,8 @@ class Confidence:
 class SafetyBlend:
     """``softmax(-a H_k + b s_k)`` at critical positions, ``softmax(-a H_k)`` elsewhere; Family C of Theorem V.2.
 
-    a = ``uncertainty`` >= 0, a nat; b = ``safety`` >= 0, how much a teacher's safety in [0, 1] counts.  Critical
-    positions are those of ``Signals.critical``, all if the signals name none.
+    a = ``uncertainty`` >= 0, a nat; b = ``safety`` >= 0, how much a teacher's safety in [0, 1] counts: its safety on the
+    token where that was measured (``token_safety``), in the context otherwise.  Critical positions are those of ``Signals.critical``, all if the signals name none.
     """
 
     uncertainty: float = 1.0
@@ -125,7 +125,8 @@ class SafetyBlend:
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return weights, (..., K), that sum to one."""
-        bonus_K = self.safety * signals.safety
+        known_K = signals.token_safety if signals.has_safety("token") else signals.safety
+        bonus_K = self.safety * known_K
         if signals.names_critical:
             bonus_K = torch.where(signals.critical.unsqueeze(-1), bonus_K, 0.0)
         return torch.softmax(bonus_K - self.uncertainty * signals.entropy, dim=-1)

@@ -40,7 +40,7 @@ from ..errors import InvalidInput, MissingSignal
 from ._conforming import normalised
 from ._implied import Bounds
 from ._row_orders import RowOrders, row_orders
-from ._rule import Rule, needs_of
+from ._rule import OfRule, Rule
 from ._scale_orderings import Scale, ScaleOrderings, require_room
 from ._signals import Signals
 
@@ -76,7 +76,7 @@ class DriftReport:
         return "\n".join(lines)
 
 
-class Tracking(nn.Module):
+class Tracking(OfRule, nn.Module):
     """A rule whose weights move at most a share ``beta`` of the way to where the rule wants them, a batch at a time.
 
     rule: any callable from Signals to scores (..., K); a ``Unified`` or ``Conforming`` one too.  polytope: where the
@@ -133,16 +133,6 @@ class Tracking(nn.Module):
         for name in ("bound_G", "drift_G", "shrinkage_G"):
             self.register_buffer(name, torch.zeros(groups, dtype=torch.float64))
         self.reset()
-
-    @property
-    def scale(self) -> str:
-        """The scale of the rule inside."""
-        return str(getattr(self.rule, "scale", "any"))
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The readings that the rule inside asks for."""
-        return needs_of(self.rule)
 
     @property
     def bounds(self) -> Bounds:

@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 from safekd.errors import InvalidInput, MissingSignal
 from safekd.weights import (
     Confidence,
+    Conforming,
     DomainDistance,
     EntropyComplement,
     EntropyDecay,
@@ -24,6 +25,7 @@ from safekd.weights import (
     InverseLoss,
     InverseVariance,
     MinDivergence,
+    Normalised,
     OrdinalSafety,
     PerformanceSoftmax,
     SafetyBlend,
@@ -157,6 +159,19 @@ def _stand_in(gone):
     return {"distance": torch.ones(4, 3)} if gone != "distance" else {"performance": torch.ones(4, 3)}
 
 
+@pytest.mark.parametrize("wrap", [Normalised, lambda rule: Conforming(rule, WeightPolytope(3))])
+def test_a_wrapper_says_what_the_rule_inside_says(wrap):
+    for rule in (EntropyDecay(), OrdinalSafety()):
+        wrapped = wrap(rule)
+        assert isinstance(wrapped, WeightRule)
+        assert (wrapped.scale, wrapped.needs, wrapped.continuous) == (rule.scale, rule.needs, rule.continuous)
+    assert not wrap(lambda signals: signals.ones()).continuous  # nobody says so
+
+
+def test_weights_as_a_rule_wants_them():
+    assert Normalised(EntropyInverse(1.0))(Signals(entropy=t(0.0, 1.0))).tolist() == pytest.approx([2 / 3, 1 / 3])
+
+
 def test_which_rules_need_labels_or_the_student():
     assert {name for name, rule in ALL.items() if needs_labels(rule)} == {"Confidence", "GradientAlignment"}
     looking = {name for name, rule in ALL.items() if looks_at_student(rule)}
@@ -181,6 +196,11 @@ def test_ordinal_safety_is_the_dense_rank(seed):
 def test_ordinal_safety_sees_the_order_only(seed):
     safety = torch.rand(6, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     assert torch.equal(OrdinalSafety(3.0)(Signals(safety=safety)), OrdinalSafety(3.0)(Signals(safety=safety**5 / 9)))
+
+
+def test_safety_on_the_token_comes_before_safety_in_the_context():
+    scores = {"safety": t(1.0, 0.0), "token_safety": t(0.0, math.log(2))}
+    assert SafetyBlend()(Signals(entropy=t(0.0, 0.0), **scores)).tolist() == pytest.approx([1 / 3, 2 / 3])
 
 
 def test_safety_counts_at_critical_positions_only():
