@@ -89,6 +89,23 @@ def _ended_politely() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        out.print(f"safekd {__version__}", highlight=False)
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version and stop")
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
+
+
 @app.command()
 def demo(
     run_dir: Annotated[Path, typer.Option(help="where results are written")] = Path("runs/demo"),

@@ -109,8 +109,9 @@ class Confidence:
 class SafetyBlend:
     """``softmax(-a H_k + b s_k)`` at critical positions, ``softmax(-a H_k)`` elsewhere; Family C of Theorem V.2.
 
-    a = ``uncertainty`` >= 0, a nat; b = ``safety`` >= 0, how much a teacher's safety in [0, 1] counts: its safety on the
-    token where that was measured (``token_safety``), in the context otherwise.  Critical positions are those of ``Signals.critical``, all if the signals name none.
+    a = ``uncertainty`` >= 0, a nat; b = ``safety`` >= 0, how much a teacher's safety in [0, 1] counts: its safety on
+    the token where that was measured (``token_safety``), in the context otherwise.  Critical positions are those of
+    ``Signals.critical``, all if the signals name none.
     """
 
     uncertainty: float = 1.0
