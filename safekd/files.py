@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import InvalidInput
@@ -20,16 +20,16 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise InvalidInput(f"Cannot write {target}: it is a device or a pipe, not a file. Choose another name.")
+    # named before it is made: an interrupt may come between any two lines
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}{target.suffix}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
-    except OSError as error:
-        raise InvalidInput(
-            f"Cannot write {target}: {error.strerror}. Choose a folder that you may write to."
-        ) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch(0o600, exist_ok=False)
+        except OSError as error:
+            raise InvalidInput(
+                f"Cannot write {target}: {error.strerror}. Choose a folder that you may write to."
+            ) from error
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -39,7 +39,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         except OSError as error:
             raise InvalidInput(f"Cannot write {target}: {error.strerror}. Choose another name.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it was never made, in a folder that is none
+            temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:

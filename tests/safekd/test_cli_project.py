@@ -195,7 +195,9 @@ def test_stopped_midway_it_leaves_nothing_half_written(sent, code, tmp_path):
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, pipe.open("w") as stream:
         stream.write(GOOD)
         stream.flush()
-        while len(list(tmp_path.iterdir())) == 2:  # until the temporary file is there
+        while not any(
+            path.stat().st_size > len("a,b,c\n") for path in tmp_path.glob(".out.csv.*")
+        ):  # until rows are there
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(sent)
