@@ -14,6 +14,8 @@ import pytest
 import safekd as kd
 import solvers
 
+from .cli_runner import run_cli
+
 ROOT = Path(kd.__file__).resolve().parent.parent
 
 
@@ -26,6 +28,12 @@ def test_importing_safekd_imports_no_heavy_package():
     heavy = ["torch", "pandas", "scipy", "cvxpy", "sklearn", "matplotlib", "numpy"]
     ran = python(f"import sys, safekd, solvers; print([m for m in {heavy} if m in sys.modules])")
     assert ran.stdout.strip() == "[]", ran.stderr
+
+
+def test_the_version_is_shown(capsys):
+    ran = run_cli(capsys, "--version")
+    assert ran.code == 0
+    assert ran.out.strip() == f"safekd {kd.__version__}"
 
 
 def test_help_imports_no_torch():
