@@ -1,20 +1,24 @@
-"""The exact projection as one opaque operator, for graphs that are captured ahead of running.
+"""The projection as an opaque operator, for graphs that are captured ahead of running.
 
 ``torch.compile(fullgraph=True)`` sees ``safekd::project_rows`` with its shapes and its derivative, and never looks
-inside.  Eager code and torch.func transforms call ``_exact`` directly, which costs less a call.
+inside; that is the exact path under uniform bounds.  ``safekd::project_any`` stands for every other polytope: it calls
+``project`` again when the graph runs, and once more for the derivative, which cannot be differentiated a second time.
+Eager code and torch.func transforms call ``_exact`` directly, which costs less a call.
 Axes: B rows, K teachers, R = 1 or B, E edges.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope, bounds_within
 
+from ._answer import answer
 from ._exact import blocks_of_rows, pull_back_blocks, rows_of
 from ._order import OWN_TIERS, RowOrder
 from ._route import exact_order
@@ -51,19 +55,76 @@ def _backward(ctx: Any, grad_BK: Tensor, _: Tensor) -> tuple[Tensor | None, ...]
 project_rows.register_autograd(_backward, setup_context=_keep)
 
 
-def project_captured(
-    v: Tensor, polytope: WeightPolytope, metric: str, critical: Tensor | None, safety: Tensor | None
+@torch.library.custom_op("safekd::project_any", mutates_args=())
+def project_any(
+    v: Tensor,
+    number: int,
+    kl: bool,
+    critical: Tensor | None,
+    safety: Tensor | None,
+    lower: Tensor | None,
+    upper: Tensor | None,
 ) -> Tensor:
-    """Project inside a captured graph: the same answer, but values are not looked at, and a NaN gives NaN.
+    """Return ``project(v, polytope, ...)``, (..., K); number: of the polytope, as ``_number_of`` gave it."""
+    answer: Tensor = _project_again(v, number, kl, critical, safety, lower, upper)
+    return answer.clone()
 
-    Raises InvalidInput when the polytope has no exact path, which an operator cannot stand for.
-    """
+
+@project_any.register_fake
+def _(v: Tensor, *rules: Any) -> Tensor:
+    return torch.empty_like(v, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("safekd::pull_back_any", mutates_args=())
+def pull_back_any(
+    grad: Tensor,
+    v: Tensor,
+    number: int,
+    kl: bool,
+    critical: Tensor | None,
+    safety: Tensor | None,
+    lower: Tensor | None,
+    upper: Tensor | None,
+) -> Tensor:
+    """Return the transposed Jacobian of ``project_any`` times grad, (..., K)."""
+    with _differentiating():
+        scores = v.detach().requires_grad_()
+        answer = _project_again(scores, number, kl, critical, safety, lower, upper)
+        return torch.autograd.grad(answer, scores, grad)[0].contiguous()
+
+
+@pull_back_any.register_fake
+def _(grad: Tensor, v: Tensor, *rules: Any) -> Tensor:
+    return torch.empty_like(v, memory_format=torch.contiguous_format)
+
+
+def _keep_any(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    v, ctx.number, ctx.kl, *rows = inputs
+    ctx.save_for_backward(v, *rows)
+
+
+def _backward_any(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    v, *rows = ctx.saved_tensors
+    return pull_back_any(grad, v, ctx.number, ctx.kl, *rows), None, None, None, None, None, None
+
+
+project_any.register_autograd(_backward_any, setup_context=_keep_any)
+
+
+def project_captured(
+    v: Tensor,
+    polytope: WeightPolytope,
+    metric: str,
+    critical: Tensor | None,
+    safety: Tensor | None,
+    lower: Tensor | None,
+    upper: Tensor | None,
+) -> Tensor:
+    """Project inside a captured graph: the same answer; on the exact path values are not looked at, NaN gives NaN."""
     static = _static(polytope, v.dtype)
-    if static is None or (safety is not None and polytope.margin):
-        raise InvalidInput(
-            "Inside torch.compile only polytopes with an exact path can be projected onto: uniform "
-            "bounds, no linear rows, no margin on orderings. Call project outside the captured function."
-        )
+    if static is None or (safety is not None and polytope.margin) or lower is not None or upper is not None:
+        found: Tensor = project_any(v, _number_of(polytope), metric == "kl", critical, safety, lower, upper)
+        return found
     order_K, tier_1K, edge_E2, kind, lower, upper = static
     rows_BK = v.reshape(-1, v.shape[-1])
     wide_BK = rows_BK if v.dtype in (torch.float64, torch.float32) else rows_BK.float()
@@ -87,3 +148,32 @@ def _static(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor, Tenso
     low_K, high_K = bounds_within(polytope, dtype)
     order_K, edge_E2 = torch.from_numpy(order.order_K), torch.from_numpy(order.edge_E2)
     return order_K, order.tier_RK, edge_E2, order.kind, float(low_K[0]), float(high_K[0])
+
+
+@contextmanager
+def _differentiating() -> Iterator[None]:
+    """Let autograd see what happens: inside an operator it is switched off, below its own layer of the dispatcher."""
+    layers = [torch._C.DispatchKey.AutogradFunctionality, torch._C.DispatchKey.ADInplaceOrView]
+    were = [torch._C._dispatch_tls_is_dispatch_key_excluded(layer) for layer in layers]
+    for layer in layers:
+        torch._C._dispatch_tls_set_dispatch_key_excluded(layer, False)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for layer, was in zip(layers, were, strict=True):
+            torch._C._dispatch_tls_set_dispatch_key_excluded(layer, was)
+
+
+_POLYTOPES: dict[WeightPolytope, int] = {}
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _number_of(polytope: WeightPolytope) -> int:
+    """Return the number by which an operator, which takes no objects, knows a polytope."""
+    return _POLYTOPES.setdefault(polytope, len(_POLYTOPES))
+
+
+def _project_again(v: Tensor, number: int, kl: bool, *rows: Tensor | None) -> Any:
+    critical, safety, lower, upper = rows
+    return answer(v, list(_POLYTOPES)[number], "kl" if kl else "euclidean", critical, safety, lower, upper)

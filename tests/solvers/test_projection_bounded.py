@@ -360,11 +360,3 @@ def test_an_infeasible_row_of_several_axes_is_named_by_its_place():
     )
     with pytest.raises(InfeasiblePolytope, match=message):
         project(torch.zeros(2, 3, 3), WeightPolytope(3, 0.3, 0.4, margin=0.2), safety=safety)
-
-
-def test_bounds_of_rows_are_refused_inside_a_graph():
-    compiled = torch.compile(lambda v: project(v, THREE, lower=v.abs() / 9), fullgraph=True, backend="aot_eager")
-    with pytest.raises(
-        (InvalidInput, torch._dynamo.exc.TorchRuntimeError, torch._dynamo.exc.Unsupported), match="lower"
-    ):
-        compiled(law.normal(0, 3, 3))

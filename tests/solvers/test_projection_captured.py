@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from solvers import InvalidInput, WeightPolytope, project
+from solvers import LinearRows, WeightPolytope, project
 from solvers.projection._operator import project_rows
 from solvers.projection._order import dag_order, shared_order
 
@@ -18,7 +18,6 @@ KINDS = {
     "partial": WeightPolytope(4, 0.05, 0.6, [(0, 2), (1, 2), (1, 3)]),
 }
 each_kind = pytest.mark.parametrize("kind", KINDS)
-each_metric = pytest.mark.parametrize("metric", ["euclidean", "kl"])
 
 
 @each_metric
@@ -47,12 +46,38 @@ def test_compiled_short_types_keep_bounds():
     assert torch.equal(compiled(v_BK), project(v_BK, KINDS["chain"]))
 
 
-def test_what_has_no_exact_path_is_refused_inside_a_graph():
-    own = WeightPolytope(4, [0.0, 0.1, 0.05, 0.0], 0.6)
-    with pytest.raises(
-        (InvalidInput, torch._dynamo.exc.TorchRuntimeError, torch._dynamo.exc.Unsupported), match="exact"
-    ):
-        torch.compile(lambda v: project(v, own), fullgraph=True, backend="aot_eager")(law.normal(0, 3, 4))
+ANY = {
+    "own bounds": (WeightPolytope(4, [0.0, 0.1, 0.05, 0.0], 0.6), {}),
+    "margin": (WeightPolytope(4, 0.05, 0.7, [(0, 1), (1, 2), (2, 3)], margin=0.05), {}),
+    "linear row": (WeightPolytope(4, linear=LinearRows(A=[[1.0, 1.0, 0.0, 0.0]], b=[0.4])), {}),
+    "bounds of rows": (BOX, {"lower": 0.2 * torch.rand(9, 4, generator=law.generator(5)).double()}),
+    "one number for all": (WeightPolytope(4), {"upper": 0.4}),
+    "margin by safety": (WeightPolytope(4, margin=0.02), {"safety": law.normal(7, 9, 4)}),
+}
+
+
+@pytest.mark.parametrize(("kind", "metric"), [*((kind, "euclidean") for kind in ANY), ("own bounds", "kl")])
+def test_any_polytope_is_compiled_without_a_break(kind, metric):
+    torch._dynamo.reset()  # one line is compiled for many polytopes, and torch counts that against a limit
+    polytope, rows = ANY[kind]
+    v_BK = law.scores_for(metric, 0, 9, 4)
+    plain_BK, compiled_BK = (v_BK.clone().requires_grad_() for _ in range(2))
+    compiled = torch.compile(lambda v: project(v, polytope, metric=metric, **rows), fullgraph=True, backend="aot_eager")
+    found, expected = compiled(compiled_BK), project(plain_BK, polytope, metric=metric, **rows)
+    assert torch.equal(found, expected)
+    for w_BK in (found, expected):
+        (w_BK**2).sum().backward()
+    torch.testing.assert_close(compiled_BK.grad, plain_BK.grad)
+
+
+def test_two_polytopes_in_one_graph_are_told_apart():
+    one, other = (WeightPolytope(4, [0.0, 0.1, 0.05, low], 0.6) for low in (0.0, 0.2))
+    both = torch.compile(lambda v: (project(v, one), project(v, other)), fullgraph=True, backend="aot_eager")
+    v_BK = law.normal(0, 9, 4)
+    found = both(v_BK)
+    assert torch.equal(found[0], project(v_BK, one))
+    assert torch.equal(found[1], project(v_BK, other))
+    assert not torch.equal(*found)
 
 
 @each_metric
