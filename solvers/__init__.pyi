@@ -2,6 +2,8 @@ from .errors import InfeasiblePolytope as InfeasiblePolytope
 from .errors import InvalidInput as InvalidInput
 from .errors import SafekdError as SafekdError
 from .errors import SolverFailure as SolverFailure
+from .minimization import Solution as Solution
+from .minimization import minimize as minimize
 from .polytope import Conformance as Conformance
 from .polytope import LinearRows as LinearRows
 from .polytope import WeightPolytope as WeightPolytope
