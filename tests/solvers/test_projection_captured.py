@@ -18,6 +18,7 @@ KINDS = {
     "partial": WeightPolytope(4, 0.05, 0.6, [(0, 2), (1, 2), (1, 3)]),
 }
 each_kind = pytest.mark.parametrize("kind", KINDS)
+each_metric = pytest.mark.parametrize("metric", ["euclidean", "kl"])
 
 
 @each_metric
