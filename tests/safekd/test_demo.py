@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 import safekd as kd
-from safekd.demo import run_demo, run_seeds
+from safekd.demo import run_demo
 from safekd.demo._seeds import SLACK
 from safekd.report import comparison, frontier_table, seeds_table
 
+from ..shell import SEEDS_COMMAND, run_shell
 from .cli_runner import run_cli
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -28,8 +29,12 @@ def demo(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def seeds():
-    return run_seeds(range(10))
+def seeds(tmp_path_factory):
+    """What the README's own command writes."""
+    folder = tmp_path_factory.mktemp("seeds")
+    ran = run_shell(SEEDS_COMMAND, folder)
+    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
+    return pd.read_csv(folder / "runs" / "demo" / "seeds.csv")
 
 
 def _text(table) -> str:
