@@ -146,3 +146,52 @@ def test_the_answer_has_the_shape_and_dtype_of_the_start():
 def test_bad_input_is_named(call, message):
     with pytest.raises(InvalidInput, match=message):
         call()
+
+
+# Hock and Schittkowski, Test Examples for Nonlinear Programming Codes, 1981, by their numbers there
+HOCK_SCHITTKOWSKI = {
+    7: (
+        lambda x: torch.log(1 + x[0] ** 2) - x[1],
+        t(2.0, 2.0),
+        None,
+        lambda x: (1 + x[0] ** 2) ** 2 + x[1] ** 2 - 4,
+        None,
+    ),
+    43: (
+        lambda x: x[0] ** 2 + x[1] ** 2 + 2 * x[2] ** 2 + x[3] ** 2 - 5 * x[0] - 5 * x[1] - 21 * x[2] + 7 * x[3],
+        torch.zeros(4, dtype=torch.float64),
+        lambda x: torch.stack(
+            [
+                x[0] ** 2 + x[1] ** 2 + x[2] ** 2 + x[3] ** 2 + x[0] - x[1] + x[2] - x[3] - 8,
+                x[0] ** 2 + 2 * x[1] ** 2 + x[2] ** 2 + 2 * x[3] ** 2 - x[0] - x[3] - 10,
+                2 * x[0] ** 2 + x[1] ** 2 + x[2] ** 2 + 2 * x[0] - x[1] - x[3] - 5,
+            ]
+        ),
+        None,
+        None,
+    ),
+    71: (
+        lambda x: x[0] * x[3] * (x[0] + x[1] + x[2]) + x[2],
+        t(1.0, 5.0, 5.0, 1.0),
+        lambda x: 25 - x.prod(),
+        lambda x: square(x) - 40,
+        (1.0, 5.0),
+    ),
+}  # fmt: skip
+LEAST = {7: -(3**0.5), 43: -44.0, 71: 17.0140173}
+
+
+@pytest.mark.parametrize("number", HOCK_SCHITTKOWSKI)
+def test_hock_and_schittkowski(number):
+    objective, x0, g, h, bounds = HOCK_SCHITTKOWSKI[number]
+    s = minimize(objective, x0, inequality=g, equality=h, bounds=bounds)
+    assert s.status == "converged", s.message
+    assert s.objective == pytest.approx(LEAST[number], rel=1e-6)
+    assert s.residuals.holds(1e-5)
+
+
+def test_a_start_where_the_gradient_vanishes_is_left():
+    """Problem: x^2 - y^2 + y^4/4 from (1, 0), whose way down leads to a saddle first."""
+    s = minimize(lambda x: x[0] ** 2 - x[1] ** 2 + 0.25 * x[1] ** 4, t(1.0, 0.0))
+    assert s.status == "converged"
+    assert s.objective == pytest.approx(-1.0)
