@@ -62,7 +62,11 @@ def audit(
     student: a module and inputs, to look for kinks (A4).  names: of the teachers, for the report.
     Raises InvalidInput for what does not fit, MissingSignal if the rule needs more signals.
     """
+    if polytope is not None and not isinstance(polytope, WeightPolytope):
+        raise InvalidInput(f"`polytope` is {polytope!r}; wanted a WeightPolytope.")
     if isinstance(rule, Tensor):
+        if not rule.ndim:
+            raise InvalidInput("Weights have shape (); wanted (..., teachers).")
         subject = Subject("weights", scale or "token", lambda _: rule, polytope)
         return report_of(_judged(subject, signals, losses, None, names), scales_left_out(rule))
     require_rule("rule", rule)

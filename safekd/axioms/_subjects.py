@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from solvers.polytope import WeightPolytope
@@ -80,7 +81,8 @@ def shares_of(rule: Callable[[Signals], Tensor]) -> Weights:
 
     def weights(signals: Signals) -> Tensor:
         score_K = given(signals)
-        return score_K / score_K.sum(-1, keepdim=True)
+        total = score_K.sum(-1, keepdim=True)
+        return score_K / torch.where(total > 0, total, torch.nan)  # two negative numbers must not pass as a share
 
     return weights
 

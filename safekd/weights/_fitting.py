@@ -26,7 +26,7 @@ def require_log_p(log_p: Tensor | None) -> None:
         raise InvalidInput(
             f"`log_p` is {_dtype(log_p)} of shape {tuple(log_p.shape)}; wanted floats, (..., teachers, classes)."
         )
-    if not log_p.numel():
+    if not log_p.numel() or log_p.is_meta:
         return
     sum_K = log_p.detach()[(0,) * (log_p.ndim - 2)].float().exp().sum(-1)
     off_K = (sum_K - 1).abs() > _OFF  # NaN is not: who meets one names the position
@@ -35,6 +35,22 @@ def require_log_p(log_p: Tensor | None) -> None:
         raise InvalidInput(
             f"`log_p` holds no log-probabilities: exp(log_p) of teacher {k} sums to {float(sum_K[k]):.4g} at the first "
             "position; wanted 1. Pass logits.log_softmax(-1), or probabilities.log()."
+        )
+
+
+def require_same_teachers(log_p: Tensor | None, passes: Tensor | None, student: Tensor | None) -> None:
+    """Raise InvalidInput unless further distributions are about the classes, and the teachers, of ``log_p``."""
+    if log_p is None:
+        return
+    if student is not None and student.shape[-1] != log_p.shape[-1]:
+        raise InvalidInput(
+            f"`student_log_p` has {student.shape[-1]} classes, `log_p` has {log_p.shape[-1]}; wanted equal."
+        )
+    if passes is not None and (passes.shape[-2:] != log_p.shape[-2:] or not passes.shape[-3]):
+        P, K, V = passes.shape[-3:]
+        raise InvalidInput(
+            f"`log_p_passes` has {P} passes, {K} teachers and {V} classes; wanted at least 1, and "
+            f"{log_p.shape[-2]} and {log_p.shape[-1]} as in `log_p`."
         )
 
 

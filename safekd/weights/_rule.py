@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -106,7 +107,13 @@ def require_number(
     rule: object, name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf, why: str = ""
 ) -> None:
     """Raise InvalidInput unless ``value`` is finite, above ``above`` and at least ``least``."""
-    fine = isinstance(value, (int, float)) and math.isfinite(value) and value > above and value >= least
+    fine = (
+        isinstance(value, Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value > above
+        and value >= least
+    )
     if not fine:
         bound = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
         reason = f", {why}" if why else ""

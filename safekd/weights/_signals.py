@@ -13,7 +13,15 @@ from torch import Tensor
 
 from ..errors import InvalidInput, MissingSignal
 from ._evidence import Evidence
-from ._fitting import chosen_numbers, numbered, require_lead, require_log_p, require_mask, require_scores_fit
+from ._fitting import (
+    chosen_numbers,
+    numbered,
+    require_lead,
+    require_log_p,
+    require_mask,
+    require_same_teachers,
+    require_scores_fit,
+)
 from ._scale_orderings import Scale
 
 
@@ -87,6 +95,10 @@ class Signals:
         require_lead("log_p_passes", log_p_passes, lead, ("passes", "teachers", "classes"))
         require_lead("student_log_p", student_log_p, lead, ("classes",))
         require_lead("features", features, lead, ("features",))
+        require_same_teachers(log_p, log_p_passes, student_log_p)
+        for name, value in scores.items():
+            if value is not None and value.shape != self.shape:
+                self.__dict__[name] = value.expand(self.shape)
 
     @property
     def shape(self) -> torch.Size:

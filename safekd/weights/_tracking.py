@@ -161,6 +161,11 @@ class Tracking(OfRule, nn.Module):
 
     def forward(self, signals: Signals) -> Tensor:
         """Return conforming weights, (..., K), after one update of the groups in the batch if in training mode."""
+        if signals.shape[-1] != self.polytope.n_teachers:
+            raise InvalidInput(
+                f"The signals have {signals.shape[-1]} teachers, the polytope of Tracking has "
+                f"{self.polytope.n_teachers}; wanted equal."
+            )
         raw_K = normalised(self.rule(signals), signals, type(self.rule).__name__)
         group = self._group(signals)
         present_P, row = torch.unique(group, return_inverse=True)
