@@ -18,6 +18,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises InvalidInput when the folder cannot be written to, or ``path`` is no file.
     """
     target = Path(path)
+    if not target.name:
+        raise InvalidInput(f"Cannot write {target}: it is a folder. Choose the name of a file in it.")
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise InvalidInput(f"Cannot write {target}: it is a device or a pipe, not a file. Choose another name.")
     # named before it is made: an interrupt may come between any two lines

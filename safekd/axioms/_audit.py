@@ -18,7 +18,7 @@ from solvers.polytope import WeightPolytope
 
 from .._modes import evaluating
 from ..errors import InvalidInput, MissingSignal
-from ..weights import Signals, modules_of
+from ..weights import Signals, modules_of, require_rule
 from ._axioms import of_scale
 from ._continuity import continuity_findings
 from ._designated import judged_by, own_orders, scores_and_rows
@@ -62,11 +62,17 @@ def audit(
     student: a module and inputs, to look for kinks (A4).  names: of the teachers, for the report.
     Raises InvalidInput for what does not fit, MissingSignal if the rule needs more signals.
     """
+    if polytope is not None and not isinstance(polytope, WeightPolytope):
+        raise InvalidInput(f"`polytope` is {polytope!r}; wanted a WeightPolytope.")
     if isinstance(rule, Tensor):
+        if not rule.ndim:
+            raise InvalidInput("Weights have shape (); wanted (..., teachers).")
         subject = Subject("weights", scale or "token", lambda _: rule, polytope)
         return report_of(_judged(subject, signals, losses, None, names), scales_left_out(rule))
+    require_rule("rule", rule)
     if signals is None:
         raise InvalidInput("`signals` are missing; a rule is judged on a batch of them. Pass Signals(...).")
+    _require_options(signals, tries, student)
     subjects = list(subjects_of(rule, polytope, scale, as_weights))
     found: list[Finding] = []
     with ExitStack() as modes, torch.no_grad():
@@ -89,6 +95,18 @@ def audit(
     return report_of(found, scales_left_out(rule))
 
 
+def _require_options(signals: object, tries: object, student: object) -> None:
+    if not isinstance(signals, Signals):
+        raise InvalidInput(f"`signals` are a {type(signals).__name__}; wanted Signals(log_p=..., ...).")
+    if isinstance(tries, bool) or not isinstance(tries, int) or tries < 1:
+        raise InvalidInput(
+            f"`tries` is {tries!r}; wanted a whole number, at least 1: without lines nothing is searched."
+        )
+    pair = isinstance(student, tuple) and len(student) == 2
+    if student is not None and not (pair and isinstance(student[0], nn.Module) and isinstance(student[1], Tensor)):
+        raise InvalidInput(f"`student` is a {type(student).__name__}; wanted a pair, (module, tensor of inputs).")
+
+
 def _judged(
     subject: Subject,
     signals: Signals | None,
@@ -107,6 +125,11 @@ def _judged(
     if losses is None or "pareto" not in axioms:
         return found
     others = None if under is None else [subject.weights(s).reshape(-1, K) for s in under]
+    for n, other_BK in enumerate(others or ()):
+        if len(other_BK) != lead.numel():
+            raise InvalidInput(
+                f"`under` holds {len(other_BK)} positions for student {n}; wanted {lead.numel()}, as `signals`."
+            )
     waste = pareto_finding(axioms["pareto"].id, subject.name, w_K.reshape(-1, K), losses, others)
     waste = waste if waste.where is None else replace(waste, where=place_of(waste.where[0], lead))
     return [waste if finding.axiom == waste.axiom else finding for finding in found]

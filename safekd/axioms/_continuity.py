@@ -65,6 +65,7 @@ def varied(readings: Readings, vary: Sequence[str] | None) -> list[str]:
     """Return which readings to move: those asked for, or all but safety.  Raises InvalidInput for an unknown one."""
     if vary is None:
         return [name for name in readings.sources if name not in HELD]
+    vary = [vary] if isinstance(vary, str) else vary
     for name in vary:
         if name not in readings.sources:
             known = ", ".join(readings.sources) or "none"

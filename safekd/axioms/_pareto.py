@@ -61,7 +61,10 @@ def pareto_finding(axiom: str, subject: str, w_BK: Tensor, losses: Losses, under
 
 
 def _table(values: object, name: str, rows: int | None = None, columns: int | None = None) -> Tensor:
-    table = torch.as_tensor(values, dtype=torch.float64)
+    try:
+        table = torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as cause:
+        raise InvalidInput(f"{name} are no table of numbers ({cause}); wanted one row a student.") from cause
     wanted = (rows or "any number", columns or "any number")
     fits = (
         table.ndim == 2 and table.shape[0] == (rows or table.shape[0]) and table.shape[1] == (columns or table.shape[1])

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from solvers.polytope import WeightPolytope
 
 from ..errors import InvalidInput
-from ..weights import Conforming, Signals, Unified
+from ..weights import Conforming, Signals, Unified, require_scores
 from ._axioms import SCALES
 from ._paths import Weights
 
@@ -59,21 +60,29 @@ def subjects_of(
     own = str(getattr(rule, "scale", "any"))
     scale = scale or (own if own in SCALES else "token")
     alone = shares_of(rule.rule) if isinstance(rule, Conforming) else None
-    weights = rule if as_weights else shares_of(rule)
+    weights = given_by(rule) if as_weights else shares_of(rule)
     yield Subject(f"{scale} rule", scale, weights, promised, alone, rule)
+
+
+def given_by(rule: Callable[[Signals], Tensor]) -> Weights:
+    """Return the rule, its answer looked at for its shape."""
+
+    def weights(signals: Signals) -> Tensor:
+        w_K = rule(signals)
+        require_scores(w_K, signals, type(rule).__name__)
+        return w_K
+
+    return weights
 
 
 def shares_of(rule: Callable[[Signals], Tensor]) -> Weights:
     """Return the rule with its scores divided by their sum; what cannot be divided is judged as it comes, as NaN."""
+    given = given_by(rule)
 
     def weights(signals: Signals) -> Tensor:
-        score_K = rule(signals)
-        if score_K.shape != signals.shape:
-            raise InvalidInput(
-                f"{type(rule).__name__} gave scores of shape {tuple(score_K.shape)}; wanted {tuple(signals.shape)}, "
-                "(..., teachers)."
-            )
-        return score_K / score_K.sum(-1, keepdim=True)
+        score_K = given(signals)
+        total = score_K.sum(-1, keepdim=True)
+        return score_K / torch.where(total > 0, total, torch.nan)  # two negative numbers must not pass as a share
 
     return weights
 

@@ -105,7 +105,11 @@ def _bounds(option: str, text: str) -> float | list[float] | dict[str, float]:
     parts = text.split(",")
     if "=" in text:
         named = [part.rpartition("=") for part in parts]
-        return {name.strip(): _number(option, number) for name, _, number in named}
+        names = [name.strip() for name, _, _ in named]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise InvalidInput(f"{option}: '{min(twice)}' has two bounds in '{text}'; give it one.")
+        return {name: _number(option, number) for name, (_, _, number) in zip(names, named, strict=True)}
     numbers = [_number(option, part) for part in parts]
     return numbers if len(numbers) > 1 else numbers[0]
 

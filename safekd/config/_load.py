@@ -48,7 +48,7 @@ def read_rules(rules: Mapping[str, Any], source: str = "rules") -> RulesConfig:
 
 def _text_of(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InvalidConfig(f"Cannot read {file}: {reason}.") from error

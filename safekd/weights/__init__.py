@@ -35,7 +35,7 @@ from ._measured_orderings import Comparison, MeasuredOrderings, orderings_from
 from ._orderings import ordering_violations
 from ._parts import modules_of
 from ._rule import Rule as Rule
-from ._rule import WeightRule, looks_at_student, needs_labels, needs_of
+from ._rule import WeightRule, looks_at_student, needs_labels, needs_of, require_rule, require_scores
 from ._scale_orderings import ScaleOrderings
 from ._signals import Signals, variance_of
 from ._task import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
@@ -90,6 +90,8 @@ __all__ = [
     "needs_of",
     "ordering_violations",
     "orderings_from",
+    "require_rule",
+    "require_scores",
     "rule_state",
     "variance_of",
 ]

@@ -12,7 +12,7 @@ from solvers.polytope import WeightPolytope
 from ..errors import InvalidInput
 from ._implied import Bounds
 from ._row_orders import Metric, RowOrders, row_orders
-from ._rule import OfRule, Rule
+from ._rule import OfRule, Rule, require_rule, require_scores
 from ._scale_orderings import ScaleOrderings, require_room
 from ._signals import Signals
 
@@ -36,6 +36,7 @@ class Conforming(OfRule):
     orderings: ScaleOrderings | None = None
 
     def __post_init__(self) -> None:
+        require_rule("rule", self.rule)
         require_room(self.polytope, [] if self.orderings is None else [("`orderings`", self.orderings)])
 
     @property
@@ -60,6 +61,9 @@ class Normalised(OfRule):
 
     rule: Rule
 
+    def __post_init__(self) -> None:
+        require_rule("rule", self.rule)
+
     def __call__(self, signals: Signals) -> Tensor:
         """Return weights, (..., K), that sum to one."""
         return normalised(self.rule(signals), signals, type(self.rule).__name__)
@@ -67,10 +71,7 @@ class Normalised(OfRule):
 
 def normalised(score_K: Tensor, signals: Signals, who: str) -> Tensor:
     """Return scores divided by their sum, (..., K).  Raises InvalidInput naming the rule and the position."""
-    if score_K.shape != signals.shape:
-        raise InvalidInput(
-            f"{who} gave scores of shape {tuple(score_K.shape)}; wanted {tuple(signals.shape)}, (..., teachers)."
-        )
+    require_scores(score_K, signals, who)
     total = score_K.sum(-1, keepdim=True)
     bad = ~torch.isfinite(score_K).all(-1) | (score_K < 0).any(-1) | (total.squeeze(-1) <= 0)
     if bool(bad.any()):

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..errors import InvalidInput
 from ._rule import require_number
 from ._signals import Signals
 
@@ -38,7 +39,8 @@ class OrdinalSafety:
         new_K = torch.ones_like(sorted_K)
         new_K[..., 1:] = (sorted_K.diff(dim=-1) > 0).to(sorted_K)
         rank_K = torch.empty_like(sorted_K).scatter(-1, order_K, new_K.cumsum(-1))
-        return rank_K**self.power
+        # sorting takes an unknown score for the highest
+        return torch.where(signals.safety.isnan(), torch.nan, rank_K**self.power)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class DomainDistance:
 
     Families B and C of Theorem V.2.  rate >= 0, one over the unit of the distance.  Scores are given relative to the
     nearest teacher's, so that no rate makes all of them vanish.
+    Raises InvalidInput for a distance below 0.
     """
 
     rate: float = 1.0
@@ -59,4 +62,11 @@ class DomainDistance:
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return raw scores, (..., K)."""
+        below = signals.distance < 0
+        if bool(below.any()):
+            where = tuple(int(i) for i in below.nonzero()[0])
+            raise InvalidInput(
+                f"`distance` of teacher {where[-1]} at position {where[:-1]} is {float(signals.distance[where]):g}; "
+                "wanted at least 0. Turn a similarity s into a distance first, 1 - s say."
+            )
         return torch.exp(-self.rate * (signals.distance - signals.distance.amin(-1, keepdim=True)))

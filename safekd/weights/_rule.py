@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -80,11 +81,39 @@ class OfRule:
         return bool(getattr(self.rule, "continuous", False))
 
 
+def require_rule(name: str, rule: object) -> None:
+    """Raise InvalidInput unless it can be called with signals: an object or a function, not a class."""
+    if isinstance(rule, type):
+        raise InvalidInput(
+            f"`{name}` is the class {rule.__name__}; wanted a rule: {rule.__name__}(), with its parameters."
+        )
+    if not callable(rule):
+        raise InvalidInput(f"`{name}` is {rule!r}; wanted a rule, a callable from Signals to scores (..., K).")
+
+
+def require_scores(score_K: object, signals: Signals, who: str) -> None:
+    """Raise InvalidInput, naming the rule, unless it gave a tensor (..., K)."""
+    if not isinstance(score_K, Tensor):
+        raise InvalidInput(
+            f"{who} gave a {type(score_K).__name__}; wanted a tensor of scores of shape {tuple(signals.shape)}."
+        )
+    if score_K.shape != signals.shape:
+        raise InvalidInput(
+            f"{who} gave scores of shape {tuple(score_K.shape)}; wanted {tuple(signals.shape)}, (..., teachers)."
+        )
+
+
 def require_number(
     rule: object, name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf, why: str = ""
 ) -> None:
     """Raise InvalidInput unless ``value`` is finite, above ``above`` and at least ``least``."""
-    fine = isinstance(value, (int, float)) and math.isfinite(value) and value > above and value >= least
+    fine = (
+        isinstance(value, Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value > above
+        and value >= least
+    )
     if not fine:
         bound = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
         reason = f", {why}" if why else ""

@@ -95,6 +95,14 @@ def require_no_circle(named: Sequence[tuple[str, Pairs]], n_teachers: int) -> No
     )
 
 
+def require_polytope(polytope: object) -> None:
+    """Raise InvalidInput unless it is a WeightPolytope."""
+    if not isinstance(polytope, WeightPolytope):
+        raise InvalidInput(
+            f"`polytope` is {polytope!r}; wanted a WeightPolytope: WeightPolytope(n_teachers=..., lower=...)."
+        )
+
+
 def require_room(polytope: WeightPolytope, named: Sequence[tuple[str, ScaleOrderings]]) -> None:
     """Refuse orderings of scales, given with a name each, that contradict each other or the polytope from the start.
 
@@ -103,6 +111,7 @@ def require_room(polytope: WeightPolytope, named: Sequence[tuple[str, ScaleOrder
     weights.
     Raises InvalidInput, and InfeasiblePolytope if margins or bounds leave no weights.
     """
+    require_polytope(polytope)
     for name, found in named:
         if found.n_teachers != polytope.n_teachers:
             raise InvalidInput(

@@ -13,6 +13,15 @@ from torch import Tensor
 
 from ..errors import InvalidInput, MissingSignal
 from ._evidence import Evidence
+from ._fitting import (
+    chosen_numbers,
+    numbered,
+    require_lead,
+    require_log_p,
+    require_mask,
+    require_same_teachers,
+    require_scores_fit,
+)
 from ._scale_orderings import Scale
 
 
@@ -52,8 +61,9 @@ class Signals:
         token_safety: Tensor | None = None,
         critical: Tensor | None = None,
     ) -> None:
-        self._log_p, self.labels, self.task, self.context, self.evidence = log_p, labels, task, context, evidence
-        self.critical_classes, self.critical_contexts = frozenset(critical_classes), frozenset(critical_contexts)
+        self._log_p, self.evidence = log_p, evidence
+        self.critical_classes = chosen_numbers("critical_classes", critical_classes)
+        self.critical_contexts = chosen_numbers("critical_contexts", critical_contexts)
         # whether anything says which positions are critical; if not, orderings apply at all of them
         self.names_critical = bool(self.critical_classes or self.critical_contexts or critical is not None)
         self._critical_given = critical is not None
@@ -71,10 +81,24 @@ class Signals:
         for name, value in {**scores, "critical": critical}.items():
             if value is not None:
                 self.__dict__[name] = value  # a cached_property reads its value from here
+        require_log_p(log_p)
+        require_scores_fit(scores, log_p)
         template = next((v for v in (log_p, *scores.values()) if v is not None), None)
         if template is None:
             raise InvalidInput("Signals are empty; give at least `log_p`, the teachers' log-probabilities (..., K, V).")
         self._template = template if log_p is None else template[..., 0]
+        lead = self.shape[:-1]
+        self.labels = numbered("labels", labels, lead, spreads=False)
+        self.task = numbered("task", task, lead, spreads=True)
+        self.context = numbered("context", context, lead, spreads=True)
+        require_mask(critical, lead)
+        require_lead("log_p_passes", log_p_passes, lead, ("passes", "teachers", "classes"))
+        require_lead("student_log_p", student_log_p, lead, ("classes",))
+        require_lead("features", features, lead, ("features",))
+        require_same_teachers(log_p, log_p_passes, student_log_p)
+        for name, value in scores.items():
+            if value is not None and value.shape != self.shape:
+                self.__dict__[name] = value.expand(self.shape)
 
     @property
     def shape(self) -> torch.Size:
@@ -165,11 +189,20 @@ class Signals:
             self._pulls[temperature] = temperature * (s_V.unsqueeze(-2) - p_KV)
         return self._pulls[temperature]
 
-    @property
+    @cached_property
     def true_classes(self) -> Tensor:
         """The true class of each position, (...,)."""
         if self.labels is None:
             raise MissingSignal("This rule needs the true classes; pass `labels` of shape (...,), integers.")
+        known = self._student if self._log_p is None else self._log_p
+        outside = self.labels < 0 if known is None else (self.labels < 0) | (self.labels >= known.shape[-1])
+        if bool(outside.any()):
+            where = tuple(int(i) for i in outside.nonzero()[0])
+            classes = "at least 0" if known is None else f"0 to {known.shape[-1] - 1}"
+            raise InvalidInput(
+                f"Position {where} has label {int(self.labels[where])}; wanted a class, {classes}. This rule needs "
+                "a true class everywhere: leave positions without one, such as padding, out of the batch."
+            )
         return self.labels
 
     def table_of_tasks(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,6 +214,8 @@ class Signals:
         flat = value.reshape(-1, *value.shape[len(lead) :])
         row = torch.zeros(lead, dtype=torch.long, device=value.device)
         row = row if self.task is None else _spread(self.task, lead)
+        if row.numel() and int(row.min()) < 0:
+            raise InvalidInput(f"A position has task {int(row.min())}; wanted numbers from 0.")
         tasks = int(row.max()) + 1 if row.numel() else 1
         total = flat.new_zeros(tasks, *flat.shape[1:]).index_add(0, row.reshape(-1), flat)
         count = torch.bincount(row.reshape(-1), minlength=tasks).clamp_min(1).to(flat.dtype)
@@ -285,9 +320,14 @@ class Signals:
             )
         if key is None:
             key = torch.zeros(lead, dtype=torch.long, device=self._template.device)
-        if key.numel() and int(key.max()) >= len(table):
+        if table.shape[-1] != self.shape[-1]:
             raise InvalidInput(
-                f"A position has {what} {int(key.max())}, but the evidence covers {what} 0 to {len(table) - 1} only; "
+                f"The evidence is about {table.shape[-1]} teachers, the signals have {self.shape[-1]}; measure these."
+            )
+        outside = key[(key < 0) | (key >= len(table))]
+        if outside.numel():
+            raise InvalidInput(
+                f"A position has {what} {int(outside[0])}, but the evidence covers {what} 0 to {len(table) - 1} only; "
                 f"measure the teachers on data that has every {what}."
             )
         return table.to(self._template)[_spread(key, lead)]

@@ -40,7 +40,7 @@ from ..errors import InvalidInput, MissingSignal
 from ._conforming import normalised
 from ._implied import Bounds
 from ._row_orders import RowOrders, row_orders
-from ._rule import OfRule, Rule
+from ._rule import OfRule, Rule, require_rule
 from ._scale_orderings import Scale, ScaleOrderings, require_room
 from ._signals import Signals
 
@@ -123,6 +123,7 @@ class Tracking(OfRule, nn.Module):
                 f"`groups` of Tracking is {groups!r}; wanted how many {by or 'vector'}s there are, at least 1"
                 + (", and just 1 with by=None." if by is None else ".")
             )
+        require_rule("rule", rule)
         require_room(polytope, [] if orderings is None else [("`orderings`", orderings)])
         self.rule, self.polytope, self.beta, self.by = rule, polytope, float(beta), by
         self.ordered, self.orderings = ordered, orderings
@@ -160,6 +161,11 @@ class Tracking(OfRule, nn.Module):
 
     def forward(self, signals: Signals) -> Tensor:
         """Return conforming weights, (..., K), after one update of the groups in the batch if in training mode."""
+        if signals.shape[-1] != self.polytope.n_teachers:
+            raise InvalidInput(
+                f"The signals have {signals.shape[-1]} teachers, the polytope of Tracking has "
+                f"{self.polytope.n_teachers}; wanted equal."
+            )
         raw_K = normalised(self.rule(signals), signals, type(self.rule).__name__)
         group = self._group(signals)
         present_P, row = torch.unique(group, return_inverse=True)

@@ -24,8 +24,8 @@ from ._any import Uniform
 from ._conforming import normalised
 from ._implied import Bounds, implied_bounds
 from ._row_orders import Metric, RowOrders, row_orders
-from ._rule import Rule, needs_of
-from ._scale_orderings import SCALES, Scale, ScaleOrderings, merged, require_room
+from ._rule import Rule, needs_of, require_rule
+from ._scale_orderings import SCALES, Scale, ScaleOrderings, merged, require_polytope, require_room
 from ._signals import Signals
 
 Orderings = ScaleOrderings | Iterable[tuple[int, int]]
@@ -116,7 +116,9 @@ class Unified:
             raise InvalidInput("Unified has no scale; give at least one of token=, task=, context= (Uniform() counts).")
         if self.wins not in SCALES:
             raise InvalidInput(f"`wins` is {self.wins!r}; wanted 'context' or 'token'.")
+        require_polytope(self.polytope)
         for name, rule in rules.items():
+            require_rule(name.removesuffix(" rule"), rule)
             own = getattr(rule, "polytope", self.polytope)
             if own.n_teachers != self.polytope.n_teachers:
                 raise InvalidInput(

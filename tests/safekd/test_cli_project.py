@@ -218,3 +218,24 @@ def test_an_output_that_cannot_be_written_is_told(weights, tmp_path, capsys):
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert run_cli(capsys, "project", weights, "-o", blocked / "o.csv").refused("Cannot write")
+
+
+def test_no_name_for_the_output_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("w.csv").write_text("a,b\n0.5,0.5\n")
+    assert run_cli(capsys, "project", "w.csv", "-o", ".").refused("Cannot write .: it is a folder")
+    assert run_cli(capsys, "audit", "w.csv", "--json", ".").refused("Cannot write .: it is a folder")
+
+
+def test_two_bounds_for_one_teacher_are_refused(tmp_path, capsys):
+    path = tmp_path / "w.csv"
+    path.write_text("a,b\n0.5,0.5\n")
+    ran = run_cli(capsys, "project", path, "-o", tmp_path / "o.csv", "--lower", "a=0.1,a=0.2")
+    assert ran.refused("--lower: 'a' has two bounds")
+
+
+def test_a_rule_set_may_begin_with_a_byte_order_mark(tmp_path, capsys):
+    path, rules = tmp_path / "w.csv", tmp_path / "rules.toml"
+    path.write_text("a,b\n0.9,0.1\n")
+    rules.write_bytes(b"\xef\xbb\xbfupper = 0.6\n")
+    assert run_cli(capsys, "audit", path, "--rules", rules).code == 1
