@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +96,7 @@ def audit(
     return report_of(found, scales_left_out(rule))
 
 
-def _require_options(signals: object, tries: object, student: object) -> None:
+def _require_options(signals: object, tries: object, student: Any) -> None:
     if not isinstance(signals, Signals):
         raise InvalidInput(f"`signals` are a {type(signals).__name__}; wanted Signals(log_p=..., ...).")
     if isinstance(tries, bool) or not isinstance(tries, int) or tries < 1:

@@ -123,6 +123,11 @@ class ParquetBlock:
 
     def truths(self, column: str) -> NDArray[np.bool_]:
         """Return a column of booleans, or of 0, 1, true and false as numbers or text, (N,)."""
+        kind = self.table.schema.field(column).type
+        if pa.types.is_nested(kind):
+            raise InvalidInput(
+                f"{self.table.path}, column '{column}': found values of type {kind}, wanted 0, 1, true or false."
+            )
         encoded = pc.dictionary_encode(self.batch.column(column), null_encoding="encode")
         known = [
             truth(f"{cell:g}" if isinstance(cell, float) else str(cell)) for cell in encoded.dictionary.to_pylist()

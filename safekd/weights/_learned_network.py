@@ -33,7 +33,8 @@ class TeacherNetwork(nn.Module):
     def forward(self, signals: Signals) -> Tensor:
         """Return log-weights, (..., K), whose exponentials sum to one, in the signals' dtype."""
         nats = signals.entropy, signals.cross_entropy, signals.student_divergence(self.temperature)
-        readings = [value.clamp(0, _LARGEST).log1p() for value in nats] + [signals.log_p.amax(-1).exp()]
+        readings = [value.to(self.outer.weight).clamp(0, _LARGEST).log1p() for value in nats]
+        readings.append(signals.log_p.amax(-1).exp())
         x_K4 = torch.stack([value.detach().to(self.outer.weight) for value in readings], dim=-1)
         score_K = self.outer(torch.tanh(self.inner(x_K4))).squeeze(-1)
         return torch.log_softmax(score_K, dim=-1).to(signals.ones())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from torch import Tensor
 
 from ..errors import InvalidInput
@@ -108,7 +108,7 @@ def require_number(
 ) -> None:
     """Raise InvalidInput unless ``value`` is finite, above ``above`` and at least ``least``."""
     fine = (
-        isinstance(value, Real)
+        isinstance(value, (int, float, np.integer, np.floating))
         and not isinstance(value, bool)
         and math.isfinite(value)
         and value > above

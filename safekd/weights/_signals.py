@@ -335,6 +335,8 @@ class Signals:
 
 def variance_of(log_p_PKV: Tensor) -> Tensor:
     """Return the variance of each teacher's distribution over passes, (..., P, K, V), summed over classes: (..., K)."""
+    if not log_p_PKV.numel():
+        return log_p_PKV.new_zeros(log_p_PKV[..., 0, :, 0].shape)  # torch warns of too few degrees of freedom
     return log_p_PKV.exp().var(dim=-3, unbiased=False).sum(-1)
 
 

@@ -80,7 +80,8 @@ class GradientAlignment:
         inner_K = signals.by_task((pull_KV * label_V.unsqueeze(-2)).sum(-1))
         size_K = signals.by_task(pull_KV.square().sum(-1)).sqrt()
         size = signals.by_task(label_V.square().sum(-1)).sqrt().unsqueeze(-1)
-        return torch.softmax(inner_K / (size_K * size).clamp_min(_TINY) / self.sharpness, dim=-1)
+        least = max(_TINY, torch.finfo(size.dtype).tiny)
+        return torch.softmax(inner_K / (size_K * size).clamp_min(least) / self.sharpness, dim=-1)
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,10 @@ class Repair:
         """Return the counts in words."""
         if not self.moved.numel():
             return "no positions"
+        moved = self.moved.detach()
         lines = [
             f"{int(self.repaired.sum())} of {self.moved.numel()} positions repaired, moved by "
-            f"{float(self.moved.mean()):.4g} on average and {float(self.moved.max()):.4g} at most",
+            f"{float(moved.mean()):.4g} on average and {float(moved.max()):.4g} at most",
             f"orderings broken at {int(self.violations_before.sum())} positions before, "
             f"at {int(self.violations_after.sum())} after",
         ]

@@ -157,3 +157,9 @@ def test_an_error_leaves_what_was_there(file, tmp_path):
             write(block, block.numbers(["x"]))
     assert target.read_text() == "what was there"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["out.parquet", "t.parquet"]
+
+
+def test_a_column_of_lists_says_nothing_of_truth(file):
+    path = file({"x": pa.array([[1]])})
+    with open_table(path) as table, pytest.raises(InvalidInput, match="column 'x': found values of type list"):
+        [block.truths("x") for block in table.blocks()]

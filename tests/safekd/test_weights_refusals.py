@@ -15,6 +15,8 @@ from safekd.weights import (
     Evidence,
     GradientAlignment,
     InverseLoss,
+    InverseVariance,
+    MetaTeacher,
     Normalised,
     OrdinalSafety,
     Signals,
@@ -192,3 +194,21 @@ def test_one_reading_to_vary_needs_no_list():
 def test_scores_below_zero_do_not_pass_the_audit_as_shares():
     report = kd.audit(lambda signals: -signals.ones(), Signals(log_p=L), tries=1)
     assert {"III.1", "III.2"} <= {finding.axiom for finding in report.violated}
+
+
+@pytest.mark.parametrize("rule", [GradientAlignment(), MetaTeacher()], ids=lambda rule: type(rule).__name__)
+def test_half_precision_gives_weights(rule):
+    sure = log_p(0, 4, 3, 5).half()
+    labels = sure.amax(1).argmax(-1)
+    signals = Signals(log_p=sure, student_log_p=torch.nn.functional.one_hot(labels, 5).log().half(), labels=labels)
+    weights = rule(signals)
+    assert weights.dtype == torch.float16
+    assert torch.isfinite(weights).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_warns_of_gradients_or_empty_batches():
+    given = {"log_p": L.clone().requires_grad_()}
+    assert "positions repaired" in str(Unified(polytope=POLYTOPE, token=EntropyDecay()).repair(Signals(**given)))
+    empty = Signals(log_p=L[:0], log_p_passes=log_p(1, 4, 6, 3, 5)[:0])
+    assert InverseVariance()(empty).shape == (0, 3)
