@@ -34,8 +34,8 @@ EVIDENCE = Evidence(t([0.1, 0.2, 0.4], [1.0, 0.5, 0.25]), t([0.9, 0.5, 0.7]), to
 
 UNFIT = {
     "logits": (
-        {"log_p": 3 * L},
-        "exp.log_p. of teacher [0-2] sums to .* at the first position; wanted 1. Pass logits.log_s",
+        {"log_p": L + 2},
+        "exp.log_p. of teacher 0 sums to 7.389 at the first position; wanted 1. Pass logits.log_s",
     ),
     "probabilities": ({"log_p": L.exp()}, "holds no log-probabilities"),
     "an array": ({"log_p": L.numpy()}, "`log_p` is a ndarray; wanted a tensor"),
