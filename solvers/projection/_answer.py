@@ -62,6 +62,8 @@ def _read_rules(
     upper: RowsOf,
     engine: str,
 ) -> list[Part]:
+    if critical is None and safety is None and lower is None and upper is None:
+        return plan(scores.v, Rules(polytope, None, None, None, scores.shape[:-1]), engine)
     with torch._C._DisableFuncTorch():  # rules are constants: ordinary tensors, also inside torch.func transforms
         critical_B = read_mask(critical, scores.shape, scores.v.device)
         safety_BK = read_safety(safety, scores.shape, polytope, scores.v.device)

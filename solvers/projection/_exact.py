@@ -41,8 +41,10 @@ def project_exact(v_BK: Tensor, order: RowOrder | BoundedOrder, lower: float, up
     Source: Best, Chakravarti and Ubhaya 2000 (bounded isotonic regression); Condat 2016 (thresholds).
     """
     if transformed() or (v_BK.requires_grad and torch.is_grad_enabled()):
-        function = _Projection if transformed() else _EagerProjection
-        projected: Tensor = function.apply(v_BK, order, lower, upper, metric == "kl")[0]  # type: ignore[no-untyped-call]
+        if not transformed():
+            eager: Tensor = _EagerProjection.apply(v_BK, order, lower, upper, metric == "kl")  # type: ignore[no-untyped-call]
+            return eager
+        projected: Tensor = _Projection.apply(v_BK, order, lower, upper, metric == "kl")[0]  # type: ignore[no-untyped-call]
         return projected
     if isinstance(order, BoundedOrder):
         return project_bounded(v_BK, order, metric == "kl", labelled=False)[0]
@@ -104,15 +106,24 @@ class _Projection(Function):
 
 
 class _EagerProjection(Function):
-    """The same outside transforms, in the older form: the newer one reads its signature anew at each call, 50 us."""
+    """The same outside transforms, in the older form: the newer one reads its signature anew at each call, 50 us.
+
+    Block labels are no output here: nobody but the backward looks at them.
+    """
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        output = rows_of(*inputs)
-        _Projection.setup_context(ctx, inputs, output)
-        return output
+    def forward(
+        ctx: Any, v_BK: Tensor, order: RowOrder | BoundedOrder, lower: float, upper: float, kl: bool
+    ) -> Tensor:
+        w_BK, block_BK = rows_of(v_BK, order, lower, upper, kl)
+        ctx.block_BK, ctx.rules = block_BK, (order, lower, upper, kl)
+        ctx.save_for_backward(v_BK, w_BK)
+        return w_BK
 
-    backward = _Projection.backward
+    @staticmethod
+    def backward(ctx: Any, grad_BK: Tensor) -> tuple[Tensor | None, ...]:
+        v_BK, w_BK = ctx.saved_tensors
+        return pull_back(grad_BK, v_BK, w_BK, ctx.block_BK, *ctx.rules), None, None, None, None
 
 
 def transformed() -> bool:

@@ -31,7 +31,7 @@ class Scores:
 
     def answer(self, w_BK: Tensor) -> Tensor | npt.NDArray[Any]:
         """Return weights in the shape and kind of the scores."""
-        w = w_BK.reshape(self.shape)
+        w = w_BK if len(self.shape) == 2 else w_BK.reshape(self.shape)
         return w.numpy() if self.as_numpy else w
 
 
@@ -54,7 +54,9 @@ def read_scores(v: object, n_teachers: int) -> Scores:
             f"`v` has shape {tuple(tensor.shape)}, but the polytope has {n_teachers} teachers; "
             f"wanted {n_teachers} scores in the last axis."
         )
-    return Scores(tensor.reshape(-1, n_teachers), tensor.shape, isinstance(v, np.ndarray))
+    # a reshape that changes nothing would still cost two nodes of the graph, forward and backward
+    rows = tensor if tensor.ndim == 2 else tensor.reshape(-1, n_teachers)
+    return Scores(rows, tensor.shape, isinstance(v, np.ndarray))
 
 
 def _from_array(v: object) -> Tensor:

@@ -13,6 +13,7 @@ import math
 from typing import Any
 
 import numpy as np
+from llvmlite.binding import get_host_cpu_features
 from numba.core import types
 from numba.extending import register_jitable
 
@@ -23,6 +24,8 @@ from ._lanes import Program, where
 from ._order import CHAIN, FREE, OWN_TIERS, SHARED_TIERS
 
 Array = Any
+# rows of few teachers fill the registers twice, once while the other waits: 8 numbers fit into one, or 4
+_SHORT = 16 if get_host_cpu_features().get("avx512f") else 8
 # numbers that the compiler must know are told by the length of a tuple, which is part of its type
 Static = tuple[int, ...]
 
@@ -38,7 +41,7 @@ def static(number: int) -> Static:
 @register_jitable
 def lanes_of(K: int) -> int:
     """Return how many rows stand side by side: as many as the registers hold."""
-    return 16 if K <= 8 else 8
+    return _SHORT if K <= 8 else 8
 
 
 @intrinsic

@@ -18,6 +18,7 @@ from itertools import pairwise
 from ._lanes import Lanes, Mask, Program, clip, combined, larger, smaller, total, where
 from ._network import exchanges
 
+BARE = 1  # steps without a record of brackets and rests, which most rows never need
 MOST = 64  # steps to the threshold: scores as large as weights take two or three, those of size 1e8 some thirty
 
 
@@ -67,6 +68,8 @@ def shift(program: Program, z: Sequence[Lanes], lower: Lanes, upper: Lanes, usab
     none, one = excess.filled(0.0), excess.filled(1.0)
     start = where(_is_none(excess, K), none, excess * (1.0 / K))
     low, high = combined(z, smaller) - upper, combined(z, larger) - lower
+    for _ in range(BARE):
+        start = _bare_step(z, start, lower, upper, low, high)
 
     def step(tau: Lanes, rest: Lanes, low: Lanes, high: Lanes) -> tuple[Mask, list[Lanes]]:
         y = [score - tau - rest for score in z]
@@ -84,6 +87,17 @@ def shift(program: Program, z: Sequence[Lanes], lower: Lanes, upper: Lanes, usab
 
     finished, (tau, rest, _, _) = program.until(~usable, [start, none, low, high], step, MOST)
     return [clip(score - tau - rest, lower, upper) for score in z], finished & usable
+
+
+def _bare_step(z: Sequence[Lanes], tau: Lanes, lower: Lanes, upper: Lanes, low: Lanes, high: Lanes) -> Lanes:
+    """Take one step of Newton's method between low and high, a settled row none."""
+    one = tau.filled(1.0)
+    y = [score - tau for score in z]
+    w = [clip(score, lower, upper) for score in y]
+    excess = total(w) - 1.0
+    free = total([where(weight.same_as(score), one, 0.0) for weight, score in zip(w, y, strict=True)])
+    there = clip(tau + excess / larger(free, one), low, high)
+    return where(_is_none(excess, len(z)), tau, there)
 
 
 def _is_none(excess: Lanes, K: int) -> Mask:

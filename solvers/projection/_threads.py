@@ -13,23 +13,32 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-_WORTH_A_THREAD = 1 << 18  # numbers a thread should have to do: half a millisecond; handing over takes a tenth
+_SHARE = 1 << 14  # numbers a share holds at least: some fifty microseconds of work, half of what waking a thread takes
+_WORTH_A_THREAD = 6  # shares for which another thread is woken
+_SHARES = 16  # most shares a thread: more would only be handed out
 _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 
 def over_rows(run: Callable[[int, int], int], rows: int, columns: int) -> int:
-    """Call ``run(start, stop)`` over ranges that cover ``rows``; return the largest answer.
+    """Call ``run(start, stop)`` over shares that cover ``rows``; return the largest answer.
 
-    As many threads as torch uses (``torch.set_num_threads``), fewer when there is little to do.
+    As many threads as torch uses (``torch.set_num_threads``), fewer when there is little to do.  Each takes the next
+    share when it is done with one, so a thread that comes late or is kept waiting holds up nobody.
     """
-    threads = max(1, min(torch.get_num_threads(), rows * columns // _WORTH_A_THREAD))
+    shares = rows * columns // _SHARE
+    threads = max(1, min(torch.get_num_threads(), 1 + shares // _WORTH_A_THREAD))
     if threads == 1:
         return run(0, rows)
-    edges = [rows * part // threads for part in range(threads + 1)]
-    parts = [_pool(threads).submit(run, edges[part], edges[part + 1]) for part in range(1, threads)]
-    first = run(edges[0], edges[1])  # this thread takes a share too
-    return max(first, *(part.result() for part in parts))
+    shares = min(shares, _SHARES * threads)
+    edges = [rows * share // shares for share in range(shares + 1)]
+    left = iter(range(shares))  # handing out the next one is atomic
+
+    def work() -> int:
+        return max((run(edges[share], edges[share + 1]) for share in left), default=0)
+
+    others = [_pool(threads).submit(work) for _ in range(threads - 1)]
+    return max(work(), *(other.result() for other in others))  # this thread works too
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
