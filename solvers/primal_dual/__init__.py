@@ -7,10 +7,26 @@
         optimizer.zero_grad(); loss.backward(); optimizer.step()
     engine.multipliers                          # lambda >= 0, one price a constraint
 
-``AugmentedLagrangian`` (the default) damps the oscillation that ``PlainAscent`` shows on bilinear problems.
+or, with the problem as a function, ``engine.take(evaluate, optimizer)`` for each step.
+
+Which method?  ``AugmentedLagrangian()``, the default, needs no tuning: its penalty is read off the first gradients.
+``PIGain`` is the same controller written on the multipliers, as in nuPI.  ``Extragradient`` needs no penalty and two
+evaluations a step.  ``PlainAscent`` and ``FixedPenalty`` are there to compare with: the first cycles on bilinear
+problems, the second promises nothing.  One constraint a training example: pass ``index=``, or let a network price them
+(``MultiplierNetwork``).
 """
 
 from ._engine import PrimalDual
-from ._methods import AugmentedLagrangian, DualMethod, FixedPenalty, PlainAscent
+from ._methods import AugmentedLagrangian, DualMethod, Extragradient, FixedPenalty, PIGain, PlainAscent
+from ._network import MultiplierNetwork
 
-__all__ = ["AugmentedLagrangian", "DualMethod", "FixedPenalty", "PlainAscent", "PrimalDual"]
+__all__ = [
+    "AugmentedLagrangian",
+    "DualMethod",
+    "Extragradient",
+    "FixedPenalty",
+    "MultiplierNetwork",
+    "PIGain",
+    "PlainAscent",
+    "PrimalDual",
+]

@@ -1,27 +1,40 @@
 """The multipliers of one problem, and the step that moves them.
 
 Multipliers live outside the model, in float64, on the device of the problem; nothing here copies to the host
-except what a caller asks for.  Signs: ``solvers.lagrangian``.  Axes: M inequalities, E equalities.
+except what a caller asks for, and the first steps of a scale-free rule.  Signs: ``solvers.lagrangian``.
+Axes: M inequalities, E equalities, C = M + E rows, B rows of a batch.
 """
 
 from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
-from ..lagrangian import equality_weights, inequality_weights, lagrangian
+from ._lookahead import look_ahead
 from ._methods import AugmentedLagrangian, DualMethod
+from ._units import units
 
-_STATE = ("multipliers", "equality_multipliers", "rho", "equality_rho", "_smooth", "_seen", "_audited", "_still")
+# by row, all (C,): what is kept, what a continued run needs, what ``undo`` puts back
+_STATE = ("price", "rho", "unit", "smooth", "seen", "before", "audited", "still")
 _PATIENCE = 3  # audits in a row: noise of minibatches looks like standing still for one or two
+_FIRST_LOOKS = 20  # steps in which rows without a unit are asked again, which waits for the device
+_RINGS = 8  # steps in a row whose signs alternate: a primal step too long for its penalty
+_SOFTEST = 1e-3  # how far ringing may take rho down
+_VALUES = ("objective", "inequality", "equality")
+
+Evaluate = Callable[[], Mapping[str, Any] | tuple[Any, ...]]
 
 
 class PrimalDual:
     """Primal-dual steps for ``min f  s.t.  g <= 0 (M rows), h = 0 (E rows)`` in the caller's own loop.
 
     inequalities, equalities: how many rows of each kind, at least 0.  method: how multipliers move
-    (``AugmentedLagrangian()`` or ``PlainAscent()``).  device: where they live.
+    (``AugmentedLagrangian()``, ``PIGain()``, ``Extragradient()``, ``PlainAscent()``).  device: where they live.
     Raises InvalidInput for negative counts and for values of the wrong shape.
     """
 
@@ -35,19 +48,20 @@ class PrimalDual:
         if inequalities < 0 or equalities < 0:
             raise InvalidInput(f"Counts of constraints cannot be negative: got {inequalities} and {equalities}.")
         self.method = AugmentedLagrangian() if method is None else method
-
-        def vector(size: int, value: float) -> Tensor:
-            return torch.full((size,), value, dtype=torch.float64, device=device)
-
-        self.multipliers = vector(inequalities, self.method.start)
-        self.equality_multipliers = vector(equalities, 0.0)
-        self.rho = vector(inequalities, self.method.rho0)
-        self.equality_rho = vector(equalities, self.method.rho0)
-        self._smooth = vector(inequalities, 0.0)
-        self._seen = vector(inequalities, 0.0)  # total weight in the moving average: corrects its start
-        self._audited = vector(inequalities, torch.inf)
-        self._still = vector(inequalities, 0.0)  # audits in a row that found no progress
-        self._before: dict[str, Tensor] = {}
+        self.M, self.E = inequalities, equalities
+        values = {"price": 0.0, "rho": self.method.rho0, "unit": 1.0, "audited": torch.inf}
+        if self.method.scale_free:
+            values["unit"] = 0.0  # not known yet
+        rows = inequalities + equalities
+        self._state = {
+            name: torch.full((rows,), values.get(name, 0.0), dtype=torch.float64, device=device) for name in _STATE
+        }
+        self._state["price"][:inequalities] = self.method.start
+        self._floor = torch.zeros(rows, dtype=torch.float64, device=device)
+        self._floor[inequalities:] = -torch.inf
+        self._looks = _FIRST_LOOKS if self.method.scale_free and rows else 0
+        self._recent: deque[Tensor] = deque(maxlen=_RINGS)
+        self._undo: Callable[[], None] = lambda: None
 
     def step(
         self,
@@ -56,96 +70,283 @@ class PrimalDual:
         equality: Tensor | None = None,
         *,
         measured: Tensor | None = None,
+        measured_equality: Tensor | None = None,
         present: Tensor | None = None,
+        index: Tensor | None = None,
     ) -> Tensor:
         """Move the multipliers, then return the scalar whose gradient is the primal step's.
 
         objective: scalar f.  inequality: g, shape (M,), carries gradients; equality: h, shape (E,).
-        measured: what the multipliers see instead of g's own value, shape (M,), for a g that is a smooth
-        stand-in of something like recall.  present: bool (M,), False where this batch says nothing of a row;
-        its multiplier and moving average then rest, and its value, which may be NaN, is left out.
+        measured, measured_equality: what the multipliers see instead of the rows' own values, same shapes: for a row
+        that is a smooth stand-in of something like recall, or whose value comes from a batch of its own, so that the
+        penalty term is free of bias.
+        present: bool (M,), or (M + E,), False where this batch says nothing of a row; its multiplier and moving average
+        then rest, and its value, which may be NaN, is left out.
+        index: which of the M inequalities the batch speaks of, distinct whole numbers (B,); ``inequality`` and the
+        others then have B entries in that order, only those multipliers move, and their rows count M / B times, so that
+        the gradient stands for all M.
         """
-        g_M = self._rows(inequality, self.multipliers, "inequality", objective)
-        h_E = self._rows(equality, self.equality_multipliers, "equality", objective)
-        value_M = g_M if measured is None else self._rows(measured, self.multipliers, "measured", objective)
-        self._before = {name: getattr(self, name) for name in _STATE}  # nothing below writes in place
-        seen_M = self._smoothed(value_M.detach().double(), present)
-        h_value_E = h_E.detach().double()
+        rows_C = self._joined(objective, inequality, equality, ("inequality", "equality"), index)
+        value_C = rows_C
+        if measured is not None or measured_equality is not None:
+            g, h = (
+                (inequality if measured is None else measured),
+                (equality if measured_equality is None else measured_equality),
+            )
+            value_C = self._joined(objective, g, h, ("measured", "measured_equality"), index)
+        present_C = self._present(present, rows_C)
+        place_C = None if index is None else self._places(index)
+        now = self._state if place_C is None else {name: held[place_C] for name, held in self._state.items()}
+        floor_C = self._floor if place_C is None else self._floor[place_C]
+        self._remember(place_C, now)
+        if self._looks:
+            now = self._in_units(now, objective, rows_C, present_C)
+        moved, weight_C = self._moved(now, value_C.detach().double(), present_C, floor_C)
+        self._keep(place_C, now | moved)
+        if index is not None:
+            weight_C = torch.cat([weight_C[: len(index)] * (self.M / max(len(index), 1)), weight_C[len(index) :]])
+        if present_C is not None:
+            rows_C = torch.where(present_C, rows_C, 0.0)
+            weight_C = torch.where(present_C, weight_C, 0.0)
+        return objective + torch.dot(weight_C.to(rows_C), rows_C) if rows_C.numel() else objective
 
-        step_M = self.method.step * self._growth(self.rho)
-        moved = (self.multipliers + step_M * seen_M).clamp(0, self.method.cap)
-        self.multipliers = moved if present is None else torch.where(present, moved, self.multipliers)
-        self.equality_multipliers = self.equality_multipliers + self.method.step * h_value_E
+    def take(self, evaluate: Evaluate, optimizer: torch.optim.Optimizer) -> Tensor:
+        """Take one whole step: evaluate, move the multipliers, go back, move the variables; return f as it was before.
 
-        weight_M = inequality_weights(self.multipliers, seen_M, self.rho)
-        weight_E = equality_weights(self.equality_multipliers, h_value_E, self.equality_rho)
-        if present is not None:
-            g_M = torch.where(present, g_M, 0.0)
-        return lagrangian(objective, g_M, h_E, weight_M, weight_E)
+        evaluate: called without arguments; returns what ``step`` takes, (f, g), (f, g, h) or a dictionary.  optimizer:
+        any of torch, made on the variables.  The one way for a method that looks ahead, which evaluates twice.
+        """
+        if self.method.looks_ahead:
+            return look_ahead(self, lambda: _named(evaluate()), optimizer)
+        values = _named(evaluate())
+        total = self.step(**values)
+        optimizer.zero_grad()
+        if total.requires_grad:
+            total.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        objective: Tensor = values["objective"].detach()
+        return objective
 
     def undo(self) -> None:
         """Take the last ``step`` back, for a caller that found its gradient unusable."""
-        for name, value in self._before.items():
-            setattr(self, name, value)
+        self._undo()
+        self._undo = lambda: None
 
-    def audit(self, g_M: Tensor, tolerance: float) -> None:
-        """Tell the engine full-pass values of g: rho, and the multiplier step with it, grow where three calls in a
-        row find a violation that has not fallen by a tenth since the call before.
+    def audit(self, g_M: Tensor, tolerance: float, h_E: Tensor | None = None) -> None:
+        """Tell the engine full-pass values: rho, and the multiplier step with it, grow where three calls in a row
+        find a violation that has not fallen by a tenth since the call before.
 
         A violation at most ``tolerance`` is none, and one that comes and goes does not stand still.  Without this
-        call rho keeps its first value.
+        call rho never grows.
         """
-        violation_M = g_M.detach().to(self.rho).clamp_min(0)
-        stuck_M = (violation_M > tolerance) & (self._audited > tolerance) & (violation_M > 0.9 * self._audited)
-        self._still = torch.where(stuck_M, self._still + 1, 0.0)
-        grown_M = (self.rho * self.method.growth).clamp_max(self.method.rho_max)
-        self.rho = torch.where(self._still >= _PATIENCE, grown_M, self.rho)
-        self._audited = violation_M
+        state = self._state
+        h_E = state["price"].new_zeros(self.E) if h_E is None else h_E
+        missed_C = torch.cat([g_M.detach().to(state["rho"]).clamp_min(0), h_E.detach().to(state["rho"]).abs()])
+        stuck_C = (missed_C > tolerance) & (state["audited"] > tolerance) & (missed_C > 0.9 * state["audited"])
+        still_C = torch.where(stuck_C, state["still"] + 1, 0.0)
+        most_C = self.method.rho_max * _or_one(state["unit"])
+        # never down: ringing may have taken rho below where it began, and growth is not to undo that at once
+        grown_C = torch.minimum(state["rho"] * self.method.growth, most_C).maximum(state["rho"])
+        self._state = state | {
+            "still": still_C,
+            "rho": torch.where(still_C >= _PATIENCE, grown_C, state["rho"]),
+            "audited": missed_C,
+        }
+
+    @property
+    def multipliers(self) -> Tensor:
+        """Multipliers of the inequalities, lambda >= 0, shape (M,)."""
+        return self._state["price"][: self.M]
+
+    @multipliers.setter
+    def multipliers(self, price_M: Tensor) -> None:
+        self._set("price", price_M, slice(0, self.M))
+
+    @property
+    def equality_multipliers(self) -> Tensor:
+        """Multipliers of the equalities, of either sign, shape (E,)."""
+        return self._state["price"][self.M :]
+
+    @equality_multipliers.setter
+    def equality_multipliers(self, price_E: Tensor) -> None:
+        self._set("price", price_E, slice(self.M, None))
+
+    @property
+    def rho(self) -> Tensor:
+        """Penalty coefficients of the inequalities, shape (M,)."""
+        return self._state["rho"][: self.M]
+
+    @property
+    def equality_rho(self) -> Tensor:
+        """Penalty coefficients of the equalities, shape (E,)."""
+        return self._state["rho"][self.M :]
+
+    @property
+    def smoothed(self) -> Tensor:
+        """What the multipliers last saw of each row, after averaging, shape (M + E,)."""
+        return self._state["before"]
 
     @property
     def capped(self) -> Tensor:
-        """True where a multiplier stands at its cap, shape (M,)."""
+        """True where a multiplier stands at its cap, shape (M + E,), inequalities first."""
         if self.method.cap is None:
-            return torch.zeros_like(self.multipliers, dtype=torch.bool)
-        return self.multipliers >= self.method.cap
+            return torch.zeros_like(self._state["price"], dtype=torch.bool)
+        return self._state["price"].abs() >= self.method.cap
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return copies of everything that a continued run needs."""
-        return {name.lstrip("_"): getattr(self, name).clone() for name in _STATE}
+        recent = torch.stack(list(self._recent)) if self._recent else self._floor.new_zeros(0, len(self._floor))
+        return {name: held.clone() for name, held in self._state.items()} | {"recent": recent}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what ``state_dict`` gave, on this engine's device.  Raises InvalidInput on a misfit."""
-        for name in _STATE:
-            old, new = getattr(self, name), state.get(name.lstrip("_"))
+        wanted = self._state | {"recent": self._floor.new_zeros(len(state.get("recent", ())), len(self._floor))}
+        for name, old in wanted.items():
+            new = state.get(name)
             if new is None or new.shape != old.shape:
                 found = "nothing" if new is None else f"shape {tuple(new.shape)}"
-                raise InvalidInput(
-                    f"State of another problem: `{name.lstrip('_')}` is {found}, wanted shape {tuple(old.shape)}."
-                )
-        for name in _STATE:
-            setattr(self, name, state[name.lstrip("_")].to(getattr(self, name)).clone())
+                raise InvalidInput(f"State of another problem: `{name}` is {found}, wanted shape {tuple(old.shape)}.")
+        self._state = {name: state[name].to(old).clone() for name, old in self._state.items()}
+        self._recent = deque(state["recent"].to(self._floor), maxlen=_RINGS)
 
-    def _smoothed(self, value_M: Tensor, present: Tensor | None) -> Tensor:
+    def _moved(
+        self, now: Mapping[str, Tensor], value_C: Tensor, present_C: Tensor | None, floor_C: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return what of the state changes, and the weights of the rows."""
+        method = self.method
+        averages, e_C = self._averaged(now, value_C, present_C)
+        if method.dead_band:
+            e_C = e_C - e_C.clamp(-method.dead_band, method.dead_band)
+        rho_C = self._quietened(now, e_C) if now["price"].shape == self._floor.shape else now["rho"]
+        step_C = method.step * _or_one(now["unit"]) if method.rho0 == 0 else rho_C * (method.step / method.rho0)
+        price_C, weight_C = method.respond(now["price"], e_C, now["before"], rho_C, step_C, floor_C)
+        moved = averages | {"price": price_C, "rho": rho_C, "before": e_C}
+        if present_C is not None:
+            moved = {name: torch.where(present_C, new, now[name]) for name, new in moved.items()}
+        return moved, weight_C
+
+    def _averaged(
+        self, now: Mapping[str, Tensor], value_C: Tensor, present_C: Tensor | None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the moving averages after this step, and what they say; an absent row stays as it was."""
         keep = self.method.ema or 0.0
-        fresh_M = torch.ones_like(value_M) if present is None else present.to(value_M)
-        value_M = torch.where(fresh_M > 0, value_M, 0.0)  # what an absent row holds may be 0/0
-        decay_M = 1 - (1 - keep) * fresh_M  # in float64, which torch.where of two numbers would not be
-        self._smooth = decay_M * self._smooth + (1 - keep) * fresh_M * value_M
-        self._seen = decay_M * self._seen + (1 - keep) * fresh_M
-        return torch.where(self._seen > 0, self._smooth / self._seen.clamp_min(1e-300), 0.0)
+        if present_C is not None:
+            value_C = torch.where(present_C, value_C, 0.0)  # what an absent row holds may be 0/0
+        if not keep:
+            return {}, value_C
+        total_C, seen_C = keep * now["smooth"] + (1 - keep) * value_C, keep * now["seen"] + (1 - keep)
+        return {"smooth": total_C, "seen": seen_C}, total_C / seen_C  # by what was seen: the start counts for nothing
 
-    def _growth(self, rho: Tensor) -> Tensor:
-        """How much rho has grown; the multiplier step keeps its proportion to it."""
-        return rho / self.method.rho0 if self.method.rho0 > 0 else torch.ones_like(rho)
+    def _quietened(self, now: Mapping[str, Tensor], e_C: Tensor) -> Tensor:
+        """Return rho, halved where a row changes sides step after step without coming closer.
 
-    @staticmethod
-    def _rows(value: Tensor | None, like: Tensor, name: str, objective: Tensor) -> Tensor:
-        if value is None:
-            if like.numel():
-                raise InvalidInput(f"`{name}` is missing: this engine holds {like.numel()} multipliers for it.")
-            return objective.new_zeros(0)
-        if value.shape != like.shape:
+        Looked at every few steps and without noise alone, where that has one cause: a primal step too long for rho.
+        """
+        if self.method.ema or self.method.rho0 == 0 or not self.method.scale_free:
+            return now["rho"]
+        self._recent.append(e_C)
+        if len(self._recent) < _RINGS:
+            return now["rho"]
+        recent = torch.stack(list(self._recent))
+        self._recent.clear()
+        rings_C = ((recent[1:] * recent[:-1]) < 0).all(0) & (recent[-1].abs() >= recent[0].abs())
+        softest_C = _SOFTEST * self.method.rho0 * _or_one(now["unit"])
+        return torch.where(rings_C, torch.maximum(now["rho"] / 2, softest_C), now["rho"])
+
+    def _in_units(
+        self, now: Mapping[str, Tensor], objective: Tensor, rows_C: Tensor, present_C: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Return the state with units for the rows that can be given one; those without go by a unit of 1."""
+        self._looks -= 1
+        unknown_C = now["unit"] == 0
+        if not bool(unknown_C.any()):
+            if now is self._state:
+                self._looks = 0
+            return dict(now)
+        found_C = units(objective, rows_C)
+        found_C = torch.where(
+            unknown_C, found_C if present_C is None else found_C.where(present_C, torch.nan), torch.nan
+        )
+        unit_C = torch.where(found_C.isnan(), now["unit"], found_C)
+        return dict(now) | {"unit": unit_C, "rho": torch.where(found_C.isnan(), now["rho"], now["rho"] * found_C)}
+
+    def _remember(self, place_C: Tensor | None, now: Mapping[str, Tensor]) -> None:
+        """Prepare ``undo``: nothing is written in place, but for the rows of a batch, whose old values are kept."""
+        looks, recent = self._looks, tuple(self._recent)
+
+        def undo() -> None:
+            self._keep(place_C, dict(now))
+            self._looks, self._recent = looks, deque(recent, maxlen=_RINGS)
+
+        self._undo = undo
+
+    def _keep(self, place_C: Tensor | None, state: dict[str, Tensor]) -> None:
+        if place_C is None:
+            self._state = state
+            return
+        for name, rows_C in state.items():
+            self._state[name].index_copy_(0, place_C, rows_C)
+
+    def _set(self, name: str, value: Tensor, where: slice) -> None:
+        held = self._state[name].clone()
+        if value.shape != held[where].shape:
+            raise InvalidInput(f"Multipliers have shape {tuple(value.shape)}; wanted {tuple(held[where].shape)}.")
+        held[where] = value.to(held)
+        self._state = self._state | {name: held}
+
+    def _present(self, present: Tensor | None, rows_C: Tensor) -> Tensor | None:
+        if present is None or present.shape == rows_C.shape:
+            return present
+        lead = len(rows_C) - self.E
+        if present.shape != (lead,):
+            raise InvalidInput(f"`present` has shape {tuple(present.shape)}; wanted ({lead},) or ({len(rows_C)},).")
+        return torch.cat([present, present.new_ones(self.E)])
+
+    def _places(self, index: Tensor) -> Tensor:
+        if (
+            index.is_cpu
+            and len(index)
+            and (len(torch.unique(index)) < len(index) or not 0 <= index.min() <= index.max() < self.M)
+        ):
             raise InvalidInput(
-                f"`{name}` has shape {tuple(value.shape)}; this engine was made for {tuple(like.shape)}."
+                f"`index` must hold distinct numbers from 0 to {self.M - 1}; found {index.tolist()[:10]}."
             )
-        return value
+        return torch.cat([index, torch.arange(self.M, self.M + self.E, device=index.device)])
+
+    def _joined(
+        self,
+        objective: Tensor,
+        inequality: Tensor | None,
+        equality: Tensor | None,
+        names: tuple[str, str],
+        index: Tensor | None,
+    ) -> Tensor:
+        """Return inequalities and equalities as one row of values, each checked against what the engine holds."""
+        wanted = {names[0]: self.M if index is None else len(index), names[1]: self.E}
+        parts = []
+        for (name, size), rows in zip(wanted.items(), (inequality, equality), strict=True):
+            if rows is None and size:
+                raise InvalidInput(f"`{name}` is missing: this engine holds {size} multipliers for it.")
+            if rows is not None and rows.shape != (size,):
+                raise InvalidInput(f"`{name}` has shape {tuple(rows.shape)}; this engine was made for {(size,)}.")
+            if rows is not None and size:
+                parts.append(rows)
+        if not parts:
+            return objective.new_zeros(0)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _or_one(unit_C: Tensor) -> Tensor:
+    """Return units, 1 where none is known."""
+    return torch.where(unit_C > 0, unit_C, 1.0)
+
+
+def _named(values: Mapping[str, Any] | tuple[Any, ...]) -> dict[str, Any]:
+    """Return what an evaluation gave as arguments of ``step``."""
+    if isinstance(values, Mapping):
+        return dict(values)
+    if not isinstance(values, tuple) or not 1 <= len(values) <= 3:
+        raise InvalidInput(
+            f"`evaluate` returned {type(values).__name__}; wanted (f, g), (f, g, h) or a dictionary of what step takes."
+        )
+    return dict(zip(_VALUES, values, strict=False))

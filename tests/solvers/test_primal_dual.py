@@ -96,8 +96,8 @@ def test_what_is_measured_moves_the_multiplier_while_the_surrogate_gives_the_gra
 def test_the_first_step_of_the_rule_by_hand():
     engine = PrimalDual(2, method=AugmentedLagrangian(rho=10.0))
     total = engine.step(torch.zeros((), dtype=torch.float64), inequality=vec(0.3, -0.3))
-    assert engine.multipliers.tolist() == pytest.approx([0.3, 0.0])  # step = rho / 10
-    assert float(total) == pytest.approx((0.3 + 10 * 0.3) * 0.3)
+    assert engine.multipliers.tolist() == pytest.approx([0.15, 0.0])  # step = rho / 20
+    assert float(total) == pytest.approx((0.15 + 10 * 0.3) * 0.3)
 
 
 @pytest.mark.parametrize("absent", [0.7, float("nan"), float("inf")])
@@ -264,11 +264,11 @@ def test_multipliers_stay_float64_and_nonnegative(method):
 
 
 def test_methods_are_values():
-    assert AugmentedLagrangian() == AugmentedLagrangian(rho=10.0, step=1.0)
-    assert AugmentedLagrangian() != AugmentedLagrangian(rho=11.0)
+    assert AugmentedLagrangian(rho=10.0) == AugmentedLagrangian(rho=10.0, step=0.5)
+    assert AugmentedLagrangian() != AugmentedLagrangian(rho=AugmentedLagrangian().rho0)  # one has units, one has none
     with pytest.raises(AttributeError):
         PlainAscent().step = 2.0
-    assert "rho0=10.0" in repr(AugmentedLagrangian())
+    assert "rho0=10.0" in repr(AugmentedLagrangian(rho=10.0))
 
 
 REFUSED = {

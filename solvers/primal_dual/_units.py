@@ -1,0 +1,102 @@
+"""What one unit of penalty is for each row, read off the gradients of the first step.
+
+A row g weighs in through rho g: along its own gradient that adds the curvature ``rho |grad g|^2`` to the objective.
+Its unit is the rho at which this is as much as the objective itself has there,
+
+    unit  =  max(|grad f|, |d . H d|) / |grad g|^2,      d = grad g / |grad g|,  H the Hessian of f
+
+The slope stands in where the objective is straight, the curvature where the start is its minimum.  A factor on f or g
+multiplies the unit just so that the iterates stay what they were.  Axes: C rows, n parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Parts = Sequence[Tensor | None]  # one a leaf; gradients of large models are never joined into one row
+
+_ONE_BY_ONE = 32  # beyond so many rows they share a unit, read off a sum with random signs
+_LEAST = 1e-12
+
+
+def units(objective: Tensor, rows_C: Tensor) -> Tensor:
+    """Return the unit of each row, float64 (C,); NaN where a row has no gradient to read it off.
+
+    The graph stays as it is, for the backward that follows.
+    """
+    leaves = _leaves([objective, rows_C])
+    if not leaves or not rows_C.requires_grad:
+        return torch.full(rows_C.shape, torch.nan, dtype=torch.float64, device=rows_C.device)
+    few = rows_C.numel() <= _ONE_BY_ONE
+    slopes = [_gradient(row, leaves) for row in (rows_C if few else [_mixed(rows_C)])]
+    shared = 1 if few else rows_C.numel()
+    steepness = _norm(_gradient(objective, leaves), rows_C)
+    size_C = torch.stack([_norm(slope, rows_C) for slope in slopes])
+    curved_C = torch.stack(
+        [_curvature(objective, leaves, slope, size) for slope, size in zip(slopes, size_C, strict=True)]
+    )
+    tallest_C = torch.maximum(steepness, curved_C)
+    usable_C = (size_C > _LEAST) & torch.isfinite(size_C) & torch.isfinite(tallest_C) & (tallest_C > 0)
+    return torch.where(usable_C, shared * tallest_C / size_C**2, torch.nan).expand(rows_C.shape).clone()
+
+
+def _gradient(value: Tensor, leaves: Sequence[Tensor]) -> Parts:
+    if not value.requires_grad:
+        return [None] * len(leaves)
+    return torch.autograd.grad(value, list(leaves), retain_graph=True, allow_unused=True)
+
+
+def _mixed(rows_C: Tensor) -> Tensor:
+    """Return a sum whose squared gradient is, in expectation, the sum of the rows' squared gradients."""
+    sign_C = torch.randint(0, 2, rows_C.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return (rows_C * sign_C.to(rows_C)).sum()
+
+
+def _norm(parts: Parts, like: Tensor) -> Tensor:
+    squares = [torch.linalg.vector_norm(part, dtype=torch.float64) ** 2 for part in parts if part is not None]
+    none = torch.zeros((), dtype=torch.float64, device=like.device)
+    return torch.stack([square.to(none) for square in squares]).sum().sqrt() if squares else none
+
+
+def _curvature(objective: Tensor, leaves: Sequence[Tensor], slope: Parts, size: Tensor) -> Tensor:
+    """Return ``|d . H d|`` along the direction of a slope, 0 where the objective cannot be differentiated twice."""
+    none = torch.zeros_like(size)
+    if not objective.requires_grad or not bool(size > _LEAST):
+        return none
+    try:
+        first = torch.autograd.grad(objective, list(leaves), create_graph=True, allow_unused=True)
+        along = _dot(first, slope)
+        if along is None or not along.requires_grad:
+            return none
+        turned = _dot(_gradient(along, leaves), slope)
+    except RuntimeError:  # a kernel without a second derivative
+        return none
+    found = none if turned is None else turned.detach().to(size).abs() / size**2
+    return found if bool(torch.isfinite(found)) else none
+
+
+def _dot(one: Parts, other: Parts) -> Tensor | None:
+    terms = [
+        (a * b).sum(dtype=torch.float64) for a, b in zip(one, other, strict=True) if a is not None and b is not None
+    ]
+    return torch.stack(terms).sum() if terms else None
+
+
+def _leaves(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors that gradients of these outputs would be left in, in the order in which they are met."""
+    found: dict[int, Tensor] = {id(x): x for x in outputs if x.is_leaf and x.requires_grad}
+    todo = [x.grad_fn for x in outputs if x.grad_fn is not None]
+    seen = set(todo)
+    while todo:
+        node = todo.pop()
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            found.setdefault(id(leaf), leaf)
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                todo.append(following)
+    return list(found.values())
