@@ -28,18 +28,20 @@ class Stepper:
         self.trainer, self.engine, self.train, self.splits = trainer, engine, train, splits
         ours = {id(p) for p in trainer.student.parameters()}
         groups = trainer.optimizer.param_groups
+        self._buffers = list(trainer.student.buffers())
+        self._teaches = bool(trainer.learning.modules)
         self._group = next(i for i, group in enumerate(groups) if any(id(p) in ours for p in group["params"]))
 
     def take(self, index: Tensor) -> str | None:
         """Take one primal-dual step; say what was not finite, everything left as it was before, or return None."""
-        student = self.trainer.student
-        buffers = {name: value.clone() for name, value in student.named_buffers()}
-        put_back = self.trainer.learning.snapshot()
+        before = [value.clone() for value in self._buffers]  # running averages move in the forward pass
+        put_back = self.trainer.learning.snapshot() if self._teaches else None
         culprit = self._try(index)
         if culprit is not None:
-            put_back()
-            for name, value in student.named_buffers():
-                value.copy_(buffers[name])  # running averages moved in the forward pass
+            if put_back is not None:
+                put_back()
+            for value, old in zip(self._buffers, before, strict=True):
+                value.copy_(old)
         return culprit
 
     def _try(self, index: Tensor) -> str | None:
@@ -52,24 +54,30 @@ class Stepper:
         log_q_V = objective.target(self.train, index, logits_V) if pool is None else pool.log_q_V.detach()
         loss = objective.loss(log_q_V, logits_V).mean()
         smooth, exact, present = self._constraint_values({"train": (batch, logits_V)})
-        if not bool(torch.isfinite(loss)):
-            return _culprit.of_loss(trainer.student, logits_V)
-        if not bool((torch.isfinite(smooth) & torch.isfinite(exact)).all()):
-            return _culprit.of_values(trainer.constraints, smooth, exact)
         total = self.engine.step(loss, inequality=smooth, measured=exact, present=present)
         trainer.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.get_total_norm([p.grad for p in trainer.student.parameters() if p.grad is not None])
-        culprit = None if bool(torch.isfinite(norm)) else _culprit.of_gradient(trainer.student)
-        if culprit is None and pool is not None:
+        culprit = None
+        if not bool(torch.isfinite(norm + total.detach())):  # one look a step: a GPU is waited for once
+            culprit = self._culprit(logits_V, loss, smooth, exact)
+        elif pool is not None:
             culprit = self._teach(pool, batch.inputs, logits_V.detach())
         if culprit is not None:
             self.engine.undo()
+            trainer.optimizer.zero_grad()
             return culprit
         trainer.optimizer.step()
         if trainer.scheduler is not None:
             trainer.scheduler.step()
         return None
+
+    def _culprit(self, logits_V: Tensor, loss: Tensor, *values_M: Tensor) -> str:
+        """Say which of what a step rests on is not finite, first cause first."""
+        student = self.trainer.student
+        if not bool(torch.isfinite(loss)):
+            return _culprit.of_loss(student, logits_V)
+        return _culprit.of_values(self.trainer.constraints, *values_M) or _culprit.of_gradient(student)
 
     def _teach(self, pool: Pool, inputs: Tensor, logits_V: Tensor) -> str | None:
         """Move the rule by what this step shows, the student still as it was; say what was not finite."""

@@ -23,7 +23,8 @@ from ._units import units
 _STATE = ("price", "rho", "unit", "smooth", "seen", "before", "audited", "still")
 _PATIENCE = 3  # audits in a row: noise of minibatches looks like standing still for one or two
 _FIRST_LOOKS = 20  # steps in which rows without a unit are asked again, which waits for the device
-_RINGS = 8  # steps in a row whose signs alternate: a primal step too long for its penalty
+_RINGS = 4  # steps in a row whose signs alternate: a primal step too long for its penalty
+_LOUD = 1e-3  # a penalty term smaller than this share of the multiplier is the last digits', not ringing
 _SOFTEST = 1e-3  # how far ringing may take rho down
 _VALUES = ("objective", "inequality", "equality")
 
@@ -86,6 +87,30 @@ class PrimalDual:
         others then have B entries in that order, only those multipliers move, and their rows count M / B times, so that
         the gradient stands for all M.
         """
+        if self.method.looks_ahead:
+            raise InvalidInput(f"{type(self.method).__name__} evaluates twice a step: call take(evaluate, optimizer).")
+        return self.respond(
+            objective,
+            inequality,
+            equality,
+            measured=measured,
+            measured_equality=measured_equality,
+            present=present,
+            index=index,
+        )
+
+    def respond(
+        self,
+        objective: Tensor,
+        inequality: Tensor | None = None,
+        equality: Tensor | None = None,
+        *,
+        measured: Tensor | None = None,
+        measured_equality: Tensor | None = None,
+        present: Tensor | None = None,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """Do what ``step`` does, for every method: a rule that looks ahead then takes its plain step."""
         rows_C = self._joined(objective, inequality, equality, ("inequality", "equality"), index)
         value_C = rows_C
         if measured is not None or measured_equality is not None:
@@ -238,9 +263,10 @@ class PrimalDual:
         return {"smooth": total_C, "seen": seen_C}, total_C / seen_C  # by what was seen: the start counts for nothing
 
     def _quietened(self, now: Mapping[str, Tensor], e_C: Tensor) -> Tensor:
-        """Return rho, halved where a row changes sides step after step without coming closer.
+        """Return rho, smaller where a row changes sides step after step without coming closer.
 
         Looked at every few steps and without noise alone, where that has one cause: a primal step too long for rho.
+        A row that grows by r a step is 1 + r times too stiff.
         """
         if self.method.ema or self.method.rho0 == 0 or not self.method.scale_free:
             return now["rho"]
@@ -249,9 +275,11 @@ class PrimalDual:
             return now["rho"]
         recent = torch.stack(list(self._recent))
         self._recent.clear()
-        rings_C = ((recent[1:] * recent[:-1]) < 0).all(0) & (recent[-1].abs() >= recent[0].abs())
+        growth_C = (recent[-1].abs() / recent[0].abs()) ** (1 / (_RINGS - 1))
+        rings_C = ((recent[1:] * recent[:-1]) < 0).all(0) & (growth_C >= 1)
+        rings_C &= now["rho"] * e_C.abs() > _LOUD * now["price"].abs()
         softest_C = _SOFTEST * self.method.rho0 * _or_one(now["unit"])
-        return torch.where(rings_C, torch.maximum(now["rho"] / 2, softest_C), now["rho"])
+        return torch.where(rings_C, torch.maximum(now["rho"] / (1 + growth_C), softest_C), now["rho"])
 
     def _in_units(
         self, now: Mapping[str, Tensor], objective: Tensor, rows_C: Tensor, present_C: Tensor | None

@@ -28,13 +28,13 @@ def look_ahead(engine: PrimalDual, evaluate: Callable[[], dict[str, Any]], optim
     start = engine.state_dict()
 
     values = evaluate()
-    engine.step(**values)  # the multipliers one step ahead
+    engine.respond(**values)  # the multipliers one step ahead
     ahead = engine.state_dict()
     _descend(_at(values, start, engine), optimizer)
 
     there = evaluate()
     engine.load_state_dict(start)
-    engine.step(**there)  # the multipliers' own step, from where they were
+    engine.respond(**there)  # the multipliers' own step, from where they were
     with torch.no_grad():
         for p, value in zip(variables, here, strict=True):
             p.copy_(value)
