@@ -16,6 +16,7 @@ from . import trainer as trainer
 from . import weights as weights
 from ._solvers import AugmentedLagrangian as AugmentedLagrangian
 from ._solvers import LinearRows as LinearRows
+from ._solvers import PIGain as PIGain
 from ._solvers import PlainAscent as PlainAscent
 from ._solvers import WeightPolytope as WeightPolytope
 from ._solvers import project as project

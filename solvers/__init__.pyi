@@ -1,3 +1,5 @@
+from . import kkt as kkt
+from . import lagrangian as lagrangian
 from .errors import InfeasiblePolytope as InfeasiblePolytope
 from .errors import InvalidInput as InvalidInput
 from .errors import SafekdError as SafekdError
@@ -7,6 +9,14 @@ from .minimization import minimize as minimize
 from .polytope import Conformance as Conformance
 from .polytope import LinearRows as LinearRows
 from .polytope import WeightPolytope as WeightPolytope
+from .primal_dual import AugmentedLagrangian as AugmentedLagrangian
+from .primal_dual import DualMethod as DualMethod
+from .primal_dual import Extragradient as Extragradient
+from .primal_dual import FixedPenalty as FixedPenalty
+from .primal_dual import MultiplierNetwork as MultiplierNetwork
+from .primal_dual import PIGain as PIGain
+from .primal_dual import PlainAscent as PlainAscent
+from .primal_dual import PrimalDual as PrimalDual
 from .projection import ProjectionCertificate as ProjectionCertificate
 from .projection import certify_projection as certify_projection
 from .projection import project as project

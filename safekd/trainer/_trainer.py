@@ -86,6 +86,11 @@ class ConstrainedTrainer:
         self.constraints, self.batch_size, self.seed = list(constraints), batch_size, seed
         self.device = torch.device(device)
         self._dual = AugmentedLagrangian() if dual is None else dual
+        if self._dual.looks_ahead:
+            raise InvalidInput(
+                f"`dual` is {type(self._dual).__name__}, which evaluates twice a step; a trainer evaluates once. "
+                "Use AugmentedLagrangian() or PIGain(), or PrimalDual.take in a loop of your own."
+            )
         self.objective = Objective(
             student=self.student,
             ensemble=teachers if isinstance(teachers, TeacherEnsemble) else TeacherEnsemble(teachers),
