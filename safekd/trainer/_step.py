@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from solvers.primal_dual import PrimalDual
 
-from ..data import Split
+from ..data import Batch, Split
+from ..errors import NotFinite
 from ..weights import StudentStep
 from . import _culprit
+from ._guard import guarded_step
 from ._objective import Pool
 
 if TYPE_CHECKING:
@@ -35,7 +38,11 @@ class Stepper:
         student = self.trainer.student
         buffers = {name: value.clone() for name, value in student.named_buffers()}
         put_back = self.trainer.learning.snapshot()
-        culprit = self._try(index)
+        self.trainer.objective.complaint = None
+        try:
+            culprit = self._try(index)
+        except NotFinite as error:  # of a teacher, before anything moved
+            culprit = error.culprit
         if culprit is not None:
             put_back()
             for name, value in student.named_buffers():
@@ -50,26 +57,35 @@ class Stepper:
             return _culprit.of_loss(trainer.student, logits_V)  # before a rule that looks at them complains
         pool = None if objective.fixed else objective.pool(self.train, index, logits_V)
         log_q_V = objective.target(self.train, index, logits_V) if pool is None else pool.log_q_V.detach()
-        loss = objective.loss(log_q_V, logits_V).mean()
+        losses = objective.loss(log_q_V, logits_V)
+        loss = losses.mean()
         smooth, exact, present = self._constraint_values({"train": (batch, logits_V)})
         if not bool(torch.isfinite(loss)):
-            return _culprit.of_loss(trainer.student, logits_V)
+            return objective.complaint or _culprit.of_loss(trainer.student, logits_V, losses, index)
         if not bool((torch.isfinite(smooth) & torch.isfinite(exact)).all()):
             return _culprit.of_values(trainer.constraints, smooth, exact)
         total = self.engine.step(loss, inequality=smooth, measured=exact, present=present)
         trainer.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in trainer.student.parameters() if p.grad is not None])
-        culprit = None if bool(torch.isfinite(norm)) else _culprit.of_gradient(trainer.student)
+        slopes = [p.grad for p in trainer.student.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(slopes))
+        culprit = None if math.isfinite(norm) else _culprit.of_gradient(trainer.student, self._terms(batch, log_q_V))
         if culprit is None and pool is not None:
             culprit = self._teach(pool, batch.inputs, logits_V.detach())
+        culprit = culprit or guarded_step(trainer.optimizer, trainer.student, norm)
         if culprit is not None:
             self.engine.undo()
             return culprit
-        trainer.optimizer.step()
         if trainer.scheduler is not None:
             trainer.scheduler.step()
         return None
+
+    def _terms(self, batch: Batch, log_q_V: Tensor) -> dict[str, Tensor]:
+        """Return what a step adds up, read once more: the loss, and each constraint by its surrogate."""
+        logits_V = self.trainer.objective.logits(batch)
+        smooth, _, _ = self._constraint_values({"train": (batch, logits_V)})
+        named = {f"constraint '{rule.name}'": g for rule, g in zip(self.trainer.constraints, smooth, strict=True)}
+        return {"the distillation loss": self.trainer.objective.loss(log_q_V, logits_V).mean(), **named}
 
     def _teach(self, pool: Pool, inputs: Tensor, logits_V: Tensor) -> str | None:
         """Move the rule by what this step shows, the student still as it was; say what was not finite."""
