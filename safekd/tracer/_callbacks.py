@@ -48,12 +48,15 @@ class Callback(Protocol):
 
     def on_start(self, run: RunInfo) -> None:
         """Called once, before the first point."""
+        return
 
     def on_trace(self, point: TracePoint) -> None:
         """Called with every point."""
+        return
 
     def on_end(self, result: Any) -> None:
         """Called once with the FitResult, before anything is saved."""
+        return
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,7 @@ class JsonlWriter(Callback):
 
 
 class Callbacks:
-    """Several callbacks, told in order, and what they asked for.
-
-    stopped: who ended the run and why, None while nobody did.
-    """
+    """Several callbacks, told in order, and what they asked for."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         for callback in callbacks:
@@ -105,7 +105,11 @@ class Callbacks:
                     "or pass a function as on_trace=."
                 )
         self._callbacks = list(callbacks)
-        self.stopped: str | None = None
+        self._stopped: str | None = None
+
+    def stopped(self) -> str | None:
+        """Return who ended the run and why, None while nobody did."""
+        return self._stopped
 
     def start(self, run: RunInfo) -> None:
         """Tell all that the run begins."""
@@ -130,8 +134,8 @@ class Callbacks:
         try:
             yield
         except StopTraining as request:
-            if self.stopped is None:
-                self.stopped = f"{_name(callback)} stopped the run: {str(request) or 'it gave no reason'}"
+            if self._stopped is None:
+                self._stopped = f"{_name(callback)} stopped the run: {str(request) or 'it gave no reason'}"
         except Exception as error:
             error.add_note(f"Raised in {method} of callback {_name(callback)}.")
             raise

@@ -42,7 +42,7 @@ def read_trace(path: str | os.PathLike[str]) -> pd.DataFrame:
     return pd.DataFrame({name: _typed(file, name, cells) for name, cells in columns.items()})
 
 
-def write_jsonl(rows: Sequence[Mapping[str, Cell]], path: str | os.PathLike[str]) -> None:
+def write_jsonl(rows: Sequence[Mapping[Any, Any]], path: str | os.PathLike[str]) -> None:
     """Write one row a line; the file appears whole or not at all."""
     with written_whole(path) as temporary:
         temporary.write_text("".join(map(as_line, rows)), encoding="utf-8")
@@ -101,7 +101,7 @@ def _typed(file: Path, name: str, cells: list[Any]) -> pd.Series[Any]:
 
 
 def _kind(name: str) -> tuple[Callable[[Any], Any], str, str]:
-    """Return how the cells of a column are read, their type, and its name in words; all columns of a trace are known."""
+    """Return how the cells of a column are read, their type, and that in words; a trace has no other columns."""
     if name in _WHOLE:
         return int, "int64", "a whole number"
     if name.startswith("capped_"):

@@ -76,7 +76,7 @@ class TracePoint:
     running: Sequence[float] = ()
     sampled: bool = False
     stationarity_se: float = 0.0
-    memory: Memory = Memory()
+    memory: Memory = field(default_factory=Memory)
 
     @property
     def stationarity_bound(self) -> float:

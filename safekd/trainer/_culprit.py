@@ -46,7 +46,7 @@ def of_gradient(student: nn.Module, terms: Mapping[str, Tensor]) -> str:
     terms: what was summed, by name, read once more since the graph of the sum is gone.
     """
     variables = {name: p for name, p in student.named_parameters() if p.requires_grad}
-    broken = {}
+    broken: dict[str, str] = {}
     for what, term in terms.items():
         if term.requires_grad:
             slopes = torch.autograd.grad(term, list(variables.values()), retain_graph=True, allow_unused=True)

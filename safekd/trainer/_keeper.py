@@ -34,7 +34,7 @@ class Snapshot:
     student: Mapping[str, Tensor]
 
     @property
-    def place_M(self) -> tuple[float, ...]:
+    def place(self) -> tuple[float, ...]:
         """The loss, and how far each constraint is below its threshold, negative where it is above."""
         return self.point.loss, *(reading.required - reading.measured for reading in self.point.readings)
 
@@ -113,10 +113,10 @@ class Keeper:
         return mixture, ""
 
     def _snap(self, student: nn.Module, point: TracePoint, most: int) -> None:
-        place_M = Snapshot(point, {}).place_M
-        if any(_beats(other.place_M, place_M) for other in self._snapshots):
+        place = Snapshot(point, {}).place
+        if any(_beats(other.place, place) for other in self._snapshots):
             return
-        self._snapshots = [other for other in self._snapshots if not _beats(place_M, other.place_M)]
+        self._snapshots = [other for other in self._snapshots if not _beats(place, other.place)]
         self._snapshots.append(Snapshot(point, {name: value.cpu() for name, value in _copy(student).items()}))
         if len(self._snapshots) > most:
             del self._snapshots[self._spare()]
@@ -124,7 +124,7 @@ class Keeper:
     def _spare(self) -> int:
         """Return which snapshot can go: of those that the best mixture does not use, the one nearest to another."""
         used = lowest_mixture(*self._places()).weights
-        place_SM = torch.tensor([snapshot.place_M for snapshot in self._snapshots], dtype=torch.float64)
+        place_SM = torch.tensor([snapshot.place for snapshot in self._snapshots], dtype=torch.float64)
         place_SM = place_SM / (place_SM.amax(0) - place_SM.amin(0)).clamp_min(1e-300)
         gap_SS = torch.cdist(place_SM, place_SM).fill_diagonal_(math.inf)
         gap_S = gap_SS.amin(1)
@@ -132,7 +132,7 @@ class Keeper:
         return int(gap_S.argmin())
 
     def _places(self) -> tuple[list[float], list[list[float]]]:
-        places = [snapshot.place_M for snapshot in self._snapshots]
+        places = [snapshot.place for snapshot in self._snapshots]
         return [loss for loss, *_ in places], [list(g) for _, *g in places]
 
 

@@ -84,7 +84,7 @@ def _cheapest(loss: Floats, g: Floats, slack: float) -> tuple[Floats, Floats] | 
     low, scale = loss.min(), max(float(np.ptp(loss)), 1e-300)
     q = cp.Variable(len(loss), nonneg=True)
     met = q @ g <= slack
-    if not _solve(cp.Problem(cp.Minimize(((loss - low) / scale) @ q), [cp.sum(q) == 1, met])):
+    if not _solve(cp.Problem(cp.Minimize(((loss - low) / scale) @ q), [np.ones(len(loss)) @ q == 1, met])):
         return None
     weights, multipliers = _shares(q), np.maximum(np.asarray(met.dual_value, dtype=np.float64), 0.0)
     bound = float(((loss - low) / scale + g @ multipliers).min() - slack * multipliers.sum())  # of the dual program
@@ -100,7 +100,7 @@ def _cheapest(loss: Floats, g: Floats, slack: float) -> tuple[Floats, Floats] | 
 def _safest(g: Floats) -> tuple[Floats, float]:
     """Return the weights whose largest violation is least, and that violation."""
     q, most = cp.Variable(len(g), nonneg=True), cp.Variable()
-    if not _solve(cp.Problem(cp.Minimize(most), [cp.sum(q) == 1, q @ g <= most])):
+    if not _solve(cp.Problem(cp.Minimize(most), [np.ones(len(g)) @ q == 1, q @ g <= most])):
         raise SolverFailure(
             "HiGHS found no least violation of a mixture, though there is one. Ask for other snapshots."
         )
@@ -110,11 +110,12 @@ def _safest(g: Floats) -> tuple[Floats, float]:
 
 def _solve(problem: cp.Problem) -> bool:
     """Solve by the dual simplex, whose answers are vertices: few weights are not zero."""
-    problem.solve(solver=cp.SCIPY, scipy_options={"method": "highs-ds"})
+    problem.solve(solver=cp.SCIPY, scipy_options={"method": "highs-ds"})  # type: ignore[no-untyped-call]
     return bool(problem.status == cp.OPTIMAL)
 
 
 def _shares(q: cp.Variable) -> Floats:
     found = np.asarray(q.value, dtype=np.float64)
     kept: Floats = np.where(found > 1e-9, found, 0.0)
-    return kept / kept.sum()
+    shares: Floats = kept / kept.sum()
+    return shares

@@ -94,7 +94,7 @@ class Run:
         calm = 0
         self.callbacks.start(self._info())
         last = self._audit(0)
-        if self.callbacks.stopped is not None:
+        if self.callbacks.stopped() is not None:
             return self._stopped()
         for epoch in range(1, self.epochs + 1):
             for index in torch.split(self._order(epoch), self.batch_size):
@@ -119,7 +119,7 @@ class Run:
                             "Lower the learning rate; result.most_feasible is a student from before that happened.",
                         )
                     calm = calm + 1 if is_converged(point, self.trainer.constraints, self.tolerance) else 0
-                    if calm < 2 and self.callbacks.stopped is not None:
+                    if calm < 2 and self.callbacks.stopped() is not None:
                         return self._stopped()
                     if calm == 2:
                         break
@@ -182,7 +182,7 @@ class Run:
         numbers = ", ".join(f"{name} {value:.2g}" for name, value in found.items())
         return Verdict(
             "budget_spent",
-            f"{self.callbacks.stopped} (step {self.step} of {self.steps}: {numbers}).",
+            f"{self.callbacks.stopped()} (step {self.step} of {self.steps}: {numbers}).",
             "Go on from here with fit(..., warm_start=kd.WarmStart.of(result)), or take the student as it is.",
         )
 

@@ -86,7 +86,9 @@ def sampled_gradients(
     generator = torch.Generator().manual_seed(seed)
     where = {"train": train, **{rule.split: splits[rule.split] for rule in constraints if rule.split != "train"}}
     weight = torch.cat([torch.ones(1, dtype=torch.float64), lambda_M.detach().double().cpu()])
-    total, squares, slopes = 0.0, torch.zeros(len(weight), dtype=torch.float64), []
+    size = sum(p.numel() for p in variables)
+    total = torch.zeros(len(weight), size, dtype=torch.float64, device=variables[0].device)
+    squares, slopes = torch.zeros(len(weight), dtype=torch.float64), []
     with evaluating(objective.readers), torch.enable_grad():
         for _ in range(sampled.batches):
             scalars: dict[int, Tensor] = {}
@@ -103,15 +105,13 @@ def sampled_gradients(
                         inflate = len(split) / (sampled.batch_size * max(counts[m], 1))
                         scalars[m + 1] = -inflate * rule.sums(log_p_V, batch)[0]
             rows = gradients([scalars[m] for m in range(len(weight))], variables)
-            total = total + rows
+            total += rows
             squares += rows.square().sum(1).cpu()
             slopes.append((weight.to(rows) @ rows).to(variables[0].dtype))
-    assert isinstance(total, Tensor)
     slope, error = norm_of_mean(torch.stack(slopes).double())
-    size = sampled.batches
-    unbiased = (total.square().sum(1).cpu() - squares) / (size * (size - 1))
+    unbiased = (total.square().sum(1).cpu() - squares) / (sampled.batches * (sampled.batches - 1))
     norms = unbiased.clamp_min(0).sqrt().tolist()
-    mean = total / size
+    mean = total / sampled.batches
     return SampledGradients(mean[0], mean[1:], norms[0], norms[1:], slope, error)
 
 
