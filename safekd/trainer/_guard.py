@@ -1,8 +1,8 @@
 """An optimizer step that can be taken back.
 
 A copy of every parameter and moment each step would cost memory and time, so one is made only where a step could leave
-the range of its number type: where rate or gradient come within three orders of magnitude of its square root, beyond
-which the squares that Adam keeps overflow.
+the range of its number type: where rate times gradient comes within three orders of magnitude of its square root, which
+leaves twenty orders more (float32) to momentum and decay.  Gradients whose squares overflow were refused before.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def guarded_step(optimizer: torch.optim.Optimizer, student: nn.Module, norm: flo
     values = [p.detach().clone() for p in held]
     moments = {p: copy.deepcopy(own) for p, own in optimizer.state.items()}
     optimizer.step()
-    culprit = _culprit.of_student_step(student, optimizer)
+    culprit = _culprit.of_student_step(student)
     if culprit is not None:
         with torch.no_grad():
             for p, value in zip(held, values, strict=True):

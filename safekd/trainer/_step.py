@@ -83,7 +83,7 @@ class Stepper:
     def _terms(self, batch: Batch, log_q_V: Tensor) -> dict[str, Tensor]:
         """Return what a step adds up, read once more: the loss, and each constraint by its surrogate."""
         logits_V = self.trainer.objective.logits(batch)
-        smooth, _, _ = self._constraint_values({"train": (batch, logits_V)})
+        smooth, _, _ = self._constraint_rows({"train": (batch, logits_V)})  # stacked, one NaN would reach all
         named = {f"constraint '{rule.name}'": g for rule, g in zip(self.trainer.constraints, smooth, strict=True)}
         return {"the distillation loss": self.trainer.objective.loss(log_q_V, logits_V).mean(), **named}
 
@@ -97,6 +97,13 @@ class Stepper:
 
     def _constraint_values(self, logits: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Return g from surrogates, g as measured, and which constraints this step's data speak of, each (M,)."""
+        smooth, exact, present = self._constraint_rows(logits)
+        if not smooth:
+            none = torch.zeros(0, device=self.trainer.device)
+            return none, none, none.bool()
+        return torch.stack(smooth), torch.stack(exact), torch.stack(present)
+
+    def _constraint_rows(self, logits: dict[str, Any]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         smooth, exact, present = [], [], []
         for rule in self.trainer.constraints:
             if rule.split not in logits:
@@ -107,7 +114,4 @@ class Stepper:
             smooth.append(rule.at_least - soft / count.clamp_min(1))
             exact.append(rule.at_least - hard / count.clamp_min(1))
             present.append(count > 0)
-        if not smooth:
-            none = torch.zeros(0, device=self.trainer.device)
-            return none, none, none.bool()
-        return torch.stack(smooth), torch.stack(exact), torch.stack(present)
+        return smooth, exact, present
