@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -118,7 +119,7 @@ def test_dropping_snapshots_never_makes_the_best_mixture_worse(seed):
         assert len(keeper._snapshots) <= 4
         mixture, _ = keeper.mixture(FreeLogits())
         losses.append(math.inf if mixture is None else mixture.loss)
-    assert all(after <= before + 1e-9 for before, after in zip(losses, losses[1:], strict=False))
+    assert all(after <= before + 1e-9 for before, after in itertools.pairwise(losses))
     assert math.isfinite(losses[-1])
 
 
@@ -158,3 +159,16 @@ def test_too_few_snapshots_are_refused():
         kd.InvalidInput, match="`snapshots` is 2; wanted at least 3, since the best mixture under 1 con"
     ):
         trainer_for(at_least(0.6)).fit(one_each(), epochs=1, snapshots=2)
+
+
+def test_the_weighting_rule_is_kept_as_it_was_beside_the_student():
+    """The keeper copies what the rule says at each student that it keeps, and not later."""
+    now = {"a": torch.zeros(1)}
+    keeper = Keeper(lambda: {name: value.clone() for name, value in now.items()})
+    for number, (loss, safety) in enumerate([(3.0, 0.9), (1.0, 0.7), (2.0, 0.85), (4.0, 0.95)]):
+        now["a"].fill_(float(number))
+        keeper.see(FreeLogits(), point(reading(safety), prices=[0.0], loss=loss))
+    assert {name: float(kept["a"]) for name, kept in keeper.rule_states().items()} == {
+        "best_feasible": 2.0,
+        "most_feasible": 2.0,
+    }
