@@ -2,7 +2,15 @@
 
 from solvers.errors import InfeasiblePolytope, InvalidInput, SafekdError, SolverFailure
 
-__all__ = ["InfeasiblePolytope", "InvalidConfig", "InvalidInput", "MissingSignal", "SafekdError", "SolverFailure"]
+__all__ = [
+    "InfeasiblePolytope",
+    "InvalidConfig",
+    "InvalidInput",
+    "MissingSignal",
+    "NotFinite",
+    "SafekdError",
+    "SolverFailure",
+]
 
 
 class MissingSignal(InvalidInput):
@@ -11,3 +19,14 @@ class MissingSignal(InvalidInput):
 
 class InvalidConfig(InvalidInput):
     """A configuration file cannot be used; the message names the key, the value, and what is wanted."""
+
+
+class NotFinite(InvalidInput):
+    """A teacher gave a number that is not finite; within a run this is no error but the verdict ``diverged``.
+
+    culprit: who gave it, and for which example.
+    """
+
+    def __init__(self, culprit: str, wanted: str) -> None:
+        super().__init__(f"{culprit}; wanted {wanted}.")
+        self.culprit = culprit

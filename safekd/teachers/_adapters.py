@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .._modes import evaluating
 from ..data import Batch, logits_of
-from ..errors import InvalidInput
+from ..errors import InvalidInput, NotFinite
 from ._teacher import checked_floor, log_of
 
 
@@ -29,8 +29,10 @@ class TorchTeacher:
         """Return log-probabilities, (B, ..., V)."""
         with evaluating(self.module):
             logits_V = logits_of(self.module(_visible(batch.inputs, self.columns)), f"Teacher '{self.name}'")
-        if not bool(torch.isfinite(logits_V).all()):
-            raise InvalidInput(f"Teacher '{self.name}' gave logits that are not finite on '{split}'.")
+        if not bool((finite := torch.isfinite(logits_V)).all()):
+            example = int(batch.index[(~finite).nonzero()[0, 0]])
+            culprit = f"Teacher '{self.name}' gave logits that are not finite on '{split}', example {example}"
+            raise NotFinite(culprit, "finite logits")
         return torch.log_softmax(logits_V.float() if logits_V.dtype.itemsize < 4 else logits_V, dim=-1)
 
 

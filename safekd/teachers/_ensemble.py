@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..data import Batch, Split, SplitCache
-from ..errors import InvalidInput
+from ..errors import InvalidInput, NotFinite
 from ._teacher import Teacher
 
 
@@ -48,7 +48,7 @@ class TeacherEnsemble:
                     f"Teacher '{name}' gives distributions of shape {tuple(row.shape)} for labels of shape "
                     f"{tuple(batch.labels.shape)}; wanted one distribution a label."
                 )
-            _require_distributions(name, row)
+            _require_distributions(name, row, batch.index)
         top = int(batch.labels.max())
         known = rows[0].shape[-1]
         if top >= known:
@@ -61,13 +61,13 @@ class TeacherEnsemble:
         return self._cache.rows(split, index, lambda some: self.log_probabilities(split.batch(some), split.name))
 
 
-def _require_distributions(name: str, log_p_V: Tensor) -> None:
+def _require_distributions(name: str, log_p_V: Tensor, index: Tensor) -> None:
     """Refuse rows whose exponentials do not sum to one, from a teacher of the user's own kind."""
     total = torch.logsumexp(log_p_V.float(), dim=-1).exp()
     wrong = ~((total - 1).abs() <= 2e-2)
     if bool(wrong.any()):
         where = tuple(int(i) for i in wrong.nonzero()[0])
-        raise InvalidInput(
-            f"Teacher '{name}' gave values whose exponentials sum to {float(total[where]):g} for example {where[0]}; "
-            "wanted log-probabilities, for instance torch.log_softmax(logits, dim=-1)."
-        )
+        found = f"Teacher '{name}' gave values whose exponentials sum to {float(total[where]):g}"
+        found += f" for example {int(index[where[0]])}"
+        wanted = "log-probabilities, for instance torch.log_softmax(logits, dim=-1)"
+        raise InvalidInput(f"{found}; wanted {wanted}.") if bool(total[where].isfinite()) else NotFinite(found, wanted)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..data import Batch
-from ..errors import InvalidInput
+from ..errors import InvalidInput, NotFinite
 
 
 @runtime_checkable
@@ -45,9 +45,8 @@ def log_of(p_V: Tensor, name: str, floor: float | None) -> Tensor:
     if bool(bad.any()):
         row = tuple(int(i) for i in bad.nonzero()[0])
         shown = ", ".join(f"{x:.6g}" for x in p_V[row][:8].tolist()) + (", ..." if classes > 8 else "")
-        raise InvalidInput(
-            f"Teacher '{name}' gave [{shown}] (sum {float(total[row]):.6g}) for example {row[0]}; "
-            "wanted probabilities: finite, at least 0, sum 1."
-        )
+        found = f"Teacher '{name}' gave [{shown}] (sum {float(total[row]):.6g}) for example {row[0]}"
+        wanted = "probabilities: finite, at least 0, sum 1"
+        raise InvalidInput(f"{found}; wanted {wanted}.") if bool(total[row].isfinite()) else NotFinite(found, wanted)
     p_V = p_V.clamp_min(min(1e-6, 1e-3 / classes) if floor is None else floor)
     return (p_V / p_V.sum(-1, keepdim=True)).log()

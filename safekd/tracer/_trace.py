@@ -6,12 +6,21 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
+from typing import TypeVar
 
 import pandas as pd
 
 from solvers.kkt import KKTResiduals
 
 from ..tables import write_csv
+from ._lines import Cell, write_jsonl
+from ._memory import Memory
+
+MACHINE_COLUMNS = ("wall_s", "memory_bytes", "peak_memory_bytes", "cuda_peak_bytes")
+"""What differs from one machine, and one hour, to the next; every other column repeats bit for bit."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,13 @@ class TracePoint:
     """State of a run after ``step`` optimizer steps, read on whole splits.
 
     loss: distillation loss on the training split, nats; readings: each constraint on the split on which it is
-    posed; multipliers, rho: one a constraint, same order; audit_loss, audit: the same readings on the audit split.
+    posed; multipliers, rho: one a constraint, same order; gradient_norm: of the loss; audit_loss, audit: the same
+    readings on the audit split.
+    loss_se: standard error of ``loss``, from the spread over positions.  constraint_gradient_norms: of each surrogate.
+    capped: whether each multiplier stands at its cap.  running: each g = required - measured as the engine sees it, an
+    average over the last steps' batches; no number before the first step.  Here alone a number is not read in full.
+    sampled: gradients, and stationarity with them, are estimates from random batches; stationarity_se: the standard
+    error of that, 0 for exact gradients.
     """
 
     step: int
@@ -55,12 +70,28 @@ class TracePoint:
     wall_s: float
     audit_loss: float | None = None
     audit: Sequence[ConstraintReading] = ()
+    loss_se: float = math.nan
+    constraint_gradient_norms: Sequence[float] = ()
+    capped: Sequence[bool] = ()
+    running: Sequence[float] = ()
+    sampled: bool = False
+    stationarity_se: float = 0.0
+    memory: Memory = field(default_factory=Memory)
+
+    @property
+    def stationarity_bound(self) -> float:
+        """Stationarity and two standard errors: what must be within a tolerance."""
+        return self.residuals.stationarity + 2 * self.stationarity_se
 
     @property
     def unusable(self) -> str:
-        """What is not finite among loss, readings and gradient, in words; empty when all is well."""
+        """What is not finite among loss, readings and gradients, in words; empty when all is well."""
         found = {"the distillation loss": self.loss}
-        found |= {f"constraint '{reading.name}'": reading.measured for reading in self.readings}
+        for reading, slope in zip(self.readings, _or(self.constraint_gradient_norms, 0.0), strict=False):
+            found[f"constraint '{reading.name}'"] = reading.measured
+            if math.isfinite(reading.measured):
+                found[f"the surrogate of constraint '{reading.name}'"] = reading.surrogate
+                found[f"the gradient of constraint '{reading.name}'"] = slope
         found |= {"the gradient": self.gradient_norm, "stationarity": self.residuals.stationarity}
         return ", ".join(f"{what} is {value:g}" for what, value in found.items() if not math.isfinite(value))
 
@@ -69,10 +100,13 @@ class TracePoint:
         """Whether every number that a verdict rests on is finite."""
         return not self.unusable
 
-    def flat(self) -> dict[str, float | int | str]:
+    def flat(self) -> dict[str, Cell]:
         """Return the point as one row of the table."""
-        row: dict[str, float | int | str] = {"step": self.step, "epoch": self.epoch, "distillation_loss": self.loss}
-        for reading, price, rho in zip(self.readings, self.multipliers, self.rho, strict=True):
+        row: dict[str, Cell] = {"step": self.step, "epoch": self.epoch, "distillation_loss": self.loss}
+        row["se_distillation_loss"] = self.loss_se
+        mine = zip(self.readings, self.multipliers, self.rho, strict=True)
+        more = zip(_or(self.capped, False), _or(self.running), _or(self.constraint_gradient_norms), strict=False)
+        for (reading, price, rho), (capped, running, slope) in zip(mine, more, strict=False):
             row |= {
                 f"safety_{reading.name}": reading.measured,
                 f"surrogate_{reading.name}": reading.surrogate,
@@ -80,20 +114,33 @@ class TracePoint:
                 f"violation_{reading.name}": reading.violation,
                 f"se_{reading.name}": reading.standard_error,
                 f"split_{reading.name}": reading.split,
+                f"ema_{reading.name}": running,
                 f"lambda_{reading.name}": price,
                 f"rho_{reading.name}": rho,
+                f"capped_{reading.name}": capped,
+                f"gradient_norm_{reading.name}": slope,
             }
         row |= {
             "kkt_stationarity": self.residuals.stationarity,
+            "kkt_stationarity_se": self.stationarity_se,
             "kkt_primal": self.residuals.primal,
             "kkt_dual": self.residuals.dual,
             "kkt_complementarity": self.residuals.complementarity,
             "gradient_norm": self.gradient_norm,
+            "gradients": "sampled" if self.sampled else "exact",
         }
         if self.audit_loss is not None:
             row["audit_distillation_loss"] = self.audit_loss
-            row |= {f"audit_safety_{reading.name}": reading.measured for reading in self.audit}
-        return row | {"wall_s": self.wall_s}
+            for reading in self.audit:
+                row |= {f"audit_safety_{reading.name}": reading.measured}
+                row |= {f"audit_se_{reading.name}": reading.standard_error}
+        row |= {"wall_s": self.wall_s, "memory_bytes": self.memory.resident, "peak_memory_bytes": self.memory.peak}
+        return row if math.isnan(self.memory.cuda_peak) else row | {"cuda_peak_bytes": self.memory.cuda_peak}
+
+
+def _or(values: Sequence[T], missing: T = math.nan) -> chain[T]:  # type: ignore[assignment]
+    """Return the values, and after them what is missing, without end."""
+    return chain(values, repeat(missing))
 
 
 @dataclass
@@ -113,3 +160,7 @@ class Trace:
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the table, floats to the last bit; the file appears whole or not at all."""
         write_csv(self.table(), path)
+
+    def to_jsonl(self, path: str | os.PathLike[str]) -> None:
+        """Write one JSON object a point and line, floats to the last bit; the file appears whole or not at all."""
+        write_jsonl([point.flat() for point in self.points], path)

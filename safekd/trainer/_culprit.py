@@ -14,26 +14,47 @@ from ..safety import SafetyConstraint
 from ..weights import Learner
 
 
-def of_loss(student: nn.Module, logits_V: Tensor) -> str:
-    """Say where a distillation loss that is not finite comes from, first cause first; teachers are checked earlier."""
+def of_loss(student: nn.Module, logits_V: Tensor, losses: Tensor | None = None, index: Tensor | None = None) -> str:
+    """Say where a distillation loss that is not finite comes from, first cause first; teachers are checked earlier.
+
+    losses, index: one loss a position, (B, ...), and the examples' numbers, (B,).
+    """
     for name, value in student.named_parameters():
         if not _finite(value):
             return f"The student's parameter '{name}' is not finite"
     if not _finite(logits_V):
         return "The student's output is not finite"
+    if losses is not None and index is not None:
+        bad = ~torch.isfinite(losses.detach()).reshape(len(index), -1).all(1)
+        if bool(bad.any()) and not bool(bad.all()):
+            return f"The distillation loss of example {int(index[bad][0])} is not finite"
     return "The distillation loss is not finite"
 
 
-def of_values(constraints: Sequence[SafetyConstraint], *values_M: Tensor) -> str | None:
-    """Name the first constraint with a value that is not finite, or return None."""
+def of_values(constraints: Sequence[SafetyConstraint], smooth_M: Tensor, exact_M: Tensor) -> str | None:
+    """Name the first constraint with a surrogate or a measured value that is not finite, or return None."""
     for m, rule in enumerate(constraints):
-        if not all(_finite(value[m]) for value in values_M):
-            return f"The value of constraint '{rule.name}' is not finite"
+        for what, value_M in (("measured value", exact_M), ("surrogate", smooth_M)):
+            if not _finite(value_M[m]):
+                return f"The {what} of constraint '{rule.name}' is not finite"
     return None
 
 
-def of_gradient(student: nn.Module) -> str:
-    """Name the first parameter whose gradient is not finite."""
+def of_gradient(student: nn.Module, terms: Mapping[str, Tensor]) -> str:
+    """Name the first parameter whose gradient is not finite, and the one term alone that makes it so, if it is one.
+
+    terms: what was summed, by name, read once more since the graph of the sum is gone.
+    """
+    variables = {name: p for name, p in student.named_parameters() if p.requires_grad}
+    broken: dict[str, str] = {}
+    for what, term in terms.items():
+        if term.requires_grad:
+            slopes = torch.autograd.grad(term, list(variables.values()), retain_graph=True, allow_unused=True)
+            bad = [name for name, s in zip(variables, slopes, strict=True) if not (s is None or _finite(s))]
+            broken |= {what: bad[0]} if bad else {}
+    if len(broken) == 1:
+        [(what, name)] = broken.items()
+        return f"The gradient of {what} in the student's parameter '{name}' is not finite"
     for name, value in student.named_parameters():
         if value.grad is not None and not _finite(value.grad):
             return f"The gradient of the student's parameter '{name}' is not finite"
@@ -61,4 +82,12 @@ def of_rule_step(learners: Sequence[Learner]) -> str | None:
         for name, value in learner.parameters.items():
             if not _finite(value.detach()):
                 return f"Parameter '{name}' of weighting rule {learner.name} is not finite after its step"
+    return None
+
+
+def of_student_step(student: nn.Module) -> str | None:
+    """Name the first parameter that a step left not finite, or return None."""
+    for name, value in student.named_parameters():
+        if not _finite(value.detach()):
+            return f"The optimizer's step makes the student's parameter '{name}' not finite"
     return None

@@ -1,22 +1,57 @@
-"""Keeps the best iterates of a run."""
+"""Keeps the best iterates of a run.  Axes: S snapshots, M constraints."""
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from ..tracer import TracePoint
+from ._mixture import Mixture, lowest_mixture
 from ._result import FEASIBLE
+
+Rank = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An iterate: where it stands, the student's parameters and buffers, and the state of the weighting rule."""
+
+    rank: Rank
+    student: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An iterate of which a mixture may be made, in the memory of the host."""
+
+    point: TracePoint
+    student: Mapping[str, Tensor]
+
+    @property
+    def place(self) -> tuple[float, ...]:
+        """The loss, and how far each constraint is below its threshold, negative where it is above."""
+        return self.point.loss, *(reading.required - reading.measured for reading in self.point.readings)
 
 
 class Keeper:
-    """Remembers the audited iterate of lowest loss among feasible ones, and the one of smallest violation."""
+    """Remembers the audited iterate of lowest loss among feasible ones, and the one of smallest violation.
 
-    def __init__(self) -> None:
-        self._best: tuple[float, dict[str, Tensor]] | None = None
-        self._most: tuple[tuple[float, float], dict[str, Tensor]] | None = None
+    weights: gives the state of the weighting rule, kept beside each.  snapshots: how many iterates to keep for a
+    mixture, those that no other beats in loss and every safety; None for none.  Of too many, one goes that the best
+    mixture of those at hand does not use, so that this never gets worse.
+    """
+
+    def __init__(self, weights: Callable[[], Mapping[str, Tensor]] = dict, snapshots: int | None = None) -> None:
+        self._weights, self._most_snapshots = weights, snapshots
+        self._best: Kept | None = None
+        self._most: Kept | None = None
+        self._snapshots: list[Snapshot] = []
 
     def see(self, student: nn.Module, point: TracePoint) -> None:
         """Consider one audited iterate."""
@@ -26,25 +61,91 @@ class Keeper:
         violation = max(violations, default=0.0)
         feasible = violation <= FEASIBLE
         rank = (0.0 if feasible else violation, point.loss)
-        if feasible and (self._best is None or point.loss < self._best[0]):
-            self._best = (point.loss, _copy(student))
-        if self._most is None or rank < self._most[0]:
-            self._most = (rank, _copy(student))
+        better = self._most is None or rank < self._most.rank
+        if better or (feasible and (self._best is None or rank < self._best.rank)):
+            kept = Kept(rank, _copy(student), self._weights())
+            self._most = kept if better else self._most
+            self._best = kept if feasible else self._best
+        if self._most_snapshots is not None:
+            self._snap(student, point, self._most_snapshots)
 
     def best_feasible(self, like: nn.Module) -> nn.Module | None:
         """Return the feasible iterate of lowest loss as a module of its own, or None."""
-        return None if self._best is None else _restored(like, self._best[1])
+        return None if self._best is None else _restored(like, self._best.student)
 
     def most_feasible(self, like: nn.Module) -> nn.Module:
         """Return the iterate of smallest violation as a module of its own."""
-        return _restored(like, _copy(like) if self._most is None else self._most[1])
+        return _restored(like, _copy(like) if self._most is None else self._most.student)
+
+    def rule_states(self) -> dict[str, Mapping[str, Tensor]]:
+        """Return the state of the weighting rule beside each iterate that is kept, empty where it has none."""
+        kept = {"best_feasible": self._best, "most_feasible": self._most}
+        return {name: one.weights for name, one in kept.items() if one is not None}
+
+    def mixture(self, like: nn.Module) -> tuple[Mixture | None, str]:
+        """Return the best mixture of snapshots, or None and why there is none; nothing where none was asked for."""
+        if self._most_snapshots is None:
+            return None, ""
+        if not self._snapshots:
+            return None, "No audited student had a finite loss and finite safety, so there is nothing to mix."
+        points = [snapshot.point for snapshot in self._snapshots]
+        found = lowest_mixture(*self._places(), allowed=FEASIBLE)
+        if found.excess > FEASIBLE:
+            names = [reading.name for reading in points[0].readings]
+            return None, (
+                f"No mixture of {len(points)} snapshots meets every constraint: the safest is {found.excess:.4g} below "
+                f"the threshold of '{names[found.worst]}'. Train longer, or lower the threshold."
+            )
+        used = {s: share for s, share in enumerate(found.weights) if share > 0}
+        names = [reading.name for reading in points[0].readings]
+        safety = {
+            name: sum(share * points[s].readings[m].measured for s, share in used.items())
+            for m, name in enumerate(names)
+        }
+        mixture = Mixture(
+            weights=tuple(used.values()),
+            steps=tuple(points[s].step for s in used),
+            students=tuple(_restored(like, self._snapshots[s].student) for s in used),
+            loss=sum(share * points[s].loss for s, share in used.items()),
+            safety=safety,
+            multipliers=dict(zip(names, found.multipliers, strict=True)),
+        )
+        return mixture, ""
+
+    def _snap(self, student: nn.Module, point: TracePoint, most: int) -> None:
+        place = Snapshot(point, {}).place
+        if any(_beats(other.place, place) for other in self._snapshots):
+            return
+        self._snapshots = [other for other in self._snapshots if not _beats(place, other.place)]
+        self._snapshots.append(Snapshot(point, {name: value.cpu() for name, value in _copy(student).items()}))
+        if len(self._snapshots) > most:
+            del self._snapshots[self._spare()]
+
+    def _spare(self) -> int:
+        """Return which snapshot can go: of those that the best mixture does not use, the one nearest to another."""
+        used = lowest_mixture(*self._places()).weights
+        place_SM = torch.tensor([snapshot.place for snapshot in self._snapshots], dtype=torch.float64)
+        place_SM = place_SM / (place_SM.amax(0) - place_SM.amin(0)).clamp_min(1e-300)
+        gap_SS = torch.cdist(place_SM, place_SM).fill_diagonal_(math.inf)
+        gap_S = gap_SS.amin(1)
+        gap_S[torch.tensor(used) > 0] = math.inf
+        return int(gap_S.argmin())
+
+    def _places(self) -> tuple[list[float], list[list[float]]]:
+        places = [snapshot.place for snapshot in self._snapshots]
+        return [loss for loss, *_ in places], [list(g) for _, *g in places]
+
+
+def _beats(one_M: tuple[float, ...], other_M: tuple[float, ...]) -> bool:
+    """Say whether one iterate is as good in everything; of two alike, the first counts."""
+    return all(a <= b for a, b in zip(one_M, other_M, strict=True))
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
-def _restored(like: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+def _restored(like: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     module = copy.deepcopy(like)
     module.load_state_dict(state)
     return module

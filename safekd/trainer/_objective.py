@@ -16,7 +16,7 @@ from solvers.kkt import gradients
 from .._modes import evaluating
 from ..aggregation import arithmetic_pool
 from ..data import Batch, Split, SplitCache, logits_of
-from ..errors import InvalidInput
+from ..errors import InvalidInput, NotFinite
 from ..safety import SafetyConstraint
 from ..teachers import Perturbation, TeacherEnsemble
 from ..tracer import ConstraintReading
@@ -28,9 +28,13 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class FullPass:
-    """Exact values over whole splits: loss, readings, and, if asked for, gradients of loss and constraints."""
+    """Exact values over whole splits: loss, readings, and, if asked for, gradients of loss and constraints.
+
+    loss_se: standard error of the loss, from the spread over positions.
+    """
 
     loss: float
+    loss_se: float
     readings: list[ConstraintReading]
     gradient_n: Tensor
     jacobian_Mn: Tensor
@@ -68,9 +72,10 @@ class Objective:
     def __post_init__(self) -> None:
         self._targets = SplitCache()
         self._variances: dict[int, tuple[Split, Tensor]] = {}
+        self.complaint: str | None = None  # of a teacher, in the last pass: its targets are no numbers then
         self._needs, modules = needs_of(self.rule), modules_of(self.rule).values()
         self.fixed = not (looks_at_student(self.rule) or modules)
-        self._read = nn.ModuleList([self.student, *modules])  # all that has an eval mode
+        self.readers = nn.ModuleList([self.student, *modules])  # all that has an eval mode
 
     def signals(self, split: Split, index: Tensor, logits_V: Tensor | None = None) -> Signals:
         """Return what the weighting rule may look at for the examples ``index`` of ``split``.
@@ -79,7 +84,7 @@ class Objective:
         """
         batch = split.batch(index)
         if logits_V is None and not self.fixed:
-            with evaluating(self._read), torch.no_grad():
+            with evaluating(self.readers), torch.no_grad():
                 logits_V = self.logits(batch)
         log_p_KV = self.ensemble.on(split, index)
         if logits_V is not None:
@@ -108,9 +113,13 @@ class Objective:
         with torch.no_grad():
             if not self.fixed and not bool(torch.isfinite(logits_V).all()):
                 return torch.full_like(logits_V, torch.nan)  # no rule can say anything of such a student
-            if not self.fixed:
-                return self.pool(split, index, logits_V).log_q_V
-            return self._targets.rows(split, index, lambda some: self.pool(split, some).log_q_V, _CHUNK)
+            try:
+                if not self.fixed:
+                    return self.pool(split, index, logits_V).log_q_V
+                return self._targets.rows(split, index, lambda some: self.pool(split, some).log_q_V, _CHUNK)
+            except NotFinite as error:
+                self.complaint = self.complaint or error.culprit
+                return torch.full_like(logits_V, torch.nan)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the student's logits, (B, ..., V)."""
@@ -143,7 +152,8 @@ class Objective:
     ) -> FullPass:
         """Read loss on ``train`` and each constraint on the split it names, exactly, student and rule in eval mode."""
         sums = _Sums(constraints, [p for p in self.student.parameters() if p.requires_grad])
-        with evaluating(self._read), torch.set_grad_enabled(with_gradients):
+        self.complaint = None
+        with evaluating(self.readers), torch.set_grad_enabled(with_gradients):
             for name in sorted({"train"} | {rule.split for rule in constraints}):
                 split = train if name == "train" else splits[name]
                 for index in split.chunks(_CHUNK):
@@ -152,7 +162,9 @@ class Objective:
                     loss = None
                     if name == "train":
                         log_q_V = self.target(split, index, logits_V)
-                        loss = self.loss(log_q_V, logits_V).sum() / split.labels.numel()
+                        losses = self.loss(log_q_V, logits_V)
+                        sums.losses.append(losses.detach().double().reshape(-1).cpu())
+                        loss = losses.sum() / split.labels.numel()
                     sums.add(name, batch, logits_V, loss)
         return sums.finished()
 
@@ -184,6 +196,7 @@ class _Sums:
         self.constraints, self.variables = constraints, variables
         size, like = sum(p.numel() for p in variables), variables[0]
         self.loss = 0.0
+        self.losses: list[Tensor] = []
         self.gradient_n = torch.zeros(size, dtype=torch.float64, device=like.device)
         self.jacobian_Mn = torch.zeros(len(constraints), size, dtype=torch.float64, device=like.device)
         self.smooth = [0.0] * len(constraints)
@@ -216,7 +229,7 @@ class _Sums:
             counts.append(values.numel())
             readings.append(_reading(rule, values, smooth))
         self.jacobian_Mn /= torch.tensor(counts).clamp_min(1).to(self.jacobian_Mn).unsqueeze(-1)
-        return FullPass(self.loss, readings, self.gradient_n, self.jacobian_Mn)
+        return FullPass(self.loss, _standard_error(torch.cat(self.losses)), readings, self.gradient_n, self.jacobian_Mn)
 
 
 def on_one_split(constraints: Sequence[SafetyConstraint]) -> list[SafetyConstraint]:
@@ -234,8 +247,13 @@ def _reading(rule: SafetyConstraint, values: Tensor, smooth_sum: float) -> Const
         surrogate=smooth_sum / count if count else nan,
         required=rule.at_least,
         count=count,
-        standard_error=float(values.std() / count**0.5) if count > 1 else nan,
+        standard_error=_standard_error(values),
     )
+
+
+def _standard_error(values: Tensor) -> float:
+    """Return the standard error of the mean of independent values, no number below two."""
+    return float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")
 
 
 def _require_same_classes(teachers_V: Tensor, student_V: Tensor) -> None:

@@ -12,6 +12,7 @@ from solvers.kkt import KKTResiduals
 
 from ..tracer import TracePoint
 from ..weights import Rule
+from ._mixture import Mixture
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class FitResult:
     most_feasible: the one with the smallest violation.  multipliers: final price of each constraint.
     residuals: KKT residuals of ``student``, at the weights that ``rule`` gives as it is now.  point: the last trace
     point.  trace: all of them.  rule: the weighting rule, in eval mode where it learned.  weights: its state and its
-    optimizer's, by name; empty where it has none.
+    optimizer's, by name; empty where it has none.  kept_weights: the same as it was at "best_feasible" and at
+    "most_feasible".  mixture: of lowest loss among mixtures of snapshots that meet every constraint on average, where
+    ``fit`` was asked for snapshots; mixture_note: why there is none then.
     """
 
     verdict: Verdict
@@ -49,6 +52,9 @@ class FitResult:
     trace: pd.DataFrame
     rule: Rule
     weights: Mapping[str, Tensor]
+    kept_weights: Mapping[str, Mapping[str, Tensor]]
+    mixture: Mixture | None
+    mixture_note: str
 
     @property
     def status(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,10 +19,11 @@ from solvers.primal_dual import PrimalDual
 
 from ..data import Split, as_split
 from ..errors import InvalidInput
-from ..tracer import Trace, TracePoint
+from ..tracer import Callback, Callbacks, Memory, RunInfo, Trace, TracePoint
 from ._keeper import Keeper
 from ._objective import FullPass, on_one_split
 from ._result import FitResult, Verdict
+from ._sampling import Sampled, SampledGradients, default_interval, sampled_gradients
 from ._step import Stepper
 from ._verdict import ending, is_converged
 from ._warm_start import WarmStart
@@ -44,8 +45,10 @@ class Run:
         epochs: int,
         tolerance: float,
         trace_every: int | None,
+        stationarity: Sampled | None,
+        snapshots: int | None,
         warm_start: WarmStart | None,
-        on_trace: Callable[[TracePoint], None] | None,
+        callbacks: Sequence[Callback],
     ) -> None:
         self.trainer, self.objective, self.tolerance = trainer, trainer.objective, tolerance
         taken = {"train"} if audit is None else {"train", "audit"}
@@ -68,7 +71,8 @@ class Run:
         self.batch_size = min(trainer.batch_size or len(self.train), len(self.train))
         per_epoch = math.ceil(len(self.train) / self.batch_size)
         self.epochs, self.steps = epochs, epochs * per_epoch
-        self.trace_every = max(1, min(50, self.steps // 20)) if trace_every is None else trace_every
+        self.sampled = stationarity
+        self.trace_every = self._default_interval() if trace_every is None else trace_every
         # steps between looks at whether a violation stands still: fewer than ten show only the size of a step
         self.patience = max(10, min(50, self.steps // 20))
         self.next_look = 0
@@ -78,7 +82,8 @@ class Run:
         if warm_start is not None:
             warm_start.begin(trainer.student, self.engine, trainer.learning)
         self.stepper = Stepper(trainer, self.engine, self.train, self.splits)
-        self.on_trace, self.trace, self.keeper = on_trace, Trace(), Keeper()
+        self.callbacks, self.trace = Callbacks(callbacks), Trace()
+        self.keeper = Keeper(trainer.learning.state, snapshots)
         self.started, self.step = time.perf_counter(), 0
 
     def go(self) -> Verdict:
@@ -87,7 +92,10 @@ class Run:
             part.training = training
         self.trainer.learning.train()
         calm = 0
+        self.callbacks.start(self._info())
         last = self._audit(0)
+        if self.callbacks.stopped() is not None:
+            return self._stopped()
         for epoch in range(1, self.epochs + 1):
             for index in torch.split(self._order(epoch), self.batch_size):
                 culprit = self.stepper.take(index)
@@ -104,12 +112,15 @@ class Run:
                     last = self._audit(epoch)
                     point = self.trace.points[-1]
                     if not point.finite:
+                        culprit = self.objective.complaint or point.unusable
                         return Verdict(
                             "diverged",
-                            f"Not finite in the full pass after step {self.step}: {point.unusable}.",
+                            f"Not finite in the full pass after step {self.step}: {culprit}.",
                             "Lower the learning rate; result.most_feasible is a student from before that happened.",
                         )
                     calm = calm + 1 if is_converged(point, self.trainer.constraints, self.tolerance) else 0
+                    if calm < 2 and self.callbacks.stopped() is not None:
+                        return self._stopped()
                     if calm == 2:
                         break
             if calm == 2:
@@ -124,6 +135,7 @@ class Run:
         names = [rule.name for rule in self.trainer.constraints]
         self.trainer.student.eval()  # the mode in which all its numbers were read
         self.trainer.learning.eval()
+        mixture, note = self.keeper.mixture(self.trainer.student)
         return FitResult(
             verdict=verdict,
             student=self.trainer.student,
@@ -135,6 +147,43 @@ class Run:
             trace=self.trace.table(),
             rule=self.objective.rule,
             weights=self.trainer.learning.state(),
+            kept_weights=self.keeper.rule_states(),
+            mixture=mixture,
+            mixture_note=note,
+        )
+
+    def _default_interval(self) -> int:
+        rules = self.trainer.constraints
+        sizes = {"train": len(self.train)}
+        sizes |= {name: len(self.splits[name]) for name in self.splits if name in {rule.split for rule in rules}}
+        constrained = {name: sum(rule.split == name for rule in rules) for name in sizes}
+        if "audit" in self.splits:  # read a second time, without gradients
+            sizes["audit, all constraints"] = len(self.splits["audit"])
+        return min(self.steps, default_interval(sizes, constrained, self.batch_size, self.sampled))
+
+    def _info(self) -> RunInfo:
+        rules = self.trainer.constraints
+        return RunInfo(
+            steps=self.steps,
+            epochs=self.epochs,
+            trace_every=self.trace_every,
+            tolerance=self.tolerance,
+            examples=len(self.train),
+            batch_size=self.batch_size,
+            constraints=[rule.name for rule in rules],
+            required=[rule.at_least for rule in rules],
+            splits=["train", *self.splits],
+            seed=self.trainer.seed,
+            device=str(self.trainer.device),
+        )
+
+    def _stopped(self) -> Verdict:
+        found = dataclasses.asdict(self.trace.points[-1].residuals)
+        numbers = ", ".join(f"{name} {value:.2g}" for name, value in found.items())
+        return Verdict(
+            "budget_spent",
+            f"{self.callbacks.stopped()} (step {self.step} of {self.steps}: {numbers}).",
+            "Go on from here with fit(..., warm_start=kd.WarmStart.of(result)), or take the student as it is.",
         )
 
     def _order(self, epoch: int) -> Tensor:
@@ -147,17 +196,25 @@ class Run:
     def _audit(self, epoch: int) -> FullPass:
         """Read everything exactly, record it, keep the student if it is the best so far."""
         rules = self.trainer.constraints
-        full = self.objective.full_pass(self.train, self.splits, rules, with_gradients=True)
+        price_M = self.engine.multipliers
+        full, sampling = self._read(price_M)
         g_M = torch.tensor(
             [r.required - r.measured for r in full.readings], dtype=torch.float64, device=self.trainer.device
         )
         if self.step >= self.next_look:  # not at every audit: reading more often must not change the run
             self.engine.audit(g_M, self.tolerance)
             self.next_look = self.step + self.patience
-        price_M = self.engine.multipliers
         residuals = kkt_residuals(
             full.gradient_n, jacobian_Mn=full.jacobian_Mn, g_M=g_M, lambda_M=price_M.to(full.gradient_n)
         )
+        norm, norms, error = float(full.gradient_n.norm()), full.jacobian_Mn.norm(dim=1).tolist(), 0.0
+        if sampling is not None:  # noise would make the norm of a mean large
+            norm, norms, error = (
+                sampling.gradient_norm,
+                sampling.norms,
+                sampling.lagrangian_se / (1 + sampling.gradient_norm),
+            )
+            residuals = dataclasses.replace(residuals, stationarity=sampling.lagrangian_norm / (1 + norm))
         audit = None
         if "audit" in self.splits:
             audit = self.objective.full_pass(self.splits["audit"], {}, on_one_split(rules), with_gradients=False)
@@ -169,16 +226,40 @@ class Run:
             multipliers=price_M.tolist(),
             rho=self.engine.rho.tolist(),
             residuals=residuals,
-            gradient_norm=float(full.gradient_n.norm()),
+            gradient_norm=norm,
             wall_s=time.perf_counter() - self.started,
             audit_loss=None if audit is None else audit.loss,
             audit=() if audit is None else [dataclasses.replace(r, split="audit") for r in audit.readings],
+            loss_se=full.loss_se,
+            constraint_gradient_norms=norms,
+            capped=self.engine.capped.tolist(),
+            running=_running(self.engine),
+            sampled=sampling is not None,
+            stationarity_se=error,
+            memory=Memory.now(self.trainer.device),
         )
         self.trace.record(point)
         self.keeper.see(self.trainer.student, point)
-        if self.on_trace is not None:
-            self.on_trace(point)
+        self.callbacks.trace(point)
         return full
+
+    def _read(self, price_M: Tensor) -> tuple[FullPass, SampledGradients | None]:
+        """Read values exactly, and gradients either so or from random batches, where those are fewer examples."""
+        rules, draw = self.trainer.constraints, self.sampled
+        exact = draw is None or draw.examples >= len(self.train)
+        full = self.objective.full_pass(self.train, self.splits, rules, with_gradients=exact)
+        if exact or draw is None:
+            return full, None
+        seed = (self.trainer.seed * 1_000_003 + self.step) * 2 + 1  # reading more often changes no row
+        counts = [reading.count for reading in full.readings]
+        found = sampled_gradients(self.objective, self.train, self.splits, rules, counts, price_M, draw, seed)
+        return dataclasses.replace(full, gradient_n=found.gradient_n, jacobian_Mn=found.jacobian_Mn), found
+
+
+def _running(engine: PrimalDual) -> list[float]:
+    """Return each g as the engine's moving average has it, no number before its first step."""
+    state = engine.state_dict()
+    return torch.where(state["seen"] > 0, state["smooth"] / state["seen"], torch.nan).tolist()
 
 
 def _placed(data: Any, name: str, device: torch.device) -> Split:

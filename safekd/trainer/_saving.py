@@ -14,21 +14,31 @@ from torch import Tensor, nn
 
 from ..files import written_whole
 from ..tables import write_csv
+from ..tracer import write_jsonl
 from ._result import FitResult
+
+TRACE_LINES = "trace.jsonl"
 
 
 def save_run(result: FitResult, run_dir: str | os.PathLike[str]) -> list[Path]:
-    """Write trace.csv, student.safetensors, verdict.json, and weights.safetensors where the weighting rule has a state.
+    """Write the trace as trace.csv and trace.jsonl, student.safetensors, and verdict.json with the evidence.
 
-    Return their paths.  Each file appears whole or not at all.
+    Besides, weights.safetensors where the weighting rule has a state, and mixture-STEP.safetensors for each student of
+    a mixture, whose weights stand in verdict.json.  Return their paths.  Each file appears whole or not at all.
     """
     folder = Path(run_dir)
     write_csv(result.trace, folder / "trace.csv")
-    save_student(result.student, folder / "student.safetensors")
-    if result.weights:
-        _save_tensors(result.weights, folder / "weights.safetensors")
-    else:
-        (folder / "weights.safetensors").unlink(missing_ok=True)  # of an earlier run into the same folder
+    write_jsonl(result.trace.to_dict("records"), folder / TRACE_LINES)
+    tensors = {"student": result.student.state_dict()} | ({"weights": result.weights} if result.weights else {})
+    mixture = result.mixture
+    if mixture is not None:
+        named = zip(mixture.steps, mixture.students, strict=True)
+        tensors |= {f"mixture-{step}": student.state_dict() for step, student in named}
+    for stale in [folder / "weights.safetensors", *folder.glob("mixture-*.safetensors")]:  # of an earlier run into here
+        if stale.stem not in tensors:
+            stale.unlink(missing_ok=True)
+    for name, values in tensors.items():
+        _save_tensors(values, folder / f"{name}.safetensors")
     evidence = {
         **asdict(result.verdict),
         "distillation_loss": result.point.loss,
@@ -36,10 +46,18 @@ def save_run(result: FitResult, run_dir: str | os.PathLike[str]) -> list[Path]:
         "multipliers": dict(result.multipliers),
         "readings": [asdict(reading) for reading in (*result.point.readings, *result.point.audit)],
     }
+    if mixture is not None:
+        evidence["mixture"] = {
+            "weights": dict(zip(map(str, mixture.steps), mixture.weights, strict=True)),
+            "distillation_loss": mixture.loss,
+            "safety": dict(mixture.safety),
+            "multipliers": dict(mixture.multipliers),
+        }
     with written_whole(folder / "verdict.json") as temporary:
         temporary.write_text(json.dumps(evidence, indent=2, allow_nan=True) + "\n")
-    written = ["trace.csv", "student.safetensors", "verdict.json"] + ["weights.safetensors"] * bool(result.weights)
-    return [folder / name for name in written]
+    return [
+        folder / name for name in ("trace.csv", TRACE_LINES, "verdict.json", *(f"{n}.safetensors" for n in tensors))
+    ]
 
 
 def save_student(student: nn.Module, path: str | os.PathLike[str]) -> None:

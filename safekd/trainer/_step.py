@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from solvers.primal_dual import PrimalDual
 
-from ..data import Split
+from ..data import Batch, Split
+from ..errors import NotFinite
 from ..weights import StudentStep
 from . import _culprit
+from ._guard import guarded_step
 from ._objective import Pool
 
 if TYPE_CHECKING:
@@ -36,7 +39,11 @@ class Stepper:
         """Take one primal-dual step; say what was not finite, everything left as it was before, or return None."""
         before = [value.clone() for value in self._buffers]  # running averages move in the forward pass
         put_back = self.trainer.learning.snapshot() if self._teaches else None
-        culprit = self._try(index)
+        self.trainer.objective.complaint = None
+        try:
+            culprit = self._try(index)
+        except NotFinite as error:  # of a teacher, before anything moved
+            culprit = error.culprit
         if culprit is not None:
             if put_back is not None:
                 put_back()
@@ -52,32 +59,45 @@ class Stepper:
             return _culprit.of_loss(trainer.student, logits_V)  # before a rule that looks at them complains
         pool = None if objective.fixed else objective.pool(self.train, index, logits_V)
         log_q_V = objective.target(self.train, index, logits_V) if pool is None else pool.log_q_V.detach()
-        loss = objective.loss(log_q_V, logits_V).mean()
+        losses = objective.loss(log_q_V, logits_V)
+        loss = losses.mean()
         smooth, exact, present = self._constraint_values({"train": (batch, logits_V)})
         total = self.engine.step(loss, inequality=smooth, measured=exact, present=present)
         trainer.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in trainer.student.parameters() if p.grad is not None])
+        slopes = [p.grad for p in trainer.student.parameters() if p.grad is not None]
+        found = torch.nn.utils.get_total_norm(slopes)
+        norm, whole = torch.stack([found, total.detach().to(found)]).tolist()  # one look: a GPU is waited for once
         culprit = None
-        if not bool(torch.isfinite(norm + total.detach())):  # one look a step: a GPU is waited for once
-            culprit = self._culprit(logits_V, loss, smooth, exact)
+        if not (math.isfinite(norm) and math.isfinite(whole)):
+            culprit = self._culprit(batch, index, logits_V, log_q_V, losses, smooth, exact)
         elif pool is not None:
             culprit = self._teach(pool, batch.inputs, logits_V.detach())
+        culprit = culprit or guarded_step(trainer.optimizer, trainer.student, norm)
         if culprit is not None:
             self.engine.undo()
             trainer.optimizer.zero_grad()
             return culprit
-        trainer.optimizer.step()
         if trainer.scheduler is not None:
             trainer.scheduler.step()
         return None
 
-    def _culprit(self, logits_V: Tensor, loss: Tensor, *values_M: Tensor) -> str:
+    def _culprit(
+        self, batch: Batch, index: Tensor, logits_V: Tensor, log_q_V: Tensor, losses: Tensor, *values_M: Tensor
+    ) -> str:
         """Say which of what a step rests on is not finite, first cause first."""
-        student = self.trainer.student
-        if not bool(torch.isfinite(loss)):
-            return _culprit.of_loss(student, logits_V)
-        return _culprit.of_values(self.trainer.constraints, *values_M) or _culprit.of_gradient(student)
+        student, objective = self.trainer.student, self.trainer.objective
+        if not bool(torch.isfinite(losses.mean())):
+            return objective.complaint or _culprit.of_loss(student, logits_V, losses, index)
+        found = _culprit.of_values(self.trainer.constraints, *values_M)
+        return found or _culprit.of_gradient(student, self._terms(batch, log_q_V))
+
+    def _terms(self, batch: Batch, log_q_V: Tensor) -> dict[str, Tensor]:
+        """Return what a step adds up, read once more: the loss, and each constraint by its surrogate."""
+        logits_V = self.trainer.objective.logits(batch)
+        smooth, _, _ = self._constraint_rows({"train": (batch, logits_V)})  # stacked, one NaN would reach all
+        named = {f"constraint '{rule.name}'": g for rule, g in zip(self.trainer.constraints, smooth, strict=True)}
+        return {"the distillation loss": self.trainer.objective.loss(log_q_V, logits_V).mean(), **named}
 
     def _teach(self, pool: Pool, inputs: Tensor, logits_V: Tensor) -> str | None:
         """Move the rule by what this step shows, the student still as it was; say what was not finite."""
@@ -89,6 +109,13 @@ class Stepper:
 
     def _constraint_values(self, logits: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Return g from surrogates, g as measured, and which constraints this step's data speak of, each (M,)."""
+        smooth, exact, present = self._constraint_rows(logits)
+        if not smooth:
+            none = torch.zeros(0, device=self.trainer.device)
+            return none, none, none.bool()
+        return torch.stack(smooth), torch.stack(exact), torch.stack(present)
+
+    def _constraint_rows(self, logits: dict[str, Any]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         smooth, exact, present = [], [], []
         for rule in self.trainer.constraints:
             if rule.split not in logits:
@@ -99,7 +126,4 @@ class Stepper:
             smooth.append(rule.at_least - soft / count.clamp_min(1))
             exact.append(rule.at_least - hard / count.clamp_min(1))
             present.append(count > 0)
-        if not smooth:
-            none = torch.zeros(0, device=self.trainer.device)
-            return none, none, none.bool()
-        return torch.stack(smooth), torch.stack(exact), torch.stack(present)
+        return smooth, exact, present

@@ -18,14 +18,15 @@ def is_converged(point: TracePoint, constraints: Sequence[SafetyConstraint], tol
     """Say whether all four residuals are small.
 
     A counted measure (recall) moves in steps of 1/count, so its slack cannot be brought below one step: then its
-    complementarity may be as large as that step.  Primal feasibility never gets this allowance.
+    complementarity may be as large as that step.  Primal feasibility never gets this allowance.  An estimated
+    stationarity must be small with two standard errors added.
     """
     gaps = [
         abs(min(price, reading.measured - reading.required)) - (1 / reading.count if rule.measure.binary else 0.0)
         for reading, price, rule in zip(point.readings, point.multipliers, constraints, strict=True)
     ]  # a reading that is no number fails in `primal`
     found = point.residuals
-    allowed = KKTResiduals(found.stationarity, found.primal, found.dual, max(gaps, default=0.0))
+    allowed = KKTResiduals(point.stationarity_bound, found.primal, found.dual, max(gaps, default=0.0))
     return allowed.holds(tolerance)
 
 
@@ -61,8 +62,9 @@ def ending(
 ) -> Verdict:
     """Judge a run that has stopped by itself or spent its budget."""
     last = points[-1]
+    error = f" (estimated, standard error {last.stationarity_se:.2g})" if last.sampled else ""
     numbers = (
-        f"stationarity {last.residuals.stationarity:.2g}, primal {last.residuals.primal:.2g}, "
+        f"stationarity {last.residuals.stationarity:.2g}{error}, primal {last.residuals.primal:.2g}, "
         f"dual {last.residuals.dual:.2g}, complementarity {last.residuals.complementarity:.2g} at step {last.step}"
     )
     if is_converged(last, constraints, tolerance):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from safekd.tracer import ConstraintReading, Trace, TracePoint
 from safekd.trainer import FitResult
 from solvers.kkt import KKTResiduals
 
-from .problems import at_least
+from .problems import at_least, one_each, trainer_for
 
 
 def task(examples: int = 23, positions: int | None = None) -> tuple[kd.Split, kd.Split, list[StoredTeacher]]:
@@ -108,12 +109,26 @@ def run() -> tuple[FitResult, kd.Split, kd.Split, list[StoredTeacher]]:
     return trainer.fit(train, audit, epochs=20, trace_every=5), train, audit, teachers
 
 
-COLUMNS = ["step", "epoch", "distillation_loss"]
-WHATS = ("safety", "surrogate", "required", "violation", "se", "split", "lambda", "rho")
+COLUMNS = ["step", "epoch", "distillation_loss", "se_distillation_loss"]
+WHATS = (
+    "safety",
+    "surrogate",
+    "required",
+    "violation",
+    "se",
+    "split",
+    "ema",
+    "lambda",
+    "rho",
+    "capped",
+    "gradient_norm",
+)
 for _name in ("zero", "there", "recall"):
     COLUMNS += [f"{what}_{_name}" for what in WHATS]
-COLUMNS += ["kkt_stationarity", "kkt_primal", "kkt_dual", "kkt_complementarity", "gradient_norm"]
-COLUMNS += ["audit_distillation_loss", "audit_safety_zero", "audit_safety_there", "audit_safety_recall", "wall_s"]
+COLUMNS += ["kkt_stationarity", "kkt_stationarity_se", "kkt_primal", "kkt_dual", "kkt_complementarity"]
+COLUMNS += ["gradient_norm", "gradients", "audit_distillation_loss"]
+COLUMNS += [f"audit_{what}_{name}" for name in ("zero", "there", "recall") for what in ("safety", "se")]
+COLUMNS += ["wall_s", "memory_bytes", "peak_memory_bytes"]
 
 
 def test_the_table_holds_one_row_a_point_and_its_residuals_follow_from_the_data():
@@ -143,6 +158,25 @@ def test_the_table_holds_one_row_a_point_and_its_residuals_follow_from_the_data(
     for name, value in zip(("zero", "there", "recall"), g, strict=True):
         assert last[f"violation_{name}"] == pytest.approx(max(value, 0), abs=1e-12)
     assert [last["split_zero"], last["split_recall"]] == ["train", "audit"]
+    for name, smooth in zip(("zero", "there", "recall"), surrogates, strict=True):
+        assert last[f"gradient_norm_{name}"] == pytest.approx(norm(smooth), rel=1e-9)
+    assert [last["gradients"], last["kkt_stationarity_se"]] == ["exact", 0.0]
+    q = (teachers[0]._rows["train"] + teachers[1]._rows["train"]) / 2
+    losses = (q * (q.log() - torch.log_softmax(student(train.inputs), -1))).sum(-1).detach().numpy()
+    assert last["se_distillation_loss"] == pytest.approx(losses.std(ddof=1) / math.sqrt(len(losses)), rel=1e-9)
+
+
+def test_running_averages_caps_and_memory():
+    """On full batches without dropout the engine sees g as it was one step earlier; before that it saw nothing."""
+    trainer = trainer_for(at_least(0.6), dual=kd.AugmentedLagrangian(cap=0.1))
+    table = trainer.fit(one_each(), epochs=30, trace_every=1, tolerance=1e-12).trace
+    seen = 0.6 - table["safety_first"].shift(1)
+    assert math.isnan(table["ema_first"][0])
+    assert table["ema_first"][1:].tolist() == pytest.approx(seen[1:].tolist(), abs=1e-12)
+    assert table["capped_first"].tolist() == (table["lambda_first"] >= 0.1).tolist()
+    assert table["capped_first"].nunique() == 2  # the test means something
+    assert (table["memory_bytes"] > 1e7).all()  # torch alone is larger
+    assert (table["peak_memory_bytes"] > 1e7).all()
 
 
 def test_the_audit_columns_read_every_constraint_on_the_audit_split():
@@ -183,6 +217,10 @@ def test_what_is_unusable_is_said():
     assert point(loss=math.inf).unusable == "the distillation loss is inf"
     assert point(measured=math.nan, stationarity=math.nan).unusable == "constraint 'a' is nan, stationarity is nan"
     assert not point(stationarity=math.nan).finite
+    inside = replace(point(), constraint_gradient_norms=[math.nan])
+    assert inside.unusable == "the gradient of constraint 'a' is nan"
+    blunt = replace(point(), readings=[replace(reading(), surrogate=math.inf)])
+    assert blunt.unusable == "the surrogate of constraint 'a' is inf"
 
 
 def test_a_trace_is_written_to_the_last_bit(tmp_path):

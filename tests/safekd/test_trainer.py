@@ -9,11 +9,13 @@ from torch import nn
 import safekd as kd
 from safekd.safety import Recall, TruthProbability
 from safekd.teachers import StoredTeacher
+from safekd.tracer import MACHINE_COLUMNS
 from safekd.trainer import FitResult
 from solvers.primal_dual import FixedPenalty
 
 from .problems import FreeLogits, Q, agreeing, answer, at_least, one_each, price, same, state, trainer_for, value
 
+MACHINE = list(MACHINE_COLUMNS[:3])  # no CUDA here
 EXACT = {"epochs": 3000, "tolerance": 1e-7, "trace_every": 25}
 
 
@@ -226,9 +228,9 @@ def run_once(seed: int, epochs: int = 5) -> FitResult:
 
 def test_the_same_seed_gives_the_same_run_bit_for_bit():
     one, two, other = run_once(3), run_once(3), run_once(4)
-    assert one.trace.drop(columns="wall_s").equals(two.trace.drop(columns="wall_s"))
+    assert one.trace.drop(columns=MACHINE).equals(two.trace.drop(columns=MACHINE))
     assert same(state(one.student), state(two.student))
-    assert not one.trace.drop(columns="wall_s").equals(other.trace.drop(columns="wall_s"))
+    assert not one.trace.drop(columns=MACHINE).equals(other.trace.drop(columns=MACHINE))
 
 
 def test_a_warm_start_begins_where_the_last_run_ended():
@@ -280,8 +282,8 @@ def test_points_come_when_asked_for():
     assert [point.step for point in points] == [0, 10, 20, 25]
     assert result.trace["step"].tolist() == [0, 10, 20, 25]
     assert result.trace["epoch"].tolist() == [0, 10, 20, 25]
-    default = trainer_for(at_least(0.6), lr=1e-3).fit(one_each(), epochs=40)
-    assert default.trace["step"].tolist() == list(range(0, 41, 2))
+    default = trainer_for(at_least(0.6), lr=1e-3).fit(one_each(), epochs=200)
+    assert default.trace["step"].tolist() == [0, 84, 168, 200]  # each costs 5/3 of a step, so 84 make it a fiftieth
 
 
 def test_a_scheduler_steps_once_an_optimizer_step():
@@ -328,4 +330,4 @@ def test_reading_more_often_does_not_change_the_run():
     two = often.fit(one_each(), epochs=100, trace_every=1)
     assert one.point.rho[0] > 10  # a rule that looks at full passes was at work
     assert same(state(one.student), state(two.student))
-    assert one.trace.drop(columns="wall_s").equals(two.trace.iloc[::5].reset_index(drop=True).drop(columns="wall_s"))
+    assert one.trace.drop(columns=MACHINE).equals(two.trace.iloc[::5].reset_index(drop=True).drop(columns=MACHINE))

@@ -13,6 +13,7 @@ from torch import nn
 
 import safekd as kd
 from safekd.teachers import StoredTeacher, TeacherEnsemble
+from safekd.tracer import read_trace
 
 from .problems import FreeLogits, Q, agreeing, at_least, one_each, same, state, trainer_for
 
@@ -172,11 +173,18 @@ def test_an_ensemble_is_taken_as_it_is():
 def test_a_run_directory_holds_the_whole_story(tmp_path):
     folder = tmp_path / "runs" / "a"
     result = trainer_for(at_least(0.6)).fit(one_each(), one_each(name="audit"), epochs=200, run_dir=folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["student.safetensors", "trace.csv", "verdict.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "student.safetensors",
+        "trace.csv",
+        "trace.jsonl",
+        "verdict.json",
+    ]
     read = pd.read_csv(folder / "trace.csv")
     assert list(read.columns) == list(result.trace.columns)
     for column in read:
         assert (read[column].eq(result.trace[column]) | read[column].isna() & result.trace[column].isna()).all(), column
+    for name in ("trace.csv", "trace.jsonl"):
+        pd.testing.assert_frame_equal(read_trace(folder / name), result.trace, check_exact=True)
     assert same(load_file(folder / "student.safetensors"), state(result.student))
     verdict = json.loads((folder / "verdict.json").read_text())
     assert verdict["status"] == result.status

@@ -28,7 +28,7 @@ def test_too_few_steps_are_told():
 def test_contradictory_requirements_are_infeasible_with_evidence():
     """One distribution cannot give .9 to each of two classes; the least violation is (.5, .5)."""
     rules = at_least(0.9, "zero"), at_least(0.9, "one", critical=1)
-    result = trainer_for(*rules, lr=0.1).fit(one_each(), epochs=2000)
+    result = trainer_for(*rules, lr=0.1).fit(one_each(), epochs=2000, trace_every=50)
     assert result.status == "infeasible", result.message
     assert "below its threshold 0.9" in result.message
     assert "Best safety reached" in result.message

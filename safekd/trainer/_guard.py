@@ -1,0 +1,39 @@
+"""An optimizer step that can be taken back.
+
+A copy of every parameter and moment each step would cost memory and time, so one is made only where a step could leave
+the range of its number type: where rate times gradient comes within three orders of magnitude of its square root, which
+leaves twenty orders more (float32) to momentum and decay.  Gradients whose squares overflow were refused before.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from . import _culprit
+
+
+def guarded_step(optimizer: torch.optim.Optimizer, student: nn.Module, norm: float) -> str | None:
+    """Take one step; say what would not have been finite, parameters and moments left as they were, or return None.
+
+    norm: of the gradient, finite.
+    """
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    rates = [float(group.get("lr", 1.0)) for group in optimizer.param_groups]
+    limit = 1e-3 * min(torch.finfo(p.dtype).max for p in held) ** 0.5
+    if all(max(rate, 1.0) * (1 + norm) <= limit and rate == rate for rate in rates):
+        optimizer.step()
+        return None
+    values = [p.detach().clone() for p in held]
+    moments = {p: copy.deepcopy(own) for p, own in optimizer.state.items()}
+    optimizer.step()
+    culprit = _culprit.of_student_step(student)
+    if culprit is not None:
+        with torch.no_grad():
+            for p, value in zip(held, values, strict=True):
+                p.copy_(value)
+        optimizer.state.clear()
+        optimizer.state.update(moments)
+    return culprit
