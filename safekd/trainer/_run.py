@@ -233,7 +233,7 @@ class Run:
             loss_se=full.loss_se,
             constraint_gradient_norms=norms,
             capped=self.engine.capped.tolist(),
-            running=_running(self.engine),
+            running=self.engine.smoothed.tolist(),
             sampled=sampling is not None,
             stationarity_se=error,
             memory=Memory.now(self.trainer.device),
@@ -254,12 +254,6 @@ class Run:
         counts = [reading.count for reading in full.readings]
         found = sampled_gradients(self.objective, self.train, self.splits, rules, counts, price_M, draw, seed)
         return dataclasses.replace(full, gradient_n=found.gradient_n, jacobian_Mn=found.jacobian_Mn), found
-
-
-def _running(engine: PrimalDual) -> list[float]:
-    """Return each g as the engine's moving average has it, no number before its first step."""
-    state = engine.state_dict()
-    return torch.where(state["seen"] > 0, state["smooth"] / state["seen"], torch.nan).tolist()
 
 
 def _placed(data: Any, name: str, device: torch.device) -> Split:

@@ -208,8 +208,8 @@ class PrimalDual:
 
     @property
     def smoothed(self) -> Tensor:
-        """What the multipliers last saw of each row, after averaging, shape (M + E,)."""
-        return self._state["before"]
+        """What the multipliers last saw of each row, after averaging, shape (M + E,); NaN where that is nothing."""
+        return torch.where(self._state["seen"] > 0, self._state["before"], torch.nan)
 
     @property
     def capped(self) -> Tensor:
@@ -258,7 +258,7 @@ class PrimalDual:
         if present_C is not None:
             value_C = torch.where(present_C, value_C, 0.0)  # what an absent row holds may be 0/0
         if not keep:
-            return {}, value_C
+            return {"seen": torch.ones_like(value_C)}, value_C
         total_C, seen_C = keep * now["smooth"] + (1 - keep) * value_C, keep * now["seen"] + (1 - keep)
         return {"smooth": total_C, "seen": seen_C}, total_C / seen_C  # by what was seen: the start counts for nothing
 
