@@ -1,0 +1,231 @@
+"""The outer loop: multipliers and penalty between inner minimisations, and when to stop.
+
+Multipliers step after each inner solve; rho grows where violations do not fall fast enough (Birgin and Martinez 2014).
+After each, Newton's method tries to finish; what it finds counts only if multipliers stand still there: where none
+exists they grow for ever while the residuals look small.  Axes: n variables, M inequalities, C rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ._augmented import DENSE, augmented, minimise_augmented
+from ._conflict import Conflict, Shape, conflict_at, shape_of
+from ._curvature import falling_direction
+from ._newton import Polished, polish, worst_residual
+from ._problem import Floats, Point, Problem, weights
+from ._restore import FEASIBLE, is_stationary, restore, restore_from_elsewhere, violation
+from ._solution import Status
+
+RHO_MAX = 1e14
+_GROWTH = 10.0
+_FALL = 0.25  # what is left of a violation after an outer step that made progress
+_STEADY = 1e-5  # relative change of multipliers that stand still
+_ESCAPES, _FALLS, _RESTORED, _RESCALED = 5, 6, 3, 3
+_FAR = 1e3  # scales that are wrong by more than this are taken again
+_REACH = 100.0  # the first box of an inner minimisation, in units of 1 + |x|
+
+
+@dataclass
+class Search:
+    """What changes while the loop runs.  lambda_C: multipliers of scaled rows.  cause: what speaks for the status."""
+
+    problem: Problem
+    point: Point
+    lambda_C: Floats
+    rho: float
+    tolerance: float
+    on_step: Callable[[Mapping[str, float]], None] | None = None
+    status: Status | None = None
+    cause: str = ""
+    conflict: Conflict | None = None
+    shape: Shape | None = None
+    missed: float = math.inf
+    change: float = math.inf
+    reach: float = _REACH
+    still: int = 0
+    left: list[Floats] = field(default_factory=list)  # points that were stationary, but no minima
+    falls: int = 0
+    restored: int = 0
+    rescaled: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def run(self, steps: int, *, warm: bool) -> None:
+        """Search until a status is settled or steps are spent; ``warm``: begin with Newton's method."""
+        goal = 1e-2
+        if warm and self._finish():
+            self._record(0)
+            return
+        for step in range(steps):
+            if not self._outer(goal):
+                if self.status is not None:
+                    return
+                continue
+            settled = self._finish() or self._stands()
+            self._record(step)
+            if settled or (self.still >= 2 and not self._may_be_feasible()) or self.rho >= RHO_MAX:
+                return
+            goal = max(goal * 0.1, 0.1 * self.tolerance)
+        if self.status is None and violation(self.problem, self.point) > FEASIBLE:
+            self._may_be_feasible()
+
+    def _outer(self, goal: float) -> bool:
+        """Minimise, and take the multiplier step there; False if the inner problem had no bottom."""
+        reach = self.reach * (1 + float(np.abs(self.point.x_n).max()))
+        inner = minimise_augmented(self.problem, self.point.x_n, self.lambda_C, self.rho, goal, reach)
+        if inner.falling:
+            self._fell(inner.point)
+            return False
+        self.reach = _REACH
+        self._advance(inner.point)
+        return True
+
+    def _fell(self, point: Point) -> None:
+        """Tell an objective without bottom from a penalty too weak to hold it."""
+        self.falls += 1
+        far = 1 + float(np.abs(point.x_n).max())
+        if violation(self.problem, point) <= FEASIBLE * far or self.falls > _FALLS:
+            self.point, self.status = point, "diverged"
+            held = "with every row met" if violation(self.problem, point) <= FEASIBLE * far else "against any penalty"
+            self.cause = f"The objective falls without end, {held}: {point.f * self.problem.f_scale:.3g} was seen."
+        # near the start a stronger penalty may hold it
+        self.rho, self.reach = self.rho * _GROWTH, 1.0
+
+    def _advance(self, point: Point) -> None:
+        before_C, M = self.lambda_C, self.problem.M
+        after_C = weights(before_C, point.c_C, self.rho, M)
+        # what is missed, complementarity included: a row that is slack counts as far as its multiplier goes
+        gap_C = np.where(np.arange(len(after_C)) < M, np.maximum(point.c_C, -before_C / self.rho), point.c_C)
+        missed = float(np.abs(gap_C).max(initial=0.0))
+        self.change = _relative(after_C, before_C)
+        worse = violation(self.problem, point) > FEASIBLE and missed > 0.9 * self.missed
+        self.still = self.still + 1 if worse else 0
+        self.point, self.lambda_C = point, after_C
+        # within tolerance more of rho only costs digits, unless it is to find out whether multipliers have an end
+        if missed > _FALL * self.missed and (missed > self.tolerance or self.change > _STEADY):
+            self.rho *= _GROWTH
+        self.missed = missed
+
+    def _finish(self) -> bool:
+        """Try Newton's method from here; True if it settled the status."""
+        if not self.problem.smooth or len(self.point.x_n) > DENSE:
+            return False
+        try:
+            found = polish(self.problem, self.point, self.lambda_C, self.rho, self.tolerance)
+        except RuntimeError:  # no second derivatives
+            self.problem.smooth = False
+            return False
+        if not (found.worst <= self.tolerance and found.change <= self.steady):
+            return False
+        self.point, self.lambda_C, self.change = found.point, found.lambda_C, found.change
+        return self._verify(found)
+
+    def _stands(self) -> bool:
+        """Whether the loop itself has come to an end: residuals within tolerance, multipliers still."""
+        worst = worst_residual(self.problem, self.point, self.lambda_C)
+        if not (worst <= self.tolerance and self.change <= self.steady):
+            return False
+        return self._verify(Polished(self.point, self.lambda_C, worst, self.change))
+
+    @property
+    def steady(self) -> float:
+        """The change of multipliers that counts as none."""
+        return max(_STEADY, 10 * self.tolerance)
+
+    def _verify(self, found: Polished) -> bool:
+        """Look for a way down from a point whose residuals are within tolerance; True if the status is settled."""
+        if self._rescale(found.worst):
+            return False
+        problem, point = self.problem, found.point
+        try:
+            direction_n = falling_direction(problem, point, found.lambda_C)
+        except ValueError as unseen:
+            self.status = "converged"
+            self.cause = f"Residuals are within tolerance; curvature was not looked at for {unseen}."
+            return True
+        except RuntimeError:
+            self.status = "converged"
+            self.cause = "Residuals are within tolerance; the functions have no second derivatives to look at."
+            return True
+        back = any(np.abs(point.x_n - old_n).max() <= 1e-5 * (1 + np.abs(old_n).max()) for old_n in self.left)
+        if direction_n is None:
+            self.status = "converged"
+            self.cause = "Residuals are within tolerance, and nothing falls along the constraints."
+        elif back or len(self.left) == _ESCAPES:
+            self.status = "stationary_unverified"
+            self.cause = "Residuals are within tolerance, but something falls along the constraints."
+        else:
+            self._leave(direction_n)
+        return self.status is not None
+
+    def _leave(self, direction_n: Floats) -> None:
+        """Step off a stationary point that is no minimum, to where the augmented Lagrangian is lowest."""
+        problem, old = self.problem, self.point
+        self.left.append(old.x_n)
+        best = augmented(old, self.lambda_C, self.rho, problem.M)[0]
+        reach = 1 + float(np.abs(old.x_n).max())
+        for stride in (1e-3, 1e-2, 1e-1):
+            for sign in (1, -1):
+                new_n = np.clip(old.x_n + sign * stride * reach * direction_n, problem.lower_n, problem.upper_n)
+                new = problem.at(new_n)
+                value = augmented(new, self.lambda_C, self.rho, problem.M)[0] if new.finite else math.inf
+                if value < best or (self.point is old and value < math.inf):
+                    best, self.point = min(value, best), new
+        self.missed = math.inf
+
+    def _rescale(self, worst: float) -> bool:
+        """Take scales anew if those of the start are far from those here, and too coarse; True if they were."""
+        problem = self.problem
+        f_scale, c_scale_C = problem.sizes(self.point)
+        coarse = max([problem.f_scale / f_scale, *(problem.c_scale_C / c_scale_C)])
+        if worst * coarse <= _FAR * self.tolerance or self.rescaled == _RESCALED:
+            return False
+        self.rescaled += 1
+        price_C = problem.user_multipliers(self.lambda_C)
+        problem.f_scale, problem.c_scale_C = f_scale, c_scale_C
+        self.lambda_C, self.point = problem.scaled_multipliers(price_C), problem.at(self.point.x_n)
+        self.missed = math.inf
+        return True
+
+    def _may_be_feasible(self) -> bool:
+        """Look for a feasible point, here and elsewhere, and go on from it; False once the rows are shown to conflict."""
+        if self.restored == _RESTORED:
+            return True
+        problem, self.still, self.restored = self.problem, 0, self.restored + 1
+        near = restore(problem, self.point)
+        if violation(problem, near) > FEASIBLE:
+            conflict = conflict_at(problem, near, FEASIBLE)
+            shape = shape_of(problem, near, conflict.farkas_C) if conflict else "curved"
+            elsewhere = restore_from_elsewhere(problem, near) if shape == "curved" else None
+            if elsewhere is None:
+                if is_stationary(problem, near):
+                    self.status, self.point, self.conflict, self.shape = "infeasible", near, conflict, shape
+                return self.status is None
+            near = elsewhere
+        self.point, self.missed, self.rho = near, math.inf, self.rho * _GROWTH
+        return True
+
+    def _record(self, step: int) -> None:
+        problem = self.problem
+        self.rows.append(
+            {
+                "step": step,
+                "objective": self.point.f * problem.f_scale,
+                "violation": violation(problem, self.point),
+                "multiplier_change": self.change,
+                "largest_multiplier": float(np.abs(problem.user_multipliers(self.lambda_C)).max(initial=0.0)),
+                "rho": self.rho,
+                "evaluations": problem.evaluations,
+                "hessians": problem.hessians,
+            }
+        )
+        if self.on_step is not None:
+            self.on_step(self.rows[-1])
+
+
+def _relative(after_C: Floats, before_C: Floats) -> float:
+    return float(np.abs(after_C - before_C).max(initial=0.0)) / (1 + float(np.abs(after_C).max(initial=0.0)))
