@@ -40,10 +40,11 @@ class _NotFinite(Exception):
 
 @dataclass(frozen=True)
 class Inner:
-    """Where an inner minimisation ended.  falling: without end, this point being one far down."""
+    """Where an inner minimisation ended.  falling: without end, this point being one far down.  done: goal reached."""
 
     point: Point
     falling: bool = False
+    done: bool = True
 
 
 def augmented(point: Point, lambda_C: Floats, rho: float, M: int) -> tuple[float, Floats]:
@@ -161,4 +162,4 @@ def minimise_augmented(
                 descent.by_gradients(_ALONE)
     except _Falling:
         return Inner(problem.at(descent.x_n), True)
-    return Inner(problem.at(descent.x_n))
+    return Inner(problem.at(descent.x_n), done=descent.done)

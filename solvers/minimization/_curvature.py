@@ -15,8 +15,9 @@ from ._problem import Floats, Point, Problem
 
 MOST = 2000  # variables: beyond, second derivatives in full do not fit
 _ACTIVE = 1e-6
-_FLAT = 1e-7  # curvature above minus this counts as none
-_GUESSES = 20
+_NONE = 1e-7  # curvature below this part of the largest is rounding
+_FLAT = 1e-3  # curvature below this, in units of gradient a length of 1 + |x|, tells nothing of x^3: one has to try
+_GUESSES, _TRIED = 20, 12
 _STRIDES = (1e-3, 1e-2, 1e-1)
 
 
@@ -30,20 +31,21 @@ def falling_direction(problem: Problem, point: Point, lambda_C: Floats) -> Float
         raise ValueError(f"{n} variables")
     hessian_nn = problem.hessian(point.x_n, lambda_C)
     priced_An, free_Wn = _tight(problem, point, lambda_C)
-    size = max(float(np.abs(hessian_nn).max()), 1e-12)
-    if _curved_up(hessian_nn, priced_An, size):
+    none = _NONE * float(np.abs(hessian_nn).max())
+    flat = max(none, _FLAT / (1 + float(np.abs(point.x_n).max())))
+    if _curved_up(hessian_nn, priced_An, flat):
         return None
     tangent_nt = null_space(priced_An, rcond=1e-8) if len(priced_An) else np.eye(n)
     if not tangent_nt.shape[1]:
         return None
     curvature_t, vectors_tt = np.linalg.eigh(tangent_nt.T @ hessian_nn @ tangent_nt)
-    falling_nt = tangent_nt @ vectors_tt[:, curvature_t < -_FLAT * size]
+    falling_nt = tangent_nt @ vectors_tt[:, curvature_t < -none]
     draw = np.random.default_rng(0)
     for direction_n in _allowed(falling_nt, free_Wn, draw):
-        if direction_n @ hessian_nn @ direction_n < -_FLAT * size:
+        if direction_n @ hessian_nn @ direction_n < -none:
             return direction_n
-    flat_nt = tangent_nt @ vectors_tt[:, np.abs(curvature_t) <= _FLAT * size]
-    for direction_n in _allowed(flat_nt, free_Wn, draw):
+    flat_nt = tangent_nt @ vectors_tt[:, np.abs(curvature_t) <= flat]
+    for direction_n in _allowed(flat_nt, free_Wn, draw)[:_TRIED]:
         if _falls_along(problem, point, lambda_C, direction_n):
             return direction_n
     return None
@@ -64,10 +66,11 @@ def _tight(problem: Problem, point: Point, lambda_C: Floats) -> tuple[Floats, Fl
     return priced_An, free_Wn
 
 
-def _curved_up(hessian_nn: Floats, priced_An: Floats, size: float) -> bool:
+def _curved_up(hessian_nn: Floats, priced_An: Floats, flat: float) -> bool:
     """Whether H + weight A'A is positive definite for some weight: then H is, along the rows (Debreu 1952)."""
+    size = max(float(np.abs(hessian_nn).max()), flat)
     for weight in (0.0, 1e2, 1e6) if len(priced_An) else (0.0,):
-        lifted_nn = hessian_nn + weight * size * (priced_An.T @ priced_An) - _FLAT * size * np.eye(len(hessian_nn))
+        lifted_nn = hessian_nn + weight * size * (priced_An.T @ priced_An) - flat * np.eye(len(hessian_nn))
         try:
             cho_factor(lifted_nn)
         except LinAlgError:
@@ -83,7 +86,7 @@ def _allowed(basis_nt: Floats, free_Wn: Floats, draw: np.random.Generator) -> li
     mixed_tm = draw.standard_normal((basis_nt.shape[1], _GUESSES)) if basis_nt.shape[1] > 1 else np.zeros((1, 0))
     guesses_nm = np.concatenate([basis_nt[:, :_GUESSES], basis_nt @ mixed_tm], axis=1)
     found = []
-    for guess_n in np.concatenate([guesses_nm, -guesses_nm], axis=1).T:
+    for guess_n in np.stack([guesses_nm, -guesses_nm], axis=-1).reshape(len(basis_nt), -1).T:
         unit_n = guess_n / np.linalg.norm(guess_n)
         if len(free_Wn):  # the residual of nnls is the projection onto the polar cone (Moreau)
             unit_n = unit_n - free_Wn.T @ nnls(free_Wn.T, unit_n)[0]

@@ -71,7 +71,8 @@ def box(bounds: Bounds, x0: Tensor) -> tuple[Floats, Floats]:
             sides.append(given.broadcast_to(x0.shape).numpy().ravel().copy())
         except RuntimeError as cause:
             raise InvalidInput(
-                f"A bound has shape {tuple(given.shape)}, x0 {tuple(x0.shape)}; wanted one number, or as many as x0 has."
+                f"A bound has shape {tuple(given.shape)}, x0 {tuple(x0.shape)}; wanted one number, or as many as x0 "
+                "has."
             ) from cause
     crossed = ~(sides[0] <= sides[1])
     if crossed.any():

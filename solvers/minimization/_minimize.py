@@ -25,6 +25,7 @@ _NEXT: dict[Status, str] = {
     "diverged": "Bound the variables, or mend what gives numbers that are not finite.",
     "budget_spent": "Allow more steps, loosen the tolerance, or start from x.",
 }
+_SMOOTH = "Replace the kink by a smooth function or by rows, |u| by t >= u, t >= -u, or compare f around x."
 
 
 def minimize(
@@ -89,7 +90,7 @@ def _solution(search: Search, x0: Tensor) -> Solution:
         residuals=residuals,
         status=status,
         message=cause,
-        next_move=_NEXT[status],
+        next_move=_SMOOTH if search.kink and status == "budget_spent" else _NEXT[status],
         history=pd.DataFrame(search.rows),
         evaluations=problem.evaluations,
         hessians=problem.hessians,
@@ -126,5 +127,10 @@ def _unfinished(search: Search) -> tuple[Status, str]:
         )
     found = search.problem.residuals(search.point, search.lambda_C, scaled=True)
     worst = {name: value for name, value in vars(found).items() if not value <= search.tolerance}
+    if search.kink:
+        return (
+            "budget_spent",
+            f"The gradient jumps at x (a kink), where residuals cannot vanish: stationarity {found.stationarity:.2g}.",
+        )
     said = ", ".join(f"{name} {value:.2g}" for name, value in worst.items()) or "multipliers that still move"
     return "budget_spent", f"Ended after {len(search.rows)} outer steps with {said}; wanted {search.tolerance:g}."

@@ -6,7 +6,6 @@ thousand changes nothing but its multiplier.  Axes: n variables, M inequalities,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from ._inputs import Bounds, Function, Functions, box
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-_NEAR = (1e-2, 1.0)  # how far from a point, in units of 1 + |x|, the size of a gradient is looked for
+_NEAR = 1e-2  # how far from a point, in units of 1 + |x|, one looks whether a gradient vanishes only there
 
 
 @dataclass(frozen=True)
@@ -118,26 +117,30 @@ class Problem:
     def sizes(self, point: Point) -> tuple[float, Floats]:
         """Return the size of the gradient of f (largest entry) and of each row (length), unscaled, around a point.
 
-        Gradients vanish at single points, so one looks a hundredth and, for what is still zero, once around too.
+        A gradient that vanishes at the point, as the sizes a hundredth from there tell, is taken from further out.
         """
-        f_size, c_sizes_C = self._sizes(point)
-        draw = np.random.default_rng(0).uniform(-1, 1, len(point.x_n))
-        for radius in _NEAR:
-            if radius == _NEAR[-1] and f_size > 0 and (c_sizes_C > 0).all():
-                break
-            step_n = radius * (1 + float(np.abs(point.x_n).max())) * draw
-            near = self.at(np.clip(point.x_n + step_n, self.lower_n, self.upper_n))
-            if near.finite:
-                f_near, c_near_C = self._sizes(near)
-                f_size = max(f_size, f_near) if radius < 1 or f_size == 0 else f_size
-                larger = (radius < 1) | (c_sizes_C == 0)
-                c_sizes_C = np.where(larger, np.maximum(c_sizes_C, c_near_C), c_sizes_C)
-        constant_C = np.where(point.c_C == 0, 1.0, np.abs(point.c_C * self.c_scale_C))
-        return f_size if f_size > 0 else 1.0, np.where(c_sizes_C > 0, c_sizes_C, constant_C)
+        here, draw = self._sizes(point), np.random.default_rng(0).uniform(-1, 1, len(point.x_n))
+        reach = 1 + float(np.abs(point.x_n).max())
+        near = self._sizes_at(point.x_n + _NEAR * reach * draw, here)
+        found = np.maximum(here, near)
+        if (near > 3 * here).any() or (found == 0).any():
+            far = self._sizes_at(point.x_n + reach * draw, found)
+            vanishing = (near > 3 * here) | (found == 0)
+            far = np.where(near > 0, np.minimum(far, near / _NEAR), far)  # what grows faster than x^2 is not followed
+            found = np.where(vanishing, np.maximum(found, far), found)
+        c_C = np.abs(point.c_C * self.c_scale_C)
+        flat = np.concatenate([[1.0], np.where(c_C > 0, c_C, 1.0)])  # rows that do not depend on x count by their value
+        found = np.where(found > 0, found, flat)
+        return float(found[0]), found[1:]
 
-    def _sizes(self, point: Point) -> tuple[float, Floats]:
-        f_size = float(np.abs(point.gradient_n).max()) * self.f_scale
-        return f_size, np.linalg.norm(point.jacobian_Cn, axis=1) * self.c_scale_C
+    def _sizes_at(self, x_n: Floats, otherwise: Floats) -> Floats:
+        point = self.at(np.clip(x_n, self.lower_n, self.upper_n))
+        return self._sizes(point) if point.finite else otherwise
+
+    def _sizes(self, point: Point) -> Floats:
+        """Return the sizes of the gradients of f and of the rows at a point, (1 + C,), unscaled."""
+        c_sizes_C = np.linalg.norm(point.jacobian_Cn, axis=1) * self.c_scale_C
+        return np.concatenate([[float(np.abs(point.gradient_n).max()) * self.f_scale], c_sizes_C])
 
     def user_multipliers(self, lambda_C: Floats) -> Floats:
         """Return multipliers in units of f a unit of constraint."""
@@ -189,7 +192,7 @@ class Problem:
 
 
 def weights(lambda_C: Floats, c_C: Floats, rho: float, M: int) -> Floats:
-    """Return the multipliers after a step, which weigh the rows' gradients: ``relu(lambda + rho g)``, ``mu + rho h``."""
+    """Return multipliers after a step, the weights of the rows' gradients: ``relu(lambda + rho g)``, ``mu + rho h``."""
     moved_C = lambda_C + rho * c_C
     moved_C[:M] = moved_C[:M].clip(min=0)
     return moved_C

@@ -57,7 +57,7 @@ def _step(rows_Cf: Floats, missed_C: Floats, damping: float) -> Floats:
     """Return the damped least squares step ``-(J'J + shift)^-1 J' missed``, by the smaller of the two systems."""
     C, f = rows_Cf.shape
     shift = damping * max(float((rows_Cf**2).sum(axis=1).max(initial=0.0)), 1e-300)
-    if C <= f:
+    if f >= C:
         found: Floats = -rows_Cf.T @ np.linalg.solve(rows_Cf @ rows_Cf.T + shift * np.eye(C), missed_C)
         return found
     return -np.linalg.solve(rows_Cf.T @ rows_Cf + shift * np.eye(f), rows_Cf.T @ missed_C)

@@ -16,6 +16,7 @@ import numpy as np
 from ._augmented import DENSE, augmented, minimise_augmented
 from ._conflict import Conflict, Shape, conflict_at, shape_of
 from ._curvature import falling_direction
+from ._degenerate import is_kink, without_multiplier
 from ._newton import Polished, polish, worst_residual
 from ._problem import Floats, Point, Problem, weights
 from ._restore import FEASIBLE, is_stationary, restore, restore_from_elsewhere, violation
@@ -25,7 +26,9 @@ RHO_MAX = 1e14
 _GROWTH = 10.0
 _FALL = 0.25  # what is left of a violation after an outer step that made progress
 _STEADY = 1e-5  # relative change of multipliers that stand still
-_ESCAPES, _FALLS, _RESTORED, _RESCALED = 5, 6, 3, 3
+_ESCAPES, _FALLS, _RESTORED, _RESCALED, _STUCK, _GROWN = 5, 6, 3, 3, 3, 3
+_UNMOVED = 1e-7
+_STEEP = 100.0  # a scaled gradient beyond this was far too flat at the start
 _FAR = 1e3  # scales that are wrong by more than this are taken again
 _REACH = 100.0  # the first box of an inner minimisation, in units of 1 + |x|
 
@@ -44,44 +47,57 @@ class Search:
     cause: str = ""
     conflict: Conflict | None = None
     shape: Shape | None = None
+    kink: bool = False
     missed: float = math.inf
     change: float = math.inf
     reach: float = _REACH
+    goal: float = 1e-2
     still: int = 0
     left: list[Floats] = field(default_factory=list)  # points that were stationary, but no minima
     falls: int = 0
+    stuck: int = 0
+    growing: int = 0
     restored: int = 0
     rescaled: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.penalty = self.rho
+
     def run(self, steps: int, *, warm: bool) -> None:
         """Search until a status is settled or steps are spent; ``warm``: begin with Newton's method."""
-        goal = 1e-2
         if warm and self._finish():
             self._record(0)
             return
         for step in range(steps):
-            if not self._outer(goal):
+            if not self._outer():
                 if self.status is not None:
                     return
                 continue
-            settled = self._finish() or self._stands()
+            settled = self._finish() or self._stands() or self._runs_away()
             self._record(step)
-            if settled or (self.still >= 2 and not self._may_be_feasible()) or self.rho >= RHO_MAX:
+            if settled or (self.still >= 2 and not self._may_be_feasible()):
                 return
-            goal = max(goal * 0.1, 0.1 * self.tolerance)
+            if self.rho >= RHO_MAX or self.stuck >= _STUCK:
+                break
+            self.goal = max(self.goal * 0.1, 0.1 * self.tolerance)
         if self.status is None and violation(self.problem, self.point) > FEASIBLE:
             self._may_be_feasible()
+        if self.status is None and self.stuck >= _STUCK:
+            self.kink = is_kink(self.problem, self.point, self.lambda_C, self.rho)
 
-    def _outer(self, goal: float) -> bool:
+    def _outer(self) -> bool:
         """Minimise, and take the multiplier step there; False if the inner problem had no bottom."""
         reach = self.reach * (1 + float(np.abs(self.point.x_n).max()))
-        inner = minimise_augmented(self.problem, self.point.x_n, self.lambda_C, self.rho, goal, reach)
+        inner = minimise_augmented(self.problem, self.point.x_n, self.lambda_C, self.rho, self.goal, reach)
         if inner.falling:
             self._fell(inner.point)
             return False
         self.reach = _REACH
+        moved = float(np.abs(inner.point.x_n - self.point.x_n).max()) / (1 + float(np.abs(inner.point.x_n).max()))
+        self.stuck = self.stuck + 1 if not inner.done and moved <= _UNMOVED else 0
         self._advance(inner.point)
+        self._coarsen()
         return True
 
     def _fell(self, point: Point) -> None:
@@ -102,6 +118,8 @@ class Search:
         gap_C = np.where(np.arange(len(after_C)) < M, np.maximum(point.c_C, -before_C / self.rho), point.c_C)
         missed = float(np.abs(gap_C).max(initial=0.0))
         self.change = _relative(after_C, before_C)
+        grew = float(np.abs(after_C).sum()) > 1.5 * float(np.abs(before_C).sum())
+        self.growing = self.growing + 1 if grew and violation(self.problem, point) <= FEASIBLE else 0
         worse = violation(self.problem, point) > FEASIBLE and missed > 0.9 * self.missed
         self.still = self.still + 1 if worse else 0
         self.point, self.lambda_C = point, after_C
@@ -112,7 +130,7 @@ class Search:
 
     def _finish(self) -> bool:
         """Try Newton's method from here; True if it settled the status."""
-        if not self.problem.smooth or len(self.point.x_n) > DENSE:
+        if not self._second():
             return False
         try:
             found = polish(self.problem, self.point, self.lambda_C, self.rho, self.tolerance)
@@ -123,6 +141,32 @@ class Search:
             return False
         self.point, self.lambda_C, self.change = found.point, found.lambda_C, found.change
         return self._verify(found)
+
+    def _runs_away(self) -> bool:
+        """Whether multipliers grow because no multiplier exists at a point nearby; leaves that point if it can."""
+        if self.growing < _GROWN or not self._second():
+            return False
+        near = without_multiplier(self.problem, self.point, self.lambda_C)
+        if near is None:
+            return False
+        direction_n = falling_direction(self.problem, self.point, self.lambda_C)
+        if direction_n is not None and len(self.left) < _ESCAPES:
+            self._leave(direction_n)
+            self.lambda_C, self.rho = np.zeros_like(self.lambda_C), self.penalty
+            return False
+        self._without_multiplier(near)
+        return True
+
+    def _without_multiplier(self, near: Point) -> None:
+        self.point, self.status = near, "no_multiplier"
+        self.cause = (
+            f"x is feasible within {violation(self.problem, near):.1e}, and the gradients of the binding rows vanish "
+            "or cancel there: no multiplier balances the objective, and the ones shown grow as x is approached."
+        )
+
+    def _second(self) -> bool:
+        """Whether second derivatives can be had."""
+        return self.problem.smooth and len(self.point.x_n) <= DENSE
 
     def _stands(self) -> bool:
         """Whether the loop itself has come to an end: residuals within tolerance, multipliers still."""
@@ -141,6 +185,10 @@ class Search:
         if self._rescale(found.worst):
             return False
         problem, point = self.problem, found.point
+        near = without_multiplier(problem, point, found.lambda_C) if self._second() else None
+        if near is not None:
+            self._without_multiplier(near)
+            return True
         try:
             direction_n = falling_direction(problem, point, found.lambda_C)
         except ValueError as unseen:
@@ -166,6 +214,7 @@ class Search:
         """Step off a stationary point that is no minimum, to where the augmented Lagrangian is lowest."""
         problem, old = self.problem, self.point
         self.left.append(old.x_n)
+        self.goal = 0.1 * self.tolerance  # gradients are small here: anything coarser stops before it has begun
         best = augmented(old, self.lambda_C, self.rho, problem.M)[0]
         reach = 1 + float(np.abs(old.x_n).max())
         for stride in (1e-3, 1e-2, 1e-1):
@@ -177,6 +226,14 @@ class Search:
                     best, self.point = min(value, best), new
         self.missed = math.inf
 
+    def _coarsen(self) -> None:
+        """Shrink what turns out to be far steeper than it was near the start."""
+        point = self.point
+        steep = np.concatenate([[np.abs(point.gradient_n).max()], np.linalg.norm(point.jacobian_Cn, axis=1)])
+        if (steep > _STEEP).any():
+            factor = np.where(steep > _STEEP, steep, 1.0)
+            self._use(self.problem.f_scale * factor[0], self.problem.c_scale_C * factor[1:])
+
     def _rescale(self, worst: float) -> bool:
         """Take scales anew if those of the start are far from those here, and too coarse; True if they were."""
         problem = self.problem
@@ -185,14 +242,17 @@ class Search:
         if worst * coarse <= _FAR * self.tolerance or self.rescaled == _RESCALED:
             return False
         self.rescaled += 1
-        price_C = problem.user_multipliers(self.lambda_C)
-        problem.f_scale, problem.c_scale_C = f_scale, c_scale_C
-        self.lambda_C, self.point = problem.scaled_multipliers(price_C), problem.at(self.point.x_n)
-        self.missed = math.inf
+        self._use(f_scale, c_scale_C)
         return True
 
+    def _use(self, f_scale: float, c_scale_C: Floats) -> None:
+        price_C = self.problem.user_multipliers(self.lambda_C)
+        self.problem.f_scale, self.problem.c_scale_C = f_scale, c_scale_C
+        self.lambda_C, self.point = self.problem.scaled_multipliers(price_C), self.problem.at(self.point.x_n)
+        self.missed = math.inf
+
     def _may_be_feasible(self) -> bool:
-        """Look for a feasible point, here and elsewhere, and go on from it; False once the rows are shown to conflict."""
+        """Look for a feasible point, here and elsewhere, and go on from it; False once rows are shown to conflict."""
         if self.restored == _RESTORED:
             return True
         problem, self.still, self.restored = self.problem, 0, self.restored + 1
