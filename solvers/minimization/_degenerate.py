@@ -11,9 +11,11 @@ import numpy as np
 
 from ._problem import Floats, Point, Problem, weights
 
-_SMALL = 1e-3  # a weighed gradient below this, of rows whose gradients were 1, may be on its way to zero
+_SMALL = 1e-2  # a weighed gradient below this, of rows whose gradients were 1, may be on its way to zero
+_LIGHT = 3e-2  # prices below this part of the largest do not grow with it
 _STEPS = 80
-_GONE = 1e-3  # what may be left of rows and gradients at the place
+_ZERO, _MET = 1e-10, 1e-6
+_REACH = 0.5  # how far the place may be, in units of 1 + |x|
 _SAMPLES = 8
 
 
@@ -22,44 +24,47 @@ def without_multiplier(problem: Problem, point: Point, lambda_C: Floats) -> Poin
 
     Raises RuntimeError if the functions cannot be differentiated twice.
     """
-    total = float(np.abs(lambda_C).sum())
-    y_C = lambda_C / total if total > 0 else lambda_C
-    first = now = _cancelled(problem, point, y_C)
-    if total == 0 or not 0 < first <= _SMALL:
+    largest = float(np.abs(lambda_C).max(initial=0.0))
+    y_C = np.where(np.abs(lambda_C) > _LIGHT * largest, lambda_C, 0.0)
+    total = float(np.abs(y_C).sum())
+    if total == 0 or float(np.abs(problem.projected(point.jacobian_Cn.T @ y_C, point.x_n)).max()) > _SMALL * total:
         return None
-    near = point
+    near, y_C = point, y_C / total
+    left, reach = _left(problem, point, y_C), _REACH * (1 + float(np.abs(point.x_n).max()))
     for _ in range(_STEPS):
-        step_n = _step(problem, near, y_C)
+        step_n, turned_C = _step(problem, near, y_C)
         new = problem.at(np.clip(near.x_n + step_n, problem.lower_n, problem.upper_n))
-        left = _cancelled(problem, new, y_C) if new.finite else np.inf
-        if not left < 0.95 * now:
+        still = _left(problem, new, turned_C) if new.finite else np.inf
+        far = float(np.abs(new.x_n - point.x_n).max())
+        if not still < 0.95 * left or far > reach or (turned_C[: problem.M] < 0).any():
             break
-        near, now = new, left
-        if now < 1e-30:
-            break
-    priced_C = np.abs(y_C) > 1e-6
-    rows_before, rows_now = (float(np.abs(p.c_C[priced_C]).max()) for p in (point, near))
-    binds = rows_now <= max(_GONE * rows_before, 1e-14)
-    met = float(np.abs(problem.missed(near.c_C)).max()) <= 2 * float(np.abs(problem.missed(point.c_C)).max()) + 1e-14
-    return near if now <= _GONE * first and binds and met else None
+        near, y_C, left = new, turned_C, still
+    met = float(np.abs(problem.missed(near.c_C)).max()) <= _MET
+    return near if left <= _ZERO and met else None
 
 
-def _cancelled(problem: Problem, point: Point, y_C: Floats) -> float:
-    return float(np.abs(problem.projected(point.jacobian_Cn.T @ y_C, point.x_n)).max())
+def _left(problem: Problem, point: Point, y_C: Floats) -> float:
+    """Return what is left of the weighed gradient and of the rows that it weighs."""
+    slope_n = problem.projected(point.jacobian_Cn.T @ y_C, point.x_n)
+    return max(float(np.abs(slope_n).max()), float(np.abs(point.c_C[y_C != 0]).max()))
 
 
-def _step(problem: Problem, point: Point, y_C: Floats) -> Floats:
-    """Return the Newton step for ``y . J = 0`` in the variables that bounds leave free."""
-    slope_n = point.jacobian_Cn.T @ y_C
+def _step(problem: Problem, point: Point, y_C: Floats) -> tuple[Floats, Floats]:
+    """Return the Newton step for ``y . J = 0, c = 0, sum |y| = 1`` where bounds leave x free, and y after it."""
+    slope_n, used_C = point.jacobian_Cn.T @ y_C, y_C != 0
     low_n, high_n = problem.on_bounds(point.x_n)
     free_n = ~((low_n & (slope_n > 0)) | (high_n & (slope_n < 0)))
-    bent_nn = problem.hessian(point.x_n, y_C, f_weight=0.0)[np.ix_(free_n, free_n)]
-    step_n = np.zeros_like(slope_n)
-    if free_n.any():
-        step_n[free_n] = -np.linalg.lstsq(bent_nn, slope_n[free_n], rcond=1e-8)[0]
-    reach = 0.1 * (1 + float(np.abs(point.x_n).max()))
-    far = float(np.abs(step_n).max())
-    return step_n * min(1.0, reach / far) if far > 0 else step_n
+    rows_Uf, sign_U = point.jacobian_Cn[used_C][:, free_n], np.sign(y_C[used_C])
+    U, f = rows_Uf.shape
+    system = np.zeros((f + U + 1, f + U))
+    system[:f, :f] = problem.hessian(point.x_n, y_C, f_weight=0.0)[np.ix_(free_n, free_n)]
+    system[:f, f:], system[f:-1, :f], system[-1, f:] = rows_Uf.T, rows_Uf, sign_U
+    right = np.concatenate([-slope_n[free_n], -point.c_C[used_C], [1 - float(np.abs(y_C).sum())]])
+    answer = np.linalg.lstsq(system, right, rcond=1e-12)[0]
+    step_n, turned_C = np.zeros_like(slope_n), y_C.copy()
+    step_n[free_n] = answer[:f]
+    turned_C[used_C] += answer[f:]
+    return step_n, turned_C
 
 
 def is_kink(problem: Problem, point: Point, lambda_C: Floats, rho: float) -> bool:

@@ -27,7 +27,8 @@ _GROWTH = 10.0
 _FALL = 0.25  # what is left of a violation after an outer step that made progress
 _STEADY = 1e-5  # relative change of multipliers that stand still
 _ESCAPES, _FALLS, _RESTORED, _RESCALED, _STUCK, _GROWN = 5, 6, 3, 3, 3, 3
-_UNMOVED = 1e-7
+_UNMOVED, _GREW, _NEARLY = 1e-7, 1.2, 1e-3
+_EXACT = 1e-12  # residuals of points with multipliers get below this
 _STEEP = 100.0  # a scaled gradient beyond this was far too flat at the start
 _FAR = 1e3  # scales that are wrong by more than this are taken again
 _REACH = 100.0  # the first box of an inner minimisation, in units of 1 + |x|
@@ -118,8 +119,8 @@ class Search:
         gap_C = np.where(np.arange(len(after_C)) < M, np.maximum(point.c_C, -before_C / self.rho), point.c_C)
         missed = float(np.abs(gap_C).max(initial=0.0))
         self.change = _relative(after_C, before_C)
-        grew = float(np.abs(after_C).sum()) > 1.5 * float(np.abs(before_C).sum())
-        self.growing = self.growing + 1 if grew and violation(self.problem, point) <= FEASIBLE else 0
+        grew = float(np.abs(after_C).sum()) > _GREW * float(np.abs(before_C).sum())
+        self.growing = self.growing + 1 if grew and violation(self.problem, point) <= _NEARLY else 0
         worse = violation(self.problem, point) > FEASIBLE and missed > 0.9 * self.missed
         self.still = self.still + 1 if worse else 0
         self.point, self.lambda_C = point, after_C
@@ -185,7 +186,8 @@ class Search:
         if self._rescale(found.worst):
             return False
         problem, point = self.problem, found.point
-        near = without_multiplier(problem, point, found.lambda_C) if self._second() else None
+        doubtful = found.worst > _EXACT and self._second()
+        near = without_multiplier(problem, point, found.lambda_C) if doubtful else None
         if near is not None:
             self._without_multiplier(near)
             return True
