@@ -15,9 +15,11 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.optimize import minimize as scipy_minimize
 
-from ._problem import Floats, Point, Problem, weights
+from ._point import Floats, Point, weights
+from ._problem import Problem
 
 DENSE = 2000  # variables: beyond, second derivatives in full do not fit
+_CHEAP = 300  # up to here a Hessian costs less than the gradients that it saves
 _BOTTOM = -1e10  # a scaled objective below this falls without end
 _BFGS = 250  # steps of L-BFGS before second derivatives are asked
 _ALONE = 2000  # and where they cannot be had
@@ -123,7 +125,7 @@ class _Descent:
         low_n, high_n = problem.on_bounds(self.x_n)
         free_n = ~((low_n & (self.slope_n > 0)) | (high_n & (self.slope_n < 0)))
         rows_An = point.jacobian_Cn[active_C][:, free_n]
-        curved = problem.hessian(self.x_n, weight_C)[np.ix_(free_n, free_n)] + self.rho * rows_An.T @ rows_An
+        curved = problem.model.at(point, weight_C)[np.ix_(free_n, free_n)] + self.rho * rows_An.T @ rows_An
         step_n = np.zeros_like(self.x_n)
         step_n[free_n] = -downhill(curved, self.slope_n[free_n])
         return step_n
@@ -144,22 +146,28 @@ def downhill(hessian_nn: Floats, slope_n: Floats) -> Floats:
 
 
 def minimise_augmented(
-    problem: Problem, x_n: Floats, lambda_C: Floats, rho: float, goal: float, radius: float
+    problem: Problem, x_n: Floats, lambda_C: Floats, rho: float, goal: float, radius: float, *, near: bool = False
 ) -> Inner:
     """Minimise within bounds until no entry of the projected gradient exceeds ``goal``, or nothing helps.
 
-    radius: how far the first box reaches from x_n.
+    radius: how far the first box reaches from x_n.  near: a minimum is expected close by, so that second derivatives
+    are asked first where they cost little.
     """
     descent = _Descent(problem, x_n, lambda_C, rho, goal, radius)
-    curved = problem.smooth and len(x_n) <= DENSE
+    dense = len(x_n) <= DENSE
+    cheap = near and (len(x_n) <= _CHEAP or problem.model.quadratic)
     try:
-        descent.by_gradients(_BFGS if curved else _ALONE)
-        if curved and not descent.done:
-            try:
-                descent.by_curvature()
-            except RuntimeError:  # no second derivatives
-                problem.smooth = False
-                descent.by_gradients(_ALONE)
+        for curved in (True, False, True) if cheap else (False, True):
+            if descent.done:
+                break
+            if not curved:
+                descent.by_gradients(_BFGS if problem.smooth and dense else _ALONE)
+            elif problem.smooth and dense:
+                try:
+                    descent.by_curvature()
+                except RuntimeError:  # no second derivatives
+                    problem.smooth = False
+                    descent.by_gradients(_ALONE)
     except _Falling:
         return Inner(problem.at(descent.x_n), True)
     return Inner(problem.at(descent.x_n), done=descent.done)

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import cvxpy as cp
 import numpy as np
 
-from ._problem import Floats, Point, Problem
+from ._point import Floats, Point
+from ._problem import Problem
 
 Shape = Literal["affine", "convex", "curved"]
 _SAMPLES = 12

@@ -11,7 +11,8 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, null_space
 from scipy.optimize import nnls
 
-from ._problem import Floats, Point, Problem
+from ._point import Floats, Point
+from ._problem import Problem
 
 MOST = 2000  # variables: beyond, second derivatives in full do not fit
 _ACTIVE = 1e-6
@@ -29,7 +30,7 @@ def falling_direction(problem: Problem, point: Point, lambda_C: Floats) -> Float
     n = len(point.x_n)
     if n > MOST:
         raise ValueError(f"{n} variables")
-    hessian_nn = problem.hessian(point.x_n, lambda_C)
+    hessian_nn = problem.model.at(point, lambda_C)
     priced_An, free_Wn = _tight(problem, point, lambda_C)
     none = _NONE * float(np.abs(hessian_nn).max())
     flat = max(none, _FLAT / (1 + float(np.abs(point.x_n).max())))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._problem import Floats, Point, Problem, weights
+from ._point import Floats, Point, weights
+from ._problem import Problem
 
 _SMALL = 1e-2  # a weighed gradient below this, of rows whose gradients were 1, may be on its way to zero
 _LIGHT = 3e-2  # prices below this part of the largest do not grow with it

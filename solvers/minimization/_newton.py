@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._problem import Floats, Mask, Point, Problem
+from ._point import Floats, Mask, Point
+from ._problem import Problem
 
 _STEPS = 30
 _PATIENCE = 5  # steps without a better point: guesses may need some to settle
@@ -31,32 +32,6 @@ class Polished:
     change: float = np.inf
 
 
-class _Model:
-    """The problem's second derivatives at the last point, kept while gradients go as they say (a quadratic's do)."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.problem, self.hessian_nn = problem, np.zeros((0, 0))
-        self.seen: tuple[Point, Floats] | None = None
-
-    def at(self, point: Point, lambda_C: Floats) -> Floats:
-        if self.seen is None or not self._exact(point, lambda_C):
-            self.hessian_nn = self.problem.hessian(point.x_n, lambda_C)
-            self.seen = point, lambda_C
-        return self.hessian_nn
-
-    def _exact(self, point: Point, lambda_C: Floats) -> bool:
-        """Whether f is quadratic and the rows are affine, as far as the two points tell."""
-        assert self.seen is not None
-        old, _ = self.seen
-        moved_n = point.x_n - old.x_n
-        bent = float(np.abs(point.jacobian_Cn - old.jacobian_Cn).max(initial=0.0))
-        if not moved_n.any() or bent > 1e-12 * float(np.abs(old.jacobian_Cn).max(initial=0.0)):
-            return False
-        turned_n = point.gradient_n - old.gradient_n
-        size = float(np.linalg.norm(turned_n)) + 1e-6 * float(np.linalg.norm(point.gradient_n))
-        return float(np.linalg.norm(turned_n - self.hessian_nn @ moved_n)) <= 1e-9 * size
-
-
 def worst_residual(problem: Problem, point: Point, lambda_C: Floats) -> float:
     """Return the largest of the scaled residuals; infinite for what is not finite."""
     if not point.finite or not np.isfinite(lambda_C).all():
@@ -70,22 +45,23 @@ def polish(problem: Problem, point: Point, lambda_C: Floats, rho: float, toleran
     Raises RuntimeError if the functions cannot be differentiated twice.
     """
     best = Polished(point, lambda_C, worst_residual(problem, point, lambda_C))
-    now, model, waited = best, _Model(problem), 0
+    now, waited = best, 0
     for _ in range(_STEPS):
-        new = _step(problem, model, now, rho)
+        new = _step(problem, now, rho)
         if new is None:
             break
         # once within tolerance, go on to the last digit: it costs little, and shows whether multipliers stand still
         waited = 0 if new.worst < 0.5 * best.worst else waited + 1
         if new.worst < best.worst or (new.worst <= tolerance and new.change < best.change):
             best = new
-        if best.worst <= _FLOOR or waited >= (2 if best.worst <= tolerance else _PATIENCE):
+        patience = _PATIENCE * (1 + 2 * problem.model.quadratic)  # guesses are all that changes, and cost little
+        if best.worst <= _FLOOR or waited >= (2 if best.worst <= tolerance else patience):
             break
         now = new
     return best
 
 
-def _step(problem: Problem, model: _Model, now: Polished, rho: float) -> Polished | None:
+def _step(problem: Problem, now: Polished, rho: float) -> Polished | None:
     point, M = now.point, problem.M
     active_C = (np.arange(len(now.lambda_C)) >= M) | (now.lambda_C + rho * point.c_C > 0)
     lambda_C = np.where(active_C, now.lambda_C, 0.0)
@@ -94,7 +70,7 @@ def _step(problem: Problem, model: _Model, now: Polished, rho: float) -> Polishe
     high_n = -slope_n > rho * (problem.upper_n - point.x_n)
     move_n = np.where(low_n, problem.lower_n - point.x_n, np.where(high_n, problem.upper_n - point.x_n, 0.0))
     damping = min(1e-6, max(1e-10, 1e-3 * now.worst)) if np.isfinite(now.worst) else 1e-6
-    hessian_nn = model.at(point, lambda_C)
+    hessian_nn = problem.model.at(point, lambda_C)
     solved = _solve(hessian_nn, point, slope_n, active_C, ~(low_n | high_n), move_n, damping)
     if solved is None:
         return None

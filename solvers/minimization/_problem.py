@@ -6,10 +6,7 @@ thousand changes nothing but its multiplier.  Axes: n variables, M inequalities,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,27 +14,10 @@ from ..errors import InvalidInput
 from ..kkt import KKTResiduals, kkt_residuals
 from ._derivatives import jacobian, weighed_gradient
 from ._inputs import Bounds, Function, Functions, box
+from ._model import Model
+from ._point import Floats, Mask, Point, weights
 
-Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 _NEAR = 1e-2  # how far from a point, in units of 1 + |x|, one looks whether a gradient vanishes only there
-
-
-@dataclass(frozen=True)
-class Point:
-    """Values and gradients at x_n, scaled: f, its gradient, rows c_C (inequalities first) and their Jacobian."""
-
-    x_n: Floats
-    f: float
-    gradient_n: Floats
-    c_C: Floats
-    jacobian_Cn: Floats
-
-    @property
-    def finite(self) -> bool:
-        """Whether all of it is."""
-        parts = (self.gradient_n, self.c_C, self.jacobian_Cn)
-        return bool(np.isfinite(self.f)) and all(bool(np.isfinite(part).all()) for part in parts)
 
 
 class Problem:
@@ -52,6 +32,7 @@ class Problem:
     ) -> None:
         self.functions = Functions(objective, inequality, equality, x0)
         self.evaluations, self.hessians, self.smooth = 0, 0, True
+        self.model = Model(self.hessian)
         self.lower_n, self.upper_n = box(bounds, x0)
         start_n = np.clip(x0.detach().double().cpu().numpy().ravel(), self.lower_n, self.upper_n)
         f, g_M, h_E = self.functions.first(self.tensor(start_n))
@@ -113,6 +94,10 @@ class Problem:
         slope_n = weighed_gradient([f, torch.cat([g_M, h_E])], pull, x, again=True)
         found: Floats = jacobian(slope_n.reshape(-1), x).cpu().numpy()
         return (found + found.T) / 2
+
+    def rescale(self, f_scale: float, c_scale_C: Floats) -> None:
+        """Divide by other sizes from now on; points and multipliers from before do not fit any more."""
+        self.f_scale, self.c_scale_C, self.model = f_scale, c_scale_C, Model(self.hessian)
 
     def sizes(self, point: Point) -> tuple[float, Floats]:
         """Return the size of the gradient of f (largest entry) and of each row (length), unscaled, around a point.
@@ -189,13 +174,6 @@ class Problem:
     def tensor(self, x_n: Floats) -> Tensor:
         """Return x as the problem's functions take it."""
         return self.functions.tensor(x_n)
-
-
-def weights(lambda_C: Floats, c_C: Floats, rho: float, M: int) -> Floats:
-    """Return multipliers after a step, the weights of the rows' gradients: ``relu(lambda + rho g)``, ``mu + rho h``."""
-    moved_C = lambda_C + rho * c_C
-    moved_C[:M] = moved_C[:M].clip(min=0)
-    return moved_C
 
 
 def _flat(values: Tensor) -> Floats:

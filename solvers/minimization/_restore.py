@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._problem import Floats, Point, Problem
+from ._point import Floats, Point
+from ._problem import Problem
 
 FEASIBLE = 1e-6  # violations below this, of scaled rows, are feasible enough to speak of multipliers
 _STEPS = 200

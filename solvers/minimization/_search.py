@@ -18,7 +18,8 @@ from ._conflict import Conflict, Shape, conflict_at, shape_of
 from ._curvature import falling_direction
 from ._degenerate import is_kink, without_multiplier
 from ._newton import Polished, polish, worst_residual
-from ._problem import Floats, Point, Problem, weights
+from ._point import Floats, Point, weights
+from ._problem import Problem
 from ._restore import FEASIBLE, is_stationary, restore, restore_from_elsewhere, violation
 from ._solution import Status
 
@@ -58,6 +59,7 @@ class Search:
     falls: int = 0
     stuck: int = 0
     growing: int = 0
+    near: bool = False
     restored: int = 0
     rescaled: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -90,13 +92,16 @@ class Search:
     def _outer(self) -> bool:
         """Minimise, and take the multiplier step there; False if the inner problem had no bottom."""
         reach = self.reach * (1 + float(np.abs(self.point.x_n).max()))
-        inner = minimise_augmented(self.problem, self.point.x_n, self.lambda_C, self.rho, self.goal, reach)
+        inner = minimise_augmented(
+            self.problem, self.point.x_n, self.lambda_C, self.rho, self.goal, reach, near=self.near
+        )
         if inner.falling:
             self._fell(inner.point)
             return False
         self.reach = _REACH
         moved = float(np.abs(inner.point.x_n - self.point.x_n).max()) / (1 + float(np.abs(inner.point.x_n).max()))
         self.stuck = self.stuck + 1 if not inner.done and moved <= _UNMOVED else 0
+        self.near = inner.done
         self._advance(inner.point)
         self._coarsen()
         return True
@@ -216,6 +221,7 @@ class Search:
         """Step off a stationary point that is no minimum, to where the augmented Lagrangian is lowest."""
         problem, old = self.problem, self.point
         self.left.append(old.x_n)
+        self.near = False
         self.goal = 0.1 * self.tolerance  # gradients are small here: anything coarser stops before it has begun
         best = augmented(old, self.lambda_C, self.rho, problem.M)[0]
         reach = 1 + float(np.abs(old.x_n).max())
@@ -249,7 +255,7 @@ class Search:
 
     def _use(self, f_scale: float, c_scale_C: Floats) -> None:
         price_C = self.problem.user_multipliers(self.lambda_C)
-        self.problem.f_scale, self.problem.c_scale_C = f_scale, c_scale_C
+        self.problem.rescale(f_scale, c_scale_C)
         self.lambda_C, self.point = self.problem.scaled_multipliers(price_C), self.problem.at(self.point.x_n)
         self.missed = math.inf
 
@@ -268,7 +274,7 @@ class Search:
                     self.status, self.point, self.conflict, self.shape = "infeasible", near, conflict, shape
                 return self.status is None
             near = elsewhere
-        self.point, self.missed, self.rho = near, math.inf, self.rho * _GROWTH
+        self.point, self.missed, self.rho, self.near = near, math.inf, self.rho * _GROWTH, False
         return True
 
     def _record(self, step: int) -> None:
