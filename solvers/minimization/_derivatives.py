@@ -1,4 +1,4 @@
-"""First and second derivatives in full, many rows in one pass where torch can batch the functions.
+"""First and second derivatives in full, many rows in one pass where that is faster and torch can batch the functions.
 
 Axes: n variables, R rows.
 """
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 _FEW = 2  # rows: one by one is as fast, and asks nothing of the functions
+_WIDE = 256  # variables: beyond, a batched product of matrix and vector (16 times a plain one) costs more than it saves
 _SHARE = 128  # rows of one pass: a network's activations are kept once for each
 
 
@@ -31,10 +32,10 @@ def jacobian(rows_R: Tensor, x: Tensor) -> Tensor:
     if not rows_R.requires_grad or not rows_R.numel():
         return torch.zeros(rows_R.numel(), x.numel(), dtype=torch.float64, device=x.device)
     eye_RR = torch.eye(rows_R.numel(), dtype=rows_R.dtype, device=rows_R.device)
-    if len(eye_RR) > _FEW:
+    if len(eye_RR) > _FEW and x.numel() <= _WIDE:
         try:
-            shares = [_pulled(rows_R, x, share, batched=True) for share in eye_RR.split(_SHARE)]
-            return torch.cat(shares).reshape(len(eye_RR), -1).double()
+            parts = [eye_RR[first : first + _SHARE] for first in range(0, len(eye_RR), _SHARE)]
+            return torch.cat([_pulled(rows_R, x, part, batched=True) for part in parts]).reshape(len(eye_RR), -1).double()
         except RuntimeError:  # vmap does not know an operation of theirs
             pass
     return torch.stack([_pulled(rows_R, x, row, batched=False) for row in eye_RR]).reshape(len(eye_RR), -1).double()

@@ -18,6 +18,7 @@ from ._problem import Problem
 
 _STEPS = 30
 _PATIENCE = 5  # steps without a better point: guesses may need some to settle
+_TRUST = 1e-3  # what a row's value weighs against a multiplier that was given
 _PROXIMAL = 1e-10  # keeps a linear objective's steps short where its minimiser is not one point
 _FLOOR = 1e-14  # residuals below are rounding
 
@@ -36,18 +37,21 @@ def worst_residual(problem: Problem, point: Point, lambda_C: Floats) -> float:
     """Return the largest of the scaled residuals; infinite for what is not finite."""
     if not point.finite or not np.isfinite(lambda_C).all():
         return np.inf
-    return max(vars(problem.residuals(point, lambda_C, scaled=True)).values())
+    return float(max(vars(problem.residuals(point, lambda_C, scaled=True)).values()))
 
 
-def polish(problem: Problem, point: Point, lambda_C: Floats, rho: float, tolerance: float) -> Polished:
+def polish(
+    problem: Problem, point: Point, lambda_C: Floats, rho: float, tolerance: float, *, warm: bool = False
+) -> Polished:
     """Return the best point that Newton steps reach from here, perhaps where they began.
 
+    warm: the multipliers, more than the values of the rows, tell what binds.
     Raises RuntimeError if the functions cannot be differentiated twice.
     """
     best = Polished(point, lambda_C, worst_residual(problem, point, lambda_C))
     now, waited = best, 0
     for _ in range(_STEPS):
-        new = _step(problem, now, rho)
+        new = _step(problem, now, rho, _TRUST * rho if warm else rho)
         if new is None:
             break
         # once within tolerance, go on to the last digit: it costs little, and shows whether multipliers stand still
@@ -61,9 +65,9 @@ def polish(problem: Problem, point: Point, lambda_C: Floats, rho: float, toleran
     return best
 
 
-def _step(problem: Problem, now: Polished, rho: float) -> Polished | None:
+def _step(problem: Problem, now: Polished, rho: float, row_rho: float) -> Polished | None:
     point, M = now.point, problem.M
-    active_C = (np.arange(len(now.lambda_C)) >= M) | (now.lambda_C + rho * point.c_C > 0)
+    active_C = (np.arange(len(now.lambda_C)) >= M) | (now.lambda_C + row_rho * point.c_C > 0)
     lambda_C = np.where(active_C, now.lambda_C, 0.0)
     slope_n = point.gradient_n + point.jacobian_Cn.T @ lambda_C
     low_n = slope_n > rho * (point.x_n - problem.lower_n)

@@ -61,7 +61,8 @@ def _step(rows_Cf: Floats, missed_C: Floats, damping: float) -> Floats:
     if f >= C:
         found: Floats = -rows_Cf.T @ np.linalg.solve(rows_Cf @ rows_Cf.T + shift * np.eye(C), missed_C)
         return found
-    return -np.linalg.solve(rows_Cf.T @ rows_Cf + shift * np.eye(f), rows_Cf.T @ missed_C)
+    right_f = -rows_Cf.T @ missed_C
+    return np.asarray(np.linalg.solve(rows_Cf.T @ rows_Cf + shift * np.eye(f), right_f), dtype=np.float64)
 
 
 def restore_from_elsewhere(problem: Problem, point: Point) -> Point | None:

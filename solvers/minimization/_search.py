@@ -69,7 +69,7 @@ class Search:
 
     def run(self, steps: int, *, warm: bool) -> None:
         """Search until a status is settled or steps are spent; ``warm``: begin with Newton's method."""
-        if warm and self._finish():
+        if warm and self._finish(warm=True):
             self._record(0)
             return
         for step in range(steps):
@@ -134,19 +134,29 @@ class Search:
             self.rho *= _GROWTH
         self.missed = missed
 
-    def _finish(self) -> bool:
+    def _finish(self, *, warm: bool = False) -> bool:
         """Try Newton's method from here; True if it settled the status."""
         if not self._second():
             return False
         try:
-            found = polish(self.problem, self.point, self.lambda_C, self.rho, self.tolerance)
+            found = polish(self.problem, self.point, self.lambda_C, self.rho, self.tolerance, warm=warm)
         except RuntimeError:  # no second derivatives
             self.problem.smooth = False
             return False
         if not (found.worst <= self.tolerance and found.change <= self.steady):
             return False
+        before = self.point, self.lambda_C, self.change
         self.point, self.lambda_C, self.change = found.point, found.lambda_C, found.change
-        return self._verify(found)
+        settled, left = self._verify(found), len(self.left)
+        if not settled and left and self.left[-1] is found.point.x_n and self._was_lower(before[0], found):
+            self.point, self.lambda_C, self.change = before  # on the way down Newton's method turned back to a saddle
+        return settled
+
+    def _was_lower(self, before: Point, found: Polished) -> bool:
+        """Whether the loop stood elsewhere, and lower, than the point that Newton's method found."""
+        M, far = self.problem.M, float(np.abs(before.x_n - found.point.x_n).max())
+        values = [augmented(point, found.lambda_C, self.rho, M)[0] for point in (before, found.point)]
+        return far > 1e-3 * (1 + float(np.abs(before.x_n).max())) and values[0] < values[1]
 
     def _runs_away(self) -> bool:
         """Whether multipliers grow because no multiplier exists at a point nearby; leaves that point if it can."""
