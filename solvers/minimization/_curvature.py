@@ -52,6 +52,16 @@ def falling_direction(problem: Problem, point: Point, lambda_C: Floats) -> Float
     return None
 
 
+def falling_by_trial(problem: Problem, point: Point, lambda_C: Floats) -> Floats | None:
+    """Return a direction in which the Lagrangian falls, of some that rows allow; for functions without curvature."""
+    priced_An, free_Wn = _tight(problem, point, lambda_C)
+    tangent_nt = null_space(priced_An, rcond=1e-8) if len(priced_An) else np.eye(len(point.x_n))
+    for direction_n in _allowed(tangent_nt, free_Wn, np.random.default_rng(0))[:_TRIED]:
+        if _falls_along(problem, point, lambda_C, direction_n):
+            return direction_n
+    return None
+
+
 def _tight(problem: Problem, point: Point, lambda_C: Floats) -> tuple[Floats, Floats]:
     """Return the gradients of tight rows and bounds, pointing out: those with a price, and those without."""
     equal_C = np.arange(len(lambda_C)) >= problem.M

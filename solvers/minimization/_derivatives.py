@@ -35,7 +35,8 @@ def jacobian(rows_R: Tensor, x: Tensor) -> Tensor:
     if len(eye_RR) > _FEW and x.numel() <= _WIDE:
         try:
             parts = [eye_RR[first : first + _SHARE] for first in range(0, len(eye_RR), _SHARE)]
-            return torch.cat([_pulled(rows_R, x, part, batched=True) for part in parts]).reshape(len(eye_RR), -1).double()
+            found = torch.cat([_pulled(rows_R, x, part, batched=True) for part in parts])
+            return found.reshape(len(eye_RR), -1).double()
         except RuntimeError:  # vmap does not know an operation of theirs
             pass
     return torch.stack([_pulled(rows_R, x, row, batched=False) for row in eye_RR]).reshape(len(eye_RR), -1).double()

@@ -36,5 +36,5 @@ class Model:
         if not moved_n.any() or bent > 1e-12 * float(np.abs(old.jacobian_Cn).max(initial=0.0)):
             return False
         turned_n = new.gradient_n - old.gradient_n
-        size = float(np.linalg.norm(turned_n)) + 1e-6 * float(np.linalg.norm(new.gradient_n))
+        size = float(np.linalg.norm(turned_n)) + 1e-3 * float(np.linalg.norm(new.gradient_n))
         return float(np.linalg.norm(turned_n - self.hessian_nn @ moved_n)) <= 1e-9 * size

@@ -17,6 +17,7 @@ from ._inputs import Bounds, Function, Functions, box
 from ._model import Model
 from ._point import Floats, Mask, Point, weights
 
+_CHECKED, _ROUGH = 3, 0.1  # how many Hessians are compared with a difference, and how closely
 _NEAR = 1e-2  # how far from a point, in units of 1 + |x|, one looks whether a gradient vanishes only there
 
 
@@ -88,12 +89,33 @@ class Problem:
         Raises RuntimeError if the functions cannot be differentiated twice.
         """
         self.hessians += 1
+        x, slope_n = self._slope(x_n, weight_C, f_weight, again=True)
+        found: Floats = jacobian(slope_n, x).cpu().numpy()
+        found = (found + found.T) / 2
+        if self.hessians <= _CHECKED:
+            self._check(found, x_n, _flat(slope_n), weight_C, f_weight)
+        return found
+
+    def _slope(self, x_n: Floats, weight_C: Floats, f_weight: float, *, again: bool) -> tuple[Tensor, Tensor]:
+        """Return x and the gradient there of ``f_weight f + weight . c``, scaled."""
         x = self.tensor(x_n).requires_grad_()
         f, g_M, h_E = self.functions(x)
-        pull = [f.new_tensor(f_weight / self.f_scale, dtype=torch.float64), torch.from_numpy(weight_C / self.c_scale_C)]
-        slope_n = weighed_gradient([f, torch.cat([g_M, h_E])], pull, x, again=True)
-        found: Floats = jacobian(slope_n.reshape(-1), x).cpu().numpy()
-        return (found + found.T) / 2
+        pull = [f.new_tensor(f_weight / self.f_scale), torch.from_numpy(weight_C / self.c_scale_C)]
+        return x, weighed_gradient([f, torch.cat([g_M, h_E])], pull, x, again=again).reshape(-1)
+
+    def _check(self, hessian_nn: Floats, x_n: Floats, slope_n: Floats, weight_C: Floats, f_weight: float) -> None:
+        """Compare with a difference: a function of one's own that can be differentiated once may hand out zeros."""
+        digits, draw = self.functions.digits, np.random.default_rng(0).uniform(-1, 1, len(x_n))
+        for part in (1.0, 3e-2, 1e-3):  # what is only bent agrees over shorter steps
+            stride = part * digits ** (1 / 3) * (1 + float(np.abs(x_n).max()))
+            moved_n = np.clip(x_n + stride * draw, self.lower_n, self.upper_n) - x_n
+            turned_n = _flat(self._slope(x_n + moved_n, weight_C, f_weight, again=False)[1]) - slope_n
+            foretold_n = hessian_nn @ moved_n
+            slack = _ROUGH * float(np.abs(turned_n).max() + np.abs(foretold_n).max()) + 1e-4 * stride
+            slack += 100 * digits * float(np.abs(slope_n).max())
+            if not float(np.abs(turned_n - foretold_n).max()) > slack:  # a NaN says nothing
+                return
+        raise RuntimeError("second derivatives are not those of the gradient")
 
     def rescale(self, f_scale: float, c_scale_C: Floats) -> None:
         """Divide by other sizes from now on; points and multipliers from before do not fit any more."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ._augmented import DENSE, downhill
 from ._point import Floats, Point
 from ._problem import Problem
 
 FEASIBLE = 1e-6  # violations below this, of scaled rows, are feasible enough to speak of multipliers
-_STEPS = 200
+_STEPS, _LAST = 200, 8
 _RADII = (0.1, 1.0, 1.0, 1.0, 10.0, 10.0, 10.0, 100.0)
 
 
@@ -51,6 +52,31 @@ def restore(problem: Problem, point: Point) -> Point:
         if not nearer.finite:
             break
         point, damping = nearer, max(damping * 0.1, 1e-12)
+    return _settled(problem, point) if violation(problem, point) > FEASIBLE else point
+
+
+def _settled(problem: Problem, point: Point) -> Point:
+    """Return the point after Newton steps: where violations stay, least squares alone creep."""
+    for _ in range(_LAST):
+        missed_C = problem.missed(point.c_C)
+        slope_n = point.jacobian_Cn.T @ missed_C
+        low_n, high_n = problem.on_bounds(point.x_n)
+        free_n = ~((low_n & (slope_n > 0)) | (high_n & (slope_n < 0)))
+        if not problem.smooth or len(slope_n) > DENSE or not free_n.any():
+            break
+        try:
+            bent_nn = problem.hessian(point.x_n, missed_C, f_weight=0.0)
+        except RuntimeError:  # no second derivatives
+            problem.smooth = False
+            break
+        rows_Cn = point.jacobian_Cn[missed_C != 0]
+        step_n = np.zeros_like(slope_n)
+        step_n[free_n] = -downhill((bent_nn + rows_Cn.T @ rows_Cn)[np.ix_(free_n, free_n)], slope_n[free_n])
+        new = problem.at(np.clip(point.x_n + step_n, problem.lower_n, problem.upper_n))
+        steep = [np.abs(problem.projected(p.jacobian_Cn.T @ problem.missed(p.c_C), p.x_n)).max() for p in (point, new)]
+        if not new.finite or not steep[1] < steep[0]:
+            break
+        point = new
     return point
 
 

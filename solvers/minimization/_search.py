@@ -15,7 +15,7 @@ import numpy as np
 
 from ._augmented import DENSE, augmented, minimise_augmented
 from ._conflict import Conflict, Shape, conflict_at, shape_of
-from ._curvature import falling_direction
+from ._curvature import falling_by_trial, falling_direction
 from ._degenerate import is_kink, without_multiplier
 from ._newton import Polished, polish, worst_residual
 from ._point import Floats, Point, weights
@@ -27,11 +27,11 @@ RHO_MAX = 1e14
 _GROWTH = 10.0
 _FALL = 0.25  # what is left of a violation after an outer step that made progress
 _STEADY = 1e-5  # relative change of multipliers that stand still
-_ESCAPES, _FALLS, _RESTORED, _RESCALED, _STUCK, _GROWN = 5, 6, 3, 3, 3, 3
+_ESCAPES, _BACK, _FALLS, _RESTORED, _RESCALED, _STUCK, _GROWN = 6, 3, 6, 3, 3, 3, 3
 _UNMOVED, _GREW, _NEARLY = 1e-7, 1.2, 1e-3
 _EXACT = 1e-12  # residuals of points with multipliers get below this
 _STEEP = 100.0  # a scaled gradient beyond this was far too flat at the start
-_FAR = 1e3  # scales that are wrong by more than this are taken again
+_FAR = 10.0  # scales that are wrong by more than this are taken again
 _REACH = 100.0  # the first box of an inner minimisation, in units of 1 + |x|
 
 
@@ -160,18 +160,27 @@ class Search:
 
     def _runs_away(self) -> bool:
         """Whether multipliers grow because no multiplier exists at a point nearby; leaves that point if it can."""
-        if self.growing < _GROWN or not self._second():
-            return False
-        near = without_multiplier(self.problem, self.point, self.lambda_C)
+        near = self._cancelling(self.point, self.lambda_C) if self.growing >= _GROWN else None
         if near is None:
             return False
-        direction_n = falling_direction(self.problem, self.point, self.lambda_C)
+        try:
+            direction_n = falling_direction(self.problem, self.point, self.lambda_C)
+        except RuntimeError:  # no second derivatives here
+            direction_n = None
         if direction_n is not None and len(self.left) < _ESCAPES:
             self._leave(direction_n)
             self.lambda_C, self.rho = np.zeros_like(self.lambda_C), self.penalty
             return False
         self._without_multiplier(near)
         return True
+
+    def _cancelling(self, point: Point, lambda_C: Floats) -> Point | None:
+        """Return the point nearby that has no multiplier, if there is one and second derivatives to find it."""
+        try:
+            return without_multiplier(self.problem, point, lambda_C) if self._second() else None
+        except RuntimeError:
+            self.problem.smooth = False
+            return None
 
     def _without_multiplier(self, near: Point) -> None:
         self.point, self.status = near, "no_multiplier"
@@ -201,29 +210,28 @@ class Search:
         if self._rescale(found.worst):
             return False
         problem, point = self.problem, found.point
-        doubtful = found.worst > _EXACT and self._second()
-        near = without_multiplier(problem, point, found.lambda_C) if doubtful else None
+        near = self._cancelling(point, found.lambda_C) if found.worst > _EXACT else None
         if near is not None:
             self._without_multiplier(near)
             return True
+        seen = "nothing falls along the constraints"
         try:
             direction_n = falling_direction(problem, point, found.lambda_C)
         except ValueError as unseen:
-            self.status = "converged"
-            self.cause = f"Residuals are within tolerance; curvature was not looked at for {unseen}."
-            return True
+            direction_n, seen = None, f"curvature was not looked at for {unseen}"
         except RuntimeError:
-            self.status = "converged"
-            self.cause = "Residuals are within tolerance; the functions have no second derivatives to look at."
-            return True
-        back = any(np.abs(point.x_n - old_n).max() <= 1e-5 * (1 + np.abs(old_n).max()) for old_n in self.left)
+            direction_n = falling_by_trial(problem, point, found.lambda_C)
+            seen = "the functions have no second derivatives; nothing falls in the directions that were tried"
+        back = sum(np.abs(point.x_n - old_n).max() <= 1e-5 * (1 + np.abs(old_n).max()) for old_n in self.left)
         if direction_n is None:
             self.status = "converged"
-            self.cause = "Residuals are within tolerance, and nothing falls along the constraints."
-        elif back or len(self.left) == _ESCAPES:
+            self.cause = f"Residuals are within tolerance; {seen}."
+        elif back == _BACK or len(self.left) == _ESCAPES:
             self.status = "stationary_unverified"
             self.cause = "Residuals are within tolerance, but something falls along the constraints."
         else:
+            if back:  # a concave objective may need a stronger penalty to stay away
+                self.rho *= _GROWTH
             self._leave(direction_n)
         return self.status is not None
 
