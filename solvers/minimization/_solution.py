@@ -21,14 +21,16 @@ class Solution:
     constraint.  residuals: KKT, from the problem's own gradients at x, bounds included.  status:
 
         converged               all four residuals are within the tolerance, and no direction of descent is left
-        stationary_unverified   residuals are within it, but curvature falls along the constraints, or was not seen
-        infeasible              the violation is as small as it gets near x; ``farkas`` says which rows conflict
+        stationary_unverified   residuals are within it, but something falls along the constraints
+        infeasible              the violation is as small as it gets near x; ``farkas`` says which rows conflict, and
+                                the message whether that holds everywhere or is local
         no_multiplier           x is feasible and nearly stationary, but multipliers grow without end
         diverged                something was not finite, or f falls without end
         budget_spent            neither of these was shown in time
 
     message: the cause; next_move: what to do.  farkas: weights (M + E,) of rows that cannot hold together, sum of
-    magnitudes 1; None unless infeasible.  history: a row an outer iteration.  evaluations: of f, g, h with gradients.
+    magnitudes 1, in the rows' own units; None unless infeasible.  history: a row an outer iteration.  evaluations: of
+    f, g, h, most with one gradient.  hessians: second derivatives in full.  penalty: rho of scaled rows, at the end.
     """
 
     x: Tensor
@@ -41,4 +43,6 @@ class Solution:
     next_move: str
     history: pd.DataFrame = field(repr=False)
     evaluations: int
+    hessians: int
+    penalty: float
     farkas: Tensor | None = None
