@@ -102,9 +102,7 @@ def _jacobian(values: Tensor, x: Sequence[Tensor]) -> Tensor:
         parts = [None if part is None else part[None] for part in parts]
     else:
         eye = torch.eye(len(values), dtype=values.dtype)
-        parts = torch.autograd.grad(
-            values, list(x), eye, retain_graph=True, allow_unused=True, is_grads_batched=True
-        )
+        parts = torch.autograd.grad(values, list(x), eye, retain_graph=True, allow_unused=True, is_grads_batched=True)
     flat = [
         torch.zeros(len(values), like.numel()).double() if part is None else part.reshape(len(values), -1).double()
         for part, like in zip(parts, x, strict=True)

@@ -27,8 +27,8 @@ class Problem:
 
     start: fresh parameters, the same each time.  evaluate: parameters to (f, g_M, h_E), with gradients.
     best: the least f, None where it is not known.  truth: what is to be found: "solution", or a verdict.
-    lower, upper: bounds of all variables, None for none.  steps: evaluations that a contender may spend; seconds: of the
-    processor, where a run ends in any case.
+    lower, upper: bounds of all variables, None for none.  steps: evaluations that a contender may spend; seconds: of
+    the processor, after which a run ends in any case.
     whole: run through all steps even if solved before.  every: steps between two looks of the judge.
     """
 

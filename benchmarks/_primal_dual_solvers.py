@@ -56,9 +56,7 @@ def _minimize(problem: Problem) -> Answer:
         bounds=bounds,
     )
     seconds = time.process_time() - start
-    return Answer(
-        found.x, found.multipliers, found.equality_multipliers, found.evaluations, seconds, f"{found.status}"
-    )
+    return Answer(found.x, found.multipliers, found.equality_multipliers, found.evaluations, seconds, f"{found.status}")
 
 
 class _Cached:
@@ -86,8 +84,9 @@ def _scipy(method: str) -> Callable[[Problem], Answer]:
         x0_n = problem.start()[0].detach().numpy()
         bounds = None
         if problem.lower is not None or problem.upper is not None:
-            sides = (-np.inf if problem.lower is None else problem.lower.numpy()), (
-                np.inf if problem.upper is None else problem.upper.numpy()
+            sides = (
+                (-np.inf if problem.lower is None else problem.lower.numpy()),
+                (np.inf if problem.upper is None else problem.upper.numpy()),
             )
             bounds = optimize.Bounds(*(np.broadcast_to(side, x0_n.shape) for side in sides))
         rows = _trust_rows(cached, problem) if method == "trust-constr" else _slsqp_rows(cached, problem)
