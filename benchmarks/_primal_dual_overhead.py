@@ -175,7 +175,7 @@ CONTENDERS: dict[str, tuple[Callable[[Course], Callable[[], object]], str]] = {
 
 
 def overhead(budget: float) -> Iterator[Step]:
-    """Yield what each contender's step takes on each course; ``budget``: seconds a course."""
+    """Yield what each contender's step takes on each course; ``budget``: seconds a course, two turns at least."""
     for course in courses():
         calls, absent = {}, {}
         for name, (build, package) in CONTENDERS.items():
@@ -198,7 +198,7 @@ def _take_turns(calls: Sequence[Callable[[], object]], budget: float) -> list[fl
         call()
     turns: list[list[float]] = [[] for _ in calls]
     start = time.process_time()
-    while time.process_time() - start < budget or len(turns[0]) < 5:
+    while time.process_time() - start < budget or len(turns[0]) < 2:
         for call, found in zip(calls, turns, strict=True):
             before = time.process_time()
             for _ in range(_TURN):

@@ -23,12 +23,14 @@ FAMILIES = {
 }
 _HOW = """Written by `python -m benchmarks.primal_dual`. A problem counts as solved when all four KKT residuals are at
 most 1e-3, worked out by `solvers.kkt` from the problem's own gradients at the contender's own iterate and multipliers,
-and, where the least objective is known, the objective is within 1 % of it. A step is one evaluation of objective, rows
-and their gradients; extragradient needs two. Steps are counted up to the judge's next look, every 20 (50 for the largest
-quadratics). Seconds are the processor's, one thread, without the judge's. All that step use Adam at 0.01; default is the
-documented setting, best the best of a grid, chosen problem by problem after the fact, which flatters those who have one.
-Bounds of variables are kept by projection, for everybody. Two problems of the table have no multipliers to be found:
-there, a verdict that says so counts, and nothing else."""
+and, where the least objective is known, the objective is within 1 % of it. Two problems of the table have no
+multipliers to be found: there, a verdict that says so counts, and nothing else.
+
+A step is one evaluation of objective, rows and their gradients; extragradient needs two. Steps are counted up to the
+judge's next look, every 20 (50 for the largest quadratics). Seconds are the processor's, one thread, without the
+judge's. All that step use Adam at 0.01, for at most 3,000 steps (2,000 in distillation); default is the documented
+setting, best the best of a grid, chosen problem by problem after the fact, which flatters those who have one. Bounds of
+variables are kept by projection, for everybody."""
 
 
 def markdown(cells: Sequence[Cell], steps: Sequence[Step], facts: dict[str, str]) -> str:
@@ -48,8 +50,8 @@ def markdown(cells: Sequence[Cell], steps: Sequence[Step], facts: dict[str, str]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-_OVERHEAD = """Milliseconds of the processor, median over turns, and how many times the plain loop, which distils without
-a constraint. Same model, batch, target and Adam. Wanted: ours at most 1.10, and at most Cooper's."""
+_OVERHEAD = """Milliseconds of the processor, median over turns, and how many times the plain loop, which distils
+without a constraint. Same model, batch, target and Adam. Wanted: ours at most 1.10, and at most Cooper's."""
 
 
 def _names(cells: Sequence[Cell]) -> list[str]:

@@ -10,7 +10,7 @@ Full batches, float32, students with tanh units.  Axes: N examples, V classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,7 +25,9 @@ from solvers.primal_dual import DualMethod
 
 from ._primal_dual_problems import Problem, Values
 from ._primal_dual_steps import RATE
-from ._weightings_tasks import DEGRADED, digits
+from ._weightings_tasks import DEGRADED, TASKS
+
+STEPS = 2000
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,9 @@ class StudentTask:
     trainer: Callable[[bool, DualMethod | None], ConstrainedTrainer]
 
 
-def students(steps: int = 2000) -> list[StudentTask]:
-    """Return both tasks, all from seed 0."""
-    return [task(steps) for task in (_breast_cancer, _digits)]
-
-
-def _digits(steps: int) -> StudentTask:
-    task = digits(0)
+def digits(steps: int = STEPS) -> StudentTask:
+    """Return the digits task, from seed 0."""
+    task = TASKS["digits"](0)
     rule = SafetyConstraint("degraded", TruthProbability(), 0.8, contexts=[DEGRADED])
 
     def trainer(constrained: bool, dual: DualMethod | None) -> ConstrainedTrainer:
@@ -61,7 +59,8 @@ def _digits(steps: int) -> StudentTask:
     return _task("digits", task.train, rule, trainer, steps)
 
 
-def _breast_cancer(steps: int) -> StudentTask:
+def breast_cancer(steps: int = STEPS) -> StudentTask:
+    """Return the demo's task, from seed 0."""
     _, config = demo_config(0)
     experiment = build(config, Path("."))
 
@@ -110,8 +109,3 @@ def forward(x: Sequence[Tensor], inputs_ND: Tensor) -> Tensor:
     for layer in range(0, len(x), 2):
         values = torch.nn.functional.linear(values if layer == 0 else torch.tanh(values), x[layer], x[layer + 1])
     return values
-
-
-def shortened(task: StudentTask, steps: int) -> StudentTask:
-    """Return the same task with fewer steps."""
-    return replace(task, problem=replace(task.problem, steps=steps))
