@@ -174,9 +174,9 @@ CONTENDERS: dict[str, tuple[Callable[[Course], Callable[[], object]], str]] = {
 }
 
 
-def overhead(budget: float) -> Iterator[Step]:
+def overhead(chosen: Sequence[Course], budget: float) -> Iterator[Step]:
     """Yield what each contender's step takes on each course; ``budget``: seconds a course, two turns at least."""
-    for course in courses():
+    for course in chosen:
         calls, absent = {}, {}
         for name, (build, package) in CONTENDERS.items():
             try:

@@ -184,9 +184,10 @@ PEERS = [
     Contender(
         "Cooper, augmented",
         _cooper("augmented"),
-        "dual first, penalty from 1, growth 1.001 above 1e-4, dual SGD at lr 1; grid lr 0.1 and 10",
+        "dual first, penalty from 1, growth 1.001 above 1e-4, dual SGD at lr 1; grid lr 0.1 and 0.01",
         "Cooper's tutorial",
         "cooper-optim",
+        scales=(1.0, 0.1, 0.01),
     ),
     Contender(
         "Cooper, nuPI",

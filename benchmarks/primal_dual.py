@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from ._primal_dual_cells import Cell, call, train, walk
-from ._primal_dual_overhead import Step, overhead
+from ._primal_dual_overhead import Step, courses, overhead
 from ._primal_dual_peers import PEERS
 from ._primal_dual_problems import QP_SIZES, Problem, frontier, quadratics, table
 from ._primal_dual_report import FAMILIES, as_csv, markdown
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     steps: list[Step] = []
     if "overhead" in options.families:
         _say("overhead")
-        steps = list(overhead(0.0 if options.quick else 20.0))
+        steps = list(overhead(courses()[1:2], 0.0) if options.quick else overhead(courses(), 20.0))
     report = markdown(cells, steps, facts(options.quick, defaults))
     print(report)
     if options.out is not None:
@@ -122,17 +122,17 @@ def _pairs(family: str, quick: bool) -> Iterator[tuple[int, str]]:
 @functools.cache
 def problems(family: str, quick: bool) -> list[Problem]:
     """Return the problems of a family; quick ones are fewer, with fewer steps."""
-    made = {"table": table, "frontier": frontier, "QP": lambda: quadratics(QP_SIZES[:1] if quick else QP_SIZES)}
+    made = {"table": table, "frontier": frontier, "QP": lambda: quadratics([(6, 3)] if quick else QP_SIZES)}
     found = made[family]()
     if not quick:
         return found
-    few = {"table": (0, 3, 5), "frontier": (3,), "QP": (0,)}[family]
-    return [replace(found[number], steps=100) for number in few]
+    few = {"table": (0, 5), "frontier": (3,), "QP": (0,)}[family]
+    return [replace(found[number], steps=60) for number in few]
 
 
 @functools.cache
 def _students(quick: bool) -> list[StudentTask]:
-    return [breast_cancer(60)] if quick else [breast_cancer(), digits()]
+    return [breast_cancer(40)] if quick else [breast_cancer(), digits()]
 
 
 def facts(quick: bool, defaults: bool) -> dict[str, str]:

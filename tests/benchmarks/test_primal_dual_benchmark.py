@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 
 import pytest
@@ -133,7 +134,7 @@ def test_an_infeasible_problem_is_solved_by_its_verdict_alone():
 
 @pytest.mark.parametrize("who", [*OURS, *PEERS, PENALTIES[0]], ids=lambda who: who.name)
 def test_everyone_steps_towards_the_answer(who):
-    problem = replace(TABLE["least norm, 5 rows"], steps=200)
+    problem = replace(TABLE["least norm, 5 rows"], steps=100)
     cell = walk(problem, who, who.scales[0])
     if cell.note.startswith("not installed"):
         pytest.skip(cell.note)
@@ -150,12 +151,9 @@ def test_peers_are_not_crippled():
     assert cell.solved
 
 
-def test_a_missing_package_is_named_with_its_command():
-    def build(problem, x, scale):
-        raise ModuleNotFoundError("No module named 'cooper'", name="cooper")
-
-    who = Contender("absent", build, "", "", "cooper-optim")
-    cell = walk(TABLE["linear, x >= 1"], who, 1.0)
+def test_a_missing_package_is_named_with_its_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cooper", None)
+    cell = walk(TABLE["linear, x >= 1"], PEERS[0], 1.0)
     assert cell.note == "not installed: pip install cooper-optim"
     assert cell.note in counts([cell])
     assert missing("cooper-optim", ImportError("half of it")) == "does not import: half of it"
@@ -196,7 +194,7 @@ def test_a_quick_run_from_end_to_end(capsys, tmp_path):
         assert len(widths) <= 1
     lines = out.with_suffix(".csv").read_text().splitlines()
     assert lines[0].startswith("problem,family,contender")
-    assert len(lines) > 60
+    assert len(lines) > 50
 
 
 def test_a_report_without_cells_has_its_head():
