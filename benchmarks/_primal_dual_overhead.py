@@ -4,8 +4,9 @@ One constraint, the truth of examples in one class; the same model, batch, targe
 worked out beforehand.  Contenders take turns of a few steps each, in one thread, on the processor's clock: what else
 the machine does slows all of them, and counts little.
 
-    plain loop        forward, divergence, backward, Adam: the step without a constraint that everything is compared to
-    PrimalDual        the same loop with ``solvers.PrimalDual.step`` in it
+    plain loop          forward, divergence, backward, Adam: the step without a constraint that everything is compared to
+    loss + constraint   the same with the constraint worked out and added, at a weight of 1: no method can cost less
+    PrimalDual          the same loop with ``solvers.PrimalDual.step`` in it
     ConstrainedTrainer  a step of ours as ``fit`` takes it: readings, checks for values that are not finite, undo
 
 Axes: N examples, T positions, V classes.
@@ -165,6 +166,7 @@ def _humancompatible(course: Course) -> Callable[[], object]:
 
 CONTENDERS: dict[str, tuple[Callable[[Course], Callable[[], object]], str]] = {
     PLAIN: (_Loop, ""),
+    "plain loop, loss + constraint": (lambda course: _Loop(course, lambda loss, g_M: loss + g_M.sum()), ""),
     "ours, PrimalDual in the plain loop": (_bare, ""),
     "ours, ConstrainedTrainer, no constraint": (lambda course: _trainer(course, False), ""),
     "ours, ConstrainedTrainer": (lambda course: _trainer(course, True), ""),
