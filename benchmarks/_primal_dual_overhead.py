@@ -4,7 +4,7 @@ One constraint, the truth of examples in one class; the same model, batch, targe
 worked out beforehand.  Contenders take turns of a few steps each, in one thread, on the processor's clock: what else
 the machine does slows all of them, and counts little.
 
-    plain loop          forward, divergence, backward, Adam: the step without a constraint that everything is compared to
+    plain loop          forward, divergence, backward, Adam: the unconstrained step that everything is compared to
     loss + constraint   the same with the constraint worked out and added, at a weight of 1: no method can cost less
     PrimalDual          the same loop with ``solvers.PrimalDual.step`` in it
     ConstrainedTrainer  a step of ours as ``fit`` takes it: readings, checks for values that are not finite, undo

@@ -135,6 +135,7 @@ def _slsqp_rows(cached: _Cached, problem: Problem) -> list[Any]:
     return rows
 
 
+# students have thousands of weights in float32: for steps, not for these
 SOLVERS = [
     Solver("ours, minimize", _minimize, "defaults: residuals of 1e-8"),
     Solver("scipy, trust-constr", _scipy("trust-constr"), "defaults, exact gradients, BFGS for curvature"),
