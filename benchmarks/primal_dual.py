@@ -1,0 +1,154 @@
+"""Who solves constrained problems, in how many steps, and what does a constraint cost a step?
+
+    python -m benchmarks.primal_dual [--quick] [--defaults] [--families FAMILY ...] [--jobs 2]
+                                     [--out docs/benchmarks/primal_dual.md]
+
+One run measures ours, Cooper, humancompatible-train, penalties set by hand, and scipy's trust-constr and SLSQP.  Peers
+come with ``pip install 'safekd[bench]'``: a missing one is named in the table with the command that installs it.
+Prints a Markdown report; with ``--out`` also writes it, and all cells as CSV beside it.  Asserts nothing about time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import multiprocessing
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ._primal_dual_cells import Cell, call, train, walk
+from ._primal_dual_overhead import Step, courses, overhead
+from ._primal_dual_peers import PEERS
+from ._primal_dual_problems import QP_SIZES, Problem, frontier, quadratics, table
+from ._primal_dual_report import FAMILIES, as_csv, markdown
+from ._primal_dual_solvers import SOLVERS
+from ._primal_dual_steps import OURS, PENALTIES
+from ._primal_dual_students import StudentTask, breast_cancer, digits
+from ._timing import processor, today, versions
+
+STEPPERS = [*OURS, *PEERS, *PENALTIES]
+_TRAINER = "ours, ConstrainedTrainer"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, write; return the exit status."""
+    options = _read(arguments)
+    torch.set_num_threads(1)  # the problems are small: threads would wait for each other
+    defaults = options.quick or options.defaults
+    cells = list(measure(options.families, options.quick, defaults, options.jobs))
+    steps: list[Step] = []
+    if "overhead" in options.families:
+        _say("overhead")
+        steps = list(overhead(courses()[1:2], 0.0) if options.quick else overhead(courses(), 20.0))
+    report = markdown(cells, steps, facts(options.quick, defaults))
+    print(report)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(report, encoding="utf-8")
+        options.out.with_suffix(".csv").write_text(as_csv(cells), encoding="utf-8")
+    return 0
+
+
+def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
+    what = (__doc__ or "").split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.primal_dual", description=what)
+    everything = [*FAMILIES, "overhead"]
+    add = parser.add_argument
+    add("--quick", action="store_true", help="few problems, few steps, no grid: shows that it works, no more")
+    add("--defaults", action="store_true", help="documented settings alone, no grid: a third of the time")
+    add("--families", nargs="+", choices=everything, default=everything, metavar="FAMILY", help=", ".join(everything))
+    add("--jobs", type=int, default=2, help="processes side by side; the step overhead is measured by one alone")
+    add("--out", type=Path, help="write the report here, and a .csv beside it")
+    return parser.parse_args(arguments)
+
+
+def measure(families: Sequence[str], quick: bool, defaults: bool, jobs: int) -> Iterator[Cell]:
+    """Yield all cells, problem by problem; each contender on a problem is one piece of work for a process."""
+    work = [
+        (family, quick, defaults, number, name)
+        for family in FAMILIES
+        if family in families
+        for number, name in _pairs(family, quick)
+    ]
+    if quick or jobs == 1:
+        for piece in work:
+            yield from measure_one(*piece)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        for done, cells in enumerate(pool.map(_apart, work), start=1):
+            first = cells[0]
+            said = f"{first.steps} steps" if first.solved else first.note
+            _say(f"{done} of {len(work)}: {first.problem}: {first.contender}: {said}")
+            yield from cells
+
+
+def _apart(piece: tuple[str, bool, bool, int, str]) -> list[Cell]:
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a peer's advice is not a result
+        return list(measure_one(*piece))
+
+
+def measure_one(family: str, quick: bool, defaults: bool, number: int, name: str) -> Iterator[Cell]:
+    """Yield the cells of one contender on one problem, its documented setting first."""
+    task = _students(quick)[number] if family == "distillation" else None
+    problem = problems(family, quick)[number] if task is None else task.problem
+    if name == _TRAINER and task is not None:
+        yield train(task)
+    for who in SOLVERS:
+        if who.name == name:
+            yield call(problem, who)
+    for who in STEPPERS:
+        if who.name == name:
+            alone = defaults or not who.grid or problem.truth != "solution"
+            yield from (walk(problem, who, scale) for scale in (who.scales[:1] if alone else who.scales))
+
+
+def _pairs(family: str, quick: bool) -> Iterator[tuple[int, str]]:
+    listed = [task.problem for task in _students(quick)] if family == "distillation" else problems(family, quick)
+    for number, problem in enumerate(listed):
+        names = [_TRAINER] if family == "distillation" else [who.name for who in SOLVERS]
+        yield from ((number, name) for name in names)
+        yield from ((number, who.name) for who in STEPPERS if who.takes(problem))
+
+
+@functools.cache
+def problems(family: str, quick: bool) -> list[Problem]:
+    """Return the problems of a family; quick ones are fewer, with fewer steps."""
+    made = {"table": table, "frontier": frontier, "QP": lambda: quadratics([(6, 3)] if quick else QP_SIZES)}
+    found = made[family]()
+    if not quick:
+        return found
+    few = {"table": (0, 5), "frontier": (3,), "QP": (0,)}[family]
+    return [replace(found[number], steps=60) for number in few]
+
+
+@functools.cache
+def _students(quick: bool) -> list[StudentTask]:
+    return [breast_cancer(40)] if quick else [breast_cancer(), digits()]
+
+
+def facts(quick: bool, defaults: bool) -> dict[str, str]:
+    """Return what a reader needs to judge the numbers; no names of machines, users or folders."""
+    packages = ["torch", "numpy", "scipy", "scikit-learn", "cooper-optim", "humancompatible-train"]
+    found = {"date": today(), "processor": processor(), "versions": versions(packages)}
+    if quick:
+        found["QUICK RUN"] = "few problems and steps"
+    if defaults:
+        found["NO GRID"] = "documented settings alone"
+    return found
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
