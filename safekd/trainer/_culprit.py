@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..safety import SafetyConstraint
+from ..safety import Constraint
 from ..weights import Learner
 
 
@@ -24,7 +24,7 @@ def of_loss(student: nn.Module, logits_V: Tensor) -> str:
     return "The distillation loss is not finite"
 
 
-def of_values(constraints: Sequence[SafetyConstraint], *values_M: Tensor) -> str | None:
+def of_values(constraints: Sequence[Constraint], *values_M: Tensor) -> str | None:
     """Name the first constraint with a value that is not finite, or return None."""
     for m, rule in enumerate(constraints):
         if not all(_finite(value[m]) for value in values_M):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from solvers.kkt import kkt_residuals
+from solvers.kkt import KKTResiduals, kkt_residuals
 from solvers.primal_dual import PrimalDual
 
 from ..data import Split, as_split
@@ -23,6 +23,7 @@ from ..tracer import Trace, TracePoint
 from ._keeper import Keeper
 from ._objective import FullPass, on_one_split
 from ._result import FitResult, Verdict
+from ._rows import Rows
 from ._step import Stepper
 from ._verdict import ending, is_converged
 from ._warm_start import WarmStart
@@ -61,10 +62,7 @@ class Run:
                     f"there is {['train', *self.splits]}. Pass it as fit(..., splits={{'{rule.split}': data}})."
                 )
             where = self.train if rule.split == "train" else self.splits[rule.split]
-            if not bool(rule.covers(where.batch()).any()):
-                raise InvalidInput(
-                    f"Constraint '{rule.name}' covers no example of split '{rule.split}'; nothing would be constrained."
-                )
+            rule.require_examples(where)
         self.batch_size = min(trainer.batch_size or len(self.train), len(self.train))
         per_epoch = math.ceil(len(self.train) / self.batch_size)
         self.epochs, self.steps = epochs, epochs * per_epoch
@@ -72,11 +70,15 @@ class Run:
         # steps between looks at whether a violation stands still: fewer than ten show only the size of a step
         self.patience = max(10, min(50, self.steps // 20))
         self.next_look = 0
+        self.rows = Rows(trainer.constraints, trainer.device)
         self.engine = PrimalDual(
-            len(trainer.constraints), method=trainer.dual_for(len(self.train)), device=trainer.device
+            len(self.rows.inequalities),
+            len(self.rows.equalities),
+            method=trainer.dual_for(len(self.train)),
+            device=trainer.device,
         )
         if warm_start is not None:
-            warm_start.begin(trainer.student, self.engine, trainer.learning)
+            warm_start.begin(trainer.student, self.engine, self.rows, trainer.learning)
         self.stepper = Stepper(trainer, self.engine, self.train, self.splits)
         self.on_trace, self.trace, self.keeper = on_trace, Trace(), Keeper()
         self.started, self.step = time.perf_counter(), 0
@@ -114,7 +116,7 @@ class Run:
                         break
             if calm == 2:
                 break
-        names = [rule.name for rule in self.trainer.constraints]
+        names = [rule.name for rule in self.trainer.constraints if not rule.is_equality]
         capped = [name for name, at_cap in zip(names, self.engine.capped.tolist(), strict=True) if at_cap]
         return ending(self.trace.points, self.trainer.constraints, last.jacobian_Mn, self.tolerance, capped)
 
@@ -152,12 +154,10 @@ class Run:
             [r.required - r.measured for r in full.readings], dtype=torch.float64, device=self.trainer.device
         )
         if self.step >= self.next_look:  # not at every audit: reading more often must not change the run
-            self.engine.audit(g_M, self.tolerance)
+            self.engine.audit(self.rows.apart(g_M)[0], self.tolerance)
             self.next_look = self.step + self.patience
-        price_M = self.engine.multipliers
-        residuals = kkt_residuals(
-            full.gradient_n, jacobian_Mn=full.jacobian_Mn, g_M=g_M, lambda_M=price_M.to(full.gradient_n)
-        )
+        price_M = self.rows.together(self.engine.multipliers, self.engine.equality_multipliers)
+        residuals = self._residuals(full, g_M)
         audit = None
         if "audit" in self.splits:
             audit = self.objective.full_pass(self.splits["audit"], {}, on_one_split(rules), with_gradients=False)
@@ -167,7 +167,7 @@ class Run:
             loss=full.loss,
             readings=full.readings,
             multipliers=price_M.tolist(),
-            rho=self.engine.rho.tolist(),
+            rho=self.rows.together(self.engine.rho, self.engine.equality_rho).tolist(),
             residuals=residuals,
             gradient_norm=float(full.gradient_n.norm()),
             wall_s=time.perf_counter() - self.started,
@@ -179,6 +179,19 @@ class Run:
         if self.on_trace is not None:
             self.on_trace(point)
         return full
+
+    def _residuals(self, full: FullPass, g_M: Tensor) -> KKTResiduals:
+        jacobian_Mn, jacobian_En = self.rows.apart(full.jacobian_Mn)
+        inequality_M, h_E = self.rows.apart(g_M)
+        return kkt_residuals(
+            full.gradient_n,
+            jacobian_Mn=jacobian_Mn,
+            g_M=inequality_M,
+            lambda_M=self.engine.multipliers,
+            jacobian_En=jacobian_En,
+            h_E=h_E,
+            mu_E=self.engine.equality_multipliers,
+        )
 
 
 def _placed(data: Any, name: str, device: torch.device) -> Split:

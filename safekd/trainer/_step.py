@@ -13,7 +13,9 @@ from solvers.primal_dual import PrimalDual
 from ..data import Split
 from ..weights import StudentStep
 from . import _culprit
+from ._batch_values import BatchValue
 from ._objective import Pool
+from ._rows import Rows
 
 if TYPE_CHECKING:
     from ._trainer import ConstrainedTrainer
@@ -26,6 +28,12 @@ class Stepper:
         self, trainer: ConstrainedTrainer, engine: PrimalDual, train: Split, splits: Mapping[str, Split]
     ) -> None:
         self.trainer, self.engine, self.train, self.splits = trainer, engine, train, splits
+        self.rows = Rows(trainer.constraints, trainer.device)
+        placed = [train if rule.split == "train" else splits[rule.split] for rule in trainer.constraints]
+        self.values = [
+            BatchValue(rule, trainer.objective.counts(rule, split))
+            for rule, split in zip(trainer.constraints, placed, strict=True)
+        ]
         ours = {id(p) for p in trainer.student.parameters()}
         groups = trainer.optimizer.param_groups
         self._group = next(i for i, group in enumerate(groups) if any(id(p) in ours for p in group["params"]))
@@ -56,7 +64,7 @@ class Stepper:
             return _culprit.of_loss(trainer.student, logits_V)
         if not bool((torch.isfinite(smooth) & torch.isfinite(exact)).all()):
             return _culprit.of_values(trainer.constraints, smooth, exact)
-        total = self.engine.step(loss, inequality=smooth, measured=exact, present=present)
+        total = self._priced(loss, smooth, exact, present)
         trainer.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.get_total_norm([p.grad for p in trainer.student.parameters() if p.grad is not None])
@@ -79,19 +87,27 @@ class Stepper:
         culprit = trainer.learning.gradients(step, lambda: trainer.objective.loss(pool.log_q_V, logits_V).mean())
         return culprit or trainer.learning.step()
 
+    def _priced(self, loss: Tensor, smooth_M: Tensor, exact_M: Tensor, present_M: Tensor) -> Tensor:
+        """Move the multipliers by what was measured; return what to minimise, which follows the surrogates."""
+        smooth, equal = self.rows.apart(smooth_M)
+        exact, equal_exact = self.rows.apart(exact_M)
+        present, equal_present = self.rows.apart(present_M)
+        # the engine sees one number an equality: as measured, with the surrogate's gradient; 0 where nothing is known
+        h_E = torch.where(equal_present, equal_exact + (equal - equal.detach()), 0.0)
+        return self.engine.step(loss, inequality=smooth, equality=h_E, measured=exact, present=present)
+
     def _constraint_values(self, logits: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return g from surrogates, g as measured, and which constraints this step's data speak of, each (M,)."""
-        smooth, exact, present = [], [], []
-        for rule in self.trainer.constraints:
+        """Return g to follow, g as measured, and which constraints this step's data speak of, each (M,)."""
+        found = []
+        for rule, value in zip(self.trainer.constraints, self.values, strict=True):
             if rule.split not in logits:
                 batch = self.splits[rule.split].batch()
                 logits[rule.split] = (batch, self.trainer.objective.logits(batch))
             batch, logits_V = logits[rule.split]
-            soft, hard, count = rule.sums(torch.log_softmax(logits_V, dim=-1), batch)
-            smooth.append(rule.at_least - soft / count.clamp_min(1))
-            exact.append(rule.at_least - hard / count.clamp_min(1))
-            present.append(count > 0)
-        if not smooth:
+            share = len(batch) / len(self.train) if rule.split == "train" else 1.0
+            found.append(value.read(rule.sums(torch.log_softmax(logits_V, dim=-1), batch), share))
+        if not found:
             none = torch.zeros(0, device=self.trainer.device)
             return none, none, none.bool()
+        smooth, exact, present = zip(*found, strict=True)
         return torch.stack(smooth), torch.stack(exact), torch.stack(present)

@@ -11,7 +11,19 @@ from sklearn.metrics import recall_score
 
 from safekd.data import Split
 from safekd.errors import InvalidInput
-from safekd.safety import Recall, SafetyConstraint, SafetyMeasure, TruthProbability
+from safekd.safety import (
+    Avoids,
+    Calibration,
+    Custom,
+    Margin,
+    OneMinusBrier,
+    Recall,
+    SafetyConstraint,
+    SafetyMeasure,
+    TopK,
+    TruthProbability,
+    UnsafeMass,
+)
 
 MEASURES = {"truth": TruthProbability, "recall": Recall}
 each_measure = pytest.mark.parametrize("kind", MEASURES)
