@@ -47,6 +47,8 @@ class GroupSums:
     def cat(cls, parts: Iterable[GroupSums]) -> GroupSums:
         """Return the groups of several readings one after the other."""
         several = list(parts)
+        if len(several) == 1:
+            return several[0]
         return cls(*(torch.cat([getattr(part, f.name) for part in several]) for f in fields(cls)))
 
     def detach(self) -> GroupSums:
@@ -151,28 +153,29 @@ class Average:
         smooth = self.measure.surrogate(log_p_V, batch.labels).double()
         with torch.no_grad():
             exact = self.measure.measured(log_p_V, batch.labels).double()
-
-        def summed(value: Tensor) -> Tensor:
-            return torch.where(inside_G, value.flatten(), 0.0).sum(-1)
-
-        return GroupSums(summed(smooth), summed(exact), summed(exact.square()), inside_G.sum(-1).double())
+        each = torch.stack([smooth, exact, exact * exact]).flatten(1)
+        sum_Gx = torch.where(inside_G.unsqueeze(1), each, 0.0).sum(-1)
+        _, exact_G, square_G = sum_Gx.detach().unbind(1)
+        return GroupSums(sum_Gx[:, 0], exact_G, square_G, inside_G.sum(-1).double())
 
     def values(self, log_p_V: Tensor, batch: Batch) -> list[Tensor]:
         """Return the measured values of each group's positions, one after the other, float64."""
         exact = self.measure.measured(log_p_V, batch.labels).double()
         return [exact[inside] for inside in self.members(batch)]
 
-    def slopes(self, mean_G: Tensor, count_G: Tensor) -> Tensor:
+    def slopes(self, mean_G: Tensor, count_G: Tensor, *, followed: bool = False) -> Tensor:
         """Return the mix at which the groups' means are read, (G,), float64, without gradient.
 
         count_G: examples of each group in the data, whose shares are the centre of the ball where no mix is given.
+        followed: the mix that training follows in place of the worst one, whose value has kinks; see Ball.
         """
         if not self.groups:
             return torch.ones(1, dtype=torch.float64, device=mean_G.device)
         share_G = count_G / count_G.sum() if self.mix is None else self._shares().to(mean_G.device)
         if self.worst is None:
             return share_G
-        q_G = self.worst.worst(mean_G.detach().cpu().numpy(), share_G.cpu().numpy())
+        mix = self.worst.followed if followed else self.worst.worst
+        q_G = mix(mean_G.detach().cpu().numpy(), share_G.cpu().numpy())
         return torch.from_numpy(q_G).to(mean_G.device)
 
     def names(self, context_names: Collection[str] = ()) -> list[str]:

@@ -78,14 +78,15 @@ class Constraint(ABC):
         """Return each group's sums over a batch, not means, so that batches and ranks can be added up first."""
         return GroupSums.cat(average.sums(log_p_V, batch) for _, average in self.parts)
 
-    def slopes(self, mean_G: Tensor, count_G: Tensor) -> Tensor:
+    def slopes(self, mean_G: Tensor, count_G: Tensor, *, followed: bool = False) -> Tensor:
         """Return the value's slope in each group's mean, (G,), without gradient: ``value = offset + slopes . means``.
 
-        count_G: examples of each group in the data, see Average.slopes.
+        count_G: examples of each group in the data; followed: for surrogates; see Average.slopes.
         """
         sizes = [average.size for _, average in self.parts]
         means, counts = torch.split(mean_G, sizes), torch.split(count_G, sizes)
-        return torch.cat([w * a.slopes(m, n) for (w, a), m, n in zip(self.parts, means, counts, strict=True)])
+        parts = zip(self.parts, means, counts, strict=True)
+        return torch.cat([weight * part.slopes(m, n, followed=followed) for (weight, part), m, n in parts])
 
     def step(self, slope_G: Tensor, count_G: Tensor) -> float:
         """Return by how much one example can move the value as it is counted; 0 where it moves smoothly."""

@@ -173,7 +173,7 @@ class Objective:
             mean_G = torch.full_like(count_G, torch.nan)
             if rule.moves:
                 mean_G = self._smooth_means(rule, split, count_G)
-            found.append(torch.where(count_G > 0, rule.slopes(mean_G, count_G) / count_G, 0.0))
+            found.append(torch.where(count_G > 0, rule.slopes(mean_G, count_G, followed=True) / count_G, 0.0))
         return found
 
     def counts(self, rule: Constraint, split: Split) -> Tensor:
@@ -264,7 +264,7 @@ def on_one_split(constraints: Sequence[Constraint]) -> list[Constraint]:
 def _reading(rule: Constraint, found: GroupSums) -> ConstraintReading:
     mean_G, smooth_G = found.means(), found.smooth_G / found.count_G
     slope_G = rule.slopes(mean_G, found.count_G)
-    surrogate_slope_G = rule.slopes(smooth_G, found.count_G) if rule.moves else slope_G
+    surrogate_slope_G = rule.slopes(smooth_G, found.count_G, followed=True) if rule.moves else slope_G
     return ConstraintReading(
         name=rule.name,
         split=rule.split,

@@ -20,6 +20,8 @@ class Rows:
 
     def apart(self, value_M: Tensor) -> tuple[Tensor, Tensor]:
         """Return what belongs to inequalities, and what to equalities, along the first axis."""
+        if len(self.equalities) == 0:
+            return value_M, value_M[:0]
         return value_M[self.inequalities], value_M[self.equalities]
 
     def together(self, inequality: Tensor, equality: Tensor) -> Tensor:
