@@ -80,7 +80,7 @@ def show_frontier(console: Console, path: Path, output: Path, targets: int | Non
     frontier.to_csv(output)
     written = [output, Path(f"{output}.meta.json")]
     if plot is not None:
-        frontier.plot(plot, required=experiment.constraints[0].at_least)
+        frontier.plot(plot, required=experiment.constraints[0].required)
         written.append(plot)
     console.print(frontier_table(frontier))
     show_written(console, written)

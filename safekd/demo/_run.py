@@ -110,7 +110,7 @@ def _write(experiment: Experiment, reports: list[ArmReport], frontier: Frontier,
     written = save_run(constrained.result, folder)
     write_csv(weights_table(experiment), folder / "weights.csv")
     frontier.to_csv(folder / "frontier.csv")
-    frontier.plot(folder / "frontier.png", required=experiment.constraints[0].at_least)
+    frontier.plot(folder / "frontier.png", required=experiment.constraints[0].required)
     with written_whole(folder / "config.toml") as temporary:
         temporary.write_text(text, encoding="utf-8")
     names = ("weights.csv", "frontier.csv", "frontier.csv.meta.json", "frontier.png", "config.toml")

@@ -38,7 +38,7 @@ def run_seeds(seeds: Iterable[int], tell: Callable[[dict[str, Any]], None] | Non
             experiment = build(config, Path())
             arms = four_arms(experiment)
             uniform, constrained = run_arm(experiment, arms[0]), run_arm(experiment, arms[-1])
-        required = experiment.constraints[0].at_least
+        required = experiment.constraints[0].required
         reached = {name: constrained.readings[name].measured for name in ("train", "audit", "test")}
         residuals = constrained.result.residuals
         rows.append(

@@ -104,7 +104,7 @@ def _read(
     """Read the first constraint on a whole split: overall, and by context name."""
     rule = experiment.constraints[0]
     contexts = experiment.table.contexts
-    narrowed = [replace(rule, contexts=[number]) for number in range(len(contexts))]
+    narrowed = [replace(rule, contexts=[number], mix=None, worst=None) for number in range(len(contexts))]
     data = experiment.splits[split]
     found = objective.full_pass(data, {}, on_one_split([rule, *narrowed]), with_gradients=False).readings
     overall, *each = [replace(reading, split=split) for reading in found]

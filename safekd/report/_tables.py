@@ -18,9 +18,9 @@ from ..weights import MeasuredOrderings
 def comparison(experiment: Experiment, reports: Sequence[ArmReport]) -> Table:
     """Return the arms side by side, one column an arm, one row a question."""
     rule = experiment.constraints[0]
-    table = Table(
-        box=box.SIMPLE_HEAD, title=f"Safety required: {rule.name} >= {rule.at_least:g} on the {rule.split} split"
-    )
+    sign = "=" if rule.is_equality else ">="
+    title = f"Safety required: {rule.name} {sign} {rule.required:g} on the {rule.split} split"
+    table = Table(box=box.SIMPLE_HEAD, title=title)
     table.add_column("", no_wrap=True)
     for report in reports:
         table.add_column(report.arm.name, justify="right", max_width=13)
@@ -38,7 +38,7 @@ def comparison(experiment: Experiment, reports: Sequence[ArmReport]) -> Table:
             for context in experiment.table.contexts:
                 cases = reports[0].by_context[split, context].count
                 row(f"  {context} ({cases})", lambda r, k=(split, context): _plain(r.by_context[k].measured))  # type: ignore[misc]
-    row("required", lambda r: f"{rule.at_least:g}" if r.arm.constraints else "not asked")
+    row("required", lambda r: f"{rule.required:g}" if r.arm.constraints else "not asked")
     row("certified bound (2)", lambda r: f"{r.certificate.lower_bound:.3f}")
     row("certificate says", lambda r: r.certificate.decision)
     row("lightest weight", lambda r: f"{r.lightest:.3f}")

@@ -2,25 +2,55 @@
 
 measure = TruthProbability(critical=[0])                  # f(p, y) in [0, 1] on critical classes
 rule = SafetyConstraint("malignant", measure, at_least=0.95)
+in_use = SafetyConstraint("in use", measure, 0.95, mix={0: 0.4, 1: 0.6}, worst=KLBall(0.05))    # contexts as in use
+rules = per_context("recall", Recall([0]), 0.9, contexts=[0, 1])                                # one each
+Budget("harm", [(5.0, Recall([0])), (1.0, Recall([1]))], at_most=0.3)                           # one for all
 certify(student, rule, held_out)                          # one-sided bound: "safe" or "not shown"
 PairedSums.of(values, contexts, binary=True).p_values()   # which teacher is safer, on the same examples
+
+Which measure: ``TruthProbability`` and ``UnsafeMass`` are linear in the distribution, the easiest to train and to
+reason about; ``Margin`` and ``OneMinusBrier`` are concave; ``Recall``, ``TopK`` and ``Avoids`` count, and are followed
+through surrogates; ``Calibration`` wants ``exactly=0.5``; ``Custom`` is anything else.
 """
 
+from ._average import Average, GroupSums
+from ._balls import Ball, ChiSquareBall, KLBall
 from ._bounds import betting_lower_bound, clopper_pearson_lower_bound
+from ._budget import Budget
 from ._certificate import Certificate, certify
-from ._constraint import SafetyConstraint
-from ._measures import Recall, SafetyMeasure, TruthProbability
+from ._constraint import Constraint, SafetyConstraint
+from ._custom import Custom
+from ._each import per_class, per_context, per_task
+from ._measures import Calibration, Margin, OneMinusBrier, SafetyMeasure, TruthProbability, UnsafeMass
 from ._paired import PairedSums, holm
+from ._rates import Avoids, Recall, TopK
 
 __all__ = [
+    "Average",
+    "Avoids",
+    "Ball",
+    "Budget",
+    "Calibration",
     "Certificate",
+    "ChiSquareBall",
+    "Constraint",
+    "Custom",
+    "GroupSums",
+    "KLBall",
+    "Margin",
+    "OneMinusBrier",
     "PairedSums",
     "Recall",
     "SafetyConstraint",
     "SafetyMeasure",
+    "TopK",
     "TruthProbability",
+    "UnsafeMass",
     "betting_lower_bound",
     "certify",
     "clopper_pearson_lower_bound",
     "holm",
+    "per_class",
+    "per_context",
+    "per_task",
 ]

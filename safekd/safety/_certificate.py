@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from .._modes import evaluating
-from ..data import Batch, as_split, logits_of
+from ..data import Batch, Split, as_split, logits_of
 from ..errors import InvalidInput
 from ._bounds import betting_lower_bound, clopper_pearson_lower_bound
-from ._constraint import SafetyConstraint
+from ._constraint import Constraint
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Certificate:
 
 def certify(
     student: nn.Module,
-    constraint: SafetyConstraint,
+    constraint: Constraint,
     held_out: Any,
     confidence: float = 0.95,
     *,
@@ -54,34 +54,70 @@ def certify(
     student: a module that gives logits (B, ..., V).  held_out: a Split or what ``as_split`` takes.
     confidence: in (0, 1).
     A binary measure gets the exact binomial bound (Clopper and Pearson 1934), another one the betting bound
-    (Waudby-Smith and Ramdas 2024) in an order shuffled by ``seed``.  The bound is only as honest as the data are
-    unseen: a split that chose thresholds, weights or the student certifies nothing.  Values must be independent: the
-    positions of one sequence are not, so certify such students on one position a sequence.
-    Raises InvalidInput when no example is covered by the constraint, or the student gives NaN or too few classes.
+    (Waudby-Smith and Ramdas 2024) in an order shuffled by ``seed``.  Where several groups or measures make one value,
+    each mean is bounded at ``1 - (1 - confidence) / groups``, so that all bounds hold at once (Bonferroni), and the
+    value is taken at the bounds: it rises with every mean, the worst mix too.  A ball around the data's own shares is
+    here the one around the shares in ``held_out``.
+    The bound is only as honest as the data are unseen: a split that chose thresholds, weights or the student certifies
+    nothing.  Values must be independent: the positions of one sequence are not, so certify such students on one
+    position a sequence.
+    Raises InvalidInput when no example, or none of some group, is covered by the constraint, when it is an equality,
+    or the student gives NaN or too few classes.
     """
+    if constraint.is_equality:
+        raise InvalidInput(
+            f"'{constraint.name}' asks for exactly {constraint.required:g}; no data can show an equality. "
+            "Certify the side that matters: a SafetyConstraint of the same measure with at_least."
+        )
     data = as_split(held_out, "held_out")
+    values = _values(student, constraint, data, batch_size)
+    count_G = torch.tensor([float(len(value)) for value in values], dtype=torch.float64)
+    if not bool(count_G.any()):
+        raise InvalidInput(
+            f"No example of '{data.name}' is covered by '{constraint.name}'; nothing can be certified on it."
+        )
+    constraint.require_examples(data)
+    level = 1 - (1 - confidence) / len(values) if 0 < confidence < 1 else confidence  # the bounds refuse the latter
+    binary = [average.measure.binary for _, average in constraint.parts for _ in range(average.size)]
+    bound_G = torch.tensor([_bound(*one, level, seed) for one in zip(values, binary, strict=True)], dtype=torch.float64)
+    mean_G = torch.stack([value.mean() for value in values])
+    methods = sorted({"Clopper-Pearson" if counted else "betting" for counted in binary}, reverse=True)
+    method = " and ".join(methods) + (f", Bonferroni over {len(values)} means" if len(values) > 1 else "")
+    bound = _value(constraint, bound_G, count_G)
+    return Certificate(
+        constraint=constraint.name,
+        required=constraint.required,
+        estimate=_value(constraint, mean_G, count_G),
+        lower_bound=bound,
+        confidence=confidence,
+        count=int(count_G.sum()),
+        method=method,
+        decision="safe" if bound >= constraint.required else "not shown",
+    )
+
+
+def _value(constraint: Constraint, mean_G: Tensor, count_G: Tensor) -> float:
+    return constraint.offset + float(constraint.slopes(mean_G, count_G) @ mean_G)
+
+
+def _bound(value: Tensor, binary: bool, level: float, seed: int) -> float:
+    if binary:
+        return clopper_pearson_lower_bound(int(value.sum()), value.numel(), level)
+    order = torch.randperm(value.numel(), generator=torch.Generator().manual_seed(seed))
+    return betting_lower_bound(value[order].numpy(), level)
+
+
+def _values(student: nn.Module, constraint: Constraint, data: Split, batch_size: int) -> list[Tensor]:
+    """Return the measured values of each group, all averages of the constraint one after the other."""
     device = next((p.device for p in student.parameters()), torch.device("cpu"))
-    values = []
+    chunks: list[list[Tensor]] = []
     with evaluating(student), torch.no_grad():
         for index in data.chunks(batch_size):
             batch = data.batch(index).to(device)
             log_p_V = torch.log_softmax(logits_of(student(batch.inputs), "The student").double(), dim=-1)
             _require_usable(log_p_V, batch, data.name)
-            values.append(constraint.measure.measured(log_p_V, batch.labels)[constraint.covers(batch)].cpu())
-    value = torch.cat(values).clamp(0, 1)  # exp(log_softmax) can pass 1 by an ulp
-    if value.numel() == 0:
-        raise InvalidInput(
-            f"No example of '{data.name}' is covered by '{constraint.name}'; nothing can be certified on it."
-        )
-    if constraint.measure.binary:
-        method, bound = "Clopper-Pearson", clopper_pearson_lower_bound(int(value.sum()), value.numel(), confidence)
-    else:
-        order = torch.randperm(value.numel(), generator=torch.Generator().manual_seed(seed))
-        method, bound = "betting", betting_lower_bound(value[order].numpy(), confidence)
-    decision = "safe" if bound >= constraint.at_least else "not shown"
-    return Certificate(
-        constraint.name, constraint.at_least, float(value.mean()), bound, confidence, value.numel(), method, decision
-    )
+            chunks.append([v.cpu() for _, average in constraint.parts for v in average.values(log_p_V, batch)])
+    return [torch.cat(parts).clamp(0, 1) for parts in zip(*chunks, strict=True)]  # exp(log_softmax) can pass 1
 
 
 def _require_usable(log_p_V: Tensor, batch: Batch, name: str) -> None:

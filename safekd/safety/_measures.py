@@ -1,13 +1,12 @@
 """Safety measures: f(p, y) in [0, 1] on critical classes, 1 elsewhere (Definition VIII.2).
 
 A measure has two readings.  ``measured`` is what is promised to people; ``surrogate`` is what has a gradient.
-For TruthProbability they are the same; for Recall the first counts and the second is smooth.
+Here they are the same; in ``_rates`` the first counts and the second is smooth.
 Axes: ... positions, V classes.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 
@@ -30,7 +29,7 @@ class SafetyMeasure(ABC):
     binary: bool = False
 
     def __init__(self, critical: Collection[int] | None = None) -> None:
-        self.critical = None if critical is None else frozenset(_class_numbers(critical))
+        self.critical = None if critical is None else frozenset(class_numbers(critical, "critical"))
 
     def is_critical(self, labels: Tensor) -> Tensor:
         """Say for each label whether the measure reads it, bool, shape of ``labels``."""
@@ -75,44 +74,115 @@ class TruthProbability(SafetyMeasure):
     concave = True
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        return _log_truth(log_p_V, labels).exp()
+        return log_truth(log_p_V, labels).exp()
 
 
-class Recall(SafetyMeasure):
-    """Whether the truth is the most probable class, 0 or 1; ties go to the lowest class number, as argmax does.
+class Margin(SafetyMeasure):
+    """How far the truth leads: ``(1 + p(y) - max of the others) / 2``, above 1/2 where it is most probable; concave."""
 
-    sharpness s > 0 sets the surrogate, ``sigmoid(s (log p(y) - log(1 - p(y))))``: at s = 1 it is p(y) itself, and
-    it tends to "p(y) > 1/2" as s grows, which for two classes is recall.
-    """
-
-    binary = True
-
-    def __init__(self, critical: Collection[int] | None = None, sharpness: float = 4.0) -> None:
-        super().__init__(critical)
-        if not (sharpness > 0 and math.isfinite(sharpness)):
-            raise InvalidInput(f"`sharpness` is {sharpness!r}; it must be above 0 and finite.")
-        self.sharpness = sharpness
+    concave = True
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        return (log_p_V.argmax(-1) == labels).to(log_p_V.dtype)
-
-    def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        truth = torch.zeros_like(log_p_V, dtype=torch.bool).scatter(-1, labels.unsqueeze(-1), True)
-        log_rest = torch.logsumexp(log_p_V.masked_fill(truth, -torch.inf), dim=-1)
-        return torch.sigmoid(self.sharpness * (_log_truth(log_p_V, labels) - log_rest))
+        rest = log_p_V.masked_fill(is_truth(log_p_V, labels), -torch.inf).amax(-1)
+        return within((1 + log_truth(log_p_V, labels).exp() - rest.exp()) / 2)
 
 
-def _class_numbers(critical: Collection[int]) -> list[int]:
-    if not isinstance(critical, Collection):
-        raise InvalidInput(f"`critical` is {critical!r}; wanted a list of class numbers, such as [{critical!r}].")
-    if len(critical) == 0:
+class OneMinusBrier(SafetyMeasure):
+    """``1 - sum_k (p_k - [k = y])^2 / 2``: the Brier score, halved so that it is within [0, 1]; concave.
+
+    Source: Brier 1950.
+    """
+
+    concave = True
+
+    def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        p_V = log_p_V.exp()
+        return within(1 - (p_V - is_truth(log_p_V, labels).to(p_V)).square().sum(-1) / 2)
+
+
+class UnsafeMass(SafetyMeasure):
+    """``1 - p(U)``: the probability that is kept off the classes ``unsafe``, U; linear in p, so concave.
+
+    critical: labels on which it is read, every label by default.
+    """
+
+    concave = True
+
+    def __init__(self, unsafe: Collection[int], critical: Collection[int] | None = None) -> None:
+        super().__init__(critical)
+        self.unsafe = frozenset(class_numbers(unsafe, "unsafe"))
+
+    def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        return within(1 - columns(log_p_V, self.unsafe, "unsafe").exp().sum(-1))
+
+    def __repr__(self) -> str:
+        return with_setting(super().__repr__(), f"unsafe={sorted(self.unsafe)}")
+
+
+class Calibration(SafetyMeasure):
+    """Whether the class ``of`` is believed as often as it happens: ``(1 + p_c - [y = c]) / 2``, linear in p.
+
+    Its average is 1/2 + (mean p_c - share of c) / 2.  ``exactly=0.5`` asks for calibration in the large, and one such
+    constraint a context for calibration in each; ``at_least=0.5`` only forbids that c is believed too seldom.  The
+    error within bins of confidence (ECE) is no average over examples, so no constraint here can hold it.
+    """
+
+    concave = True
+
+    def __init__(self, of: int, critical: Collection[int] | None = None) -> None:
+        super().__init__(critical)
+        (self.of,) = class_numbers([of], "of")
+
+    def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        p_c = columns(log_p_V, [self.of], "of").exp().squeeze(-1)
+        return within((1 + p_c - (labels == self.of).to(p_c)) / 2)
+
+    def __repr__(self) -> str:
+        return with_setting(super().__repr__(), f"of={self.of}")
+
+
+def class_numbers(numbers: Collection[int], what: str) -> list[int]:
+    """Return class numbers as integers.  Raises InvalidInput naming ``what`` when they are none, or not such."""
+    if not isinstance(numbers, Collection):
+        raise InvalidInput(f"`{what}` is {numbers!r}; wanted a list of class numbers, such as [{numbers!r}].")
+    if len(numbers) == 0:
         raise InvalidInput(
-            "`critical` is empty, so nothing would be measured; name at least one class, or leave it out."
+            f"`{what}` is empty, so nothing would be measured; name at least one class"
+            + (", or leave it out." if what == "critical" else ".")
         )
-    if any(isinstance(c, bool) or not isinstance(c, (int, np.integer)) or c < 0 for c in critical):
-        raise InvalidInput(f"`critical` is {list(critical)!r}; wanted class numbers, integers from 0.")
-    return [int(c) for c in critical]
+    if any(isinstance(c, bool) or not isinstance(c, (int, np.integer)) or c < 0 for c in numbers):
+        raise InvalidInput(f"`{what}` is {list(numbers)!r}; wanted class numbers, integers from 0.")
+    return [int(c) for c in numbers]
 
 
-def _log_truth(log_p_V: Tensor, labels: Tensor) -> Tensor:
+def log_truth(log_p_V: Tensor, labels: Tensor) -> Tensor:
+    """Return log p(y), (...)."""
     return log_p_V.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+
+
+def is_truth(log_p_V: Tensor, labels: Tensor) -> Tensor:
+    """Return whether each class is the label, bool, (..., V)."""
+    return torch.zeros_like(log_p_V, dtype=torch.bool).scatter(-1, labels.unsqueeze(-1), True)
+
+
+def columns(log_p_V: Tensor, classes: Collection[int], what: str) -> Tensor:
+    """Return the log-probabilities of some classes, (..., len(classes)).  Raises InvalidInput for one beyond V."""
+    if max(classes) >= log_p_V.shape[-1]:
+        raise InvalidInput(
+            f"`{what}` names class {max(classes)}, but the student knows only {log_p_V.shape[-1]} classes, from 0."
+        )
+    return log_p_V[..., sorted(classes)]
+
+
+def within(value: Tensor) -> Tensor:
+    """Return ``value`` moved into [0, 1], which rounding can leave by an ulp; its gradient stays, as clamp's would not.
+
+    What is no number stays none.
+    """
+    return value + (value.detach().clamp(0, 1) - value.detach())
+
+
+def with_setting(text: str, more: str) -> str:
+    """Put one more setting in front of those in ``Name(...)``."""
+    name, _, settings = text.partition("(")
+    return f"{name}({more}{', ' if settings != ')' else ''}{settings}"

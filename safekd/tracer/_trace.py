@@ -27,8 +27,10 @@ T = TypeVar("T")
 class ConstraintReading:
     """One constraint on one split, read in a full pass.
 
-    measured, surrogate: averages in [0, 1]; required: the threshold; count: examples averaged;
+    measured, surrogate: averages, in [0, 1] but for a budget; required: the threshold; count: examples averaged;
     standard_error: of ``measured``, from the spread over examples (not a number below two examples).
+    equality: whether the threshold is to be met exactly.  resolution: by how much one example can move a measure that
+    counts; 0 for one that moves smoothly.
     """
 
     name: str
@@ -38,11 +40,20 @@ class ConstraintReading:
     required: float
     count: int
     standard_error: float
+    equality: bool = False
+    resolution: float = 0.0
+
+    @property
+    def residual(self) -> float:
+        """How far below the threshold, 0 when met; negative above the threshold of an equality."""
+        if self.equality or math.isnan(self.measured):
+            return self.required - self.measured
+        return max(self.required - self.measured, 0.0)
 
     @property
     def violation(self) -> float:
-        """How far below the threshold, 0 when met."""
-        return max(self.required - self.measured, 0.0) if self.measured == self.measured else float("nan")
+        """How far from what is required, 0 when met."""
+        return abs(self.residual)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..safety import SafetyConstraint
+from ..safety import Constraint
 from ..weights import Learner
 
 
@@ -31,7 +31,7 @@ def of_loss(student: nn.Module, logits_V: Tensor, losses: Tensor | None = None, 
     return "The distillation loss is not finite"
 
 
-def of_values(constraints: Sequence[SafetyConstraint], smooth_M: Tensor, exact_M: Tensor) -> str | None:
+def of_values(constraints: Sequence[Constraint], smooth_M: Tensor, exact_M: Tensor) -> str | None:
     """Name the first constraint with a surrogate or a measured value that is not finite, or return None."""
     for m, rule in enumerate(constraints):
         for what, value_M in (("measured value", exact_M), ("surrogate", smooth_M)):

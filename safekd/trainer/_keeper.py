@@ -36,7 +36,8 @@ class Snapshot:
     @property
     def place(self) -> tuple[float, ...]:
         """The loss, and how far each constraint is below its threshold, negative where it is above."""
-        return self.point.loss, *(reading.required - reading.measured for reading in self.point.readings)
+        readings = self.point.readings  # an equality counts on both sides, so a mixture misses it by no more than this
+        return self.point.loss, *(r.violation if r.equality else r.required - r.measured for r in readings)
 
 
 class Keeper:

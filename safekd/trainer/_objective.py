@@ -6,7 +6,7 @@ Axes: N examples, B batch, ... positions, K teachers, V classes, M constraints, 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from .._modes import evaluating
 from ..aggregation import arithmetic_pool
 from ..data import Batch, Split, SplitCache, logits_of
 from ..errors import InvalidInput, NotFinite
-from ..safety import SafetyConstraint
+from ..safety import Constraint, GroupSums
 from ..teachers import Perturbation, TeacherEnsemble
 from ..tracer import ConstraintReading
 from ..weights import Evidence, Rule, Signals, looks_at_student, modules_of, needs_of
@@ -73,6 +73,7 @@ class Objective:
         self._targets = SplitCache()
         self._variances: dict[int, tuple[Split, Tensor]] = {}
         self.complaint: str | None = None  # of a teacher, in the last pass: its targets are no numbers then
+        self._counts: dict[tuple[int, int], tuple[Constraint, Split, Tensor]] = {}
         self._needs, modules = needs_of(self.rule), modules_of(self.rule).values()
         self.fixed = not (looks_at_student(self.rule) or modules)
         self.readers = nn.ModuleList([self.student, *modules])  # all that has an eval mode
@@ -146,27 +147,62 @@ class Objective:
         self,
         train: Split,
         splits: Mapping[str, Split],
-        constraints: Sequence[SafetyConstraint],
+        constraints: Sequence[Constraint],
         *,
         with_gradients: bool,
     ) -> FullPass:
         """Read loss on ``train`` and each constraint on the split it names, exactly, student and rule in eval mode."""
-        sums = _Sums(constraints, [p for p in self.student.parameters() if p.requires_grad])
+        variables: list[Tensor] = [p for p in self.student.parameters() if p.requires_grad]
+        names = sorted({"train"} | {rule.split for rule in constraints})
+        placed = {name: train if name == "train" else splits[name] for name in names}
         self.complaint = None
-        with evaluating(self.readers), torch.set_grad_enabled(with_gradients):
-            for name in sorted({"train"} | {rule.split for rule in constraints}):
-                split = train if name == "train" else splits[name]
-                for index in split.chunks(_CHUNK):
-                    batch = split.batch(index)
-                    logits_V = self.logits(batch)
-                    loss = None
-                    if name == "train":
-                        log_q_V = self.target(split, index, logits_V)
-                        losses = self.loss(log_q_V, logits_V)
-                        sums.losses.append(losses.detach().double().reshape(-1).cpu())
-                        loss = losses.sum() / split.labels.numel()
-                    sums.add(name, batch, logits_V, loss)
+        with evaluating(self.readers):
+            slopes = self.slopes(placed, constraints) if with_gradients else None
+            sums = _Sums(constraints, slopes, variables)
+            with torch.set_grad_enabled(with_gradients):
+                for name, split in placed.items():
+                    for index in split.chunks(_CHUNK):
+                        batch = split.batch(index)
+                        logits_V = self.logits(batch)
+                        loss = None
+                        if name == "train":
+                            log_q_V = self.target(split, index, logits_V)
+                            losses = self.loss(log_q_V, logits_V)
+                            sums.losses.append(losses.detach().double().reshape(-1).cpu())
+                            loss = losses.sum() / split.labels.numel()
+                        sums.add(name, batch, logits_V, loss)
         return sums.finished()
+
+    def slopes(self, placed: Mapping[str, Split], constraints: Sequence[Constraint]) -> list[Tensor]:
+        """Return how much each group's sum of surrogates counts in each constraint's value, (G,).
+
+        Where slopes depend on the means themselves, those are read in a pass of their own.
+        """
+        found = []
+        for rule in constraints:
+            split = placed[rule.split]
+            count_G = self.counts(rule, split)
+            mean_G = torch.full_like(count_G, torch.nan)
+            if rule.moves:
+                mean_G = self._smooth_means(rule, split, count_G)
+            found.append(torch.where(count_G > 0, rule.slopes(mean_G, count_G, followed=True) / count_G, 0.0))
+        return found
+
+    def counts(self, rule: Constraint, split: Split) -> Tensor:
+        """Return how many examples of ``split`` each group of ``rule`` has, (G,); counted once."""
+        key = id(rule), id(split)
+        if key not in self._counts:
+            count_G = sum(rule.counts(split.batch(index)) for index in split.chunks(_CHUNK))
+            self._counts[key] = (rule, split, torch.as_tensor(count_G))  # holding both keeps their ids taken
+        return self._counts[key][2]
+
+    @torch.no_grad()
+    def _smooth_means(self, rule: Constraint, split: Split, count_G: Tensor) -> Tensor:
+        total_G = torch.zeros_like(count_G)
+        for index in split.chunks(_CHUNK):
+            batch = split.batch(index)
+            total_G += rule.sums(torch.log_softmax(self.logits(batch), dim=-1), batch).smooth_G
+        return total_G / count_G
 
     def _variance(self, split: Split, index: Tensor) -> Tensor | None:
         """How unsteady teachers are, (B, ..., K): asked once a split, since neither they nor the noise change."""
@@ -190,17 +226,21 @@ class Objective:
 
 
 class _Sums:
-    """Adds up losses, constraint values and their gradients over the chunks of a full pass."""
+    """Adds up losses, constraint values and their gradients over the chunks of a full pass.
 
-    def __init__(self, constraints: Sequence[SafetyConstraint], variables: list[Tensor]) -> None:
-        self.constraints, self.variables = constraints, variables
+    slopes: of each constraint's value in its groups' sums of surrogates; None where no gradient is wanted.
+    """
+
+    def __init__(
+        self, constraints: Sequence[Constraint], slopes: Sequence[Tensor] | None, variables: list[Tensor]
+    ) -> None:
+        self.constraints, self.slopes, self.variables = constraints, slopes, variables
         size, like = sum(p.numel() for p in variables), variables[0]
         self.loss = 0.0
         self.losses: list[Tensor] = []
         self.gradient_n = torch.zeros(size, dtype=torch.float64, device=like.device)
         self.jacobian_Mn = torch.zeros(len(constraints), size, dtype=torch.float64, device=like.device)
-        self.smooth = [0.0] * len(constraints)
-        self.values: list[list[Tensor]] = [[] for _ in constraints]
+        self.sums: list[GroupSums | None] = [None] * len(constraints)
 
     def add(self, name: str, batch: Batch, logits_V: Tensor, loss: Tensor | None) -> None:
         """Add one chunk of the split ``name``; ``loss`` is its share of the mean loss, on the training split."""
@@ -208,12 +248,12 @@ class _Sums:
         log_p_V = torch.log_softmax(logits_V, dim=-1)
         scalars = [] if loss is None else [loss]
         for m in here:
-            rule = self.constraints[m]
-            scalars.append(-rule.sums(log_p_V, batch)[0])
-            self.smooth[m] -= float(scalars[-1].detach())
-            measured = rule.measure.measured(log_p_V.detach(), batch.labels)
-            self.values[m].append(measured[rule.covers(batch)].double().cpu())
-        if torch.is_grad_enabled():
+            found = self.constraints[m].sums(log_p_V, batch)
+            if self.slopes is not None:
+                scalars.append(-(self.slopes[m] * found.smooth_G).sum())
+            before, found = self.sums[m], found.detach()
+            self.sums[m] = found if before is None else before + found
+        if self.slopes is not None:
             rows = gradients(scalars, self.variables)
             if loss is not None:
                 self.gradient_n += rows[0]
@@ -223,31 +263,31 @@ class _Sums:
 
     def finished(self) -> FullPass:
         """Divide by counts and hand over."""
-        readings, counts = [], []
-        for rule, smooth, parts in zip(self.constraints, self.smooth, self.values, strict=True):
-            values = torch.cat(parts)
-            counts.append(values.numel())
-            readings.append(_reading(rule, values, smooth))
-        self.jacobian_Mn /= torch.tensor(counts).clamp_min(1).to(self.jacobian_Mn).unsqueeze(-1)
+        readings = [
+            _reading(rule, found) for rule, found in zip(self.constraints, self.sums, strict=True) if found is not None
+        ]
         return FullPass(self.loss, _standard_error(torch.cat(self.losses)), readings, self.gradient_n, self.jacobian_Mn)
 
 
-def on_one_split(constraints: Sequence[SafetyConstraint]) -> list[SafetyConstraint]:
+def on_one_split(constraints: Sequence[Constraint]) -> list[Constraint]:
     """Return the constraints as if all were posed on the split that is read as ``train``."""
-    return [replace(rule, split="train") for rule in constraints]
+    return [rule.on("train") for rule in constraints]
 
 
-def _reading(rule: SafetyConstraint, values: Tensor, smooth_sum: float) -> ConstraintReading:
-    count = values.numel()
-    nan = float("nan")
+def _reading(rule: Constraint, found: GroupSums) -> ConstraintReading:
+    mean_G, smooth_G = found.means(), found.smooth_G / found.count_G
+    slope_G = rule.slopes(mean_G, found.count_G)
+    surrogate_slope_G = rule.slopes(smooth_G, found.count_G, followed=True) if rule.moves else slope_G
     return ConstraintReading(
         name=rule.name,
         split=rule.split,
-        measured=float(values.mean()) if count else nan,
-        surrogate=smooth_sum / count if count else nan,
-        required=rule.at_least,
-        count=count,
-        standard_error=_standard_error(values),
+        measured=rule.offset + float(slope_G @ mean_G),
+        surrogate=rule.offset + float(surrogate_slope_G @ smooth_G),
+        required=rule.required,
+        count=int(found.count_G.sum()),
+        standard_error=float((slope_G.square() * found.variances()).sum().sqrt()),
+        equality=rule.is_equality,
+        resolution=rule.step(slope_G, found.count_G),
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from solvers.kkt import kkt_residuals
+from solvers.kkt import KKTResiduals, kkt_residuals
 from solvers.primal_dual import PrimalDual
 
 from ..data import Split, as_split
@@ -23,6 +23,7 @@ from ..tracer import Callback, Callbacks, Memory, RunInfo, Trace, TracePoint
 from ._keeper import Keeper
 from ._objective import FullPass, on_one_split
 from ._result import FitResult, Verdict
+from ._rows import Rows
 from ._sampling import Sampled, SampledGradients, default_interval, sampled_gradients
 from ._step import Stepper
 from ._verdict import ending, is_converged
@@ -64,10 +65,7 @@ class Run:
                     f"there is {['train', *self.splits]}. Pass it as fit(..., splits={{'{rule.split}': data}})."
                 )
             where = self.train if rule.split == "train" else self.splits[rule.split]
-            if not bool(rule.covers(where.batch()).any()):
-                raise InvalidInput(
-                    f"Constraint '{rule.name}' covers no example of split '{rule.split}'; nothing would be constrained."
-                )
+            rule.require_examples(where)
         self.batch_size = min(trainer.batch_size or len(self.train), len(self.train))
         per_epoch = math.ceil(len(self.train) / self.batch_size)
         self.epochs, self.steps = epochs, epochs * per_epoch
@@ -76,11 +74,15 @@ class Run:
         # steps between looks at whether a violation stands still: fewer than ten show only the size of a step
         self.patience = max(10, min(50, self.steps // 20))
         self.next_look = 0
+        self.rows = Rows(trainer.constraints, trainer.device)
         self.engine = PrimalDual(
-            len(trainer.constraints), method=trainer.dual_for(len(self.train)), device=trainer.device
+            len(self.rows.inequalities),
+            len(self.rows.equalities),
+            method=trainer.dual_for(len(self.train)),
+            device=trainer.device,
         )
         if warm_start is not None:
-            warm_start.begin(trainer.student, self.engine, trainer.learning)
+            warm_start.begin(trainer.student, self.engine, self.rows, trainer.learning)
         self.stepper = Stepper(trainer, self.engine, self.train, self.splits)
         self.callbacks, self.trace = Callbacks(callbacks), Trace()
         self.keeper = Keeper(trainer.learning.state, snapshots)
@@ -125,8 +127,10 @@ class Run:
                         break
             if calm == 2:
                 break
-        names = [rule.name for rule in self.trainer.constraints]
-        capped = [name for name, at_cap in zip(names, self.engine.capped.tolist(), strict=True) if at_cap]
+        names = [rule.name for rule in self.trainer.constraints if not rule.is_equality]
+        capped = [
+            name for name, at_cap in zip(names, self._by_constraint(self.engine.capped).tolist(), strict=True) if at_cap
+        ]
         return ending(self.trace.points, self.trainer.constraints, last.jacobian_Mn, self.tolerance, capped)
 
     def result(self, verdict: Verdict) -> FitResult:
@@ -171,7 +175,7 @@ class Run:
             examples=len(self.train),
             batch_size=self.batch_size,
             constraints=[rule.name for rule in rules],
-            required=[rule.at_least for rule in rules],
+            required=[rule.required for rule in rules],
             splits=["train", *self.splits],
             seed=self.trainer.seed,
             device=str(self.trainer.device),
@@ -196,17 +200,16 @@ class Run:
     def _audit(self, epoch: int) -> FullPass:
         """Read everything exactly, record it, keep the student if it is the best so far."""
         rules = self.trainer.constraints
-        price_M = self.engine.multipliers
+        price_M = self._by_constraint(torch.cat([self.engine.multipliers, self.engine.equality_multipliers]))
         full, sampling = self._read(price_M)
         g_M = torch.tensor(
             [r.required - r.measured for r in full.readings], dtype=torch.float64, device=self.trainer.device
         )
         if self.step >= self.next_look:  # not at every audit: reading more often must not change the run
-            self.engine.audit(g_M, self.tolerance)
+            inequality_M, equality_E = self.rows.apart(g_M)
+            self.engine.audit(inequality_M, self.tolerance, equality_E)
             self.next_look = self.step + self.patience
-        residuals = kkt_residuals(
-            full.gradient_n, jacobian_Mn=full.jacobian_Mn, g_M=g_M, lambda_M=price_M.to(full.gradient_n)
-        )
+        residuals = self._residuals(full, g_M)
         norm, norms, error = float(full.gradient_n.norm()), full.jacobian_Mn.norm(dim=1).tolist(), 0.0
         if sampling is not None:  # noise would make the norm of a mean large
             norm, norms, error = (
@@ -224,7 +227,7 @@ class Run:
             loss=full.loss,
             readings=full.readings,
             multipliers=price_M.tolist(),
-            rho=self.engine.rho.tolist(),
+            rho=self.rows.together(self.engine.rho, self.engine.equality_rho).tolist(),
             residuals=residuals,
             gradient_norm=norm,
             wall_s=time.perf_counter() - self.started,
@@ -232,8 +235,8 @@ class Run:
             audit=() if audit is None else [dataclasses.replace(r, split="audit") for r in audit.readings],
             loss_se=full.loss_se,
             constraint_gradient_norms=norms,
-            capped=self.engine.capped.tolist(),
-            running=self.engine.smoothed.tolist(),
+            capped=self._by_constraint(self.engine.capped).tolist(),
+            running=self._by_constraint(self.engine.smoothed).tolist(),
             sampled=sampling is not None,
             stationarity_se=error,
             memory=Memory.now(self.trainer.device),
@@ -251,9 +254,25 @@ class Run:
         if exact or draw is None:
             return full, None
         seed = (self.trainer.seed * 1_000_003 + self.step) * 2 + 1  # reading more often changes no row
-        counts = [reading.count for reading in full.readings]
-        found = sampled_gradients(self.objective, self.train, self.splits, rules, counts, price_M, draw, seed)
+        found = sampled_gradients(self.objective, self.train, self.splits, rules, price_M, draw, seed)
         return dataclasses.replace(full, gradient_n=found.gradient_n, jacobian_Mn=found.jacobian_Mn), found
+
+    def _by_constraint(self, value_C: Tensor) -> Tensor:
+        """Return what the engine holds, inequalities first, in the order of the constraints."""
+        return self.rows.together(*value_C.tensor_split([len(self.rows.inequalities)]))
+
+    def _residuals(self, full: FullPass, g_M: Tensor) -> KKTResiduals:
+        jacobian_Mn, jacobian_En = self.rows.apart(full.jacobian_Mn)
+        inequality_M, h_E = self.rows.apart(g_M)
+        return kkt_residuals(
+            full.gradient_n,
+            jacobian_Mn=jacobian_Mn,
+            g_M=inequality_M,
+            lambda_M=self.engine.multipliers,
+            jacobian_En=jacobian_En,
+            h_E=h_E,
+            mu_E=self.engine.equality_multipliers,
+        )
 
 
 def _placed(data: Any, name: str, device: torch.device) -> Split:

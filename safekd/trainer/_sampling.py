@@ -21,7 +21,7 @@ from solvers.kkt import gradients
 from .._modes import evaluating
 from ..data import Split
 from ..errors import InvalidInput
-from ..safety import SafetyConstraint
+from ..safety import Constraint
 from ._objective import Objective
 
 _SHARE = 0.02  # of training work that audits may cost, by the count below, which leaves a third for what it leaves out
@@ -71,15 +71,14 @@ def sampled_gradients(
     objective: Objective,
     train: Split,
     splits: Mapping[str, Split],
-    constraints: Sequence[SafetyConstraint],
-    counts: Sequence[int],
+    constraints: Sequence[Constraint],
     lambda_M: Tensor,
     sampled: Sampled,
     seed: int,
 ) -> SampledGradients:
     """Estimate gradients at the student as it is, in eval mode.
 
-    counts: examples that each constraint averages over its whole split, by which sums over a batch are made unbiased.
+    Sums over a batch count as far as each example counts in its whole split, which makes them unbiased.
     seed: the only source of chance.
     """
     variables = [p for p in objective.student.parameters() if p.requires_grad]
@@ -90,6 +89,7 @@ def sampled_gradients(
     total = torch.zeros(len(weight), size, dtype=torch.float64, device=variables[0].device)
     squares, slopes = torch.zeros(len(weight), dtype=torch.float64), []
     with evaluating(objective.readers), torch.enable_grad():
+        counted = objective.slopes(where, constraints)
         for _ in range(sampled.batches):
             scalars: dict[int, Tensor] = {}
             for name in sorted(where):
@@ -102,8 +102,8 @@ def sampled_gradients(
                 log_p_V = torch.log_softmax(logits_V, dim=-1)
                 for m, rule in enumerate(constraints):
                     if rule.split == name:
-                        inflate = len(split) / (sampled.batch_size * max(counts[m], 1))
-                        scalars[m + 1] = -inflate * rule.sums(log_p_V, batch)[0]
+                        inflate = len(split) / sampled.batch_size
+                        scalars[m + 1] = -inflate * (counted[m] * rule.sums(log_p_V, batch).smooth_G).sum()
             rows = gradients([scalars[m] for m in range(len(weight))], variables)
             total += rows
             squares += rows.square().sum(1).cpu()

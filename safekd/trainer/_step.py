@@ -15,8 +15,10 @@ from ..data import Batch, Split
 from ..errors import NotFinite
 from ..weights import StudentStep
 from . import _culprit
+from ._batch_values import BatchValue
 from ._guard import guarded_step
 from ._objective import Pool
+from ._rows import Rows
 
 if TYPE_CHECKING:
     from ._trainer import ConstrainedTrainer
@@ -29,6 +31,12 @@ class Stepper:
         self, trainer: ConstrainedTrainer, engine: PrimalDual, train: Split, splits: Mapping[str, Split]
     ) -> None:
         self.trainer, self.engine, self.train, self.splits = trainer, engine, train, splits
+        self.rows = Rows(trainer.constraints, trainer.device)
+        placed = [train if rule.split == "train" else splits[rule.split] for rule in trainer.constraints]
+        self.values = [
+            BatchValue(rule, trainer.objective.counts(rule, split))
+            for rule, split in zip(trainer.constraints, placed, strict=True)
+        ]
         ours = {id(p) for p in trainer.student.parameters()}
         groups = trainer.optimizer.param_groups
         self._buffers = list(trainer.student.buffers())
@@ -62,7 +70,7 @@ class Stepper:
         losses = objective.loss(log_q_V, logits_V)
         loss = losses.mean()
         smooth, exact, present = self._constraint_values({"train": (batch, logits_V)})
-        total = self.engine.step(loss, inequality=smooth, measured=exact, present=present)
+        total = self._priced(loss, smooth, exact, present)
         trainer.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         slopes = [p.grad for p in trainer.student.parameters() if p.grad is not None]
@@ -107,8 +115,15 @@ class Stepper:
         culprit = trainer.learning.gradients(step, lambda: trainer.objective.loss(pool.log_q_V, logits_V).mean())
         return culprit or trainer.learning.step()
 
+    def _priced(self, loss: Tensor, smooth_M: Tensor, exact_M: Tensor, present_M: Tensor) -> Tensor:
+        """Move the multipliers by what was measured; return what to minimise, which follows the surrogates."""
+        g_M, h_E = self.rows.apart(smooth_M)
+        exact_g_M, exact_h_E = self.rows.apart(exact_M)
+        present = torch.cat(self.rows.apart(present_M)) if len(h_E) else present_M
+        return self.engine.step(loss, g_M, h_E, measured=exact_g_M, measured_equality=exact_h_E, present=present)
+
     def _constraint_values(self, logits: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return g from surrogates, g as measured, and which constraints this step's data speak of, each (M,)."""
+        """Return g to follow, g as measured, and which constraints this step's data speak of, each (M,)."""
         smooth, exact, present = self._constraint_rows(logits)
         if not smooth:
             none = torch.zeros(0, device=self.trainer.device)
@@ -117,13 +132,14 @@ class Stepper:
 
     def _constraint_rows(self, logits: dict[str, Any]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         smooth, exact, present = [], [], []
-        for rule in self.trainer.constraints:
+        for rule, value in zip(self.trainer.constraints, self.values, strict=True):
             if rule.split not in logits:
                 batch = self.splits[rule.split].batch()
                 logits[rule.split] = (batch, self.trainer.objective.logits(batch))
             batch, logits_V = logits[rule.split]
-            soft, hard, count = rule.sums(torch.log_softmax(logits_V, dim=-1), batch)
-            smooth.append(rule.at_least - soft / count.clamp_min(1))
-            exact.append(rule.at_least - hard / count.clamp_min(1))
-            present.append(count > 0)
+            share = len(batch) / len(self.train) if rule.split == "train" else 1.0
+            soft, hard, known = value.read(rule.sums(torch.log_softmax(logits_V, dim=-1), batch), share)
+            smooth.append(soft)
+            exact.append(hard)
+            present.append(known)
         return smooth, exact, present

@@ -17,7 +17,7 @@ from solvers.primal_dual import AugmentedLagrangian, DualMethod
 from ..data import Batch
 from ..divergences import ForwardKL
 from ..errors import InvalidInput
-from ..safety import SafetyConstraint
+from ..safety import Constraint
 from ..teachers import Perturbation, Teacher, TeacherEnsemble
 from ..tracer import Callback, JsonlWriter, OnTrace, TracePoint
 from ..weights import Evidence, Rule, Uniform
@@ -40,8 +40,8 @@ class ConstrainedTrainer:
     parameters; Adam with a rate of 0.01 if left out.  features: what rules that learn from a representation see of a
     Batch, (B, ..., D), taken without gradient; the inputs, each flattened, if left out.  perturbation: noise with which
     teachers are asked again for rules that need their variance.
-    constraints: SafetyConstraint, names all different.  optimizer: made on the student's parameters (weight decay moves
-    the answer away from the KKT point of the stated problem: leave it 0).  dual: how multipliers move.
+    constraints: SafetyConstraint or Budget, names all different.  optimizer: made on the student's parameters (weight
+    decay moves the answer away from the KKT point of the stated problem: leave it 0).  dual: how multipliers move.
     divergence: (log target, logits) -> one loss a position.  evidence: measured teachers, for rules and orderings.
     critical_classes: S, where orderings apply, besides the critical classes of the constraints.  critical_contexts:
     C_safe, where they apply as well.
@@ -59,7 +59,7 @@ class ConstrainedTrainer:
         weights_optimizer: torch.optim.Optimizer | None = None,
         features: Callable[[Batch], Tensor] | None = None,
         perturbation: Perturbation | None = None,
-        constraints: Sequence[SafetyConstraint] = (),
+        constraints: Sequence[Constraint] = (),
         dual: DualMethod | None = None,
         divergence: Loss | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
@@ -99,7 +99,7 @@ class ConstrainedTrainer:
             rule=Uniform() if weights is None else weights,
             divergence=ForwardKL() if divergence is None else divergence,
             evidence=evidence,
-            critical_classes=frozenset(critical_classes).union(*(rule.measure.critical or () for rule in constraints)),
+            critical_classes=frozenset(critical_classes).union(*(rule.critical for rule in constraints)),
             critical_contexts=frozenset(critical_contexts),
             features=features,
             perturbation=Perturbation() if perturbation is None else perturbation,

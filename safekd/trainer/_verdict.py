@@ -9,21 +9,22 @@ from torch import Tensor
 
 from solvers.kkt import KKTResiduals
 
-from ..safety import SafetyConstraint
+from ..safety import Constraint
 from ..tracer import TracePoint
 from ._result import Verdict
 
 
-def is_converged(point: TracePoint, constraints: Sequence[SafetyConstraint], tolerance: float) -> bool:
+def is_converged(point: TracePoint, constraints: Sequence[Constraint], tolerance: float) -> bool:
     """Say whether all four residuals are small.
 
-    A counted measure (recall) moves in steps of 1/count, so its slack cannot be brought below one step: then its
-    complementarity may be as large as that step.  Primal feasibility never gets this allowance.  An estimated
-    stationarity must be small with two standard errors added.
+    A counted measure (recall) moves in steps, 1/count for a plain average, so its slack cannot be brought below one
+    step: then its complementarity may be as large as that step.  Primal feasibility never gets this allowance.  An
+    estimated stationarity must be small with two standard errors added.
     """
     gaps = [
-        abs(min(price, reading.measured - reading.required)) - (1 / reading.count if rule.measure.binary else 0.0)
+        abs(min(price, reading.measured - reading.required)) - reading.resolution
         for reading, price, rule in zip(point.readings, point.multipliers, constraints, strict=True)
+        if not rule.is_equality
     ]  # a reading that is no number fails in `primal`
     found = point.residuals
     allowed = KKTResiduals(point.stationarity_bound, found.primal, found.dual, max(gaps, default=0.0))
@@ -37,25 +38,26 @@ def infeasibility_evidence(points: Sequence[TracePoint], jacobian_Mn: Tensor) ->
     violated point, and the violation has not fallen over the second half of the run.
     """
     last = points[-1]
-    violation_M = torch.tensor([reading.violation for reading in last.readings], dtype=torch.float64)
-    size = float(violation_M.norm())
+    residual_M = torch.tensor([reading.residual for reading in last.readings], dtype=torch.float64)
+    size = float(residual_M.norm())
     half = points[: max(1, len(points) // 2)]
     if not size > 0 or len(points) < 4:
         return None
-    slope = float((jacobian_Mn.cpu().T @ violation_M).norm()) / size
+    slope = float((jacobian_Mn.cpu().T @ residual_M).norm()) / size
     before = min(point.residuals.primal for point in half)
     if slope > 1e-3 or last.residuals.primal < 0.99 * before:
         return None
     worst = max(last.readings, key=lambda reading: reading.violation)
     return (
-        f"'{worst.name}' stays {worst.violation:.4g} below its threshold {worst.required:g}: the violation fell by "
+        f"'{worst.name}' stays {worst.violation:.4g} {'above' if worst.residual < 0 else 'below'} its threshold "
+        f"{worst.required:g}: the violation fell by "
         f"less than 1 % over the second half of the run, and its slope in the parameters is only {slope:.2g}"
     )
 
 
 def ending(
     points: Sequence[TracePoint],
-    constraints: Sequence[SafetyConstraint],
+    constraints: Sequence[Constraint],
     jacobian_Mn: Tensor,
     tolerance: float,
     capped: Sequence[str],

@@ -13,6 +13,7 @@ from solvers.primal_dual import PrimalDual
 from ..errors import InvalidInput
 from ._learning import RuleLearning
 from ._result import FitResult
+from ._rows import Rows
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,15 @@ class WarmStart:
         state = {name: value.detach().clone() for name, value in result.student.state_dict().items()}
         return cls(state, list(result.multipliers.values()), result.weights)
 
-    def begin(self, student: nn.Module, engine: PrimalDual, learning: RuleLearning) -> None:
+    def begin(self, student: nn.Module, engine: PrimalDual, rows: Rows, learning: RuleLearning) -> None:
         """Put student, multipliers and rule where they were.  Raises InvalidInput for a start of another problem."""
-        prices, wanted = torch.tensor(list(self.multipliers), dtype=torch.float64), engine.multipliers.numel()
-        if len(prices) != wanted or not bool((torch.isfinite(prices) & (prices >= 0)).all()):
+        prices = torch.tensor(list(self.multipliers), dtype=torch.float64).to(engine.multipliers)
+        wanted = len(rows.inequalities) + len(rows.equalities)
+        fits = len(prices) == wanted and bool(torch.isfinite(prices).all())
+        if not fits or bool((rows.apart(prices)[0] < 0).any()):
             raise InvalidInput(
                 f"The warm start has multipliers {prices.tolist()}; wanted one for each of the {wanted} constraints, "
-                "at least 0 and finite."
+                "at least 0 and finite (an equality's may be negative)."
             )
         if self.weights:
             learning.load(self.weights)
@@ -47,4 +50,4 @@ class WarmStart:
             student.load_state_dict(self.parameters)
         except RuntimeError as error:
             raise InvalidInput(f"The warm start's parameters do not fit the student. {error}") from error
-        engine.multipliers = prices.to(engine.multipliers)
+        engine.multipliers, engine.equality_multipliers = rows.apart(prices)

@@ -11,9 +11,48 @@ from sklearn.metrics import recall_score
 
 from safekd.data import Split
 from safekd.errors import InvalidInput
-from safekd.safety import Recall, SafetyConstraint, SafetyMeasure, TruthProbability
+from safekd.safety import (
+    Avoids,
+    Calibration,
+    Custom,
+    KLBall,
+    Margin,
+    OneMinusBrier,
+    Recall,
+    SafetyConstraint,
+    SafetyMeasure,
+    TopK,
+    TruthProbability,
+    UnsafeMass,
+)
 
-MEASURES = {"truth": TruthProbability, "recall": Recall}
+
+def squared(log_p_V, labels):
+    return TruthProbability().measured(log_p_V, labels) ** 2
+
+
+MEASURES = {
+    "truth": TruthProbability,
+    "margin": Margin,
+    "brier": OneMinusBrier,
+    "unsafe mass": lambda critical=None: UnsafeMass([0, 2], critical),
+    "calibration": lambda critical=None: Calibration(1, critical),
+    "recall": Recall,
+    "top 2": lambda critical=None: TopK(2, critical),
+    "avoids": lambda critical=None: Avoids([0, 2], critical),
+    "custom": lambda critical=None: Custom(squared, squared, critical=critical),
+}
+NAMES = {
+    "truth": "TruthProbability(",
+    "margin": "Margin(",
+    "brier": "OneMinusBrier(",
+    "unsafe mass": "UnsafeMass(unsafe=[0, 2], ",
+    "calibration": "Calibration(of=1, ",
+    "recall": "Recall(",
+    "top 2": "TopK(k=2, ",
+    "avoids": "Avoids(unsafe=[0, 2], ",
+    "custom": "Custom(",
+}
 each_measure = pytest.mark.parametrize("kind", MEASURES)
 
 
@@ -37,7 +76,7 @@ def test_one_off_the_critical_set_and_bounded_on_it(kind, seed):
         off_B = (labels == 0) | (labels == 2)
         assert (value_B[off_B] == 1).all()
         assert ((value_B >= 0) & (value_B <= 1)).all()
-        assert not (value_B[~off_B] == 1).all()
+        assert (value_B[~off_B] < 1).any()
 
 
 def test_truth_probability_is_the_probability_of_the_truth():
@@ -47,14 +86,82 @@ def test_truth_probability_is_the_probability_of_the_truth():
     assert torch.equal(TruthProbability().surrogate(log_p_BV, labels), TruthProbability().measured(log_p_BV, labels))
 
 
-def test_truth_probability_is_concave_as_marked():
-    assert TruthProbability.concave
-    assert not Recall.concave
-    (a, labels), (b, _) = drawn(1), drawn(2)
-    middle = ((a.exp() + b.exp()) / 2).log()
-    measure = TruthProbability()
-    mean = (measure.measured(a, labels) + measure.measured(b, labels)) / 2
-    torch.testing.assert_close(measure.measured(middle, labels), mean)
+def jensen_gap(measure: SafetyMeasure, seed: int) -> float:
+    """Return the largest excess of a chord over the measured value between its ends; above 0 only if not concave."""
+    (a, labels), (b, _) = drawn(seed, B=200), drawn(seed + 1000, B=200)
+    t = torch.rand(200, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    between = (t * a.exp() + (1 - t) * b.exp()).log()
+    chord = t[:, 0] * measure.measured(a, labels) + (1 - t[:, 0]) * measure.measured(b, labels)
+    return float((chord - measure.measured(between, labels)).max())
+
+
+@each_measure
+def test_concave_exactly_where_marked(kind):
+    gap = max(jensen_gap(MEASURES[kind](), seed) for seed in range(5))
+    assert MEASURES[kind]().concave == (gap <= 1e-12), gap
+
+
+def test_a_wrong_flag_would_be_seen():
+    lie = Custom(squared, squared, concave=True)
+    assert lie.concave
+    assert jensen_gap(lie, 0) > 0.01
+
+
+def test_the_smooth_ones_by_hand():
+    log_p = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.3, 0.6]], dtype=torch.float64).log()
+    labels = torch.tensor([0, 1])
+    close = lambda *wanted: pytest.approx(list(wanted))  # noqa: E731
+    assert Margin().measured(log_p, labels).tolist() == close((1 + 0.5 - 0.3) / 2, (1 + 0.3 - 0.6) / 2)
+    brier = [1 - (0.25 + 0.09 + 0.04) / 2, 1 - (0.01 + 0.49 + 0.36) / 2]
+    assert OneMinusBrier().measured(log_p, labels).tolist() == close(*brier)
+    assert UnsafeMass([0, 2]).measured(log_p, labels).tolist() == close(0.3, 0.3)
+    assert Calibration(1).measured(log_p, labels).tolist() == close((1 + 0.3) / 2, (1 + 0.3 - 1) / 2)
+
+
+def test_calibration_is_one_half_where_the_class_is_believed_as_often_as_it_happens():
+    labels = torch.tensor([1, 0, 0, 0])
+    log_p = torch.tensor([[0.75, 0.25]], dtype=torch.float64).expand(4, 2).log()
+    assert float(Calibration(1).measured(log_p, labels).mean()) == pytest.approx(0.5)
+
+
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 4))
+def test_top_k_is_a_place_in_the_order(seed, k):
+    log_p_BV, labels = drawn(seed, V=5)
+    log_p_BV = (log_p_BV * 2).round() / 2  # with ties
+    order = torch.argsort(log_p_BV, dim=-1, descending=True, stable=True)
+    expected = (order[:, :k] == labels.unsqueeze(-1)).any(-1).double()
+    assert torch.equal(TopK(k).measured(log_p_BV, labels), expected)
+    if k == 1:
+        assert torch.equal(Recall().measured(log_p_BV, labels), expected)
+        assert torch.equal(
+            Recall().surrogate(log_p_BV.log_softmax(-1), labels), TopK(1).surrogate(log_p_BV.log_softmax(-1), labels)
+        )
+
+
+@given(seed=st.integers(0, 10**6))
+def test_a_surrogate_above_one_half_keeps_what_is_counted(seed):
+    log_p_BV, labels = drawn(seed, V=5)
+    for rate in (Recall(), TopK(2), TopK(3), Avoids([1]), Avoids([0, 1, 4])):
+        counted = rate.measured(log_p_BV, labels)
+        assert (counted[rate.surrogate(log_p_BV, labels) > 0.5] == 1).all()
+
+
+def test_avoids_counts_what_is_said():
+    log_p_BV, labels = drawn(11, B=200)
+    said = log_p_BV.argmax(-1)
+    assert torch.equal(Avoids([0, 2]).measured(log_p_BV, labels), ((said == 1) | (said == 3)).double())
+
+
+@pytest.mark.parametrize("measure", [UnsafeMass([0]), OneMinusBrier(), Margin(), Calibration(0)])
+def test_what_rounding_moves_out_of_bounds_still_has_a_slope(measure):
+    logits = torch.randn(500, 300, generator=torch.Generator().manual_seed(0)) * 4
+    logits[:, 0] += 40  # all probability on class 0, to single precision
+    logits.requires_grad_()
+    value = measure.measured(logits.log_softmax(-1), torch.arange(500) % 2)
+    assert ((value >= 0) & (value <= 1)).all()
+    slope = torch.autograd.grad(measure.surrogate(logits.log_softmax(-1), torch.arange(500) % 2).sum(), logits)[0]
+    assert torch.isfinite(slope).all()
+    assert (slope[1::2].abs().sum(-1) > 0).all()
 
 
 @pytest.mark.parametrize("c", range(4))
@@ -119,7 +226,8 @@ def test_every_class_is_critical_unless_some_are_named(kind):
     labels = torch.tensor([[0, 5], [2, 1]])
     assert MEASURES[kind]().is_critical(labels).all()
     assert MEASURES[kind]([5, 2]).is_critical(labels).tolist() == [[False, True], [True, False]]
-    assert repr(MEASURES[kind]([5, 2])) == f"{MEASURES[kind].__name__}(critical=[2, 5])"
+    assert repr(MEASURES[kind]([5, 2])) == f"{NAMES[kind]}critical=[2, 5])"
+    assert repr(MEASURES[kind]()) == NAMES[kind].removesuffix(", ") + ")"
 
 
 def test_numbers_from_numpy_are_numbers():
@@ -154,6 +262,61 @@ def test_critical_classes_that_are_none(case, kind):
         MEASURES[kind](critical)
 
 
+SETTINGS = {
+    "k": (lambda: TopK(0), "`k` is 0; wanted a whole number of at least 1"),
+    "k real": (lambda: TopK(1.5), "`k` is 1.5"),
+    "no unsafe": (lambda: UnsafeMass([]), "`unsafe` is empty, so nothing would be measured; name at least one class."),
+    "unsafe number": (lambda: Avoids(3), r"`unsafe` is 3; wanted a list of class numbers, such as \[3\]"),
+    "of": (lambda: Calibration(-1), r"`of` is \[-1\]; wanted class numbers"),
+    "function": (lambda: Custom(0.5, squared), r"`measured` of Custom is a float; wanted a function of \(log_p_V, lab"),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_settings_that_are_refused(case):
+    build, message = SETTINGS[case]
+    with pytest.raises(InvalidInput, match=message):
+        build()
+
+
+READ = {
+    "unsafe beyond": (UnsafeMass([9]), "`unsafe` names class 9, but the student knows only 4 classes"),
+    "avoids beyond": (Avoids([9]), "`unsafe` names class 9, but the student knows only 4 classes"),
+    "avoids all": (Avoids([0, 1, 2, 3]), "`unsafe` names every one of 4 classes; leave at least one out"),
+    "calibration beyond": (Calibration(4), "`of` names class 4"),
+    "k": (TopK(4), r"TopK\(k=4\) says nothing of a student with 4 classes; wanted more than 4"),
+    "range": (
+        Custom(lambda p, y: p.sum(-1), squared, name="Mine"),
+        r"`measured` of Mine gives values from -\S+ to \S+; wanted \[0, 1\]",
+    ),
+    "binary": (
+        Custom(squared, squared, binary=True),
+        "Custom is called binary, but `measured` gives other values than 0 and 1",
+    ),
+    "shape": (
+        Custom(lambda p, y: p, squared),
+        r"`measured` of Custom gives shape \(40, 4\) for labels of shape \(40,\); wanted one value a position",
+    ),
+    "kind": (Custom(lambda p, y: 1.0, squared), "`measured` of Custom gives a float for labels"),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_readings_that_are_refused(case):
+    measure, message = READ[case]
+    with pytest.raises(InvalidInput, match=message):
+        measure.measured(*drawn(0))
+
+
+def test_the_two_functions_of_a_custom_measure_are_both_used():
+    log_p_BV, labels = drawn(7)
+    rule = Custom(lambda p, y: p.argmax(-1) == y, squared, binary=True, critical=[0, 1], name="Hit")
+    assert torch.equal(rule.measured(log_p_BV, labels), Recall([0, 1]).measured(log_p_BV, labels))
+    critical = labels < 2
+    assert torch.equal(rule.surrogate(log_p_BV, labels)[critical], squared(log_p_BV, labels)[critical])
+    assert repr(rule) == "Hit(critical=[0, 1])"
+
+
 @pytest.mark.parametrize("sharpness", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_sharpness_that_is_none(sharpness):
     with pytest.raises(InvalidInput, match=r"`sharpness` is .*; it must be above 0 and finite"):
@@ -171,37 +334,38 @@ def test_the_two_averages_are_related_as_said(seed, kind):
     """safety_all = 1 - share_of_critical (1 - safety_critical)."""
     log_p_BV, labels = drawn(seed)
     batch = batch_of(labels)
-    on_critical = SafetyConstraint("s", MEASURES[kind]([0, 1]), 0.9)
-    on_all = SafetyConstraint("s", MEASURES[kind]([0, 1]), 0.9, average="all")
-    for reading in (0, 1):
-        some, every = on_critical.sums(log_p_BV, batch), on_all.sums(log_p_BV, batch)
-        assert int(every[2]) == 40
-        share = int(some[2]) / int(every[2])
-        safety = float(some[reading] / some[2])
-        assert float(every[reading] / every[2]) == pytest.approx(1 - share * (1 - safety), abs=1e-12)
+    some = SafetyConstraint("s", MEASURES[kind]([0, 1]), 0.9).sums(log_p_BV, batch)
+    every = SafetyConstraint("s", MEASURES[kind]([0, 1]), 0.9, average="all").sums(log_p_BV, batch)
+    assert int(every.count_G) == 40
+    share = int(some.count_G) / 40
+    for reading in ("smooth_G", "exact_G"):
+        safety = float(getattr(some, reading) / some.count_G)
+        assert float(getattr(every, reading)) / 40 == pytest.approx(1 - share * (1 - safety), abs=1e-12)
 
 
 def test_sums_by_hand():
     p_BV = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], dtype=torch.float64)
     batch = batch_of(torch.tensor([0, 0, 1, 0]), context=torch.tensor([0, 1, 0, 2]))
-    smooth, exact, count = SafetyConstraint("s", Recall([0], sharpness=1.0), 0.9).sums(p_BV.log(), batch)
-    assert (float(smooth), float(exact), int(count)) == (pytest.approx(0.9 + 0.2 + 0.3), 1, 3)
+    found = SafetyConstraint("s", Recall([0], sharpness=1.0), 0.9).sums(p_BV.log(), batch)
+    assert (float(found.smooth_G), float(found.exact_G)) == (pytest.approx(0.9 + 0.2 + 0.3), 1)
+    assert (float(found.square_G), int(found.count_G)) == (1, 3)
     some = SafetyConstraint("s", Recall([0], sharpness=1.0), 0.9, contexts=[0, 2])
     assert some.covers(batch).tolist() == [True, False, False, True]
-    smooth, exact, count = some.sums(p_BV.log(), batch)
-    assert (float(smooth), float(exact), int(count)) == (pytest.approx(0.9 + 0.3), 1, 2)
+    found = some.sums(p_BV.log(), batch)
+    assert (float(found.smooth_G), float(found.exact_G), int(found.count_G)) == (pytest.approx(0.9 + 0.3), 1, 2)
     every = SafetyConstraint("s", Recall([0]), 0.9, contexts=[0], average="all")
     assert every.covers(batch).tolist() == [True, False, True, False]
-    assert float(every.sums(p_BV.log(), batch)[1]) == 2  # one recalled, one not critical
+    assert float(every.sums(p_BV.log(), batch).exact_G) == 2  # one recalled, one not critical
 
 
 def test_sums_add_up_over_batches():
     log_p_BV, labels = drawn(8)
-    rule = SafetyConstraint("s", TruthProbability([0]), 0.9)
-    whole = torch.stack([x.double() for x in rule.sums(log_p_BV, batch_of(labels))])
-    halves = [rule.sums(log_p_BV[part], batch_of(labels[part])) for part in (slice(0, 17), slice(17, 40))]
-    parts = sum(torch.stack([x.double() for x in half]) for half in halves)
-    torch.testing.assert_close(whole, parts)
+    context = torch.arange(40) % 3
+    rule = SafetyConstraint("s", TruthProbability([0]), 0.9, mix={0: 0.2, 1: 0.3, 2: 0.5})
+    whole = rule.sums(log_p_BV, batch_of(labels, context))
+    parts = [rule.sums(log_p_BV[part], batch_of(labels[part], context[part])) for part in (slice(0, 17), slice(17, 40))]
+    for name, value in vars(parts[0] + parts[1]).items():
+        torch.testing.assert_close(value, getattr(whole, name))
 
 
 def test_only_the_surrogate_has_a_gradient_and_only_where_covered():
@@ -209,9 +373,9 @@ def test_only_the_surrogate_has_a_gradient_and_only_where_covered():
     logits = log_p_BV.clone().requires_grad_()
     batch = batch_of(labels, context=torch.arange(40) % 2)
     rule = SafetyConstraint("s", Recall([0]), 0.9, contexts=[1])
-    smooth, exact, _ = rule.sums(logits.log_softmax(-1), batch)
-    assert not exact.requires_grad
-    smooth.backward()
+    found = rule.sums(logits.log_softmax(-1), batch)
+    assert not found.exact_G.requires_grad
+    found.smooth_G.sum().backward()
     assert torch.equal(logits.grad.abs().sum(-1) > 0, rule.covers(batch))
 
 
@@ -224,8 +388,9 @@ def test_contexts_cover_all_positions_of_their_sequences():
 
 def test_nobody_covered_sums_to_zero():
     log_p_BV, _ = drawn(10)
-    sums = SafetyConstraint("s", TruthProbability([3]), 0.9).sums(log_p_BV, batch_of(torch.zeros(40, dtype=torch.long)))
-    assert [float(x) for x in sums] == [0, 0, 0]
+    batch = batch_of(torch.zeros(40, dtype=torch.long))
+    found = SafetyConstraint("s", TruthProbability([3]), 0.9).sums(log_p_BV, batch)
+    assert [float(x) for x in vars(found).values()] == [0, 0, 0, 0]
 
 
 def test_another_threshold():
@@ -249,6 +414,27 @@ BAD_CONSTRAINTS = {
     "measure": ({"measure": Recall}, r"measure is a \w+; wanted a safety measure such as kd.safety.TruthProbability"),
     "average": ({"average": "mean"}, "average is 'mean'; wanted 'critical' or 'all'"),
     "contexts": ({"contexts": []}, "contexts is empty, so nobody is covered; name at least one context, or leave"),
+    "classes": ({"classes": []}, "classes is empty, so nobody is covered; name at least one class, or leave"),
+    "both": ({"exactly": 0.9}, "at_least is 0.9 and exactly is 0.9; wanted one of the two"),
+    "exactly": ({"at_least": None, "exactly": 2}, "exactly is 2; safety is a number between 0 and 1"),
+    "mix": ({"mix": {}}, r"mix is {}; wanted the share of each context, such as {0: 0.4, 1: 0.6}"),
+    "share": ({"mix": {0: 0.0, 1: 1.0}}, "context 0 has share 0.0 in the mix; wanted a number above 0. Leave groups"),
+    "sum": ({"mix": {0: 0.4, 1: 0.4}}, "shares of the mix sum to 0.8; wanted 1. Divide them by their sum, or add"),
+    "mix twice": ({"mix": {0: 0.4, 1: 0.6}, "contexts": [0]}, "mix says already which contexts count; leave contexts="),
+    "uncritical": (
+        {"mix": {0: 0.4, 1: 0.6}, "by": "class"},
+        r"class 1 has a share in the mix, but is not among the critical classes \[0\] of Recall\(critical=\[0\]\)",
+    ),
+    "by": ({"by": "hour"}, "by is 'hour'; wanted 'context', 'task' or 'class'"),
+    "worst": ({"worst": 0.1}, r"worst is 0.1; wanted a ball such as kd.safety.KLBall\(0.1\)"),
+    "groups": (
+        {"worst": KLBall(0.1)},
+        r"the worst mix of 0 groups was asked for; wanted at least two. Name the groups",
+    ),
+    "one group": (
+        {"worst": KLBall(0.1), "by": "class"},
+        r"the worst mix of 1 groups .* mix={0: 0.4, 1: 0.6}, or classes=\[0, 1\]",
+    ),
 }
 
 

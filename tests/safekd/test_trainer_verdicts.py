@@ -63,8 +63,8 @@ def test_a_constraint_without_a_multiplier_is_not_called_infeasible():
     assert result.trace["violation_first"].iloc[-1] < 0.1
 
 
-def reading(measured=0.8, required=0.8, name="a", count=100):
-    return ConstraintReading(name, "train", measured, measured, required, count, 0.01)
+def reading(measured=0.8, required=0.8, name="a", **more):
+    return ConstraintReading(name, "train", measured, measured, required, 100, 0.01, **more)
 
 
 def point(*readings, prices, residuals=(0.0, 0.0, 0.0, 0.0), step=0, loss=1.0):
@@ -81,15 +81,16 @@ def test_convergence_is_never_granted_to_what_is_violated_or_not_a_number():
 
 def test_only_a_counted_measure_may_be_one_step_from_tight():
     counted = kd.SafetyConstraint("a", Recall(critical=[0]), 0.75)
-    slack = point(reading(0.8, 0.75, count=10), prices=[1.0], residuals=(0, 0, 0, 0.05))
+    slack = point(reading(0.8, 0.75, resolution=0.1), prices=[1.0], residuals=(0, 0, 0, 0.05))
     assert is_converged(slack, [counted], 1e-3)
-    assert not is_converged(slack, [at_least(0.75, "a")], 1e-3)
-    wide = point(reading(0.9, 0.75, count=10), prices=[1.0], residuals=(0, 0, 0, 0.15))
+    smooth = point(reading(0.8, 0.75), prices=[1.0], residuals=(0, 0, 0, 0.05))
+    assert not is_converged(smooth, [at_least(0.75, "a")], 1e-3)
+    wide = point(reading(0.9, 0.75, resolution=0.1), prices=[1.0], residuals=(0, 0, 0, 0.15))
     assert not is_converged(wide, [counted], 1e-3)
-    below = point(reading(0.74, 0.75, count=10), prices=[1.0], residuals=(0, 0.01, 0, 0.01))
+    below = point(reading(0.74, 0.75, resolution=0.1), prices=[1.0], residuals=(0, 0.01, 0, 0.01))
     assert not is_converged(below, [counted], 1e-3)
     both = point(  # the counted one lends nothing to its neighbour
-        reading(0.8, 0.8, count=10), reading(0.8, 0.75, "b"), prices=[1.0, 1.0], residuals=(0, 0, 0, 0.05)
+        reading(0.8, 0.8, resolution=0.1), reading(0.8, 0.75, "b"), prices=[1.0, 1.0], residuals=(0, 0, 0, 0.05)
     )
     assert not is_converged(both, [counted, at_least(0.75, "b")], 1e-3)
 
