@@ -28,6 +28,7 @@ _GROWTH = 10.0
 _FALL = 0.25  # what is left of a violation after an outer step that made progress
 _STEADY = 1e-5  # relative change of multipliers that stand still
 _ESCAPES, _BACK, _FALLS, _RESTORED, _RESCALED, _STUCK, _GROWN = 6, 3, 6, 3, 3, 3, 3
+_FINE = 1e-5
 _UNMOVED, _GREW, _NEARLY = 1e-7, 1.2, 1e-3
 _EXACT = 1e-12  # residuals of points with multipliers get below this
 _STEEP = 100.0  # a scaled gradient beyond this was far too flat at the start
@@ -240,7 +241,7 @@ class Search:
         problem, old = self.problem, self.point
         self.left.append(old.x_n)
         self.near = False
-        self.goal = 0.1 * self.tolerance  # gradients are small here: anything coarser stops before it has begun
+        self.goal = min(self.goal, _FINE)  # gradients are small here: anything coarser stops before it has begun
         best = augmented(old, self.lambda_C, self.rho, problem.M)[0]
         reach = 1 + float(np.abs(old.x_n).max())
         for stride in (1e-3, 1e-2, 1e-1):

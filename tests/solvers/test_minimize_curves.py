@@ -120,7 +120,8 @@ SYSTEM = lambda x: torch.stack([square(x) - 10, x[1] * x[2] - 5 * x[3] * x[4], x
 PUBLISHED = {
     6: (lambda x: (1 - x[0]) ** 2, t(-1.2, 1.0), None, lambda x: 10 * (x[1] - x[0] ** 2), None, 0.0),
     10: (
-        lambda x: x[0] - x[1], t(-10.0, 10.0), lambda x: 3 * x[0] ** 2 - 2 * x[0] * x[1] + x[1] ** 2 - 1, None, None, -1.0,
+        lambda x: x[0] - x[1], t(-10.0, 10.0), lambda x: 3 * x[0] ** 2 - 2 * x[0] * x[1] + x[1] ** 2 - 1,
+        None, None, -1.0,
     ),
     11: (lambda x: (x[0] - 5) ** 2 + x[1] ** 2 - 25, t(4.9, 0.1), lambda x: x[0] ** 2 - x[1], None, None, -8.498464223),
     12: (
