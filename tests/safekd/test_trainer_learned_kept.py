@@ -184,6 +184,7 @@ def test_weights_are_written_where_there_are_any(tmp_path):
     assert sorted(path.name for path in kd.trainer.save_run(result, tmp_path)) == [
         "student.safetensors",
         "trace.csv",
+        "trace.jsonl",
         "verdict.json",
         "weights.safetensors",
     ]
