@@ -27,7 +27,8 @@ class Memory:
     def now(cls, device: torch.device) -> Memory:
         """Ask the system."""
         cuda = float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else math.nan
-        return cls(_resident(), _peak(), cuda)
+        resident, peak = _resident(), _peak()
+        return cls(resident, resident if peak < resident else peak, cuda)  # some systems update the peak late
 
 
 def _resident() -> float:
