@@ -142,6 +142,9 @@ def _descend(annotation: Any, part: int | str) -> tuple[Any, bool]:
         return inside[1], True
     if origin is list and isinstance(part, int):
         return inside[0], True
+    kinds = [kind for kind in inside if kind is not types.NoneType]
+    if origin in (typing.Union, types.UnionType) and len(kinds) == 1:  # what may be left out is no step of its own
+        return _descend(kinds[0], part)
     if origin in (typing.Union, types.UnionType):  # the step names which kind of value was tried
         return next((kind for kind in inside if str(part).startswith(getattr(kind, "__name__", "?"))), None), False
     return None, isinstance(part, int) or bool(_models_in(annotation))

@@ -110,15 +110,59 @@ class StudentConfig(Strict):
     hidden: list[Annotated[int, Field(ge=1)]] = Field(default=[32], description="units of each hidden layer")
 
 
+class WorstConfig(Strict):
+    """The worst mix of groups that lies within a ball."""
+
+    ball: Literal["kl", "chi_square"] = "kl"
+    radius: float = Field(gt=0, description="how far mixes may lie from the given one: a number above 0")
+
+
 class ConstraintConfig(Strict):
-    """One safety requirement."""
+    """One safety requirement, or, with ``each``, one for each context or critical class."""
 
     name: str = Field(min_length=1)
-    measure: Literal["truth_probability", "recall"] = "truth_probability"
+    measure: Literal[
+        "truth_probability", "margin", "one_minus_brier", "unsafe_mass", "calibration", "recall", "top_k", "avoids"
+    ] = "truth_probability"
     critical: list[str] = Field(min_length=1, description="class names")
-    at_least: float = Field(gt=0, le=1, description="threshold: a number above 0 and at most 1")
+    unsafe: list[str] | None = Field(
+        default=None, min_length=1, description="class names that unsafe_mass and avoids keep off"
+    )
+    k: int | None = Field(default=None, ge=1, description="how many classes top_k looks at, at least 1")
+    of: str | None = Field(default=None, description="the class name whose calibration is read")
+    at_least: float | None = Field(default=None, gt=0, le=1, description="threshold: a number above 0 and at most 1")
+    exactly: float | None = Field(
+        default=None, gt=0, le=1, description="what is to be met from both sides: a number above 0 and at most 1"
+    )
     contexts: list[str] | None = Field(default=None, min_length=1, description="contexts that count; all if left out")
+    each: Literal["context", "class"] | None = Field(
+        default=None, description="one constraint for each context, or each critical class"
+    )
+    mix: dict[str, Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        default=None, min_length=1, description="share of each context in use, by name; shares sum to 1"
+    )
+    by: Literal["context", "class"] = Field(default="context", description="what the names in mix and worst are of")
+    worst: WorstConfig | None = Field(
+        default=None, description="hold the worst mix of a ball round mix, or round the data's own shares"
+    )
+    average: Literal["critical", "all"] = Field(default="critical", description="which examples are averaged")
     split: Literal["train", "audit"] = Field(default="train", description="the data on which it is posed")
+
+    @model_validator(mode="after")
+    def _whole(self) -> ConstraintConfig:
+        if (self.at_least is None) == (self.exactly is None):
+            found = "neither" if self.at_least is None else "both"
+            raise ValueError(f"found {found} of at_least and exactly; wanted one, a number above 0 and at most 1")
+        needed = {"unsafe_mass": "unsafe", "avoids": "unsafe", "top_k": "k", "calibration": "of"}.get(self.measure)
+        for key in ("unsafe", "k", "of"):
+            given = getattr(self, key) is not None
+            if key == needed and not given:
+                raise ValueError(f"measure '{self.measure}' needs `{key}`")
+            if key != needed and given:
+                raise ValueError(f"`{key}` says nothing to measure '{self.measure}'; remove it")
+        if self.each is not None and (self.mix is not None or self.worst is not None):
+            raise ValueError("`each` makes one constraint a group, `mix` and `worst` one of all groups; wanted one way")
+        return self
 
 
 class TrainingConfig(Strict):

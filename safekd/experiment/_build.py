@@ -12,11 +12,11 @@ from torch import nn
 from solvers.polytope import WeightPolytope
 from solvers.primal_dual import DualMethod
 
-from ..config import ConstraintConfig, ExperimentConfig, FittedTeacherConfig
+from ..config import ExperimentConfig, FittedTeacherConfig
 from ..data import Split
 from ..divergences import ForwardKL
 from ..errors import InvalidConfig
-from ..safety import Recall, SafetyConstraint, SafetyMeasure, TruthProbability
+from ..safety import SafetyConstraint
 from ..teachers import TeacherEnsemble, measure
 from ..trainer import ConstrainedTrainer
 from ..weights import (
@@ -34,6 +34,7 @@ from ..weights import (
     Uniform,
     orderings_from,
 )
+from ._constraints import constraints_of
 from ._data import Table, load_table, split_table
 from ._students import mlp
 from ._teachers import fitted_teacher, stored_teacher
@@ -107,7 +108,7 @@ def build(config: ExperimentConfig, folder: Path) -> Experiment:
     """
     _check_device(config.training.device)
     table = load_table(config.data, folder)
-    constraints = [_constraint(c, table) for c in config.constraints]
+    constraints = [rule for one in config.constraints for rule in constraints_of(one, table)]
     table.context_numbers(config.weights.critical_contexts)  # an unknown name is told before teachers are fitted
     splits, index = split_table(table, config.data, config.seed)
     polytope = WeightPolytope(len(config.teachers), lower=config.weights.lower, upper=config.weights.upper)
@@ -147,13 +148,6 @@ def _unified(config: ExperimentConfig, polytope: WeightPolytope, evidence: Evide
         metric=weights.metric,
         context_orderings=None if weights.level is None else orderings_from(evidence, weights.level),
     )
-
-
-def _constraint(config: ConstraintConfig, table: Table) -> SafetyConstraint:
-    critical = table.class_numbers(config.critical)
-    measure_: SafetyMeasure = Recall(critical) if config.measure == "recall" else TruthProbability(critical)
-    contexts = None if config.contexts is None else table.context_numbers(config.contexts)
-    return SafetyConstraint(config.name, measure_, config.at_least, contexts, config.split)
 
 
 def _check_device(name: str) -> None:

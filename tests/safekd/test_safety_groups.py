@@ -36,11 +36,11 @@ BALLS = {"kl": KLBall, "chi-square": ChiSquareBall}
 each_ball = pytest.mark.parametrize("kind", BALLS)
 
 
-def by_cvxpy(ball: Ball, s_G, p_G) -> float:
+def by_cvxpy(ball: Ball, s_G, p_G, penalty: float = 0.0) -> float:
     q = cp.Variable(len(s_G), nonneg=True)
     chi_square = cp.sum(cp.multiply(1 / p_G, cp.square(q - p_G)))
     far = cp.sum(cp.kl_div(q, p_G)) if isinstance(ball, KLBall) else chi_square
-    problem = cp.Problem(cp.Minimize(q @ s_G), [cp.sum(q) == 1, far <= ball.radius])
+    problem = cp.Problem(cp.Minimize(q @ s_G + penalty * far), [cp.sum(q) == 1, far <= ball.radius])
     problem.solve(solver=cp.CLARABEL)
     assert problem.status == cp.OPTIMAL
     return float(problem.value)
@@ -67,6 +67,22 @@ def test_the_worst_mix_is_cvxpys(kind, seed):
         assert q_G.sum() == pytest.approx(1, abs=1e-12)
         assert distance(ball, q_G, p_G) <= radius * (1 + 1e-9) + 1e-12
         assert q_G @ s_G == pytest.approx(by_cvxpy(ball, s_G, p_G), abs=2e-6)
+
+
+@each_ball
+@pytest.mark.parametrize("seed", range(4))
+def test_the_followed_mix_is_cvxpys(kind, seed):
+    """Min q . s + smooth KL(q || p), for chi-square half of it, over the ball; within smooth * radius of the worst."""
+    rng = np.random.default_rng(seed)
+    for radius, smooth in ((0.02, 0.05), (0.3, 0.1), (5.0, 0.2)):
+        s_G, p_G = rng.uniform(0.4, 0.6, size=5), 0.8 * rng.dirichlet(np.ones(5)) + 0.04
+        ball = BALLS[kind](radius, smooth)
+        q_G = ball.followed(s_G, p_G)
+        penalty = smooth if kind == "kl" else smooth / 2
+        value = q_G @ s_G + penalty * distance(ball, q_G, p_G)
+        assert value == pytest.approx(by_cvxpy(ball, s_G, p_G, penalty), abs=2e-6)
+        lowest = ball.worst(s_G, p_G) @ s_G
+        assert lowest - 1e-12 <= q_G @ s_G <= lowest + smooth * radius
 
 
 @each_ball
@@ -111,8 +127,9 @@ def test_a_ball_that_reaches_the_worst_groups_holds_only_them(kind):
 @each_ball
 @pytest.mark.parametrize("radius", [0.0, -1.0, math.inf, math.nan, "1", True])
 def test_a_radius_that_is_none(kind, radius):
-    with pytest.raises(InvalidInput, match=f"`radius` of {BALLS[kind].__name__} is {radius!r}; it must be above 0"):
-        BALLS[kind](radius)
+    for what, settings in {"radius": {"radius": radius}, "smooth": {"radius": 1.0, "smooth": radius}}.items():
+        with pytest.raises(InvalidInput, match=f"`{what}` of {BALLS[kind].__name__} is {radius!r}; it must be above 0"):
+            BALLS[kind](**settings)
 
 
 # ---- averages -----------------------------------------------------------------------------------------------

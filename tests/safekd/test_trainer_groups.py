@@ -64,25 +64,26 @@ def test_a_budget_has_one_price_in_its_own_units():
     assert result.point.readings[0].measured == pytest.approx(1 - 2.1, abs=1e-6)
 
 
-@pytest.mark.parametrize("ball", [KLBall(0.1), ChiSquareBall(0.2)])
-def test_the_worst_mix_is_held_and_priced(ball):
-    """At the answer the tilt is that of the worst mix itself."""
-    rule = SafetyConstraint("worst", TruthProbability([0, 2]), 0.33, by="class", worst=ball)
-    result = trainer_for(rule).fit(one_each(), **EXACT)
+@pytest.mark.parametrize(("ball", "s"), [(KLBall(0.1), 0.28), (KLBall(0.1), 0.33), (ChiSquareBall(0.2), 0.33)])
+def test_the_worst_mix_is_held_and_priced(ball, s):
+    """At the answer the tilt is that of the mix which is followed: the worst one, but where groups are near a tie."""
+    rule = SafetyConstraint("worst", TruthProbability([0, 2]), s, by="class", worst=ball)
+    result = trainer_for(rule, lr=0.3).fit(one_each(), **EXACT)
     assert result.status == "converged", result.message
-    p = result.student.p()
-    q = ball.worst([p[0], p[2]], [0.5, 0.5])
-    assert q @ [p[0], p[2]] == pytest.approx(0.33, abs=1e-6)
-    p_wanted, multiplier = tilted((q[0], 0.0, q[1]), 0.33)
-    assert p == pytest.approx(p_wanted, abs=1e-5)
+    p_02 = [result.student.p()[k] for k in (0, 2)]
+    assert ball.worst(p_02, [0.5, 0.5]) @ p_02 == pytest.approx(s, abs=1e-6)
+    q = ball.followed(p_02, [0.5, 0.5])
+    p, multiplier = tilted((q[0], 0.0, q[1]), q @ p_02)
+    assert result.student.p() == pytest.approx(p, abs=1e-5)
     assert result.multipliers["worst"] == pytest.approx(multiplier, rel=1e-4)
 
 
 def test_a_wide_ball_asks_for_the_worst_group_alone():
-    rule = SafetyConstraint("worst", TruthProbability([0, 1]), 0.34, by="class", worst=KLBall(9.0))
+    ball = KLBall(9.0, smooth=0.01)
+    rule = SafetyConstraint("worst", TruthProbability([0, 1]), 0.34, by="class", worst=ball)
     result = trainer_for(rule).fit(one_each(), **EXACT)
-    assert result.student.p() == pytest.approx(answer(0.34), abs=1e-6)
-    assert result.multipliers["worst"] == pytest.approx(price(0.34), rel=1e-5)
+    assert result.student.p() == pytest.approx(answer(0.34), abs=1e-5)
+    assert result.multipliers["worst"] == pytest.approx(price(0.34), rel=1e-4)
 
 
 @pytest.mark.parametrize("s", [0.15, 0.6])
@@ -115,7 +116,7 @@ def test_equalities_and_inequalities_keep_their_order_and_a_warm_start_its_signs
         one_each(), warm_start=kd.WarmStart.of(result), epochs=10, trace_every=1, tolerance=1e-5
     )
     assert (again.status, again.point.step) == ("converged", 2)
-    with pytest.raises(kd.InvalidInput, match="at least 0 and finite .an equality's may be negative"):
+    with pytest.raises(kd.InvalidInput, match=r"at least 0 and finite \(an equality's may be negative"):
         trainer_for(*rules).fit(
             one_each(), epochs=1, warm_start=kd.WarmStart(result.student.state_dict(), [-1.0, -1.0, 0.0])
         )
@@ -124,7 +125,7 @@ def test_equalities_and_inequalities_keep_their_order_and_a_warm_start_its_signs
 def test_an_equality_out_of_reach_is_infeasible_from_above():
     """Of two rows that share a logit row, one asks for exactly .8 and the other for exactly .2 of the same class."""
     rules = [SafetyConstraint(n, TruthProbability([0]), exactly=v) for n, v in (("high", 0.8), ("low", 0.2))]
-    result = trainer_for(*rules, lr=0.1).fit(one_each(), epochs=2000)
+    result = trainer_for(*rules, lr=0.1).fit(one_each(), epochs=400)
     assert result.status == "infeasible", result.message
     assert not result.feasible
     assert result.most_feasible.p()[0] == pytest.approx(0.5, abs=0.02)
@@ -180,25 +181,33 @@ def test_a_deployment_mix_pays_where_it_will_be_used():
     assert s[1] > 0.65
 
 
-def test_groups_without_an_example_are_refused_by_name():
-    context = torch.tensor([0, 0, 1])
-    data = kd.Split(
-        "train", torch.zeros(3, 1), torch.arange(3), context=context, context_names=["day", "night", "dawn"]
-    )
-    for rule, message in {
-        SafetyConstraint(
-            "m", TruthProbability(), 0.5, mix={0: 0.5, 2: 0.5}
-        ): r"'m': context 2 \('dawn'\) has no covered",
-        SafetyConstraint(
-            "m", TruthProbability([0]), 0.5, mix={0: 0.5, 1: 0.5}
-        ): r"context 1 \('night'\) has no covered",
-        SafetyConstraint("m", TruthProbability(), 0.5, mix={0: 0.5, 5: 0.5}, by="class"): "class 5 has no covered exam",
-        Budget(
-            "m", [(1.0, Recall([0])), (1.0, Recall([7]))], 0.5
-        ): "one of its terms covers no example in split 'train'",
-    }.items():
-        with pytest.raises(kd.InvalidInput, match=message):
-            trainer_for(rule).fit(data, epochs=1)
+ABSENT = {
+    "context": (
+        SafetyConstraint("m", TruthProbability(), 0.5, mix={0: 0.5, 2: 0.5}),
+        r"Constraint 'm': context 2 \('dawn'\) has no covered example in split 'train', so its safety is unknown",
+    ),
+    "uncritical context": (
+        SafetyConstraint("m", TruthProbability([0]), 0.5, mix={0: 0.5, 1: 0.5}),
+        r"context 1 \('night'\) has no covered example",
+    ),
+    "class": (
+        SafetyConstraint("m", TruthProbability(), 0.5, mix={0: 0.5, 5: 0.5}, by="class"),
+        "class 5 has no covered example",
+    ),
+    "term": (
+        Budget("m", [(1.0, Recall([0])), (1.0, Recall([7]))], 0.5),
+        "one of its terms covers no example in split 'train'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ABSENT)
+def test_groups_without_an_example_are_refused_by_name(case):
+    rule, message = ABSENT[case]
+    context, names = torch.tensor([0, 0, 1]), ["day", "night", "dawn"]
+    data = kd.Split("train", torch.zeros(3, 1), torch.arange(3), context=context, context_names=names)
+    with pytest.raises(kd.InvalidInput, match=message):
+        trainer_for(rule).fit(data, epochs=1)
 
 
 # ---- full passes and batches --------------------------------------------------------------------------------
@@ -223,10 +232,10 @@ def task(N: int = 30):
     return data, [teacher], nn.Linear(2, 3).double()
 
 
-def value(rule: Constraint, log_p_V, batch, which: str) -> torch.Tensor:
-    found = rule.sums(log_p_V, batch)
+def value(rule: Constraint, log_p_V, batch, which: str, **how) -> float:
+    found = rule.sums(log_p_V.detach(), batch)
     mean_G = getattr(found, which) / found.count_G
-    return rule.offset + rule.slopes(mean_G, found.count_G) @ mean_G
+    return rule.offset + float(rule.slopes(mean_G, found.count_G, **how) @ mean_G)
 
 
 @each_kind
@@ -238,19 +247,13 @@ def test_a_full_pass_reads_values_slopes_and_errors(kind, monkeypatch):
     batch = data.batch()
     log_p = lambda: student(data.inputs).log_softmax(-1)  # noqa: E731
     reading = full.readings[0]
-    assert reading.measured == pytest.approx(float(value(rule, log_p(), batch, "exact_G")), abs=1e-12)
-    assert reading.surrogate == pytest.approx(float(value(rule, log_p(), batch, "smooth_G")), abs=1e-12)
-    step, numeric = 1e-6, []
-    with torch.no_grad():
-        for parameter in student.parameters():
-            for entry in parameter.view(-1):
-                both = []
-                for sign in (1, -1):
-                    entry += sign * step
-                    both.append(float(value(rule, log_p(), batch, "smooth_G")))
-                    entry -= sign * step
-                numeric.append(-(both[0] - both[1]) / (2 * step))
-    assert full.jacobian_Mn[0].tolist() == pytest.approx(numeric, abs=1e-8)
+    assert reading.measured == pytest.approx(value(rule, log_p(), batch, "exact_G"), abs=1e-12)
+    assert reading.surrogate == pytest.approx(value(rule, log_p(), batch, "smooth_G", followed=True), abs=1e-12)
+    found = rule.sums(log_p(), batch)
+    mean_G = found.smooth_G / found.count_G
+    followed = (rule.slopes(mean_G.detach(), found.count_G, followed=True) * mean_G).sum()
+    slopes = torch.autograd.grad(-followed, list(student.parameters()))
+    assert full.jacobian_Mn[0].tolist() == pytest.approx(torch.cat([x.flatten() for x in slopes]).tolist(), abs=1e-12)
 
     values = [one for _, average in rule.parts for one in average.values(log_p().detach(), batch)]
     mean_G = torch.stack([one.mean() for one in values])
@@ -273,16 +276,12 @@ def test_what_is_followed_is_right_on_average_over_all_batches(kind):
         return torch.autograd.grad(smooth, list(student.parameters()), allow_unused=True)[0]
 
     full = gradient(list(range(8)), 1.0)
-    read._kept = read._kept.clone()  # slopes of the whole; now freeze them
-    kept = read._kept
-    pairs = []
+    kept, pairs = read._kept, []
     for pair in itertools.combinations(range(8), 2):
+        read._kept = kept  # each pair as if it came right after the whole
         pairs.append(gradient(list(pair), 0.25))
-        read._kept = kept
-    if rule.moves:  # a batch moves the running means a little, and the mix with them
-        torch.testing.assert_close(torch.stack(pairs).mean(0), full, rtol=0.2, atol=2e-3)
-    else:
-        torch.testing.assert_close(torch.stack(pairs).mean(0), full)
+    near = {"rtol": 0.2, "atol": 5e-3} if rule.moves else {}  # a batch moves the running means, and the mix with them
+    torch.testing.assert_close(torch.stack(pairs).mean(0), full, **near)
 
 
 def test_a_group_that_a_batch_lacks_is_remembered_and_one_never_seen_waits():
@@ -308,18 +307,17 @@ def test_a_group_that_a_batch_lacks_is_remembered_and_one_never_seen_waits():
 
 def test_a_class_that_most_batches_lack_has_its_own_price():
     """One example a batch, a third of them critical: the multiplier is that of the stated problem, not three times."""
-    trainer = trainer_for(at_least(0.5), batch_size=1, lr=0.01, dual=kd.AugmentedLagrangian(rho=1.0, step=0.02))
-    result = trainer.fit(one_each(), epochs=2500, tolerance=1e-9)
-    assert result.student.p()[0] == pytest.approx(0.5, abs=0.02)
-    assert result.multipliers["first"] == pytest.approx(price(0.5), rel=0.1)
+    trainer = trainer_for(at_least(0.5), batch_size=1, lr=0.05, dual=kd.AugmentedLagrangian(rho=1.0, step=0.05))
+    result = trainer.fit(one_each(), epochs=250, tolerance=1e-9)
+    assert result.student.p()[0] == pytest.approx(0.5, abs=0.03)
+    assert result.multipliers["first"] == pytest.approx(price(0.5), rel=0.2)
 
 
-@pytest.mark.parametrize("exactly", [False, True])
-def test_minibatches_hold_the_worst_mix(exactly):
-    how = {"exactly": 0.33} if exactly else {"at_least": 0.33}
-    rule = SafetyConstraint("worst", TruthProbability([0, 2]), by="class", worst=KLBall(0.1), **how)
-    whole = trainer_for(rule).fit(one_each(), epochs=2000)
-    dual = kd.AugmentedLagrangian(rho=2.0, step=0.05)
-    parts = trainer_for(rule, batch_size=1, lr=0.01, dual=dual).fit(one_each(), epochs=2000, tolerance=1e-9)
+@pytest.mark.parametrize("how", ["at_least", "exactly"])
+def test_minibatches_hold_the_worst_mix(how):
+    rule = SafetyConstraint("worst", TruthProbability([0, 2]), by="class", worst=KLBall(0.1), **{how: 0.28})
+    whole = trainer_for(rule, lr=0.3).fit(one_each(), epochs=300, tolerance=1e-4)
+    dual = kd.AugmentedLagrangian(rho=1.0, step=0.05)
+    parts = trainer_for(rule, batch_size=1, lr=0.05, dual=dual).fit(one_each(), epochs=250, tolerance=1e-9)
     assert parts.student.p() == pytest.approx(whole.student.p(), abs=0.03)
-    assert parts.multipliers["worst"] == pytest.approx(whole.multipliers["worst"], rel=0.15)
+    assert parts.multipliers["worst"] == pytest.approx(whole.multipliers["worst"], rel=0.2)
