@@ -127,7 +127,7 @@ class Run:
                         break
             if calm == 2:
                 break
-        names = [rule.name for rule in self.trainer.constraints if not rule.is_equality]
+        names = [rule.name for rule in self.trainer.constraints]
         capped = [
             name for name, at_cap in zip(names, self._by_constraint(self.engine.capped).tolist(), strict=True) if at_cap
         ]
