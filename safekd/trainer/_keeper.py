@@ -8,6 +8,7 @@ import math
 from torch import Tensor, nn
 
 from ..tracer import TracePoint
+from ._objective import FullPass
 from ._result import FEASIBLE
 
 
@@ -18,8 +19,8 @@ class Keeper:
         self._best: tuple[float, dict[str, Tensor]] | None = None
         self._most: tuple[tuple[float, float], dict[str, Tensor]] | None = None
 
-    def see(self, student: nn.Module, point: TracePoint) -> None:
-        """Consider one audited iterate."""
+    def see(self, student: nn.Module, point: TracePoint | FullPass) -> None:
+        """Consider one iterate, read on whole splits."""
         violations = [reading.violation for reading in point.readings]
         if not all(map(math.isfinite, [point.loss, *violations])):  # before max, which can lose a NaN
             return

@@ -20,11 +20,14 @@ from solvers.primal_dual import PrimalDual
 from ..data import Split, as_split
 from ..errors import InvalidInput
 from ..tracer import Trace, TracePoint
+from ._attainable import attainable
+from ._evidence import Evidence
 from ._keeper import Keeper
 from ._objective import FullPass, on_one_split
+from ._outlook import Outlook
 from ._result import FitResult, Verdict
 from ._step import Stepper
-from ._verdict import ending, is_converged
+from ._verdict import Ended, ending, is_converged
 from ._warm_start import WarmStart
 
 if TYPE_CHECKING:
@@ -79,6 +82,9 @@ class Run:
             warm_start.begin(trainer.student, self.engine, trainer.learning)
         self.stepper = Stepper(trainer, self.engine, self.train, self.splits)
         self.on_trace, self.trace, self.keeper = on_trace, Trace(), Keeper()
+        self.evidence = Evidence(self.objective, {**self.splits, "train": self.train}, trainer.constraints, self.keeper)
+        self.next_outlook = self.patience
+        self.proof: Outlook | None = None
         self.started, self.step = time.perf_counter(), 0
 
     def go(self) -> Verdict:
@@ -109,14 +115,33 @@ class Run:
                             f"Not finite in the full pass after step {self.step}: {point.unusable}.",
                             "Lower the learning rate; result.most_feasible is a student from before that happened.",
                         )
-                    calm = calm + 1 if is_converged(point, self.trainer.constraints, self.tolerance) else 0
-                    if calm == 2:
-                        break
-            if calm == 2:
-                break
+                    calm = calm + 1 if is_converged(point, self.tolerance) else 0
+                    if calm == 2 or self._as_feasible_as_any(point):
+                        return self._ending(last)
+        return self._ending(last)
+
+    def _ending(self, last: FullPass) -> Verdict:
         names = [rule.name for rule in self.trainer.constraints]
         capped = [name for name, at_cap in zip(names, self.engine.capped.tolist(), strict=True) if at_cap]
-        return ending(self.trace.points, self.trainer.constraints, last.jacobian_Mn, self.tolerance, capped)
+        return ending(Ended(self.trace.points, last.jacobian_Mn, self.tolerance, capped), self.evidence)
+
+    def _as_feasible_as_any(self, point: TracePoint) -> bool:
+        """Say whether the thresholds are out of reach and the student as near to them as any student comes.
+
+        Near is meant as the proof weighs violations.
+        Asked at the first audit after so many steps, then after twice as many, and so on: an answer costs a pass.
+        """
+        if point.residuals.primal <= self.tolerance:
+            return False
+        if self.step >= self.next_outlook:
+            self.next_outlook, outlook = 2 * self.step, self.evidence.outlook()
+            if outlook is not None and outlook.impossible:
+                self.proof = outlook
+        if self.proof is None:
+            return False
+        gaps = [reading.required - reading.measured for reading in point.readings]
+        weighed = sum(weight * gap for weight, gap in zip(self.proof.weights_M.tolist(), gaps, strict=True))
+        return bool(weighed <= self.proof.least + self.tolerance)
 
     def result(self, verdict: Verdict) -> FitResult:
         """Put the answer together."""
@@ -148,8 +173,11 @@ class Run:
         """Read everything exactly, record it, keep the student if it is the best so far."""
         rules = self.trainer.constraints
         full = self.objective.full_pass(self.train, self.splits, rules, with_gradients=True)
+        wanted = [attainable(rule, torch.tensor(r.count)) for rule, r in zip(rules, full.readings, strict=True)]
         g_M = torch.tensor(
-            [r.required - r.measured for r in full.readings], dtype=torch.float64, device=self.trainer.device
+            [float(s) - r.measured for s, r in zip(wanted, full.readings, strict=True)],
+            dtype=torch.float64,
+            device=self.trainer.device,
         )
         if self.step >= self.next_look:  # not at every audit: reading more often must not change the run
             self.engine.audit(g_M, self.tolerance)

@@ -13,6 +13,7 @@ from solvers.primal_dual import PrimalDual
 from ..data import Split
 from ..weights import StudentStep
 from . import _culprit
+from ._attainable import attainable
 from ._objective import Pool
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class Stepper:
             batch, logits_V = logits[rule.split]
             soft, hard, count = rule.sums(torch.log_softmax(logits_V, dim=-1), batch)
             smooth.append(rule.at_least - soft / count.clamp_min(1))
-            exact.append(rule.at_least - hard / count.clamp_min(1))
+            whole = rule.split != "train" or len(batch) == len(self.train)
+            exact.append((attainable(rule, count) if whole else rule.at_least) - hard / count.clamp_min(1))
             present.append(count > 0)
         if not smooth:
             none = torch.zeros(0, device=self.trainer.device)
