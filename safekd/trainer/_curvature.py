@@ -9,17 +9,15 @@ Axes: n parameters, M constraints, A active ones, k steps of Lanczos.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._modes import evaluating
-from ..data import Split
-from ..safety import SafetyConstraint
-from ..tracer import TracePoint
-from ._objective import Objective
+from ._merit import Merit, parted
 
 STEPS = 16  # products with the Hessian
 _BASIS = 2**28  # numbers held in all
@@ -42,25 +40,16 @@ class Curvature:
     unseen: str = ""
 
 
-def curvature(
-    objective: Objective,
-    splits: Mapping[str, Split],
-    rules: Sequence[SafetyConstraint],
-    point: TracePoint,
-    jacobian_Mn: Tensor,
-    tolerance: float,
-    passes: int,
-) -> Curvature:
-    """Look at the Lagrangian's curvature at ``point``, where the student is, along the active constraints.
+def curvature(merit: Merit, jacobian_Mn: Tensor, tolerance: float, passes: int) -> Curvature:
+    """Look at the Lagrangian's curvature where the student is, along the active constraints.
 
-    splits: the training split and those on which constraints are posed, by name.  passes: about how many products
-    with the Hessian it may cost; at most STEPS.  A student that cannot be differentiated twice is read by differences.
+    passes: about how many products with the Hessian it may cost; at most STEPS.  A student that cannot be
+    differentiated twice is read by differences.
     """
-    parameters = [p for p in objective.student.parameters() if p.requires_grad]
-    price_M = list(point.multipliers)
+    objective, point, parameters = merit.objective, merit.point, merit.parameters
     active = [
         m
-        for m, (price, reading) in enumerate(zip(price_M, point.readings, strict=True))
+        for m, (price, reading) in enumerate(zip(point.multipliers, point.readings, strict=True))
         if price > tolerance or reading.required - reading.measured > -tolerance
     ]
     normals_An = _orthonormal(jacobian_Mn[active].to(parameters[0].device))
@@ -70,10 +59,10 @@ def curvature(
         return flat_n
 
     def exact(v_n: Tensor) -> Tensor:
-        return along(_hessian_product(objective, splits, rules, price_M, parameters, along(v_n)))
+        return along(_hessian_product(merit, along(v_n)))
 
     def by_differences(v_n: Tensor) -> Tensor:
-        return along(_difference_product(objective, splits, rules, price_M, parameters, along(v_n)))
+        return along(_difference_product(merit, along(v_n)))
 
     steps = min(STEPS, max(passes, 2))
     with evaluating(objective.student):
@@ -87,7 +76,7 @@ def curvature(
             return Curvature(least, most, 0.0, "second derivatives are not finite")
         if direction_n is None or not least < -_FLAT * max(abs(least), abs(most), 1e-4):
             return Curvature(least, most, 0.0)
-        return Curvature(least, most, _drop(objective, splits, rules, point, parameters, direction_n))
+        return Curvature(least, most, _drop(merit, direction_n))
 
 
 def _orthonormal(rows_An: Tensor) -> Tensor:
@@ -95,7 +84,8 @@ def _orthonormal(rows_An: Tensor) -> Tensor:
     if not len(rows_An):
         return rows_An
     _, size_A, basis_An = torch.linalg.svd(rows_An, full_matrices=False)
-    return basis_An[size_A > 1e-8 * size_A[0].clamp_min(1e-300)]
+    kept_An: Tensor = basis_An[size_A > 1e-8 * size_A[0].clamp_min(1e-300)]
+    return kept_An
 
 
 def _lanczos(
@@ -133,18 +123,12 @@ def _lanczos(
     return float(values_k[0]), float(values_k[-1]), direction_n / direction_n.norm()
 
 
-def _hessian_product(
-    objective: Objective,
-    splits: Mapping[str, Split],
-    rules: Sequence[SafetyConstraint],
-    price_M: Sequence[float],
-    parameters: Sequence[nn.Parameter],
-    v_n: Tensor,
-) -> Tensor:
+def _hessian_product(merit: Merit, v_n: Tensor) -> Tensor:
     """Return the Hessian of the Lagrangian times ``v_n``, summed over chunks; targets and multipliers stand still."""
-    parts = _parted(v_n, parameters)
+    parameters = merit.parameters
+    parts = parted(v_n, parameters)
     total_n = torch.zeros_like(v_n)
-    for value in _shares(objective, splits, rules, price_M):
+    for value in _shares(merit):
         if not value.requires_grad:
             continue
         slopes = torch.autograd.grad(value, parameters, create_graph=True, allow_unused=True)
@@ -162,44 +146,22 @@ def _hessian_product(
     return total_n
 
 
-def _difference_product(
-    objective: Objective,
-    splits: Mapping[str, Split],
-    rules: Sequence[SafetyConstraint],
-    price_M: Sequence[float],
-    parameters: Sequence[nn.Parameter],
-    v_n: Tensor,
-) -> Tensor:
-    """Return nearly the same from the difference of two gradients."""
-    start = [p.detach().clone() for p in parameters]
-    reach = torch.finfo(parameters[0].dtype).eps ** (1 / 3)
-    length = reach * max(1.0, *(float(p.detach().abs().max()) for p in parameters))
+def _difference_product(merit: Merit, v_n: Tensor) -> Tensor:
+    """Return nearly the same from the difference of two gradients, multipliers standing still."""
+    start_n, price_M = merit.vector(), merit.point.multipliers
+    length = torch.finfo(merit.parameters[0].dtype).eps ** (1 / 3) * max(1.0, float(np.abs(start_n).max()))
     ends = []
-    try:
+    with merit.staying():
         for sign in (1.0, -1.0):
-            with torch.no_grad():
-                for p, begin, step in zip(parameters, start, _parted(v_n, parameters), strict=True):
-                    p.copy_(begin + sign * length * step)
-            full = objective.full_pass(splits["train"], splits, rules, with_gradients=True)
+            full = merit.read(start_n + sign * length * v_n.cpu().numpy(), with_gradients=True)
             ends.append(full.gradient_n + full.jacobian_Mn.T @ full.jacobian_Mn.new_tensor(price_M))
-    finally:
-        with torch.no_grad():
-            for p, begin in zip(parameters, start, strict=True):
-                p.copy_(begin)
     apart_n: Tensor = (ends[0] - ends[1]) / (2 * length)
     return apart_n
 
 
-def _parted(v_n: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    """Return a vector as one tensor a parameter, alike in shape and type."""
-    pieces = torch.split(v_n, [p.numel() for p in parameters])
-    return [piece.view_as(p).to(p) for piece, p in zip(pieces, parameters, strict=True)]
-
-
-def _shares(
-    objective: Objective, splits: Mapping[str, Split], rules: Sequence[SafetyConstraint], price_M: Sequence[float]
-) -> Iterator[Tensor]:
+def _shares(merit: Merit) -> Iterator[Tensor]:
     """Yield the Lagrangian in shares that add up to it, one a chunk of a split."""
+    objective, splits, rules, price_M = merit.objective, merit.splits, merit.rules, merit.point.multipliers
     counts = [int(rule.covers(splits[rule.split].batch()).sum()) for rule in rules]
     for name, split in splits.items():
         here = [m for m, rule in enumerate(rules) if rule.split == name and price_M[m] > 0]
@@ -218,38 +180,15 @@ def _shares(
             yield share
 
 
-@torch.no_grad()
-def _drop(
-    objective: Objective,
-    splits: Mapping[str, Split],
-    rules: Sequence[SafetyConstraint],
-    point: TracePoint,
-    parameters: Sequence[nn.Parameter],
-    direction_n: Tensor,
-) -> float:
+def _drop(merit: Merit, direction_n: Tensor) -> float:
     """Return how far the augmented Lagrangian falls along a direction, on average of both its ends.
 
     The average leaves the second-order part alone: small residuals let one of the ends fall anywhere.
     """
-    start = [p.detach().clone() for p in parameters]
-    size = max(1.0, 0.1 * float(sum(float(p.double().square().sum()) for p in start)) ** 0.5)
-    steps = _parted(direction_n, parameters)
-
-    def value(length: float) -> float:
-        for p, begin, step in zip(parameters, start, steps, strict=True):
-            p.copy_(begin + length * step)
-        full = objective.full_pass(splits["train"], splits, rules, with_gradients=False)
-        total = full.loss
-        for price, rho, then, now in zip(point.multipliers, point.rho, point.readings, full.readings, strict=True):
-            g = then.required - then.measured + then.surrogate - now.surrogate  # what is counted moves as its surrogate
-            rho = max(rho, 10 * (1 + price))
-            total += (max(price + rho * g, 0.0) ** 2 - price**2) / (2 * rho)
-        return total
-
-    try:
-        here = value(0.0)
-        drops = [here - (value(size * length) + value(-size * length)) / 2 for length in _LENGTHS]
-    finally:
-        for p, begin in zip(parameters, start, strict=True):
-            p.copy_(begin)
+    start_n, step_n = merit.vector(), direction_n.cpu().numpy()
+    size = max(1.0, 0.1 * float(np.linalg.norm(start_n)))
+    with merit.staying():
+        here = merit.value(start_n)
+        both = [merit.value(start_n + size * x * step_n) + merit.value(start_n - size * x * step_n) for x in _LENGTHS]
+    drops = [here - pair / 2 for pair in both]
     return max(0.0, *(drop for drop in drops if drop == drop))

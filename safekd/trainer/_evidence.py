@@ -12,6 +12,8 @@ from ..safety import SafetyConstraint
 from ..tracer import TracePoint
 from ._curvature import Curvature, curvature
 from ._keeper import Keeper
+from ._merit import Merit
+from ._nudge import hidden_drop
 from ._objective import Objective
 from ._outlook import Outlook, outlook
 from ._restoration import Restoration, restore
@@ -31,7 +33,11 @@ class Evidence:
 
     def curvature(self, point: TracePoint, jacobian_Mn: Tensor, tolerance: float, passes: int) -> Curvature:
         """Look at the curvature where the student is, which must be at ``point``."""
-        return curvature(self.objective, self.splits, self.rules, point, jacobian_Mn, tolerance, passes)
+        return curvature(Merit(self.objective, self.splits, self.rules, point), jacobian_Mn, tolerance, passes)
+
+    def hidden_drop(self, point: TracePoint, passes: int) -> tuple[Sequence[str], float]:
+        """Name parameters that move no output, and say how much lower a descent ends once they are nudged."""
+        return hidden_drop(Merit(self.objective, self.splits, self.rules, point), passes)
 
     def restoration(self, passes: int) -> Restoration:
         """Bring the violation down from the most feasible student on; the keeper sees where that ends."""

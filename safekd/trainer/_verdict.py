@@ -29,6 +29,9 @@ class Evidence(Protocol):
     def curvature(self, point: TracePoint, jacobian_Mn: Tensor, tolerance: float, passes: int) -> Curvature:
         """Return the curvature where the student is."""
 
+    def hidden_drop(self, point: TracePoint, passes: int) -> tuple[Sequence[str], float]:
+        """Name parameters that move no output, and say how much lower a descent ends once they are nudged."""
+
     def restoration(self, passes: int) -> Restoration:
         """Return how far the violation alone can be brought down."""
 
@@ -197,13 +200,13 @@ def _at_cap(run: Ended) -> Verdict:
 
 def _at_the_edge(run: Ended, outlook: Outlook) -> Verdict:
     chosen = list(outlook.at_the_edge)
-    prices = [run.last.multipliers[m] for m in chosen]
+    prices = ", ".join(f"{run.last.multipliers[m]:.4g}" for m in chosen)
     many = "thresholds" if len(chosen) > 1 else "threshold"
     return Verdict(
         "no_multiplier",
         f"The {many} of {_names(run.last, chosen)} leave no room at all: what is asked for is the most that can be "
         f"had, and only with probabilities of exactly 0, which a softmax comes near and never gives. So no multiplier "
-        f"exists ({', '.join(f'{price:.4g}' for price in prices)} now, and it would grow without end). Best safety reached: "
+        f"exists (now {prices}, and it would grow without end). Best safety reached: "
         f"{_reached(run.best)} ({run.numbers}).",
         f"Lower the {many} a little, by 0.001 for example, or accept the student as it is. {_lower_to(run.best)}.",
         {
@@ -257,6 +260,16 @@ def _stationary(run: Ended, evidence: Evidence) -> Verdict:
             f"{seen.most:.2g}), and a step that way lowers it by {seen.drop:.2g}.",
             "Start from other parameters, not all alike or zero, or train on in small batches, whose noise leaves such "
             "a point.",
+            found,
+        )
+    idle, lower = evidence.hidden_drop(run.last, run.passes)
+    found |= {"idle": list(idle), "drop_once_nudged": lower}
+    if lower > run.tolerance / 10:
+        return Verdict(
+            "stationary_unverified",
+            f"All KKT residuals are within {run.tolerance:g} ({run.numbers}), but no output depends on {', '.join(idle)} "
+            f"to first order, and a descent from where these were nudged ended {lower:.2g} lower.",
+            "Start from other parameters: a layer of zeros behind one of zeros never learns.",
             found,
         )
     return Verdict(

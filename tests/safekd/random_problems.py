@@ -62,6 +62,8 @@ def draw_problem(seed: int) -> RandomProblem:
     V, K, R = (int(draw.integers(2, 5)) for _ in range(3))
     R = 1 if kind == "conflict" else R - 1
     M = 2 if kind == "conflict" else min(int(draw.integers(1, 4)), V - 1)
+    if kind == "impossible":  # one class alone can always be given everything
+        V, M = max(V, 3), 2
     per = int(draw.integers(V, 3 * V))
     label_N = np.concatenate([np.r_[np.arange(V), draw.integers(0, V, per - V)] for _ in range(R)])
     row_N = np.repeat(np.arange(R), per)
@@ -72,7 +74,8 @@ def draw_problem(seed: int) -> RandomProblem:
     q_RV = p_KRV.mean(0)
     classes = draw.permutation(V)[:M]
     measures = [TruthProbability(critical=[int(c)]) for c in classes]
-    contexts = [None if draw.random() < 0.6 else [int(draw.integers(R))] for _ in range(M)]
+    everywhere = kind in ("conflict", "impossible")
+    contexts = [None if everywhere or draw.random() < 0.6 else [int(draw.integers(R))] for _ in range(M)]
     rules = [
         kd.SafetyConstraint(f"class {c}", f, 0.5, contexts=where)
         for c, f, where in zip(classes, measures, contexts, strict=True)
