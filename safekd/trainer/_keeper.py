@@ -21,16 +21,13 @@ class Keeper:
 
     def see(self, student: nn.Module, point: TracePoint | FullPass) -> None:
         """Consider one iterate, read on whole splits."""
-        violations = [reading.violation for reading in point.readings]
-        if not all(map(math.isfinite, [point.loss, *violations])):  # before max, which can lose a NaN
+        here = rank(point)
+        if here[0] == math.inf:
             return
-        violation = max(violations, default=0.0)
-        feasible = violation <= FEASIBLE
-        rank = (0.0 if feasible else violation, point.loss)
-        if feasible and (self._best is None or point.loss < self._best[0]):
+        if here[0] == 0 and (self._best is None or point.loss < self._best[0]):
             self._best = (point.loss, _copy(student))
-        if self._most is None or rank < self._most[0]:
-            self._most = (rank, _copy(student))
+        if self._most is None or here < self._most[0]:
+            self._most = (here, _copy(student))
 
     def best_feasible(self, like: nn.Module) -> nn.Module | None:
         """Return the feasible iterate of lowest loss as a module of its own, or None."""
@@ -39,6 +36,18 @@ class Keeper:
     def most_feasible(self, like: nn.Module) -> nn.Module:
         """Return the iterate of smallest violation as a module of its own."""
         return _restored(like, _copy(like) if self._most is None else self._most[1])
+
+
+def rank(point: TracePoint | FullPass) -> tuple[float, float]:
+    """Return what makes an iterate more feasible than another where it is less: violation, 0 if small, then loss.
+
+    Infinite where anything is not a number.
+    """
+    violations = [reading.violation for reading in point.readings]
+    if not all(map(math.isfinite, [point.loss, *violations])):  # before max, which can lose a NaN
+        return math.inf, math.inf
+    violation = max(violations, default=0.0)
+    return (0.0 if violation <= FEASIBLE else violation), point.loss
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

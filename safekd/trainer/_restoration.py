@@ -1,43 +1,45 @@
 """Before a student is called unable: leave the loss aside, and bring its violation down as far as it goes.
 
-A run stands still at a violated point for many reasons.  Two descents tell them apart.  The first follows the mean of
+A run stands still at a violated point for many reasons.  Descents tell them apart.  The first follows the mean of
 -log(safety), whose slope survives where the student is sure of a wrong class and probabilities have none left; the
-second the squared violation itself.  Axes: n parameters, B positions, M constraints.
+others the squared violation itself, from where the first ended and from the best place seen.
+Axes: n parameters, B positions, M constraints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.optimize import minimize as scipy_minimize
-from torch import Tensor
+
+from solvers.kkt import gradients
 
 from .._modes import evaluating
 from ..data import Split
 from ..safety import SafetyConstraint
+from ._merit import Floats, parted
 from ._objective import FullPass, Objective
 
-Floats = npt.NDArray[np.float64]
 _CHUNK = 4096
-_SURE = 0.01  # safety below this has next to no slope of its own
+_DEAD = 1e-30  # safety at or below this has no slope, not even its logarithm's
 
 
 @dataclass(frozen=True)
 class Restoration:
     """full: readings at the best point found, where the student is left.  least: largest violation there.
 
-    slope: of the violations' norm in the parameters.  sure: the part of the worst constraint's missing safety at
-    positions where the student is sure of something else, so that the slope says nothing of them.  passes: over data.
+    slope: of the violations' norm in the parameters, at that point.  pull: slope of the mean of -log(safety) where its
+    descent ended.  dead: share of the covered positions there whose safety has no slope at all.  passes: over the data.
     """
 
     full: FullPass
     least: float
     slope: float
-    sure: float
+    pull: float
+    dead: float
     passes: int
 
 
@@ -54,21 +56,29 @@ class _Descent:
     def __init__(self, objective: Objective, splits: Mapping[str, Split], rules: Sequence[SafetyConstraint]) -> None:
         self.objective, self.splits, self.rules = objective, splits, rules
         self.parameters = [p for p in objective.student.parameters() if p.requires_grad]
-        self.passes, self.best = 0, (np.inf, self._vector())
+        start_n: Floats = torch.cat([p.detach().reshape(-1).double().cpu() for p in self.parameters]).numpy()
+        self.passes, self.dead, self.best = 0, 0.0, (np.inf, start_n)
 
     def run(self, passes: int) -> Restoration:
-        start_n = self.best[1]
-        first = self._violations(self._full(start_n))
-        share_M = first.clip(min=0) / first.clip(min=0).sum() if first.max() > 0 else np.ones_like(first)
-        limits = {"maxfun": max(1, passes // 2), "maxiter": max(1, passes // 2), "ftol": 0.0, "gtol": 1e-9}
-        for see in (lambda x_n: self._log_pull(x_n, share_M), self._squared):
-            scipy_minimize(see, self.best[1], jac=True, method="L-BFGS-B", options=limits)
+        first_M = _violations(self._full(self.best[1])).clip(min=0)
+        share_M = first_M / first_M.sum() if first_M.any() else np.ones_like(first_M)
+        each = max(1, passes // 3)
+        pulled = self._descend(lambda x_n: self._log_pull(x_n, share_M), self.best[1], each)
+        pull = float(np.linalg.norm(self._log_pull(pulled, share_M)[1]))
+        dead = self.dead
+        self._descend(self._squared, pulled, each)
+        self._descend(self._squared, self.best[1], each)
         full = self._full(self.best[1])
-        violation_M = self._violations(full).clip(min=0)
+        violation_M = _violations(full).clip(min=0)
         size = float(np.linalg.norm(violation_M))
         slope = float(np.linalg.norm(full.jacobian_Mn.cpu().numpy().T @ violation_M)) / size if size > 0 else 0.0
-        worst = int(violation_M.argmax())
-        return Restoration(full, float(violation_M.max()), slope, self._sure(self.rules[worst]), self.passes)
+        return Restoration(full, float(violation_M.max()), slope, pull, dead, self.passes)
+
+    def _descend(self, value: Callable[[Floats], tuple[float, Floats]], start_n: Floats, passes: int) -> Floats:
+        limits = {"maxfun": passes, "maxiter": passes, "ftol": 0.0, "gtol": 1e-9}
+        found = scipy_minimize(value, start_n, jac=True, method="L-BFGS-B", options=limits)
+        end_n: Floats = found.x
+        return end_n
 
     def _squared(self, x_n: Floats) -> tuple[float, Floats]:
         """Return half the squared violations of the surrogates, and their slope."""
@@ -78,55 +88,43 @@ class _Descent:
 
     def _log_pull(self, x_n: Floats, share_M: Floats) -> tuple[float, Floats]:
         """Return the mean of -log(safety), constraints weighed by their shares, and its slope."""
-        self._full(x_n)
-        total, slope_n = 0.0, np.zeros_like(x_n)
+        self._put(x_n)
+        total, slope_n, gaps, dead, seen = 0.0, np.zeros_like(x_n), [], 0, 0
         with evaluating(self.objective.student), torch.enable_grad():
             for rule, share in zip(self.rules, share_M, strict=True):
-                split = self.splits[rule.split]
+                split, measured = self.splits[rule.split], 0.0
                 count = int(rule.covers(split.batch()).sum())
-                for index in split.chunks(_CHUNK) if share > 0 else ():
+                for index in split.chunks(_CHUNK):
                     batch = split.batch(index)
-                    log_p_V = torch.log_softmax(self.objective.logits(batch), -1)
-                    safety = rule.measure.surrogate(log_p_V, batch.labels)[rule.covers(batch)]
-                    value = -float(share) * safety.clamp_min(1e-30).log().sum() / count
+                    log_p_V, covered = torch.log_softmax(self.objective.logits(batch), -1), rule.covers(batch)
+                    safety = rule.measure.surrogate(log_p_V, batch.labels)[covered]
+                    value = -float(share) * safety.clamp_min(_DEAD).log().sum() / count
                     total += float(value.detach())
-                    slopes = torch.autograd.grad(value, self.parameters, allow_unused=True)
-                    slope_n += _flat(
-                        [torch.zeros_like(p) if s is None else s for s, p in zip(slopes, self.parameters, strict=True)]
-                    )
-        self.passes += 1
+                    slope_n += gradients([value], self.parameters)[0].cpu().numpy()
+                    measured += float(rule.measure.measured(log_p_V.detach(), batch.labels)[covered].sum())
+                    dead, seen = dead + int((safety <= _DEAD).sum()), seen + len(safety)
+                gaps.append(rule.at_least - measured / count)
+        self.passes, self.dead = self.passes + 1, dead / max(seen, 1)
+        self._see(x_n, max(gaps))
         return total, slope_n
 
     def _full(self, x_n: Floats) -> FullPass:
         """Put the student at a vector and read it there."""
-        parts = torch.split(torch.from_numpy(np.array(x_n)), [p.numel() for p in self.parameters])
-        with torch.no_grad():
-            for p, part in zip(self.parameters, parts, strict=True):
-                p.copy_(part.view_as(p))
+        self._put(x_n)
         full = self.objective.full_pass(self.splits["train"], self.splits, self.rules, with_gradients=True)
         self.passes += 1
-        violation = float(self._violations(full).max())
-        if violation < self.best[0]:
-            self.best = (violation, np.array(x_n))
+        self._see(x_n, float(_violations(full).max()))
         return full
 
-    def _sure(self, rule: SafetyConstraint) -> float:
-        split, missing, count = self.splits[rule.split], 0.0, 0
-        with evaluating(self.objective.student), torch.no_grad():
-            for index in split.chunks(_CHUNK):
-                batch = split.batch(index)
-                log_p_V = torch.log_softmax(self.objective.logits(batch), -1)
-                safety = rule.measure.surrogate(log_p_V, batch.labels)[rule.covers(batch)].double()
-                missing, count = missing + float((1 - safety)[safety < _SURE].sum()), count + safety.numel()
-        return missing / max(count, 1)
+    def _see(self, x_n: Floats, violation: float) -> None:
+        if violation < self.best[0]:
+            self.best = (violation, np.array(x_n))
 
-    def _violations(self, full: FullPass) -> Floats:
-        return np.array([reading.required - reading.measured for reading in full.readings])
-
-    def _vector(self) -> Floats:
-        return _flat([p.detach() for p in self.parameters])
+    @torch.no_grad()
+    def _put(self, x_n: Floats) -> None:
+        for p, part in zip(self.parameters, parted(torch.from_numpy(np.array(x_n)), self.parameters), strict=True):
+            p.copy_(part)
 
 
-def _flat(parts: Sequence[Tensor]) -> Floats:
-    flat: Floats = torch.cat([part.reshape(-1).double().cpu() for part in parts]).numpy()
-    return flat
+def _violations(full: FullPass) -> Floats:
+    return np.array([reading.required - reading.measured for reading in full.readings])

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from ..tracer import TracePoint
 from ._curvature import Curvature
+from ._keeper import rank
 from ._objective import FullPass
 from ._outlook import Outlook
 from ._restoration import Restoration
 from ._result import Finding, Verdict
 
-_MOST_PASSES = 100  # over the data, for evidence; nor does it take more than the run did
+_MOST_PASSES = 150  # over the data, for evidence; nor does it take more than the run did
 _FLAT = 1e-3  # slope of a violation that has none
+_PULLED = 1e-2  # the same for the mean of -log(safety)
 _LEAST_POINTS = 4
 
 
@@ -71,8 +73,8 @@ class Ended:
 
     @property
     def best(self) -> TracePoint:
-        """The point of least violation."""
-        return min(self.points, key=lambda point: _worst(point) if _worst(point) == _worst(point) else float("inf"))
+        """The point whose student ``most_feasible`` is."""
+        return min(self.points, key=rank)
 
 
 def is_converged(point: TracePoint, tolerance: float) -> bool:
@@ -99,11 +101,11 @@ def ending(run: Ended, evidence: Evidence) -> Verdict:
 
 
 def stands_still(points: Sequence[TracePoint]) -> bool:
-    """Say whether the least violation fell by less than a hundredth over the second half of the points."""
+    """Say whether the least violation fell by less than a tenth over the second half of the points."""
     half = len(points) // 2
     if len(points) < _LEAST_POINTS:
         return False
-    return min(map(_worst, points)) > 0.99 * min(map(_worst, points[:half]))
+    return min(map(_worst, points)) > 0.9 * min(map(_worst, points[:half]))
 
 
 def _worst(point: TracePoint | FullPass) -> float:
@@ -267,8 +269,8 @@ def _stationary(run: Ended, evidence: Evidence) -> Verdict:
     if lower > run.tolerance / 10:
         return Verdict(
             "stationary_unverified",
-            f"All KKT residuals are within {run.tolerance:g} ({run.numbers}), but no output depends on {', '.join(idle)} "
-            f"to first order, and a descent from where these were nudged ended {lower:.2g} lower.",
+            f"All KKT residuals are within {run.tolerance:g} ({run.numbers}), but no output depends on "
+            f"{', '.join(idle)} to first order, and a descent from where these were nudged ended {lower:.2g} lower.",
             "Start from other parameters: a layer of zeros behind one of zeros never learns.",
             found,
         )
@@ -283,29 +285,26 @@ def _stationary(run: Ended, evidence: Evidence) -> Verdict:
 def _stuck(run: Ended, evidence: Evidence) -> Verdict:
     """A violation that stands still: unable, or only stuck?  Descend on the violation alone before saying."""
     tried = evidence.restoration(run.passes)
-    before = _worst(run.best)
+    best = tried.full if tried.least < _worst(run.best) else run.best
     found: dict[str, Finding] = {
         "least_violation": tried.least,
         "slope": tried.slope,
-        "sure_of_others": tried.sure,
+        "pull": tried.pull,
+        "dead": tried.dead,
         "passes": tried.passes,
-        "best_safety": [reading.measured for reading in tried.full.readings],
-        **_residuals(run),
+        **_best(best),
     }
     if tried.least <= run.tolerance:
-        return _budget_spent(
-            run,
-            found,
-            f" A student that meets them all exists: {tried.passes} passes that left the loss "
-            "aside found it, and result.best_feasible or result.most_feasible holds it.",
-        )
-    if tried.slope > _FLAT or tried.sure > tried.least / 2 or tried.least < 0.9 * before:
-        why = (
-            f"the student is sure of wrong classes there, where slopes vanish ({tried.sure:.3g} of the missing safety)"
-            if tried.sure > tried.least / 2
-            else f"the violation still has a slope of {tried.slope:.2g}"
-        )
-        return _budget_spent(run, found, f" Whether the thresholds can be met was not settled: {why}.")
+        more = f" A student that meets them exists: {tried.passes} passes that left the loss aside led to one."
+        return _budget_spent(run, found, more)
+    why = {
+        f"{tried.dead:.0%} of the examples have lost all slope to a wrong class": tried.dead > 0,
+        f"the violation still has a slope of {tried.slope:.2g}": not tried.slope <= _FLAT,
+        f"the mean of -log(safety) still has a slope of {tried.pull:.2g}": not tried.pull <= _PULLED,
+    }
+    if any(why.values()):
+        open_ = next(text for text, holds in why.items() if holds)
+        return _budget_spent(run, found, f" Whether the thresholds can be met was not settled: {open_}.")
     worst = max(tried.full.readings, key=lambda reading: reading.violation)
     reached = ", ".join(f"{reading.name} {reading.measured:.4g}" for reading in tried.full.readings)
     return Verdict(
@@ -316,7 +315,7 @@ def _stuck(run: Ended, evidence: Evidence) -> Verdict:
         f"others may. Best safety reached: {reached} ({run.numbers}).",
         f"Lower '{worst.name}' to {_below(worst.measured)}, which result.most_feasible reaches, or give the student "
         "more capacity or better inputs.",
-        {"proof": "local", **found},
+        {"proof": "local", **found, **_residuals(run)},
     )
 
 

@@ -93,18 +93,18 @@ def _gain(rule: kd.SafetyConstraint, split: kd.Split, R: int, V: int) -> np.ndar
 
 
 def _thresholds(problem: RandomProblem, draw: np.random.Generator) -> list[kd.SafetyConstraint]:
-    """Move from what the teachers do (0) through the most that all can do together (1) and beyond."""
+    """Move all from what the teachers do towards, onto or past the most that can be had of all together."""
     start_M = np.einsum("mrv,rv->m", problem.gain_MRV, problem.q_RV)
-    most = room(problem.gain_MRV, start_M)  # what all can gain together
-    share = {
-        "slack": draw.uniform(-0.6, -0.1),
-        "tight": draw.uniform(0.1, 0.5),
-        "hard": draw.uniform(0.5, 0.9),
-        "conflict": draw.uniform(1.15, 1.6),
-        "impossible": draw.uniform(1.05, 1.3),
-        "edge": 1.0,
+    most = room(problem.gain_MRV, start_M)
+    move = {
+        "slack": draw.uniform(-0.6, -0.1) * most,
+        "tight": draw.uniform(0.1, 0.5) * most,
+        "hard": draw.uniform(0.5, 0.9) * most,
+        "conflict": most + draw.uniform(0.02, 0.2),
+        "impossible": most + draw.uniform(0.005, 0.1),
+        "edge": most,
     }[problem.kind]
-    wanted_M = (start_M + share * most).clip(0.02, 1.0)
+    wanted_M = (start_M + move).clip(0.02, 1.0)
     return [rule.at(float(s)) for rule, s in zip(problem.constraints, wanted_M, strict=True)]
 
 
