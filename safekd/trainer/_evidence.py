@@ -36,7 +36,7 @@ class Evidence:
         return curvature(Merit(self.objective, self.splits, self.rules, point), jacobian_Mn, tolerance, passes)
 
     def hidden_drop(self, point: TracePoint, passes: int) -> tuple[Sequence[str], float]:
-        """Name parameters that move no output, and say how much lower a descent ends once they are nudged."""
+        """Name blind parameters, and say how much lower a descent ends once they are nudged."""
         return hidden_drop(Merit(self.objective, self.splits, self.rules, point), passes)
 
     def restoration(self, passes: int) -> Restoration:

@@ -1,8 +1,8 @@
-"""Parameters that move nothing, and what a nudge to them opens.
+"""Parameters of zeros and such that move nothing, and what a nudge to them opens.
 
-Where a layer and the one behind it are both zero, the outputs depend on neither to first order, often to no order that
-a Hessian shows, and slopes vanish although a lower loss lies next door.  So such parameters are nudged, and a descent
-from there is compared with one from where the student stands: what only the nudged one finds, the student missed.
+Where a layer is zero, and more so where the next one is as well, slopes vanish on symmetric data, often to an order
+that no Hessian shows, although a lower loss lies next door.  So such parameters are nudged, and a descent from there is
+compared with one from where the student stands: what only the nudged one finds, the student missed.
 Axes: n parameters.
 """
 
@@ -17,16 +17,19 @@ from .._modes import evaluating
 from ._merit import Floats, Merit
 
 _NUDGE = 0.1
+_ZERO = 1e-6
 _CHUNK = 4096
 
 
 def hidden_drop(merit: Merit, passes: int) -> tuple[Sequence[str], float]:
-    """Return the names of parameters that move no output, and how much lower a descent ends once they are nudged.
+    """Return the names of blind parameters, and how much lower a descent ends once they are nudged.
+
+    Blind is a parameter of zeros, and one on which no output depends to first order.
 
     passes: about how many passes over the data it may cost.  The student is left as it was.
     """
-    idle = _idle(merit)
-    if not idle:
+    blind = _blind(merit)
+    if not blind:
         return [], 0.0
     with merit.staying():
         start_n = merit.vector()
@@ -35,10 +38,10 @@ def hidden_drop(merit: Merit, passes: int) -> tuple[Sequence[str], float]:
         generator = torch.Generator().manual_seed(0)
         names = {id(p): name for name, p in merit.objective.student.named_parameters()}
         for p in merit.parameters:
-            if names[id(p)] in idle:
+            if names[id(p)] in blind:
                 nudged_n[at : at + p.numel()] += _NUDGE * torch.randn(p.numel(), generator=generator).double().numpy()
             at += p.numel()
-        return idle, max(0.0, stayed - _descent(merit, nudged_n, passes // 2))
+        return blind, max(0.0, stayed - _descent(merit, nudged_n, passes // 2))
 
 
 def _descent(merit: Merit, start_n: Floats, passes: int) -> float:
@@ -47,8 +50,8 @@ def _descent(merit: Merit, start_n: Floats, passes: int) -> float:
     return float(found.fun)
 
 
-def _idle(merit: Merit) -> list[str]:
-    """Name the parameters on which no output depends to first order: a random mix of outputs has no slope in them."""
+def _blind(merit: Merit) -> list[str]:
+    """Name the blind parameters; where no output depends on one, a random mix of outputs has no slope in it."""
     split, student = merit.splits["train"], merit.objective.student
     moves = [False] * len(merit.parameters)
     with evaluating(student), torch.enable_grad():
@@ -62,4 +65,6 @@ def _idle(merit: Merit) -> list[str]:
                 for moved, slope in zip(moves, slopes, strict=True)
             ]
     names = {id(p): name for name, p in student.named_parameters()}
-    return [names[id(p)] for p, moved in zip(merit.parameters, moves, strict=True) if not moved]
+    zero = [float(p.detach().abs().max()) < _ZERO if p.numel() else False for p in merit.parameters]
+    pairs = zip(merit.parameters, moves, zero, strict=True)
+    return [names[id(p)] for p, moved, nothing in pairs if nothing or not moved]

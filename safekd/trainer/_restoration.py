@@ -24,7 +24,6 @@ from ._merit import Floats, parted
 from ._objective import FullPass, Objective
 
 _CHUNK = 4096
-_DEAD = 1e-30  # safety at or below this has no slope, not even its logarithm's
 
 
 @dataclass(frozen=True)
@@ -98,11 +97,12 @@ class _Descent:
                     batch = split.batch(index)
                     log_p_V, covered = torch.log_softmax(self.objective.logits(batch), -1), rule.covers(batch)
                     safety = rule.measure.surrogate(log_p_V, batch.labels)[covered]
-                    value = -float(share) * safety.clamp_min(_DEAD).log().sum() / count
+                    nothing = torch.finfo(safety.dtype).tiny  # at or below, not even the logarithm has a slope
+                    value = -float(share) * safety.clamp_min(nothing).log().sum() / count
                     total += float(value.detach())
                     slope_n += gradients([value], self.parameters)[0].cpu().numpy()
                     measured += float(rule.measure.measured(log_p_V.detach(), batch.labels)[covered].sum())
-                    dead, seen = dead + int((safety <= _DEAD).sum()), seen + len(safety)
+                    dead, seen = dead + int((safety <= nothing).sum()), seen + len(safety)
                 gaps.append(rule.at_least - measured / count)
         self.passes, self.dead = self.passes + 1, dead / max(seen, 1)
         self._see(x_n, max(gaps))

@@ -32,7 +32,7 @@ class Evidence(Protocol):
         """Return the curvature where the student is."""
 
     def hidden_drop(self, point: TracePoint, passes: int) -> tuple[Sequence[str], float]:
-        """Name parameters that move no output, and say how much lower a descent ends once they are nudged."""
+        """Name blind parameters, and say how much lower a descent ends once they are nudged."""
 
     def restoration(self, passes: int) -> Restoration:
         """Return how far the violation alone can be brought down."""
@@ -203,10 +203,10 @@ def _at_cap(run: Ended) -> Verdict:
 def _at_the_edge(run: Ended, outlook: Outlook) -> Verdict:
     chosen = list(outlook.at_the_edge)
     prices = ", ".join(f"{run.last.multipliers[m]:.4g}" for m in chosen)
-    many = "thresholds" if len(chosen) > 1 else "threshold"
+    many, leave = ("thresholds", "leave") if len(chosen) > 1 else ("threshold", "leaves")
     return Verdict(
         "no_multiplier",
-        f"The {many} of {_names(run.last, chosen)} leave no room at all: what is asked for is the most that can be "
+        f"The {many} of {_names(run.last, chosen)} {leave} no room at all: what is asked for is the most that can be "
         f"had, and only with probabilities of exactly 0, which a softmax comes near and never gives. So no multiplier "
         f"exists (now {prices}, and it would grow without end). Best safety reached: "
         f"{_reached(run.best)} ({run.numbers}).",
@@ -264,13 +264,14 @@ def _stationary(run: Ended, evidence: Evidence) -> Verdict:
             "a point.",
             found,
         )
-    idle, lower = evidence.hidden_drop(run.last, run.passes)
-    found |= {"idle": list(idle), "drop_once_nudged": lower}
+    blind, lower = evidence.hidden_drop(run.last, run.passes)
+    found |= {"blind": list(blind), "drop_once_nudged": lower}
     if lower > run.tolerance / 10:
         return Verdict(
             "stationary_unverified",
-            f"All KKT residuals are within {run.tolerance:g} ({run.numbers}), but no output depends on "
-            f"{', '.join(idle)} to first order, and a descent from where these were nudged ended {lower:.2g} lower.",
+            f"All KKT residuals are within {run.tolerance:g} ({run.numbers}), but the student is blind in "
+            f"{', '.join(blind)}, all zeros or without a bearing on any output, and a descent from where these were "
+            f"nudged ended {lower:.2g} lower.",
             "Start from other parameters: a layer of zeros behind one of zeros never learns.",
             found,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -58,23 +59,25 @@ def proves(problem: RandomProblem, farkas: np.ndarray) -> bool:
     return bool(most < farkas @ problem.wanted - 1e-6)
 
 
+@functools.cache
+def judged(seed: int, epochs: int = 450) -> tuple[RandomProblem, Truth, FitResult]:
+    problem = draw_problem(seed)
+    return problem, truth_of(problem), trainer_of(problem).fit(problem.split, epochs=epochs)
+
+
 @pytest.mark.parametrize("seed", FEW)
 def test_verdicts_agree_with_the_truth(seed):
-    problem = draw_problem(seed)
-    result = trainer_of(problem).fit(problem.split, epochs=600)
-    assert disagreement(problem, truth_of(problem), result) is None
+    assert disagreement(*judged(seed)) is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", MANY)
 def test_many_verdicts_agree_with_the_truth(seed):
-    problem = draw_problem(seed)
-    result = trainer_of(problem).fit(problem.split, epochs=3000)
-    assert disagreement(problem, truth_of(problem), result) is None
+    assert disagreement(*judged(seed, epochs=3000)) is None
 
 
 def test_the_draw_has_problems_of_every_truth():
-    rooms = [truth_of(draw_problem(seed)).room for seed in FEW]
+    rooms = [judged(seed)[1].room for seed in FEW]
     assert any(room < -CLEAR for room in rooms)
     assert any(abs(room) < CLEAR for room in rooms)
     assert sum(room > CLEAR for room in rooms) >= 4
@@ -82,9 +85,7 @@ def test_the_draw_has_problems_of_every_truth():
 
 def test_the_judge_refuses_other_verdicts():
     """A verdict that is exchanged for another, a wrong proof, a wrong loss, a wrong price."""
-    can, cannot = draw_problem(1), draw_problem(3)
-    good, bad = (trainer_of(problem).fit(problem.split, epochs=600) for problem in (can, cannot))
-    truth, none = truth_of(can), truth_of(cannot)
+    (can, truth, good), (cannot, none, bad) = judged(1), judged(3)
     assert disagreement(can, truth, good) is None
     assert disagreement(cannot, none, bad) is None
 
