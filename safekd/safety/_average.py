@@ -163,6 +163,10 @@ class Average:
         exact = self.measure.measured(log_p_V, batch.labels).double()
         return [exact[inside] for inside in self.members(batch)]
 
+    def followed(self, log_p_V: Tensor, batch: Batch) -> Tensor:
+        """Return the surrogate of each position that counts, in whichever group, one after the other."""
+        return self.measure.surrogate(log_p_V, batch.labels)[self.covers(batch)]
+
     def slopes(self, mean_G: Tensor, count_G: Tensor, *, followed: bool = False) -> Tensor:
         """Return the mix at which the groups' means are read, (G,), float64, without gradient.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..tracer import TracePoint
 from ._mixture import Mixture, lowest_mixture
+from ._objective import FullPass
 from ._result import FEASIBLE
 
 Rank = tuple[float, float]
@@ -54,20 +55,18 @@ class Keeper:
         self._most: Kept | None = None
         self._snapshots: list[Snapshot] = []
 
-    def see(self, student: nn.Module, point: TracePoint) -> None:
-        """Consider one audited iterate."""
-        violations = [reading.violation for reading in point.readings]
-        if not all(map(math.isfinite, [point.loss, *violations])):  # before max, which can lose a NaN
+    def see(self, student: nn.Module, point: TracePoint | FullPass) -> None:
+        """Consider one iterate, read on whole splits."""
+        here = rank(point)
+        if here[0] == math.inf:
             return
-        violation = max(violations, default=0.0)
-        feasible = violation <= FEASIBLE
-        rank = (0.0 if feasible else violation, point.loss)
-        better = self._most is None or rank < self._most.rank
-        if better or (feasible and (self._best is None or rank < self._best.rank)):
-            kept = Kept(rank, _copy(student), self._weights())
+        better = self._most is None or here < self._most.rank
+        feasible = here[0] == 0
+        if better or (feasible and (self._best is None or here < self._best.rank)):
+            kept = Kept(here, _copy(student), self._weights())
             self._most = kept if better else self._most
             self._best = kept if feasible else self._best
-        if self._most_snapshots is not None:
+        if self._most_snapshots is not None and isinstance(point, TracePoint):
             self._snap(student, point, self._most_snapshots)
 
     def best_feasible(self, like: nn.Module) -> nn.Module | None:
@@ -140,6 +139,18 @@ class Keeper:
 def _beats(one_M: tuple[float, ...], other_M: tuple[float, ...]) -> bool:
     """Say whether one iterate is as good in everything; of two alike, the first counts."""
     return all(a <= b for a, b in zip(one_M, other_M, strict=True))
+
+
+def rank(point: TracePoint | FullPass) -> tuple[float, float]:
+    """Return what makes an iterate more feasible than another where it is less: violation, 0 if small, then loss.
+
+    Infinite where anything is not a number.
+    """
+    violations = [reading.violation for reading in point.readings]
+    if not all(map(math.isfinite, [point.loss, *violations])):  # before max, which can lose a NaN
+        return math.inf, math.inf
+    violation = max(violations, default=0.0)
+    return (0.0 if violation <= FEASIBLE else violation), point.loss
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

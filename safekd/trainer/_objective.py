@@ -21,6 +21,7 @@ from ..safety import Constraint, GroupSums
 from ..teachers import Perturbation, TeacherEnsemble
 from ..tracer import ConstraintReading
 from ..weights import Evidence, Rule, Signals, looks_at_student, modules_of, needs_of
+from ._attainable import is_plain
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 _CHUNK = 4096
@@ -287,7 +288,7 @@ def _reading(rule: Constraint, found: GroupSums) -> ConstraintReading:
         count=int(found.count_G.sum()),
         standard_error=float((slope_G.square() * found.variances()).sum().sqrt()),
         equality=rule.is_equality,
-        resolution=rule.step(slope_G, found.count_G),
+        resolution=0.0 if is_plain(rule) else rule.step(slope_G, found.count_G),  # a plain one is posed where it lands
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 from torch import Tensor, nn
@@ -14,18 +14,32 @@ from ..tracer import TracePoint
 from ..weights import Rule
 from ._mixture import Mixture
 
+Finding = float | str | Sequence[float] | Sequence[str]
+
 
 @dataclass(frozen=True)
 class Verdict:
     """How a run ended.
 
-    status: "converged" | "budget_spent" | "infeasible" | "cap_active" | "diverged";
-    message: cause and evidence in numbers; next_move: what to do.
+    status: one of
+
+        converged              all residuals within tolerance, and no direction of descent along the constraints found
+        stationary_unverified  the same residuals, but such a direction was found, or could not be looked for
+        infeasible             the thresholds cannot be met: by any student (evidence["proof"] is "farkas"), or by
+                               students near this one ("local")
+        no_multiplier          they are met in the limit only, and multipliers grow without end on the way
+        cap_active             a multiplier stands at its cap, a constraint is violated
+        diverged               something was not finite
+        budget_spent           none of these was shown in time
+
+    message: cause and evidence in numbers; next_move: what to do.  evidence: the numbers by name, lists one entry a
+    constraint.
     """
 
     status: str
     message: str
     next_move: str
+    evidence: Mapping[str, Finding] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,16 @@ from solvers.primal_dual import PrimalDual
 from ..data import Split, as_split
 from ..errors import InvalidInput
 from ..tracer import Callback, Callbacks, Memory, RunInfo, Trace, TracePoint
+from ._attainable import attainable
+from ._evidence import Evidence
 from ._keeper import Keeper
 from ._objective import FullPass, on_one_split
+from ._outlook import Outlook
 from ._result import FitResult, Verdict
 from ._rows import Rows
 from ._sampling import Sampled, SampledGradients, default_interval, sampled_gradients
 from ._step import Stepper
-from ._verdict import ending, is_converged
+from ._verdict import Ended, ending, is_converged
 from ._warm_start import WarmStart
 
 if TYPE_CHECKING:
@@ -86,6 +89,9 @@ class Run:
         self.stepper = Stepper(trainer, self.engine, self.train, self.splits)
         self.callbacks, self.trace = Callbacks(callbacks), Trace()
         self.keeper = Keeper(trainer.learning.state, snapshots)
+        self.evidence = Evidence(self.objective, {**self.splits, "train": self.train}, trainer.constraints, self.keeper)
+        self.next_outlook = self.patience
+        self.proof: Outlook | None = None
         self.started, self.step = time.perf_counter(), 0
 
     def go(self) -> Verdict:
@@ -120,18 +126,36 @@ class Run:
                             f"Not finite in the full pass after step {self.step}: {culprit}.",
                             "Lower the learning rate; result.most_feasible is a student from before that happened.",
                         )
-                    calm = calm + 1 if is_converged(point, self.trainer.constraints, self.tolerance) else 0
-                    if calm < 2 and self.callbacks.stopped() is not None:
+                    calm = calm + 1 if is_converged(point, self.tolerance) else 0
+                    if calm == 2 or self._as_feasible_as_any(point):
+                        return self._ending(last)
+                    if self.callbacks.stopped() is not None:
                         return self._stopped()
-                    if calm == 2:
-                        break
-            if calm == 2:
-                break
+        return self._ending(last)
+
+    def _ending(self, last: FullPass) -> Verdict:
         names = [rule.name for rule in self.trainer.constraints]
-        capped = [
-            name for name, at_cap in zip(names, self._by_constraint(self.engine.capped).tolist(), strict=True) if at_cap
-        ]
-        return ending(self.trace.points, self.trainer.constraints, last.jacobian_Mn, self.tolerance, capped)
+        at_cap = self._by_constraint(self.engine.capped).tolist()
+        capped = [name for name, stands in zip(names, at_cap, strict=True) if stands]
+        return ending(Ended(self.trace.points, last.jacobian_Mn, self.tolerance, capped), self.evidence)
+
+    def _as_feasible_as_any(self, point: TracePoint) -> bool:
+        """Say whether the thresholds are out of reach and the student as near to them as any student comes.
+
+        Near is meant as the proof weighs violations.
+        Asked at the first audit after so many steps, then after twice as many, and so on: an answer costs a pass.
+        """
+        if point.residuals.primal <= self.tolerance:
+            return False
+        if self.step >= self.next_outlook:
+            self.next_outlook, outlook = 2 * self.step, self.evidence.outlook()
+            if outlook is not None and outlook.impossible:
+                self.proof = outlook
+        if self.proof is None:
+            return False
+        gaps = [reading.required - reading.measured for reading in point.readings]
+        weighed = sum(weight * gap for weight, gap in zip(self.proof.weights_M.tolist(), gaps, strict=True))
+        return bool(weighed <= self.proof.least + self.tolerance)
 
     def result(self, verdict: Verdict) -> FitResult:
         """Put the answer together."""
@@ -202,8 +226,11 @@ class Run:
         rules = self.trainer.constraints
         price_M = self._by_constraint(torch.cat([self.engine.multipliers, self.engine.equality_multipliers]))
         full, sampling = self._read(price_M)
+        wanted = [attainable(rule, torch.tensor(r.count)) for rule, r in zip(rules, full.readings, strict=True)]
         g_M = torch.tensor(
-            [r.required - r.measured for r in full.readings], dtype=torch.float64, device=self.trainer.device
+            [float(s) - r.measured for s, r in zip(wanted, full.readings, strict=True)],
+            dtype=torch.float64,
+            device=self.trainer.device,
         )
         if self.step >= self.next_look:  # not at every audit: reading more often must not change the run
             inequality_M, equality_E = self.rows.apart(g_M)

@@ -15,6 +15,7 @@ from ..data import Batch, Split
 from ..errors import NotFinite
 from ..weights import StudentStep
 from . import _culprit
+from ._attainable import attainable
 from ._batch_values import BatchValue
 from ._guard import guarded_step
 from ._objective import Pool
@@ -31,11 +32,18 @@ class Stepper:
         self, trainer: ConstrainedTrainer, engine: PrimalDual, train: Split, splits: Mapping[str, Split]
     ) -> None:
         self.trainer, self.engine, self.train, self.splits = trainer, engine, train, splits
+        full = trainer.batch_size is None or trainer.batch_size >= len(train)
         self.rows = Rows(trainer.constraints, trainer.device)
         placed = [train if rule.split == "train" else splits[rule.split] for rule in trainer.constraints]
         self.values = [
             BatchValue(rule, trainer.objective.counts(rule, split))
             for rule, split in zip(trainer.constraints, placed, strict=True)
+        ]
+        whole = [rule.split != "train" or full for rule in trainer.constraints]
+        # what a counted measure can take lies above the threshold; batches take other values
+        self._raised = [
+            float(attainable(rule, value.count_G.sum())) - rule.required if counted else 0.0
+            for rule, value, counted in zip(trainer.constraints, self.values, whole, strict=True)
         ]
         ours = {id(p) for p in trainer.student.parameters()}
         groups = trainer.optimizer.param_groups
@@ -132,7 +140,7 @@ class Stepper:
 
     def _constraint_rows(self, logits: dict[str, Any]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         smooth, exact, present = [], [], []
-        for rule, value in zip(self.trainer.constraints, self.values, strict=True):
+        for rule, value, raised in zip(self.trainer.constraints, self.values, self._raised, strict=True):
             if rule.split not in logits:
                 batch = self.splits[rule.split].batch()
                 logits[rule.split] = (batch, self.trainer.objective.logits(batch))
@@ -140,6 +148,6 @@ class Stepper:
             share = len(batch) / len(self.train) if rule.split == "train" else 1.0
             soft, hard, known = value.read(rule.sums(torch.log_softmax(logits_V, dim=-1), batch), share)
             smooth.append(soft)
-            exact.append(hard)
+            exact.append(hard + raised if raised else hard)
             present.append(known)
         return smooth, exact, present

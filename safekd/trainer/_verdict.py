@@ -3,96 +3,336 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from solvers.kkt import KKTResiduals
-
-from ..safety import Constraint
 from ..tracer import TracePoint
-from ._result import Verdict
+from ._curvature import Curvature
+from ._keeper import rank
+from ._objective import FullPass
+from ._outlook import Outlook
+from ._restoration import Restoration
+from ._result import Finding, Verdict
+
+_MOST_PASSES = 150  # over the data, for evidence; nor does it take more than the run did
+_FLAT = 1e-3  # slope of a violation that has none
+_PULLED = 1e-2  # the same for the mean of -log(safety)
+_LEAST_POINTS = 4
 
 
-def is_converged(point: TracePoint, constraints: Sequence[Constraint], tolerance: float) -> bool:
-    """Say whether all four residuals are small.
+class Evidence(Protocol):
+    """What can be looked up once a run has ended."""
 
-    A counted measure (recall) moves in steps, 1/count for a plain average, so its slack cannot be brought below one
-    step: then its complementarity may be as large as that step.  Primal feasibility never gets this allowance.  An
-    estimated stationarity must be small with two standard errors added.
+    def outlook(self) -> Outlook | None:
+        """Return what any student could reach, None where that is not known."""
+
+    def curvature(self, point: TracePoint, jacobian_Mn: Tensor, tolerance: float, passes: int) -> Curvature:
+        """Return the curvature where the student is."""
+
+    def hidden_drop(self, point: TracePoint, passes: int) -> tuple[Sequence[str], float]:
+        """Name blind parameters, and say how much lower a descent ends once they are nudged."""
+
+    def restoration(self, passes: int) -> Restoration:
+        """Return how far the violation alone can be brought down."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that has stopped by itself or spent its budget.
+
+    points: its trace.  jacobian_Mn: slopes of g at the last point.  capped: names of constraints at their cap.
     """
-    gaps = [
-        abs(min(price, reading.measured - reading.required)) - reading.resolution
-        for reading, price, rule in zip(point.readings, point.multipliers, constraints, strict=True)
-        if not rule.is_equality
-    ]  # a reading that is no number fails in `primal`
+
+    points: Sequence[TracePoint]
+    jacobian_Mn: Tensor
+    tolerance: float
+    capped: Sequence[str]
+
+    @property
+    def last(self) -> TracePoint:
+        return self.points[-1]
+
+    @property
+    def passes(self) -> int:
+        """How many passes over the data evidence may cost."""
+        return min(_MOST_PASSES, max(self.last.epoch, 1))
+
+    @property
+    def violated(self) -> bool:
+        return self.last.residuals.primal > self.tolerance
+
+    @property
+    def numbers(self) -> str:
+        found = self.last.residuals
+        return (
+            f"stationarity {found.stationarity:.2g}, primal {found.primal:.2g}, dual {found.dual:.2g}, "
+            f"complementarity {found.complementarity:.2g} at step {self.last.step}"
+        )
+
+    @property
+    def best(self) -> TracePoint:
+        """The point whose student ``most_feasible`` is."""
+        return min(self.points, key=rank)
+
+
+def is_converged(point: TracePoint, tolerance: float) -> bool:
+    """Say whether all four residuals are small; what is no number never is.
+
+    An estimated stationarity must be small with two standard errors added.  A counted mix moves in steps, and its slack
+    cannot be brought below one: its complementarity may be as large as that step, primal feasibility never.
+    """
     found = point.residuals
-    allowed = KKTResiduals(point.stationarity_bound, found.primal, found.dual, max(gaps, default=0.0))
-    return allowed.holds(tolerance)
+    step = max((reading.resolution for reading in point.readings if not reading.equality), default=0.0)
+    return replace(found, stationarity=point.stationarity_bound, complementarity=found.complementarity - step).holds(
+        tolerance
+    )
 
 
-def infeasibility_evidence(points: Sequence[TracePoint], jacobian_Mn: Tensor) -> str | None:
-    """Return why no nearby student meets the constraints, or None while that is not shown.
+def ending(run: Ended, evidence: Evidence) -> Verdict:
+    """Judge a run, looking up no more evidence than its end calls for."""
+    outlook = evidence.outlook() if run.violated or any(price != 0 for price in run.last.multipliers) else None
+    if run.violated and outlook is not None and outlook.impossible:
+        return _impossible(run, outlook, evidence)
+    if run.violated and run.capped:
+        return _at_cap(run)
+    if outlook is not None and outlook.at_the_edge:
+        return _at_the_edge(run, outlook)
+    if growing := _growing_for_ever(run):
+        return _without_multiplier(run, growing)
+    if is_converged(run.last, run.tolerance):
+        return _stationary(run, evidence)
+    if run.violated and stands_still(run.points):
+        return _stuck(run, evidence)
+    return _budget_spent(run, {})
 
-    Evidence is local: the squared violation, as a function of the parameters, has (almost) no slope left at a
-    violated point, and the violation has not fallen over the second half of the run.
+
+def stands_still(points: Sequence[TracePoint]) -> bool:
+    """Say whether the least violation fell by less than a tenth over the second half of the points."""
+    half = len(points) // 2
+    if len(points) < _LEAST_POINTS:
+        return False
+    return min(map(_worst, points)) > 0.9 * min(map(_worst, points[:half]))
+
+
+def _worst(point: TracePoint | FullPass) -> float:
+    return max((reading.violation for reading in point.readings), default=0.0)
+
+
+def _growing_for_ever(run: Ended) -> list[int]:
+    """Return the constraints whose multiplier grew while its force stayed the same and its violation shrank.
+
+    Stationarity held at every audit of the second half, so the price rose because the slope of the constraint
+    vanished: at the limit no multiplier exists.  A price that is only slow would leave stationarity open.
     """
-    last = points[-1]
-    residual_M = torch.tensor([reading.residual for reading in last.readings], dtype=torch.float64)
-    size = float(residual_M.norm())
-    half = points[: max(1, len(points) // 2)]
-    if not size > 0 or len(points) < 4:
-        return None
-    slope = float((jacobian_Mn.cpu().T @ residual_M).norm()) / size
-    before = min(point.residuals.primal for point in half)
-    if slope > 1e-3 or last.residuals.primal < 0.99 * before:
-        return None
-    worst = max(last.readings, key=lambda reading: reading.violation)
-    return (
-        f"'{worst.name}' stays {worst.violation:.4g} {'above' if worst.residual < 0 else 'below'} its threshold "
-        f"{worst.required:g}: the violation fell by "
-        f"less than 1 % over the second half of the run, and its slope in the parameters is only {slope:.2g}"
+    points = run.points[len(run.points) // 2 :]
+    if len(points) < _LEAST_POINTS or any(p.residuals.stationarity > 3 * run.tolerance for p in points):
+        return []
+    force_M = run.jacobian_Mn.norm(dim=-1).tolist()
+    found = []
+    for m, slope in enumerate(force_M):
+        price, violation = [p.multipliers[m] for p in points], [p.readings[m].violation for p in points]
+        heavy = price[-1] * slope > 30 * run.tolerance * (1 + run.last.gradient_norm)
+        if heavy and min(violation) > 0 and violation[-1] < 0.7 * violation[0] and price[-1] > 1.3 * price[0]:
+            found.append(m)
+    return found
+
+
+def _reached(point: TracePoint | FullPass) -> str:
+    return ", ".join(f"{reading.name} {reading.measured:.4g}" for reading in point.readings)
+
+
+def _names(point: TracePoint, chosen: Sequence[int]) -> str:
+    return ", ".join(f"'{point.readings[m].name}'" for m in chosen)
+
+
+def _residuals(run: Ended) -> dict[str, Finding]:
+    found = run.last.residuals
+    return {
+        "stationarity": found.stationarity,
+        "primal": found.primal,
+        "dual": found.dual,
+        "complementarity": found.complementarity,
+        "tolerance": run.tolerance,
+    }
+
+
+def _lower_to(point: TracePoint | FullPass) -> str:
+    """Say which thresholds a student has been seen to reach."""
+    missed = [reading for reading in point.readings if reading.violation > 0]
+    wanted = ", ".join(f"'{reading.name}' to {_below(reading.measured)}" for reading in missed)
+    return f"Lower {wanted}: result.most_feasible reaches that" if wanted else "result.most_feasible meets all of them"
+
+
+def _below(value: float) -> str:
+    """Write a value that can be reached, rounded down."""
+    return f"{int(value * 1e4) / 1e4:.4g}"
+
+
+def _impossible(run: Ended, outlook: Outlook, evidence: Evidence) -> Verdict:
+    tried = evidence.restoration(run.passes)
+    best = tried.full if tried.least < _worst(run.best) else run.best
+    weights = [float(weight) for weight in outlook.weights_M]
+    chosen = [m for m, weight in enumerate(weights) if weight > 1e-6]
+    weighed = " + ".join(f"{weights[m]:.3g} '{run.last.readings[m].name}'" for m in chosen)
+    return Verdict(
+        "infeasible",
+        f"No student of any size meets these thresholds on this data: {weighed} can be at most {outlook.bound:.4g}, "
+        f"and {outlook.wanted:.4g} is asked for, so some constraint stays {outlook.least:.4g} or more below its "
+        f"threshold (Farkas weights from a linear program over distributions, checked in closed form). Best safety "
+        f"reached: {_reached(best)} ({run.numbers}).",
+        f"{_lower_to(best)}.",
+        {
+            "proof": "farkas",
+            "farkas": weights,
+            "least_violation": outlook.least,
+            "weighted_bound": outlook.bound,
+            "weighted_threshold": outlook.wanted,
+            **_best(best),
+            **_residuals(run),
+        },
     )
 
 
-def ending(
-    points: Sequence[TracePoint],
-    constraints: Sequence[Constraint],
-    jacobian_Mn: Tensor,
-    tolerance: float,
-    capped: Sequence[str],
-) -> Verdict:
-    """Judge a run that has stopped by itself or spent its budget."""
-    last = points[-1]
-    error = f" (estimated, standard error {last.stationarity_se:.2g})" if last.sampled else ""
-    numbers = (
-        f"stationarity {last.residuals.stationarity:.2g}{error}, primal {last.residuals.primal:.2g}, "
-        f"dual {last.residuals.dual:.2g}, complementarity {last.residuals.complementarity:.2g} at step {last.step}"
+def _best(point: TracePoint | FullPass) -> dict[str, Finding]:
+    return {"best_safety": [reading.measured for reading in point.readings], "best_violation": _worst(point)}
+
+
+def _at_cap(run: Ended) -> Verdict:
+    return Verdict(
+        "cap_active",
+        f"The multiplier of {', '.join(run.capped)} stands at its cap; a constraint is still violated ({run.numbers}).",
+        "Raise or drop the cap, or lower the threshold.",
+        {"capped": list(run.capped), **_best(run.best), **_residuals(run)},
     )
-    if is_converged(last, constraints, tolerance):
+
+
+def _at_the_edge(run: Ended, outlook: Outlook) -> Verdict:
+    chosen = list(outlook.at_the_edge)
+    prices = ", ".join(f"{run.last.multipliers[m]:.4g}" for m in chosen)
+    many, leave = ("thresholds", "leave") if len(chosen) > 1 else ("threshold", "leaves")
+    return Verdict(
+        "no_multiplier",
+        f"The {many} of {_names(run.last, chosen)} {leave} no room at all: what is asked for is the most that can be "
+        f"had, and only with probabilities of exactly 0, which a softmax comes near and never gives. So no multiplier "
+        f"exists (now {prices}, and it would grow without end). Best safety reached: "
+        f"{_reached(run.best)} ({run.numbers}).",
+        f"Lower the {many} a little, by 0.001 for example, or accept the student as it is. {_lower_to(run.best)}.",
+        {
+            "edge": [run.last.readings[m].name for m in chosen],
+            "room": -outlook.least,
+            "farkas": [float(weight) for weight in outlook.weights_M],
+            "violations": [_worst(point) for point in run.points[-_LEAST_POINTS:]],
+            **_best(run.best),
+            **_residuals(run),
+        },
+    )
+
+
+def _without_multiplier(run: Ended, chosen: list[int]) -> Verdict:
+    half = run.points[len(run.points) // 2]
+    grew = ", ".join(f"from {half.multipliers[m]:.4g} to {run.last.multipliers[m]:.4g}" for m in chosen)
+    return Verdict(
+        "no_multiplier",
+        f"Over the second half of the run the multiplier of {_names(run.last, chosen)} grew {grew} with the student "
+        "stationary all the while, and the violation still shrinks: the constraint's slope vanishes where it is met, "
+        f"so no multiplier exists. Best safety reached: {_reached(run.best)} ({run.numbers}).",
+        f"Lower that threshold a little, or accept the student as it is. {_lower_to(run.best)}.",
+        {
+            "growing": [run.last.readings[m].name for m in chosen],
+            "multipliers_before": [half.multipliers[m] for m in chosen],
+            "multipliers_now": [run.last.multipliers[m] for m in chosen],
+            "slopes": [float(run.jacobian_Mn[m].norm()) for m in chosen],
+            "violations": [_worst(point) for point in run.points[-_LEAST_POINTS:]],
+            **_best(run.best),
+            **_residuals(run),
+        },
+    )
+
+
+def _stationary(run: Ended, evidence: Evidence) -> Verdict:
+    seen = evidence.curvature(run.last, run.jacobian_Mn, run.tolerance, run.passes)
+    found = {**_residuals(run), "least_curvature": seen.least, "largest_curvature": seen.most, "drop": seen.drop}
+    if seen.unseen:
         return Verdict(
-            "converged",
-            f"All KKT residuals are within {tolerance:g} ({numbers}).",
-            "Certify it on data that nothing else saw: kd.certify(result.student, constraint, held_out).",
+            "stationary_unverified",
+            f"All KKT residuals are within {run.tolerance:g} ({run.numbers}), but whether the student sits at a "
+            f"minimum could not be looked at: {seen.unseen}.",
+            "Start elsewhere and compare losses, or use a student that can be differentiated twice.",
+            {**found, "unseen": seen.unseen},
         )
-    if last.residuals.primal > tolerance and capped:
+    if seen.drop > run.tolerance / 10:
         return Verdict(
-            "cap_active",
-            f"The multiplier of {', '.join(capped)} stands at its cap; a constraint is still violated ({numbers}).",
-            "Raise or drop the cap, or lower the threshold.",
+            "stationary_unverified",
+            f"All KKT residuals are within {run.tolerance:g} ({run.numbers}), but the student does not sit at a "
+            f"minimum: along the active constraints the Lagrangian curves down ({seen.least:.2g} of at most "
+            f"{seen.most:.2g}), and a step that way lowers it by {seen.drop:.2g}.",
+            "Start from other parameters, not all alike or zero, or train on in small batches, whose noise leaves such "
+            "a point.",
+            found,
         )
-    evidence = infeasibility_evidence(points, jacobian_Mn) if last.residuals.primal > tolerance else None
-    if evidence is not None:
-        best = min(points, key=lambda point: point.residuals.primal)
-        reached = ", ".join(f"{reading.name} {reading.measured:.4g}" for reading in best.readings)
+    blind, lower = evidence.hidden_drop(run.last, run.passes)
+    found |= {"blind": list(blind), "drop_once_nudged": lower}
+    if lower > run.tolerance / 10:
         return Verdict(
-            "infeasible",
-            f"{evidence} ({numbers}). Best safety reached: {reached}.",
-            "Lower the threshold to what was reached, or give the student more capacity or better inputs.",
+            "stationary_unverified",
+            f"All KKT residuals are within {run.tolerance:g} ({run.numbers}), but the student is blind in "
+            f"{', '.join(blind)}, all zeros or without a bearing on any output, and a descent from where these were "
+            f"nudged ended {lower:.2g} lower.",
+            "Start from other parameters: a layer of zeros behind one of zeros never learns.",
+            found,
         )
-    met = "the constraints are met" if last.residuals.primal <= tolerance else "a constraint is still violated"
+    return Verdict(
+        "converged",
+        f"All KKT residuals are within {run.tolerance:g} ({run.numbers}), and no direction of descent was found.",
+        "Certify it on data that nothing else saw: kd.certify(result.student, constraint, held_out).",
+        found,
+    )
+
+
+def _stuck(run: Ended, evidence: Evidence) -> Verdict:
+    """A violation that stands still: unable, or only stuck?  Descend on the violation alone before saying."""
+    tried = evidence.restoration(run.passes)
+    best = tried.full if tried.least < _worst(run.best) else run.best
+    found: dict[str, Finding] = {
+        "least_violation": tried.least,
+        "slope": tried.slope,
+        "pull": tried.pull,
+        "dead": tried.dead,
+        "passes": tried.passes,
+        **_best(best),
+    }
+    if tried.least <= run.tolerance:
+        more = f" A student that meets them exists: {tried.passes} passes that left the loss aside led to one."
+        return _budget_spent(run, found, more)
+    why = {
+        f"{tried.dead:.0%} of the examples have lost all slope to a wrong class": tried.dead > 0,
+        f"the violation still has a slope of {tried.slope:.2g}": not tried.slope <= _FLAT,
+        f"the mean of -log(safety) still has a slope of {tried.pull:.2g}": not tried.pull <= _PULLED,
+    }
+    if any(why.values()):
+        open_ = next(text for text, holds in why.items() if holds)
+        return _budget_spent(run, found, f" Whether the thresholds can be met was not settled: {open_}.")
+    worst = max(tried.full.readings, key=lambda reading: reading.violation)
+    reached = ", ".join(f"{reading.name} {reading.measured:.4g}" for reading in tried.full.readings)
+    return Verdict(
+        "infeasible",
+        f"'{worst.name}' stays {worst.violation:.4g} below its threshold {worst.required:g}: the violation stood still "
+        f"over the second half of the run, and {tried.passes} passes that left the loss aside ended where its slope "
+        f"in the parameters is only {tried.slope:.2g}. This evidence is local: students near this one cannot, "
+        f"others may. Best safety reached: {reached} ({run.numbers}).",
+        f"Lower '{worst.name}' to {_below(worst.measured)}, which result.most_feasible reaches, or give the student "
+        "more capacity or better inputs.",
+        {"proof": "local", **found, **_residuals(run)},
+    )
+
+
+def _budget_spent(run: Ended, found: dict[str, Finding], more: str = "") -> Verdict:
+    met = "a constraint is still violated" if run.violated else "the constraints are met"
     return Verdict(
         "budget_spent",
-        f"The steps ended before all KKT residuals were within {tolerance:g} ({numbers}); {met}.",
+        f"The steps ended before all KKT residuals were within {run.tolerance:g} ({run.numbers}); {met}.{more}",
         "Train longer, lower the learning rate, or use full batches; see result.trace for which residual still falls.",
+        {**_residuals(run), **_best(run.best), **found},
     )

@@ -1,18 +1,18 @@
-"""Whether the rows of a problem conflict near a point, by a linear program that cvxpy solves, and whether everywhere.
+"""Whether the rows of a problem conflict near a point, and whether everywhere.
 
 At a point x the rows, made linear, are  g + J d <= t  and  |h + J d| <= t.  If the least t within the bounds is above
-0, no step meets them all; its multipliers y >= 0, summing to 1, are Farkas' proof.  Where ``y . (g, h)`` is convex its
-linear form lies below it, and the proof holds everywhere.  Axes: n variables, C rows.
+0, no step meets them all; its multipliers y are Farkas' proof (``solvers.conflict``).  Where ``y . (g, h)`` is convex
+its linear form lies below it, and the proof holds everywhere.  Axes: n variables, C rows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import cvxpy as cp
 import numpy as np
 
+from ..conflict import Conflict, least_violation
 from ._point import Floats, Point
 from ._problem import Problem
 
@@ -20,41 +20,15 @@ Shape = Literal["affine", "convex", "curved"]
 _SAMPLES = 12
 
 
-@dataclass(frozen=True)
-class Conflict:
-    """farkas_C: signed weights of scaled rows, magnitudes summing to 1.  least: the violation no step gets below."""
-
-    farkas_C: Floats
-    least: float
-
-
 def conflict_at(problem: Problem, point: Point, slack: float) -> Conflict | None:
     """Return the conflict of the linear rows at a point, or None if steps within the bounds meet them within slack."""
-    M, n = problem.M, len(point.x_n)
-    d_n, t = cp.Variable(n), cp.Variable()
-    step_C = point.c_C + point.jacobian_Cn @ d_n
-    upper: Any = step_C <= t
-    lower: Any = -step_C[M:] <= t
-    rules: list[Any] = [upper, t >= 0]
-    if len(point.c_C) > M:
-        rules.append(lower)
+    d_n = cp.Variable(len(point.x_n))
     x_n = point.x_n + d_n
     low_n, high_n = np.isfinite(problem.lower_n), np.isfinite(problem.upper_n)
-    rules += [x_n[low_n] >= problem.lower_n[low_n]] if low_n.any() else []
-    rules += [x_n[high_n] <= problem.upper_n[high_n]] if high_n.any() else []
-    program = cp.Problem(cp.Minimize(t), rules)
-    try:
-        program.solve(solver=cp.CLARABEL)  # type: ignore[no-untyped-call]
-    except (cp.error.SolverError, ArithmeticError, ValueError):
-        return None
-    if program.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE) or t.value is None or not float(t.value) > slack:
-        return None
-    farkas_C = np.asarray(upper.dual_value, dtype=float).copy()
-    farkas_C[:M] = farkas_C[:M].clip(min=0)
-    if len(point.c_C) > M:
-        farkas_C[M:] -= np.asarray(lower.dual_value, dtype=float)
-    weight = float(np.abs(farkas_C).sum())
-    return Conflict(farkas_C / weight, float(t.value)) if weight > 0 else None
+    within = [x_n[low_n] >= problem.lower_n[low_n]] if low_n.any() else []
+    within += [x_n[high_n] <= problem.upper_n[high_n]] if high_n.any() else []
+    found = least_violation(point.c_C + point.jacobian_Cn @ d_n, problem.M, within, floor=0.0)
+    return found if found is not None and found.least > slack else None
 
 
 def shape_of(problem: Problem, point: Point, farkas_C: Floats) -> Shape:

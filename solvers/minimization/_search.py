@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..conflict import Conflict
 from ._augmented import DENSE, augmented, minimise_augmented
-from ._conflict import Conflict, Shape, conflict_at, shape_of
+from ._conflict import Shape, conflict_at, shape_of
 from ._curvature import falling_by_trial, falling_direction
 from ._degenerate import is_kink, without_multiplier
 from ._newton import Polished, polish, worst_residual

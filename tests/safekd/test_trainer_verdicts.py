@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import safekd as kd
-from safekd.safety import Recall
+from safekd.safety import Recall, TruthProbability
+from safekd.teachers import StoredTeacher
 from safekd.tracer import ConstraintReading, TracePoint
+from safekd.trainer._attainable import attainable
+from safekd.trainer._curvature import Curvature
 from safekd.trainer._keeper import Keeper
-from safekd.trainer._verdict import ending, is_converged
+from safekd.trainer._objective import FullPass
+from safekd.trainer._outlook import Outlook, outlook
+from safekd.trainer._restoration import Restoration
+from safekd.trainer._verdict import Ended, ending, is_converged
 from solvers.kkt import KKTResiduals
 
-from .problems import FreeLogits, agreeing, at_least, one_each, price, same, state, trainer_for
+from .problems import FreeLogits, Q, agreeing, at_least, one_each, price, same, state, trainer_for
 
 
 def test_too_few_steps_are_told():
@@ -28,13 +37,19 @@ def test_too_few_steps_are_told():
 def test_contradictory_requirements_are_infeasible_with_evidence():
     """One distribution cannot give .9 to each of two classes; the least violation is (.5, .5)."""
     rules = at_least(0.9, "zero"), at_least(0.9, "one", critical=1)
-    result = trainer_for(*rules, lr=0.1).fit(one_each(), epochs=2000, trace_every=50)
+    result = trainer_for(*rules, lr=0.1).fit(one_each(), epochs=2000)
     assert result.status == "infeasible", result.message
-    assert "below its threshold 0.9" in result.message
-    assert "Best safety reached" in result.message
-    assert "Lower the threshold" in result.next_move
+    assert "No student of any size meets these thresholds" in result.message
+    assert "0.5 'zero' + 0.5 'one' can be at most 0.5, and 0.9 is asked for" in result.message
+    assert "some constraint stays 0.4 or more below its threshold" in result.message
+    assert "Best safety reached: zero 0.5, one 0.5" in result.message
+    assert "Lower 'zero' to 0.4" in result.next_move
+    assert result.verdict.evidence["farkas"] == pytest.approx([0.5, 0.5], abs=1e-6)
+    assert result.verdict.evidence["least_violation"] == pytest.approx(0.4, abs=1e-6)
     assert result.best_feasible is None
-    assert result.most_feasible.p()[:2] == pytest.approx([0.5, 0.5], abs=0.02)
+    assert result.most_feasible.p()[:2] == pytest.approx([0.5, 0.5], abs=0.001)
+    assert result.most_feasible.p()[:2] == pytest.approx(result.verdict.evidence["best_safety"], abs=1e-12)
+    assert result.point.step < 2000  # it stops once nobody could do better
 
 
 def test_a_cap_that_binds_is_named():
@@ -59,12 +74,254 @@ def test_a_growing_multiplier_alone_is_not_infeasible():
 def test_a_constraint_without_a_multiplier_is_not_called_infeasible():
     """p_0 >= 1 is met in the limit only; its multiplier diverges while the violation still falls."""
     result = trainer_for(at_least(1.0)).fit(one_each(), epochs=500)
-    assert result.status == "budget_spent"
+    assert result.status == "no_multiplier"
+    assert "only with probabilities of exactly 0" in result.message
+    assert "Lower the threshold a little" in result.next_move
+    assert result.verdict.evidence["edge"] == ["first"]
     assert result.trace["violation_first"].iloc[-1] < 0.1
 
 
-def reading(measured=0.8, required=0.8, name="a", **more):
-    return ConstraintReading(name, "train", measured, measured, required, 100, 0.01, **more)
+def test_a_threshold_that_leaves_no_room_can_still_have_a_multiplier():
+    """(.6, .4) is all that meets both, and an ordinary distribution."""
+    rules = at_least(0.6, "zero"), at_least(0.4, "one", critical=1)
+    student = FreeLogits(classes=2)
+    result = trainer_for(*rules, student=student, teachers=agreeing([0.5, 0.5], 2)).fit(one_each(2), epochs=1000)
+    assert result.status == "converged"
+    assert student.p() == pytest.approx([0.6, 0.4], abs=2e-3)
+
+
+def test_results_in_the_corner_do_not_pass_for_unable():
+    """Sure of a wrong class, the student has no slope left; what it lacks is a way out, not the ability."""
+    student = FreeLogits()
+    with torch.no_grad():
+        student.logits[0] = torch.tensor([-40.0, 40.0, 0.0])
+    result = trainer_for(at_least(0.6), student=student, lr=0.1).fit(one_each(), epochs=60)
+    assert result.status == "budget_spent"
+    assert "A student that meets them exists" in result.message
+    assert result.best_feasible.p()[0] >= 0.6 - 1e-3
+    assert student.p()[0] < 1e-3  # the final student is what training left
+    deaf = FreeLogits(dtype=torch.float32)
+    with torch.no_grad():
+        deaf.logits[0] = torch.tensor([-200.0, 200.0, 0.0])
+    result = trainer_for(at_least(0.6), student=deaf, lr=0.1).fit(one_each(), epochs=60)
+    assert result.status == "budget_spent"
+    assert "100% of the examples have lost all slope to a wrong class" in result.message
+
+
+class Shy(FreeLogits):
+    """Free logits within a bound: two of them cannot be further apart than twice that."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__(classes=2)
+        self.bound = bound
+
+    def forward(self, inputs):
+        return self.bound * torch.tanh(super().forward(inputs))
+
+
+def test_a_student_too_small_has_local_evidence_and_a_larger_one_meets_the_same():
+    """Logits within +-1 give at most 1 / (1 + e^-2) = 0.8808."""
+    teachers, most = agreeing([0.5, 0.5], 2), 1 / (1 + math.exp(-2))
+
+    def fitted(bound):
+        return trainer_for(at_least(0.95), student=Shy(bound), teachers=teachers).fit(one_each(2), epochs=400)
+
+    result = fitted(1.0)
+    assert result.status == "infeasible", result.message
+    assert "'first' stays 0.0692 below its threshold 0.95" in result.message
+    assert "This evidence is local: students near this one cannot, others may" in result.message
+    assert "Lower 'first' to 0.8807" in result.next_move
+    assert "more capacity or better inputs" in result.next_move
+    assert result.verdict.evidence["proof"] == "local"
+    assert result.verdict.evidence["slope"] < 1e-3
+    assert result.verdict.evidence["best_safety"] == pytest.approx([most], abs=1e-4)
+    logits = result.most_feasible(torch.zeros(1, 1))
+    assert torch.softmax(logits, -1)[0, 0].item() == pytest.approx(most, abs=1e-4)
+    assert fitted(4.0).feasible
+
+
+def xor() -> tuple[kd.Split, list[StoredTeacher]]:
+    inputs = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]).double()
+    labels = torch.tensor([0, 1, 1, 0])
+    says = torch.where(labels[:, None] == torch.arange(2), 0.9, 0.1).double()
+    return kd.Split("train", inputs, labels), [StoredTeacher("t", says)]
+
+
+@pytest.mark.parametrize(("zeros", "rules"), [("both", []), ("first", []), ("both", [at_least(0.8)])])
+def test_a_saddle_is_not_called_converged(zeros, rules):
+    """Layers of zeros have no slope on symmetric data, and learn nothing for ever."""
+    data, teachers = xor()
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+    with torch.no_grad():
+        for layer in [student[0]] + [student[2]] * (zeros == "both"):
+            layer.weight.zero_()
+            layer.bias.zero_()
+    before = state(student)
+    result = trainer_for(*rules, student=student, teachers=teachers).fit(data, epochs=300)
+    assert result.status == "stationary_unverified", result.message
+    assert result.residuals.holds(1e-3)
+    if zeros == "both":
+        assert "the student is blind in 0.weight, 0.bias, 2.weight" in result.message
+        assert result.verdict.evidence["drop_once_nudged"] > 0.1
+    else:
+        assert "curves down" in result.message or "blind in 0.weight" in result.message
+    assert torch.allclose(before["0.weight"], student[0].weight, atol=1e-12)  # looking round left it where it was
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+    assert trainer_for(*rules, student=student, teachers=teachers).fit(data, epochs=300).status == "converged"
+
+
+class _Once(torch.autograd.Function):
+    """Tanh with a first derivative only."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.tanh()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, slope):
+        (x,) = ctx.saved_tensors
+        return slope * (1 - x.tanh() ** 2)
+
+
+class Stubborn(nn.Module):
+    """A small net that cannot be differentiated twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 8).double(), nn.Linear(8, 2).double()
+
+    def forward(self, inputs):
+        return self.last(_Once.apply(self.first(inputs)))
+
+
+def test_curvature_is_read_by_differences_where_nothing_else_can():
+    data, teachers = xor()
+    student = Stubborn()
+    with torch.no_grad():
+        student.first.weight.zero_()
+        student.first.bias.zero_()
+    same_as = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+    same_as.load_state_dict(dict(zip(same_as.state_dict(), student.state_dict().values(), strict=True)))
+    one, two = (trainer_for(student=s, teachers=teachers).fit(data, epochs=200) for s in (student, same_as))
+    assert one.status == two.status == "stationary_unverified"
+    for what in ("least_curvature", "largest_curvature"):
+        assert one.verdict.evidence[what] == pytest.approx(two.verdict.evidence[what], rel=1e-4)
+
+
+def test_curvature_is_that_of_the_whole_hessian():
+    """Along the active constraint of FreeLogits, against autograd's own second derivatives."""
+    trainer = trainer_for(at_least(0.6))
+    result = trainer.fit(one_each(), epochs=500)
+    q, price_ = torch.tensor(Q, dtype=torch.float64), result.multipliers["first"]
+
+    def lagrangian(z):
+        log_p = torch.log_softmax(z, -1)
+        return (q * (q.log() - log_p)).sum() + price_ * (0.6 - log_p[0].exp())
+
+    z = result.student.logits.detach()[0]
+    hessian = torch.autograd.functional.hessian(lagrangian, z)
+    p = torch.softmax(z, -1)
+    normal = p[0] * (torch.eye(3).double()[0] - p)
+    along = torch.eye(3).double() - torch.outer(normal, normal) / (normal @ normal)
+    values = torch.linalg.eigvalsh(along @ hessian @ along)
+    assert result.verdict.evidence["largest_curvature"] == pytest.approx(float(values[-1]), rel=1e-6)
+    assert result.verdict.evidence["least_curvature"] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("asked", "reached"), [(0.75, 0.8), (0.8, 0.8), (0.95, 1.0), (1.0, 1.0)])
+def test_recall_between_two_counts_rests_on_the_upper_one(asked, reached):
+    """Of ten examples, 0.75 is 0.8: there the multiplier rests, and the run converges."""
+    draw = torch.Generator().manual_seed(3)
+    inputs, labels = torch.randn(20, 3, generator=draw).double(), torch.arange(20) % 2
+    inputs[:, 0] += 2 * labels - 1.0
+    slopes, offset = torch.tensor([[-0.5, 0.5], [0.0, 0.0], [0.2, -0.2]]).double(), torch.tensor([1.0, -1.0]).double()
+    teachers = [StoredTeacher("t", torch.softmax(inputs @ slopes + offset, -1))]
+    rule = kd.SafetyConstraint("recall", Recall(critical=[1]), asked)
+    torch.manual_seed(0)
+    student = nn.Linear(3, 2).double()
+    result = trainer_for(rule, student=student, teachers=teachers, lr=0.2).fit(
+        kd.Split("train", inputs, labels), epochs=1000
+    )
+    assert result.status == "converged", result.message
+    assert result.point.readings[0].measured == reached
+    assert result.point.readings[0].required == asked
+    assert result.multipliers["recall"] > 0
+    assert result.residuals.complementarity <= 1e-3
+
+
+def test_two_recalls_of_one_input_conflict():
+    """One input is given one class; half of each label is the most."""
+    data = kd.Split("train", torch.zeros(4, 1), torch.tensor([0, 0, 1, 1]))
+    rules = [kd.SafetyConstraint(f"recall {k}", Recall(critical=[k]), 0.8) for k in (0, 1)]
+    result = trainer_for(*rules, student=FreeLogits(2), teachers=agreeing([0.5, 0.5], 4)).fit(data, epochs=100)
+    assert result.status == "infeasible"
+    assert result.verdict.evidence["proof"] == "farkas"
+    assert result.verdict.evidence["least_violation"] == pytest.approx(0.5, abs=1e-6)  # 0.8 of two is 2 of 2
+
+
+def test_a_measure_that_wrongly_calls_itself_concave_gives_no_proof():
+    """The square of p_0 lies above its tangents: near 0 they would forbid what is easy."""
+
+    class Squared(TruthProbability):
+        def _measured(self, log_p_V, labels):
+            return super()._measured(log_p_V, labels) ** 2
+
+    student, rules = FreeLogits(), [kd.SafetyConstraint("squared", Squared(critical=[0]), 0.5)]
+    with torch.no_grad():
+        student.logits[0, 0] = -2.0
+    assert outlook(trainer_for(*rules, student=student).objective, {"train": one_each()}, rules) is None
+    fine = [at_least(0.5)]
+    found = outlook(trainer_for(*fine, student=student).objective, {"train": one_each()}, fine)
+    assert found.least == pytest.approx(-0.5, abs=1e-7)
+
+
+def test_a_concave_measure_that_is_not_linear_is_bounded_by_its_tangents():
+    """The root of p: two classes can have sqrt(1/2) each, and no student more of both."""
+
+    class Root(TruthProbability):
+        def _measured(self, log_p_V, labels):
+            return super()._measured(log_p_V, labels) ** 0.5
+
+    rules = [kd.SafetyConstraint(f"{k}", Root(critical=[k]), 0.8) for k in (0, 1)]
+    student = FreeLogits()
+    with torch.no_grad():
+        student.logits[0] = torch.tensor([20.0, 20.0, 0.0])
+    found = outlook(trainer_for(*rules, student=student).objective, {"train": one_each()}, rules)
+    assert found.impossible
+    assert found.least == pytest.approx(0.8 - 0.5**0.5, abs=1e-4)
+    with torch.no_grad():
+        student.logits[0] = torch.tensor([3.0, -1.0, 0.0])
+    elsewhere = outlook(trainer_for(*rules, student=student).objective, {"train": one_each()}, rules)
+    assert elsewhere.least <= found.least + 1e-9  # tangents elsewhere prove less, never more
+
+
+def test_different_inputs_do_not_conflict():
+    """What one distribution cannot give to both, two can."""
+    rules = at_least(0.9, "zero"), at_least(0.9, "one", critical=1)
+    apart = kd.Split("train", torch.arange(3.0)[:, None], torch.arange(3))
+    student = FreeLogits(rows=3)
+    alike, other = (
+        outlook(trainer_for(*rules, student=student).objective, {"train": data}, rules) for data in (one_each(), apart)
+    )
+    assert alike.least == pytest.approx(0.4, abs=1e-7)
+    assert other.least == pytest.approx(-0.1, abs=1e-7)
+
+
+def test_evidence_is_written_beside_the_verdict(tmp_path):
+    rules = at_least(0.9, "zero"), at_least(0.9, "one", critical=1)
+    result = trainer_for(*rules).fit(one_each(), epochs=50, run_dir=tmp_path)
+    written = json.loads((tmp_path / "verdict.json").read_text())
+    assert written["status"] == "infeasible"
+    assert written["evidence"] == result.verdict.evidence
+    assert written["evidence"]["farkas"] == pytest.approx([0.5, 0.5], abs=1e-6)
+
+
+def reading(measured=0.8, required=0.8, name="a", count=100):
+    return ConstraintReading(name, "train", measured, measured, required, count, 0.01)
 
 
 def point(*readings, prices, residuals=(0.0, 0.0, 0.0, 0.0), step=0, loss=1.0):
@@ -72,43 +329,100 @@ def point(*readings, prices, residuals=(0.0, 0.0, 0.0, 0.0), step=0, loss=1.0):
 
 
 def test_convergence_is_never_granted_to_what_is_violated_or_not_a_number():
-    rules = [at_least(0.8, "a")]
-    assert is_converged(point(reading(), prices=[1.0]), rules, 1e-3)
-    for residuals in [(0.1, 0, 0, 0), (0, 0.1, 0, 0), (0, 0, 0.1, 0), (math.nan, 0, 0, 0), (0, math.nan, 0, 0)]:
-        assert not is_converged(point(reading(), prices=[1.0], residuals=residuals), rules, 1e-3)
-    assert not is_converged(point(reading(0.9), prices=[1.0], residuals=(0, 0, 0, 0.1)), rules, 1e-3)
+    assert is_converged(point(reading(), prices=[1.0]), 1e-3)
+    for residuals in [(0.1, 0, 0, 0), (0, 0.1, 0, 0), (0, 0, 0.1, 0), (0, 0, 0, 0.1), (math.nan, 0, 0, 0)]:
+        assert not is_converged(point(reading(), prices=[1.0], residuals=residuals), 1e-3)
 
 
-def test_only_a_counted_measure_may_be_one_step_from_tight():
-    counted = kd.SafetyConstraint("a", Recall(critical=[0]), 0.75)
-    slack = point(reading(0.8, 0.75, resolution=0.1), prices=[1.0], residuals=(0, 0, 0, 0.05))
-    assert is_converged(slack, [counted], 1e-3)
-    smooth = point(reading(0.8, 0.75), prices=[1.0], residuals=(0, 0, 0, 0.05))
-    assert not is_converged(smooth, [at_least(0.75, "a")], 1e-3)
-    wide = point(reading(0.9, 0.75, resolution=0.1), prices=[1.0], residuals=(0, 0, 0, 0.15))
-    assert not is_converged(wide, [counted], 1e-3)
-    below = point(reading(0.74, 0.75, resolution=0.1), prices=[1.0], residuals=(0, 0.01, 0, 0.01))
-    assert not is_converged(below, [counted], 1e-3)
-    both = point(  # the counted one lends nothing to its neighbour
-        reading(0.8, 0.8, resolution=0.1), reading(0.8, 0.75, "b"), prices=[1.0, 1.0], residuals=(0, 0, 0, 0.05)
-    )
-    assert not is_converged(both, [counted, at_least(0.75, "b")], 1e-3)
+def test_what_a_count_can_reach():
+    counted, smooth = kd.SafetyConstraint("a", Recall(critical=[0]), 0.75), at_least(0.75, "a")
+    for count, wanted in [(10, 0.8), (4, 0.75), (1, 1.0), (20, 0.75), (3, 1.0)]:
+        assert float(attainable(counted, torch.tensor(count))) == wanted
+        assert float(attainable(smooth, torch.tensor(count))) == 0.75
+    third = kd.SafetyConstraint("a", Recall(critical=[0]), 0.1 * 3)  # a little above 3/10 in floating point
+    assert float(attainable(third, torch.tensor(10))) == 0.3
 
 
-def test_infeasible_needs_both_a_flat_violation_and_one_that_stands_still():
-    def verdict(violations, slope, prices):
-        points = [
-            point(reading(0.9 - v, 0.9), prices=[p], residuals=(1.0, v, 0.0, v), step=i)
-            for i, (v, p) in enumerate(zip(violations, prices, strict=True))
-        ]
-        return ending(points, [at_least(0.9, "a")], torch.tensor([[slope, 0.0]]).double(), 1e-3, []).status
+class Told:
+    """Evidence that is given, and counts how often it was asked for."""
 
-    growing = [1.0, 10.0, 100.0, 1000.0, 1e4]
-    assert verdict([0.4] * 5, 1e-5, growing) == "infeasible"
-    assert verdict([0.4] * 5, 1e-5, [1.0] * 5) == "infeasible"
-    assert verdict([0.4] * 5, 0.1, growing) == "budget_spent"  # it could still fall
-    assert verdict([0.4, 0.38, 0.36, 0.34, 0.32], 1e-5, growing) == "budget_spent"  # it still falls
-    assert verdict([0.4] * 3, 1e-5, growing[:3]) == "budget_spent"  # too little was seen
+    def __init__(self, outlook=None, seen=None, tried=None, hidden=((), 0.0)):
+        self.outlook_, self.seen, self.tried, self.hidden = outlook, seen, tried, hidden
+
+    def outlook(self):
+        return self.outlook_
+
+    def curvature(self, point, jacobian_Mn, tolerance, passes):
+        return self.seen
+
+    def restoration(self, passes):
+        return self.tried
+
+    def hidden_drop(self, point, passes):
+        return self.hidden
+
+
+def restored(least, slope=0.0, pull=0.0, dead=0.0):
+    full = FullPass(1.0, [reading(0.9 - least, 0.9)], torch.zeros(2), torch.zeros(1, 2))
+    return Restoration(full, least, slope, pull, dead, 30)
+
+
+def run_of(violations, prices, slope=0.0, stationarity=1.0, capped=()):
+    points = [
+        point(reading(0.9 - v, 0.9), prices=[p], residuals=(stationarity, v, 0.0, v), step=i)
+        for i, (v, p) in enumerate(zip(violations, prices, strict=True))
+    ]
+    return Ended(points, torch.tensor([[slope, 0.0]]).double(), 1e-3, list(capped))
+
+
+GROWING = [1.0, 10.0, 100.0, 1000.0, 1e4]
+
+
+def test_infeasible_by_itself_needs_a_violation_that_stands_still_and_descents_that_ended():
+    def status(violations, tried, prices=GROWING):
+        return ending(run_of(violations, prices), Told(tried=tried)).status
+
+    assert status([0.4] * 5, restored(0.4)) == "infeasible"
+    assert status([0.4] * 5, restored(0.4), [1.0] * 5) == "infeasible"
+    assert status([0.4] * 5, restored(0.4, slope=0.1)) == "budget_spent"  # it could still fall
+    assert status([0.4] * 5, restored(0.4, pull=0.1)) == "budget_spent"
+    assert status([0.4] * 5, restored(0.4, dead=0.1)) == "budget_spent"
+    assert status([0.4] * 5, restored(0.4, slope=math.nan)) == "budget_spent"
+    assert status([0.4] * 5, restored(0.0)) == "budget_spent"  # it can be met
+    assert status([0.4, 0.38, 0.36, 0.34, 0.32], restored(0.4)) == "budget_spent"  # it still falls
+    assert status([0.4] * 3, restored(0.4), GROWING[:3]) == "budget_spent"  # too little was seen
+
+
+def test_proofs_come_before_caps_and_caps_before_local_evidence():
+    proof = Outlook(0.3, np.array([1.0]), 0.6, 0.9, ())
+    run = run_of([0.4] * 5, GROWING, capped=["a"])
+    assert ending(run, Told(outlook=proof, tried=restored(0.4))).status == "infeasible"
+    assert ending(run, Told(tried=restored(0.4))).status == "cap_active"
+    roomy = Outlook(-0.1, np.array([1.0]), 1.0, 0.9, ())
+    assert ending(run_of([0.4] * 5, GROWING), Told(outlook=roomy, tried=restored(0.4))).status == "infeasible"
+    edge = Outlook(0.0, np.array([1.0]), 0.9, 0.9, (0,))
+    assert ending(run_of([0.4] * 5, GROWING), Told(outlook=edge)).status == "no_multiplier"
+
+
+def test_no_multiplier_needs_a_force_that_stays_while_the_price_grows():
+    """Price times slope is 1 at every point; the violation falls to nothing."""
+    falling, prices = [2.0**-i for i in range(9)], [2.0 ** (i / 2) for i in range(9)]
+    assert ending(run_of(falling, prices, 1 / 16, stationarity=0.0), Told()).status == "no_multiplier"
+    calm = Told(tried=restored(0.4))
+    assert ending(run_of(falling, prices, 1 / 16, stationarity=1.0), calm).status == "budget_spent"  # only slow
+    assert ending(run_of(falling, [16.0] * 9, 1 / 16, stationarity=0.0), calm).status == "budget_spent"
+    assert ending(run_of(falling, prices, 0.0, stationarity=0.0), calm).status == "budget_spent"  # no force
+    assert ending(run_of([0.5] * 9, prices, 1 / 16, stationarity=0.0), calm).status == "infeasible"
+
+
+def test_converged_needs_a_look_at_curvature():
+    run = run_of([0.0] * 5, [1.0] * 5, stationarity=0.0)
+    flat = Curvature(0.0, 1.0, 0.0)
+    assert ending(run, Told(seen=flat)).status == "converged"
+    assert ending(run, Told(seen=Curvature(-1.0, 1.0, 0.0))).status == "converged"  # no step down was found
+    for told in (Told(seen=Curvature(-1.0, 1.0, 0.1)), Told(seen=Curvature(0.0, 0.0, 0.0, "not twice"))):
+        assert ending(run, told).status == "stationary_unverified"
+    assert ending(run, Told(seen=flat, hidden=(["w"], 0.1))).status == "stationary_unverified"
 
 
 @pytest.mark.parametrize("seed", range(6))

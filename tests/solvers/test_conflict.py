@@ -1,0 +1,48 @@
+"""Farkas' weights over products of simplices: against a solver of the primal, and refused where they prove nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from solvers.conflict import least_violation_on_simplices, proven
+
+
+def least_by_highs(gain_MGV: np.ndarray, wanted_M: np.ndarray) -> float:
+    """Return min t  s.t.  wanted - gain . p <= t,  every p_G a distribution."""
+    M, G, V = gain_MGV.shape
+    rows = np.hstack([-gain_MGV.reshape(M, -1), -np.ones((M, 1))])
+    sums = np.hstack([np.kron(np.eye(G), np.ones((1, V))), np.zeros((G, 1))])
+    bounds = [(0, None)] * (G * V) + [(None, None)]
+    cost = np.r_[np.zeros(G * V), 1.0]
+    return linprog(cost, rows, -wanted_M, sums, np.ones(G), bounds, method="highs").fun
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_proven_violation_is_the_least_there_is(seed):
+    draw = np.random.default_rng(seed)
+    M, G, V = (int(draw.integers(1, 5)) for _ in range(3))
+    gain_MGV = draw.random((M, G, V)) / G
+    wanted_M = draw.random(M)
+    found = least_violation_on_simplices(gain_MGV, wanted_M)
+    assert found.least == pytest.approx(least_by_highs(gain_MGV, wanted_M), abs=1e-7)
+    assert (found.farkas_C >= 0).all()
+    assert found.farkas_C.sum() == pytest.approx(1)
+    other_M = draw.dirichlet(np.ones(M))
+    assert proven(other_M, gain_MGV, wanted_M) <= found.least + 1e-7  # no weights prove more
+
+
+def test_two_classes_of_one_distribution():
+    gain_MGV = np.eye(3)[:2][:, None, :]
+    found = least_violation_on_simplices(gain_MGV, np.array([0.8, 0.7]))
+    assert found.least == pytest.approx(0.25, abs=1e-7)
+    assert found.farkas_C == pytest.approx([0.5, 0.5], abs=1e-6)
+    assert proven(np.array([0.5, 0.5]), gain_MGV, np.array([0.8, 0.7])) == pytest.approx(0.25)
+
+
+def test_what_is_no_proof_proves_nothing():
+    gain_MGV, wanted_M = np.eye(3)[:2][:, None, :], np.array([0.8, 0.7])
+    for farkas_M in ([-1.0, 2.0], [0.0, 0.0], [1.0, 1.0], [np.nan, 1.0]):
+        assert proven(np.array(farkas_M), gain_MGV, wanted_M) == -np.inf
+    assert proven(np.array([1.0, 0.0]), gain_MGV, wanted_M) == pytest.approx(-0.2)  # the first alone has room
