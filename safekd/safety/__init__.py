@@ -7,7 +7,7 @@ PairedSums.of(values, contexts, binary=True).p_values()   # which teacher is saf
 """
 
 from ._bounds import betting_lower_bound, clopper_pearson_lower_bound
-from ._certificate import Certificate, certify
+from ._certificate import Certificate, certify, lower_bound
 from ._constraint import SafetyConstraint
 from ._measures import Recall, SafetyMeasure, TruthProbability
 from ._paired import PairedSums, holm
@@ -23,4 +23,5 @@ __all__ = [
     "certify",
     "clopper_pearson_lower_bound",
     "holm",
+    "lower_bound",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from solvers.kkt import KKTResiduals
 
+from .._uses import SplitUse
 from ..tracer import TracePoint
 from ..weights import Rule
 
@@ -18,13 +19,49 @@ from ..weights import Rule
 class Verdict:
     """How a run ended.
 
-    status: "converged" | "budget_spent" | "infeasible" | "cap_active" | "diverged";
+    status: "converged" | "budget_spent" | "infeasible" | "cap_active" | "diverged" | "not_cleared";
     message: cause and evidence in numbers; next_move: what to do.
     """
 
     status: str
     message: str
     next_move: str
+
+
+@dataclass(frozen=True)
+class Tightening:
+    """How thresholds were raised until data that the student did not train on showed what was asked for.
+
+    status: "cleared" | "not_cleared"; message: the rule and its numbers.  posed: the thresholds under which the student
+    was trained, by constraint.  on: the split that judged, or "crossfit".  looks: how many decisions were read off it.
+    rounds: one row for each round and constraint, columns as ROUND_COLUMNS explains them.
+    """
+
+    status: str
+    message: str
+    posed: Mapping[str, float]
+    on: str
+    looks: int
+    rounds: pd.DataFrame
+
+
+ROUND_COLUMNS = {
+    "round": "from 1",
+    "constraint": "its name",
+    "asked": "threshold that the user asked for",
+    "posed": "threshold that this round trained under",
+    "measured": "average on the split on which it is posed",
+    "judged": "average on the split that judges, or over the folds, each by the student that did not see it",
+    "cases": "examples in that average",
+    "level": "confidence of this look; none for cross-fitting",
+    "lower_bound": "lower bound at that level; none for cross-fitting",
+    "cleared": "whether the bound, or the average over the folds, reaches what was asked for",
+    "looks": "looks at the judging split up to and with this round",
+    "status": "verdict of the round's training",
+    "distillation_loss": "nats, training split; over the folds: mean of their students",
+    "steps": "optimizer steps of the round",
+    "kept": "whether the student handed back was trained under this threshold",
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +73,8 @@ class FitResult:
     most_feasible: the one with the smallest violation.  multipliers: final price of each constraint.
     residuals: KKT residuals of ``student``, at the weights that ``rule`` gives as it is now.  point: the last trace
     point.  trace: all of them.  rule: the weighting rule, in eval mode where it learned.  weights: its state and its
-    optimizer's, by name; empty where it has none.
+    optimizer's, by name; empty where it has none.  uses: which data it was made with, and for what.  tightening: how
+    its thresholds were raised, None if they were not.
     """
 
     verdict: Verdict
@@ -49,6 +87,8 @@ class FitResult:
     trace: pd.DataFrame
     rule: Rule
     weights: Mapping[str, Tensor]
+    uses: Sequence[SplitUse] = ()
+    tightening: Tightening | None = None
 
     @property
     def status(self) -> str:

@@ -17,9 +17,10 @@ from torch import Tensor
 from solvers.kkt import kkt_residuals
 from solvers.primal_dual import PrimalDual
 
-from ..data import Split, as_split
+from ..data import placed
 from ..errors import InvalidInput
 from ..tracer import Trace, TracePoint
+from ._data_use import data_use
 from ._keeper import Keeper
 from ._objective import FullPass, on_one_split
 from ._result import FitResult, Verdict
@@ -51,9 +52,9 @@ class Run:
         taken = {"train"} if audit is None else {"train", "audit"}
         if twice := sorted(taken & set(splits)):
             raise InvalidInput(f"`splits` names '{twice[0]}', which fit takes as an argument of its own; give it once.")
-        self.train = _placed(train, "train", trainer.device)
+        self.train = placed(train, "train", trainer.device)
         named = dict(splits) if audit is None else {"audit": audit, **splits}
-        self.splits = {name: _placed(data, name, trainer.device) for name, data in named.items()}
+        self.splits = {name: placed(data, name, trainer.device) for name, data in named.items()}
         for rule in trainer.constraints:
             if rule.split != "train" and rule.split not in self.splits:
                 raise InvalidInput(
@@ -135,6 +136,7 @@ class Run:
             trace=self.trace.table(),
             rule=self.objective.rule,
             weights=self.trainer.learning.state(),
+            uses=data_use(self.trainer, self.train, self.splits),
         )
 
     def _order(self, epoch: int) -> Tensor:
@@ -179,11 +181,3 @@ class Run:
         if self.on_trace is not None:
             self.on_trace(point)
         return full
-
-
-def _placed(data: Any, name: str, device: torch.device) -> Split:
-    """Return the data on the device; the same Split if it is there already, since targets are kept by Split."""
-    split = as_split(data, name)
-    moved = split.to(device)
-    parts = ("inputs", "labels", "task", "context")
-    return split if all(getattr(moved, part) is getattr(split, part) for part in parts) else moved

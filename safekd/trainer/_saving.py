@@ -20,6 +20,7 @@ from ._result import FitResult
 def save_run(result: FitResult, run_dir: str | os.PathLike[str]) -> list[Path]:
     """Write trace.csv, student.safetensors, verdict.json, and weights.safetensors where the weighting rule has a state.
 
+    A run whose thresholds were raised has tightening.csv as well, one row a round and constraint.
     Return their paths.  Each file appears whole or not at all.
     """
     folder = Path(run_dir)
@@ -35,10 +36,18 @@ def save_run(result: FitResult, run_dir: str | os.PathLike[str]) -> list[Path]:
         "residuals": asdict(result.residuals),
         "multipliers": dict(result.multipliers),
         "readings": [asdict(reading) for reading in (*result.point.readings, *result.point.audit)],
+        "data": [use.record() for use in result.uses],
     }
+    if raised := result.tightening:
+        write_csv(raised.rounds, folder / "tightening.csv")
+        told = {"status": raised.status, "message": raised.message, "posed": dict(raised.posed), "on": raised.on}
+        evidence["tightening"] = {**told, "looks": raised.looks}
+    else:
+        (folder / "tightening.csv").unlink(missing_ok=True)
     with written_whole(folder / "verdict.json") as temporary:
         temporary.write_text(json.dumps(evidence, indent=2, allow_nan=True) + "\n")
     written = ["trace.csv", "student.safetensors", "verdict.json"] + ["weights.safetensors"] * bool(result.weights)
+    written += ["tightening.csv"] * (result.tightening is not None)
     return [folder / name for name in written]
 
 

@@ -20,11 +20,14 @@ from ..safety import SafetyConstraint
 from ..teachers import Perturbation, Teacher, TeacherEnsemble
 from ..tracer import TracePoint
 from ..weights import Evidence, Rule, Uniform
+from ._crossfit import CrossFit
 from ._learning import RuleLearning
 from ._objective import Loss, Objective
 from ._result import FitResult
+from ._rounds import OnRound, Rounds
 from ._run import Run
 from ._saving import save_run
+from ._tighten import Tighten
 from ._warm_start import WarmStart
 
 
@@ -109,16 +112,20 @@ class ConstrainedTrainer:
         tolerance: float = 1e-3,
         trace_every: int | None = None,
         warm_start: WarmStart | None = None,
+        tighten: Tighten | CrossFit | None = None,
         run_dir: str | os.PathLike[str] | None = None,
         on_trace: Callable[[TracePoint], None] | None = None,
+        on_round: OnRound | None = None,
     ) -> FitResult:
         """Train until the KKT residuals of two audits in a row are within ``tolerance``, or ``epochs`` are over.
 
         train, audit, splits: Split or what ``as_split`` takes; a constraint with ``split="audit"`` or a name in
         ``splits`` is posed there.  trace_every: steps between full passes (every 50 steps, or 20 times a short run).
-        warm_start: where to begin.  run_dir: folder for trace.csv, student.safetensors, verdict.json and, where the
-        weighting rule has a state, weights.safetensors.
-        on_trace: called with every point, for progress bars.
+        warm_start: where to begin.  tighten: how thresholds are raised until new data show what was asked for;
+        ``epochs`` are those of one round, and the trace is that of the round whose student is handed back.
+        run_dir: folder for trace.csv, student.safetensors, verdict.json and, where the weighting rule has a state,
+        weights.safetensors, where thresholds were raised, tightening.csv.
+        on_trace: called with every point, for progress bars.  on_round: called with every row of the rounds.
         Raises InvalidInput for numbers out of range, a split that is missing or given twice, a constraint that covers
         no example, and a warm start of another problem.
         """
@@ -128,19 +135,26 @@ class ConstrainedTrainer:
             raise InvalidInput(f"`tolerance` is {tolerance!r}; it must be above 0 and finite, for example 1e-3.")
         if trace_every is not None and trace_every < 1:
             raise InvalidInput(f"`trace_every` is {trace_every}; wanted at least 1 step between full passes, or None.")
-        run = Run(
-            self,
-            train,
-            audit,
-            splits or {},
-            epochs=epochs,
-            tolerance=tolerance,
-            trace_every=trace_every,
-            warm_start=warm_start,
-            on_trace=on_trace,
-        )
-        verdict = run.go()
-        result = run.result(verdict)
+
+        def once(train: Any, audit: Any, splits: Mapping[str, Any] | None, warm_start: WarmStart | None) -> FitResult:
+            run = Run(
+                self,
+                train,
+                audit,
+                splits or {},
+                epochs=epochs,
+                tolerance=tolerance,
+                trace_every=trace_every,
+                warm_start=warm_start,
+                on_trace=on_trace,
+            )
+            verdict = run.go()
+            return run.result(verdict)
+
+        if tighten is None:
+            result = once(train, audit, splits, warm_start)
+        else:
+            result = tighten.run(Rounds(self, train, audit, splits or {}, warm_start, once, on_round))
         if run_dir is not None:
             save_run(result, run_dir)
         return result

@@ -69,7 +69,7 @@ def ending(
         return Verdict(
             "converged",
             f"All KKT residuals are within {tolerance:g} ({numbers}).",
-            "Certify it on data that nothing else saw: kd.certify(result.student, constraint, held_out).",
+            "Certify it on data that nothing else saw: kd.certify(result, constraint, held_out).",
         )
     if last.residuals.primal > tolerance and capped:
         return Verdict(
