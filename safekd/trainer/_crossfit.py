@@ -165,9 +165,7 @@ class _Search:
         )
 
 
-def _next(
-    failed: tuple[float, float, int] | None, cleared: tuple[float, float, int] | None, reached: float
-) -> float:
+def _next(failed: tuple[float, float, int] | None, cleared: tuple[float, float, int] | None, reached: float) -> float:
     """Return where to pose next: by the shortfall, kept inside of what is known to fail and to clear.
 
     reached: the place of what training measured, above where it was posed while the constraint is slack.
