@@ -127,11 +127,10 @@ def _words(part_NW: Tensor) -> Keys:
 
 def _mixed(word: Keys) -> Keys:
     """Spread every bit over all 64, one to one.  Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
-    word = word + np.uint64(0x9E3779B97F4A7C15)
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: Keys = word ^ (word >> np.uint64(31))
-    return mixed
+    mixed: Keys = word + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def _once(keys: Keys) -> Keys:

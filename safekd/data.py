@@ -17,7 +17,7 @@ from .errors import InvalidInput
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples of a split: inputs (B, ...), labels (B, ...), task (B,), context (B,), and their numbers, index (B,)."""
+    """Some examples of a split: inputs (B, ...), labels (B, ...), task (B,), context (B,), index (B,) in the whole."""
 
     inputs: Tensor
     labels: Tensor

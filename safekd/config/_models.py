@@ -33,10 +33,13 @@ class SplitsConfig(Strict):
     audit: Fraction = 0.2
     certify: Fraction = 0.175
     test: Fraction = 0.175
+    safety: float = Field(
+        default=0.0, ge=0, lt=1, description="a split of its own, to pose constraints on or to raise thresholds by"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> SplitsConfig:
-        total = self.train + self.audit + self.certify + self.test
+        total = self.train + self.audit + self.certify + self.test + self.safety
         if abs(total - 1) > 1e-9:
             raise ValueError(f"the shares sum to {total:g}; wanted 1")
         return self
@@ -118,7 +121,29 @@ class ConstraintConfig(Strict):
     critical: list[str] = Field(min_length=1, description="class names")
     at_least: float = Field(gt=0, le=1, description="threshold: a number above 0 and at most 1")
     contexts: list[str] | None = Field(default=None, min_length=1, description="contexts that count; all if left out")
-    split: Literal["train", "audit"] = Field(default="train", description="the data on which it is posed")
+    split: Literal["train", "audit", "safety"] = Field(default="train", description="the data on which it is posed")
+
+
+class TightenConfig(Strict):
+    """Raise thresholds until new data show what the constraints ask for; ``docs/generalising.md`` has the rule."""
+
+    on: Literal["audit", "safety", "crossfit"] = Field(
+        description="the split that shows it, or crossfit: training examples, each by a student that did not see it"
+    )
+    confidence: Fraction = 0.95
+    looks: int = Field(default=8, ge=1, description="thresholds tried at most on the way up; not for crossfit")
+    back: int = Field(default=1, ge=0, description="thresholds tried at most on the way back; not for crossfit")
+    folds: int = Field(default=5, ge=2, description="for crossfit only")
+    rounds: int = Field(default=5, ge=1, description="for crossfit only")
+    highest: float | None = Field(default=None, gt=0, lt=1, description="no threshold is raised above it")
+    constraints: list[str] = Field(default=[], description="names of those to raise; all if left out")
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> TightenConfig:
+        others = ("confidence", "looks", "back") if self.on == "crossfit" else ("folds", "rounds")
+        if wrong := [key for key in others if key in self.model_fields_set]:
+            raise ValueError(f'`{wrong[0]}` means nothing with on = "{self.on}"; leave it out')
+        return self
 
 
 class TrainingConfig(Strict):
@@ -155,4 +180,16 @@ class ExperimentConfig(Strict):
     student: StudentConfig = StudentConfig()
     constraints: list[ConstraintConfig] = Field(min_length=1)
     training: TrainingConfig = TrainingConfig()
+    tighten: TightenConfig | None = None
     frontier: FrontierConfig = FrontierConfig()
+
+    @model_validator(mode="after")
+    def _splits_are_there(self) -> ExperimentConfig:
+        named = {f"constraint '{constraint.name}'": constraint.split for constraint in self.constraints}
+        named |= {} if self.tighten is None else {"tighten.on": self.tighten.on}
+        for who, split in named.items():
+            if split == "safety" and not self.data.splits.safety:
+                raise ValueError(
+                    f"{who} names the split 'safety', which is empty; give data.splits.safety a share above 0"
+                )
+        return self

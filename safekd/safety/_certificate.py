@@ -65,8 +65,8 @@ def certify(
     (Waudby-Smith and Ramdas 2024) in an order shuffled by ``seed``.  The bound is only as honest as the data are
     unseen: a split that chose thresholds, weights or the student certifies nothing.  Values must be independent: the
     positions of one sequence are not, so certify such students on one position a sequence.
-    Raises InvalidInput when no example is covered by the constraint, the student gives NaN or too few classes, or its run
-    used the data.
+    Raises InvalidInput when no example is covered by the constraint, the student gives NaN or too few classes, or its
+    run used the data.
     """
     data = as_split(held_out, "held_out")
     left_out = 0

@@ -34,8 +34,8 @@ class CrossFit:
     names of those to raise, all together; left out, all, which must be posed on the training split.
 
     It looks at no other split and guarantees nothing: it is an average, not a bound, and teachers fitted on the
-    training split have seen every fold.  A fold's student begins where the trainer's student stood before ``fit``, so that one
-    should not have been trained on these data.  Raises InvalidInput for numbers out of range.
+    training split have seen every fold.  A fold's student begins where the trainer's student stood before ``fit``, so
+    that one should not have been trained on these data.  Raises InvalidInput for numbers out of range.
     """
 
     folds: int = 5

@@ -30,10 +30,11 @@ class Tighten:
     on: "audit", or a name in fit's ``splits``; no constraint may be posed there.  confidence: in (0, 1): a student said
     to clear falls short of what was asked for with a probability of at most ``1 - confidence``, whatever the data.
     looks: how many thresholds are tried at most on the way up, the first as asked, the others from what training then
-    measures to ``highest``, even in log-odds, each at level ``1 - (1 - confidence) / looks`` (Bonferroni).  back: once one clears, how many thresholds between it and the one
-    before are tried downwards, until one fails, to give back what was raised too far; this costs no confidence
-    (fixed-sequence test, Maurer, Hothorn and Lehmacher 1995).  highest: below 1; left out, a tenth of the shortfall
-    from 1 that was asked for.  constraints: names of those to raise, all together; left out, all.
+    measures to ``highest``, even in log-odds, each at level ``1 - (1 - confidence) / looks`` (Bonferroni).  back: once
+    one clears, how many thresholds between it and the one before are tried downwards, until one fails, to give back
+    what was raised too far; this costs no confidence (fixed-sequence test, Maurer, Hothorn and Lehmacher 1995).
+    highest: below 1; left out, a tenth of the shortfall from 1 that was asked for.  constraints: names of those to
+    raise, all together; left out, all.
 
     The statement holds for independent examples that nothing else used: not for a split on which the teachers were
     measured.  ``docs/generalising.md`` has the proof.  Raises InvalidInput for numbers out of range.
@@ -174,7 +175,8 @@ def _judge(name: str, rounds: Rounds) -> Split:
     if name not in rounds.given:
         raise InvalidInput(
             f"Thresholds are to be raised until split '{name}' shows what was asked for, but it was not given; "
-            f"there is {['train', *rounds.given]}. Pass it to fit, as audit= or in splits=; the training split cannot judge."
+            f"there is {['train', *rounds.given]}. Pass it to fit, as audit= or in splits=; the training split cannot "
+            "judge."
         )
     posed = [rule.name for rule in rounds.asked if rule.split == name]
     if posed:
