@@ -185,11 +185,10 @@ class ExperimentConfig(Strict):
 
     @model_validator(mode="after")
     def _splits_are_there(self) -> ExperimentConfig:
-        named = {f"constraint '{constraint.name}'": constraint.split for constraint in self.constraints}
-        named |= {} if self.tighten is None else {"tighten.on": self.tighten.on}
-        for who, split in named.items():
-            if split == "safety" and not self.data.splits.safety:
-                raise ValueError(
-                    f"{who} names the split 'safety', which is empty; give data.splits.safety a share above 0"
-                )
+        wants = [f"constraint '{constraint.name}'" for constraint in self.constraints if constraint.split == "safety"]
+        wants += ["tighten.on"] * (self.tighten is not None and self.tighten.on == "safety")
+        if wants and not self.data.splits.safety:
+            raise ValueError(
+                f"{wants[0]} names the split 'safety', which is empty; give data.splits.safety a share above 0"
+            )
         return self
