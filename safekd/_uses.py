@@ -128,15 +128,18 @@ def _words(part_NW: Tensor) -> Keys:
 def _mixed(word: Keys) -> Keys:
     """Spread every bit over all 64, one to one.  Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
     mixed: Keys = word + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
 
 
 def _once(keys: Keys) -> Keys:
     """Return the keys that occur once."""
     found, counts = np.unique(keys, return_counts=True)
-    return found[counts == 1]
+    once: Keys = found[counts == 1]
+    return once
 
 
 def _counted(number: int, what: str) -> str:
