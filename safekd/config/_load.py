@@ -143,7 +143,9 @@ def _descend(annotation: Any, part: int | str) -> tuple[Any, bool]:
     if origin is list and isinstance(part, int):
         return inside[0], True
     if origin in (typing.Union, types.UnionType):  # the step names which kind of value was tried
-        return next((kind for kind in inside if str(part).startswith(getattr(kind, "__name__", "?"))), None), False
+        tried = [kind for kind in inside if str(part).startswith(getattr(kind, "__name__", "?"))]
+        if tried:
+            return tried[0], False
     return None, isinstance(part, int) or bool(_models_in(annotation))
 
 
