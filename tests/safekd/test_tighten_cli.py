@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 
 def write(folder, extra: str, **changes: str):
-    text = CONFIG.replace("epochs = 2000\n[frontier]", "epochs = 150\ntolerance = 5e-3\n[frontier]")
+    text = CONFIG.replace("epochs = 2000\n[frontier]", "epochs = 40\ntolerance = 1e-2\n[frontier]")
     for old, new in changes.items():
         text = text.replace(old, new)
     (folder / "mine.toml").write_text(text + extra)
