@@ -24,7 +24,7 @@ from .problems import FreeLogits, agreeing, at_least, one_each, price, same, sta
 
 EASY, HARD = (0.9, 0.06, 0.04), (0.3, 0.5, 0.2)
 EXACT = {"epochs": 600, "tolerance": 3e-4, "trace_every": 25}
-QUICK = {"epochs": 300, "tolerance": 2e-3, "trace_every": 20}
+QUICK = {"epochs": 300, "tolerance": 3e-3, "trace_every": 30}
 
 
 def mix(easy: int, hard: int, name: str = "train") -> kd.Split:
@@ -74,7 +74,7 @@ def shown(s: float, level: float) -> tuple[float, float]:
 
 
 def test_every_round_is_what_the_closed_form_says_and_the_last_that_clears_is_kept():
-    rule = kd.Tighten(looks=4, back=2, confidence=0.9)
+    rule = kd.Tighten(looks=5, back=2, confidence=0.9)
     seen = []
     made = trainer()
     result = made.fit(TRAIN, AUDIT, tighten=rule, on_round=seen.append, **EXACT)
@@ -82,14 +82,14 @@ def test_every_round_is_what_the_closed_form_says_and_the_last_that_clears_is_ke
     rounds = raised.rounds
     assert list(rounds.columns) == list(ROUND_COLUMNS)
     assert [row["posed"] for row in seen] == rounds["posed"].tolist()
-    assert rule.level == pytest.approx(0.975)
+    assert rule.level == pytest.approx(0.98)
     for row in rounds.to_dict("records"):
-        average, bound = shown(row["posed"], 0.975)
+        average, bound = shown(row["posed"], 0.98)
         assert row["judged"] == pytest.approx(average, abs=5e-4)
         assert row["lower_bound"] == pytest.approx(bound, abs=5e-4)
         assert row["cleared"] == (bound >= 0.8)
         assert (row["asked"], row["level"], row["cases"], row["status"]) == (0.8, rule.level, 1500, "converged")
-    up = [between(0.8, 0.98, r / 3) for r in range(4)]
+    up = [between(0.8, 0.98, r / 4) for r in range(5)]
     first = rounds["cleared"].idxmax()
     assert rounds["posed"].tolist()[: first + 1] == pytest.approx(up[: first + 1], abs=1e-4)
     assert first > 0  # some had to fail, or nothing is tested
@@ -104,7 +104,7 @@ def test_every_round_is_what_the_closed_form_says_and_the_last_that_clears_is_ke
     assert [result.student.p(r)[0] for r in (0, 1)] == pytest.approx(rows_at(kept["posed"]), abs=1e-3)
     assert result.point.loss == kept["distillation_loss"]
     assert result.trace["distillation_loss"].iloc[-1] == kept["distillation_loss"]
-    assert f"Cleared after {len(rounds)} of at most 6 looks at 'audit', each at level 0.975" in result.message
+    assert f"Cleared after {len(rounds)} of at most 7 looks at 'audit', each at level 0.98" in result.message
     assert made.constraints[0].at_least == 0.8  # as it was
 
 
@@ -244,10 +244,10 @@ def test_out_of_fold_is_what_students_show_that_never_saw_the_fold():
 
     train, teachers = noisy()
     rule = kd.CrossFit(folds=3, rounds=1)
-    result = fresh(teachers, 0.8).fit(train, epochs=70, tighten=rule)
+    result = fresh(teachers, 0.8).fit(train, epochs=70, trace_every=35, tighten=rule)
     fold_N, values = folds(train, 3, 0), []
     for k in range(3):
-        alone = fresh(teachers, 0.8).fit(train.part(torch.arange(60)[fold_N != k]), epochs=70)
+        alone = fresh(teachers, 0.8).fit(train.part(torch.arange(60)[fold_N != k]), epochs=70, trace_every=35)
         out = train.part(torch.arange(60)[fold_N == k])
         p = torch.softmax(alone.student(out.inputs), -1)[:, 0]
         values.append(p[out.labels == 0].detach())
@@ -261,7 +261,7 @@ def test_thresholds_rise_until_out_of_fold_clears_and_the_student_is_trained_on_
     train, teachers = noisy()
     rows = []
     rule = kd.CrossFit(folds=3, rounds=5, excess=0.01)
-    result = fresh(teachers, 0.8).fit(train, epochs=70, tighten=rule, on_round=rows.append)
+    result = fresh(teachers, 0.8).fit(train, epochs=70, trace_every=35, tighten=rule, on_round=rows.append)
     raised = result.tightening
     (kept,) = raised.rounds[raised.rounds["kept"]].to_dict("records")
     assert (raised.status, raised.on, raised.looks) == ("cleared", "crossfit", 0)
@@ -269,7 +269,7 @@ def test_thresholds_rise_until_out_of_fold_clears_and_the_student_is_trained_on_
     assert kept["posed"] == raised.rounds[raised.rounds["cleared"]]["posed"].min() > 0.8
     assert len(rows) == len(raised.rounds) <= 5
     assert raised.rounds["lower_bound"].isna().all()
-    alone = fresh(teachers, kept["posed"]).fit(train, epochs=70)
+    alone = fresh(teachers, kept["posed"]).fit(train, epochs=70, trace_every=35)
     assert same(state(result.student), state(alone.student))  # begun afresh, not where a fold ended
     assert "An average, not a bound." in result.message
     assert f"cross-fitting, 3 folds x {len(rows)} rounds" in str(result.uses[0])
@@ -277,7 +277,9 @@ def test_thresholds_rise_until_out_of_fold_clears_and_the_student_is_trained_on_
 
 def test_cross_fitting_that_cannot_clear_says_so():
     train, teachers = noisy()
-    result = fresh(teachers, 0.8).fit(train, epochs=60, tighten=kd.CrossFit(folds=2, rounds=4, highest=0.801))
+    result = fresh(teachers, 0.8).fit(
+        train, epochs=40, trace_every=20, tighten=kd.CrossFit(folds=2, rounds=4, highest=0.801)
+    )
     assert result.status == "not_cleared"
     assert result.tightening.rounds["posed"].tolist() == pytest.approx([0.8, 0.801])  # no higher one is allowed
     assert "Raise `highest`" in result.next_move
