@@ -36,6 +36,8 @@ from .frontier import trace_frontier as trace_frontier
 from .safety import SafetyConstraint as SafetyConstraint
 from .safety import certify as certify
 from .trainer import ConstrainedTrainer as ConstrainedTrainer
+from .trainer import CrossFit as CrossFit
+from .trainer import Tighten as Tighten
 from .trainer import WarmStart as WarmStart
 
 __version__: str

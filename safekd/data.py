@@ -17,7 +17,7 @@ from .errors import InvalidInput
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples of a split: inputs (B, ...), labels (B, ...), task (B,), context (B,), index (B,) in the split."""
+    """Some examples of a split: inputs (B, ...), labels (B, ...), task (B,), context (B,), index (B,) in the whole."""
 
     inputs: Tensor
     labels: Tensor
@@ -39,6 +39,7 @@ class Split:
 
     name: "train", "audit", ...; inputs: (N, ...) tensor; labels: (N,) or (N, T) class numbers from 0;
     task, context: (N,) integers from 0, zeros when left out; context_names: what to call the contexts.
+    numbers: (N,) what batches call the examples, 0 to N - 1 when left out; a part keeps the numbers of the whole.
     Raises InvalidInput when lengths differ, labels are not whole numbers, or inputs are not finite.
     """
 
@@ -48,11 +49,12 @@ class Split:
     task: Tensor | None = None
     context: Tensor | None = None
     context_names: Sequence[str] = ()
+    numbers: Tensor | None = None
 
     def __post_init__(self) -> None:
-        named = {"inputs": self.inputs, "labels": self.labels, "task": self.task, "context": self.context}
+        named = {what: getattr(self, what) for what in _PARTS}
         for what, value in named.items():
-            if not isinstance(value, Tensor) and not (value is None and what in ("task", "context")):
+            if not isinstance(value, Tensor) and not (value is None and what in ("task", "context", "numbers")):
                 raise InvalidInput(
                     f"Split '{self.name}': {what} is a {type(value).__name__}; wanted a tensor, e.g. torch.as_tensor."
                 )
@@ -63,7 +65,7 @@ class Split:
             if value is not None and value.shape[:1] != (size,):
                 rows = len(value) if value.ndim else "no"
                 raise InvalidInput(f"Split '{self.name}': {what} has {rows} rows, labels have {size}; wanted equal.")
-        for what, value in {"labels": self.labels, "task": self.task, "context": self.context}.items():
+        for what, value in [(what, value) for what, value in named.items() if what != "inputs"]:
             if value is not None and (value.is_floating_point() or value.dtype == torch.bool):
                 raise InvalidInput(
                     f"Split '{self.name}': {what} is {value.dtype}; wanted integers from 0, e.g. .long()."
@@ -89,8 +91,14 @@ class Split:
             self.labels[index].long(),
             none if self.task is None else self.task[index].long(),
             none if self.context is None else self.context[index].long(),
-            index,
+            index if self.numbers is None else self.numbers[index].long(),
         )
+
+    def part(self, index: Tensor) -> Split:
+        """Return the examples at ``index`` (n,) as a split of the same name; they keep the numbers they have here."""
+        batch, given = self.batch(index), {what for what in _PARTS if getattr(self, what) is not None}
+        parts = {what: getattr(batch, what) for what in given - {"numbers"}}
+        return replace(self, **parts, numbers=batch.index)
 
     def chunks(self, size: int) -> Iterator[Tensor]:
         """Yield the numbers of all examples in order, at most ``size`` at a time, each (B,)."""
@@ -99,15 +107,11 @@ class Split:
 
     def to(self, device: torch.device | str) -> Split:
         """Return the same split on ``device``."""
-        moved = {
-            name: value.to(device)
-            for name in ("inputs", "labels", "task", "context")
-            if (value := getattr(self, name)) is not None
-        }
+        moved = {name: value.to(device) for name in _PARTS if (value := getattr(self, name)) is not None}
         return replace(self, **moved)
 
 
-_PARTS = ("inputs", "labels", "task", "context")
+_PARTS = ("inputs", "labels", "task", "context", "numbers")
 
 
 def as_split(data: Any, name: str) -> Split:
@@ -132,6 +136,13 @@ def as_split(data: Any, name: str) -> Split:
         f"`{name}` is a {type(data).__name__}; wanted a kd.Split, tensors (inputs, labels[, task[, context]]), "
         "or a torch dataset whose items are such tuples (for a DataLoader pass its .dataset)."
     )
+
+
+def placed(data: Any, name: str, device: torch.device) -> Split:
+    """Return the data on the device; the same Split if it is there already, since targets are kept by Split."""
+    split = as_split(data, name)
+    moved = split.to(device)
+    return split if all(getattr(moved, part) is getattr(split, part) for part in _PARTS) else moved
 
 
 def _stacked(values: Sequence[Any], what: str, name: str) -> Tensor:

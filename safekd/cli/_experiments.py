@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..errors import InvalidInput
 from ..experiment import build, threads
 from ..files import written_whole
 from ..frontier import trace_frontier
-from ..report import fit_summary, frontier_table
+from ..report import fit_summary, frontier_table, rounds_table
 from ..safety import certify
 from ..tracer import TracePoint
 from ..trainer import save_run
@@ -34,20 +35,30 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
             said = f"loss {point.loss:.4f}, " + ", ".join(f"{r.name} {r.measured:.4f}" for r in point.readings)
             progress.update(task, description=said, completed=point.epoch)
 
+        def told(row: Mapping[str, Any]) -> None:
+            said = f"round {row['round']}: '{row['constraint']}' posed at {row['posed']:.4f}, {row['status']}"
+            progress.console.print(f"{said}; new data show {row['judged']:.4f}", highlight=False)
+
         result = experiment.trainer().fit(
             experiment.train,
             experiment.audit,
+            splits=experiment.others,
             epochs=config.training.epochs,
             tolerance=config.training.tolerance,
+            tighten=experiment.tighten,
             on_trace=tell,
+            on_round=told,
         )
     written = save_run(result, target)
     with written_whole(target / "config.toml") as temporary:
         temporary.write_text(text, encoding="utf-8")
     console.print(fit_summary(result))
+    if result.tightening is not None:
+        console.print(rounds_table(result.tightening))
     console.print(f"{result.status}: {result.message}\n{result.next_move}", highlight=False)
     for constraint in experiment.constraints:
-        console.print(str(certify(result.student, constraint, experiment.splits["certify"])), highlight=False)
+        console.print(str(certify(result, constraint, experiment.splits["certify"])), highlight=False)
+    console.print("data used:", *(f"  {use}" for use in result.uses), sep="\n", highlight=False)
     show_written(console, [*written, target / "config.toml"])
     return 0 if result.status == "converged" else 1
 
@@ -72,6 +83,7 @@ def show_frontier(console: Console, path: Path, output: Path, targets: int | Non
             experiment.train,
             experiment.audit,
             targets=wanted,
+            splits=experiment.others,
             highest=config.frontier.highest,
             epochs=config.frontier.epochs,
             tolerance=config.frontier.tolerance,

@@ -146,7 +146,9 @@ def _descend(annotation: Any, part: int | str) -> tuple[Any, bool]:
     if origin in (typing.Union, types.UnionType) and len(kinds) == 1:  # what may be left out is no step of its own
         return _descend(kinds[0], part)
     if origin in (typing.Union, types.UnionType):  # the step names which kind of value was tried
-        return next((kind for kind in inside if str(part).startswith(getattr(kind, "__name__", "?"))), None), False
+        tried = [kind for kind in inside if str(part).startswith(getattr(kind, "__name__", "?"))]
+        if tried:
+            return tried[0], False
     return None, isinstance(part, int) or bool(_models_in(annotation))
 
 

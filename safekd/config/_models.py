@@ -33,10 +33,13 @@ class SplitsConfig(Strict):
     audit: Fraction = 0.2
     certify: Fraction = 0.175
     test: Fraction = 0.175
+    safety: float = Field(
+        default=0.0, ge=0, lt=1, description="a split of its own, to pose constraints on or to raise thresholds by"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> SplitsConfig:
-        total = self.train + self.audit + self.certify + self.test
+        total = self.train + self.audit + self.certify + self.test + self.safety
         if abs(total - 1) > 1e-9:
             raise ValueError(f"the shares sum to {total:g}; wanted 1")
         return self
@@ -146,7 +149,7 @@ class ConstraintConfig(Strict):
         default=None, description="hold the worst mix of a ball round mix, or round the data's own shares"
     )
     average: Literal["critical", "all"] = Field(default="critical", description="which examples are averaged")
-    split: Literal["train", "audit"] = Field(default="train", description="the data on which it is posed")
+    split: Literal["train", "audit", "safety"] = Field(default="train", description="the data on which it is posed")
 
     @model_validator(mode="after")
     def _whole(self) -> ConstraintConfig:
@@ -162,6 +165,28 @@ class ConstraintConfig(Strict):
                 raise ValueError(f"`{key}` says nothing to measure '{self.measure}'; remove it")
         if self.each is not None and (self.mix is not None or self.worst is not None):
             raise ValueError("`each` makes one constraint a group, `mix` and `worst` one of all groups; wanted one way")
+        return self
+
+
+class TightenConfig(Strict):
+    """Raise thresholds until new data show what the constraints ask for; ``docs/generalising.md`` has the rule."""
+
+    on: Literal["audit", "safety", "crossfit"] = Field(
+        description="the split that shows it, or crossfit: training examples, each by a student that did not see it"
+    )
+    confidence: Fraction = 0.95
+    looks: int = Field(default=8, ge=1, description="thresholds tried at most on the way up; not for crossfit")
+    back: int = Field(default=1, ge=0, description="thresholds tried at most on the way back; not for crossfit")
+    folds: int = Field(default=5, ge=2, description="for crossfit only")
+    rounds: int = Field(default=5, ge=1, description="for crossfit only")
+    highest: float | None = Field(default=None, gt=0, lt=1, description="no threshold is raised above it")
+    constraints: list[str] = Field(default=[], description="names of those to raise; all if left out")
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> TightenConfig:
+        others = ("confidence", "looks", "back") if self.on == "crossfit" else ("folds", "rounds")
+        if wrong := [key for key in others if key in self.model_fields_set]:
+            raise ValueError(f'`{wrong[0]}` means nothing with on = "{self.on}"; leave it out')
         return self
 
 
@@ -199,4 +224,15 @@ class ExperimentConfig(Strict):
     student: StudentConfig = StudentConfig()
     constraints: list[ConstraintConfig] = Field(min_length=1)
     training: TrainingConfig = TrainingConfig()
+    tighten: TightenConfig | None = None
     frontier: FrontierConfig = FrontierConfig()
+
+    @model_validator(mode="after")
+    def _splits_are_there(self) -> ExperimentConfig:
+        wants = [f"constraint '{constraint.name}'" for constraint in self.constraints if constraint.split == "safety"]
+        wants += ["tighten.on"] * (self.tighten is not None and self.tighten.on == "safety")
+        if wants and not self.data.splits.safety:
+            raise ValueError(
+                f"{wants[0]} names the split 'safety', which is empty; give data.splits.safety a share above 0"
+            )
+        return self

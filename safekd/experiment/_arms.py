@@ -65,7 +65,12 @@ def run_arm(
     trainer = experiment.trainer(rule=arm.rule, constraints=arm.constraints, dual=arm.dual)
     settings = experiment.config.training
     result = trainer.fit(
-        experiment.train, experiment.audit, epochs=settings.epochs, tolerance=settings.tolerance, on_trace=on_trace
+        experiment.train,
+        experiment.audit,
+        splits=experiment.others,
+        epochs=settings.epochs,
+        tolerance=settings.tolerance,
+        on_trace=on_trace,
     )
     seconds = time.perf_counter() - began
     read = {name: _read(experiment, trainer.objective, name) for name in experiment.splits}
@@ -77,7 +82,7 @@ def run_arm(
         accuracy=_accuracy(experiment, result),
         readings={name: overall for name, (overall, _) in read.items()},
         by_context={(name, context): reading for name, (_, each) in read.items() for context, reading in each.items()},
-        certificate=certify(result.student, experiment.constraints[0], experiment.splits["certify"], confidence),
+        certificate=certify(result, experiment.constraints[0], experiment.splits["certify"], confidence),
         lightest=float(weights_K.min()),
         heaviest=float(weights_K.max()),
         violations_before=None if arm.before is None else _weights(experiment, arm.before)[1],

@@ -18,7 +18,7 @@ from ..divergences import ForwardKL
 from ..errors import InvalidConfig
 from ..safety import SafetyConstraint
 from ..teachers import TeacherEnsemble, measure
-from ..trainer import ConstrainedTrainer
+from ..trainer import ConstrainedTrainer, CrossFit, Tighten
 from ..weights import (
     Confidence,
     EntropyComplement,
@@ -61,6 +61,28 @@ class Experiment:
     def audit(self) -> Split:
         """The split on which teachers were measured and runs are watched."""
         return self.splits["audit"]
+
+    @property
+    def others(self) -> dict[str, Split]:
+        """The split of its own that constraints and thresholds may use, by name, if there is one."""
+        return {name: split for name, split in self.splits.items() if name == "safety"}
+
+    @property
+    def tighten(self) -> Tighten | CrossFit | None:
+        """How thresholds are raised, None if they are not."""
+        settings = self.config.tighten
+        if settings is None:
+            return None
+        if settings.on == "crossfit":
+            return CrossFit(settings.folds, settings.rounds, highest=settings.highest, constraints=settings.constraints)
+        return Tighten(
+            settings.on,
+            settings.confidence,
+            settings.looks,
+            settings.back,
+            highest=settings.highest,
+            constraints=settings.constraints,
+        )
 
     @property
     def critical_contexts(self) -> list[int]:

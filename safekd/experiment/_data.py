@@ -88,7 +88,7 @@ def split_table(table: Table, config: DataConfig, seed: int) -> tuple[dict[str, 
 
     Returns the splits and the rows of the table that each holds, both by name.
     """
-    shares = config.splits.model_dump()
+    shares = {name: share for name, share in config.splits.model_dump().items() if share > 0}
     rng = np.random.default_rng(seed)
     parts: dict[str, list[Array]] = {name: [] for name in shares}
     stratum_N = table.label_N * len(table.contexts) + table.context_N

@@ -46,9 +46,15 @@ def trace_frontier(
     epochs, fit: passed to ``ConstrainedTrainer.fit`` for every run; ``run_dir`` gets one folder a run.
     on_point: called with every finished row.
     Every target keeps a row with the status of its run; a threshold that the unconstrained student meets anyway is
-    ``redundant`` and is not solved again.  Raises InvalidInput for targets that are no thresholds, and SolverFailure
-    when the unconstrained student itself has no finite loss and safety to begin from.
+    ``redundant`` and is not solved again.  ``.meta`` says which data were used for what.  Raises InvalidInput for
+    targets that are no thresholds and for ``tighten``, and SolverFailure when the unconstrained student itself has no
+    finite loss and safety to begin from.
     """
+    if fit.get("tighten") is not None:
+        raise InvalidInput(
+            "`tighten` was given to a sweep, whose every target would look at the same data again. Choose a target "
+            "from the frontier, then fit(..., tighten=...) for that one."
+        )
     if method != "epsilon":
         raise InvalidInput(f"`method` is {method!r}; this release has 'epsilon', the epsilon-constraint sweep.")
     sweep = _Sweep(make_trainer, as_split(train, "train"), audit, epochs, fit, on_point)
@@ -113,6 +119,7 @@ class _Sweep:
             "senses": {"distillation_loss": "min", f"safety_{name}": "max"},
             "highest": grid[-1],
             "epochs": self.epochs,
+            "data": [use.record() for use in anchor.uses],
         }
         return Frontier(table[order], name, meta)
 

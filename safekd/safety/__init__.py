@@ -17,7 +17,7 @@ from ._average import Average, GroupSums
 from ._balls import Ball, ChiSquareBall, KLBall
 from ._bounds import betting_lower_bound, clopper_pearson_lower_bound
 from ._budget import Budget
-from ._certificate import Certificate, certify
+from ._certificate import Certificate, certify, lower_bound
 from ._constraint import Constraint, SafetyConstraint
 from ._custom import Custom
 from ._each import per_class, per_context, per_task
@@ -50,6 +50,7 @@ __all__ = [
     "certify",
     "clopper_pearson_lower_bound",
     "holm",
+    "lower_bound",
     "per_class",
     "per_context",
     "per_task",

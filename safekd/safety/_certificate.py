@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from .._modes import evaluating
+from .._uses import Trained, unseen
 from ..data import Batch, Split, as_split, logits_of
 from ..errors import InvalidInput
 from ._bounds import betting_lower_bound, clopper_pearson_lower_bound
 from ._constraint import Constraint
+from ._measures import SafetyMeasure
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Certificate:
 
     decision: "safe" when the bound reaches ``required``, else "not shown", which is not the same as unsafe.
     estimate: the plain average on the held-out data; count: how many examples it averages; method: which bound.
+    left_out: covered examples that the student's own run had used and that do not count here.
     """
 
     constraint: str
@@ -31,17 +34,20 @@ class Certificate:
     count: int
     method: str
     decision: str
+    left_out: int = 0
 
     def __str__(self) -> str:
         sign = ">=" if self.decision == "safe" else "<"
+        left_out = f"; {self.left_out} left out that its training had used" if self.left_out else ""
         return (
             f"{self.constraint}: {self.decision}. {self.confidence:.0%} lower bound {self.lower_bound:.4f} {sign} "
-            f"required {self.required:g} (average {self.estimate:.4f} over {self.count} examples, {self.method})"
+            f"required {self.required:g} (average {self.estimate:.4f} over {self.count} examples, {self.method}"
+            f"{left_out})"
         )
 
 
 def certify(
-    student: nn.Module,
+    student: nn.Module | Trained,
     constraint: Constraint,
     held_out: Any,
     confidence: float = 0.95,
@@ -51,7 +57,9 @@ def certify(
 ) -> Certificate:
     """Bound the student's expected safety from below on data that nothing else has seen.
 
-    student: a module that gives logits (B, ..., V).  held_out: a Split or what ``as_split`` takes.
+    student: a module that gives logits (B, ..., V), or the result of a run, which knows the data it used: examples that
+    it used are left out and counted, and data that hold no others are refused, naming what they were used for.  A bare
+    module cannot know.  held_out: a Split or what ``as_split`` takes.
     confidence: in (0, 1).
     A binary measure gets the exact binomial bound (Clopper and Pearson 1934), another one the betting bound
     (Waudby-Smith and Ramdas 2024) in an order shuffled by ``seed``.  Where several groups or measures make one value,
@@ -62,7 +70,7 @@ def certify(
     nothing.  Values must be independent: the positions of one sequence are not, so certify such students on one
     position a sequence.
     Raises InvalidInput when no example, or none of some group, is covered by the constraint, when it is an equality,
-    or the student gives NaN or too few classes.
+    the student gives NaN or too few classes, or its run used the data.
     """
     if constraint.is_equality:
         raise InvalidInput(
@@ -70,6 +78,11 @@ def certify(
             "Certify the side that matters: a SafetyConstraint of the same measure with at_least."
         )
     data = as_split(held_out, "held_out")
+    left_out = 0
+    if not isinstance(student, nn.Module):
+        fresh_N = unseen(data, student.uses).to(data.labels.device)
+        left_out = int(constraint.covers(data.batch(~fresh_N)).sum())
+        data, student = data.part(fresh_N), student.student
     values = _values(student, constraint, data, batch_size)
     count_G = torch.tensor([float(len(value)) for value in values], dtype=torch.float64)
     if not bool(count_G.any()):
@@ -78,11 +91,13 @@ def certify(
         )
     constraint.require_examples(data)
     level = 1 - (1 - confidence) / len(values) if 0 < confidence < 1 else confidence  # the bounds refuse the latter
-    binary = [average.measure.binary for _, average in constraint.parts for _ in range(average.size)]
-    bound_G = torch.tensor([_bound(*one, level, seed) for one in zip(values, binary, strict=True)], dtype=torch.float64)
+    measures = [average.measure for _, average in constraint.parts for _ in range(average.size)]
+    found = [lower_bound(value, measure, level, seed) for value, measure in zip(values, measures, strict=True)]
+    bound_G = torch.tensor([bound for _, bound in found], dtype=torch.float64)
     mean_G = torch.stack([value.mean() for value in values])
-    methods = sorted({"Clopper-Pearson" if counted else "betting" for counted in binary}, reverse=True)
-    method = " and ".join(methods) + (f", Bonferroni over {len(values)} means" if len(values) > 1 else "")
+    method = " and ".join(sorted({which for which, _ in found}, reverse=True)) + (
+        f", Bonferroni over {len(values)} means" if len(values) > 1 else ""
+    )
     bound = _value(constraint, bound_G, count_G)
     return Certificate(
         constraint=constraint.name,
@@ -93,18 +108,12 @@ def certify(
         count=int(count_G.sum()),
         method=method,
         decision="safe" if bound >= constraint.required else "not shown",
+        left_out=left_out,
     )
 
 
 def _value(constraint: Constraint, mean_G: Tensor, count_G: Tensor) -> float:
     return constraint.offset + float(constraint.slopes(mean_G, count_G) @ mean_G)
-
-
-def _bound(value: Tensor, binary: bool, level: float, seed: int) -> float:
-    if binary:
-        return clopper_pearson_lower_bound(int(value.sum()), value.numel(), level)
-    order = torch.randperm(value.numel(), generator=torch.Generator().manual_seed(seed))
-    return betting_lower_bound(value[order].numpy(), level)
 
 
 def _values(student: nn.Module, constraint: Constraint, data: Split, batch_size: int) -> list[Tensor]:
@@ -118,6 +127,14 @@ def _values(student: nn.Module, constraint: Constraint, data: Split, batch_size:
             _require_usable(log_p_V, batch, data.name)
             chunks.append([v.cpu() for _, average in constraint.parts for v in average.values(log_p_V, batch)])
     return [torch.cat(parts).clamp(0, 1) for parts in zip(*chunks, strict=True)]  # exp(log_softmax) can pass 1
+
+
+def lower_bound(value_N: Tensor, measure: SafetyMeasure, confidence: float = 0.95, seed: int = 0) -> tuple[str, float]:
+    """Return which bound fits what ``measure`` read, and that lower bound on its expectation, as ``certify`` has it."""
+    if measure.binary:
+        return "Clopper-Pearson", clopper_pearson_lower_bound(int(value_N.sum()), value_N.numel(), confidence)
+    order = torch.randperm(value_N.numel(), generator=torch.Generator().manual_seed(seed))
+    return "betting", betting_lower_bound(value_N[order].numpy(), confidence)
 
 
 def _require_usable(log_p_V: Tensor, batch: Batch, name: str) -> None:

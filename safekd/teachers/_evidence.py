@@ -33,8 +33,8 @@ def measure(
     same examples, where the positions of one example count as one, with their average: they are not independent of
     each other.
     """
-    batch = split.batch()
-    log_p_KV = ensemble.on(split, batch.index)
+    everything = torch.arange(len(split), device=split.labels.device)
+    batch, log_p_KV = split.batch(everything), ensemble.on(split, everything)
     labels_K = batch.labels.unsqueeze(-1).expand(log_p_KV.shape[:-1])
     loss_K = -log_p_KV.gather(-1, labels_K.unsqueeze(-1)).squeeze(-1)
     value_K = safety.measured(log_p_KV, labels_K).to(log_p_KV)
@@ -46,7 +46,7 @@ def measure(
     right_K = (log_p_KV.argmax(-1) == labels_K).to(loss_K)
     task_loss_MK, _ = _averages(loss_K, task, everywhere, tasks)
     performance_MK, _ = _averages(right_K, task, everywhere, tasks)
-    context, example = _per_position(batch.context, critical), _per_position(batch.index, critical)
+    context, example = _per_position(batch.context, critical), _per_position(everything, critical)
     safety_CK, count_C = _averages(value_K, context, critical, contexts)
     safety_VK, count_V = _averages(value_K, batch.labels, critical, log_p_KV.shape[-1]) if by_class else (None, None)
     binary = safety.binary and batch.labels.ndim == 1  # an average over positions is neither 0 nor 1

@@ -6,22 +6,31 @@ result.status, result.message, result.next_move      # what happened, the eviden
 result.trace                                         # a DataFrame: loss, safety, multipliers, KKT residuals
 result.student, result.best_feasible, result.most_feasible
 result.mixture                                       # with fit(..., snapshots=20): the best mixture of students
+
+trainer.fit(train, audit=validation, epochs=2000, tighten=Tighten(looks=8))   # until the audit split shows it too
+trainer.fit(train, epochs=2000, tighten=CrossFit(folds=5))                    # without a split for it
 """
 
+from ._crossfit import CrossFit
 from ._mixture import Mixture
 from ._objective import Objective, on_one_split
-from ._result import FitResult, Verdict
+from ._result import ROUND_COLUMNS, FitResult, Tightening, Verdict
 from ._sampling import Sampled
 from ._saving import save_run, save_student
+from ._tighten import Tighten
 from ._trainer import ConstrainedTrainer
 from ._warm_start import WarmStart
 
 __all__ = [
+    "ROUND_COLUMNS",
     "ConstrainedTrainer",
+    "CrossFit",
     "FitResult",
     "Mixture",
     "Objective",
     "Sampled",
+    "Tighten",
+    "Tightening",
     "Verdict",
     "WarmStart",
     "on_one_split",

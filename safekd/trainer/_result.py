@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from solvers.kkt import KKTResiduals
 
+from .._uses import SplitUse
 from ..tracer import TracePoint
 from ..weights import Rule
 from ._mixture import Mixture
@@ -30,6 +31,7 @@ class Verdict:
         no_multiplier          they are met in the limit only, and multipliers grow without end on the way
         cap_active             a multiplier stands at its cap, a constraint is violated
         diverged               something was not finite
+        not_cleared            thresholds were raised, and new data still do not show what was asked for
         budget_spent           none of these was shown in time
 
     message: cause and evidence in numbers; next_move: what to do.  evidence: the numbers by name, lists one entry a
@@ -43,6 +45,42 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Tightening:
+    """How thresholds were raised until data that the student did not train on showed what was asked for.
+
+    status: "cleared" | "not_cleared"; message: the rule and its numbers.  posed: the thresholds under which the student
+    was trained, by constraint.  on: the split that judged, or "crossfit".  looks: how many decisions were read off it.
+    rounds: one row for each round and constraint, columns as ROUND_COLUMNS explains them.
+    """
+
+    status: str
+    message: str
+    posed: Mapping[str, float]
+    on: str
+    looks: int
+    rounds: pd.DataFrame
+
+
+ROUND_COLUMNS = {
+    "round": "from 1",
+    "constraint": "its name",
+    "asked": "threshold that the user asked for",
+    "posed": "threshold that this round trained under",
+    "measured": "average on the split on which it is posed",
+    "judged": "average on the split that judges, or over the folds, each by the student that did not see it",
+    "cases": "examples in that average",
+    "level": "confidence of this look; none for cross-fitting",
+    "lower_bound": "lower bound at that level; none for cross-fitting",
+    "cleared": "whether the bound, or the average over the folds, reaches what was asked for",
+    "looks": "looks at the judging split up to and with this round",
+    "status": "verdict of the round's training",
+    "distillation_loss": "nats, training split; over the folds: mean of their students",
+    "steps": "optimizer steps of the round",
+    "kept": "whether the student handed back was trained under this threshold",
+}
+
+
+@dataclass(frozen=True)
 class FitResult:
     """A trained student and everything that is known about it.
 
@@ -53,7 +91,8 @@ class FitResult:
     point.  trace: all of them.  rule: the weighting rule, in eval mode where it learned.  weights: its state and its
     optimizer's, by name; empty where it has none.  kept_weights: the same as it was at "best_feasible" and at
     "most_feasible".  mixture: of lowest loss among mixtures of snapshots that meet every constraint on average, where
-    ``fit`` was asked for snapshots; mixture_note: why there is none then.
+    ``fit`` was asked for snapshots; mixture_note: why there is none then.  uses: which data it was made with, and for
+    what.  tightening: how its thresholds were raised, None if they were not.
     """
 
     verdict: Verdict
@@ -69,6 +108,8 @@ class FitResult:
     kept_weights: Mapping[str, Mapping[str, Tensor]]
     mixture: Mixture | None
     mixture_note: str
+    uses: Sequence[SplitUse] = ()
+    tightening: Tightening | None = None
 
     @property
     def status(self) -> str:

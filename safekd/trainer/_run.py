@@ -17,10 +17,11 @@ from torch import Tensor
 from solvers.kkt import KKTResiduals, kkt_residuals
 from solvers.primal_dual import PrimalDual
 
-from ..data import Split, as_split
+from ..data import placed
 from ..errors import InvalidInput
 from ..tracer import Callback, Callbacks, Memory, RunInfo, Trace, TracePoint
 from ._attainable import attainable
+from ._data_use import data_use
 from ._evidence import Evidence
 from ._keeper import Keeper
 from ._objective import FullPass, on_one_split
@@ -58,9 +59,9 @@ class Run:
         taken = {"train"} if audit is None else {"train", "audit"}
         if twice := sorted(taken & set(splits)):
             raise InvalidInput(f"`splits` names '{twice[0]}', which fit takes as an argument of its own; give it once.")
-        self.train = _placed(train, "train", trainer.device)
+        self.train = placed(train, "train", trainer.device)
         named = dict(splits) if audit is None else {"audit": audit, **splits}
-        self.splits = {name: _placed(data, name, trainer.device) for name, data in named.items()}
+        self.splits = {name: placed(data, name, trainer.device) for name, data in named.items()}
         for rule in trainer.constraints:
             if rule.split != "train" and rule.split not in self.splits:
                 raise InvalidInput(
@@ -178,6 +179,7 @@ class Run:
             kept_weights=self.keeper.rule_states(),
             mixture=mixture,
             mixture_note=note,
+            uses=data_use(self.trainer, self.train, self.splits),
         )
 
     def _default_interval(self) -> int:
@@ -300,11 +302,3 @@ class Run:
             h_E=h_E,
             mu_E=self.engine.equality_multipliers,
         )
-
-
-def _placed(data: Any, name: str, device: torch.device) -> Split:
-    """Return the data on the device; the same Split if it is there already, since targets are kept by Split."""
-    split = as_split(data, name)
-    moved = split.to(device)
-    parts = ("inputs", "labels", "task", "context")
-    return split if all(getattr(moved, part) is getattr(split, part) for part in parts) else moved

@@ -23,8 +23,9 @@ TRACE_LINES = "trace.jsonl"
 def save_run(result: FitResult, run_dir: str | os.PathLike[str]) -> list[Path]:
     """Write the trace as trace.csv and trace.jsonl, student.safetensors, and verdict.json with the evidence.
 
-    Besides, weights.safetensors where the weighting rule has a state, and mixture-STEP.safetensors for each student of
-    a mixture, whose weights stand in verdict.json.  Return their paths.  Each file appears whole or not at all.
+    Besides, weights.safetensors where the weighting rule has a state, tightening.csv where thresholds were raised, one
+    row a round and constraint, and mixture-STEP.safetensors for each student of a mixture, whose weights stand in
+    verdict.json.  Return their paths.  Each file appears whole or not at all.
     """
     folder = Path(run_dir)
     write_csv(result.trace, folder / "trace.csv")
@@ -45,6 +46,7 @@ def save_run(result: FitResult, run_dir: str | os.PathLike[str]) -> list[Path]:
         "residuals": asdict(result.residuals),
         "multipliers": dict(result.multipliers),
         "readings": [asdict(reading) for reading in (*result.point.readings, *result.point.audit)],
+        "data": [use.record() for use in result.uses],
     }
     if mixture is not None:
         evidence["mixture"] = {
@@ -53,11 +55,17 @@ def save_run(result: FitResult, run_dir: str | os.PathLike[str]) -> list[Path]:
             "safety": dict(mixture.safety),
             "multipliers": dict(mixture.multipliers),
         }
+    names = ["trace.csv", TRACE_LINES, "verdict.json", *(f"{n}.safetensors" for n in tensors)]
+    if raised := result.tightening:
+        write_csv(raised.rounds, folder / "tightening.csv")
+        told = {"status": raised.status, "message": raised.message, "posed": dict(raised.posed), "on": raised.on}
+        evidence["tightening"] = {**told, "looks": raised.looks}
+        names.append("tightening.csv")
+    else:
+        (folder / "tightening.csv").unlink(missing_ok=True)
     with written_whole(folder / "verdict.json") as temporary:
         temporary.write_text(json.dumps(evidence, indent=2, allow_nan=True) + "\n")
-    return [
-        folder / name for name in ("trace.csv", TRACE_LINES, "verdict.json", *(f"{n}.safetensors" for n in tensors))
-    ]
+    return [folder / name for name in names]
 
 
 def save_student(student: nn.Module, path: str | os.PathLike[str]) -> None:

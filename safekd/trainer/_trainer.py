@@ -21,12 +21,15 @@ from ..safety import Constraint
 from ..teachers import Perturbation, Teacher, TeacherEnsemble
 from ..tracer import Callback, JsonlWriter, OnTrace, TracePoint
 from ..weights import Evidence, Rule, Uniform
+from ._crossfit import CrossFit
 from ._learning import RuleLearning
 from ._objective import Loss, Objective
 from ._result import FitResult
+from ._rounds import OnRound, Rounds
 from ._run import Run
 from ._sampling import Sampled
 from ._saving import TRACE_LINES, save_run
+from ._tighten import Tighten
 from ._warm_start import WarmStart
 
 
@@ -118,8 +121,10 @@ class ConstrainedTrainer:
         stationarity: Sampled | None = None,
         snapshots: int | None = None,
         warm_start: WarmStart | None = None,
+        tighten: Tighten | CrossFit | None = None,
         run_dir: str | os.PathLike[str] | None = None,
         on_trace: Callable[[TracePoint], object] | None = None,
+        on_round: OnRound | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> FitResult:
         """Train until the KKT residuals of two audits in a row are within ``tolerance``, or ``epochs`` are over.
@@ -130,10 +135,12 @@ class ConstrainedTrainer:
         Only what is read there is kept, called converged, or stopped, so ask for more where runs are short.
         stationarity: how to estimate gradients where those of the whole split cost too much; None for exact ones.
         snapshots: how many students to keep, besides those three, to make ``FitResult.mixture`` of; None for none.
-        warm_start: where to begin.  run_dir: folder for trace.jsonl, which grows while the run lasts, trace.csv,
-        student.safetensors, verdict.json and, where the weighting rule has a state, weights.safetensors.
-        on_trace: called with every point, for progress bars.  callbacks: told of the run in order, after on_trace; see
-        ``kd.tracer.Callback``.
+        warm_start: where to begin.  tighten: how thresholds are raised until new data show what was asked for;
+        ``epochs`` are those of one round, and the trace is that of the round whose student is handed back.
+        run_dir: folder for trace.jsonl, which grows while the run lasts, trace.csv, student.safetensors, verdict.json
+        and, where the weighting rule has a state, weights.safetensors, where thresholds were raised, tightening.csv.
+        on_trace: called with every point, for progress bars.  on_round: called with every row of the rounds.
+        callbacks: told of the run in order, after on_trace; see ``kd.tracer.Callback``.
         Raises InvalidInput for numbers out of range, a split that is missing or given twice, a constraint that covers
         no example, a warm start of another problem, and a callback that is none.
         """
@@ -150,22 +157,30 @@ class ConstrainedTrainer:
                 f"{len(self.constraints)} constraints may need {rows - 1} of them, or None."
             )
         told = [JsonlWriter(Path(run_dir) / TRACE_LINES)] if run_dir is not None else []
-        run = Run(
-            self,
-            train,
-            audit,
-            splits or {},
-            epochs=epochs,
-            tolerance=tolerance,
-            trace_every=trace_every,
-            stationarity=stationarity,
-            snapshots=snapshots,
-            warm_start=warm_start,
-            callbacks=[*told, *([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
-        )
-        verdict = run.go()
-        result = run.result(verdict)
-        run.callbacks.end(result)
+
+        def once(train: Any, audit: Any, splits: Mapping[str, Any] | None, warm_start: WarmStart | None) -> FitResult:
+            run = Run(
+                self,
+                train,
+                audit,
+                splits or {},
+                epochs=epochs,
+                tolerance=tolerance,
+                trace_every=trace_every,
+                stationarity=stationarity,
+                snapshots=snapshots,
+                warm_start=warm_start,
+                callbacks=[*told, *([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
+            )
+            verdict = run.go()
+            result = run.result(verdict)
+            run.callbacks.end(result)
+            return result
+
+        if tighten is None:
+            result = once(train, audit, splits, warm_start)
+        else:
+            result = tighten.run(Rounds(self, train, audit, splits or {}, warm_start, once, on_round))
         if run_dir is not None:
             save_run(result, run_dir)
         return result

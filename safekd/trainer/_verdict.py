@@ -286,7 +286,7 @@ def _stationary(run: Ended, evidence: Evidence) -> Verdict:
     return Verdict(
         "converged",
         f"All KKT residuals are within {run.tolerance:g} ({run.numbers}), and no direction of descent was found.",
-        "Certify it on data that nothing else saw: kd.certify(result.student, constraint, held_out).",
+        "Certify it on data that nothing else saw: kd.certify(result, constraint, held_out).",
         found,
     )
 
