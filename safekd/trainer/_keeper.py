@@ -19,14 +19,19 @@ class Keeper:
         self._best: tuple[float, dict[str, Tensor]] | None = None
         self._most: tuple[tuple[float, float], dict[str, Tensor]] | None = None
 
-    def see(self, student: nn.Module, point: TracePoint | FullPass) -> None:
-        """Consider one iterate, read on whole splits."""
+    def see(self, student: nn.Module, point: TracePoint) -> None:
+        """Consider one audited iterate."""
         here = rank(point)
         if here[0] == math.inf:
             return
         if here[0] == 0 and (self._best is None or point.loss < self._best[0]):
             self._best = (point.loss, _copy(student))
-        if self._most is None or here < self._most[0]:
+        self.see_restored(student, point)
+
+    def see_restored(self, student: nn.Module, point: TracePoint | FullPass) -> None:
+        """Consider a student that left the loss aside: it may be the most feasible, but never the best."""
+        here = rank(point)
+        if here[0] < math.inf and (self._most is None or here < self._most[0]):
             self._most = (here, _copy(student))
 
     def best_feasible(self, like: nn.Module) -> nn.Module | None:
