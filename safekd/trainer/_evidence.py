@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from ..data import Split
@@ -46,8 +45,7 @@ class Evidence:
         try:
             student.load_state_dict(self.keeper.most_feasible(student).state_dict())
             found = restore(self.objective, self.splits, self.rules, passes)
-            if bool(torch.isfinite(torch.tensor(found.least))):
-                self.keeper.see(student, found.full)
+            self.keeper.see_restored(student, found.full)
         finally:
             student.load_state_dict(final)
         return found

@@ -55,19 +55,22 @@ class Keeper:
         self._most: Kept | None = None
         self._snapshots: list[Snapshot] = []
 
-    def see(self, student: nn.Module, point: TracePoint | FullPass) -> None:
-        """Consider one iterate, read on whole splits."""
+    def see(self, student: nn.Module, point: TracePoint) -> None:
+        """Consider one audited iterate."""
         here = rank(point)
         if here[0] == math.inf:
             return
-        better = self._most is None or here < self._most.rank
-        feasible = here[0] == 0
-        if better or (feasible and (self._best is None or here < self._best.rank)):
-            kept = Kept(here, _copy(student), self._weights())
-            self._most = kept if better else self._most
-            self._best = kept if feasible else self._best
-        if self._most_snapshots is not None and isinstance(point, TracePoint):
+        if here[0] == 0 and (self._best is None or here < self._best.rank):
+            self._best = Kept(here, _copy(student), self._weights())
+        self.see_restored(student, point)
+        if self._most_snapshots is not None:
             self._snap(student, point, self._most_snapshots)
+
+    def see_restored(self, student: nn.Module, point: TracePoint | FullPass) -> None:
+        """Consider a student that left the loss aside: it may be the most feasible, but never the best."""
+        here = rank(point)
+        if here[0] < math.inf and (self._most is None or here < self._most.rank):
+            self._most = Kept(here, _copy(student), self._weights())
 
     def best_feasible(self, like: nn.Module) -> nn.Module | None:
         """Return the feasible iterate of lowest loss as a module of its own, or None."""

@@ -86,7 +86,8 @@ class FitResult:
 
     student: the final iterate, in eval mode like the others, since that is how its numbers were read.
     best_feasible: the audited iterate with the lowest loss among those that met every constraint, None if none did.
-    most_feasible: the one with the smallest violation.  multipliers: final price of each constraint.
+    most_feasible: the one with the smallest violation, where the verdict had to look for it also one that left the loss
+    aside.  multipliers: final price of each constraint.
     residuals: KKT residuals of ``student``, at the weights that ``rule`` gives as it is now.  point: the last trace
     point.  trace: all of them.  rule: the weighting rule, in eval mode where it learned.  weights: its state and its
     optimizer's, by name; empty where it has none.  kept_weights: the same as it was at "best_feasible" and at

@@ -189,9 +189,8 @@ def _judge(name: str, rounds: Rounds) -> Split:
 
 def _faultless(asked: Constraint, cases: int, level: float) -> float:
     """Return what a student that gets 1 on every case would show."""
-    return lower_bound(
-        torch.ones(cases, dtype=torch.float64), asked.parts[0][1].measure, level
-    )  # a plain one has one average[1]
+    ((_, average),) = asked.parts
+    return lower_bound(torch.ones(cases, dtype=torch.float64), average.measure, level)[1]
 
 
 def _needed(asked: Constraint, level: float) -> int:

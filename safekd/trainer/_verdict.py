@@ -304,7 +304,10 @@ def _stuck(run: Ended, evidence: Evidence) -> Verdict:
         **_best(best),
     }
     if tried.least <= run.tolerance:
-        more = f" A student that meets them exists: {tried.passes} passes that left the loss aside led to one."
+        more = (
+            f" A student that meets them exists: {tried.passes} passes that left the loss aside led to "
+            "result.most_feasible."
+        )
         return _budget_spent(run, found, more)
     why = {
         f"{tried.dead:.0%} of the examples have lost all slope to a wrong class": tried.dead > 0,
