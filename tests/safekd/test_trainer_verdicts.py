@@ -364,7 +364,7 @@ class Told:
 
 
 def restored(least, slope=0.0, pull=0.0, dead=0.0):
-    full = FullPass(1.0, [reading(0.9 - least, 0.9)], torch.zeros(2), torch.zeros(1, 2))
+    full = FullPass(1.0, 0.0, [reading(0.9 - least, 0.9)], torch.zeros(2), torch.zeros(1, 2))
     return Restoration(full, least, slope, pull, dead, 30)
 
 
