@@ -146,7 +146,7 @@ def test_raw_it_keeps_what_its_formula_happens_to_keep(row):
     done = run(row, False)
     bounds, ordering = BROKEN[row]
     assert done.weights_K.sum(-1).tolist() == pytest.approx([1.0] * 300)
-    assert (not P.check(done.weights_K).holds()) == bounds
+    assert (not P.check(done.weights_K).holds(1e-6)) == bounds  # rules that learn do so in single precision
     assert (broken_orderings(done) > 0) == ordering
 
 
