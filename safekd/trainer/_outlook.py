@@ -55,18 +55,17 @@ class Outlook:
 
 
 def outlook(objective: Objective, splits: Mapping[str, Split], constraints: Sequence[Constraint]) -> Outlook | None:
-    """Return what distributions could do, or None where measures are not concave, a constraint is more than one
-    average, or the problem is too large.
+    """Return what distributions could do, or None where no constraint is one average of a concave measure or of a
+    count, or the problem is too large.
 
     splits: those on which constraints are posed, by name.  The tangents are taken at the student as it is.
     """
-    rules = [rule for rule in constraints if is_plain(rule)]
+    named = [(m, rule) for m, rule in enumerate(constraints) if is_plain(rule)]
+    # the others get a weight of 0: what part of the constraints cannot do, all of them cannot
+    named = [(m, rule) for m, rule in named if rule.measure.concave or _counts_argmax(rule)]
+    place, rules = [m for m, _ in named], [rule for _, rule in named]
     posed = {rule.split: splits[rule.split] for rule in rules}
-    if (
-        not rules
-        or len(rules) < len(constraints)
-        or not all(rule.measure.concave or _counts_argmax(rule) for rule in rules)
-    ):
+    if not rules:
         return None
     with evaluating(objective.student), torch.no_grad():
         V = objective.logits(splits[rules[0].split].batch(torch.arange(1))).shape[-1]
@@ -87,7 +86,9 @@ def outlook(objective: Objective, splits: Mapping[str, Split], constraints: Sequ
     asked = float(y_M @ wanted_M)
     predicted_G = (gain_MGV[[_counts_argmax(rule) for rule in rules]] != 0).any((0, -1))
     edge = _edge(y_M, gain_MGV[:, ~predicted_G], conflict.least)
-    return Outlook(conflict.least, y_M, asked - conflict.least, asked, edge)
+    weights_M = np.zeros(len(constraints))
+    weights_M[place] = y_M
+    return Outlook(conflict.least, weights_M, asked - conflict.least, asked, tuple(place[m] for m in edge))
 
 
 def _edge(y_M: Floats, gain_MGV: Floats, least: float) -> tuple[int, ...]:
