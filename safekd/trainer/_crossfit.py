@@ -111,7 +111,7 @@ class _Search:
                 over = min(judged[m] - self.rounds.asked[m].at_least for m in judged)
                 if place == 0 or over <= self.rule.excess:
                     break
-            elif failed is None or place > failed[0]:
+            elif failed is None or (place > failed[0] and gap == gap):  # a round that diverged says nothing
                 if failed is not None and self.reached > stood:
                     gain = min(max((failed[1] - gap) / (self.reached - stood), 0.25), 1.0)
                 stood = self.reached
