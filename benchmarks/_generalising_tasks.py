@@ -46,7 +46,7 @@ hidden = [32]
 [[constraints]]
 name = "hard digits"
 critical = ["three", "eight", "nine"]
-at_least = 0.9
+at_least = 0.8
 """
 _NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -84,7 +84,7 @@ TASKS = {
     "digits": Task(
         _digits,
         "safety",
-        "1797 scanned digits (scikit-learn), 3, 8 and 9 at least 0.9. The judge is a split of its own, some 135 such "
+        "1797 scanned digits (scikit-learn), 3, 8 and 9 at least 0.8. The judge is a split of its own, some 135 such "
         "digits, that nothing else used.",
     ),
 }

@@ -65,6 +65,9 @@ class CrossFit:
         return _Search(self, rounds).go()
 
 
+_Tried = tuple[float, float, int]  # (place, shortfall there, round)
+
+
 class _Search:
     """One search for the lowest threshold that clears out of fold."""
 
@@ -97,9 +100,9 @@ class _Search:
 
     def _search(self) -> tuple[float, int]:
         """Return the place to pose at, and the round that spoke for it."""
-        failed: tuple[float, float, int] | None = None  # (place, shortfall, round)
-        cleared: tuple[float, float, int] | None = None
-        place = 0.0
+        failed: _Tried | None = None
+        cleared: _Tried | None = None
+        place, gain, stood = 0.0, 1.0, 0.0
         for number in range(1, self.rule.rounds + 1):
             judged = self._round(place)
             gap = self.rounds.shortfall(judged) if judged else float("nan")
@@ -108,11 +111,14 @@ class _Search:
                 over = min(judged[m] - self.rounds.asked[m].required for m in judged)
                 if place == 0 or over <= self.rule.excess:
                     break
-            elif failed is None or place > failed[0]:
+            elif failed is None or (place > failed[0] and gap == gap):  # a round that diverged says nothing
+                if failed is not None and self.reached > stood:
+                    gain = min(max((failed[1] - gap) / (self.reached - stood), 0.25), 1.0)
+                stood = self.reached
                 failed = (place, gap, number)
             if gap != gap or (gap > 0 and place == 1.0):
                 break
-            place = _next(failed, cleared, self.reached)
+            place = _next(failed, cleared, self.reached, gain)
         found = cleared or failed
         assert found is not None
         return found[0], found[2]
@@ -165,14 +171,17 @@ class _Search:
         )
 
 
-def _next(failed: tuple[float, float, int] | None, cleared: tuple[float, float, int] | None, reached: float) -> float:
+def _next(failed: _Tried | None, cleared: _Tried | None, reached: float, gain: float) -> float:
     """Return where to pose next: by the shortfall, kept inside of what is known to fail and to clear.
 
-    reached: the place of what training measured, above where it was posed while the constraint is slack.
+    reached: the place of what training measured, above where it was posed while the constraint is slack.  gain: what a
+    place higher takes off the shortfall, by the last two that failed.
     """
     if cleared is None:
         assert failed is not None
-        return min(1.0, max(failed[0], reached) + max(failed[1], 0.02))  # at least a little, or it would never end
+        return min(
+            1.0, max(failed[0], reached) + max(failed[1] / gain, 0.02)
+        )  # at least a little, or it would never end
     assert failed is not None  # what is asked for is tried first, and cleared there ends the search
     low, high = failed[0], cleared[0]
     root = low + (high - low) * failed[1] / (failed[1] - cleared[1])

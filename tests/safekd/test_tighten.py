@@ -351,3 +351,28 @@ def test_a_sweep_does_not_tighten_and_says_what_its_data_were_used_for():
     frontier = kd.trace_frontier(make, one_each(), targets=[0.5, 0.6], epochs=50)
     (use,) = frontier.meta["data"]
     assert (use["split"], use["roles"]) == ("train", ["gradient steps", "constraint 'first'"])
+
+
+def test_a_fold_that_diverges_ends_the_search_with_what_was_found_before():
+    train, teachers = noisy()
+    made = fresh(teachers, 0.8)
+    made.optimizer = torch.optim.SGD(made.student.parameters(), lr=0.3)
+    before = made.optimizer.step
+    steps = [0]
+
+    def step(*args, **kwargs):
+        before(*args, **kwargs)
+        steps[0] += 1
+        if steps[0] == 20:  # in the second round
+            with torch.no_grad():
+                made.student.bias.fill_(float("nan"))
+
+    made.optimizer.step = step
+    tighten = kd.CrossFit(folds=2, rounds=3)
+    result = made.fit(train, epochs=8, trace_every=8, tighten=tighten)
+    rounds = result.tightening.rounds
+    assert "diverged" in rounds["status"].iloc[-1]
+    assert len(rounds) == 2
+    assert rounds["kept"].tolist() == [True, False]
+    assert result.status == "not_cleared"
+    assert torch.isfinite(result.student.bias).all()  # the one handed back was trained afresh
