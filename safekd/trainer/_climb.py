@@ -41,7 +41,7 @@ def climb(looks: int, back: int, attempt: Callable[[float], Rung]) -> int | None
     place = base = below = 0.0
     for number in range(looks):
         if number:
-            below, place = max(place, base), base + (1 - base) * number / (looks - 1)
+            below, place = max(place, base), min(1.0, base + (1 - base) * number / (looks - 1))  # rounding included
         tried = attempt(place)
         if tried.cleared:
             return number + _back(place, below, back if number else 0, attempt)

@@ -30,7 +30,7 @@ from ._result import FitResult, Verdict
 from ._rows import Rows
 from ._sampling import Sampled, SampledGradients, default_interval, sampled_gradients
 from ._step import Stepper
-from ._verdict import Ended, ending, is_converged
+from ._verdict import LEAST_POINTS, Ended, ending, is_converged
 from ._warm_start import WarmStart
 
 if TYPE_CHECKING:
@@ -189,7 +189,8 @@ class Run:
         constrained = {name: sum(rule.split == name for rule in rules) for name in sizes}
         if "audit" in self.splits:  # read a second time, without gradients
             sizes["audit, all constraints"] = len(self.splits["audit"])
-        return min(self.steps, default_interval(sizes, constrained, self.batch_size, self.sampled))
+        few = math.ceil(self.steps / LEAST_POINTS)  # a verdict needs so many, in short runs too
+        return min(few, default_interval(sizes, constrained, self.batch_size, self.sampled))
 
     def _info(self) -> RunInfo:
         rules = self.trainer.constraints

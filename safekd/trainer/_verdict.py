@@ -19,7 +19,7 @@ from ._result import Finding, Verdict
 _MOST_PASSES = 150  # over the data, for evidence; nor does it take more than the run did
 _FLAT = 1e-3  # slope of a violation that has none
 _PULLED = 1e-2  # the same for the mean of -log(safety)
-_LEAST_POINTS = 4
+LEAST_POINTS = 4
 
 
 class Evidence(Protocol):
@@ -111,7 +111,7 @@ def ending(run: Ended, evidence: Evidence) -> Verdict:
 def stands_still(points: Sequence[TracePoint]) -> bool:
     """Say whether the least violation fell by less than a tenth over the second half of the points."""
     half = len(points) // 2
-    if len(points) < _LEAST_POINTS:
+    if len(points) < LEAST_POINTS:
         return False
     return min(map(_worst, points)) > 0.9 * min(map(_worst, points[:half]))
 
@@ -127,7 +127,7 @@ def _growing_for_ever(run: Ended) -> list[int]:
     vanished: at the limit no multiplier exists.  A price that is only slow would leave stationarity open.
     """
     points = run.points[len(run.points) // 2 :]
-    if len(points) < _LEAST_POINTS or any(p.residuals.stationarity > 3 * run.tolerance for p in points):
+    if len(points) < LEAST_POINTS or any(p.residuals.stationarity > 3 * run.tolerance for p in points):
         return []
     force_M = run.jacobian_Mn.norm(dim=-1).tolist()
     found = []
@@ -223,7 +223,7 @@ def _at_the_edge(run: Ended, outlook: Outlook) -> Verdict:
             "edge": [run.last.readings[m].name for m in chosen],
             "room": -outlook.least,
             "farkas": [float(weight) for weight in outlook.weights_M],
-            "violations": [_worst(point) for point in run.points[-_LEAST_POINTS:]],
+            "violations": [_worst(point) for point in run.points[-LEAST_POINTS:]],
             **_best(run.best),
             **_residuals(run),
         },
@@ -244,7 +244,7 @@ def _without_multiplier(run: Ended, chosen: list[int]) -> Verdict:
             "multipliers_before": [half.multipliers[m] for m in chosen],
             "multipliers_now": [run.last.multipliers[m] for m in chosen],
             "slopes": [float(run.jacobian_Mn[m].norm()) for m in chosen],
-            "violations": [_worst(point) for point in run.points[-_LEAST_POINTS:]],
+            "violations": [_worst(point) for point in run.points[-LEAST_POINTS:]],
             **_best(run.best),
             **_residuals(run),
         },

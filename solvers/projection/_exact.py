@@ -112,9 +112,7 @@ class _EagerProjection(Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, v_BK: Tensor, order: RowOrder | BoundedOrder, lower: float, upper: float, kl: bool
-    ) -> Tensor:
+    def forward(ctx: Any, v_BK: Tensor, order: RowOrder | BoundedOrder, lower: float, upper: float, kl: bool) -> Tensor:
         w_BK, block_BK = rows_of(v_BK, order, lower, upper, kl)
         ctx.block_BK, ctx.rules = block_BK, (order, lower, upper, kl)
         ctx.save_for_backward(v_BK, w_BK)

@@ -186,7 +186,12 @@ def test_every_round_begins_with_optimizer_and_schedule_as_they_were_given():
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
     rates = []
     made = kd.ConstrainedTrainer(
-        student, [ByRow()], constraints=[at_least(0.8)], optimizer=optimizer, scheduler=scheduler
+        student,
+        [ByRow()],
+        constraints=[at_least(0.8)],
+        optimizer=optimizer,
+        scheduler=scheduler,
+        dual=kd.AugmentedLagrangian(rho=10.0, step=1.0),
     )
     result = made.fit(
         TRAIN,
