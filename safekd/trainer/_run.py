@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -106,8 +106,8 @@ class Run:
         if self.callbacks.stopped() is not None:
             return self._stopped()
         for epoch in range(1, self.epochs + 1):
-            for index in torch.split(self._order(epoch), self.batch_size):
-                culprit = self.stepper.take(index)
+            for index, other in self._batches(epoch):
+                culprit = self.stepper.take(index, other)
                 if culprit is not None:
                     if self.trace.points[-1].step < self.step:
                         self._audit(epoch)  # so that the result's numbers are those of its student
@@ -216,6 +216,14 @@ class Run:
             f"{self.callbacks.stopped()} (step {self.step} of {self.steps}: {numbers}).",
             "Go on from here with fit(..., warm_start=kd.WarmStart.of(result)), or take the student as it is.",
         )
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield each batch and, where that was asked for, the one half an epoch away."""
+        order = self._order(epoch)
+        batches = torch.split(order, self.batch_size)
+        if not self.trainer.independent_batches or len(batches) < 2:
+            return ((index, None) for index in batches)
+        return zip(batches, torch.split(order.roll(len(order) // 2), self.batch_size), strict=True)
 
     def _order(self, epoch: int) -> Tensor:
         """Return the order of examples, a function of (seed, epoch) alone; full batches keep the data's order."""

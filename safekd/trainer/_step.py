@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,6 +39,7 @@ class Stepper:
             BatchValue(rule, trainer.objective.counts(rule, split))
             for rule, split in zip(trainer.constraints, placed, strict=True)
         ]
+        self.others = [BatchValue(value.rule, value.count_G) for value in self.values]  # of batches that are only read
         whole = [rule.split != "train" or full for rule in trainer.constraints]
         # what a counted measure can take lies above the threshold; batches take other values
         self._raised = [
@@ -51,13 +52,16 @@ class Stepper:
         self._teaches = bool(trainer.learning.modules)
         self._group = next(i for i, group in enumerate(groups) if any(id(p) in ours for p in group["params"]))
 
-    def take(self, index: Tensor) -> str | None:
-        """Take one primal-dual step; say what was not finite, everything left as it was before, or return None."""
+    def take(self, index: Tensor, other: Tensor | None = None) -> str | None:
+        """Take one primal-dual step; say what was not finite, everything left as it was before, or return None.
+
+        other: examples whose values multipliers and penalties see in place of those of ``index``.
+        """
         before = [value.clone() for value in self._buffers]  # running averages move in the forward pass
         put_back = self.trainer.learning.snapshot() if self._teaches else None
         self.trainer.objective.complaint = None
         try:
-            culprit = self._try(index)
+            culprit = self._try(index, other)
         except NotFinite as error:  # of a teacher, before anything moved
             culprit = error.culprit
         if culprit is not None:
@@ -67,7 +71,7 @@ class Stepper:
                 value.copy_(old)
         return culprit
 
-    def _try(self, index: Tensor) -> str | None:
+    def _try(self, index: Tensor, other: Tensor | None) -> str | None:
         trainer, objective = self.trainer, self.trainer.objective
         batch = self.train.batch(index)
         logits_V = objective.logits(batch)
@@ -77,7 +81,9 @@ class Stepper:
         log_q_V = objective.target(self.train, index, logits_V) if pool is None else pool.log_q_V.detach()
         losses = objective.loss(log_q_V, logits_V)
         loss = losses.mean()
-        smooth, exact, present = self._constraint_values({"train": (batch, logits_V)})
+        smooth, exact, present = self._constraint_values({"train": (batch, logits_V)}, self.values)
+        if other is not None:
+            exact, present = self._seen_elsewhere(other, exact, present)
         total = self._priced(loss, smooth, exact, present)
         trainer.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
@@ -111,7 +117,9 @@ class Stepper:
     def _terms(self, batch: Batch, log_q_V: Tensor) -> dict[str, Tensor]:
         """Return what a step adds up, read once more: the loss, and each constraint by its surrogate."""
         logits_V = self.trainer.objective.logits(batch)
-        smooth, _, _ = self._constraint_rows({"train": (batch, logits_V)})  # stacked, one NaN would reach all
+        smooth, _, _ = self._constraint_rows(
+            {"train": (batch, logits_V)}, self.values
+        )  # stacked, one NaN would reach all
         named = {f"constraint '{rule.name}'": g for rule, g in zip(self.trainer.constraints, smooth, strict=True)}
         return {"the distillation loss": self.trainer.objective.loss(log_q_V, logits_V).mean(), **named}
 
@@ -130,17 +138,33 @@ class Stepper:
         present = torch.cat(self.rows.apart(present_M)) if len(h_E) else present_M
         return self.engine.step(loss, g_M, h_E, measured=exact_g_M, measured_equality=exact_h_E, present=present)
 
-    def _constraint_values(self, logits: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    @torch.no_grad()
+    def _seen_elsewhere(self, index: Tensor, exact_M: Tensor, present_M: Tensor) -> tuple[Tensor, Tensor]:
+        """Return g as measured on other training examples, and whether both batches say something of it."""
+        batch = self.train.batch(index)
+        logits = {"train": (batch, self.trainer.objective.logits(batch))}
+        drawn = [m for m, rule in enumerate(self.trainer.constraints) if rule.split == "train"]
+        _, other, known = self._constraint_rows(logits, self.others, only=drawn)
+        if drawn:
+            exact_M, present_M = exact_M.clone(), present_M.clone()
+            exact_M[drawn] = torch.stack(other).to(exact_M)
+            present_M[drawn] &= torch.stack(known)
+        return exact_M, present_M
+
+    def _constraint_values(self, logits: dict[str, Any], values: Sequence[BatchValue]) -> tuple[Tensor, Tensor, Tensor]:
         """Return g to follow, g as measured, and which constraints this step's data speak of, each (M,)."""
-        smooth, exact, present = self._constraint_rows(logits)
+        smooth, exact, present = self._constraint_rows(logits, values)
         if not smooth:
             none = torch.zeros(0, device=self.trainer.device)
             return none, none, none.bool()
         return torch.stack(smooth), torch.stack(exact), torch.stack(present)
 
-    def _constraint_rows(self, logits: dict[str, Any]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    def _constraint_rows(
+        self, logits: dict[str, Any], values: Sequence[BatchValue], only: Sequence[int] | None = None
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         smooth, exact, present = [], [], []
-        for rule, value, raised in zip(self.trainer.constraints, self.values, self._raised, strict=True):
+        for m in range(len(values)) if only is None else only:
+            rule, value, raised = self.trainer.constraints[m], values[m], self._raised[m]
             if rule.split not in logits:
                 batch = self.splits[rule.split].batch()
                 logits[rule.split] = (batch, self.trainer.objective.logits(batch))

@@ -48,7 +48,9 @@ class ConstrainedTrainer:
     divergence: (log target, logits) -> one loss a position.  evidence: measured teachers, for rules and orderings.
     critical_classes: S, where orderings apply, besides the critical classes of the constraints.  critical_contexts:
     C_safe, where they apply as well.
-    batch_size: None for the whole training split a step.  seed: order of batches.
+    batch_size: None for the whole training split a step.  independent_batches: whether multipliers and penalties see
+    values of another batch than the one whose gradients they weigh, which takes the bias out of the penalty term and
+    costs a forward pass a step.  seed: order of batches.
     Raises InvalidInput for anything that does not fit together.
     """
 
@@ -70,6 +72,7 @@ class ConstrainedTrainer:
         critical_classes: Collection[int] = (),
         critical_contexts: Collection[int] = (),
         batch_size: int | None = None,
+        independent_batches: bool = False,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
@@ -78,6 +81,8 @@ class ConstrainedTrainer:
             raise InvalidInput(f"Constraint names must differ; got {names}.")
         if batch_size is not None and batch_size < 1:
             raise InvalidInput(f"`batch_size` is {batch_size}; wanted at least 1, or None for the whole split.")
+        if independent_batches and batch_size is None:
+            raise InvalidInput("`independent_batches` needs minibatches: give `batch_size`, or leave it out.")
         if not any(p.requires_grad for p in student.parameters()):
             raise InvalidInput("The student has no parameters that require gradients; there is nothing to train.")
         ours = {id(p) for p in student.parameters()}
@@ -89,6 +94,7 @@ class ConstrainedTrainer:
         self.modes = [(part, part.training) for part in student.modules()]  # a part that was frozen stays frozen
         self.optimizer, self.scheduler = optimizer, scheduler
         self.constraints, self.batch_size, self.seed = list(constraints), batch_size, seed
+        self.independent_batches = independent_batches
         self.device = torch.device(device)
         self._dual = AugmentedLagrangian() if dual is None else dual
         if self._dual.looks_ahead:
