@@ -130,29 +130,40 @@ class Average:
 
     def members(self, batch: Batch) -> Tensor:
         """Say which positions each group averages over, bool, (G, ...)."""
-        covered = torch.ones_like(batch.labels, dtype=torch.bool)
-        if self.average == "critical":
-            covered = self.measure.is_critical(batch.labels)
-        for key, what in _PLURAL.items():
-            named = getattr(self, what)
-            if named is not None:
-                value = _of_positions(batch, key)
-                covered = covered & torch.isin(value, torch.tensor(sorted(named), device=value.device))
+        covered = self._candidates(batch)
         if not self.groups:
             return covered.unsqueeze(0)
         value = _of_positions(batch, self.by)
         return torch.stack([covered & (value == group) for group in self.groups])
 
+    def _candidates(self, batch: Batch) -> Tensor:
+        """Say which positions count, in whichever group."""
+        if self.average == "critical":
+            covered = self.measure.is_critical(batch.labels)
+        else:
+            covered = torch.ones_like(batch.labels, dtype=torch.bool)
+        for key, what in _PLURAL.items():
+            named = getattr(self, what)
+            if named is not None:
+                value = _of_positions(batch, key)
+                covered = covered & torch.isin(value, torch.tensor(sorted(named), device=value.device))
+        return covered
+
     def covers(self, batch: Batch) -> Tensor:
         """Say which positions of the batch are averaged, bool, shape of the labels."""
-        return self.members(batch).any(0)
+        return self.members(batch).any(0) if self.groups else self._candidates(batch)
 
     def sums(self, log_p_V: Tensor, batch: Batch) -> GroupSums:
         """Return each group's sums over a batch; of positions that are not covered not even a NaN gets in."""
-        inside_G = self.members(batch).flatten(1)
         smooth = self.measure.surrogate(log_p_V, batch.labels).double()
         with torch.no_grad():
-            exact = self.measure.measured(log_p_V, batch.labels).double()
+            exact = smooth if self.measure.is_smooth else self.measure.measured(log_p_V, batch.labels).double()
+        if not self.groups:  # the most common, in the fewest operations: it is read at every step
+            inside = self.covers(batch)
+            smooth = torch.where(inside, smooth, 0.0)
+            exact = smooth.detach() if self.measure.is_smooth else torch.where(inside, exact, 0.0)
+            return GroupSums(*(x.sum().reshape(1) for x in (smooth, exact, exact * exact, inside.double())))
+        inside_G = self.members(batch).flatten(1)
         each = torch.stack([smooth, exact, exact * exact]).flatten(1)
         sum_Gx = torch.where(inside_G.unsqueeze(1), each, 0.0).sum(-1)
         _, exact_G, square_G = sum_Gx.detach().unbind(1)

@@ -35,7 +35,14 @@ class SafetyMeasure(ABC):
         """Say for each label whether the measure reads it, bool, shape of ``labels``."""
         if self.critical is None:
             return torch.ones_like(labels, dtype=torch.bool)
+        if len(self.critical) == 1:
+            return labels == next(iter(self.critical))
         return torch.isin(labels, torch.tensor(sorted(self.critical), device=labels.device))
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether what is promised has a gradient itself, so that measured and surrogate are one number."""
+        return type(self)._surrogate is SafetyMeasure._surrogate
 
     def measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         """Return the promised reading, (...), in [0, 1]; 1 where the label is not critical.
@@ -61,7 +68,7 @@ class SafetyMeasure(ABC):
                 f"Labels of shape {tuple(labels.shape)} do not fit distributions of shape {tuple(log_p_V.shape)}."
             )
         value = reading(log_p_V, labels)
-        return torch.where(self.is_critical(labels), value, torch.ones_like(value))
+        return value if self.critical is None else torch.where(self.is_critical(labels), value, 1.0)
 
     def __repr__(self) -> str:
         chosen = "" if self.critical is None else f"critical={sorted(self.critical)}"

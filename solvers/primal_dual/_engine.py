@@ -112,6 +112,9 @@ class PrimalDual:
     ) -> Tensor:
         """Do what ``step`` does, for every method: a rule that looks ahead then takes its plain step."""
         rows_C = self._joined(objective, inequality, equality, ("inequality", "equality"), index)
+        if not rows_C.numel():
+            self._undo = lambda: None
+            return objective
         value_C = rows_C
         if measured is not None or measured_equality is not None:
             g, h = (
@@ -133,7 +136,7 @@ class PrimalDual:
         if present_C is not None:
             rows_C = torch.where(present_C, rows_C, 0.0)
             weight_C = torch.where(present_C, weight_C, 0.0)
-        return objective + torch.dot(weight_C.to(rows_C), rows_C) if rows_C.numel() else objective
+        return objective + torch.dot(weight_C.to(rows_C), rows_C)
 
     def take(self, evaluate: Evaluate, optimizer: torch.optim.Optimizer) -> Tensor:
         """Take one whole step: evaluate, move the multipliers, go back, move the variables; return f as it was before.
@@ -247,7 +250,9 @@ class PrimalDual:
         price_C, weight_C = method.respond(now["price"], e_C, now["before"], rho_C, step_C, floor_C)
         moved = averages | {"price": price_C, "rho": rho_C, "before": e_C}
         if present_C is not None:
-            moved = {name: torch.where(present_C, new, now[name]) for name, new in moved.items()}
+            moved = {
+                name: new if new is now[name] else torch.where(present_C, new, now[name]) for name, new in moved.items()
+            }
         return moved, weight_C
 
     def _averaged(
