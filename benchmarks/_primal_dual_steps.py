@@ -66,23 +66,23 @@ class Contender:
 class _Ours:
     """``PrimalDual`` in a loop, audited now and then with the values that the loop has at hand."""
 
-    cost = 1
-
     def __init__(self, problem: Problem, x: Sequence[Tensor], method: DualMethod) -> None:
+        self.cost = 2 if method.looks_ahead else 1
         self.problem, self.x = problem, x
         self.engine = PrimalDual(problem.M, problem.E, method=method)
         self.optimizer = torch.optim.Adam(x, lr=RATE)
         self.taken = 0
 
     def step(self) -> None:
-        f, g_M, h_E = self.problem.evaluate(self.x)
-        loss = self.engine.step(f, g_M, h_E)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        self.engine.take(self._evaluate, self.optimizer)
         self.taken += 1
         if self.taken % _AUDIT == 0:
-            self.engine.audit(g_M, 1e-3)
+            _, g_M, h_E = self.last
+            self.engine.audit(g_M, 1e-3, h_E)
+
+    def _evaluate(self) -> tuple[Tensor, Tensor, Tensor]:
+        self.last = self.problem.evaluate(self.x)
+        return self.last
 
     def multipliers(self) -> tuple[Tensor, Tensor]:
         return self.engine.multipliers, self.engine.equality_multipliers
@@ -95,8 +95,8 @@ def _ours(method: str) -> Build:
     return build
 
 
-# methods of ``solvers.primal_dual`` that step through ``PrimalDual.step``, each at its defaults
-OUR_METHODS = ("AugmentedLagrangian", "PlainAscent")
+# methods of ``solvers.primal_dual``, each at its defaults
+OUR_METHODS = ("AugmentedLagrangian", "PIGain", "Extragradient", "PlainAscent")
 
 OURS = [
     Contender(f"ours, {name}", _ours(name), f"PrimalDual, {name}(), one setting everywhere", "default", grid=False)

@@ -30,16 +30,18 @@ def look_ahead(engine: PrimalDual, evaluate: Callable[[], dict[str, Any]], optim
     values = evaluate()
     engine.respond(**values)  # the multipliers one step ahead
     ahead = engine.state_dict()
-    _descend(_at(values, start, engine), optimizer)
+    _slope(_at(values, start, engine), optimizer)
+    optimizer.step()
 
     there = evaluate()
     engine.load_state_dict(start)
     engine.respond(**there)  # the multipliers' own step, from where they were
+    _slope(_at(there, ahead, engine), optimizer)  # while the variables are still where the graph saw them
     with torch.no_grad():
         for p, value in zip(variables, here, strict=True):
             p.copy_(value)
     optimizer.load_state_dict(before)
-    _descend(_at(there, ahead, engine), optimizer)
+    optimizer.step()
     objective: Tensor = values["objective"].detach()
     return objective
 
@@ -61,8 +63,7 @@ def _at(values: dict[str, Any], state: dict[str, Tensor], engine: PrimalDual) ->
     return total + torch.dot(price_C.to(rows_C), rows_C)
 
 
-def _descend(total: Tensor, optimizer: torch.optim.Optimizer) -> None:
+def _slope(total: Tensor, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad()
     if total.requires_grad:
         total.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()

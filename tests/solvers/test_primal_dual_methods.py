@@ -146,6 +146,24 @@ def test_extragradient_by_hand():
     assert float(engine.multipliers) == pytest.approx(0.55)
 
 
+def test_extragradient_on_curved_problems_by_hand():
+    """x^2 / 2 s.t. x = 1 from x = 2, mu = 0: ahead x' = 2 - .1 * 2, mu' = .5 * 1; then x = 2 - .1 (1.8 + .5)."""
+    x = vec(2.0).requires_grad_()
+    engine = PrimalDual(0, 1, method=Extragradient(step=0.5))
+    moving = torch.optim.SGD([x], lr=0.1)
+
+    def problem():
+        return {"objective": (x**2).sum() / 2, "equality": x - 1}
+
+    engine.take(problem, moving)
+    assert float(x.detach()) == pytest.approx(2 - 0.1 * (1.8 + 0.5))
+    assert float(engine.equality_multipliers) == pytest.approx(0.5 * 0.8)
+    for _ in range(2000):
+        engine.take(problem, moving)
+    assert float(x.detach()) == pytest.approx(1.0, abs=1e-9)
+    assert float(engine.equality_multipliers) == pytest.approx(-1.0, abs=1e-9)
+
+
 # ----------------------------------------------------------------------------------------------- units and robustness
 
 
