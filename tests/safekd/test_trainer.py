@@ -284,8 +284,11 @@ def test_points_come_when_asked_for():
     assert [point.step for point in points] == [0, 10, 20, 25]
     assert result.trace["step"].tolist() == [0, 10, 20, 25]
     assert result.trace["epoch"].tolist() == [0, 10, 20, 25]
-    default = trainer_for(at_least(0.6), lr=1e-3).fit(one_each(), epochs=200)
-    assert default.trace["step"].tolist() == [0, 84, 168, 200]  # each costs 5/3 of a step, so 84 make it a fiftieth
+    default = trainer_for(at_least(0.6), lr=1e-3).fit(one_each(), epochs=340)
+    # each costs 5/3 of a step, so 84 make it a fiftieth
+    assert default.trace["step"].tolist() == [0, 84, 168, 252, 336, 340]
+    short = trainer_for(at_least(0.6), lr=1e-3).fit(one_each(), epochs=20)
+    assert short.trace["step"].tolist() == [0, 5, 10, 15, 20]  # as many as a verdict needs
 
 
 def test_a_scheduler_steps_once_an_optimizer_step():
