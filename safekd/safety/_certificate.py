@@ -78,12 +78,8 @@ def certify(
             "Certify the side that matters: a SafetyConstraint of the same measure with at_least."
         )
     data = as_split(held_out, "held_out")
-    left_out = 0
-    if not isinstance(student, nn.Module):
-        fresh_N = unseen(data, student.uses).to(data.labels.device)
-        left_out = int(constraint.covers(data.batch(~fresh_N)).sum())
-        data, student = data.part(fresh_N), student.student
-    values = _values(student, constraint, data, batch_size)
+    module, data, left_out = _fresh(student, constraint, data)
+    values = _values(module, constraint, data, batch_size)
     count_G = torch.tensor([float(len(value)) for value in values], dtype=torch.float64)
     if not bool(count_G.any()):
         raise InvalidInput(
@@ -110,6 +106,15 @@ def certify(
         decision="safe" if bound >= constraint.required else "not shown",
         left_out=left_out,
     )
+
+
+def _fresh(student: nn.Module | Trained, constraint: Constraint, data: Split) -> tuple[nn.Module, Split, int]:
+    """Return the module, the examples that its run did not use, and how many covered ones that leaves out."""
+    if isinstance(student, nn.Module):
+        return student, data, 0
+    fresh_N = unseen(data, student.uses).to(data.labels.device)
+    left_out = int(constraint.covers(data.batch(~fresh_N)).sum())
+    return student.student, data.part(fresh_N), left_out
 
 
 def _value(constraint: Constraint, mean_G: Tensor, count_G: Tensor) -> float:

@@ -150,18 +150,7 @@ class ConstrainedTrainer:
         Raises InvalidInput for numbers out of range, a split that is missing or given twice, a constraint that covers
         no example, a warm start of another problem, and a callback that is none.
         """
-        if epochs < 1:
-            raise InvalidInput(f"`epochs` is {epochs}; wanted at least 1.")
-        if not (tolerance > 0 and math.isfinite(tolerance)):
-            raise InvalidInput(f"`tolerance` is {tolerance!r}; it must be above 0 and finite, for example 1e-3.")
-        if trace_every is not None and trace_every < 1:
-            raise InvalidInput(f"`trace_every` is {trace_every}; wanted at least 1 step between full passes, or None.")
-        rows = len(self.constraints) + 2
-        if snapshots is not None and snapshots < rows:
-            raise InvalidInput(
-                f"`snapshots` is {snapshots}; wanted at least {rows}, since the best mixture under "
-                f"{len(self.constraints)} constraints may need {rows - 1} of them, or None."
-            )
+        self._check(epochs, tolerance, trace_every, snapshots)
         told = [JsonlWriter(Path(run_dir) / TRACE_LINES)] if run_dir is not None else []
 
         def once(train: Any, audit: Any, splits: Mapping[str, Any] | None, warm_start: WarmStart | None) -> FitResult:
@@ -190,6 +179,21 @@ class ConstrainedTrainer:
         if run_dir is not None:
             save_run(result, run_dir)
         return result
+
+    def _check(self, epochs: int, tolerance: float, trace_every: int | None, snapshots: int | None) -> None:
+        """Refuse numbers out of range."""
+        if epochs < 1:
+            raise InvalidInput(f"`epochs` is {epochs}; wanted at least 1.")
+        if not (tolerance > 0 and math.isfinite(tolerance)):
+            raise InvalidInput(f"`tolerance` is {tolerance!r}; it must be above 0 and finite, for example 1e-3.")
+        if trace_every is not None and trace_every < 1:
+            raise InvalidInput(f"`trace_every` is {trace_every}; wanted at least 1 step between full passes, or None.")
+        rows = len(self.constraints) + 2
+        if snapshots is not None and snapshots < rows:
+            raise InvalidInput(
+                f"`snapshots` is {snapshots}; wanted at least {rows}, since the best mixture under "
+                f"{len(self.constraints)} constraints may need {rows - 1} of them, or None."
+            )
 
     def dual_for(self, examples: int) -> DualMethod:
         """Return the dual method with its smoothing decided: none on full batches, 0.9 on minibatches."""
