@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from itertools import chain
 
@@ -103,7 +104,9 @@ def test_a_cell_beyond_the_budget_is_skipped_with_its_estimate():
     cells = list(measure_contender(slow, case_of("chain", 2), (1, 10**6), 0.02))
     assert not math.isnan(cells[0].seconds)
     assert math.isnan(cells[1].seconds)
-    assert cells[1].note.startswith("skipped, about 2")
+    said = re.fullmatch(r"skipped, about (\d+) s", cells[1].note)
+    assert said, cells[1].note
+    assert int(said[1]) >= 200  # a sleep lasts at least what is asked, and longer on a busy machine
 
 
 @pytest.mark.parametrize("case_name", CASES)
