@@ -17,15 +17,13 @@ from torch import Tensor
 from ..errors import InvalidInput
 from ._lookahead import look_ahead
 from ._methods import AugmentedLagrangian, DualMethod
+from ._stiffness import RINGS, SOFTEST, hurried, is_look, softened
 from ._units import units
 
 # by row, all (C,): what is kept, what a continued run needs, what ``undo`` puts back
-_STATE = ("price", "rho", "unit", "smooth", "seen", "before", "audited", "still")
+_STATE = ("price", "rho", "unit", "smooth", "seen", "before", "audited", "still", "watched")
 _PATIENCE = 3  # audits in a row: noise of minibatches looks like standing still for one or two
 _FIRST_LOOKS = 20  # steps in which rows without a unit are asked again, which waits for the device
-_RINGS = 4  # steps in a row whose signs alternate: a primal step too long for its penalty
-_LOUD = 1e-3  # a penalty term smaller than this share of the multiplier is the last digits', not ringing
-_SOFTEST = 1e-3  # how far ringing may take rho down
 _VALUES = ("objective", "inequality", "equality")
 
 Evaluate = Callable[[], Mapping[str, Any] | tuple[Any, ...]]
@@ -61,7 +59,8 @@ class PrimalDual:
         self._floor = torch.zeros(rows, dtype=torch.float64, device=device)
         self._floor[inequalities:] = -torch.inf
         self._looks = _FIRST_LOOKS if self.method.scale_free and rows else 0
-        self._recent: deque[Tensor] = deque(maxlen=_RINGS)
+        self._recent: deque[Tensor] = deque(maxlen=RINGS)
+        self._taken = 0
         self._undo: Callable[[], None] = lambda: None
 
     def step(
@@ -224,18 +223,21 @@ class PrimalDual:
     def state_dict(self) -> dict[str, Tensor]:
         """Return copies of everything that a continued run needs."""
         recent = torch.stack(list(self._recent)) if self._recent else self._floor.new_zeros(0, len(self._floor))
-        return {name: held.clone() for name, held in self._state.items()} | {"recent": recent}
+        counted = {"recent": recent, "taken": torch.tensor(self._taken)}
+        return {name: held.clone() for name, held in self._state.items()} | counted
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what ``state_dict`` gave, on this engine's device.  Raises InvalidInput on a misfit."""
-        wanted = self._state | {"recent": self._floor.new_zeros(len(state.get("recent", ())), len(self._floor))}
+        rows = len(state.get("recent", ()))
+        wanted = self._state | {"recent": self._floor.new_zeros(rows, len(self._floor)), "taken": torch.tensor(0)}
         for name, old in wanted.items():
             new = state.get(name)
             if new is None or new.shape != old.shape:
                 found = "nothing" if new is None else f"shape {tuple(new.shape)}"
                 raise InvalidInput(f"State of another problem: `{name}` is {found}, wanted shape {tuple(old.shape)}.")
         self._state = {name: state[name].to(old).clone() for name, old in self._state.items()}
-        self._recent = deque(state["recent"].to(self._floor), maxlen=_RINGS)
+        self._recent = deque(state["recent"].to(self._floor), maxlen=RINGS)
+        self._taken = int(state["taken"])
 
     def _moved(
         self, now: Mapping[str, Tensor], value_C: Tensor, present_C: Tensor | None, floor_C: Tensor
@@ -245,10 +247,11 @@ class PrimalDual:
         averages, e_C = self._averaged(now, value_C, present_C)
         if method.dead_band:
             e_C = e_C - e_C.clamp(-method.dead_band, method.dead_band)
-        rho_C = self._quietened(now, e_C) if now["price"].shape == self._floor.shape else now["rho"]
+        stiffness = self._stiffness(now, e_C, floor_C)
+        rho_C = stiffness["rho"]
         step_C = method.step * _or_one(now["unit"]) if method.rho0 == 0 else rho_C * (method.step / method.rho0)
         price_C, weight_C = method.respond(now["price"], e_C, now["before"], rho_C, step_C, floor_C)
-        moved = averages | {"price": price_C, "rho": rho_C, "before": e_C}
+        moved = averages | stiffness | {"price": price_C, "before": e_C}
         if present_C is not None:
             moved = {
                 name: new if new is now[name] else torch.where(present_C, new, now[name]) for name, new in moved.items()
@@ -267,24 +270,23 @@ class PrimalDual:
         total_C, seen_C = keep * now["smooth"] + (1 - keep) * value_C, keep * now["seen"] + (1 - keep)
         return {"smooth": total_C, "seen": seen_C}, total_C / seen_C  # by what was seen: the start counts for nothing
 
-    def _quietened(self, now: Mapping[str, Tensor], e_C: Tensor) -> Tensor:
-        """Return rho, smaller where a row changes sides step after step without coming closer.
-
-        Looked at every few steps and without noise alone, where that has one cause: a primal step too long for rho.
-        A row that grows by r a step is 1 + r times too stiff.
-        """
-        if self.method.ema or self.method.rho0 == 0 or not self.method.scale_free:
-            return now["rho"]
-        self._recent.append(e_C)
-        if len(self._recent) < _RINGS:
-            return now["rho"]
-        recent = torch.stack(list(self._recent))
-        self._recent.clear()
-        growth_C = (recent[-1].abs() / recent[0].abs()) ** (1 / (_RINGS - 1))
-        rings_C = ((recent[1:] * recent[:-1]) < 0).all(0) & (growth_C >= 1)
-        rings_C &= now["rho"] * e_C.abs() > _LOUD * now["price"].abs()
-        softest_C = _SOFTEST * self.method.rho0 * _or_one(now["unit"])
-        return torch.where(rings_C, torch.maximum(now["rho"] / (1 + growth_C), softest_C), now["rho"])
+    def _stiffness(self, now: Mapping[str, Tensor], e_C: Tensor, floor_C: Tensor) -> dict[str, Tensor]:
+        """Return rho for this step, and at a look the violations that the next look compares with."""
+        self._taken += 1
+        method, rho_C = self.method, now["rho"]
+        if method.rho0 == 0 or not method.scale_free:
+            return {"rho": rho_C}
+        if not method.ema and rho_C.shape == self._floor.shape:
+            self._recent.append(e_C)
+            if len(self._recent) == RINGS:
+                softest_C = SOFTEST * method.rho0 * _or_one(now["unit"])
+                rho_C = softened(rho_C, torch.stack(list(self._recent)), now["price"], softest_C)
+                self._recent.clear()
+        if not is_look(self._taken):
+            return {"rho": rho_C}
+        missed_C = e_C.abs().where(floor_C < 0, e_C.clamp_min(0))
+        most_C = method.rho0 * _or_one(now["unit"])
+        return {"rho": hurried(rho_C, missed_C, now["watched"], now["price"], most_C), "watched": missed_C}
 
     def _in_units(
         self, now: Mapping[str, Tensor], objective: Tensor, rows_C: Tensor, present_C: Tensor | None
@@ -296,20 +298,22 @@ class PrimalDual:
             if now is self._state:
                 self._looks = 0
             return dict(now)
-        found_C = units(objective, rows_C)
-        found_C = torch.where(
-            unknown_C, found_C if present_C is None else found_C.where(present_C, torch.nan), torch.nan
-        )
-        unit_C = torch.where(found_C.isnan(), now["unit"], found_C)
-        return dict(now) | {"unit": unit_C, "rho": torch.where(found_C.isnan(), now["rho"], now["rho"] * found_C)}
+        found = units(objective, rows_C, self.method.rho0)
+        known_C = unknown_C & ~found.unit.isnan()
+        if present_C is not None:
+            known_C &= present_C
+        return dict(now) | {
+            "unit": torch.where(known_C, found.unit, now["unit"]),
+            "rho": torch.where(known_C, found.first, now["rho"]),
+        }
 
     def _remember(self, place_C: Tensor | None, now: Mapping[str, Tensor]) -> None:
         """Prepare ``undo``: nothing is written in place, but for the rows of a batch, whose old values are kept."""
-        looks, recent = self._looks, tuple(self._recent)
+        looks, recent, taken = self._looks, tuple(self._recent), self._taken
 
         def undo() -> None:
             self._keep(place_C, dict(now))
-            self._looks, self._recent = looks, deque(recent, maxlen=_RINGS)
+            self._looks, self._recent, self._taken = looks, deque(recent, maxlen=RINGS), taken
 
         self._undo = undo
 

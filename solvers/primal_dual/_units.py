@@ -1,17 +1,23 @@
-"""What one unit of penalty is for each row, read off the gradients of the first step.
+"""What one unit of penalty is for each row, and how gently it begins, read off the gradients of the first step.
 
 A row g weighs in through rho g: along its own gradient that adds the curvature ``rho |grad g|^2`` to the objective.
 Its unit is the rho at which this is as much as the objective itself has there,
 
     unit  =  max(|grad f|, |d . H d|) / |grad g|^2,      d = grad g / |grad g|,  H the Hessian of f
 
-The slope stands in where the objective is straight, the curvature where the start is its minimum.  A factor on f or g
-multiplies the unit just so that the iterates stay what they were.  Axes: C rows, n parameters.
+The slope stands in where the objective is straight, the curvature where the start is its minimum.  A start far from the
+row's boundary, where its gradient is still small, makes that unit far too stiff for later; there one begins at the rho
+at which the first pull of the row is as strong as the objective's,
+
+    first  =  max(|grad f|, SHARE |d . H d| |g| / |grad g|) / (|grad g| |g|),      never above GAIN units
+
+A factor on f or g multiplies both just so that the iterates stay what they were.  Axes: C rows, n parameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,27 +26,42 @@ Parts = Sequence[Tensor | None]  # one a leaf; gradients of large models are nev
 
 _ONE_BY_ONE = 32  # beyond so many rows they share a unit, read off a sum with random signs
 _LEAST = 1e-12
+_SHARE = 0.03  # of the slope that a linear model expects at the boundary: where the start is f's minimum, nothing pulls
 
 
-def units(objective: Tensor, rows_C: Tensor) -> Tensor:
-    """Return the unit of each row, float64 (C,); NaN where a row has no gradient to read it off.
+@dataclass(frozen=True)
+class Units:
+    """unit, first: a unit of penalty, and the rho to begin with, float64 (C,); NaN where nothing shows them."""
+
+    unit: Tensor
+    first: Tensor
+
+
+def units(objective: Tensor, rows_C: Tensor, gain: float) -> Units:
+    """Return the unit of each row, and the rho to begin with: at most ``gain`` units.
 
     The graph stays as it is, for the backward that follows.
     """
     leaves = _leaves([objective, rows_C])
     if not leaves or not rows_C.requires_grad:
-        return torch.full(rows_C.shape, torch.nan, dtype=torch.float64, device=rows_C.device)
+        unknown_C = torch.full(rows_C.shape, torch.nan, dtype=torch.float64, device=rows_C.device)
+        return Units(unknown_C, unknown_C)
     few = rows_C.numel() <= _ONE_BY_ONE
     slopes = [_gradient(row, leaves) for row in (rows_C if few else [_mixed(rows_C)])]
-    shared = 1 if few else rows_C.numel()
     steepness = _norm(_gradient(objective, leaves), rows_C)
     size_C = torch.stack([_norm(slope, rows_C) for slope in slopes])
     curved_C = torch.stack(
         [_curvature(objective, leaves, slope, size) for slope, size in zip(slopes, size_C, strict=True)]
     )
+    size_C, curved_C = size_C.expand(rows_C.shape), curved_C.expand(rows_C.shape)
     tallest_C = torch.maximum(steepness, curved_C)
     usable_C = (size_C > _LEAST) & torch.isfinite(size_C) & torch.isfinite(tallest_C) & (tallest_C > 0)
-    return torch.where(usable_C, shared * tallest_C / size_C**2, torch.nan).expand(rows_C.shape).clone()
+    away_C = rows_C.detach().double().abs()
+    if not few:  # what one row has of a sum with random signs, and how far off rows are
+        size_C, away_C = size_C / len(rows_C) ** 0.5, (away_C**2).mean().sqrt().expand(rows_C.shape)
+    pull_C = torch.maximum(steepness, _SHARE * curved_C * away_C / size_C) / (size_C * away_C)
+    unit_C = torch.where(usable_C, tallest_C / size_C**2, torch.nan)
+    return Units(unit_C, torch.fmin(pull_C.where(usable_C, torch.nan), gain * unit_C))
 
 
 def _gradient(value: Tensor, leaves: Sequence[Tensor]) -> Parts:

@@ -26,6 +26,8 @@ from ._order import CHAIN, FREE, OWN_TIERS, SHARED_TIERS
 Array = Any
 # rows of few teachers fill the registers twice, once while the other waits: 8 numbers fit into one, or 4
 _SHORT = 16 if get_host_cpu_features().get("avx512f") else 8
+# rows of few teachers fill the registers twice, once while the other waits: 8 numbers fit into one, or 4
+_SHORT = 16 if get_host_cpu_features().get("avx512f") else 8
 # numbers that the compiler must know are told by the length of a tuple, which is part of its type
 Static = tuple[int, ...]
 

@@ -19,6 +19,7 @@ from ._lanes import Lanes, Mask, Program, clip, combined, larger, smaller, total
 from ._network import exchanges
 
 BARE = 1  # steps without a record of brackets and rests, which most rows never need
+BARE = 2  # steps without a record of brackets and rests, which most rows never need
 MOST = 64  # steps to the threshold: scores as large as weights take two or three, those of size 1e8 some thirty
 
 
@@ -68,6 +69,8 @@ def shift(program: Program, z: Sequence[Lanes], lower: Lanes, upper: Lanes, usab
     none, one = excess.filled(0.0), excess.filled(1.0)
     start = where(_is_none(excess, K), none, excess * (1.0 / K))
     low, high = combined(z, smaller) - upper, combined(z, larger) - lower
+    for _ in range(BARE):
+        start = _bare_step(z, start, lower, upper, low, high)
     for _ in range(BARE):
         start = _bare_step(z, start, lower, upper, low, high)
 
