@@ -39,3 +39,15 @@ class ForwardKL:
         log_p_V = torch.log_softmax(logits_V / scale, dim=-1)
         gap_V = torch.where(torch.isneginf(log_q_V), 0.0, log_q_V - log_p_V)  # 0 log 0 = 0, with a finite gradient
         return scale**2 * (log_q_V.exp() * gap_V).sum(-1)
+
+    def softened(self, log_q_V: Tensor) -> Tensor:
+        """Return the softened target, probabilities, (..., V)."""
+        return torch.softmax(log_q_V / self.temperature, dim=-1)
+
+    def shares(self, q_V: Tensor) -> Tensor:
+        """Return how much each softened log-probability of the student counts in the mean loss, (..., V), below 0.
+
+        The sum of their products is the mean loss less what depends on the target alone: it has the same gradient.
+        q_V: as ``softened`` gives it.
+        """
+        return q_V * (-(self.temperature**2) * q_V.shape[-1] / q_V.numel())

@@ -55,6 +55,10 @@ class SafetyMeasure(ABC):
         """Return the differentiable reading, (...), in [0, 1]; 1 where the label is not critical."""
         return self._everywhere(self._surrogate, log_p_V, labels)
 
+    def unmasked(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        """Return the differentiable reading of every position as if all were critical, for callers that choose."""
+        return self._surrogate(log_p_V, labels)
+
     @abstractmethod
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         """Return f(p, y) for every position as if all were critical."""

@@ -8,11 +8,30 @@ leaves twenty orders more (float32) to momentum and decay.  Gradients whose squa
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import _culprit
+
+
+def gradient_norm(parameters: Sequence[Tensor], total: Tensor) -> float:
+    """Return the norm of the gradient, infinite where it, its square or ``total`` is not finite.
+
+    One look at all of it: a GPU is waited for once.
+    """
+    slopes = [p.grad for p in parameters if p.grad is not None]
+    norms = (
+        torch._foreach_norm(slopes)
+        if len({p.dtype for p in slopes}) == 1
+        else [torch.linalg.vector_norm(p) for p in slopes]
+    )
+    *sizes, whole = torch.stack([x.to(total) for x in (*norms, total)]).tolist()
+    norm = math.hypot(*sizes)
+    largest = min((torch.finfo(p.dtype).max for p in slopes), default=math.inf)
+    return norm if math.isfinite(whole) and norm * norm < largest else math.inf
 
 
 def guarded_step(optimizer: torch.optim.Optimizer, student: nn.Module, norm: float) -> str | None:

@@ -17,9 +17,10 @@ from ..weights import StudentStep
 from . import _culprit
 from ._attainable import attainable
 from ._batch_values import BatchValue
-from ._guard import guarded_step
+from ._guard import gradient_norm, guarded_step
 from ._objective import Pool
 from ._rows import Rows
+from ._swift import SwiftReader
 
 if TYPE_CHECKING:
     from ._trainer import ConstrainedTrainer
@@ -48,7 +49,9 @@ class Stepper:
         ]
         ours = {id(p) for p in trainer.student.parameters()}
         groups = trainer.optimizer.param_groups
+        self.parameters = list(trainer.student.parameters())
         self._buffers = list(trainer.student.buffers())
+        self.swift = SwiftReader.fitting(trainer, train, full)
         self._teaches = bool(trainer.learning.modules)
         self._group = next(i for i, group in enumerate(groups) if any(id(p) in ours for p in group["params"]))
 
@@ -60,16 +63,32 @@ class Stepper:
         before = [value.clone() for value in self._buffers]  # running averages move in the forward pass
         put_back = self.trainer.learning.snapshot() if self._teaches else None
         self.trainer.objective.complaint = None
-        try:
-            culprit = self._try(index, other)
-        except NotFinite as error:  # of a teacher, before anything moved
-            culprit = error.culprit
+        culprit = self._tried(index, other)
         if culprit is not None:
             if put_back is not None:
                 put_back()
             for value, old in zip(self._buffers, before, strict=True):
                 value.copy_(old)
+            if self.swift is not None:  # it cannot tell why, and chokes on a class of probability 0
+                self.swift = None
+                return self.take(index, other)
         return culprit
+
+    def _tried(self, index: Tensor, other: Tensor | None) -> str | None:
+        try:
+            return self._try(index, other) if self.swift is None or other is not None else self._swiftly(index)
+        except NotFinite as error:  # of a teacher, before anything moved
+            return error.culprit
+
+    def _swiftly(self, index: Tensor) -> str | None:
+        """Take the step in fewer operations; what it returns says only that something was not finite."""
+        assert self.swift is not None
+        batch = self.swift.batch(index)
+        logits_V = self.trainer.objective.logits(batch)
+        loss, smooth, exact, present = self.swift.read(index, batch, logits_V)
+        total = self._priced(loss, smooth, exact, present)
+        norm = self._slope(total)
+        return self._moved("not finite" if norm is None else None, norm)
 
     def _try(self, index: Tensor, other: Tensor | None) -> str | None:
         trainer, objective = self.trainer, self.trainer.objective
@@ -85,17 +104,28 @@ class Stepper:
         if other is not None:
             exact, present = self._seen_elsewhere(other, exact, present)
         total = self._priced(loss, smooth, exact, present)
-        trainer.optimizer.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
-        slopes = [p.grad for p in trainer.student.parameters() if p.grad is not None]
-        found = torch.nn.utils.get_total_norm(slopes)
-        norm, whole = torch.stack([found, total.detach().to(found)]).tolist()  # one look: a GPU is waited for once
+        norm = self._slope(total)
         culprit = None
-        if not (math.isfinite(norm) and math.isfinite(whole)):
+        if norm is None:
             culprit = self._culprit(batch, index, logits_V, log_q_V, losses, smooth, exact)
         elif pool is not None:
             culprit = self._teach(pool, batch.inputs, logits_V.detach())
-        culprit = culprit or guarded_step(trainer.optimizer, trainer.student, norm)
+        return self._moved(culprit, norm)
+
+    def _slope(self, total: Tensor) -> float | None:
+        """Leave the gradient where the optimizer looks for it; return its norm, None where something is not finite."""
+        for group in self.trainer.optimizer.param_groups:
+            for p in group["params"]:
+                p.grad = None  # what zero_grad does, without its hooks for the profiler
+        total.backward()  # type: ignore[no-untyped-call]
+        norm = gradient_norm(self.parameters, total.detach())
+        return norm if math.isfinite(norm) else None
+
+    def _moved(self, culprit: str | None, norm: float | None) -> str | None:
+        """Move the student, unless there is a culprit already; take everything back where there is one then."""
+        trainer = self.trainer
+        if culprit is None and norm is not None:
+            culprit = guarded_step(trainer.optimizer, trainer.student, norm)
         if culprit is not None:
             self.engine.undo()
             trainer.optimizer.zero_grad()
@@ -131,11 +161,16 @@ class Stepper:
         culprit = trainer.learning.gradients(step, lambda: trainer.objective.loss(pool.log_q_V, logits_V).mean())
         return culprit or trainer.learning.step()
 
-    def _priced(self, loss: Tensor, smooth_M: Tensor, exact_M: Tensor, present_M: Tensor) -> Tensor:
-        """Move the multipliers by what was measured; return what to minimise, which follows the surrogates."""
+    def _priced(self, loss: Tensor, smooth_M: Tensor, exact_M: Tensor | None, present_M: Tensor | None) -> Tensor:
+        """Move the multipliers by what was measured; return what to minimise, which follows the surrogates.
+
+        exact_M: None where it is smooth_M; present_M: None where all are.
+        """
+        if not len(self.rows.equalities):
+            return self.engine.step(loss, smooth_M, measured=exact_M, present=present_M)
         g_M, h_E = self.rows.apart(smooth_M)
-        exact_g_M, exact_h_E = self.rows.apart(exact_M)
-        present = torch.cat(self.rows.apart(present_M)) if len(h_E) else present_M
+        exact_g_M, exact_h_E = (None, None) if exact_M is None else self.rows.apart(exact_M)
+        present = None if present_M is None else torch.cat(self.rows.apart(present_M))
         return self.engine.step(loss, g_M, h_E, measured=exact_g_M, measured_equality=exact_h_E, present=present)
 
     @torch.no_grad()

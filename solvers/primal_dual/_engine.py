@@ -58,6 +58,7 @@ class PrimalDual:
         self._state["price"][:inequalities] = self.method.start
         self._floor = torch.zeros(rows, dtype=torch.float64, device=device)
         self._floor[inequalities:] = -torch.inf
+        self._one = torch.ones_like(self._floor)
         self._looks = _FIRST_LOOKS if self.method.scale_free and rows else 0
         self._recent: deque[Tensor] = deque(maxlen=RINGS)
         self._taken = 0
@@ -266,7 +267,8 @@ class PrimalDual:
         if present_C is not None:
             value_C = torch.where(present_C, value_C, 0.0)  # what an absent row holds may be 0/0
         if not keep:
-            return {"seen": torch.ones_like(value_C)}, value_C
+            seen_C = self._one if value_C.shape == self._one.shape else torch.ones_like(value_C)
+            return {"seen": seen_C}, value_C
         total_C, seen_C = keep * now["smooth"] + (1 - keep) * value_C, keep * now["seen"] + (1 - keep)
         return {"smooth": total_C, "seen": seen_C}, total_C / seen_C  # by what was seen: the start counts for nothing
 
@@ -321,6 +323,8 @@ class PrimalDual:
         if place_C is None:
             self._state = state
             return
+        if self._state["seen"] is self._one:
+            self._one = self._one.clone()  # the other one is written to now
         for name, rows_C in state.items():
             self._state[name].index_copy_(0, place_C, rows_C)
 
