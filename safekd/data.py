@@ -176,6 +176,10 @@ class SplitCache:
         self._limit = limit
         self._kept: dict[int, tuple[Split, Tensor]] = {}
 
+    def holds(self, split: Split) -> bool:
+        """Tell whether the rows of ``split`` are in memory."""
+        return id(split) in self._kept
+
     def rows(self, split: Split, index: Tensor, compute: Callable[[Tensor], Tensor], chunk: int = 1024) -> Tensor:
         """Return ``compute(index)``, from memory where kept; ``compute`` maps example numbers (B,) to rows (B, ...)."""
         kept = self._kept.get(id(split))

@@ -123,6 +123,10 @@ class Objective:
                 self.complaint = self.complaint or error.culprit
                 return torch.full_like(logits_V, torch.nan)
 
+    def keeps(self, split: Split) -> bool:
+        """Tell whether the targets of ``split`` are in memory, and will not be asked for again."""
+        return self._targets.holds(split)
+
     def logits(self, batch: Batch) -> Tensor:
         """Return the student's logits, (B, ..., V)."""
         logits_V = logits_of(self.student(batch.inputs), "The student")

@@ -17,7 +17,7 @@ from ..weights import StudentStep
 from . import _culprit
 from ._attainable import attainable
 from ._batch_values import BatchValue
-from ._guard import gradient_norm, guarded_step
+from ._guard import clear_gradients, gradient_norm, guarded_step
 from ._objective import Pool
 from ._rows import Rows
 from ._swift import SwiftReader
@@ -63,32 +63,37 @@ class Stepper:
         before = [value.clone() for value in self._buffers]  # running averages move in the forward pass
         put_back = self.trainer.learning.snapshot() if self._teaches else None
         self.trainer.objective.complaint = None
-        culprit = self._tried(index, other)
+        try:
+            culprit = self._try(index, other) if self.swift is None or other is not None else self._swiftly(index)
+        except NotFinite as error:  # of a teacher, before anything moved
+            culprit = error.culprit
         if culprit is not None:
             if put_back is not None:
                 put_back()
             for value, old in zip(self._buffers, before, strict=True):
                 value.copy_(old)
-            if self.swift is not None:  # it cannot tell why, and chokes on a class of probability 0
-                self.swift = None
-                return self.take(index, other)
         return culprit
 
-    def _tried(self, index: Tensor, other: Tensor | None) -> str | None:
-        try:
-            return self._try(index, other) if self.swift is None or other is not None else self._swiftly(index)
-        except NotFinite as error:  # of a teacher, before anything moved
-            return error.culprit
-
     def _swiftly(self, index: Tensor) -> str | None:
-        """Take the step in fewer operations; what it returns says only that something was not finite."""
+        """Take the step in fewer operations; where something is not finite, look in the general way what that is."""
         assert self.swift is not None
+        objective = self.trainer.objective
         batch = self.swift.batch(index)
-        logits_V = self.trainer.objective.logits(batch)
+        logits_V = objective.logits(batch)
         loss, smooth, exact, present = self.swift.read(index, batch, logits_V)
         total = self._priced(loss, smooth, exact, present)
         norm = self._slope(total)
-        return self._moved("not finite" if norm is None else None, norm)
+        if norm is not None:
+            return self._moved(None, norm)
+        seen_V = logits_V.detach()
+        log_q_V = objective.target(self.train, index, seen_V)
+        losses = objective.loss(log_q_V, seen_V)
+        values = self._constraint_values({"train": (batch, seen_V)}, self.values)[:2]
+        if not bool(torch.isfinite(total)) and all(bool(torch.isfinite(x).all()) for x in (losses, *values)):
+            self.engine.undo()  # a class of probability 0 has no place in a dot product
+            self.swift = None
+            return self._try(index, None)
+        return self._moved(self._culprit(batch, index, logits_V, log_q_V, losses, *values), None)
 
     def _try(self, index: Tensor, other: Tensor | None) -> str | None:
         trainer, objective = self.trainer, self.trainer.objective
@@ -114,9 +119,7 @@ class Stepper:
 
     def _slope(self, total: Tensor) -> float | None:
         """Leave the gradient where the optimizer looks for it; return its norm, None where something is not finite."""
-        for group in self.trainer.optimizer.param_groups:
-            for p in group["params"]:
-                p.grad = None  # what zero_grad does, without its hooks for the profiler
+        clear_gradients(self.trainer.optimizer)
         total.backward()  # type: ignore[no-untyped-call]
         norm = gradient_norm(self.parameters, total.detach())
         return norm if math.isfinite(norm) else None

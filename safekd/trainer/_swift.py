@@ -2,8 +2,8 @@
 
 That is: targets that do not move, the forward divergence, and constraints on averages of smooth measures over examples
 of the training split.  Who is covered is then known before training, the student's log-probabilities are worked out
-once for loss and constraints, and an average is one dot product.  What such a sum cannot tell, which position is not
-finite and why, is left to the general way: a step that is not finite is taken again there.
+once for loss and constraints, and an average is one dot product.  Which position is not finite, and why, such a sum
+cannot tell: that is left to the general way.
 
 Axes: N examples, B batch, V classes, M constraints.
 """
@@ -31,20 +31,25 @@ class SwiftReader:
         self.averages = [
             _Average(rule, train, whole) for rule in trainer.constraints if isinstance(rule, SafetyConstraint)
         ]
-        self._kept: tuple[Batch, Tensor] | None = None
         self.whole = whole
+        self._batch: Batch | None = None
+        self._shares: Tensor | None = None
 
     @classmethod
     def fitting(cls, trainer: ConstrainedTrainer, train: Split, whole: bool) -> SwiftReader | None:
         """Return a reader where the problem is of that kind, and None where it is not."""
         divergence = trainer.objective.divergence
-        if not trainer.objective.fixed or not isinstance(divergence, ForwardKL):
+        if not trainer.objective.fixed or type(divergence) is not ForwardKL:
             return None
         return cls(trainer, divergence, train, whole) if all(map(_is_simple, trainer.constraints)) else None
 
     def batch(self, index: Tensor) -> Batch:
         """Return the examples of a step."""
-        return self._all(index)[0] if self.whole else self.train.batch(index)
+        if not self.whole:
+            return self.train.batch(index)
+        if self._batch is None:
+            self._batch = self.train.batch()
+        return self._batch
 
     def read(
         self, index: Tensor, batch: Batch, logits_V: Tensor
@@ -53,7 +58,9 @@ class SwiftReader:
 
         The last two are None where the batch is the whole split: what is followed is then what is measured.
         """
-        share_V = self._all(index)[1] if self.whole else self._share(index)
+        share_V = self._shares if self._shares is not None else self._share(index, logits_V)
+        if self.whole and self.objective.keeps(self.train):
+            self._shares = share_V
         soft = self.divergence.temperature
         log_p_V = torch.log_softmax(logits_V, dim=-1)
         softened_V = log_p_V if soft == 1 else torch.log_softmax(logits_V / soft, dim=-1)
@@ -66,14 +73,9 @@ class SwiftReader:
             return loss, _row(smooth), None, None
         return loss, _row(smooth), _row(exact), _row(present)
 
-    def _all(self, index: Tensor) -> tuple[Batch, Tensor]:
-        if self._kept is None:
-            self._kept = self.train.batch(), self._share(index)
-        return self._kept
-
     @torch.no_grad()
-    def _share(self, index: Tensor) -> Tensor:
-        log_q_V = self.objective.target(self.train, index, torch.empty(0))
+    def _share(self, index: Tensor, logits_V: Tensor) -> Tensor:
+        log_q_V = self.objective.target(self.train, index, logits_V.detach())
         return self.divergence.shares(self.divergence.softened(log_q_V))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 RINGS = 4  # steps in a row whose signs alternate: a primal step too long for its penalty
 SOFTEST = 1e-3  # how far ringing may take rho down, as a share of what is stiff
 _LOUD = 1e-3  # a penalty term smaller than this share of the multiplier is the last digits', not ringing
-_FIRST_LOOK, _FASTER = 32, 10.0
+_FIRST_LOOK, _FASTER = 16, 10.0
 _AUDIBLE = 0.01  # where rho adds less than this to the multiplier, another rho would change little
 
 
@@ -28,7 +28,7 @@ def softened(rho_C: Tensor, e_SC: Tensor, price_C: Tensor, softest_C: Tensor) ->
 
 
 def is_look(step: int) -> bool:
-    """Tell whether violations are compared at this step, from 1: the first one, then the powers of two from 32."""
+    """Tell whether violations are compared at this step, from 1: the first one, then the powers of two from 16."""
     return step == 1 or (step >= _FIRST_LOOK and step & (step - 1) == 0)
 
 
