@@ -176,6 +176,10 @@ class SplitCache:
         self._limit = limit
         self._kept: dict[int, tuple[Split, Tensor]] = {}
 
+    def __getstate__(self) -> dict[str, object]:
+        """Travel empty: what a split is called here, its id, means another object in another process."""
+        return {"_limit": self._limit, "_kept": {}}
+
     def rows(self, split: Split, index: Tensor, compute: Callable[[Tensor], Tensor], chunk: int = 1024) -> Tensor:
         """Return ``compute(index)``, from memory where kept; ``compute`` maps example numbers (B,) to rows (B, ...)."""
         kept = self._kept.get(id(split))
