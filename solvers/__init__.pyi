@@ -1,3 +1,4 @@
+from . import indicators as indicators
 from . import kkt as kkt
 from . import lagrangian as lagrangian
 from .errors import InfeasiblePolytope as InfeasiblePolytope
