@@ -117,7 +117,7 @@ def _trained(
     job: Job, request: Request, trainer: ConstrainedTrainer, start: Cell | None, before: Cell | None
 ) -> FitResult:
     fit = dict(job.fit)
-    if request.trace_every is not None:
+    if request.trace_every is not None and fit.get("trace_every") is None:
         fit["trace_every"] = request.trace_every
     if request.weight is not None:
         fit["callbacks"] = [*fit.get("callbacks", ()), _Settled(fit.get("tolerance", 1e-3))]

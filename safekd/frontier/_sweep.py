@@ -13,7 +13,6 @@ import torch
 from ..data import as_split
 from ..errors import InvalidInput, SolverFailure
 from ..safety import Constraint
-from ..trainer import WarmStart
 from ._cells import Request, Store
 from ._chain import Chain, Entry
 from ._frontier import Frontier
@@ -24,6 +23,7 @@ from ._plan import MakeTrainer, Plan, checked_plan
 from ._record import record_of, run_id
 from ._rows import row_of, table_of
 from ._solve import LOOSEST, Job
+from ._students import Students
 
 OnPoint = Callable[[dict[str, Any]], object]
 
@@ -145,8 +145,8 @@ class _Sweep:
         if self.store is not None:
             self.store.finish([None if cell is None else cell.request.name for cell in cells])
             meta["wall_s"] = [entry.wall_s for _, entry in pairs]
-        students = [None if cell is None or not cell.student else cell.start for cell in cells]
-        return Frontier(mark(table, name), name, meta, _named(students))
+        kept = {row: cell for row, cell in enumerate(cells) if cell is not None and cell.student}
+        return Frontier(mark(table, name), name, meta, Students(self.job, kept))
 
     def _notes(self, chains: Sequence[Chain]) -> list[str]:
         notes = [*self.plan.notes, *([] if self.store is None else self.store.damaged)]
@@ -173,10 +173,6 @@ class _Sweep:
     def _tell(self, entry: Entry, seed: int | None, held: Mapping[str, float]) -> None:
         if self.on_point is not None:
             self.on_point(self._row(entry, seed, held))
-
-
-def _named(students: list[WarmStart | None]) -> tuple[WarmStart | None, ...]:
-    return tuple(students)
 
 
 def _where(run_dir: str | os.PathLike[str] | None, resume: str | bool | None) -> tuple[Path | None, bool]:
