@@ -20,8 +20,9 @@ import pandas as pd
 from ..data import as_split
 from ..errors import InvalidInput, SolverFailure
 from ..trainer import ConstrainedTrainer, FitResult, WarmStart
-from ._frontier import Frontier, mark_nondominated
-from ._read import SCHEMA_VERSION
+from ._frontier import Frontier
+from ._marks import mark
+from ._schema import SCHEMA_VERSION
 
 MakeTrainer = Callable[[float], ConstrainedTrainer]
 
@@ -106,14 +107,7 @@ class _Sweep:
             self._add(target, result, warm_from, seconds, seed, result.status)
             if result.status != "diverged":
                 start, warm_from = WarmStart.of(result), target
-        table = mark_nondominated(pd.DataFrame(self.rows), name).sort_values("target", kind="stable", ignore_index=True)
-        order = [
-            *table.columns.drop(["warm_from", "steps", "wall_s", "nondominated"]),
-            "nondominated",
-            "warm_from",
-            "steps",
-            "wall_s",
-        ]
+        table = mark(pd.DataFrame(self.rows), name).sort_values("target", kind="stable", ignore_index=True)
         meta = {
             "run_id": self.run_id,
             "senses": {"distillation_loss": "min", f"safety_{name}": "max"},
@@ -121,7 +115,7 @@ class _Sweep:
             "epochs": self.epochs,
             "data": [use.record() for use in anchor.uses],
         }
-        return Frontier(table[order], name, meta)
+        return Frontier(table, name, meta)
 
     def _solve(self, target: float, start: WarmStart | None) -> tuple[FitResult, float]:
         began = time.perf_counter()
