@@ -11,5 +11,6 @@ from ._frontier import Frontier
 from ._point import FrontierPoint
 from ._schema import COLUMNS_DOC
 from ._sweep import trace_frontier
+from ._verify import VerifyReport, verify
 
-__all__ = ["COLUMNS_DOC", "Frontier", "FrontierPoint", "trace_frontier"]
+__all__ = ["COLUMNS_DOC", "Frontier", "FrontierPoint", "VerifyReport", "trace_frontier", "verify"]

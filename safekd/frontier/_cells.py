@@ -28,6 +28,7 @@ from ..trainer import FEASIBLE, FitResult, WarmStart, save_run, save_tensors
 
 Parameters = Mapping[str, Tensor]
 _CELL, _MANIFEST, _SWEEP, _DONE = "cell.json", "manifest.json", "sweep.json", "done.json"
+TABLE = "frontier.csv"
 _TENSORS = ("student", "weights", "optimizer")
 MEASURED = "what the teachers say"  # the entry of a record that another number of threads may round otherwise
 
@@ -37,7 +38,7 @@ class Request:
     """A training run that a sweep asks for.
 
     name: of its folder.  target: threshold of the swept constraint; weight: or the fixed weight that it gets instead.
-    held: thresholds of others.  start: name of the cell where it begins, before: of the one before that, along whose
+    held: thresholds of others.  tolerance: of residuals.  start: name of the cell where it begins, before: of the one before that, along whose
     line it begins; None for a cold run.  trace_every: steps between full passes, None for the trainer's own choice.
     """
 
@@ -45,6 +46,7 @@ class Request:
     seed: int | None
     target: float
     held: Mapping[str, float]
+    tolerance: float
     weight: float | None = None
     start: str | None = None
     before: str | None = None
@@ -206,7 +208,7 @@ def read_cell(folder: Path, request: Request | None = None) -> Cell:
         raise InvalidInput(f"{folder} answers another request.")
     readings = [ConstraintReading(**reading) for reading in numbers.pop("readings")]
     files = {name: folder / f"{name}.safetensors" for name in _TENSORS}
-    tensors = {name: load_file(path) for name, path in files.items() if path.exists()}
+    tensors: dict[str, Any] = {name: load_file(path) for name, path in files.items() if path.exists()}
     return Cell(request=Request(**asked), readings=readings, **numbers, **tensors)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from solvers.frontier import largest_gaps
 
 from ._cells import Cell, Request
-from ._plan import Plan
+from ._plan import EXACT, USUAL, Plan
 from ._solve import LOOSEST
 
 Steps = Generator[list[Request], list[Cell], None]
@@ -64,16 +64,21 @@ class Chain:
         self.entries: list[Entry] = []
         self.runs, self.most = 1, 1
         self.anchor: Cell | None = None
+        self.tolerance = EXACT if plan.tolerance is None else plan.tolerance
         self._announced: set[str] = set()
 
     def steps(self) -> Steps:
         """Ask for runs, batch by batch, until the slice is traced."""
-        (anchor,) = yield [Request(f"{self.name}anchor", self.seed, LOOSEST, self.held)]
+        (anchor,) = yield [Request(f"{self.name}anchor", self.seed, LOOSEST, self.held, self.tolerance)]
         self.anchor = anchor
+        if self.plan.tolerance is None and anchor.status != "converged":
+            self.tolerance = _as_exact_as(anchor.stationarity)
         grid = self.plan.grid(anchor.safety)
         self.most = self.plan.runs(len(grid))
         loosest = grid[0] if grid[0] <= anchor.safety else anchor.safety
-        self._add(Entry(loosest, anchor, _of(anchor, "anchor"), note=anchor.note, steps=anchor.steps, wall_s=anchor.wall_s))
+        self._add(
+            Entry(loosest, anchor, _of(anchor, "anchor"), note=anchor.note, steps=anchor.steps, wall_s=anchor.wall_s)
+        )
         yield from self._traced([target for target in grid if target > loosest])
         self.entries.sort(key=lambda entry: entry.asked)
 
@@ -98,7 +103,7 @@ class Chain:
                 continue
             request = self._request("target", target, last, before)
             (cell,) = yield [request]
-            self.runs += 1
+            self._count(cell)
             self._add(self._entry(target, cell, last))
             if _leads_on(cell):
                 straight = cell.safety <= target + _AT_AN_END * (target - last.safety)
@@ -110,7 +115,7 @@ class Chain:
         requests = [self._request("target", target) for target in may]
         if requests:
             cells = yield requests
-            self.runs += len(cells)
+            self._count(*cells)
             for target, cell in zip(may, cells, strict=True):
                 self._add(self._entry(target, cell, None))
 
@@ -153,17 +158,16 @@ class Chain:
             starts = [low.cell if self.plan.warm else None for low, _, _ in wanted]
             requests = [self._request("gap", t, start) for (_, _, t), start in zip(wanted, starts, strict=True)]
             cells = yield requests
-            self.runs += len(cells)
+            self._count(*cells)
             for (low, high, target), cell, start in zip(wanted, cells, starts, strict=True):
                 entry = self._entry(target, cell, start)
                 assert low.cell is not None
                 assert high.cell is not None
-                a, b = low.cell.safety, high.cell.safety
-                room = _AT_AN_END * (b - a)
-                inside = entry.meets and a + room < cell.safety < b - room
-                if not inside:
-                    closed.append((a, b))
-                    note = f"no student was found between safety {a:.6g} and {b:.6g}: this run ended {cell.status}"
+                left, right = low.cell.safety, high.cell.safety
+                room = _AT_AN_END * (right - left)
+                if not (entry.meets and left + room < cell.safety < right - room):
+                    closed.append((left, right))
+                    note = f"no student was found between safety {left:.6g} and {right:.6g}: this run {_ended(entry)}"
                     entry = replace(entry, status="gap", note=note)
                 self._add(entry)
 
@@ -177,7 +181,7 @@ class Chain:
                 continue
             request = self._request("back", entry.asked, right.cell)
             (cell,) = yield [request]
-            self.runs += 1
+            self._count(cell)
             spent = replace(entry, steps=entry.steps + cell.steps, wall_s=entry.wall_s + cell.wall_s)
             if _better(cell, entry):
                 note = f"begun from the right; from the left it {_ended(entry)}"
@@ -207,7 +211,9 @@ class Chain:
         for i in range(len(self.entries) - 1, -1, -1):
             entry = self.entries[i]
             if best is not None and best.cell is not None and _better(best.cell, entry):
-                note = f"the student of target {best.asked:.6g} meets this one too, for less; its own run {_ended(entry)}"
+                note = (
+                    f"the student of target {best.asked:.6g} meets this one too, for less; its own run {_ended(entry)}"
+                )
                 entry = replace(entry, cell=best.cell, status="taken", warm_from=best.asked, note=note)
                 self.entries[i] = entry
             elif entry.meets:
@@ -227,6 +233,7 @@ class Chain:
             self.seed,
             target,
             self.held,
+            self.tolerance,
             start=None if start is None else start.request.name,
             before=None if before is None else before.request.name,
             trace_every=None if start is None else self._interval(),
@@ -247,15 +254,31 @@ class Chain:
             warm_from = start.safety if start is self.anchor else start.request.target
         return Entry(target, cell, cell.status, warm_from, cell.note, cell.steps, cell.wall_s)
 
+    def _count(self, *cells: Cell) -> None:
+        """Count runs, and ask for less exactness from here on where a run fell short of what was tried."""
+        self.runs += len(cells)
+        if self.plan.tolerance is None and any(cell.status == "budget_spent" for cell in cells):
+            self.tolerance = min(10 * self.tolerance, USUAL)
+
     def _add(self, entry: Entry) -> None:
         self.entries.append(entry)
         if entry.cell is None or entry.steps == 0 or entry.cell.request.name not in self._announced:
             self.told(entry)
 
 
+def _as_exact_as(stationarity: float) -> float:
+    """Return the power of ten above a residual, at most the usual tolerance."""
+    level = EXACT
+    while level < USUAL and not stationarity <= level:
+        level *= 10
+    return min(level, USUAL)
+
+
 def _of(cell: Cell, status: str) -> str:
     """Return the status of an anchor: its own, where it is no usable one."""
-    return status if cell.finite and cell.status in ("converged", "budget_spent", "stationary_unverified") else cell.status
+    return (
+        status if cell.finite and cell.status in ("converged", "budget_spent", "stationary_unverified") else cell.status
+    )
 
 
 def _leads_on(cell: Cell) -> bool:

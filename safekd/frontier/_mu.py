@@ -71,7 +71,7 @@ class WeightChain(Chain):
                 if self.runs >= self.most:
                     break
                 (cell,) = yield [self._weighed(weight, start.cell)]
-                self.runs += 1
+                self._count(cell)
                 room = _AT_AN_END * (high.safety - low.safety)
                 if cell.finite and low.safety + room < cell.safety < high.safety - room:
                     found = cell
@@ -86,7 +86,9 @@ class WeightChain(Chain):
                 self._add_point(weight, found, low)
         self._leave(grid, near, jumps)
 
-    def _widest(self, grid: list[float], near: float, jumps: list[tuple[float, float, str]]) -> tuple[_Point, _Point] | None:
+    def _widest(
+        self, grid: list[float], near: float, jumps: list[tuple[float, float, str]]
+    ) -> tuple[_Point, _Point] | None:
         found = []
         for low, high in zip(self.points, self.points[1:], strict=False):
             inside = [t for t in grid if low.safety + near < t < high.safety - near]
@@ -106,13 +108,14 @@ class WeightChain(Chain):
             self.seed,
             0.0,
             self.held,
+            self.tolerance,
             weight=weight,
             start=start.request.name,
             trace_every=self._interval(),
         )
 
     def _take(self, weight: float, cell: Cell, start: _Point) -> None:
-        self.runs += 1
+        self._count(cell)
         if cell.finite and cell.status != "diverged":
             self._add_point(weight, cell, start)
         else:

@@ -17,6 +17,7 @@ from ..trainer import ConstrainedTrainer
 MakeTrainer = Callable[..., ConstrainedTrainer]
 
 METHODS = ("epsilon", "mu")
+EXACT, USUAL = 1e-6, 1e-3  # residuals that are asked for first, and what will do
 _FINE = 0.01  # of the range: what a budget of one's own is spent on, down to gaps this wide
 _WIDE = 5.0  # average steps: what counts as a gap where none was asked for
 
@@ -27,7 +28,8 @@ class Plan:
 
     targets: the thresholds, ascending, or None where ``count`` of them are spread up to ``highest``.  budget: training
     runs of each slice and seed, or None for the default.  seeds: (None,) where make_trainer decides.  held: thresholds
-    of further constraints, one mapping a slice.  warm: whether runs begin where a neighbour ended.
+    of further constraints, one mapping a slice.  warm: whether runs begin where a neighbour ended.  tolerance: of
+    residuals, None for as small as students get.
     """
 
     method: str
@@ -38,6 +40,7 @@ class Plan:
     seeds: tuple[int | None, ...]
     held: tuple[Mapping[str, float], ...]
     warm: bool
+    tolerance: float | None
     notes: tuple[str, ...] = ()
 
     def grid(self, lowest: float) -> list[float]:
@@ -71,6 +74,7 @@ class Plan:
             "seeds": list(self.seeds),
             "held": [dict(slice_) for slice_ in self.held],
             "warm": self.warm,
+            "tolerance": self.tolerance,
         }
 
 
@@ -84,6 +88,7 @@ def checked_plan(
     seeds: Sequence[int] | None,
     held: Mapping[str, float | Sequence[float]] | None,
     warm: bool,
+    tolerance: float | None,
 ) -> Plan:
     """Return the plan that the arguments state.  Raises InvalidInput naming the first that states none."""
     if method not in METHODS:
@@ -100,9 +105,9 @@ def checked_plan(
             raise InvalidInput(
                 f"`targets` is {targets} up to {highest}; wanted at least 2 targets and a highest one in (0, 1]."
             )
-        return Plan(method, None, int(targets), float(highest), budget, several, slices, warm)
+        return Plan(method, None, int(targets), float(highest), budget, several, slices, warm, tolerance)
     values, notes = _thresholds(targets)
-    return Plan(method, values, len(values), values[-1], budget, several, slices, warm, notes)
+    return Plan(method, values, len(values), values[-1], budget, several, slices, warm, tolerance, notes)
 
 
 def accepts_seed(make_trainer: MakeTrainer) -> bool:
@@ -138,7 +143,7 @@ def _thresholds(targets: Any) -> tuple[tuple[float, ...], tuple[str, ...]]:
 def _seeds(make_trainer: MakeTrainer, seeds: Sequence[int] | None) -> tuple[int | None, ...]:
     if seeds is None:
         return (None,)
-    listed = list(seeds) if isinstance(seeds, (Sequence, range)) and not isinstance(seeds, str) else None
+    listed = list(seeds) if isinstance(seeds, (list, tuple, range)) else None
     whole = listed and all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in listed)
     if not listed or not whole or len(set(listed)) < len(listed):
         raise InvalidInput(f"`seeds` is {seeds!r}; wanted different whole numbers from 0, for example [0, 1, 2].")

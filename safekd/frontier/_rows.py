@@ -65,7 +65,9 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def _residuals(entry: Entry) -> dict[str, float]:
     cell = entry.cell
     if cell is None:
-        return dict.fromkeys((f"kkt_{name}" for name in ("stationarity", "primal", "dual", "complementarity")), math.nan)
+        return dict.fromkeys(
+            (f"kkt_{name}" for name in ("stationarity", "primal", "dual", "complementarity")), math.nan
+        )
     primal, complementarity = cell.primal, cell.complementarity
     if math.isnan(entry.weight) and entry.asked != cell.request.target and cell.finite:  # another row's student
         slack = cell.safety - entry.asked

@@ -120,11 +120,11 @@ def _trained(
     if request.trace_every is not None and fit.get("trace_every") is None:
         fit["trace_every"] = request.trace_every
     if request.weight is not None:
-        fit["callbacks"] = [*fit.get("callbacks", ()), _Settled(fit.get("tolerance", 1e-3))]
+        fit["callbacks"] = [*fit.get("callbacks", ()), _Settled(request.tolerance)]
     if start is not None:
         _carry(trainer, start)
         fit["warm_start"] = _beginning(job, request, trainer, start, before)
-    return trainer.fit(job.train, job.audit, epochs=job.epochs, **fit)
+    return trainer.fit(job.train, job.audit, epochs=job.epochs, tolerance=request.tolerance, **fit)
 
 
 class _Settled(Callback):
@@ -139,11 +139,10 @@ class _Settled(Callback):
             raise StopTraining("stationary under its weight")
 
 
-def _beginning(
-    job: Job, request: Request, trainer: ConstrainedTrainer, start: Cell, before: Cell | None
-) -> WarmStart:
+def _beginning(job: Job, request: Request, trainer: ConstrainedTrainer, start: Cell, before: Cell | None) -> WarmStart:
     """Return where a warm run begins: where ``start`` ended, or as much further along the line from ``before`` as the
-    target is.  Students of neighbouring targets lie on a smooth path, whose tangent this follows."""
+    target is.  Students of neighbouring targets lie on a smooth path, whose tangent this follows.
+    """
     if request.weight is not None:
         return WarmStart(start.student, [request.weight], start.weights)
     begin = start.start
@@ -157,7 +156,9 @@ def _beginning(
         name: value + share * (value - before.student[name]) if name in moving else value
         for name, value in begin.parameters.items()
     }
-    prices = [max(new + share * (new - old), 0.0) for new, old in zip(begin.multipliers, before.multipliers, strict=True)]
+    prices = [
+        max(new + share * (new - old), 0.0) for new, old in zip(begin.multipliers, before.multipliers, strict=True)
+    ]
     kinds = [rule.is_equality for rule in trainer.constraints]
     prices = [own if equal else more for own, more, equal in zip(begin.multipliers, prices, kinds, strict=True)]
     return WarmStart(parameters, prices, begin.weights)
@@ -207,7 +208,7 @@ def _cell(job: Job, request: Request, trainer: ConstrainedTrainer, result: FitRe
         optimizer=_moments(trainer),
     )
     if request.weight is not None:
-        return _under_weight(cell, request.weight, job.fit.get("tolerance", 1e-3))
+        return _under_weight(cell, request.weight)
     if cell.finite and cell.meets(max(request.target, LOOSEST)):
         return cell
     kept = "most_feasible" if result.best_feasible is None else "best_feasible"
@@ -231,11 +232,11 @@ def _cell(job: Job, request: Request, trainer: ConstrainedTrainer, result: FitRe
     return better if better.misses(request.target) < cell.misses(request.target) else cell
 
 
-def _under_weight(cell: Cell, weight: float, tolerance: float) -> Cell:
+def _under_weight(cell: Cell, weight: float) -> Cell:
     """Return the cell of a run under a fixed weight: it asks for no threshold but the safety that it reached."""
     status = cell.status
     if status != "diverged":
-        status = "converged" if cell.stationarity <= tolerance else "budget_spent"
+        status = "converged" if cell.stationarity <= cell.request.tolerance else "budget_spent"
     readings = [replace(reading, required=reading.measured) for reading in cell.readings]
     at = replace(cell, status=status, readings=readings, multipliers=[weight])
     return replace(at, primal=0.0, dual=0.0, complementarity=0.0)
@@ -281,4 +282,3 @@ def read_student(job: Job, trainer: ConstrainedTrainer, multipliers: list[float]
         mu_E=price_M[equal],
     )
     return Reading(full.loss, full.loss_se, list(full.readings), residuals)
-

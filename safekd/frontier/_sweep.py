@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ import torch
 from ..data import as_split
 from ..errors import InvalidInput, SolverFailure
 from ..safety import Constraint
-from ._cells import Request, Store
+from ._cells import TABLE, Request, Store
 from ._chain import Chain, Entry
 from ._frontier import Frontier
 from ._marks import mark
 from ._mu import WeightChain
 from ._parallel import run_chains
-from ._plan import MakeTrainer, Plan, checked_plan
+from ._plan import EXACT, MakeTrainer, Plan, checked_plan
 from ._record import record_of, run_id
 from ._rows import row_of, table_of
 from ._solve import LOOSEST, Job
@@ -37,6 +38,7 @@ def trace_frontier(
     highest: float = 0.99,
     method: str = "epsilon",
     epochs: int,
+    tolerance: float | None = None,
     budget: int | None = None,
     held: Mapping[str, float | Sequence[float]] | None = None,
     seeds: Sequence[int] | None = None,
@@ -53,8 +55,12 @@ def trace_frontier(
     make_trainer: threshold -> a fresh ConstrainedTrainer whose first constraint asks for it (use
     ``constraint.at(threshold)``); with ``seeds`` it is also given ``seed=``.  targets: how many thresholds, spread
     evenly from what the unconstrained student reaches to ``highest``, both ends included; or the thresholds, in (0, 1].
-    method: "epsilon", constrained runs, which reach concave parts too; or "mu", fixed weights, which do not, and say so.
+    method: "epsilon", constrained runs, which reach concave parts too; or "mu", fixed weights, which say what they miss.
     epochs, fit: passed to ``ConstrainedTrainer.fit`` for every run; a warm run is read oftener, since it is soon over.
+    tolerance: of the KKT residuals of every run.  Left out, the unconstrained run is asked for 1e-6, which free logits
+    and other small students reach: multipliers are then exact to some 1e-5.  If it does not get there within its
+    epochs, the others are asked for the power of ten that it reached, at most 1e-3, and for ten times as much as before
+    after a run that falls short.
     budget: training runs at most, of each slice and seed.  Left out, those that the targets need and half as many for
     gaps wider than five average steps and for a reverse pass; given, all of it goes into the widest gaps.
     held: thresholds of further constraints, one or several each: every combination is a slice of its own, with columns
@@ -89,6 +95,7 @@ def trace_frontier(
         seeds=seeds,
         held=held,
         warm=warm,
+        tolerance=tolerance,
     )
     folder, resuming = _where(run_dir, resume)
     threads = _threads(jobs, threads)
@@ -104,7 +111,7 @@ class _Sweep:
         with torch.random.fork_rng(devices=[]):  # so that what is wrong with it is told before anything is trained
             torch.manual_seed(plan.seeds[0] or 0)
             weight = 0.0 if plan.method == "mu" else None
-            first = job.trainer(Request("anchor", plan.seeds[0], LOOSEST, plan.held[0], weight))
+            first = job.trainer(Request("anchor", plan.seeds[0], LOOSEST, plan.held[0], EXACT, weight))
         self.rules: list[Constraint] = first.constraints
         self.seed = first.seed
         record = record_of(plan, job, first)
@@ -119,7 +126,7 @@ class _Sweep:
             for number, held in enumerate(self.plan.held):
                 name = f"seed-{seed}-" if len(self.plan.seeds) > 1 else ""
                 name += f"held-{number}-" if len(self.plan.held) > 1 else ""
-                chains.append(kind(self.plan, seed, held, name, lambda e, s=seed, h=held: self._tell(e, s, h)))
+                chains.append(kind(self.plan, seed, held, name, partial(self._tell, seed, held)))
         run_chains(chains, self.job, jobs, self.store)
         if not any(chain.entries[0].cell is not None and chain.entries[0].cell.finite for chain in chains):
             first = chains[0].anchor
@@ -143,10 +150,13 @@ class _Sweep:
             "notes": self._notes(chains),
         }
         if self.store is not None:
-            self.store.finish([None if cell is None else cell.request.name for cell in cells])
             meta["wall_s"] = [entry.wall_s for _, entry in pairs]
         kept = {row: cell for row, cell in enumerate(cells) if cell is not None and cell.student}
-        return Frontier(mark(table, name), name, meta, Students(self.job, kept))
+        frontier = Frontier(mark(table, name), name, meta, Students(self.job, kept))
+        if self.store is not None:
+            frontier.to_csv(self.store.folder / TABLE)
+            self.store.finish([None if cell is None else cell.request.name for cell in cells])
+        return frontier
 
     def _notes(self, chains: Sequence[Chain]) -> list[str]:
         notes = [*self.plan.notes, *([] if self.store is None else self.store.damaged)]
@@ -170,7 +180,7 @@ class _Sweep:
             timed=self.store is None,
         )
 
-    def _tell(self, entry: Entry, seed: int | None, held: Mapping[str, float]) -> None:
+    def _tell(self, seed: int | None, held: Mapping[str, float], entry: Entry) -> None:
         if self.on_point is not None:
             self.on_point(self._row(entry, seed, held))
 
