@@ -67,7 +67,8 @@ class Picture:
 
     def of(self, kind: str, rows: Rows) -> Rows:
         """Return those of ``rows`` that are of a kind."""
-        return rows[self.kind_N[rows] == kind]
+        found: Rows = rows[self.kind_N[rows] == kind]
+        return found
 
     @property
     def kinds(self) -> list[str]:

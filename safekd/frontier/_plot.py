@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LINES = ("-", "--", "-.", ":")
 _INK, _GAP = "#333333", "#d9d9d9"
+_NEED: Any = (0, (6, 3))  # dashes of the threshold
 _MARKS: dict[str, dict[str, Any]] = {
     FRONT: {"marker": "o", "markersize": 5.5},
     BEATEN: {"marker": "o", "markersize": 5.5, "markerfacecolor": "none"},
@@ -56,7 +57,7 @@ def _figure(shown: Picture, required: float | None) -> Figure:
         _draw_series(above, below, shown, series, colour, line)
     if required is not None:
         for axes in (above, below):
-            axes.axvline(required, color=_INK, linestyle=(0, (6, 3)), linewidth=1.2, zorder=1)
+            axes.axvline(required, color=_INK, linestyle=_NEED, linewidth=1.2, zorder=1)
     above.set_ylabel("distillation loss (nats)")
     below.set_ylabel("price of safety, λ\n(nats a unit)")
     above.set_title(f"What safety costs: {_short(shown.constraint)}", parse_math=False)
@@ -102,8 +103,8 @@ def _legend(shown: Picture, required: float | None) -> list[Any]:
     handles: list[Any] = []
     if several:
         for number, series in enumerate(shown.series[:_MOST_SERIES]):
-            style = {"color": COLOURS[number % len(COLOURS)], "linestyle": _LINES[number % len(_LINES)]}
-            handles.append(Line2D([], [], marker="o", markersize=4, label=_short(series.label), **style))  # type: ignore[arg-type]
+            style: Any = {"color": COLOURS[number % len(COLOURS)], "linestyle": _LINES[number % len(_LINES)]}
+            handles.append(Line2D([], [], marker="o", markersize=4, label=_short(series.label), **style))
         if len(shown.series) > _MOST_SERIES:
             handles.append(Patch(color="none", label=f"and {len(shown.series) - _MOST_SERIES} more"))
     for kind in shown.kinds:
@@ -116,8 +117,7 @@ def _legend(shown: Picture, required: float | None) -> list[Any]:
     if shown.contradicted_N[shown.kind_N == FRONT].any():
         handles.append(Line2D([], [], linestyle="none", label="price contradicts the slope", **_RING))
     if required is not None:
-        style = {"color": _INK, "linestyle": (0, (6, 3)), "linewidth": 1.2}
-        handles.append(Line2D([], [], label=f"required: {required:g}", **style))  # type: ignore[arg-type]
+        handles.append(Line2D([], [], color=_INK, linestyle=_NEED, linewidth=1.2, label=f"required: {required:g}"))
     return handles
 
 
