@@ -38,8 +38,9 @@ class Request:
     """A training run that a sweep asks for.
 
     name: of its folder.  target: threshold of the swept constraint; weight: or the fixed weight that it gets instead.
-    held: thresholds of others.  tolerance: of residuals.  start: name of the cell where it begins, before: of the one before that, along whose
-    line it begins; None for a cold run.  trace_every: steps between full passes, None for the trainer's own choice.
+    held: thresholds of others.  tolerance: of residuals.  start: name of the cell where it begins, before: of the one
+    before that, along whose line it begins; None for a cold run.  trace_every: steps between full passes, None for the
+    trainer's own choice.
     """
 
     name: str

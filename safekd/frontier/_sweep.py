@@ -55,7 +55,7 @@ def trace_frontier(
     make_trainer: threshold -> a fresh ConstrainedTrainer whose first constraint asks for it (use
     ``constraint.at(threshold)``); with ``seeds`` it is also given ``seed=``.  targets: how many thresholds, spread
     evenly from what the unconstrained student reaches to ``highest``, both ends included; or the thresholds, in (0, 1].
-    method: "epsilon", constrained runs, which reach concave parts too; or "mu", fixed weights, which say what they miss.
+    method: "epsilon", constrained runs, which reach concave parts too; "mu", fixed weights, which say what they miss.
     epochs, fit: passed to ``ConstrainedTrainer.fit`` for every run; a warm run is read oftener, since it is soon over.
     tolerance: of the KKT residuals of every run.  Left out, the unconstrained run is asked for 1e-6, which free logits
     and other small students reach: multipliers are then exact to some 1e-5.  If it does not get there within its
