@@ -73,13 +73,18 @@ class Chain:
         self.anchor = anchor
         if self.plan.tolerance is None and anchor.status != "converged":
             self.tolerance = _as_exact_as(anchor.stationarity)
-        grid = self.plan.grid(anchor.safety)
+        grid = self.plan.grid(anchor.safety if anchor.finite else LOOSEST)
         self.most = self.plan.runs(len(grid))
-        loosest = grid[0] if grid[0] <= anchor.safety else anchor.safety
+        loosest = anchor.safety if grid[0] > anchor.safety else grid[0]
         self._add(
             Entry(loosest, anchor, _of(anchor, "anchor"), note=anchor.note, steps=anchor.steps, wall_s=anchor.wall_s)
         )
-        yield from self._traced([target for target in grid if target > loosest])
+        rest = [target for target in grid if target > loosest]
+        if anchor.finite:
+            yield from self._traced(rest)
+        else:
+            for target in rest:
+                self._add(Entry(target, None, "failed", note="the unconstrained run left no student to begin from"))
         self.entries.sort(key=lambda entry: entry.asked)
 
     def _traced(self, grid: list[float]) -> Steps:
@@ -118,6 +123,8 @@ class Chain:
             self._count(*cells)
             for target, cell in zip(may, cells, strict=True):
                 self._add(self._entry(target, cell, None))
+        for target in open_[len(may) :]:
+            self._add(self._unsolved(target))
 
     def _known(self, target: float) -> bool:
         """Add the row of a target that needs no run, and say whether it is one."""
@@ -132,9 +139,12 @@ class Chain:
                 self._add(Entry(target, entry.cell, "infeasible", note=note))
                 return True
         if self.runs >= self.most:
-            self._add(Entry(target, None, "budget_spent", note=f"the budget of {self.most} runs was spent before"))
+            self._add(self._unsolved(target))
             return True
         return False
+
+    def _unsolved(self, target: float) -> Entry:
+        return Entry(target, None, "budget_spent", note=f"the budget of {self.most} runs was spent before")
 
     def _gaps(self) -> Steps:
         """Spend what is left of the budget between the neighbours that are farthest apart."""
@@ -210,6 +220,8 @@ class Chain:
         best: Entry | None = None
         for i in range(len(self.entries) - 1, -1, -1):
             entry = self.entries[i]
+            if entry.status == "failed":  # an error is not to be covered up
+                continue
             if best is not None and best.cell is not None and _better(best.cell, entry):
                 note = (
                     f"the student of target {best.asked:.6g} meets this one too, for less; its own run {_ended(entry)}"
@@ -301,5 +313,5 @@ def _better(cell: Cell, entry: Entry) -> bool:
 
 def _ended(entry: Entry) -> str:
     if entry.cell is None or not entry.cell.finite:
-        return f"ended {entry.status}"
+        return f"ended {entry.status}" + (f": {entry.note}" if entry.note else "")
     return f"ended {entry.status} at a loss of {entry.cell.loss:.6g} and a safety of {entry.cell.safety:.6g}"

@@ -142,4 +142,4 @@ class WeightChain(Chain):
                 note = f"the largest weight, {top.weight:.6g}, leads to safety {top.safety:.6g}"
                 self._add(Entry(target, None, "unreachable", note=note))
             else:
-                self._add(Entry(target, None, "gap", note=f"the budget of {self.most} runs was spent before"))
+                self._add(self._unsolved(target))

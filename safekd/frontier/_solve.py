@@ -191,6 +191,7 @@ def _cell(job: Job, request: Request, trainer: ConstrainedTrainer, result: FitRe
     cell = Cell(
         request,
         result.status,
+        "" if result.status in ("converged", "budget_spent") else result.message,
         seed=trainer.seed,
         loss=point.loss,
         loss_se=point.loss_se,
@@ -220,7 +221,7 @@ def _cell(job: Job, request: Request, trainer: ConstrainedTrainer, result: FitRe
     read = read_student(job, trainer, cell.multipliers)
     better = replace(
         cell,
-        note=f"the student is result.{kept}: the final one missed a threshold by {cell.misses(request.target):.3g}",
+        note=f"{cell.note} The student is result.{kept}; the final one missed more.".lstrip(),
         loss=read.loss,
         loss_se=read.loss_se,
         readings=read.readings,

@@ -129,8 +129,8 @@ class _Sweep:
                 chains.append(kind(self.plan, seed, held, name, partial(self._tell, seed, held)))
         run_chains(chains, self.job, jobs, self.store)
         if not any(chain.entries[0].cell is not None and chain.entries[0].cell.finite for chain in chains):
-            first = chains[0].anchor
-            raise SolverFailure(f"The unconstrained run, where the frontier begins, failed: {first and first.note}")
+            why = "" if chains[0].anchor is None else chains[0].anchor.note
+            raise SolverFailure(f"The unconstrained run, where the frontier begins, failed: {why}")
         return self._table(chains)
 
     def _table(self, chains: Sequence[Chain]) -> Frontier:
