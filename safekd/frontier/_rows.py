@@ -13,7 +13,15 @@ from ._schema import SCHEMA_VERSION
 
 
 def row_of(
-    entry: Entry, *, run_id: str, method: str, seed: int, held: Mapping[str, float], names: Sequence[str], timed: bool
+    entry: Entry,
+    *,
+    run_id: str,
+    method: str,
+    seed: int,
+    held: Mapping[str, float],
+    names: Sequence[str],
+    split: str,
+    timed: bool,
 ) -> dict[str, Any]:
     """Return one row.  names: of all constraints, the swept one first.  held: thresholds of the others.
 
@@ -44,7 +52,7 @@ def row_of(
     row |= {
         "rho": math.nan if cell is None else cell.rho,
         **_residuals(entry),
-        "split": readings[names[0]].split if names[0] in readings else "",
+        "split": split,
         "status": entry.status,
         "feasible": entry.meets,
         "warm_from": entry.warm_from,

@@ -177,6 +177,7 @@ class _Sweep:
             seed=seed if seed is not None else self.seed if cell is None else cell.seed,
             held={rule.name: held.get(rule.name, rule.required) for rule in self.rules[1:]},
             names=[rule.name for rule in self.rules],
+            split=self.rules[0].split,
             timed=self.store is None,
         )
 

@@ -154,7 +154,10 @@ def sweep(targets=2, **more):
 
 
 REFUSED = {
-    "method": (lambda: sweep(method="tau"), "`method` is 'tau'; wanted 'epsilon', the epsilon-constraint sweep, or 'mu'"),
+    "method": (
+        lambda: sweep(method="tau"),
+        "`method` is 'tau'; wanted 'epsilon', the epsilon-constraint sweep, or 'mu'",
+    ),
     "empty": (lambda: sweep([]), r"`targets` is empty; wanted safety thresholds above 0 and at most 1"),
     "nan": (lambda: sweep([0.5, math.nan]), "`targets` holds nan"),
     "zero": (lambda: sweep([0.0, 0.5]), "`targets` holds 0.0"),

@@ -208,7 +208,9 @@ def test_a_lower_branch_is_found_from_the_right():
     chain, asked, _ = traced(two_branches)
     assert [r.name.split("-")[0] for r in asked[5:]] == ["back", "back"]
     assert [e.cell.loss for e in chain.entries] == pytest.approx([(e.asked - ANCHOR) ** 2 for e in chain.entries])
-    assert chain.entries[3].note.startswith("begun from the right; from the left it ended converged at a loss of 0.7025")
+    assert chain.entries[3].note.startswith(
+        "begun from the right; from the left it ended converged at a loss of 0.7025"
+    )
     assert chain.entries[3].steps == 20  # both runs
 
 
@@ -218,7 +220,9 @@ def test_without_a_better_run_a_dominated_row_takes_the_student_of_the_tighter_o
     assert column(chain, "status") == ["anchor", "taken", "taken", "taken", "converged"]
     assert {entry.cell.loss for entry in chain.entries[1:]} == {chain.entries[4].cell.loss}
     assert set(column(chain, "warm_from")[1:4]) == {0.9}
-    assert "the student of target 0.9 meets this one too, for less; its own run ended converged" in chain.entries[1].note
+    assert (
+        "the student of target 0.9 meets this one too, for less; its own run ended converged" in chain.entries[1].note
+    )
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(-0.05, 0.05)), min_size=8, max_size=8), st.integers(1, 14))
