@@ -52,6 +52,8 @@ class Job:
             trainer = self.make_trainer(threshold, seed=request.seed)
         else:
             trainer = self.make_trainer(threshold)
+        if not isinstance(trainer, ConstrainedTrainer):
+            raise InvalidInput(f"make_trainer gave a {type(trainer).__name__}; wanted a fresh kd.ConstrainedTrainer.")
         if not trainer.constraints:
             raise InvalidInput(
                 "make_trainer(threshold) gave a trainer without constraints; its first one is what is swept."

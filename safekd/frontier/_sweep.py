@@ -155,7 +155,7 @@ class _Sweep:
         frontier = Frontier(mark(table, name), name, meta, Students(self.job, kept))
         if self.store is not None:
             frontier.to_csv(self.store.folder / TABLE)
-            self.store.finish([None if cell is None else cell.request.name for cell in cells])
+            self.store.finish([cell.request.name if cell is not None and cell.student else None for cell in cells])
         return frontier
 
     def _notes(self, chains: Sequence[Chain]) -> list[str]:

@@ -28,7 +28,7 @@ def run(folder: str) -> None:
         make,
         one_each(),
         targets=[0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7],
-        epochs=150,
+        epochs=100,
         tolerance=1e-5,
         run_dir=folder,
         resume="auto",

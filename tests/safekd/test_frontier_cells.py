@@ -104,10 +104,16 @@ def flip(path):
     path.write_bytes(bytes(raw))
 
 
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
 DAMAGE = {
     "a flipped bit": lambda cell: flip(cell / "student.safetensors"),
     "a flipped bit in the optimizer": lambda cell: flip(cell / "optimizer.safetensors"),
-    "a number": lambda cell: (cell / "cell.json").write_text((cell / "cell.json").read_text().replace('"loss": 0', '"loss": 1')),
+    "a number": lambda cell: edit(cell / "cell.json", '"loss": 0', '"loss": 1'),
     "a file gone": lambda cell: (cell / "trace.csv").unlink(),
     "a file more": lambda cell: (cell / "notes.txt").write_text("x"),
     "no manifest": lambda cell: (cell / "manifest.json").unlink(),

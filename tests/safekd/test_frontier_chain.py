@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -238,7 +239,7 @@ def test_whatever_runs_answer_the_front_is_monotone_and_every_target_has_a_row(d
     assert {0.4, 0.5, 0.6, 0.7} <= set(column(chain, "asked")) or chain.entries[0].cell.safety > 0.4
     losses = [entry.cell.loss for entry in chain.entries if entry.meets]
     assert losses == sorted(losses)
-    for looser, tighter in zip(chain.entries, chain.entries[1:], strict=False):
+    for looser, tighter in pairwise(chain.entries):
         assert looser.meets or not tighter.meets or tighter.asked == looser.asked
 
 
@@ -262,7 +263,7 @@ def test_weights_find_a_convex_front_evenly():
     chain, asked, _ = traced(weighted([(s, (s - 0.3) ** 2) for s in GRID]), WeightChain)
     safeties = sorted(entry.cell.safety for entry in chain.entries)
     assert set(column(chain, "status")) == {"anchor", "converged"}
-    assert max(b - a for a, b in zip(safeties, safeties[1:], strict=False)) < 0.31
+    assert max(b - a for a, b in pairwise(safeties)) < 0.31
     for asked_for in (0.45, 0.6, 0.75, 0.9):
         assert min(abs(asked_for - s) for s in safeties) <= 0.6 / 8
     assert len(asked) <= 15

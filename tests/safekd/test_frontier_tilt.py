@@ -40,8 +40,11 @@ def tilted(q_NV, price, reverse):
         return p_NV / p_NV.sum(1, keepdims=True)
     if price == 0:
         return q_NV
-    nus = [brentq(lambda nu, q=q: (q / (nu - price * S_V)).sum() - 1, (price * S_V + q).max(), price + 1 + 1e-9, xtol=1e-15)
-           for q in q_NV]  # fmt: skip
+
+    def whole(nu, q_V):
+        return (q_V / (nu - price * S_V)).sum() - 1
+
+    nus = [brentq(whole, (price * S_V + q).max(), price + 1 + 1e-9, args=(q,), xtol=1e-15) for q in q_NV]
     return np.stack([q / (nu - price * S_V) for q, nu in zip(q_NV, nus, strict=True)])
 
 
