@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from joblib import Parallel, delayed
+from joblib.parallel import get_active_backend
 
 from ..errors import InvalidInput
 from ._cells import Cell, Request, Store
@@ -76,13 +77,18 @@ class _Runner:
             return
         if not tasks:
             return
-        pool = Parallel(n_jobs=self.jobs, return_as="generator_unordered")
-        if getattr(pool._backend, "supports_sharedmem", False) and pool._effective_n_jobs() > 1:
+        yield from self._pool()(delayed(_remote)(self.job, *task) for task in tasks)
+
+    def _pool(self) -> Parallel:
+        """Return joblib's pool on the backend that is set; cells come as they are done where it can do that."""
+        backend, _ = get_active_backend()
+        if getattr(backend, "supports_sharedmem", False):
             raise InvalidInput(
                 "joblib is set to a backend of threads, which share one state of random numbers; "
                 "use 'loky', which is its own choice, 'ray' or 'dask'."
             )
-        yield from pool(delayed(_remote)(self.job, *task) for task in tasks)
+        streams = getattr(backend, "supports_return_generator", False)
+        return Parallel(n_jobs=self.jobs, return_as="generator_unordered" if streams else "list")
 
 
 def _remote(

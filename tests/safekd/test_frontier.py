@@ -254,7 +254,7 @@ def test_several_seeds_and_slices_are_sweeps_of_their_own():
     assert len(frontier.slices()) == 4
     loss, both = table["distillation_loss"], frontier.nondominated(over=["first", "other"])
     assert loss[:6].tolist() == loss[6:].tolist()  # no random number in this student
-    assert {0.2, 0.4} == set(both["held_other"])
+    assert len(both) >= 3  # also where the other safety is worth its loss
     assert frontier.meta["runs"] == 12
 
 
