@@ -15,16 +15,18 @@ from joblib.parallel import get_active_backend
 from ..errors import InvalidInput
 from ._cells import Cell, Request, Store
 from ._chain import Chain, Steps
-from ._solve import Job, solve
+from ._solve import Job, Made, solve
 
 Want = tuple[int, Request]
 
 _HERE: dict[str, Job] = {}  # in a worker: the job as it first came, whose teachers keep what they were asked
 
 
-def run_chains(chains: Sequence[Chain], job: Job, jobs: int | None, store: Store | None) -> None:
-    """Run every chain to its end."""
-    runner = _Runner(job, jobs, store)
+def run_chains(
+    chains: Sequence[Chain], job: Job, jobs: int | None, store: Store | None, made: tuple[str, Made]
+) -> None:
+    """Run every chain to its end.  made: a cell's name and its trainer, which this process need not make again."""
+    runner = _Runner(job, jobs, store, dict([made]))
     live = {number: _Live(chain, chain.steps()) for number, chain in enumerate(chains)}
     while live:
         for number, one in list(live.items()):
@@ -55,8 +57,8 @@ class _Live:
 class _Runner:
     """Answers requests: from disk where they were answered before, else by training."""
 
-    def __init__(self, job: Job, jobs: int | None, store: Store | None) -> None:
-        self.job, self.jobs, self.store = job, jobs, store
+    def __init__(self, job: Job, jobs: int | None, store: Store | None, made: dict[str, Made]) -> None:
+        self.job, self.jobs, self.store, self.made = job, jobs, store, made
 
     def round(self, wants: Sequence[Want], cells: dict[int, dict[str, Cell]]) -> Iterator[tuple[int, Request, Cell]]:
         """Yield the cell of each request as it is done."""
@@ -73,7 +75,7 @@ class _Runner:
             tasks.append((number, request, start, before))
         if self.jobs is None or self.jobs == 1:
             for number, request, start, before in tasks:
-                yield number, request, solve(self.job, request, start, before)
+                yield number, request, solve(self.job, request, start, before, self.made.pop(request.name, None))
             return
         if not tasks:
             return

@@ -78,11 +78,6 @@ class Job:
                 )
         trainer.constraints[1:] = [rule.at(request.held.get(rule.name, rule.required)) for rule in others]
         if request.weight is not None:
-            if others:
-                raise InvalidInput(
-                    f"method='mu' gives one constraint a fixed weight, and the trainer has further ones: {names}. "
-                    "Use method='epsilon', which holds them."
-                )
             trainer.use_dual(FixedPenalty(request.weight))
         return trainer
 
@@ -92,7 +87,22 @@ class Job:
         return {name: placed(data, name, trainer.device) for name, data in given.items()}
 
 
-def solve(job: Job, request: Request, start: Cell | None, before: Cell | None) -> Cell:
+@dataclass(frozen=True)
+class Made:
+    """A trainer that was made ahead of its run, to be looked at, and torch's random numbers as they were then."""
+
+    trainer: ConstrainedTrainer
+    random: Tensor
+
+    @classmethod
+    def of(cls, job: Job, request: Request) -> Made:
+        """Make the trainer of ``request`` as its run would."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(request.seed or 0)
+            return cls(job.trainer(request), torch.get_rng_state())
+
+
+def solve(job: Job, request: Request, start: Cell | None, before: Cell | None, made: Made | None = None) -> Cell:
     """Train one student and return its cell, kept on disk where the job has a folder.
 
     A cell that raises is handed back as ``failed``, unless it is one that no other comes before: what is wrong there
@@ -101,8 +111,9 @@ def solve(job: Job, request: Request, start: Cell | None, before: Cell | None) -
     began = time.perf_counter()
     try:
         with threads(job.threads), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0 if request.seed is None else request.seed)
-            trainer = job.trainer(request)
+            made = Made.of(job, request) if made is None else made
+            trainer = made.trainer
+            torch.set_rng_state(made.random)
             result = _trained(job, request, trainer, start, before)
             cell = replace(_cell(job, request, trainer, result), wall_s=time.perf_counter() - began)
     except Exception as error:

@@ -23,7 +23,7 @@ from ._parallel import run_chains
 from ._plan import EXACT, MakeTrainer, Plan, checked_plan
 from ._record import record_of, run_id
 from ._rows import row_of, table_of
-from ._solve import LOOSEST, Job
+from ._solve import LOOSEST, Job, Made
 from ._students import Students
 
 OnPoint = Callable[[dict[str, Any]], object]
@@ -108,12 +108,16 @@ class _Sweep:
 
     def __init__(self, plan: Plan, job: Job, on_point: OnPoint | None, resume: bool) -> None:
         self.plan, self.job, self.on_point = plan, job, on_point
-        with torch.random.fork_rng(devices=[]):  # so that what is wrong with it is told before anything is trained
-            torch.manual_seed(plan.seeds[0] or 0)
-            weight = 0.0 if plan.method == "mu" else None
-            first = job.trainer(Request("anchor", plan.seeds[0], LOOSEST, plan.held[0], EXACT, weight))
+        # made before anything is trained, so that what is wrong with it is told at once
+        self.first = Made.of(job, Request("anchor", plan.seeds[0], LOOSEST, plan.held[0], EXACT))
+        first = self.first.trainer
         self.rules: list[Constraint] = first.constraints
         self.seed = first.seed
+        if plan.method == "mu" and len(self.rules) > 1:
+            raise InvalidInput(
+                "method='mu' gives one constraint a fixed weight, and the trainer has further ones: "
+                f"{[rule.name for rule in self.rules[1:]]}. Use method='epsilon', which holds them."
+            )
         record = record_of(plan, job, first)
         self.run_id = run_id(record)
         self.store = None if job.folder is None else Store(job.folder, record, resume=resume)
@@ -127,7 +131,7 @@ class _Sweep:
                 name = f"seed-{seed}-" if len(self.plan.seeds) > 1 else ""
                 name += f"held-{number}-" if len(self.plan.held) > 1 else ""
                 chains.append(kind(self.plan, seed, held, name, partial(self._tell, seed, held)))
-        run_chains(chains, self.job, jobs, self.store)
+        run_chains(chains, self.job, jobs, self.store, (f"{chains[0].name}anchor", self.first))
         if not any(chain.entries[0].cell is not None and chain.entries[0].cell.finite for chain in chains):
             why = "" if chains[0].anchor is None else chains[0].anchor.note
             raise SolverFailure(f"The unconstrained run, where the frontier begins, failed: {why}")
