@@ -28,8 +28,10 @@ def test_nondominated_with_ties_and_infeasible_rows():
     assert twins.nondominated().index.tolist() == [0]
 
 
-def test_of_equal_rows_the_one_that_was_solved_counts():
-    made = frontier([(0.1, 0.5), (0.1, 0.5), (0.2, 0.6)], status=["redundant", "anchor", "converged"])
+@pytest.mark.parametrize("status", ["redundant", "taken"])
+def test_of_equal_rows_the_one_that_was_solved_counts(status):
+    made = frontier([(0.1, 0.5), (0.1, 0.5), (0.2, 0.6)], status=[status, "anchor", "converged"])
+    assert made.at(0.5).index == 1
     assert made.table["nondominated"].tolist() == [False, True, True]
     assert made.table["duplicate"].tolist() == [True, False, False]
 
