@@ -81,7 +81,7 @@ class Frontier:
 
         A row is safe enough if it measures at least ``safety``, or if that much was asked of it and it is feasible: a
         run that ends at 0.96999 under the threshold 0.97 has met it to the tolerance of ``feasible``.  also: the same
-        for other constraints, by name, as they are measured.  Of equally cheap rows the safest, then the first.
+        for other constraints, by name, as they are measured.  Of equally cheap rows the safest, then the first solved.
         Raises InvalidInput, naming the highest safety that was reached, where no row is safe enough.
         """
         if not np.isfinite(safety):
@@ -92,14 +92,16 @@ class Frontier:
         enough = np.flatnonzero((met_ND >= required).all(axis=1))
         if len(enough) == 0:
             raise InvalidInput(self._out_of_reach(met_ND, required, also or {}))
-        order = np.lexsort((-x_ND[enough, 1], x_ND[enough, 0]))
+        again = self.table["duplicate"].to_numpy(bool)[rows[enough]]
+        order = np.lexsort((again, -x_ND[enough, 1], x_ND[enough, 0]))
         return self._point(int(rows[enough[order[0]]]))
 
     def knee(self) -> FrontierPoint:
         """Return the row where the frontier bends most: beyond it, a little more safety costs much.
 
         Farthest from the chord between the ends of the front, both objectives scaled to their range; see
-        ``solvers.indicators.knee``.  Raises InvalidInput where there is none.
+        ``solvers.indicators.knee``.  Rows of several seeds count together, as in all that follows; ``slices()`` parts
+        them.  Raises InvalidInput where there is none.
         """
         x_N2, rows = self._points([self.constraint])
         at = indicators.knee(_minimised(x_N2))

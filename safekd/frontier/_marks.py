@@ -33,7 +33,7 @@ def mark(table: pd.DataFrame, constraint: str) -> pd.DataFrame:
     finite = np.isfinite(loss) & np.isfinite(safety)
     usable = table["feasible"].to_numpy(bool) & finite
     best, twin, wrong = (np.zeros(len(table), dtype=bool) for _ in range(3))
-    taken_over = table["status"].to_numpy() == "redundant"  # of equal rows the one that was solved counts
+    taken_over = table["status"].isin(["redundant", "taken"]).to_numpy(bool)  # of equal rows the one solved counts
     for rows in parts(table):
         rows = rows[np.argsort(taken_over[rows], kind="stable")]
         at = rows[usable[rows]]

@@ -96,7 +96,7 @@ def test_no_cell_is_what_a_spreadsheet_would_run(tmp_path):
     with (tmp_path / "f.csv").open(newline="") as stream:
         cells = [cell for row in csv.reader(stream) for cell in row]
     assert [cell for cell in cells if cell.startswith(("=", "+", "@", "\t", "\r", "\n"))] == []
-    assert {cell for cell in cells if cell.startswith("-")} == {"-0.5"}
+    assert all(math.isfinite(float(cell)) for cell in cells if cell.startswith("-"))
     assert "-0.5" in cells
 
 
