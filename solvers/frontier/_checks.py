@@ -60,8 +60,8 @@ def contradicts_slope(
     """Say which multipliers cannot be minus the slope of the frontier that their neighbours show, bool (N,).
 
     constrained_N, objective_N: both to be minimised, in any order (of a safety to be maximised, hand in its negative);
-    multiplier_N: objective a unit of constrained.  A row that is not finite is never flagged and is no neighbour; leave
-    out dominated points that way.  error_N: standard errors of the objective; three of them are granted.  tolerance:
+    multiplier_N: objective a unit of constrained; inf where the frontier is vertical, NaN is never flagged.  A row whose
+    values are not finite is never flagged and is no neighbour; leave out dominated points that way.  error_N: standard errors of the objective; three of them are granted.  tolerance:
     the part of a slope that is granted besides.
 
     Where slopes rise and fall (an inflection, a jump) what the slopes farther out foretell is granted too.  At an end
@@ -75,7 +75,7 @@ def contradicts_slope(
         raise InvalidInput(f"The columns have {[len(column) for column in columns]} rows; wanted as many in each.")
     constrained, objective, multiplier, error = columns
     flagged_N = multiplier < 0
-    usable_N = np.flatnonzero(np.isfinite(constrained) & np.isfinite(objective) & np.isfinite(multiplier))
+    usable_N = np.flatnonzero(np.isfinite(constrained) & np.isfinite(objective))
     if len(usable_N) == 0:
         return flagged_N
     usable_N = usable_N[np.lexsort((objective[usable_N], constrained[usable_N]))]
@@ -86,7 +86,8 @@ def contradicts_slope(
     flagged_N[usable_N] = False
     for i, g in zip(usable_N, place, strict=True):
         low, high = _limits(slope_S, granted_S, int(g), tolerance)
-        flagged_N[i] = not (max(min(low, high), 0.0) - rough <= multiplier[i] <= max(high, 0.0) + rough)
+        fits = max(min(low, high), 0.0) - rough <= multiplier[i] <= max(high, 0.0) + rough
+        flagged_N[i] = not (fits or np.isnan(multiplier[i]))
     return flagged_N
 
 
