@@ -22,7 +22,8 @@ _EXPLAINED = 0.25  # the part of a multiplier by which a secant may lie beyond t
 _FLAT = 1e-3  # and a slope in units of the ranges that counts as none
 _AHEAD = 3.0  # a straight line through two answers is followed so many times their distance
 _ROUNDS = 3
-_NARROW = 1e-4  # in units of the range of targets: where a gap's end is known well enough
+_BETWEEN = (0.5, 0.25, 0.75)  # where, on the line between two answers, other pieces are looked for
+_NARROW = 1e-3  # in units of the range of targets: where a gap's end is known well enough
 _LOOKS = (0.5, 0.2, 0.8)  # where other starts are tried, as parts of the way through the targets
 _OTHER = 1e-4
 
@@ -43,6 +44,7 @@ class Sweep:
     filled: set[float] = field(default_factory=set)
     gaps: list[Gap] = field(default_factory=list)
     tried: set[tuple[float, int]] = field(default_factory=set)
+    looked: set[tuple[int, int]] = field(default_factory=set)
     kept: list[Answer] = field(default_factory=list)  # so that no id is used twice
 
     def __post_init__(self) -> None:
@@ -66,6 +68,7 @@ class Sweep:
             self._fill()
         except BudgetSpent:
             pass
+        self._share()
 
     def below(self, target: float) -> bool:
         """Whether nothing reaches a target."""
@@ -151,6 +154,15 @@ class Sweep:
                 self.best[t] = near
             near = self.best[t] if self._feasible(self.best[t], t) else near
 
+    def _share(self) -> None:
+        """Let one answer stand for all targets at which it is as good as any."""
+        loose = self.ends.right
+        for t in sorted(self.best, reverse=True):
+            now = self.best[t]
+            if loose.c <= t and self._feasible(loose, t) and loose.sound and loose.f <= now.f + self.slack_f:
+                self.best[t] = loose
+            loose = self.best[t]
+
     def suspicious(self, tight: Answer, loose: Answer) -> bool:
         """Whether the fall of the objective between two answers is not what their multipliers say it is."""
         step, fall = loose.c - tight.c, tight.f - loose.f
@@ -212,10 +224,15 @@ class Sweep:
             if not open_pairs:
                 return
             left, right = max(open_pairs, key=lambda pair: (round(self._apart(*pair), 12), -pair[0].c))
+            if self._look_between(left, right):
+                for t, answer in self.best.items():
+                    reach[id(answer)] = max(reach.get(id(answer), -math.inf), min(t, self.ends.right.c))
+                continue
             low, high = max(left.c, reach.get(id(left), -math.inf)), right.c
             if high - low <= _NARROW * self.width_c:
                 ended.add((id(left), id(right)))
-                self._record(left, right)
+                if high - left.c > 2 * _NARROW * self.width_c or self.suspicious(left, right):
+                    self._record(left, right)
                 continue
             middle = (low + high) / 2
             self._between(middle, left, right)
@@ -227,6 +244,28 @@ class Sweep:
             self.filled.add(middle)
             self.kept.append(found)
             self.on_answer(middle, found)
+
+    def _look_between(self, left: Answer, right: Answer) -> bool:
+        """Begin from points on the line between two answers, once; whether one led below the left one's objective."""
+        pair = (id(left), id(right))
+        if pair in self.looked:
+            return False
+        self.looked.add(pair)
+        self.kept += [left, right]
+        better = False
+        for part in _BETWEEN:
+            target = left.c + part * (right.c - left.c)
+            x = left.x + part * (right.x - left.x)
+            self._solve(target, replace(right, x=x, asked=math.nan))
+            found = self.best.pop(target)
+            if self._feasible(found, target) and found.f < left.f - self.slack_f:
+                self.best[target] = found
+                self.filled.add(target)
+                self.on_answer(target, found)
+                better = True
+        if better:
+            self._mend()
+        return better
 
     def _between(self, target: float, left: Answer, right: Answer) -> None:
         self._solve(target, right)
