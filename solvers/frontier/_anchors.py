@@ -16,6 +16,7 @@ from scipy.optimize import linprog
 from ..kkt import gradients
 from ._task import Answer, Task
 
+MORE = 4  # so many times the starts once another minimum was seen
 _WEIGHT = 1e-6
 _BOUGHT = 1e-4  # in units of the range: what such a weight may buy along a frontier that flattens out
 _SAME = 1e-6  # in units of the range: values that do not differ
@@ -52,6 +53,30 @@ def find_ends(task: Task, starts: int) -> Ends:
     right, several_right = _least(task, task.x0, starts, swapped=False)
     left, several_left = _least(task, right.x, starts, swapped=True)
     ends = Ends(left, right, several_right or several_left)
+    _settle_both(task, ends)
+    return ends
+
+
+def mend_ends(task: Task, ends: Ends, leftmost: Answer, lowest: Answer) -> bool:
+    """Begin the ends anew from answers that may lead to better ones; whether one did."""
+    before, width_c, width_f = (ends.left, ends.right), *ends.width_2
+    if lowest.f < ends.right.f - _SAME * width_f:
+        new = task.solve(lowest, swapped=False)
+        ends.right = new if new.sound and new.f <= lowest.f else lowest
+    new = task.solve(leftmost, swapped=True)
+    if new.sound and new.c <= ends.left.c + _SAME * width_c:
+        tied = abs(new.c - ends.left.c) <= _SAME * width_c
+        probe = Ends(new, ends.right)
+        probe.left = _settle(task, probe, swapped=True)
+        if not tied or probe.left.f < ends.left.f - _SAME * width_f:
+            ends.left = probe.left
+    if ends.left is before[0] and ends.right is before[1]:
+        return False
+    _settle_both(task, ends)
+    return True
+
+
+def _settle_both(task: Task, ends: Ends) -> None:
     for _ in range(2):  # the first weight is wrong where a tie has left the range far too wide
         before = ends.width_2
         ends.left = _settle(task, ends, swapped=True)
@@ -61,18 +86,18 @@ def find_ends(task: Task, starts: int) -> Ends:
     if not ends.is_point:
         prices = [end_price(task, ends, left=left) for left in (True, False)]
         ends.left, ends.right = replace(ends.left, price=prices[0]), replace(ends.right, price=prices[1])
-    return ends
 
 
 def _least(task: Task, x: torch.Tensor, starts: int, *, swapped: bool) -> tuple[Answer, bool]:
-    best, several = task.solve(x, swapped=swapped), False
-    for number in range(1, starts):
-        new = task.solve(task.start(number), swapped=swapped)
+    best, several, number, most = task.solve(x, swapped=swapped), False, 0, starts
+    while number + 1 < most:
+        number += 1
+        new = task.solve(task.start(number, best.x), swapped=swapped)
         now, old = ((a.c if swapped else a.f) for a in (new, best))
         usable = new.sound or new.violation <= task.feasible
         if usable and (abs(now - old) > _OTHER * (1 + abs(old)) or not best.sound):
-            several = True
-            best = new if now < old or not best.sound else best
+            several, most = True, MORE * starts
+            best = new if now < old or (new.sound and not best.sound) else best
         elif not several:
             break
     return best, several
@@ -102,7 +127,9 @@ def end_price(task: Task, ends: Ends, *, left: bool) -> float:
     x = (ends.left if left else ends.right).x.clone().requires_grad_()
     task.evaluations += 1
     f, c, g_M, h_E = task._values(x)
-    rows = gradients([f.reshape(()) / width_f, c.reshape(()) / width_c, *g_M.unbind(), *h_E.unbind()], [x]).cpu().numpy()
+    rows = (
+        gradients([f.reshape(()) / width_f, c.reshape(()) / width_c, *g_M.unbind(), *h_E.unbind()], [x]).cpu().numpy()
+    )
     if not np.isfinite(rows).all():
         return math.inf
     slope_n, of_c_n, M = rows[0], rows[1], len(g_M)

@@ -60,9 +60,9 @@ def contradicts_slope(
     """Say which multipliers cannot be minus the slope of the frontier that their neighbours show, bool (N,).
 
     constrained_N, objective_N: both to be minimised, in any order (of a safety to be maximised, hand in its negative);
-    multiplier_N: objective a unit of constrained; inf where the frontier is vertical, NaN is never flagged.  A row whose
-    values are not finite is never flagged and is no neighbour; leave out dominated points that way.  error_N: standard errors of the objective; three of them are granted.  tolerance:
-    the part of a slope that is granted besides.
+    multiplier_N: objective a unit of constrained; inf where the frontier is vertical, NaN is never flagged.  A row
+    whose values are not finite is never flagged and is no neighbour; leave out dominated points that way.  error_N:
+    standard errors of the objective; three of them are granted.  tolerance: the part of a slope that is granted too.
 
     Where slopes rise and fall (an inflection, a jump) what the slopes farther out foretell is granted too.  At an end
     only one neighbour speaks: a slope may grow there without limit, as that of a square root does at 0, but not turn

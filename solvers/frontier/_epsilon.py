@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
-from ._anchors import Ends
+from ._anchors import MORE, Ends, mend_ends
 from ._frontier import Gap
 from ._task import Answer, BudgetSpent, Task
 
@@ -26,6 +27,8 @@ _BETWEEN = (0.5, 0.25, 0.75)  # where, on the line between two answers, other pi
 _NARROW = 1e-3  # in units of the range of targets: where a gap's end is known well enough
 _LOOKS = (0.5, 0.2, 0.8)  # where other starts are tried, as parts of the way through the targets
 _OTHER = 1e-4
+_STEEP = 2.0
+_CLOSE = 1e-5  # in units of the range: near enough for a difference to be a slope
 
 
 @dataclass
@@ -44,7 +47,8 @@ class Sweep:
     filled: set[float] = field(default_factory=set)
     gaps: list[Gap] = field(default_factory=list)
     tried: set[tuple[float, int]] = field(default_factory=set)
-    looked: set[tuple[int, int]] = field(default_factory=set)
+    walls: set[int] = field(default_factory=set)  # answers beyond which ``constrained`` gets no lower nearby
+    looked: set[int] = field(default_factory=set)
     kept: list[Answer] = field(default_factory=list)  # so that no id is used twice
 
     def __post_init__(self) -> None:
@@ -65,6 +69,7 @@ class Sweep:
             self._tighten()
             self._mend()
             self._look_elsewhere()
+            self._mend_ends()
             self._fill()
         except BudgetSpent:
             pass
@@ -142,13 +147,36 @@ class Sweep:
             if all(before[t] is self.best[t] for t in before):
                 return
 
+    def _mend_ends(self) -> None:
+        """Where other minima were seen, or an end is beaten, begin the ends anew from the answers next to them."""
+        for _ in range(_ROUNDS):
+            points = [a for a in self.branches() if a is not self.ends.left and a is not self.ends.right]
+            if not points or not (self.ends.several or points[-1].f < self.ends.right.f - self.slack_f):
+                return
+            old = self.ends.left, self.ends.right
+            if not mend_ends(self.task, self.ends, points[0], min(points, key=lambda a: a.f)):
+                return
+            self.width_c, self.width_f = self.ends.width_2
+            self.slack_c, self.slack_f = _EQUAL * self.width_c, _EQUAL * self.width_f
+            for end in (self.ends.left, self.ends.right):
+                if all(abs(t - end.c) > self.slack_c for t in self.best):
+                    self.best[end.c] = end
+                    self.filled.add(end.c)
+            for t, answer in self.best.items():
+                now = {id(old[0]): self.ends.left, id(old[1]): self.ends.right}.get(id(answer), answer)
+                for end in (self.ends.left, self.ends.right):
+                    now = end if self._better(end, now, t) else now
+                self.best[t] = now
+            self._mend()
+
     def _pass(self, *, loosen: bool) -> None:
         inner = [t for t in sorted(self.best) if self.ends.left.c < t < self.ends.right.c]
         near = self.ends.left if loosen else self.ends.right
         for t in inner if loosen else inner[::-1]:
             now = self.best[t]
             pair = (near, now) if loosen else (now, near)
-            if near is not now and (t, id(near)) not in self.tried and self.suspicious(*pair):
+            at_hole = not loosen and now.c < t - self.slack_c and near.c > t  # its end may lie before t
+            if near is not now and (t, id(near)) not in self.tried and (at_hole or self.suspicious(*pair)):
                 self._solve(t, near)
             if self._feasible(near, t) and self._better(near, self.best[t], t):
                 self.best[t] = near
@@ -178,26 +206,34 @@ class Sweep:
         return not low - none <= secant <= prices[1] * (1 + _EXPLAINED) + none
 
     def _look_elsewhere(self) -> None:
-        """Begin from seeded starts at a few targets; one more for each that leads to something else."""
+        """Begin from seeded starts at a few targets; more of them once one has led to something else."""
         inner = [t for t in sorted(self.best) if self.ends.left.c + self.slack_c < t < self.ends.right.c - self.slack_c]
         if self.starts < 2 or not inner:
             return
-        number = self.starts
+        number = MORE * self.starts
         for part in _LOOKS:
             t = inner[min(int(part * len(inner)), len(inner) - 1)]
-            seen = self.ends.several
-            for _ in range(1, self.starts):
-                number += 1
-                old = self.best[t]
-                new = self._solve(t, replace(self.ends.right, x=self.task.start(number), asked=math.nan))
-                if new.sound and abs(new.f - old.f) > _OTHER * self.width_f:
-                    seen = True
+            seen, tried = self.ends.several, 0
+            while tried + 1 < self.starts * (MORE if seen else 1):
+                tried, number, old = tried + 1, number + 1, self.best[t]
+                x = self.task.start(number, old.x)
+                new = self._solve(t, replace(self.ends.right, x=x, asked=math.nan))
+                seen = seen or (new.sound and abs(new.f - old.f) > _OTHER * self.width_f)
                 if not seen:
-                    break
-            if not seen:
-                break
+                    return
             self.ends.several = True
             self._mend()
+
+    def confirms(self, target: float) -> bool:
+        """Whether a target very near to one agrees with its multiplier, where those farther off did not."""
+        answer = self.best[target]
+        step = _CLOSE * self.width_c * (1 if target - self.ends.left.c < 2 * _CLOSE * self.width_c else -1)
+        try:
+            near = self.task.solve(answer, target=target + step)
+        except BudgetSpent:
+            return False
+        secant = (answer.f - near.f) / step
+        return near.sound and abs(secant - answer.price) <= _EXPLAINED * answer.price / 2
 
     def branches(self) -> list[Answer]:
         """Return the distinct feasible answers, from left to right."""
@@ -213,7 +249,7 @@ class Sweep:
         if self.ends.is_point:
             return
         ended: set[tuple[int, int]] = set()
-        reach = {}
+        reach: dict[int, float] = {}
         for t, answer in self.best.items():
             reach[id(answer)] = max(reach.get(id(answer), -math.inf), min(t, self.ends.right.c))
         while True:
@@ -224,53 +260,88 @@ class Sweep:
             if not open_pairs:
                 return
             left, right = max(open_pairs, key=lambda pair: (round(self._apart(*pair), 12), -pair[0].c))
-            if self._look_between(left, right):
+            if self._is_steep(left, right) and id(right) not in self.walls:
+                self._step_up(left, right)
+                continue
+            if right.c - left.c > self.smallest * self.width_c and self._look_between(left, right):
                 for t, answer in self.best.items():
                     reach[id(answer)] = max(reach.get(id(answer), -math.inf), min(t, self.ends.right.c))
                 continue
             low, high = max(left.c, reach.get(id(left), -math.inf)), right.c
             if high - low <= _NARROW * self.width_c:
                 ended.add((id(left), id(right)))
-                if high - left.c > 2 * _NARROW * self.width_c or self.suspicious(left, right):
+                if (
+                    high - left.c > 2 * _NARROW * self.width_c
+                    or id(right) in self.walls
+                    or self.suspicious(left, right)
+                ):
                     self._record(left, right)
                 continue
             middle = (low + high) / 2
+            asked = middle in self.best
             self._between(middle, left, right)
-            found = self.best.pop(middle)
+            found = self.best[middle] if asked else self.best.pop(middle)
             if self._is_left(found, left):
                 reach[id(left)] = middle
                 continue
             self.best[middle] = found
-            self.filled.add(middle)
+            if not asked:
+                self.filled.add(middle)
             self.kept.append(found)
             self.on_answer(middle, found)
 
     def _look_between(self, left: Answer, right: Answer) -> bool:
         """Begin from points on the line between two answers, once; whether one led below the left one's objective."""
-        pair = (id(left), id(right))
-        if pair in self.looked:
+        if id(left) in self.looked:
             return False
-        self.looked.add(pair)
+        self.looked.add(id(left))
         self.kept += [left, right]
         better = False
         for part in _BETWEEN:
             target = left.c + part * (right.c - left.c)
+            asked = target in self.best
             x = left.x + part * (right.x - left.x)
             self._solve(target, replace(right, x=x, asked=math.nan))
-            found = self.best.pop(target)
+            found = self.best[target] if asked else self.best.pop(target)
             if self._feasible(found, target) and found.f < left.f - self.slack_f:
                 self.best[target] = found
-                self.filled.add(target)
+                if not asked:
+                    self.filled.add(target)
                 self.on_answer(target, found)
                 better = True
         if better:
             self._mend()
         return better
 
+    def _is_steep(self, left: Answer, right: Answer) -> bool:
+        """Whether the objective falls faster than ``constrained`` grows: then levels of the objective tell more."""
+        return (left.f - right.f) / self.width_f > _STEEP * (right.c - left.c) / self.width_c
+
+    def _step_up(self, left: Answer, right: Answer) -> None:
+        """Find the least ``constrained`` with an objective half way up; where that is no less, it is a wall."""
+        before = self.task.evaluations
+        found = self.task.solve(right, target=(left.f + right.f) / 2, swapped=True)
+        new = found.sound and left.c + self.slack_c < found.c < right.c - self.slack_c and found.f < left.f
+        if not new or found.f < (left.f + right.f) / 2 - self.slack_f:
+            self.walls.add(id(found if new else right))
+        self.kept += [found, right]
+        if not new:
+            self.spent[right.c] = self.spent.get(right.c, 0) + self.task.evaluations - before
+            return
+        if found.c in self.best and not self._better(found, self.best[found.c], found.c):
+            return
+        if found.c not in self.best:
+            self.filled.add(found.c)
+        self.best[found.c] = found
+        self.spent[found.c] = self.task.evaluations - before
+        self.on_answer(found.c, found)
+
     def _between(self, target: float, left: Answer, right: Answer) -> None:
-        self._solve(target, right)
-        if left.price > _FLAT * self.width_f / self.width_c or not self.best[target].sound:
+        if left.price > _FLAT * self.width_f / self.width_c:
             self._solve(target, left)
+            if self.best[target].sound and (id(right) in self.walls or not self.suspicious(self.best[target], right)):
+                return
+        self._solve(target, right)
         if self._better(left, self.best[target], target):
             self.best[target] = left
 
@@ -281,7 +352,7 @@ class Sweep:
         points = self.branches()
         # a point that a neighbour to its left beats is no part of the frontier
         front = [p for i, p in enumerate(points) if all(p.f < q.f - self.slack_f for q in points[:i])]
-        return list(zip(front[:-1], front[1:], strict=True))
+        return list(pairwise(front))
 
     def _apart(self, left: Answer, right: Answer) -> float:
         return float(np.hypot((right.c - left.c) / self.width_c, (left.f - right.f) / self.width_f))
@@ -290,7 +361,7 @@ class Sweep:
         if self._apart(left, right) <= self.smallest:
             return False
         past = reach.get(id(left), -math.inf) > left.c + _NARROW * self.width_c
-        return self.everywhere or past or self.suspicious(left, right)
+        return self.everywhere or past or id(right) in self.walls or self.suspicious(left, right)
 
     def _record(self, left: Answer, right: Answer) -> None:
         if right.c - left.c > 2 * _NARROW * self.width_c:

@@ -119,7 +119,9 @@ def judge(rows: Sequence[Row], answers: Sequence[Answer | None], task: Task, end
     table["duplicate"] = repeated(points_N2, _SAME * width_2)
     seen_N = (table["nondominated"] & ~table["status"].isin(["redundant", "unreachable"])).to_numpy(dtype=bool)
     c_N, f_N = (np.where(seen_N, points_N2[:, i], np.nan) for i in (0, 1))
-    table["slope_contradicted"] = contradicts_slope(c_N, f_N, table["multiplier"])
+    price_N = table["multiplier"].to_numpy(dtype=np.float64)
+    # a wall, where the frontier is vertical, has neighbours that tell nothing of it
+    table["slope_contradicted"] = contradicts_slope(c_N, f_N, np.where(np.isinf(price_N), np.nan, price_N))
     return table
 
 

@@ -23,6 +23,7 @@ Function = Callable[[Tensor], Tensor]
 Bounds = tuple[Tensor | float | None, Tensor | float | None] | None
 
 _INSIDE = (1e-3, 0.1, 0.5)  # how far a start whose gradients are not finite is moved inwards
+_STIFF = 1e3  # a penalty beyond this slows a neighbour more than it helps
 _SPREAD = 2.0  # how far seeded starts lie where there are no bounds, in units of 1 + |x0|
 _NOTHING = KKTResiduals(math.nan, math.nan, math.nan, math.nan)
 
@@ -125,7 +126,8 @@ class Task:
     ) -> Answer:
         """Minimise f + weight c subject to c <= target, from a start; an answer also gives its multipliers.
 
-        swapped: minimise c + weight f instead.  guess: x to begin from with the multipliers of ``start``.
+        swapped: minimise c + weight f subject to f <= target instead; the answer is one to the c that it reached.
+        guess: x to begin from with the multipliers of ``start``.
         Raises BudgetSpent where no solve is left.
         """
         if self.solves >= self.budget:
@@ -133,29 +135,28 @@ class Task:
         self.solves += 1
         first, second = (self.constrained, self.objective) if swapped else (self.objective, self.constrained)
         loss = first if weight == 0 else (lambda x: first(x) + weight * second(x))
-        warm, x = None, start
-        if isinstance(start, Answer):
-            x, warm = start.x if guess is None else guess, (start if math.isfinite(target) else None)
-        try:
-            found = self._minimize(loss, x.to(self.dtype), target, warm)
-        except StartNotFinite:
-            found = self._from_inside(loss, x.to(self.dtype), target)
+        held = self.inequality
+        if math.isfinite(target):
+            held = lambda z: torch.cat([_number("constrained", second(z)) - target, *self._besides(z)])  # noqa: E731
+        x = guess if guess is not None else start.x if isinstance(start, Answer) else start
+        warm = start if isinstance(start, Answer) and math.isfinite(target) and not swapped else None
+        found = self._from_inside(loss, x.to(self.dtype), held, warm)
         if found is None:
             return self._nothing(x, target)
         self.evaluations += found.evaluations
         answer = self._answer(found, target)
+        if swapped and math.isfinite(target):
+            price = 1 / answer.price if answer.price > 0 else math.inf
+            answer = replace(answer, price=price, asked=answer.c, penalty=_STIFF)
         return replace(answer, origin=start.asked) if isinstance(start, Answer) else answer
 
-    def _minimize(self, loss: Function, x: Tensor, target: float, warm: Answer | None) -> Solution:
-        rows = self.inequality
-        if math.isfinite(target):
-            rows = lambda z: torch.cat([_number("constrained", self.constrained(z)) - target, *self._besides(z)])  # noqa: E731
+    def _minimize(self, loss: Function, x: Tensor, rows: Function | None, warm: Answer | None) -> Solution:
         multipliers = equality_multipliers = None
         penalty = 10.0
         if warm is not None:
             price = warm.price if math.isfinite(warm.price) else 0.0
             multipliers = torch.cat([torch.tensor([price], dtype=torch.float64), warm.others[0]])
-            equality_multipliers, penalty = warm.others[1], warm.penalty
+            equality_multipliers, penalty = warm.others[1], min(warm.penalty, _STIFF)
         return minimize(
             loss,
             x,
@@ -172,14 +173,14 @@ class Task:
     def _besides(self, x: Tensor) -> list[Tensor]:
         return [] if self.inequality is None else [_row("inequality", self.inequality, x)]
 
-    def _from_inside(self, loss: Function, x: Tensor, target: float) -> Solution | None:
-        """Start where gradients are finite, from x towards the middle: a square root has none at 0."""
+    def _from_inside(self, loss: Function, x: Tensor, rows: Function | None, warm: Answer | None) -> Solution | None:
+        """Start at x, or on the way from there to the middle where gradients are finite: a root has none at 0."""
         middle = self.middle().to(x)
-        for part in _INSIDE:
+        for part in (0.0, *_INSIDE):
             try:
-                return self._minimize(loss, x + part * (middle - x), target, None)
+                return self._minimize(loss, x + part * (middle - x) if part else x, rows, warm)
             except StartNotFinite:
-                continue
+                warm = None
         return None
 
     def _answer(self, found: Solution, target: float) -> Answer:
@@ -223,8 +224,11 @@ class Task:
         inside = torch.where(low.isfinite(), low + reach, torch.where(high.isfinite(), high - reach, x0 + reach))
         return torch.where(low.isfinite() & high.isfinite(), (low + high) / 2, inside)
 
-    def start(self, number: int) -> Tensor:
-        """Return a seeded start: anywhere within bounds, or around x0 where there are none."""
+    def start(self, number: int, near: Tensor) -> Tensor:
+        """Return a seeded start: anywhere within bounds, or around x0 where there are none.
+
+        Every other one keeps half of the entries of ``near``: where variables act apart, part of a good point is good.
+        """
         draw = np.random.default_rng([self.seed, number])
         low, high = self.sides()
         x0 = self.x0.double().cpu()
@@ -232,7 +236,11 @@ class Task:
         low = torch.where(low.isfinite(), low, torch.minimum(x0, high) - reach)
         high = torch.where(high.isfinite(), high, torch.maximum(x0, low) + reach)
         part = torch.from_numpy(draw.uniform(0.0, 1.0, tuple(x0.shape)))
-        return (low + part * (high - low)).to(self.x0.device)
+        x = low + part * (high - low)
+        if number % 2 == 0:
+            kept = torch.from_numpy(draw.uniform(0.0, 1.0, tuple(x0.shape)) < 0.5)
+            x = torch.where(kept, near.double().cpu(), x)
+        return x.to(self.x0.device)
 
 
 def _number(name: str, value: Tensor) -> Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 
 from ..errors import InvalidInput
@@ -18,7 +18,7 @@ from ._rows import epsilon_row, gap_row, judge, solutions, weight_row
 from ._task import Answer, Bounds, Function, Task
 from ._weights import Weighted
 
-_SOLVES, _BESIDES = 6, 60  # the default budget: so many solves a target, and so many for ends, gaps and other starts
+_SOLVES, _BESIDES, _PER_START = 6, 60, 25  # the default budget: solves a target, for ends and gaps, and a start
 
 
 def trace_frontier(
@@ -44,18 +44,18 @@ def trace_frontier(
     objective, constrained: x to one number; inequality (``<= 0``), equality (``= 0``): x to a row of values; bounds:
     (lower, upper); x0: where to start; all as for ``minimize``, which makes every solve.
 
-    method "epsilon": minimise the objective subject to ``constrained <= target``.  targets: how many, spread evenly from
-    the least value of ``constrained`` to its value where the objective alone is least, both ends included; or the
-    targets, in any order.  Concave parts are reached.  Every target has a row.  The budget that targets leave goes to
-    gaps: by default only to those that their neighbours' multipliers do not explain, and with a ``budget`` to all wider
-    than ``smallest_gap``, the widest first.  What does not close is listed in ``gaps``.
+    method "epsilon": minimise the objective subject to ``constrained <= target``.  targets: how many, spread evenly
+    from the least value of ``constrained`` to its value where the objective alone is least, both ends included; or
+    the targets, in any order.  Concave parts are reached.  Every target has a row.  What targets leave of the budget
+    goes to gaps: by default only to those that their neighbours' multipliers do not explain, and with a ``budget`` to
+    all wider than ``smallest_gap``, the widest first.  What does not close is listed in ``gaps``.
     method "mu": minimise ``objective + mu constrained``.  targets: how many points, or the weights, each at least 0.
     What lies between two answers that the same weight values equally is out of reach of any weight; that is said.
 
-    budget: solves at most, ends included; None: six a target and sixty.  tolerance, steps: of each solve.  starts: how
-    many starts an end, or a target looked at, may have; more than one further is tried only where one has led to
-    another minimum.  smallest_gap: 1 is the whole range of an objective.  seed: of starts.  on_point: called with a
-    row, as far as it is known, when its target is first answered.
+    budget: solves at most, ends included; None: six a target, 25 a start, and sixty.  tolerance, steps: of each solve.
+    starts: how many starts an end, or a target looked at, may have: one other than x0, and once that has led to another
+    minimum, four times as many as ``starts`` says; 1 for none.  smallest_gap: 1 is the whole range of an objective.
+    seed: of starts.  on_point: called with a row, as far as it is known, when its target is first answered.
 
     Local solves prove no global optimum: several minima are noticed by the other starts and by neighbours that
     contradict each other, and then mended from the better one.
@@ -76,7 +76,7 @@ def trace_frontier(
     if method == "mu" and not isinstance(wanted, int) and wanted[0] < 0:
         raise InvalidInput(f"`targets` of a mu sweep are weights; found {wanted[0]:g}, wanted none below 0.")
     count = wanted if isinstance(wanted, int) else len(wanted)
-    most = _SOLVES * count + _BESIDES + 4 * starts if budget is None else budget
+    most = _SOLVES * count + _BESIDES + _PER_START * starts if budget is None else budget
     task = Task(objective, constrained, x0, inequality, equality, bounds, tolerance, steps, seed, most)
     ends = find_ends(task, starts)
     _check_ends(ends, task)
@@ -129,7 +129,11 @@ def _by_targets(
     said = [gap.message for gap in sweep.gaps]
     if ends.is_point:
         said.append("One point is best in both: the frontier is that point.")
-    return _frontier(task, ends, "epsilon", rows, answers, sweep.gaps, said)
+    table = judge(rows, answers, task, ends)
+    flagged = table["slope_contradicted"].tolist()
+    targets = [row["target"] for row in rows]
+    table["slope_contradicted"] = [wrong and not sweep.confirms(t) for wrong, t in zip(flagged, targets, strict=True)]
+    return _frontier(task, ends, "epsilon", table, answers, sweep.gaps, said)
 
 
 def _by_weights(
@@ -153,13 +157,20 @@ def _by_weights(
         lines.append((gap_row((left.c + right.c) / 2, weight, spent, gap.message), None))
     lines.sort(key=lambda line: (line[0]["target"], -line[0]["mu"]))
     said = [gap.message for gap in sweep.gaps]
-    return _frontier(task, ends, "mu", [row for row, _ in lines], [answer for _, answer in lines], sweep.gaps, said)
+    answers = [answer for _, answer in lines]
+    table = judge([row for row, _ in lines], answers, task, ends)
+    return _frontier(task, ends, "mu", table, answers, sweep.gaps, said)
 
 
 def _frontier(
-    task: Task, ends: Ends, method: str, rows: list[Row], answers: list[Answer | None], gaps: list[Gap], said: list[str]
+    task: Task,
+    ends: Ends,
+    method: str,
+    table: pd.DataFrame,
+    answers: list[Answer | None],
+    gaps: list[Gap],
+    said: list[str],
 ) -> Frontier:
-    table = judge(rows, answers, task, ends)
     if task.solves >= task.budget:
         said.append(f"The budget of {task.budget} solves was spent.")
     if ends.several:

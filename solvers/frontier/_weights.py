@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -51,7 +52,9 @@ class Weighted:
             done = [weight for weight, _, _ in self.found]
             self.not_solved = [] if isinstance(self.wanted, int) else [w for w in self.wanted if w not in done]
             left = [pair for pair in self._open(set()) if self._apart(*pair) > self.smallest]
-            self.gaps += [Gap(*_ends_of(*pair), "The budget was spent before this gap was looked into.") for pair in left]
+            self.gaps += [
+                Gap(*_ends_of(*pair), "The budget was spent before this gap was looked into.") for pair in left
+            ]
 
     def _keep(self, weight: float, answer: Answer, spent: int) -> None:
         self.found.append((weight, answer, spent))
@@ -100,9 +103,9 @@ class Weighted:
     def _out_of_reach(self, weight: float, left: Answer, right: Answer, spent: int) -> None:
         self.unreached.append((weight, left, right, spent))
         message = (
-            f"From {left.c:.6g} to {right.c:.6g} of constrained (objective {left.f:.6g} to {right.f:.6g}) is out of reach "
-            f"of any weight: at mu = {weight:.6g} both ends are worth the same and nothing below was found, so the "
-            "frontier is concave, straight or missing there; use method='epsilon'."
+            f"From {left.c:.6g} to {right.c:.6g} of constrained (objective {left.f:.6g} to {right.f:.6g}) is out of "
+            f"reach of any weight: at mu = {weight:.6g} both ends are worth the same and nothing below was found, so "
+            "the frontier is concave, straight or missing there; use method='epsilon'."
         )
         self.gaps.append(Gap(*_ends_of(left, right), message))
 
@@ -115,8 +118,7 @@ class Weighted:
 
     def _open(self, ended: set[tuple[int, int]]) -> list[tuple[Answer, Answer]]:
         points = self._points()
-        pairs = zip(points[:-1], points[1:], strict=True)
-        return [(p, q) for p, q in pairs if (id(p), id(q)) not in ended and p.f > q.f and q.c > p.c]
+        return [(p, q) for p, q in pairwise(points) if (id(p), id(q)) not in ended and p.f > q.f and q.c > p.c]
 
     def _apart(self, left: Answer, right: Answer) -> float:
         return float(np.hypot((right.c - left.c) / self.width_c, (left.f - right.f) / self.width_f))

@@ -25,7 +25,8 @@ _STRIDES = (1e-3, 1e-2, 1e-1)
 def falling_direction(problem: Problem, point: Point, lambda_C: Floats) -> Floats | None:
     """Return a unit direction, allowed by the rows, in which the Lagrangian falls; None if none is seen.
 
-    Raises RuntimeError if the functions cannot be differentiated twice here, ValueError for more than ``MOST`` variables.
+    Raises RuntimeError if the functions cannot be differentiated twice here, ValueError for more than ``MOST``
+    variables.
     """
     n = len(point.x_n)
     if n > MOST:
