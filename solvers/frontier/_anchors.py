@@ -89,15 +89,16 @@ def _settle_both(task: Task, ends: Ends) -> None:
 
 
 def _least(task: Task, x: torch.Tensor, starts: int, *, swapped: bool) -> tuple[Answer, bool]:
-    best, several, number, most = task.solve(x, swapped=swapped), False, 0, starts
-    while number + 1 < most:
-        number += 1
+    best, several, number, vain = task.solve(x, swapped=swapped), False, 0, 0
+    while number + 1 < (MORE * starts if several else starts) and vain < 2 * starts:
+        number, vain = number + 1, vain + 1
         new = task.solve(task.start(number, best.x), swapped=swapped)
         now, old = ((a.c if swapped else a.f) for a in (new, best))
         usable = new.sound or new.violation <= task.feasible
         if usable and (abs(now - old) > _OTHER * (1 + abs(old)) or not best.sound):
-            several, most = True, MORE * starts
-            best = new if now < old or (new.sound and not best.sound) else best
+            several = True
+            if now < old or (new.sound and not best.sound):
+                best, vain = new, 0
         elif not several:
             break
     return best, several
@@ -109,6 +110,8 @@ def _settle(task: Task, ends: Ends, *, swapped: bool) -> Answer:
     width_c, width_f = ends.width_2
     if not (old.sound or old.violation <= task.feasible) or not math.isfinite(width_c * width_f):
         return old
+    if not ends.is_point and math.isfinite(end_price(task, ends, left=swapped)):
+        return old  # multipliers exist: to first order nothing lowers the other function here
     new = task.solve(old, swapped=swapped, weight=_WEIGHT * (width_c / width_f if swapped else width_f / width_c))
     if swapped:
         kept, gained = new.c <= old.c + _SAME * width_c, old.f - new.f > _BOUGHT * width_f

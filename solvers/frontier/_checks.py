@@ -65,8 +65,8 @@ def contradicts_slope(
     standard errors of the objective; three of them are granted.  tolerance: the part of a slope that is granted too.
 
     Where slopes rise and fall (an inflection, a jump) what the slopes farther out foretell is granted too.  At an end
-    only one neighbour speaks: a slope may grow there without limit, as that of a square root does at 0, but not turn
-    back.  Negative multipliers are always flagged.  Raises InvalidInput for columns of different lengths.
+    only one neighbour speaks: a slope that changes may grow there without limit, as that of a square root does at 0, or
+    at the right end fall to nothing, but not turn back.  Negative multipliers are always flagged.  Raises InvalidInput for columns of different lengths.
     """
     columns = [np.asarray(column, dtype=np.float64).ravel() for column in (constrained_N, objective_N, multiplier_N)]
     N = len(columns[0])
@@ -138,4 +138,6 @@ def _at_end(slope_S: Sequence[float] | Floats, granted_S: Floats, near: int, tol
     slack = tolerance * abs(float(slope_S[near])) + float(granted_S[near] + _AHEAD * granted_S[beyond])
     if change > slack:
         return float(slope_S[near]) - slack, np.inf
+    if change < -slack and near > 0:
+        return 0.0, float(slope_S[near]) + slack  # the same with the two objectives' parts exchanged
     return float(slope_S[near]) - slack - _AHEAD * max(-change, 0.0), float(slope_S[near]) + slack + max(change, 0.0)

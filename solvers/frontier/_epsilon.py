@@ -48,6 +48,7 @@ class Sweep:
     gaps: list[Gap] = field(default_factory=list)
     tried: set[tuple[float, int]] = field(default_factory=set)
     walls: set[int] = field(default_factory=set)  # answers beyond which ``constrained`` gets no lower nearby
+    slack_at: dict[int, float] = field(default_factory=dict)  # looser targets to which an answer was the best
     looked: set[int] = field(default_factory=set)
     kept: list[Answer] = field(default_factory=list)  # so that no id is used twice
 
@@ -213,14 +214,16 @@ class Sweep:
         number = MORE * self.starts
         for part in _LOOKS:
             t = inner[min(int(part * len(inner)), len(inner) - 1)]
-            seen, tried = self.ends.several, 0
-            while tried + 1 < self.starts * (MORE if seen else 1):
-                tried, number, old = tried + 1, number + 1, self.best[t]
+            seen, tried, vain = self.ends.several, 0, 0
+            while tried + 1 < self.starts * (MORE if seen else 1) and vain < 2 * self.starts:
+                tried, number, vain, old = tried + 1, number + 1, vain + 1, self.best[t]
                 x = self.task.start(number, old.x)
                 new = self._solve(t, replace(self.ends.right, x=x, asked=math.nan))
                 seen = seen or (new.sound and abs(new.f - old.f) > _OTHER * self.width_f)
                 if not seen:
                     return
+                if new is self.best[t] and new.f < old.f - self.slack_f:
+                    vain = 0
             self.ends.several = True
             self._mend()
 
@@ -249,13 +252,10 @@ class Sweep:
         if self.ends.is_point:
             return
         ended: set[tuple[int, int]] = set()
-        reach: dict[int, float] = {}
-        for t, answer in self.best.items():
-            reach[id(answer)] = max(reach.get(id(answer), -math.inf), min(t, self.ends.right.c))
         while True:
             open_pairs = [
                 pair for pair in self._neighbours()
-                if (id(pair[0]), id(pair[1])) not in ended and self._worth(*pair, reach)
+                if (id(pair[0]), id(pair[1])) not in ended and self._worth(*pair)
             ]  # fmt: skip
             if not open_pairs:
                 return
@@ -264,10 +264,8 @@ class Sweep:
                 self._step_up(left, right)
                 continue
             if right.c - left.c > self.smallest * self.width_c and self._look_between(left, right):
-                for t, answer in self.best.items():
-                    reach[id(answer)] = max(reach.get(id(answer), -math.inf), min(t, self.ends.right.c))
                 continue
-            low, high = max(left.c, reach.get(id(left), -math.inf)), right.c
+            low, high = self._reach(left), right.c
             if high - low <= _NARROW * self.width_c:
                 ended.add((id(left), id(right)))
                 if (
@@ -282,13 +280,18 @@ class Sweep:
             self._between(middle, left, right)
             found = self.best[middle] if asked else self.best.pop(middle)
             if self._is_left(found, left):
-                reach[id(left)] = middle
+                self.slack_at[id(left)] = middle
                 continue
             self.best[middle] = found
             if not asked:
                 self.filled.add(middle)
             self.kept.append(found)
             self.on_answer(middle, found)
+
+    def _reach(self, left: Answer) -> float:
+        """Return the loosest target at which nothing better than an answer is known."""
+        as_good = [t for t, answer in self.best.items() if answer.f >= left.f - self.slack_f]
+        return min(max([left.c, self.slack_at.get(id(left), left.c), *as_good]), self.ends.right.c)
 
     def _look_between(self, left: Answer, right: Answer) -> bool:
         """Begin from points on the line between two answers, once; whether one led below the left one's objective."""
@@ -357,10 +360,10 @@ class Sweep:
     def _apart(self, left: Answer, right: Answer) -> float:
         return float(np.hypot((right.c - left.c) / self.width_c, (left.f - right.f) / self.width_f))
 
-    def _worth(self, left: Answer, right: Answer, reach: dict[int, float]) -> bool:
+    def _worth(self, left: Answer, right: Answer) -> bool:
         if self._apart(left, right) <= self.smallest:
             return False
-        past = reach.get(id(left), -math.inf) > left.c + _NARROW * self.width_c
+        past = self._reach(left) > left.c + _NARROW * self.width_c
         return self.everywhere or past or id(right) in self.walls or self.suspicious(left, right)
 
     def _record(self, left: Answer, right: Answer) -> None:

@@ -32,7 +32,7 @@ def epsilon_row(sweep: Sweep, target: float, answer: Answer | None) -> Row:
     if sweep.below(target):
         row["status"], row["multiplier"] = "infeasible", math.nan
         row["message"] = (
-            f"`constrained` gets no lower than {ends.left.c:.6g}, by {target - ends.left.c:.3g} more than this target; "
+            f"`constrained` gets no lower than {ends.left.c:.6g}, by {ends.left.c - target:.3g} more than this target; "
             "shown is the point that reaches that."
         )
     elif answer is ends.left or answer is ends.right:
