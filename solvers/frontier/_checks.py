@@ -65,8 +65,9 @@ def contradicts_slope(
     standard errors of the objective; three of them are granted.  tolerance: the part of a slope that is granted too.
 
     Where slopes rise and fall (an inflection, a jump) what the slopes farther out foretell is granted too.  At an end
-    only one neighbour speaks: a slope that changes may grow there without limit, as that of a square root does at 0, or
-    at the right end fall to nothing, but not turn back.  Negative multipliers are always flagged.  Raises InvalidInput for columns of different lengths.
+    only one neighbour speaks: a slope that changes may grow there without limit, as that of a square root does at 0,
+    or at the right end fall to nothing, but not turn back.  Negative multipliers are always flagged.
+    Raises InvalidInput for columns of different lengths.
     """
     columns = [np.asarray(column, dtype=np.float64).ravel() for column in (constrained_N, objective_N, multiplier_N)]
     N = len(columns[0])
