@@ -60,13 +60,14 @@ def contradicts_slope(
     """Say which multipliers cannot be minus the slope of the frontier that their neighbours show, bool (N,).
 
     constrained_N, objective_N: both to be minimised, in any order (of a safety to be maximised, hand in its negative);
-    multiplier_N: objective a unit of constrained.  A row that is not finite is never flagged and is no neighbour; leave
-    out dominated points that way.  error_N: standard errors of the objective; three of them are granted.  tolerance:
-    the part of a slope that is granted besides.
+    multiplier_N: objective a unit of constrained; inf where the frontier is vertical, NaN is never flagged.  A row
+    whose values are not finite is never flagged and is no neighbour; leave out dominated points that way.  error_N:
+    standard errors of the objective; three of them are granted.  tolerance: the part of a slope that is granted too.
 
     Where slopes rise and fall (an inflection, a jump) what the slopes farther out foretell is granted too.  At an end
-    only one neighbour speaks: a slope may grow there without limit, as that of a square root does at 0, but not turn
-    back.  Negative multipliers are always flagged.  Raises InvalidInput for columns of different lengths.
+    only one neighbour speaks: a slope that changes may grow there without limit, as that of a square root does at 0,
+    or at the right end fall to nothing, but not turn back.  Negative multipliers are always flagged.
+    Raises InvalidInput for columns of different lengths.
     """
     columns = [np.asarray(column, dtype=np.float64).ravel() for column in (constrained_N, objective_N, multiplier_N)]
     N = len(columns[0])
@@ -75,7 +76,7 @@ def contradicts_slope(
         raise InvalidInput(f"The columns have {[len(column) for column in columns]} rows; wanted as many in each.")
     constrained, objective, multiplier, error = columns
     flagged_N = multiplier < 0
-    usable_N = np.flatnonzero(np.isfinite(constrained) & np.isfinite(objective) & np.isfinite(multiplier))
+    usable_N = np.flatnonzero(np.isfinite(constrained) & np.isfinite(objective))
     if len(usable_N) == 0:
         return flagged_N
     usable_N = usable_N[np.lexsort((objective[usable_N], constrained[usable_N]))]
@@ -86,7 +87,8 @@ def contradicts_slope(
     flagged_N[usable_N] = False
     for i, g in zip(usable_N, place, strict=True):
         low, high = _limits(slope_S, granted_S, int(g), tolerance)
-        flagged_N[i] = not (max(min(low, high), 0.0) - rough <= multiplier[i] <= max(high, 0.0) + rough)
+        fits = max(min(low, high), 0.0) - rough <= multiplier[i] <= max(high, 0.0) + rough
+        flagged_N[i] = not (fits or np.isnan(multiplier[i]))
     return flagged_N
 
 
@@ -137,4 +139,6 @@ def _at_end(slope_S: Sequence[float] | Floats, granted_S: Floats, near: int, tol
     slack = tolerance * abs(float(slope_S[near])) + float(granted_S[near] + _AHEAD * granted_S[beyond])
     if change > slack:
         return float(slope_S[near]) - slack, np.inf
+    if change < -slack and near > 0:
+        return 0.0, float(slope_S[near]) + slack  # the same with the two objectives' parts exchanged
     return float(slope_S[near]) - slack - _AHEAD * max(-change, 0.0), float(slope_S[near]) + slack + max(change, 0.0)
