@@ -226,7 +226,8 @@ class Chain:
                 note = (
                     f"the student of target {best.asked:.6g} meets this one too, for less; its own run {_ended(entry)}"
                 )
-                entry = replace(entry, cell=best.cell, status="taken", warm_from=best.asked, note=note)
+                status = entry.status if entry.status in ("anchor", "redundant") else "taken"
+                entry = replace(entry, cell=best.cell, status=status, warm_from=best.asked, note=note)
                 self.entries[i] = entry
             elif entry.meets:
                 best = entry

@@ -25,6 +25,9 @@ from ._schema import parts, safeties
 if TYPE_CHECKING:
     from torch import nn
 
+    from ._plan import MakeTrainer
+    from ._verify import VerifyReport
+
 Floats = NDArray[np.float64]
 Names = str | Sequence[str]
 
@@ -218,6 +221,12 @@ class Frontier:
         else:
             from ._plot import draw
         draw(self, path, required)
+
+    def verify(self, make_trainer: MakeTrainer, train: Any, audit: Any = None, **more: Any) -> VerifyReport:
+        """Read every student again on the data and compare it with its row; see ``kd.verify``."""
+        from ._verify import verify
+
+        return verify(self, make_trainer, train, audit, **more)
 
     def summary(self) -> str:
         """Return what was traced, how it went and what safety costs, in a few lines."""

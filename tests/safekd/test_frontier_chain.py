@@ -243,6 +243,13 @@ def test_whatever_runs_answer_the_front_is_monotone_and_every_target_has_a_row(d
         assert looser.meets or not tighter.meets or tighter.asked == looser.asked
 
 
+def test_the_unconstrained_row_takes_a_cheaper_student_too_and_stays_the_anchor():
+    loose = lambda r: cell(r, 0.02, 0.3, 0.0) if r.name == "anchor" else convex(r)  # noqa: E731
+    chain, _, _ = traced(loose, targets=[0.2, 0.25, 0.4])
+    assert column(chain, "status") == ["anchor", "redundant", "converged"]
+    assert [entry.cell.loss for entry in chain.entries] == pytest.approx([0.01] * 3)
+
+
 # ---- weights ------------------------------------------------------------------------------------------------
 
 

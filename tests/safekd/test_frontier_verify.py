@@ -37,6 +37,7 @@ def test_every_student_is_read_again_to_the_last_bit(traced, frontier):
         assert report.table["verified"].all()
         assert (report.table["difference"] == 0).all()
         assert str(report) == "6 students read anew: as their rows say, to 0."
+    assert str(frontier.verify(make, one_each())) == str(report)
     assert frontier.table["held_second"].tolist() == [0.2] * 3 + [0.4] * 3
 
 
