@@ -33,6 +33,7 @@ from .errors import SafekdError as SafekdError
 from .errors import SolverFailure as SolverFailure
 from .frontier import Frontier as Frontier
 from .frontier import trace_frontier as trace_frontier
+from .frontier import verify as verify
 from .safety import SafetyConstraint as SafetyConstraint
 from .safety import certify as certify
 from .trainer import ConstrainedTrainer as ConstrainedTrainer

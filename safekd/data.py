@@ -180,6 +180,10 @@ class SplitCache:
         """Tell whether the rows of ``split`` are in memory."""
         return id(split) in self._kept
 
+    def __getstate__(self) -> dict[str, object]:
+        """Travel empty: what a split is called here, its id, means another object in another process."""
+        return {"_limit": self._limit, "_kept": {}}
+
     def rows(self, split: Split, index: Tensor, compute: Callable[[Tensor], Tensor], chunk: int = 1024) -> Tensor:
         """Return ``compute(index)``, from memory where kept; ``compute`` maps example numbers (B,) to rows (B, ...)."""
         kept = self._kept.get(id(split))

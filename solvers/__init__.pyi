@@ -1,9 +1,12 @@
+from . import indicators as indicators
 from . import kkt as kkt
 from . import lagrangian as lagrangian
 from .errors import InfeasiblePolytope as InfeasiblePolytope
 from .errors import InvalidInput as InvalidInput
 from .errors import SafekdError as SafekdError
 from .errors import SolverFailure as SolverFailure
+from .frontier import Frontier as Frontier
+from .frontier import trace_frontier as trace_frontier
 from .minimization import Solution as Solution
 from .minimization import minimize as minimize
 from .polytope import Conformance as Conformance

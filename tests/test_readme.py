@@ -1,11 +1,14 @@
 """Every code block of README and docs runs: Python in one namespace a file, shell commands in one folder a file.
 
+A block that begins with ``# needs: PACKAGE`` runs where that package is installed.
+
 The two set-up commands, which begin with ``pip install``, are run by ``.ci/run`` in fresh environments.
 """
 
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,8 @@ def test_python_blocks_run(path, tmp_path, monkeypatch):
     assert found or path.name != "README.md"
     namespace: dict[str, object] = {}
     for number, code in enumerate(found):
+        if (needs := re.match(r"# needs: (\w+)\n", code)) and find_spec(needs[1]) is None:
+            continue
         exec(compile(code, f"{path.name}, Python block {number + 1}", "exec"), namespace)
 
 

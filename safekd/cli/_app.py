@@ -134,14 +134,29 @@ def train(
 @app.command()
 def frontier(
     config: Config,
-    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write")],
-    targets: Annotated[int | None, typer.Option(min=2, help="how many thresholds; overrides the file")] = None,
-    plot: Annotated[Path | None, typer.Option(help="picture to write: .png, .svg or .pdf")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write; runs are kept in OUTPUT.cells")],
+    method: Annotated[
+        str | None, typer.Option(help="epsilon: one constrained run a threshold; mu: one run a fixed weight")
+    ] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="how many thresholds, 11, or which, 0.8,0.9; overrides the file")
+    ] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="training runs at most, of each slice and seed")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="how many sweeps, each from a seed of its own")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="processes side by side")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where a sweep was stopped")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="read every student again, compare with its row")] = False,
+    plot: Annotated[Path | None, typer.Option(help="picture to write: .png, .svg, .pdf or .html")] = None,
 ) -> None:
-    """Trace the Pareto frontier between distillation loss and safety."""
-    from ._experiments import show_frontier
+    """Trace the Pareto frontier between distillation loss and safety.
 
-    raise typer.Exit(show_frontier(out, config, output, targets, plot))
+    Finished runs survive in OUTPUT.cells: after a kill, --resume goes on there.  Exit code 0: every row is feasible;
+    1: some are not, or --verify found a row that is not what its student is; 2: bad input.
+    """
+    from ._frontier import SweepOptions, show_frontier
+
+    options = SweepOptions(method, targets, budget, seeds, jobs, resume, verify)
+    raise typer.Exit(show_frontier(out, config, output, plot, options))
 
 
 @app.command()

@@ -27,6 +27,7 @@ def show_demo(console: Console, run_dir: Path, seed: int) -> int:
     console.print(teachers_table(outcome.experiment))
     console.print(comparison(outcome.experiment, outcome.reports))
     console.print(frontier_table(outcome.frontier))
+    console.print(str(outcome.verified), highlight=False)
     console.print(f"The constrained run {constrained.status}: {constrained.message}", highlight=False)
     console.print(str(outcome.reports[-1].certificate), highlight=False)
     show_written(console, outcome.written)

@@ -1,4 +1,4 @@
-"""``safekd train`` and ``safekd frontier``: what an experiment file describes."""
+"""``safekd train``: the run that an experiment file describes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from typing import Any
 from rich.console import Console
 
 from ..config import load_config
-from ..errors import InvalidInput
 from ..experiment import build, threads
 from ..files import written_whole
-from ..frontier import trace_frontier
-from ..report import fit_summary, frontier_table, rounds_table
+from ..report import fit_summary, rounds_table
 from ..safety import certify
 from ..tracer import TracePoint
 from ..trainer import save_run
 from ._progress import bar, show_written
-
-_PICTURES = (".png", ".svg", ".pdf")
 
 
 def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
@@ -61,39 +57,3 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
     console.print("data used:", *(f"  {use}" for use in result.uses), sep="\n", highlight=False)
     show_written(console, [*written, target / "config.toml"])
     return 0 if result.status == "converged" else 1
-
-
-def show_frontier(console: Console, path: Path, output: Path, targets: int | None, plot: Path | None) -> int:
-    """Trace with a progress bar, save, and print the frontier; return the exit code."""
-    if plot is not None and plot.suffix.lower() not in _PICTURES:
-        raise InvalidInput(f"--plot {plot}: a picture's name must end in one of {', '.join(_PICTURES)}.")
-    config, folder = load_config(path)
-    wanted: Any = targets or config.frontier.targets
-    with bar(console) as progress, threads(config.training.threads):
-        task = progress.add_task("fitting teachers", total=wanted if isinstance(wanted, int) else len(wanted))
-        experiment = build(config, folder)
-
-        def tell(row: dict[str, Any]) -> None:
-            said = f"target {row['target']:.4f}: loss {row['distillation_loss']:.4f}, {row['status']}"
-            progress.console.print(said, highlight=False)
-            progress.update(task, description=said, advance=1)
-
-        frontier = trace_frontier(
-            experiment.trainer_at,
-            experiment.train,
-            experiment.audit,
-            targets=wanted,
-            splits=experiment.others,
-            highest=config.frontier.highest,
-            epochs=config.frontier.epochs,
-            tolerance=config.frontier.tolerance,
-            on_point=tell,
-        )
-    frontier.to_csv(output)
-    written = [output, Path(f"{output}.meta.json")]
-    if plot is not None:
-        frontier.plot(plot, required=experiment.constraints[0].required)
-        written.append(plot)
-    console.print(frontier_table(frontier))
-    show_written(console, written)
-    return 0 if bool(frontier.table["feasible"].all()) else 1

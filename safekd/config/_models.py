@@ -203,14 +203,25 @@ class TrainingConfig(Strict):
 
 
 class FrontierConfig(Strict):
-    """Thresholds of the first constraint to sweep."""
+    """Thresholds of the first constraint to sweep, and how."""
 
+    method: Literal["epsilon", "mu"] = Field(
+        default="epsilon", description="epsilon: one constrained run a threshold; mu: one run a fixed weight"
+    )
     targets: int | list[Annotated[float, Field(gt=0, le=1)]] = Field(
         default=11, description="how many, or the thresholds themselves"
     )
     highest: float = Field(default=0.99, gt=0, le=1)
+    held: dict[str, list[Annotated[float, Field(gt=0, le=1)]]] = Field(
+        default={}, description="thresholds at which further constraints are held, by name: a slice each"
+    )
     epochs: int = Field(default=1500, ge=1)
     tolerance: float = Field(default=2.5e-4, gt=0, description="KKT residuals at which a point counts as converged")
+    budget: int | None = Field(default=None, ge=1, description="training runs at most, of each slice and seed")
+    seeds: int | None = Field(
+        default=None, ge=1, description="how many sweeps, from seeds `seed`, `seed` + 1, ...; one if left out"
+    )
+    jobs: int | None = Field(default=None, ge=1, description="processes side by side; left out: this one alone")
 
 
 class ExperimentConfig(Strict):

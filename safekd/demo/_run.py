@@ -15,9 +15,10 @@ import pandas as pd
 from solvers.primal_dual import FixedPenalty
 
 from ..config import ExperimentConfig, parse_config
+from ..errors import SolverFailure
 from ..experiment import Arm, ArmReport, Experiment, build, run_arm, threads, training_signals
 from ..files import written_whole
-from ..frontier import Frontier, trace_frontier
+from ..frontier import Frontier, VerifyReport, trace_frontier, verify
 from ..tables import write_csv
 from ..trainer import save_run
 from ..weights import Uniform
@@ -29,11 +30,12 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class DemoOutcome:
-    """What the demo found, and the files it wrote."""
+    """What the demo found, and the files it wrote.  verified: every student of the frontier, read anew."""
 
     experiment: Experiment
     reports: list[ArmReport]
     frontier: Frontier
+    verified: VerifyReport
     written: list[Path]
 
 
@@ -89,7 +91,8 @@ def _run(text: str, config: ExperimentConfig, run_dir: Path, tell: Tell | None) 
 
     def point(row: dict[str, Any]) -> None:
         done[0] += 1
-        say(f"frontier: safety {row['safety_malignant']:.3f} costs {row['distillation_loss']:.4f} nats", done[0], steps)
+        of = max(steps, done[0])
+        say(f"frontier: safety {row['safety_malignant']:.3f} costs {row['distillation_loss']:.4f} nats", done[0], of)
 
     frontier = trace_frontier(
         experiment.trainer_at,
@@ -101,8 +104,12 @@ def _run(text: str, config: ExperimentConfig, run_dir: Path, tell: Tell | None) 
         tolerance=config.frontier.tolerance,
         on_point=point,
     )
-    say("writing", steps, steps)
-    return DemoOutcome(experiment, reports, frontier, _write(experiment, reports, frontier, run_dir, text))
+    say("writing", done[0], done[0])
+    verified = verify(frontier, experiment.trainer_at, experiment.train, experiment.audit)
+    if not verified.holds():
+        raise SolverFailure(str(verified))
+    written = _write(experiment, reports, frontier, run_dir, text)
+    return DemoOutcome(experiment, reports, frontier, verified, written)
 
 
 def _write(experiment: Experiment, reports: list[ArmReport], frontier: Frontier, folder: Path, text: str) -> list[Path]:

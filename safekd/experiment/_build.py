@@ -89,9 +89,10 @@ class Experiment:
         """Numbers of the contexts where orderings apply."""
         return self.table.context_numbers(self.config.weights.critical_contexts)
 
-    def student(self) -> nn.Module:
-        """Return a fresh student; the same one every time."""
-        return mlp(len(self.table.features), self.config.student.hidden, len(self.table.classes), self.config.seed)
+    def student(self, seed: int | None = None) -> nn.Module:
+        """Return a fresh student; the same one every time for the same seed, the configuration's if left out."""
+        drawn = self.config.seed if seed is None else seed
+        return mlp(len(self.table.features), self.config.student.hidden, len(self.table.classes), drawn)
 
     def trainer(
         self,
@@ -99,9 +100,13 @@ class Experiment:
         rule: Rule | None = None,
         constraints: Sequence[SafetyConstraint] | None = None,
         dual: DualMethod | None = None,
+        seed: int | None = None,
     ) -> ConstrainedTrainer:
-        """Return a trainer on a fresh student; what is left out comes from the configuration."""
-        student, settings = self.student(), self.config.training
+        """Return a trainer on a fresh student; what is left out comes from the configuration.
+
+        seed: of student and batches.
+        """
+        student, settings = self.student(seed), self.config.training
         return ConstrainedTrainer(
             student,
             self.ensemble,
@@ -114,13 +119,13 @@ class Experiment:
             critical_contexts=self.critical_contexts,
             batch_size=settings.batch_size,
             device=settings.device,
-            seed=self.config.seed,
+            seed=self.config.seed if seed is None else seed,
         )
 
-    def trainer_at(self, threshold: float) -> ConstrainedTrainer:
+    def trainer_at(self, threshold: float, seed: int | None = None) -> ConstrainedTrainer:
         """Return a trainer whose first constraint asks for ``threshold``; the others stay."""
         first, *others = self.constraints
-        return self.trainer(constraints=[first.at(threshold), *others])
+        return self.trainer(constraints=[first.at(threshold), *others], seed=seed)
 
 
 def build(config: ExperimentConfig, folder: Path) -> Experiment:

@@ -2,10 +2,15 @@
 
 frontier = trace_frontier(make_trainer, train, audit, targets=11, epochs=1000)
 frontier.table                      # one row a target, with a status: nothing is dropped
-frontier.to_csv("frontier.csv"); frontier.plot("frontier.png"); frontier.hypervolume(reference=(1.0, 0.0))
+print(frontier)                     # what was traced, and what safety costs
+frontier.at(safety=0.97).student    # the cheapest one that is safe enough
+frontier.to_csv("frontier.csv"); frontier.plot("frontier.html"); frontier.hypervolume(reference=(1.0, 0.0))
 """
 
-from ._frontier import COLUMNS_DOC, Frontier
+from ._frontier import Frontier
+from ._point import FrontierPoint
+from ._schema import COLUMNS_DOC
 from ._sweep import trace_frontier
+from ._verify import VerifyReport, verify
 
-__all__ = ["COLUMNS_DOC", "Frontier", "trace_frontier"]
+__all__ = ["COLUMNS_DOC", "Frontier", "FrontierPoint", "VerifyReport", "trace_frontier", "verify"]

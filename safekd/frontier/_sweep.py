@@ -1,29 +1,32 @@
-"""The epsilon-constraint sweep: one constrained run a threshold, each begun where its neighbour ended.
-
-Thresholds are tightened step by step, so concave parts of the frontier are reached too, which a sweep over weights
-cannot do (Miettinen 1999, theorem 3.2.2: every epsilon-constraint optimum is weakly Pareto optimal).
-"""
+"""``trace_frontier``: a plan, its chains, and the table that they make."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
+import torch
 
 from ..data import as_split
 from ..errors import InvalidInput, SolverFailure
-from ..trainer import ConstrainedTrainer, FitResult, WarmStart
-from ._frontier import Frontier, mark_nondominated
-from ._read import SCHEMA_VERSION
+from ..safety import Constraint
+from ._cells import TABLE, Request, Store
+from ._chain import Chain, Entry
+from ._frontier import Frontier
+from ._marks import mark
+from ._mu import WeightChain
+from ._parallel import run_chains
+from ._plan import EXACT, MakeTrainer, Plan, checked_plan
+from ._record import record_of, run_id
+from ._rows import row_of, table_of
+from ._solve import LOOSEST, Job, Made
+from ._students import Students
 
-MakeTrainer = Callable[[float], ConstrainedTrainer]
+OnPoint = Callable[[dict[str, Any]], object]
 
 
 def trace_frontier(
@@ -35,158 +38,169 @@ def trace_frontier(
     highest: float = 0.99,
     method: str = "epsilon",
     epochs: int,
-    on_point: Callable[[dict[str, Any]], None] | None = None,
+    tolerance: float | None = None,
+    budget: int | None = None,
+    held: Mapping[str, float | Sequence[float]] | None = None,
+    seeds: Sequence[int] | None = None,
+    warm: bool = True,
+    jobs: int | None = None,
+    threads: int | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: str | bool | None = None,
+    on_point: OnPoint | None = None,
     **fit: Any,
 ) -> Frontier:
-    """Trace distillation loss against safety, one constrained run a threshold.
+    """Trace distillation loss against safety, one constrained run a threshold, and check what was found.
 
     make_trainer: threshold -> a fresh ConstrainedTrainer whose first constraint asks for it (use
-    ``constraint.at(threshold)``).  targets: how many thresholds, spread evenly from what the unconstrained student
-    reaches to ``highest``, both ends included; or the thresholds themselves, each in (0, 1].  method: "epsilon".
-    epochs, fit: passed to ``ConstrainedTrainer.fit`` for every run; ``run_dir`` gets one folder a run.
-    on_point: called with every finished row.
-    Every target keeps a row with the status of its run; a threshold that the unconstrained student meets anyway is
-    ``redundant`` and is not solved again.  ``.meta`` says which data were used for what.  Raises InvalidInput for
-    targets that are no thresholds and for ``tighten``, and SolverFailure when the unconstrained student itself has no
-    finite loss and safety to begin from.
+    ``constraint.at(threshold)``); with ``seeds`` it is also given ``seed=``.  targets: how many thresholds, spread
+    evenly from what the unconstrained student reaches to ``highest``, both ends included; or the thresholds, in (0, 1].
+    method: "epsilon", constrained runs, which reach concave parts too; "mu", fixed weights, which say what they miss.
+    epochs, fit: passed to ``ConstrainedTrainer.fit`` for every run; a warm run is read oftener, since it is soon over.
+    tolerance: of the KKT residuals of every run.  Left out, the unconstrained run is asked for 1e-6, which free logits
+    and other small students reach: multipliers are then exact to some 1e-5.  If it does not get there within its
+    epochs, the others are asked for the power of ten that it reached, at most 1e-3, and for ten times as much as before
+    after a run that falls short.
+    budget: training runs at most, of each slice and seed.  Left out, those that the targets need and half as many for
+    gaps wider than five average steps and for a reverse pass; given, all of it goes into the widest gaps.
+    held: thresholds of further constraints, one or several each: every combination is a slice of its own, with columns
+    ``held_<name>``.  seeds: one sweep each.
+    warm: whether a run begins where its neighbour ended, which is cheaper; cold runs are independent of each other.
+    jobs: processes, by joblib and so on its backends: None for this one, with torch's threads as they are; else every
+    run has one thread, or ``threads``, and what it gives is the same to the last bit whatever the number of jobs.
+    run_dir: a folder for each run, with trace, verdict, student and all that a warm start needs, each whole or absent.
+    resume: "auto" to go on in a folder: finished runs are read, damaged ones run again; a sweep that was asked for
+    otherwise is refused, saying what changed.  on_point: called with every row as it lands.
+
+    Every target keeps a row with the status of its run, or ``anchor``; ``redundant``: a looser target's student meets
+    it; ``taken``: a tighter target's student meets it for less; ``gap``: nothing was found inside one; ``unreachable``:
+    no weight leads there; ``failed``: the run raised what ``note`` says.  So loss rises with the target among feasible
+    rows.  Each row's student is in ``Frontier.students``.
+    Raises InvalidInput for arguments out of range, for ``tighten``, for a make_trainer whose first constraint does not
+    ask for the threshold, and for a folder of another sweep; SolverFailure when no unconstrained student has a finite
+    loss and safety to begin from.
+    Source: Miettinen 1999, section 3.2; Theorem VIII.5 for "mu".
     """
     if fit.get("tighten") is not None:
         raise InvalidInput(
             "`tighten` was given to a sweep, whose every target would look at the same data again. Choose a target "
             "from the frontier, then fit(..., tighten=...) for that one."
         )
-    if method != "epsilon":
-        raise InvalidInput(f"`method` is {method!r}; this release has 'epsilon', the epsilon-constraint sweep.")
-    sweep = _Sweep(make_trainer, as_split(train, "train"), audit, epochs, fit, on_point)
-    if not isinstance(targets, (int, np.integer)):
-        return sweep.run(_checked(targets), 0, highest)
-    if targets < 2 or not 0 < highest <= 1:
-        raise InvalidInput(
-            f"`targets` is {targets} up to {highest}; wanted at least 2 targets and a highest one in (0, 1]."
-        )
-    return sweep.run(None, int(targets), highest)
+    plan = checked_plan(
+        make_trainer,
+        method=method,
+        targets=targets,
+        highest=highest,
+        budget=budget,
+        seeds=seeds,
+        held=held,
+        warm=warm,
+        tolerance=tolerance,
+    )
+    folder, resuming = _where(run_dir, resume)
+    threads = _threads(jobs, threads)
+    job = Job(secrets.token_hex(8), make_trainer, as_split(train, "train"), audit, epochs, fit, threads, folder)
+    return _Sweep(plan, job, on_point, resuming).run(jobs)
 
 
 class _Sweep:
-    """One sweep: the unconstrained anchor, then thresholds upwards, each warm from the last."""
+    """One call of ``trace_frontier``."""
 
-    def __init__(
-        self,
-        make_trainer: MakeTrainer,
-        train: Any,
-        audit: Any,
-        epochs: int,
-        fit: dict[str, Any],
-        on_point: Callable[[dict[str, Any]], None] | None,
-    ) -> None:
-        self.make_trainer, self.train, self.audit, self.epochs, self.fit = make_trainer, train, audit, epochs, fit
-        self.on_point = on_point
-        self.rows: list[dict[str, Any]] = []
-
-    def run(self, grid: list[float] | None, count: int, highest: float) -> Frontier:
-        """Solve the anchor, decide the grid, walk it."""
-        anchor, seconds = self._solve(_TINY, None)
-        name = anchor.point.readings[0].name
-        lowest = anchor.point.readings[0].measured
-        if not anchor.point.finite:
-            raise SolverFailure(f"The unconstrained run, where the frontier begins, failed: {anchor.message}")
-        if grid is None:
-            grid = np.linspace(min(lowest, highest), highest, count).tolist()
-        seed = self.seed
-        key = f"{name}|{seed}|{self.epochs}|{grid}|{lowest!r}"
-        self.run_id = hashlib.sha256(key.encode()).hexdigest()[:12]
-        self._add(grid[0] if grid[0] <= lowest else lowest, anchor, None, seconds, seed, "anchor")
-        start, warm_from = WarmStart.of(anchor), lowest
-        for target in grid:
-            if target <= lowest:
-                if target != self.rows[0]["target"]:
-                    self._add(target, anchor, None, 0.0, seed, "redundant")
-                continue
-            result, seconds = self._solve(target, start)
-            self._add(target, result, warm_from, seconds, seed, result.status)
-            if result.status != "diverged":
-                start, warm_from = WarmStart.of(result), target
-        table = mark_nondominated(pd.DataFrame(self.rows), name).sort_values("target", kind="stable", ignore_index=True)
-        order = [
-            *table.columns.drop(["warm_from", "steps", "wall_s", "nondominated"]),
-            "nondominated",
-            "warm_from",
-            "steps",
-            "wall_s",
-        ]
-        meta = {
-            "run_id": self.run_id,
-            "senses": {"distillation_loss": "min", f"safety_{name}": "max"},
-            "highest": grid[-1],
-            "epochs": self.epochs,
-            "data": [use.record() for use in anchor.uses],
-        }
-        return Frontier(table[order], name, meta)
-
-    def _solve(self, target: float, start: WarmStart | None) -> tuple[FitResult, float]:
-        began = time.perf_counter()
-        trainer = self.make_trainer(max(target, _TINY))
-        if not trainer.constraints:
+    def __init__(self, plan: Plan, job: Job, on_point: OnPoint | None, resume: bool) -> None:
+        self.plan, self.job, self.on_point = plan, job, on_point
+        # made before anything is trained, so that what is wrong with it is told at once
+        self.first = Made.of(job, Request("anchor", plan.seeds[0], LOOSEST, plan.held[0], EXACT))
+        first = self.first.trainer
+        self.rules: list[Constraint] = first.constraints
+        self.seed = first.seed
+        if plan.method == "mu" and len(self.rules) > 1:
             raise InvalidInput(
-                "make_trainer(threshold) gave a trainer without constraints; its first one is what is swept."
+                "method='mu' gives one constraint a fixed weight, and the trainer has further ones: "
+                f"{[rule.name for rule in self.rules[1:]]}. Use method='epsilon', which holds them."
             )
-        self.seed = trainer.seed
-        fit = dict(self.fit)
-        if fit.get("run_dir") is not None:
-            fit["run_dir"] = Path(fit["run_dir"]) / ("anchor" if start is None else f"target-{target:.6g}")
-        result = trainer.fit(self.train, self.audit, epochs=self.epochs, warm_start=start, **fit)
-        return result, time.perf_counter() - began
+        record = record_of(plan, job, first)
+        self.run_id = run_id(record)
+        self.store = None if job.folder is None else Store(job.folder, record, resume=resume)
 
-    def _add(
-        self, target: float, result: FitResult, warm_from: float | None, seconds: float, seed: int, status: str
-    ) -> None:
-        point = replace(
-            result.point, readings=[replace(result.point.readings[0], required=target), *result.point.readings[1:]]
-        )
-        row: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
+    def run(self, jobs: int | None) -> Frontier:
+        """Run all chains; put the table together."""
+        kind = Chain if self.plan.method == "epsilon" else WeightChain
+        chains = []
+        for seed in self.plan.seeds:
+            for number, held in enumerate(self.plan.held):
+                name = f"seed-{seed}-" if len(self.plan.seeds) > 1 else ""
+                name += f"held-{number}-" if len(self.plan.held) > 1 else ""
+                chains.append(kind(self.plan, seed, held, name, partial(self._tell, seed, held)))
+        run_chains(chains, self.job, jobs, self.store, (f"{chains[0].name}anchor", self.first))
+        if not any(chain.entries[0].cell is not None and chain.entries[0].cell.finite for chain in chains):
+            why = "" if chains[0].anchor is None else chains[0].anchor.note
+            raise SolverFailure(f"The unconstrained run, where the frontier begins, failed: {why}")
+        return self._table(chains)
+
+    def _table(self, chains: Sequence[Chain]) -> Frontier:
+        pairs = [(chain, entry) for chain in chains for entry in chain.entries]
+        table = table_of([self._row(entry, chain.seed, chain.held) for chain, entry in pairs])
+        cells = [entry.cell for _, entry in pairs]
+        name = self.rules[0].name
+        meta: dict[str, Any] = {
             "run_id": self.run_id,
-            "method": "epsilon",
-            "target": target,
-            "seed": seed,
-            "distillation_loss": point.loss,
+            "method": self.plan.method,
+            "senses": {"distillation_loss": "min", **{f"safety_{rule.name}": "max" for rule in self.rules}},
+            "highest": self.plan.highest,
+            "epochs": self.job.epochs,
+            "runs": sum(chain.runs for chain in chains),
+            "threads": self.job.threads or torch.get_num_threads(),
+            "data": next(list(chain.anchor.data) for chain in chains if chain.anchor is not None),
+            "notes": self._notes(chains),
         }
-        for reading, price in zip(point.readings, point.multipliers, strict=True):
-            row |= {f"safety_{reading.name}": reading.measured, f"violation_{reading.name}": reading.violation}
-            row |= {f"lambda_{reading.name}": price, f"se_{reading.name}": reading.standard_error}
-        residuals = point.residuals
-        row |= {
-            "rho": max(point.rho),
-            "kkt_stationarity": residuals.stationarity,
-            "kkt_primal": residuals.primal,
-            "kkt_dual": residuals.dual,
-            "kkt_complementarity": residuals.complementarity,
-            "split": point.readings[0].split,
-            "status": status,
-            "feasible": all(reading.violation <= 1e-3 for reading in point.readings),
-            "warm_from": math.nan if warm_from is None else warm_from,
-            "steps": 0 if status == "redundant" else point.step,
-            "wall_s": seconds,
-        }
-        self.rows.append(row)
-        if self.on_point is not None:
-            self.on_point(row)
+        if self.store is not None:
+            meta["wall_s"] = [entry.wall_s for _, entry in pairs]
+        kept = {row: cell for row, cell in enumerate(cells) if cell is not None and cell.student}
+        frontier = Frontier(mark(table, name), name, meta, Students(self.job, kept))
+        if self.store is not None:
+            frontier.to_csv(self.store.folder / TABLE)
+            self.store.finish([cell.request.name if cell is not None and cell.student else None for cell in cells])
+        return frontier
 
+    def _notes(self, chains: Sequence[Chain]) -> list[str]:
+        notes = [*self.plan.notes, *([] if self.store is None else self.store.damaged)]
+        reached = [chain.anchor.safety for chain in chains if chain.anchor is not None]
+        if self.plan.targets is None and self.plan.highest <= min(reached):
+            notes.append(
+                f"`highest` is {self.plan.highest:g}, and the unconstrained student reaches {min(reached):.6g}: "
+                "there is nothing to trace below that; raise `highest`."
+            )
+        return notes
 
-_TINY = 1e-9  # the loosest threshold that is one: met by every student
-
-
-def _checked(targets: Sequence[float]) -> list[float]:
-    try:
-        values = [float(value) for value in targets]
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(
-            f"`targets` is {targets!r}; wanted how many, a whole number, or the thresholds, for example [0.8, 0.9]."
-        ) from error
-    wrong = [value for value in values if not (math.isfinite(value) and 0 < value <= 1)]
-    if not values or wrong:
-        found = f"holds {wrong[0]}" if wrong else "is empty"
-        raise InvalidInput(
-            f"`targets` {found}; wanted safety thresholds above 0 and at most 1, for example [0.8, 0.9, 0.95]."
+    def _row(self, entry: Entry, seed: int | None, held: Mapping[str, float]) -> dict[str, Any]:
+        cell = entry.cell
+        return row_of(
+            entry,
+            run_id=self.run_id,
+            method=self.plan.method,
+            seed=seed if seed is not None else self.seed if cell is None else cell.seed,
+            held={rule.name: held.get(rule.name, rule.required) for rule in self.rules[1:]},
+            names=[rule.name for rule in self.rules],
+            split=self.rules[0].split,
+            timed=self.store is None,
         )
-    return sorted(set(values))
+
+    def _tell(self, seed: int | None, held: Mapping[str, float], entry: Entry) -> None:
+        if self.on_point is not None:
+            self.on_point(self._row(entry, seed, held))
+
+
+def _where(run_dir: str | os.PathLike[str] | None, resume: str | bool | None) -> tuple[Path | None, bool]:
+    if resume not in (None, True, False, "auto"):
+        raise InvalidInput(f"`resume` is {resume!r}; wanted 'auto', or None to begin afresh.")
+    if resume and run_dir is None:
+        raise InvalidInput("`resume` needs the folder to go on in: give `run_dir` too.")
+    return (None if run_dir is None else Path(run_dir)), bool(resume)
+
+
+def _threads(jobs: int | None, threads: int | None) -> int | None:
+    for name, value in (("jobs", jobs), ("threads", threads)):
+        wrong = isinstance(value, bool) or not (value is None or isinstance(value, int))
+        if wrong or (value is not None and value < 1 and not (name == "jobs" and value == -1)):
+            raise InvalidInput(f"`{name}` is {value!r}; wanted a whole number from 1, or None.")
+    return 1 if threads is None and jobs is not None else threads

@@ -14,14 +14,15 @@ trainer.fit(train, epochs=2000, tighten=CrossFit(folds=5))                    # 
 from ._crossfit import CrossFit
 from ._mixture import Mixture
 from ._objective import Objective, on_one_split
-from ._result import ROUND_COLUMNS, FitResult, Tightening, Verdict
+from ._result import FEASIBLE, ROUND_COLUMNS, FitResult, Tightening, Verdict
 from ._sampling import Sampled
-from ._saving import save_run, save_student
+from ._saving import save_run, save_student, save_tensors
 from ._tighten import Tighten
 from ._trainer import ConstrainedTrainer
 from ._warm_start import WarmStart
 
 __all__ = [
+    "FEASIBLE",
     "ROUND_COLUMNS",
     "ConstrainedTrainer",
     "CrossFit",
@@ -36,4 +37,5 @@ __all__ = [
     "on_one_split",
     "save_run",
     "save_student",
+    "save_tensors",
 ]

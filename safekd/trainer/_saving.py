@@ -39,7 +39,7 @@ def save_run(result: FitResult, run_dir: str | os.PathLike[str]) -> list[Path]:
         if stale.stem not in tensors:
             stale.unlink(missing_ok=True)
     for name, values in tensors.items():
-        _save_tensors(values, folder / f"{name}.safetensors")
+        save_tensors(values, folder / f"{name}.safetensors")
     evidence = {
         **asdict(result.verdict),
         "distillation_loss": result.point.loss,
@@ -70,10 +70,11 @@ def save_run(result: FitResult, run_dir: str | os.PathLike[str]) -> list[Path]:
 
 def save_student(student: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a module's parameters and buffers as safetensors; tied ones are written under each of their names."""
-    _save_tensors(student.state_dict(), path)
+    save_tensors(student.state_dict(), path)
 
 
-def _save_tensors(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+def save_tensors(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Write named tensors as safetensors; the file appears whole or not at all."""
     state = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     with written_whole(path) as temporary:
         save_file(state, temporary)

@@ -96,12 +96,7 @@ class ConstrainedTrainer:
         self.constraints, self.batch_size, self.seed = list(constraints), batch_size, seed
         self.independent_batches = independent_batches
         self.device = torch.device(device)
-        self._dual = AugmentedLagrangian() if dual is None else dual
-        if self._dual.looks_ahead:
-            raise InvalidInput(
-                f"`dual` is {type(self._dual).__name__}, which evaluates twice a step; a trainer evaluates once. "
-                "Use AugmentedLagrangian() or PIGain(), or PrimalDual.take in a loop of your own."
-            )
+        self.use_dual(AugmentedLagrangian() if dual is None else dual)
         self.objective = Objective(
             student=self.student,
             ensemble=teachers if isinstance(teachers, TeacherEnsemble) else TeacherEnsemble(teachers),
@@ -195,11 +190,20 @@ class ConstrainedTrainer:
                 f"{len(self.constraints)} constraints may need {rows - 1} of them, or None."
             )
 
+    def use_dual(self, dual: DualMethod) -> None:
+        """Let multipliers move by ``dual`` from the next ``fit`` on.  Raises InvalidInput for one that looks ahead."""
+        if dual.looks_ahead:
+            raise InvalidInput(
+                f"`dual` is {type(dual).__name__}, which evaluates twice a step; a trainer evaluates once. "
+                "Use AugmentedLagrangian() or PIGain(), or PrimalDual.take in a loop of your own."
+            )
+        self.dual = dual
+
     def dual_for(self, examples: int) -> DualMethod:
         """Return the dual method with its smoothing decided: none on full batches, 0.9 on minibatches."""
-        if self._dual.ema is not None:
-            return self._dual
+        if self.dual.ema is not None:
+            return self.dual
         full = self.batch_size is None or self.batch_size >= examples
-        chosen = copy.copy(self._dual)
+        chosen = copy.copy(self.dual)
         object.__setattr__(chosen, "ema", 0.0 if full else 0.9)
         return chosen

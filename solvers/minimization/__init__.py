@@ -7,7 +7,8 @@ The augmented Lagrangian method for the way there, Newton's method on the KKT co
 those of ``solvers.lagrangian``.  Start a neighbouring problem from ``s.x`` and ``multipliers=s.multipliers``.
 """
 
+from ._inputs import StartNotFinite
 from ._minimize import minimize
 from ._solution import Solution
 
-__all__ = ["Solution", "minimize"]
+__all__ = ["Solution", "StartNotFinite", "minimize"]

@@ -132,7 +132,12 @@ class _Descent:
 
 
 def downhill(hessian_nn: Floats, slope_n: Floats) -> Floats:
-    """Return ``(H + shift)^-1 slope`` with the least shift of a ladder that makes H positive definite."""
+    """Return ``(H + shift)^-1 slope`` with the least shift of a ladder that makes H positive definite.
+
+    An H that is not finite, as that of ``|x|^1.5`` at 0, tells nothing: then it is the slope, no longer than 1.
+    """
+    if not np.isfinite(hessian_nn).all():
+        return slope_n / max(1.0, float(np.linalg.norm(slope_n)))
     size = max(float(np.abs(np.diag(hessian_nn)).max(initial=0.0)), 1e-300)
     for shift in (0.0, *(size * 10.0**k for k in range(-12, 3))):
         try:

@@ -25,12 +25,15 @@ _STRIDES = (1e-3, 1e-2, 1e-1)
 def falling_direction(problem: Problem, point: Point, lambda_C: Floats) -> Floats | None:
     """Return a unit direction, allowed by the rows, in which the Lagrangian falls; None if none is seen.
 
-    Raises RuntimeError if the functions cannot be differentiated twice, ValueError for more than ``MOST`` variables.
+    Raises RuntimeError if the functions cannot be differentiated twice here, ValueError for more than ``MOST``
+    variables.
     """
     n = len(point.x_n)
     if n > MOST:
         raise ValueError(f"{n} variables")
     hessian_nn = problem.model.at(point, lambda_C)
+    if not np.isfinite(hessian_nn).all():
+        raise RuntimeError("second derivatives are not finite here")
     priced_An, free_Wn = _tight(problem, point, lambda_C)
     none = _NONE * float(np.abs(hessian_nn).max())
     flat = max(none, _FLAT / (1 + float(np.abs(point.x_n).max())))

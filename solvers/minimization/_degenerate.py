@@ -60,6 +60,8 @@ def _step(problem: Problem, point: Point, y_C: Floats) -> tuple[Floats, Floats]:
     system = np.zeros((f + U + 1, f + U))
     system[:f, :f] = problem.hessian(point.x_n, y_C, f_weight=0.0)[np.ix_(free_n, free_n)]
     system[:f, f:], system[f:-1, :f], system[-1, f:] = rows_Uf.T, rows_Uf, sign_U
+    if not np.isfinite(system).all():
+        raise RuntimeError("second derivatives are not finite here")
     right = np.concatenate([-slope_n[free_n], -point.c_C[used_C], [1 - float(np.abs(y_C).sum())]])
     answer = np.linalg.lstsq(system, right, rcond=1e-12)[0]
     step_n, turned_C = np.zeros_like(slope_n), y_C.copy()

@@ -17,6 +17,10 @@ Function = Callable[[Tensor], Tensor]
 Bounds = tuple[Tensor | float | None, Tensor | float | None] | None
 
 
+class StartNotFinite(InvalidInput):
+    """Values or gradients at x0 are not finite; another start may do."""
+
+
 class Functions:
     """Objective, inequalities and equalities of a tensor shaped as x0.
 

@@ -21,6 +21,11 @@ class Point:
     c_C: Floats
     jacobian_Cn: Floats
 
+    def divided(self, f_scale: float, c_scale_C: Floats) -> Point:
+        """Return the same point of the problem divided by these sizes."""
+        gradient_n, jacobian_Cn = self.gradient_n / f_scale, self.jacobian_Cn / c_scale_C[:, None]
+        return Point(self.x_n, self.f / f_scale, gradient_n, self.c_C / c_scale_C, jacobian_Cn)
+
     @property
     def finite(self) -> bool:
         """Whether all of it is."""

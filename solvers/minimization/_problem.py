@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InvalidInput
 from ..kkt import KKTResiduals, kkt_residuals
 from ._derivatives import jacobian, weighed_gradient
-from ._inputs import Bounds, Function, Functions, box
+from ._inputs import Bounds, Function, Functions, StartNotFinite, box
 from ._model import Model
 from ._point import Floats, Mask, Point, weights
 
@@ -40,12 +39,12 @@ class Problem:
         self.M, self.f_scale, self.c_scale_C = len(g_M), 1.0, np.ones(len(g_M) + len(h_E))
         point = self.at(start_n)
         if not point.finite:
-            raise InvalidInput(
+            raise StartNotFinite(
                 f"At x0 the objective is {float(f.detach()):g}, rows {[float(c) for c in torch.cat([g_M, h_E])]}; "
                 "they and their gradients must be finite. Start elsewhere."
             )
         self.f_scale, self.c_scale_C = self.sizes(point)
-        self.start = self.at(start_n)
+        self.start = point.divided(self.f_scale, self.c_scale_C)
 
     def at(self, x_n: Floats) -> Point:
         """Evaluate everything, scaled."""

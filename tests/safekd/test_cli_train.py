@@ -1,4 +1,4 @@
-"""``safekd train`` and ``safekd frontier`` on a user's own CSV files, good and bad."""
+"""``safekd train`` on a user's own CSV files, good and bad."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
-
-import safekd as kd
 
 from .cli_runner import run_cli
 
@@ -48,8 +46,7 @@ tolerance = 1e-3
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def write_case(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(160, 3))
     sick = x[:, 0] + x[:, 1] + 0.5 * rng.normal(size=160) > 0
@@ -59,6 +56,11 @@ def folder(tmp_path: Path) -> Path:
     pd.DataFrame({"well": 1 - p, "sick": p}).to_csv(tmp_path / "api.csv", index=False)
     (tmp_path / "mine.toml").write_text(CONFIG)
     return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_case(tmp_path)
 
 
 def test_trains_on_a_csv_and_writes_a_run(folder, capsys):
@@ -76,16 +78,6 @@ def test_trains_on_a_csv_and_writes_a_run(folder, capsys):
     assert {"kkt_stationarity", "lambda_sick", "safety_sick"} <= set(pd.read_csv(run / "trace.csv").columns)
     assert "KKT residuals" in ran.out
     assert "trace.csv" in ran.out
-
-
-def test_traces_a_frontier(folder, capsys):
-    output, picture = folder / "f.csv", folder / "f.svg"
-    ran = run_cli(capsys, "frontier", folder / "mine.toml", "-o", output, "--plot", picture)
-    assert ran.code == 0, ran.out + ran.err
-    frontier = kd.Frontier.from_csv(output)
-    assert {0.75, 0.8} <= set(frontier.table["target"])
-    assert picture.read_text().lstrip().startswith("<?xml")
-    assert "Pareto frontier" in ran.out
 
 
 def _edit(folder: Path, file: str, old: str, new: str) -> None:
@@ -130,12 +122,6 @@ def test_a_teacher_with_other_classes_is_told(folder, capsys):
 def test_too_few_stored_rows_are_told(folder, capsys):
     pd.read_csv(folder / "api.csv").head(10).to_csv(folder / "api.csv", index=False)
     assert run_cli(capsys, "train", folder / "mine.toml").refused("has 10 rows, the data have 160")
-
-
-def test_a_picture_of_unknown_kind_is_told_before_any_work(folder, capsys):
-    ran = run_cli(capsys, "frontier", folder / "mine.toml", "-o", folder / "f.csv", "--plot", folder / "f.txt")
-    assert ran.refused("must end in one of .png, .svg, .pdf")
-    assert not (folder / "f.csv").exists()
 
 
 def test_a_run_that_cannot_converge_exits_with_one(folder, capsys):

@@ -139,7 +139,22 @@ def test_the_frontier_keeps_every_target_and_is_monotone(demo):
     assert len(best) >= 9
     assert (best["distillation_loss"].diff().dropna() > 0).all()
     assert (best["lambda_malignant"].diff().dropna() > 0).all()
+    assert not table["slope_contradicted"].any()
     assert (folder / "frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_frontier_costs_at_most_three_cold_runs_and_every_point_is_read_again(demo):
+    outcome = demo[0]
+    experiment, settings = outcome.experiment, outcome.experiment.config.frontier
+    assert outcome.frontier.meta["runs"] == 11  # no run went into gaps or a reverse pass that could gain nothing
+    cold = experiment.trainer().fit(
+        experiment.train, experiment.audit, epochs=settings.epochs, tolerance=settings.tolerance
+    )
+    assert outcome.frontier.table["steps"].sum() <= 3 * cold.point.step
+    constrained = outcome.reports[-1].result  # to residuals four times as large
+    assert outcome.frontier.table["steps"].sum() <= 3.5 * constrained.point.step
+    assert outcome.verified.holds()
+    assert outcome.verified.table["verified"].all()
 
 
 def test_the_table_has_every_column_and_shows_misses(demo):
