@@ -193,7 +193,20 @@ def write_cell(folder: Path, cell: Cell, result: FitResult) -> None:
     """Write the folder of a finished run: its trace and verdict, its row's student, and all that a warm start needs."""
     final = folder / cell.request.name
     part = folder / f".{cell.request.name}.{secrets.token_hex(4)}.part"
-    part.mkdir(parents=True)
+    try:
+        part.mkdir(parents=True)
+        _fill(part, cell, result)
+        if final.exists():  # damaged, or of another request
+            shutil.rmtree(final)
+        part.rename(final)
+    except (InvalidInput, OSError, SafetensorError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        said = str(error) if isinstance(error, InvalidInput) else f"{error}. Make room there, or choose another folder."
+        raise InvalidInput(f"Run {cell.request.name} cannot be kept in {folder}: {said}") from error
+    _flush(folder)
+
+
+def _fill(part: Path, cell: Cell, result: FitResult) -> None:
     save_run(result, part)
     for name in _TENSORS:
         tensors = getattr(cell, name)
@@ -206,10 +219,6 @@ def write_cell(folder: Path, cell: Cell, result: FitResult) -> None:
     listed = {path.name: _digest(path) for path in sorted(part.iterdir())}
     with written_whole(part / _MANIFEST) as temporary:
         temporary.write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
-    if final.exists():  # damaged, or of another request
-        shutil.rmtree(final)
-    part.rename(final)
-    _flush(folder)
 
 
 def read_cell(folder: Path, request: Request | None = None) -> Cell:
