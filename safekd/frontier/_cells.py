@@ -124,7 +124,9 @@ class Store:
         self.damaged: list[str] = []
         file = self.folder / _SWEEP
         if self.folder.exists() and not self.folder.is_dir():
-            raise InvalidInput(f"{self.folder} is a file; wanted a folder for the runs of a sweep. Choose another name.")
+            raise InvalidInput(
+                f"{self.folder} is a file; wanted a folder for the runs of a sweep. Choose another name."
+            )
         if file.exists():
             if self.finished:  # a sweep of which nothing is kept may be replaced by another
                 self._require_same(file, record)

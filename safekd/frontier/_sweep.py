@@ -212,7 +212,7 @@ def _check_fit(fit: Mapping[str, Any], on_point: OnPoint | None) -> None:
     unknown = [name for name in fit if name not in known or name == "self"]
     if unknown:
         raise InvalidInput(
-            f"`{unknown[0]}` is no argument of trace_frontier, nor of ConstrainedTrainer.fit, to which further ones go; "
+            f"`{unknown[0]}` is no argument of trace_frontier, nor of ConstrainedTrainer.fit, which takes the rest; "
             "check the spelling."
         )
     for name, value in (("on_point", on_point), ("on_trace", fit.get("on_trace"))):
