@@ -178,7 +178,7 @@ def _slices(held: Mapping[str, float | Sequence[float]] | None) -> tuple[Mapping
         raise InvalidInput(f"`held` is {held!r}; wanted thresholds by constraint, such as {{'recall': [0.8, 0.9]}}.")
     axes = []
     for name, values in held.items():
-        several = list(values) if isinstance(values, (list, tuple, range, np.ndarray)) else [values]
+        several: list[Any] = list(values) if isinstance(values, (list, tuple, range, np.ndarray)) else [values]
         wrong = [v for v in several if not is_number(v) or not 0 < v <= 1]
         if not several or wrong:
             found = f"holds {wrong[0]!r}" if wrong else "is empty"
