@@ -1,9 +1,9 @@
 """What does a trace cost?  The share of training time that full passes take at the default interval.
 
-    python -m benchmarks.tracing [--examples 1024] [--intervals 3] [--out PATH]
+    python -m benchmarks.tracing [--examples 1024] [--passes 9] [--out PATH]
 
-One run a case, at its default interval, through three intervals: the processor's time inside full passes, and outside
-of them.  The share is that of one pass in one interval; the first and the last point of a run come on top.
+One run a case, with a full pass every so many steps: the processor's time inside passes, and outside of them.  The
+share is that of one pass in one default interval; the first and the last point of a run come on top.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ._timing import processor, today, versions
 
 FEATURES, CLASSES, TOKENS, LENGTH = 64, 10, 50, 16
 GOAL = 0.03
-_STEPS = 8  # of a timed call
+_BETWEEN = 16  # steps from one pass to the next
 _HEAD = ["student", "batch", "constraints", "gradients", "step, ms", "audit, ms", "interval, steps", "share"]
 
 
@@ -85,17 +85,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Time, print, write; return 0 where every share is within the goal."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tracing", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--examples", type=int, default=1024, help="of the training split; a quarter for sequences")
-    parser.add_argument("--intervals", type=int, default=3, help="how many a run is timed over")
+    parser.add_argument("--passes", type=int, default=9, help="how many are timed")
     parser.add_argument("--out", type=Path, help="write the report here")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # students are small: threads would wait for each other
     costs = [
-        measure(student, batch, constraints, options.examples, options.intervals)
+        measure(student, batch, constraints, options.examples, options.passes)
         for student in ("MLP", "transformer")
         for batch in (None, 64)
         for constraints in (1, 3)
     ]
-    costs += [measure("MLP", 64, 1, options.examples, options.intervals, Sampled(8, 32))]
+    costs += [measure("MLP", 64, 1, options.examples, options.passes, Sampled(8, 32))]
     report = markdown(costs)
     print(report)
     if options.out is not None:
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(
-    kind: str, batch: int | None, constraints: int, examples: int, intervals: int, sampled: Sampled | None = None
+    kind: str, batch: int | None, constraints: int, examples: int, count: int, sampled: Sampled | None = None
 ) -> Cost:
     """Time the full passes of a run, and what is left."""
     examples = examples if kind == "MLP" else examples // 4
@@ -129,11 +129,11 @@ def measure(
         passes.append(time.process_time() - began)
         return found
 
-    epochs = -(-intervals * interval.steps // per_epoch)
+    epochs = -(-count * _BETWEEN // per_epoch)
     Run._audit = timed
     try:
         began = time.process_time()
-        trainer.fit(data, epochs=epochs, tolerance=1e-30, trace_every=interval.steps, stationarity=sampled)
+        trainer.fit(data, epochs=epochs, tolerance=1e-30, trace_every=_BETWEEN, stationarity=sampled)
         spent = time.process_time() - began
     finally:
         Run._audit = whole_pass
@@ -185,7 +185,7 @@ def markdown(costs: Sequence[Cost]) -> str:
     parts = [
         "# What does a trace cost?",
         "Written by `python -m benchmarks.tracing`: Adam on synthetic data; the processor's time inside the full "
-        "passes of a run at its default interval, and outside. Share: that of one pass in one interval.",
+        "passes of a run, and outside. Share: that of one pass in one default interval.",
         table(["", ""], facts),
         table(_HEAD, lines),
         f"Goal: at most {GOAL:.0%}. Worst: {worst:.2%}, {'met' if worst <= GOAL else 'missed'}.",
