@@ -190,7 +190,7 @@ def trained(targets: int) -> list[str]:
         "",
         f"## The demo's student, {targets} thresholds up to {settings.highest:g}",
         "",
-        f"`kd.trace_frontier` on breast cancer, tolerance {settings.tolerance:g}, at most {settings.epochs} steps a run.",
+        f"`kd.trace_frontier`, breast cancer: tolerance {settings.tolerance:g}, {settings.epochs} steps a run at most.",
         "Converged: with anchor and rows that another one's student meets.  Hypervolume: at (1, 0).",
         "",
         "| runs begin | runs | steps | of those from scratch | seconds | converged | worst residual | hypervolume |",
