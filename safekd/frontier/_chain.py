@@ -256,10 +256,10 @@ class Chain:
         """Return how often a warm run is read: oftener than a cold one, since it is soon over.
 
         A run of L steps, read every k of them at the cost of c steps, wastes about 3 k / 2 + c L / k; for the trainer's
-        own interval c is a fiftieth of it, and warm runs take some 150 steps.
+        own interval c is a fiftieth of it, and warm runs take some 80 steps.
         """
         usual = None if self.anchor is None else self.anchor.interval
-        return None if usual is None else max(1, min(usual, math.ceil(math.sqrt(2 * usual))))
+        return None if usual is None else max(1, min(usual, math.ceil(math.sqrt(usual))))
 
     def _entry(self, target: float, cell: Cell, start: Cell | None) -> Entry:
         warm_from = math.nan

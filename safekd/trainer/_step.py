@@ -89,10 +89,6 @@ class Stepper:
         log_q_V = objective.target(self.train, index, seen_V)
         losses = objective.loss(log_q_V, seen_V)
         values = self._constraint_values({"train": (batch, seen_V)}, self.values)[:2]
-        if not bool(torch.isfinite(total)) and all(bool(torch.isfinite(x).all()) for x in (losses, *values)):
-            self.engine.undo()  # a class of probability 0 has no place in a dot product
-            self.swift = None
-            return self._try(index, None)
         return self._moved(self._culprit(batch, index, logits_V, log_q_V, losses, *values), None)
 
     def _try(self, index: Tensor, other: Tensor | None) -> str | None:

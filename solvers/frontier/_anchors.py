@@ -17,6 +17,8 @@ from ..kkt import gradients
 from ._task import Answer, Task
 
 MORE = 4  # so many times the starts once another minimum was seen
+_BEYOND, _STRIDE = 12, 0.04  # steps beyond an end, and their length in units of the range
+_PLATEAU = 1e-2  # a fall below this part of what is left to the best is none
 _WEIGHT = 1e-6
 _BOUGHT = 1e-4  # in units of the range: what such a weight may buy along a frontier that flattens out
 _SAME = 1e-6  # in units of the range: values that do not differ
@@ -49,12 +51,29 @@ class Ends:
 
 
 def find_ends(task: Task, starts: int) -> Ends:
-    """Return both ends; further starts are tried only as long as they lead to something else."""
+    """Return both ends; from some starts, and from more once they lead to something else."""
     right, several_right = _least(task, task.x0, starts, swapped=False)
     left, several_left = _least(task, right.x, starts, swapped=True)
     ends = Ends(left, right, several_right or several_left)
+    if ends.several:
+        _look_beyond(task, ends)
     _settle_both(task, ends)
     return ends
+
+
+def _look_beyond(task: Task, ends: Ends) -> None:
+    """Climb out of the valley at the right end, the way the frontier would go on, and see what lies behind."""
+    width_c, width_f = ends.width_2
+    at, level = ends.right, ends.right.c
+    for _ in range(_BEYOND):
+        level += _STRIDE * width_c
+        if at.c < level:  # else a step has slid into another valley already
+            at = task.solve(at, floor=level)
+        if not at.sound or at.c < level - _SAME * width_c:
+            return
+        if at.c > level + _SAME * width_c and at.f < ends.right.f - _OTHER * width_f:
+            new = task.solve(at)
+            ends.right = new if new.sound and new.f <= at.f else ends.right
 
 
 def mend_ends(task: Task, ends: Ends, leftmost: Answer, lowest: Answer) -> bool:
@@ -89,17 +108,19 @@ def _settle_both(task: Task, ends: Ends) -> None:
 
 
 def _least(task: Task, x: torch.Tensor, starts: int, *, swapped: bool) -> tuple[Answer, bool]:
-    best, several, number, vain = task.solve(x, swapped=swapped), False, 0, 0
-    while number + 1 < (MORE * starts if several else starts) and vain < 2 * starts:
-        number, vain = number + 1, vain + 1
-        new = task.solve(task.start(number, best.x), swapped=swapped)
+    best, several, number = task.solve(x, swapped=swapped), False, 0
+    while number + 1 < (MORE * starts if several else starts):
+        number += 1
+        start = task.start(number, best.x)
+        new = task.solve(start, swapped=swapped)
         now, old = ((a.c if swapped else a.f) for a in (new, best))
+        if task.at(start.to(task.dtype))[1 if swapped else 0] - now < _PLATEAU * (now - old):
+            continue  # no valley: where a function levels off every point looks like a minimum
         usable = new.sound or new.violation <= task.feasible
         if usable and (abs(now - old) > _OTHER * (1 + abs(old)) or not best.sound):
             several = True
-            if now < old or (new.sound and not best.sound):
-                best, vain = new, 0
-        elif not several:
+            best = new if now < old or (new.sound and not best.sound) else best
+        elif not several and swapped:  # valleys are the objective's habit: there all starts are tried
             break
     return best, several
 
@@ -110,8 +131,10 @@ def _settle(task: Task, ends: Ends, *, swapped: bool) -> Answer:
     width_c, width_f = ends.width_2
     if not (old.sound or old.violation <= task.feasible) or not math.isfinite(width_c * width_f):
         return old
-    if not ends.is_point and math.isfinite(end_price(task, ends, left=swapped)):
-        return old  # multipliers exist: to first order nothing lowers the other function here
+    if not ends.is_point:
+        price = end_price(task, ends, left=swapped)
+        if math.isfinite(price) and (swapped or price > _SAME * width_f / width_c):
+            return old  # a multiplier of the other function exists: to first order nothing lowers that here
     new = task.solve(old, swapped=swapped, weight=_WEIGHT * (width_c / width_f if swapped else width_f / width_c))
     if swapped:
         kept, gained = new.c <= old.c + _SAME * width_c, old.f - new.f > _BOUGHT * width_f

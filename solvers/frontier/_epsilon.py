@@ -25,6 +25,7 @@ _AHEAD = 3.0  # a straight line through two answers is followed so many times th
 _ROUNDS = 3
 _BETWEEN = (0.5, 0.25, 0.75)  # where, on the line between two answers, other pieces are looked for
 _NARROW = 1e-3  # in units of the range of targets: where a gap's end is known well enough
+_SHORT = 15  # outer steps of solves that only look whether there is something better
 _LOOKS = (0.5, 0.2, 0.8)  # where other starts are tried, as parts of the way through the targets
 _OTHER = 1e-4
 _STEEP = 2.0
@@ -69,6 +70,7 @@ class Sweep:
         try:
             self._tighten()
             self._mend()
+            self.task.steps = min(self.task.steps, _SHORT)
             self._look_elsewhere()
             self._mend_ends()
             self._fill()
@@ -200,7 +202,7 @@ class Sweep:
         if step <= self.slack_c:
             return fall > _FLAT * self.width_f
         prices = sorted((tight.price, loose.price))
-        if any(math.isnan(price) for price in prices):
+        if not (tight.sound and loose.sound) or any(math.isnan(price) for price in prices):
             return False
         secant, none = fall / step, _FLAT * self.width_f / self.width_c
         low = prices[0] * (1 - _EXPLAINED) if math.isfinite(prices[0]) else prices[0]

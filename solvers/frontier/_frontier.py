@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,8 @@ class Frontier:
         target               the level asked for; mu: the weight, in a mu sweep
         objective, constrained, violation   at the answer; the violation is the largest of all rows, target included
         multiplier           minus the slope of the frontier: what one unit of target is worth in units of objective.
-                             At an end, the slope towards the other end; inf where the frontier is vertical
+                             At an end, the slope towards the other end; inf where the frontier is vertical; NaN where
+                             a solve came to no balance
         penalty, kkt_stationarity, kkt_primal, kkt_dual, kkt_complementarity
                              of the solve that found the answer (anchors: of objective or constrained alone)
         status               that of ``minimize``, or: anchor, an end of the frontier; redundant, answered by the answer
@@ -72,7 +72,6 @@ class Frontier:
 
 
 Row = dict[str, Any]
-OnPoint = Mapping[str, Any]
 
 
 def nondominated(points_N2: Floats, feasible_N: npt.NDArray[np.bool_], slack_2: Floats) -> npt.NDArray[np.bool_]:

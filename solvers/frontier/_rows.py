@@ -17,6 +17,7 @@ from ._frontier import Row, nondominated, repeated
 from ._task import Answer, Task
 
 _SAME = 1e-9  # in units of the range: points that are one
+_BALANCED = 1e-3  # stationarity beyond which a multiplier means nothing, as at a kink
 _EQUAL = 1e-6  # and what a solve may leave
 
 
@@ -84,7 +85,7 @@ def _row(target: float, answer: Answer | None) -> Row:
         "objective": nan if answer is None else answer.f,
         "constrained": nan if answer is None else answer.c,
         "violation": nan if answer is None else answer.missed(target),
-        "multiplier": nan if answer is None else answer.price,
+        "multiplier": nan if answer is None or not answer.residuals.stationarity <= _BALANCED else answer.price,
         "penalty": nan if answer is None else answer.penalty,
         "kkt_stationarity": nan if residuals is None else residuals.stationarity,
         "kkt_primal": nan if residuals is None else residuals.primal,

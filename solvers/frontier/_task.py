@@ -23,6 +23,7 @@ Function = Callable[[Tensor], Tensor]
 Bounds = tuple[Tensor | float | None, Tensor | float | None] | None
 
 _INSIDE = (1e-3, 0.1, 0.5)  # how far a start whose gradients are not finite is moved inwards
+_GOLDEN = (5**0.5 - 1) / 2
 _STIFF = 1e3  # a penalty beyond this slows a neighbour more than it helps
 _SPREAD = 2.0  # how far seeded starts lie where there are no bounds, in units of 1 + |x0|
 _NOTHING = KKTResiduals(math.nan, math.nan, math.nan, math.nan)
@@ -80,6 +81,7 @@ class Task:
     solves: int = 0
     evaluations: int = 0
     feasible: float = 1e-6
+    rows: int = 0
     dtype: torch.dtype = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,7 +107,9 @@ class Task:
     def _values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return f, c, g (M,) and h (E,)."""
         f, c = _number("objective", self.objective(x)), _number("constrained", self.constrained(x))
-        return f, c, _row("inequality", self.inequality, x), _row("equality", self.equality, x)
+        g_M = _row("inequality", self.inequality, x)
+        self.rows = len(g_M)
+        return f, c, g_M, _row("equality", self.equality, x)
 
     def at(self, x: Tensor) -> tuple[float, float, float]:
         """Return f, c and the largest violation of the rows besides the target."""
@@ -123,11 +127,12 @@ class Task:
         weight: float = 0.0,
         swapped: bool = False,
         guess: Tensor | None = None,
+        floor: float | None = None,
     ) -> Answer:
         """Minimise f + weight c subject to c <= target, from a start; an answer also gives its multipliers.
 
         swapped: minimise c + weight f subject to f <= target instead; the answer is one to the c that it reached.
-        guess: x to begin from with the multipliers of ``start``.
+        guess: x to begin from with the multipliers of ``start``.  floor: keep c at least there, instead of a target.
         Raises BudgetSpent where no solve is left.
         """
         if self.solves >= self.budget:
@@ -138,6 +143,8 @@ class Task:
         held = self.inequality
         if math.isfinite(target):
             held = lambda z: torch.cat([_number("constrained", second(z)) - target, *self._besides(z)])  # noqa: E731
+        if floor is not None:
+            held = lambda z: torch.cat([floor - _number("constrained", self.constrained(z)), *self._besides(z)])  # noqa: E731
         x = guess if guess is not None else start.x if isinstance(start, Answer) else start
         warm = start if isinstance(start, Answer) and math.isfinite(target) and not swapped else None
         found = self._from_inside(loss, x.to(self.dtype), held, warm)
@@ -186,7 +193,9 @@ class Task:
     def _answer(self, found: Solution, target: float) -> Answer:
         f, c, violation = self.at(found.x)
         held = found.multipliers
-        price, others = (float(held[0]), held[1:]) if math.isfinite(target) else (0.0, held)
+        beside = len(held) - self.rows  # the row of the target, or of a floor
+        price = float(held[0]) if math.isfinite(target) else 0.0
+        others = held[beside:]
         return Answer(
             found.x,
             f,
@@ -227,7 +236,8 @@ class Task:
     def start(self, number: int, near: Tensor) -> Tensor:
         """Return a seeded start: anywhere within bounds, or around x0 where there are none.
 
-        Every other one keeps half of the entries of ``near``: where variables act apart, part of a good point is good.
+        Every other one keeps half of the entries of ``near``, or all but one: where variables act apart, part of a good
+        point is good.
         """
         draw = np.random.default_rng([self.seed, number])
         low, high = self.sides()
@@ -235,10 +245,12 @@ class Task:
         reach = _SPREAD * (1 + float(x0.abs().max()))
         low = torch.where(low.isfinite(), low, torch.minimum(x0, high) - reach)
         high = torch.where(high.isfinite(), high, torch.maximum(x0, low) + reach)
-        part = torch.from_numpy(draw.uniform(0.0, 1.0, tuple(x0.shape)))
+        first = np.random.default_rng(self.seed).uniform(0.0, 1.0, tuple(x0.shape))
+        part = torch.from_numpy((first + number * _GOLDEN) % 1.0)  # each variable is covered evenly
         x = low + part * (high - low)
         if number % 2 == 0:
-            kept = torch.from_numpy(draw.uniform(0.0, 1.0, tuple(x0.shape)) < 0.5)
+            chance = draw.uniform(0.0, 1.0, tuple(x0.shape))
+            kept = torch.from_numpy(chance < (0.5 if number % 4 == 0 else float(chance.max())))
             x = torch.where(kept, near.double().cpu(), x)
         return x.to(self.x0.device)
 

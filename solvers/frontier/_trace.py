@@ -53,9 +53,10 @@ def trace_frontier(
     What lies between two answers that the same weight values equally is out of reach of any weight; that is said.
 
     budget: solves at most, ends included; None: six a target, 25 a start, and sixty.  tolerance, steps: of each solve.
-    starts: how many starts an end, or a target looked at, may have: one other than x0, and once that has led to another
-    minimum, four times as many as ``starts`` says; 1 for none.  smallest_gap: 1 is the whole range of an objective.
-    seed: of starts.  on_point: called with a row, as far as it is known, when its target is first answered.
+    starts: how many the objective alone is minimised from, x0 among them; the other end and a target in the middle get
+    one besides, and each up to four times ``starts`` once another minimum was seen; 1 for x0 alone.
+    smallest_gap: 1 is the whole range of an objective.  seed: of starts.  on_point: called with a row, as far as it is
+    known, when its target is first answered.
 
     Local solves prove no global optimum: several minima are noticed by the other starts and by neighbours that
     contradict each other, and then mended from the better one.

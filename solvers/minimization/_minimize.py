@@ -9,6 +9,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..errors import InvalidInput
+from ..primal_dual import DualMethod
+from ._first_order import MakeOptimizer, default_optimizer, descend
 from ._inputs import Bounds, Function, check_numbers, start_multipliers
 from ._problem import Problem
 from ._restore import violation
@@ -38,8 +41,10 @@ def minimize(
     multipliers: Tensor | None = None,
     equality_multipliers: Tensor | None = None,
     penalty: float = 10.0,
-    tolerance: float = 1e-8,
-    steps: int = 60,
+    tolerance: float | None = None,
+    steps: int | None = None,
+    method: DualMethod | None = None,
+    optimizer: MakeOptimizer | None = None,
     on_step: Callable[[Mapping[str, float]], None] | None = None,
 ) -> Solution:
     """Minimise ``objective(x)`` subject to ``inequality(x) <= 0``, ``equality(x) = 0`` and bounds.
@@ -49,10 +54,15 @@ def minimize(
     float64.  bounds: (lower, upper), numbers, tensors that fit x0, or None.  multipliers (M,), equality_multipliers
     (E,): where to start from as well, such as those of a neighbouring problem solved before, with its x as x0; a
     neighbour then costs a few steps.  penalty: rho to begin with, of scaled rows.  tolerance: on all four KKT
-    residuals, objective and rows each divided by the size of its gradient near x0, so that units do not matter; the
-    residuals of the answer are in the problem's own units.  Where functions compute in less than float64, it is at
-    least 200 times their rounding error.  steps: outer iterations at most.  on_step: called with each row of the
-    history.
+    residuals, 1e-8 by default, objective and rows each divided by the size of its gradient near x0, so that units do
+    not matter; the residuals of the answer are in the problem's own units.  Where functions compute in less than
+    float64, it is at least 200 times their rounding error.  steps: outer iterations at most, 60 by default.
+    on_step: called with each row of the history.
+
+    method: a rule of ``solvers.primal_dual`` instead, such as ``PIGain()``, which moves the multipliers between
+    first-order steps of ``optimizer`` (parameters -> an optimizer of torch; by default Adam at a rate of 0.02, plain
+    gradient descent at 0.1 for rules without a penalty) on the problem as stated; bounds are kept by projection.
+    tolerance is then 1e-4 by default, steps 20,000; penalty is not used.
 
     Raises InvalidInput for what cannot be used, values at x0 that are not finite among it.
     Source: augmented Lagrangians, Hestenes 1969, Powell 1969, Rockafellar 1973; the loop, Birgin and Martinez 2014;
@@ -62,14 +72,21 @@ def minimize(
     >>> s.status, s.x.tolist()
     ('converged', [0.5, 0.5])
     """
+    steps = (60 if method is None else 20_000) if steps is None else steps
+    tolerance = (1e-8 if method is None else 1e-4) if tolerance is None else tolerance
     check_numbers(tolerance, steps, penalty)
+    if optimizer is not None and method is None:
+        raise InvalidInput("`optimizer` was given without `method`; choose one, such as solvers.AugmentedLagrangian().")
     problem = Problem(objective, x0, inequality, equality, bounds)
     C = len(problem.c_scale_C)
     price_C = start_multipliers(multipliers, equality_multipliers, problem.M, C - problem.M)
     tolerance = max(tolerance, _COARSE * problem.functions.digits)
     first_C = np.zeros(C) if price_C is None else problem.scaled_multipliers(price_C)
     search = Search(problem, problem.start, first_C, penalty, tolerance, on_step)
-    search.run(steps, warm=price_C is not None)
+    if method is None:
+        search.run(steps, warm=price_C is not None)
+    else:
+        descend(search, method, optimizer or default_optimizer(method), steps)
     return _solution(search, x0)
 
 

@@ -72,7 +72,7 @@ class Search:
     def run(self, steps: int, *, warm: bool) -> None:
         """Search until a status is settled or steps are spent; ``warm``: begin with Newton's method."""
         if warm and self._finish(warm=True):
-            self._record(0)
+            self.record(0)
             return
         for step in range(steps):
             if not self._outer():
@@ -80,14 +80,14 @@ class Search:
                     return
                 continue
             settled = self._finish() or self._stands() or self._runs_away()
-            self._record(step)
-            if settled or (self.still >= 2 and not self._may_be_feasible()):
+            self.record(step)
+            if settled or (self.still >= 2 and not self.may_be_feasible()):
                 return
             if self.rho >= RHO_MAX or self.stuck >= _STUCK:
                 break
             self.goal = max(self.goal * 0.1, 0.1 * self.tolerance)
         if self.status is None and violation(self.problem, self.point) > FEASIBLE:
-            self._may_be_feasible()
+            self.may_be_feasible()
         if self.status is None and self.stuck >= _STUCK:
             self.kink = is_kink(self.problem, self.point, self.lambda_C, self.rho)
 
@@ -149,7 +149,7 @@ class Search:
             return False
         before = self.point, self.lambda_C, self.change
         self.point, self.lambda_C, self.change = found.point, found.lambda_C, found.change
-        settled, left = self._verify(found), len(self.left)
+        settled, left = self.verify(found), len(self.left)
         if not settled and left and self.left[-1] is found.point.x_n and self._was_lower(before[0], found):
             self.point, self.lambda_C, self.change = before  # on the way down Newton's method turned back to a saddle
         return settled
@@ -200,14 +200,14 @@ class Search:
         worst = worst_residual(self.problem, self.point, self.lambda_C)
         if not (worst <= self.tolerance and self.change <= self.steady):
             return False
-        return self._verify(Polished(self.point, self.lambda_C, worst, self.change))
+        return self.verify(Polished(self.point, self.lambda_C, worst, self.change))
 
     @property
     def steady(self) -> float:
         """The change of multipliers that counts as none."""
         return max(_STEADY, 10 * self.tolerance)
 
-    def _verify(self, found: Polished) -> bool:
+    def verify(self, found: Polished) -> bool:
         """Look for a way down from a point whose residuals are within tolerance; True if the status is settled."""
         if self._rescale(found.worst):
             return False
@@ -279,7 +279,7 @@ class Search:
         self.lambda_C, self.point = self.problem.scaled_multipliers(price_C), self.problem.at(self.point.x_n)
         self.missed = math.inf
 
-    def _may_be_feasible(self) -> bool:
+    def may_be_feasible(self) -> bool:
         """Look for a feasible point, here and elsewhere, and go on from it; False once rows are shown to conflict."""
         if self.restored == _RESTORED:
             return True
@@ -297,7 +297,8 @@ class Search:
         self.point, self.missed, self.rho, self.near = near, math.inf, self.rho * _GROWTH, False
         return True
 
-    def _record(self, step: int) -> None:
+    def record(self, step: int) -> None:
+        """Add a row to the history."""
         problem = self.problem
         self.rows.append(
             {

@@ -16,8 +16,8 @@ def test_all_of_them_solve_a_small_frontier_and_warm_starts_cost_less():
 
 
 def test_a_wrong_objective_and_a_violated_row_count_as_not_solved():
-    front, e = fronts()[1], np.array([0.0, 0.5, 1.0])
+    front, e, bump = fronts()[1], np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.1, 0.0])
     assert _cost(front, e, front.exact(e), e, 0, 0.0).solved == 3
-    assert _cost(front, e, front.exact(e) + np.array([0, 0.1, 0]), e, 0, 0.0).solved == 2
-    assert _cost(front, e, front.exact(e), e + np.array([0, 0.1, 0]), 0, 0.0).solved == 2
+    assert _cost(front, e, front.exact(e) + bump, e, 0, 0.0).solved == 2
+    assert _cost(front, e, front.exact(e), e + bump, 0, 0.0).solved == 2
     assert _cost(front, e, [1.0, np.nan, 0.0], e, 0, 0.0).solved == 2

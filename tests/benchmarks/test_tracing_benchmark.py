@@ -29,7 +29,7 @@ def test_a_short_run_measures_a_step_an_audit_and_the_default_interval(kind):
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        cost = tracing.measure(kind, None, 1, examples=64, rounds=1)
+        cost = tracing.measure(kind, None, 1, examples=64, count=3)
     finally:
         torch.set_num_threads(threads)
     assert cost.interval == 84

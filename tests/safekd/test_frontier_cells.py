@@ -18,7 +18,7 @@ from safekd.frontier._solve import Job
 
 from .problems import FreeLogits, agreeing, at_least, one_each, same, state, trainer_for
 
-SWEEP = {"targets": [0.4, 0.5, 0.6], "epochs": 80, "tolerance": 1e-3}
+SWEEP = {"targets": [0.4, 0.5, 0.6], "epochs": 150, "tolerance": 1e-3}
 FILES = ["anchor", "done.json", "frontier.csv", "frontier.csv.meta.json", "sweep.json"]
 
 
@@ -141,7 +141,7 @@ def test_a_damaged_cell_is_found_and_run_again(what, copy, whole):
 
 
 CHANGES = {
-    "epochs": ({"epochs": 70}, "`epochs` was 80 and is now 70"),
+    "epochs": ({"epochs": 70}, "`epochs` was 150 and is now 70"),
     "targets": ({"targets": [0.4, 0.5]}, r"`sweep.targets` was \[0.4, 0.5, 0.6\] and is now \[0.4, 0.5\]"),
     "method": ({"method": "mu"}, '`sweep.method` was "epsilon" and is now "mu"'),
     "tolerance": ({"tolerance": 1e-4}, "`sweep.tolerance` was 0.001 and is now 0.0001"),
@@ -241,7 +241,7 @@ def seeded(threshold, seed):
 
 def test_what_is_sent_to_a_worker_gives_the_same_cell_there(whole):
     """By the pickle that loky uses, functions that no module holds included."""
-    job = Job("sent", lambda s: adam(s), one_each(), None, 80, {}, 1, None)
+    job = Job("sent", lambda s: adam(s), one_each(), None, SWEEP["epochs"], {}, 1, None)
     request, start = read_cell(whole[1] / "target-0.5").request, read_cell(whole[1] / "target-0.4")
     there, task = pickle.loads(dumps((_remote, (job, 7, request, start, None))))
     number, asked, cell = there(*task)

@@ -244,6 +244,17 @@ def test_straight_frontiers_and_kinks(name):
     assert "concave, straight or missing" in by_weights.message
 
 
+def test_ends_are_lexicographic_where_many_points_are_best():
+    """The objective is 0 wherever x0 >= 1, and the constrained value 0 wherever x0 = 0: the ends are (1, 0), (0, 2)."""
+    for start in (t(4.0, 3.0), t(0.2, 5.0)):
+        f = trace_frontier(
+            lambda x: x[1], first, start, inequality=lambda x: (1 - x[0] - 0.5 * x[1]).reshape(1), bounds=(0.0, 5.0)
+        )
+        assert f.points[0].tolist() == pytest.approx([0.0, 2.0], abs=1e-6)
+        assert f.points[-1].tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
+        assert f.table["objective"].to_numpy() == pytest.approx(2 - 2 * f.table["target"].to_numpy(), abs=1e-6)
+
+
 def test_one_point_that_is_best_in_both_is_the_frontier():
     for objective, constrained in (
         (square, lambda x: (x**4).sum() + 3),

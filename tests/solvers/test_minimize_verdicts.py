@@ -200,3 +200,15 @@ def test_functions_that_torch_differentiates_only_once():
 def test_starts_that_do_not_fit_are_named(given, message):
     with pytest.raises(InvalidInput, match=message):
         minimize(square, t(1.0), inequality=lambda x: 1 - x, equality=lambda x: x - 1, **given)
+
+
+def test_curvature_that_is_not_finite_ends_no_solve():
+    """|x|^1.5 bends without limit at 0, where torch says NaN."""
+    s = minimize(lambda x: (x.abs() ** 1.5).sum() + 0.1 * x.sum(), t(1.0, 2.0), bounds=(0.0, 3.0))
+    assert s.status == "converged"
+    assert s.x.tolist() == [0.0, 0.0]
+    rows = lambda x: 1 + 0.1 * torch.cos(16 * torch.atan2(x[0], x[1])) - x.square().sum()  # noqa: E731
+    given = {"inequality": lambda x: torch.stack([rows(x), (x - 0.5).square().sum() - 0.5]), "bounds": (0.0, 3.2)}
+    for start in (t(0.0, 0.0), t(2.0, 0.5)):  # Tanaka's problem; the angle has no derivative at the origin
+        s = minimize(lambda x: x[1], start + 1e-9, **given)
+        assert s.status in ("converged", "infeasible", "budget_spent")
