@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 SEEDS_COMMAND = "safekd demo --seeds 10\n"
+DEMO_COMMANDS = """safekd demo
+safekd train runs/demo/config.toml
+safekd frontier runs/demo/config.toml -o frontier.csv --plot frontier.html --verify
+"""
 
 
 def run_shell(code: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +13,57 @@ import pandas as pd
 import pytest
 
 import safekd as kd
-from safekd.demo import run_demo
+from safekd.cli import main
+from safekd.demo import DemoOutcome, run_demo
 from safekd.demo._seeds import SLACK
 from safekd.report import comparison, frontier_table, seeds_table
 from safekd.tracer import MACHINE_COLUMNS, read_trace
 
-from ..shell import SEEDS_COMMAND, run_shell
-from .cli_runner import run_cli
+from ..shell import DEMO_COMMANDS, SEEDS_COMMAND, run_shell
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
+@dataclass
+class Commands:
+    """What the README's three commands left: the demo's outcome, its folder then and now, and their exit codes."""
+
+    first: Path
+    folder: Path
+    said: list[tuple[str, int, int]] = field(default_factory=list)
+    outcomes: list[DemoOutcome] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+
+    def demo(self, run_dir, seed, tell):
+        def told(*what):
+            self.said.append(what)
+            tell(*what)
+
+        self.outcomes.append(run_demo(run_dir, seed, told))
+        return self.outcomes[-1]
+
+
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    said = []
+def commands(tmp_path_factory):
+    """The README's own commands, line by line, in this process, so that the demo runs once in all these tests."""
     folder = tmp_path_factory.mktemp("demo")
-    outcome = run_demo(folder, tell=lambda *what: said.append(what))
-    return outcome, folder, said
+    ran = Commands(folder / "first", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("safekd.cli._demo.run_demo", ran.demo)
+        for line in DEMO_COMMANDS.splitlines():
+            patch.setattr(sys, "argv", line.split())
+            with pytest.raises(SystemExit) as end:
+                main()
+            ran.codes.append(end.value.code)
+            if not ran.first.exists():  # before the second command repeats it
+                shutil.copytree(folder / "runs" / "demo", ran.first)
+    return ran
+
+
+@pytest.fixture(scope="module")
+def demo(commands):
+    return commands.outcomes[0], commands.first, commands.said
 
 
 @pytest.fixture(scope="module")
@@ -166,11 +203,18 @@ def test_the_table_has_every_column_and_shows_misses(demo):
     assert "Pareto frontier" in _text(frontier_table(outcome.frontier))
 
 
-def test_the_written_config_repeats_the_run_bit_for_bit(demo, tmp_path, capsys):
-    _, folder, _ = demo
-    again = tmp_path / "again"
-    ran = run_cli(capsys, "train", folder / "config.toml", "--run-dir", again)
-    assert ran.code == 0, ran.out + ran.err
+def test_the_readmes_commands_end_well(commands):
+    assert commands.codes == [0, 0, 0]
+    assert (commands.folder / "frontier.html").read_text().lower().startswith("<!doctype html>")
+
+
+def test_the_frontier_of_the_written_config_is_the_demos_bit_for_bit(commands):
+    first, second = (kd.Frontier.from_csv(d / "frontier.csv").table for d in (commands.first, commands.folder))
+    pd.testing.assert_frame_equal(first.drop(columns="wall_s"), second.drop(columns="wall_s"), check_exact=True)
+
+
+def test_the_written_config_repeats_the_run_bit_for_bit(commands):
+    folder, again = commands.first, commands.folder / "runs" / "demo"
     assert (again / "student.safetensors").read_bytes() == (folder / "student.safetensors").read_bytes()
     here = list(MACHINE_COLUMNS[:3])  # no CUDA here
     first, second = (read_trace(d / "trace.csv").drop(columns=here) for d in (folder, again))

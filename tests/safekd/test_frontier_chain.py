@@ -78,7 +78,7 @@ def test_warm_runs_begin_next_door_and_along_the_line_of_the_two_before():
     names = [request.name for request in asked]
     assert [request.start for request in asked] == [None, *names[:-1]]
     assert [request.before for request in asked] == [None, None, None, names[1], names[2]]
-    assert [request.trace_every for request in asked] == [None] + [math.ceil(math.sqrt(160))] * 4
+    assert [request.trace_every for request in asked] == [None] + [math.ceil(math.sqrt(80))] * 4
 
 
 def test_cold_runs_are_asked_for_at_once_and_begin_nowhere():
