@@ -38,13 +38,13 @@ def write(table: pd.DataFrame, constraint: str, meta: Mapping[str, Any], path: s
     text = [[_quoted(_guarded(name)), *_cells(table[name], name, of)] for name, of in held.items()]
     about = {**meta, "constraint": constraint, "schema_version": SCHEMA_VERSION, "rows": len(table), "columns": held}
     written = json.dumps(about, indent=2, default=_plain) + "\n"
-    with written_whole(f"{os.fspath(path)}.meta.json") as temporary:
-        temporary.write_text(written, encoding="utf-8")
-    with written_whole(path) as temporary:
-        lines = "".join(",".join(row) + "\n" for row in zip(*text, strict=True))
-        temporary.write_bytes(
-            lines.encode("utf-8", "backslashreplace")
-        )  # a lone surrogate is no reason to lose a sweep
+    lines = "".join(",".join(row) + "\n" for row in zip(*text, strict=True))
+    if Path(path).is_dir():
+        raise InvalidInput(f"Cannot write {os.fspath(path)}: it is a folder. Choose the name of a file in it.")
+    # both are there whole before either takes its place, so that a full disk leaves an older pair as it was
+    with written_whole(path) as table_file, written_whole(f"{os.fspath(path)}.meta.json") as meta_file:
+        table_file.write_bytes(lines.encode("utf-8", "backslashreplace"))  # a lone surrogate is no reason to fail
+        meta_file.write_text(written, encoding="utf-8")
 
 
 def read(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, str, dict[str, Any]]:

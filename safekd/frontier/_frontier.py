@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from solvers import indicators
 
+from .._numbers import is_number
 from ..errors import InvalidInput
 from . import _files
 from ._point import FrontierPoint, Renumbered
@@ -87,8 +88,12 @@ class Frontier:
         for other constraints, by name, as they are measured.  Of equally cheap rows the safest, then the first solved.
         Raises InvalidInput, naming the highest safety that was reached, where no row is safe enough.
         """
-        if not np.isfinite(safety):
-            raise InvalidInput(f"`safety` is {safety}; wanted a finite number, for example at(safety=0.97).")
+        if not is_number(safety) or not np.isfinite(safety):
+            raise InvalidInput(f"`safety` is {safety!r}; wanted a finite number, for example at(safety=0.97).")
+        if not isinstance(also or {}, Mapping) or not all(
+            is_number(s) and np.isfinite(s) for s in (also or {}).values()
+        ):
+            raise InvalidInput(f"`also` is {also!r}; wanted finite numbers by constraint, such as {{'night': 0.9}}.")
         x_ND, rows = self._points([self.constraint, *self._names(list(also or {}))])
         required = [float(safety), *(also or {}).values()]
         met_ND = np.column_stack([self._credited(rows), x_ND[:, 2:]])
@@ -186,8 +191,11 @@ class Frontier:
         the median run, that of 1.0 the worst.  Source: Grunert da Fonseca, Fonseca and Hall 2001.
         Raises InvalidInput where held thresholds differ within a table: take one of its ``slices()``.
         """
+        strange = [other for other in others if not isinstance(other, Frontier)]
+        if strange:
+            raise InvalidInput(f"attainment was given a {type(strange[0]).__name__}; wanted further frontiers.")
         runs = [run for frontier in (self, *others) for run in frontier._runs()]
-        places = np.unique(self.table["target"].dropna() if at is None else np.asarray(at, dtype=np.float64))
+        places = np.unique(self.table["target"].dropna() if at is None else _array(at, "at"))
         reached = indicators.attainment(runs, -places, shares)
         index = pd.Index(places, name=f"safety_{self.constraint}")
         return pd.DataFrame(reached, index=index, columns=pd.Index(shares, name="share of seeds"))
@@ -216,6 +224,8 @@ class Frontier:
         The name's ending decides: .png, .svg, .pdf, or .html, which is one page without network that shows every
         number of a point under the pointer or the keyboard's focus.  The same frontier gives the same bytes.
         """
+        if required is not None and (not is_number(required) or not np.isfinite(required)):
+            raise InvalidInput(f"`required` is {required!r}; wanted a finite number to draw, or None.")
         if os.fspath(path).lower().endswith((".html", ".htm")):
             from ._html import draw
         else:
@@ -243,6 +253,8 @@ class Frontier:
     # ---- within -----------------------------------------------------------------------------------------
 
     def _names(self, over: Names | None) -> list[str]:
+        if not (over is None or isinstance(over, (str, list, tuple))):
+            raise InvalidInput(f"`over` is {over!r}; wanted names of constraints, such as ['day', 'night'].")
         names = [self.constraint] if over is None else [over] if isinstance(over, str) else list(over)
         known = safeties(self.table)
         for name in names:
@@ -301,7 +313,7 @@ class Frontier:
         if isinstance(exact, Frontier):
             x_M2, _ = exact._points([exact.constraint])
             return _minimised(x_M2)[indicators.nondominated(_minimised(x_M2))]
-        x_M2 = np.asarray(exact, dtype=np.float64)
+        x_M2 = _array(exact, "exact")
         if x_M2.ndim != 2 or x_M2.shape[1] != 2:
             raise InvalidInput(f"`exact` has shape {x_M2.shape}; wanted points (loss, safety), shape (M, 2).")
         return _minimised(x_M2)
@@ -318,6 +330,13 @@ class Frontier:
             f"No feasible row reaches {asked}: the highest is {self.constraint} {held[:, 0].max():.6g}. "
             "Ask for at most that, or trace higher targets."
         )
+
+
+def _array(values: Any, name: str) -> Floats:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"`{name}` is {values!r}; wanted numbers.") from error
 
 
 def _minimised(x_ND: Floats) -> Floats:

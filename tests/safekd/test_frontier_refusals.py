@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 import safekd as kd
 from safekd.frontier import _cells
 
+from .frontiers import CURVE, frontier
 from .problems import FreeLogits, agreeing, at_least, one_each, trainer_for
 
 SWEEP = {"targets": [0.4, 0.5], "epochs": 30, "tolerance": 1e-2}
@@ -175,9 +177,9 @@ def test_a_folder_whose_lists_are_damaged_is_refused(text, tmp_path):
 def test_what_is_no_frontier_cannot_be_verified():
     with pytest.raises(kd.InvalidInput, match="`frontier` is a NoneType; wanted a Frontier, or the folder"):
         kd.verify(None, make, one_each())
-    frontier = sweep()
+    traced = sweep()
     with pytest.raises(kd.InvalidInput, match="`tolerance` is 'x'"):
-        kd.verify(frontier, make, one_each(), tolerance="x")
+        kd.verify(traced, make, one_each(), tolerance="x")
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "3"])
@@ -187,3 +189,47 @@ def test_a_record_that_is_none_is_told(text, tmp_path):
     (tmp_path / "sweep.json").write_text(text)
     with pytest.raises(kd.InvalidInput, match=r"sweep\.json is not what a sweep writes there"):
         sweep(run_dir=tmp_path, resume="auto")
+
+
+# ---- questions that are none, and files that stay ------------------------------------------------------------
+
+ASKED = {
+    "safety in words": (lambda f: f.at("0.7"), "`safety` is '0.7'; wanted a finite number"),
+    "safety true": (lambda f: f.at(True), "`safety` is True"),
+    "also in words": (lambda f: f.at(0.7, also={"a": "x"}), "`also` is .* wanted finite numbers by constraint"),
+    "also a number": (lambda f: f.at(0.7, also=3), "`also` is 3"),
+    "over a number": (lambda f: f.nondominated(over=3), "`over` is 3; wanted names of constraints"),
+    "exact in words": (lambda f: f.igd_plus("x"), "`exact` is 'x'; wanted numbers"),
+    "places in words": (lambda f: f.attainment(at=["x"]), r"`at` is \['x'\]; wanted numbers"),
+    "no frontier": (lambda f: f.attainment(3), "attainment was given a int; wanted further frontiers"),
+    "required nan": (lambda f: f.plot("no.html", required=float("nan")), "`required` is nan; wanted a finite number"),
+}
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_a_question_that_is_none_is_told(what):
+    ask, message = ASKED[what]
+    with pytest.raises(kd.InvalidInput, match=message):
+        ask(frontier(CURVE))
+
+
+def test_a_folder_in_the_tables_place_gets_no_meta_file(tmp_path):
+    (tmp_path / "f.csv").mkdir()
+    with pytest.raises(kd.InvalidInput, match="it is a folder"):
+        frontier(CURVE).to_csv(tmp_path / "f.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["f.csv"]
+
+
+@pytest.mark.parametrize("which", ["write_text", "write_bytes"])
+def test_a_pair_of_files_that_cannot_be_replaced_stays_as_it_was(which, tmp_path, monkeypatch):
+    frontier(CURVE).to_csv(tmp_path / "f.csv")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, which, full)
+    with pytest.raises(kd.InvalidInput, match="No space left on device"):
+        frontier(CURVE[:2]).to_csv(tmp_path / "f.csv")
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
