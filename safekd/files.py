@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import InvalidInput
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -32,9 +35,16 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise InvalidInput(
                 f"Cannot write {target}: {error.strerror}. Choose a folder that you may write to."
             ) from error
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+        try:
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise InvalidInput(
+                f"Cannot write {target}: {error.strerror}. Make room, or choose another folder."
+            ) from error
         temporary.chmod(0o666 & ~_umask())
         try:
             temporary.replace(target)

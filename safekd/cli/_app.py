@@ -56,7 +56,7 @@ def main() -> None:
         with _ended_politely():
             app()
     except SafekdError as error:
-        _complain(str(error))
+        _complain(" ".join([str(error), *getattr(error, "__notes__", [])]))
         sys.exit(2)
     except OSError as error:
         _complain(f"{error.filename or 'the system'}: {error.strerror or error}.")

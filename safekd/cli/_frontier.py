@@ -48,7 +48,7 @@ def show_frontier(console: Console, path: Path, output: Path, plot: Path | None,
     with threads(pinned), _Landing(console) as landing:
         experiment = build(config, folder)
         landing.constraint = experiment.constraints[0].name
-        frontier = trace_frontier(
+        frontier = _traced(
             experiment.trainer_at,
             experiment.train,
             experiment.audit,
@@ -78,6 +78,16 @@ def show_frontier(console: Console, path: Path, output: Path, plot: Path | None,
     holds = _verified(console, frontier, experiment) if options.verify else True
     show_written(console, written)
     return 0 if holds and bool(frontier.table["feasible"].all()) else 1
+
+
+def _traced(*given: Any, **more: Any) -> Frontier:
+    """Trace; where that is interrupted, say how to go on, which typer's own ending would not."""
+    try:
+        return trace_frontier(*given, **more)
+    except (KeyboardInterrupt, SystemExit) as end:
+        for note in getattr(end, "__notes__", []):
+            Console(stderr=True).print(note, markup=False, highlight=False, soft_wrap=True)
+        raise
 
 
 def _verified(console: Console, frontier: Frontier, experiment: Experiment) -> bool:
@@ -138,10 +148,14 @@ def _check_paths(output: Path, plot: Path | None) -> None:
     """Refuse names that cannot be written to before anything is trained."""
     if output.is_dir():
         raise InvalidInput(f"--output {output} is a folder; wanted the name of a CSV file in it.")
+    if output.exists() and not Path(f"{output}.meta.json").exists():  # an experiment, its data, or other work
+        raise InvalidInput(f"--output {output} exists and is no frontier; choose another name, or remove it.")
     if plot is None:
         return
     if plot.suffix.lower() not in _PICTURES:
         raise InvalidInput(f"--plot {plot}: a picture's name must end in one of {', '.join(_PICTURES)}.")
+    if plot.is_dir():
+        raise InvalidInput(f"--plot {plot} is a folder; wanted the name of a picture in it.")
     if plot.absolute() == output.absolute():
         raise InvalidInput(f"--plot and --output both name {plot}; write to two files.")
 

@@ -123,12 +123,16 @@ class Store:
         self.folder = Path(folder)
         self.damaged: list[str] = []
         file = self.folder / _SWEEP
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InvalidInput(
+                f"{self.folder} is a file; wanted a folder for the runs of a sweep. Choose another name."
+            )
         if file.exists():
-            self._require_same(file, record)
-            if not resume and not (self.folder / _DONE).exists():
-                cells = sum((path / _MANIFEST).exists() for path in self.folder.glob("*"))
+            if self.finished:  # a sweep of which nothing is kept may be replaced by another
+                self._require_same(file, record)
+            if self.finished and not resume and not (self.folder / _DONE).exists():
                 raise InvalidInput(
-                    f"{self.folder} holds {cells} finished cells of this sweep, which was stopped; "
+                    f"{self.folder} holds {self.finished} finished cells of this sweep, which was stopped; "
                     "go on with resume='auto' (--resume), or choose another folder."
                 )
             if not resume:
@@ -139,6 +143,16 @@ class Store:
             shutil.rmtree(stale, ignore_errors=True)
         with written_whole(file) as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def finished(self) -> int:
+        """How many runs are there whole."""
+        return sum((path / _MANIFEST).exists() for path in self.folder.glob("[!.]*"))
+
+    @property
+    def said(self) -> str:
+        """What someone who stopped the sweep wants to know."""
+        return f"{self.folder} keeps {self.finished} finished runs; go on there with resume='auto' (--resume)."
 
     def read(self, request: Request) -> Cell | None:
         """Return the cell that ``request`` asks for, None where it is absent, damaged, or of another request."""
@@ -162,6 +176,8 @@ class Store:
             kept = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InvalidInput(f"{file} is no readable JSON: {error}. Choose another folder.") from error
+        if not isinstance(kept, dict):
+            raise InvalidInput(f"{file} is not what a sweep writes there. Choose another folder.")
         changed = _changes(kept, json.loads(json.dumps(record)))
         if changed:
             raise InvalidInput(
@@ -170,7 +186,7 @@ class Store:
             )
 
     def _clear(self) -> None:
-        (self.folder / _DONE).unlink()
+        (self.folder / _DONE).unlink(missing_ok=True)
         for cell in self.folder.glob(f"*/{_MANIFEST}"):
             shutil.rmtree(cell.parent)
 
@@ -179,7 +195,20 @@ def write_cell(folder: Path, cell: Cell, result: FitResult) -> None:
     """Write the folder of a finished run: its trace and verdict, its row's student, and all that a warm start needs."""
     final = folder / cell.request.name
     part = folder / f".{cell.request.name}.{secrets.token_hex(4)}.part"
-    part.mkdir(parents=True)
+    try:
+        part.mkdir(parents=True)
+        _fill(part, cell, result)
+        if final.exists():  # damaged, or of another request
+            shutil.rmtree(final)
+        part.rename(final)
+    except (InvalidInput, OSError, SafetensorError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        said = str(error) if isinstance(error, InvalidInput) else f"{error}. Make room there, or choose another folder."
+        raise InvalidInput(f"Run {cell.request.name} cannot be kept in {folder}: {said}") from error
+    _flush(folder)
+
+
+def _fill(part: Path, cell: Cell, result: FitResult) -> None:
     save_run(result, part)
     for name in _TENSORS:
         tensors = getattr(cell, name)
@@ -192,10 +221,6 @@ def write_cell(folder: Path, cell: Cell, result: FitResult) -> None:
     listed = {path.name: _digest(path) for path in sorted(part.iterdir())}
     with written_whole(part / _MANIFEST) as temporary:
         temporary.write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
-    if final.exists():  # damaged, or of another request
-        shutil.rmtree(final)
-    part.rename(final)
-    _flush(folder)
 
 
 def read_cell(folder: Path, request: Request | None = None) -> Cell:
@@ -218,7 +243,13 @@ def cells_of_rows(folder: Path) -> list[str | None]:
     file = folder / _DONE
     if not file.exists():
         raise InvalidInput(f"{folder} holds no finished sweep; finish it with resume='auto', or check the path.")
-    cells: list[str | None] = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    try:
+        cells: list[str | None] = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        whole = all(name is None or Path(name).name == name for name in cells)
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise InvalidInput(f"{file} is not what a sweep writes there. Finish it again with resume='auto'.")
     return cells
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import is_number, is_whole
 from ..errors import InvalidInput
 from ..trainer import ConstrainedTrainer
 
@@ -19,6 +20,8 @@ MakeTrainer = Callable[..., ConstrainedTrainer]
 METHODS = ("epsilon", "mu")
 EXACT, USUAL = 1e-6, 1e-3  # residuals that are asked for first, and what will do
 _FINE = 0.01  # of the range: what a budget of one's own is spent on, down to gaps this wide
+_MOST = 1000  # targets: each is a training run, so more are a slip of the keyboard
+_LARGEST_SEED = 2**63 - 1  # that torch takes
 _WIDE = 5.0  # average steps: what counts as a gap where none was asked for
 
 
@@ -95,15 +98,26 @@ def checked_plan(
         raise InvalidInput(
             f"`method` is {method!r}; wanted 'epsilon', the epsilon-constraint sweep, or 'mu', the sweep over weights."
         )
-    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 1):
+    if not callable(make_trainer):
+        raise InvalidInput(
+            f"`make_trainer` is a {type(make_trainer).__name__}; wanted a function from a threshold to a fresh "
+            "kd.ConstrainedTrainer."
+        )
+    if budget is not None and (not is_whole(budget) or budget < 1):
         raise InvalidInput(f"`budget` is {budget!r}; wanted how many training runs at most, at least 1, or None.")
+    if not isinstance(warm, bool):
+        raise InvalidInput(f"`warm` is {warm!r}; wanted True, or False for runs that begin afresh.")
+    if tolerance is not None and (not is_number(tolerance) or not 0 < tolerance < math.inf):
+        raise InvalidInput(f"`tolerance` is {tolerance!r}; it must be above 0 and finite, for example 1e-3, or None.")
+    budget = None if budget is None else int(budget)
+    tolerance = None if tolerance is None else float(tolerance)
     several = _seeds(make_trainer, seeds)
     slices = _slices(held)
     if isinstance(targets, (int, np.integer)):
-        number = isinstance(highest, (int, float)) and not isinstance(highest, bool)
-        if isinstance(targets, bool) or targets < 2 or not number or not 0 < highest <= 1:
+        if not is_whole(targets) or not 2 <= targets <= _MOST or not is_number(highest) or not 0 < highest <= 1:
             raise InvalidInput(
-                f"`targets` is {targets} up to {highest}; wanted at least 2 targets and a highest one in (0, 1]."
+                f"`targets` is {targets} up to {highest!r}; wanted at least 2 targets, at most {_MOST}, and a highest "
+                "one in (0, 1]."
             )
         return Plan(method, None, int(targets), float(highest), budget, several, slices, warm, tolerance)
     values, notes = _thresholds(targets)
@@ -136,6 +150,8 @@ def _thresholds(targets: Any) -> tuple[tuple[float, ...], tuple[str, ...]]:
             f"`targets` {found}; wanted safety thresholds above 0 and at most 1, for example [0.8, 0.9, 0.95]."
         )
     once = sorted(set(values))
+    if len(once) > _MOST:
+        raise InvalidInput(f"`targets` holds {len(once)} thresholds, each a training run; wanted at most {_MOST}.")
     twice = [value for value in once if values.count(value) > 1]
     return tuple(once), tuple(f"target {value:g} was given more than once and has one row" for value in twice)
 
@@ -143,10 +159,10 @@ def _thresholds(targets: Any) -> tuple[tuple[float, ...], tuple[str, ...]]:
 def _seeds(make_trainer: MakeTrainer, seeds: Sequence[int] | None) -> tuple[int | None, ...]:
     if seeds is None:
         return (None,)
-    listed = list(seeds) if isinstance(seeds, (list, tuple, range)) else None
-    whole = listed and all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in listed)
-    if not listed or not whole or len(set(listed)) < len(listed):
+    listed = list(seeds) if isinstance(seeds, (list, tuple, range, np.ndarray)) else []
+    if not listed or not all(is_whole(s) and 0 <= s <= _LARGEST_SEED for s in listed) or len(set(listed)) < len(listed):
         raise InvalidInput(f"`seeds` is {seeds!r}; wanted different whole numbers from 0, for example [0, 1, 2].")
+    listed = [int(s) for s in listed]
     if not accepts_seed(make_trainer):
         raise InvalidInput(
             f"`seeds` is {listed}, but make_trainer takes no `seed`; let it, as in def make_trainer(threshold, seed), "
@@ -162,12 +178,8 @@ def _slices(held: Mapping[str, float | Sequence[float]] | None) -> tuple[Mapping
         raise InvalidInput(f"`held` is {held!r}; wanted thresholds by constraint, such as {{'recall': [0.8, 0.9]}}.")
     axes = []
     for name, values in held.items():
-        several = [values] if isinstance(values, (int, float)) else list(values)
-        wrong = [
-            v
-            for v in several
-            if isinstance(v, bool) or not isinstance(v, (int, float, np.floating)) or not 0 < float(v) <= 1
-        ]
+        several: list[Any] = list(values) if isinstance(values, (list, tuple, range, np.ndarray)) else [values]
+        wrong = [v for v in several if not is_number(v) or not 0 < v <= 1]
         if not several or wrong:
             found = f"holds {wrong[0]!r}" if wrong else "is empty"
             raise InvalidInput(f"`held` of '{name}' {found}; wanted thresholds above 0 and at most 1.")

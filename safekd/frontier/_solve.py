@@ -33,7 +33,8 @@ LOOSEST = 1e-9  # the loosest threshold that is one: met by every student
 class Job:
     """What all cells of a sweep share.  fit: further arguments of ``fit``.  threads: of torch, None for as they are.
 
-    folder: where cells are kept, None for nowhere.
+    folder: where cells are kept, None for nowhere.  posed: names and splits of the first trainer's constraints, which
+    those of every other must have too; None before there was a first.
     """
 
     token: str
@@ -44,6 +45,7 @@ class Job:
     fit: Mapping[str, Any]
     threads: int | None
     folder: Path | None
+    posed: tuple[str, ...] | None = None
 
     def trainer(self, request: Request) -> ConstrainedTrainer:
         """Return the trainer that ``request`` asks for.  Raises InvalidInput where make_trainer gives another."""
@@ -69,6 +71,11 @@ class Job:
                 f"make_trainer({threshold:g}) gave a trainer whose first constraint, '{first.name}', asks for "
                 f"{first.required:g}; wanted the threshold that it is called with: use constraint.at(threshold)."
             )
+        if self.posed is not None and posed(trainer) != self.posed:
+            raise InvalidInput(
+                f"make_trainer({threshold:g}) gave the constraints {', '.join(posed(trainer))}, and before that "
+                f"{', '.join(self.posed)}; wanted the same ones for every threshold, in the same order."
+            )
         names = [rule.name for rule in others]
         for name in request.held:
             if name not in names:
@@ -85,6 +92,11 @@ class Job:
         """Return the splits besides the training data, on the trainer's device."""
         given = {**({} if self.audit is None else {"audit": self.audit}), **(self.fit.get("splits") or {})}
         return {name: placed(data, name, trainer.device) for name, data in given.items()}
+
+
+def posed(trainer: ConstrainedTrainer) -> tuple[str, ...]:
+    """Return each constraint's name and the split on which it is posed."""
+    return tuple(f"'{rule.name}' ({rule.split} split)" for rule in trainer.constraints)
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .._numbers import is_whole
 from ..data import as_split
 from ..errors import InvalidInput, SolverFailure
 from ..safety import Constraint
+from ..trainer import ConstrainedTrainer
 from ._cells import TABLE, Request, Store
 from ._chain import Chain, Entry
 from ._frontier import Frontier
@@ -23,7 +27,7 @@ from ._parallel import run_chains
 from ._plan import EXACT, MakeTrainer, Plan, checked_plan
 from ._record import record_of, run_id
 from ._rows import row_of, table_of
-from ._solve import LOOSEST, Job, Made
+from ._solve import LOOSEST, Job, Made, posed
 from ._students import Students
 
 OnPoint = Callable[[dict[str, Any]], object]
@@ -81,11 +85,7 @@ def trace_frontier(
     loss and safety to begin from.
     Source: Miettinen 1999, section 3.2; Theorem VIII.5 for "mu".
     """
-    if fit.get("tighten") is not None:
-        raise InvalidInput(
-            "`tighten` was given to a sweep, whose every target would look at the same data again. Choose a target "
-            "from the frontier, then fit(..., tighten=...) for that one."
-        )
+    _check_fit(fit, on_point)
     plan = checked_plan(
         make_trainer,
         method=method,
@@ -100,17 +100,26 @@ def trace_frontier(
     folder, resuming = _where(run_dir, resume)
     threads = _threads(jobs, threads)
     job = Job(secrets.token_hex(8), make_trainer, as_split(train, "train"), audit, epochs, fit, threads, folder)
-    return _Sweep(plan, job, on_point, resuming).run(jobs)
+    sweep = _Sweep(plan, job, on_point, resuming)
+    try:
+        return sweep.run(jobs)
+    except BaseException as error:
+        if sweep.store is not None and sweep.store.finished:
+            error.add_note(sweep.store.said)
+        raise
 
 
 class _Sweep:
     """One call of ``trace_frontier``."""
 
     def __init__(self, plan: Plan, job: Job, on_point: OnPoint | None, resume: bool) -> None:
-        self.plan, self.job, self.on_point = plan, job, on_point
+        self.plan, self.on_point = plan, on_point
         # made before anything is trained, so that what is wrong with it is told at once
         self.first = Made.of(job, Request("anchor", plan.seeds[0], LOOSEST, plan.held[0], EXACT))
         first = self.first.trainer
+        more = {name: job.fit[name] for name in ("trace_every", "snapshots") if name in job.fit}
+        first.check_fit(epochs=job.epochs, tolerance=EXACT if plan.tolerance is None else plan.tolerance, **more)
+        self.job = job = replace(job, epochs=int(job.epochs), posed=posed(first))
         self.rules: list[Constraint] = first.constraints
         self.seed = first.seed
         if plan.method == "mu" and len(self.rules) > 1:
@@ -190,7 +199,32 @@ class _Sweep:
             self.on_point(self._row(entry, seed, held))
 
 
+def _check_fit(fit: Mapping[str, Any], on_point: OnPoint | None) -> None:
+    """Refuse what ``fit`` does not take, and what is the sweep's to decide."""
+    if fit.get("tighten") is not None:
+        raise InvalidInput(
+            "`tighten` was given to a sweep, whose every target would look at the same data again. Choose a target "
+            "from the frontier, then fit(..., tighten=...) for that one."
+        )
+    if fit.get("warm_start") is not None:
+        raise InvalidInput("`warm_start` was given to a sweep, which decides where runs begin; see `warm`.")
+    known = inspect.signature(ConstrainedTrainer.fit).parameters
+    unknown = [name for name in fit if name not in known or name == "self"]
+    if unknown:
+        raise InvalidInput(
+            f"`{unknown[0]}` is no argument of trace_frontier, nor of ConstrainedTrainer.fit, which takes the rest; "
+            "check the spelling."
+        )
+    for name, value in (("on_point", on_point), ("on_trace", fit.get("on_trace"))):
+        if value is not None and not callable(value):
+            raise InvalidInput(f"`{name}` is a {type(value).__name__}; wanted a function, or None.")
+    if not isinstance(fit.get("callbacks", ()), (list, tuple)):
+        raise InvalidInput(f"`callbacks` is a {type(fit['callbacks']).__name__}; wanted a list of kd.tracer.Callback.")
+
+
 def _where(run_dir: str | os.PathLike[str] | None, resume: str | bool | None) -> tuple[Path | None, bool]:
+    if not (run_dir is None or isinstance(run_dir, (str, os.PathLike))) or run_dir == "":
+        raise InvalidInput(f"`run_dir` is {run_dir!r}; wanted a folder for the runs, or None to keep none.")
     if resume not in (None, True, False, "auto"):
         raise InvalidInput(f"`resume` is {resume!r}; wanted 'auto', or None to begin afresh.")
     if resume and run_dir is None:
@@ -200,7 +234,7 @@ def _where(run_dir: str | os.PathLike[str] | None, resume: str | bool | None) ->
 
 def _threads(jobs: int | None, threads: int | None) -> int | None:
     for name, value in (("jobs", jobs), ("threads", threads)):
-        wrong = isinstance(value, bool) or not (value is None or isinstance(value, int))
-        if wrong or (value is not None and value < 1 and not (name == "jobs" and value == -1)):
-            raise InvalidInput(f"`{name}` is {value!r}; wanted a whole number from 1, or None.")
+        if value is None or (is_whole(value) and (value >= 1 or (name == "jobs" and value == -1))):
+            continue
+        raise InvalidInput(f"`{name}` is {value!r}; wanted a whole number from 1, or None.")
     return 1 if threads is None and jobs is not None else threads

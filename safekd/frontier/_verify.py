@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 
+from .._numbers import is_number
 from .._threads import threads
 from ..data import as_split
 from ..errors import InvalidInput
@@ -23,6 +24,10 @@ from ._plan import MakeTrainer, accepts_seed
 from ._solve import LOOSEST, Job, read_student
 from ._students import Students
 
+_NO_STUDENT = (
+    "the row is called feasible and has no student; a CSV holds numbers only: give the sweep's folder, or the frontier "
+    "as it was returned"
+)
 AS_WRITTEN = 1e-9  # the same sums, added up in the same order
 
 
@@ -79,11 +84,15 @@ def verify(
     """
     if isinstance(frontier, Frontier):
         rows, kept = frontier.table, _Kept.of(frontier)
-    else:
+    elif isinstance(frontier, (str, os.PathLike)):
         rows, kept = _from_folder(Path(frontier))
+    else:
+        raise InvalidInput(
+            f"`frontier` is a {type(frontier).__name__}; wanted a Frontier, or the folder given as `run_dir`."
+        )
     if table is not None:
         rows = Frontier.from_csv(table).table
-    if not 0 < tolerance < math.inf:
+    if not is_number(tolerance) or not 0 < tolerance < math.inf:
         raise InvalidInput(f"`tolerance` is {tolerance!r}; wanted a number above 0, for example 1e-9.")
     job = Job("", make_trainer, as_split(train, "train"), audit, 1, {"splits": splits}, kept.threads, None)
     with threads(kept.threads), torch.random.fork_rng(devices=[]):
@@ -133,7 +142,7 @@ def _compared(job: Job, index: int, row: Mapping[Any, Any], kept: _Kept, toleran
     told = {"target": row["target"], "seed": row["seed"], "verified": False, "difference": math.nan}
     wrong = kept.wrong.get(index, "")
     if index not in kept.starts:
-        missing = "" if wrong or not row["feasible"] else "the row is called feasible and has no student"
+        missing = "" if wrong or not row["feasible"] else _NO_STUDENT
         return {**told, "wrong": wrong or missing}
     try:
         there = _reread(job, row, kept.starts[index])

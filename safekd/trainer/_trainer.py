@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from solvers.primal_dual import AugmentedLagrangian, DualMethod
 
+from .._numbers import is_number, is_whole
 from ..data import Batch
 from ..divergences import ForwardKL
 from ..errors import InvalidInput
@@ -145,7 +146,7 @@ class ConstrainedTrainer:
         Raises InvalidInput for numbers out of range, a split that is missing or given twice, a constraint that covers
         no example, a warm start of another problem, and a callback that is none.
         """
-        self._check(epochs, tolerance, trace_every, snapshots)
+        self.check_fit(epochs=epochs, tolerance=tolerance, trace_every=trace_every, snapshots=snapshots)
         told = [JsonlWriter(Path(run_dir) / TRACE_LINES)] if run_dir is not None else []
 
         def once(train: Any, audit: Any, splits: Mapping[str, Any] | None, warm_start: WarmStart | None) -> FitResult:
@@ -175,18 +176,22 @@ class ConstrainedTrainer:
             save_run(result, run_dir)
         return result
 
-    def _check(self, epochs: int, tolerance: float, trace_every: int | None, snapshots: int | None) -> None:
-        """Refuse numbers out of range."""
-        if epochs < 1:
-            raise InvalidInput(f"`epochs` is {epochs}; wanted at least 1.")
-        if not (tolerance > 0 and math.isfinite(tolerance)):
+    def check_fit(
+        self, *, epochs: int, tolerance: float, trace_every: int | None = None, snapshots: int | None = None
+    ) -> None:
+        """Raise InvalidInput for numbers that ``fit`` would refuse, without training anything."""
+        if not is_whole(epochs) or epochs < 1:
+            raise InvalidInput(f"`epochs` is {epochs!r}; wanted at least 1, a whole number.")
+        if not is_number(tolerance) or not 0 < tolerance < math.inf:
             raise InvalidInput(f"`tolerance` is {tolerance!r}; it must be above 0 and finite, for example 1e-3.")
-        if trace_every is not None and trace_every < 1:
-            raise InvalidInput(f"`trace_every` is {trace_every}; wanted at least 1 step between full passes, or None.")
-        rows = len(self.constraints) + 2
-        if snapshots is not None and snapshots < rows:
+        if trace_every is not None and (not is_whole(trace_every) or trace_every < 1):
             raise InvalidInput(
-                f"`snapshots` is {snapshots}; wanted at least {rows}, since the best mixture under "
+                f"`trace_every` is {trace_every!r}; wanted at least 1 step between full passes, or None."
+            )
+        rows = len(self.constraints) + 2
+        if snapshots is not None and (not is_whole(snapshots) or snapshots < rows):
+            raise InvalidInput(
+                f"`snapshots` is {snapshots!r}; wanted at least {rows}, since the best mixture under "
                 f"{len(self.constraints)} constraints may need {rows - 1} of them, or None."
             )
 

@@ -27,8 +27,8 @@ def run(folder: str) -> None:
     kd.trace_frontier(
         make,
         one_each(),
-        targets=[0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7],
-        epochs=100,
+        targets=[0.35, 0.4, 0.45, 0.5],
+        epochs=60,
         tolerance=1e-5,
         run_dir=folder,
         resume="auto",

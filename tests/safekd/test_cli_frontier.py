@@ -78,6 +78,9 @@ REFUSED = {
     "picture": (["--plot", "f.txt"], ["must end in one of .png, .svg, .pdf, .html"]),
     "same file": (["--plot", "new.svg", "-o", "new.svg"], ["--plot and --output both name"]),
     "folder": (["-o", "."], ["is a folder; wanted the name of a CSV file"]),
+    "the experiment": (["-o", "mine.toml"], ["--output mine.toml exists and is no frontier; choose another name"]),
+    "the data": (["-o", "cases.csv"], ["--output cases.csv exists and is no frontier"]),
+    "picture in a folder's place": (["--plot", "dir.png"], ["--plot dir.png is a folder"]),
     "targets": (["--targets", "many"], ["--targets is 'many'", "0.8,0.9,0.95"]),
     "one target": (["--targets", "1"], ["`targets` is 1 up to", "at least 2 targets"]),
     "high": (["--targets", "0.8,1.5"], ["`targets` holds 1.5"]),
@@ -91,12 +94,27 @@ REFUSED = {
 def test_bad_input_is_told_and_no_csv_is_lost(case, folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     more, fragments = REFUSED[case]
-    before = (folder / "f.csv").read_bytes()
+    (folder / "dir.png").mkdir()
+    files = [folder / name for name in ("f.csv", "mine.toml", "cases.csv")]
+    before = [file.read_bytes() for file in files]
     given = [] if "-o" in more else ["-o", "new.csv"]
     ran = run_cli(capsys, "frontier", "mine.toml", *given, *more)
     assert ran.refused(*fragments), ran.err
-    assert (folder / "f.csv").read_bytes() == before
+    assert [file.read_bytes() for file in files] == before
     assert not (folder / "new.csv").exists()
+
+
+@pytest.mark.parametrize(("end", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+def test_an_interrupt_says_how_to_go_on(end, code, folder, capsys, monkeypatch):
+    def stopped(*_, **more):
+        end.add_note(f"{more['run_dir']} keeps 2 finished runs; go on there with resume='auto' (--resume).")
+        raise end
+
+    monkeypatch.setattr("safekd.cli._frontier.trace_frontier", stopped)
+    ran = run_cli(capsys, "frontier", folder / "mine.toml", "-o", folder / "new.csv")
+    assert ran.code == code
+    assert "new.csv.cells keeps 2 finished runs; go on there with resume='auto' (--resume)." in ran.err
+    assert "safekd: stopped; nothing half written was left behind." in ran.err
 
 
 @pytest.mark.parametrize(

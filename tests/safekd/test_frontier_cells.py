@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 
 import pytest
 import torch
+from joblib import parallel_config
+from joblib.externals.loky.backend.reduction import dumps
 
 import safekd as kd
 from safekd.frontier._cells import read_cell
+from safekd.frontier._parallel import _remote
+from safekd.frontier._solve import Job
 
 from .problems import FreeLogits, agreeing, at_least, one_each, same, state, trainer_for
 
@@ -208,12 +213,17 @@ def test_a_run_that_failed_is_tried_again(copy, tmp_path):
 # ---- jobs ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("warm", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_the_table_is_the_same_whatever_the_number_of_workers(warm, tmp_path):
+# forked workers have everything imported; joblib's own choice, loky, takes half a minute to begin on a busy machine
+WORKERS = [(False, "multiprocessing"), *(pytest.param(w, "loky", marks=pytest.mark.slow) for w in (False, True))]
+
+
+@pytest.mark.parametrize(("warm", "backend"), WORKERS)
+def test_the_table_is_the_same_whatever_the_number_of_workers(warm, backend, tmp_path):
     tables = []
     for jobs in (1, 2):
         seen = []
-        sweep(tmp_path / f"{jobs}", seeded, warm=warm, jobs=jobs, seeds=[0, 1], epochs=25, on_point=seen.append)
+        with parallel_config(backend=backend):
+            sweep(tmp_path / f"{jobs}", seeded, warm=warm, jobs=jobs, seeds=[0, 1], epochs=25, on_point=seen.append)
         tables.append(csv(tmp_path / f"{jobs}"))
         assert len(seen) == 8
     assert tables[0] == tables[1]
@@ -229,8 +239,16 @@ def seeded(threshold, seed):
     return trainer_for(at_least(threshold), student=student, seed=seed)
 
 
-def test_threads_that_share_random_numbers_are_refused(tmp_path):
-    from joblib import parallel_config
+def test_what_is_sent_to_a_worker_gives_the_same_cell_there(whole):
+    """By the pickle that loky uses, functions that no module holds included."""
+    job = Job("sent", lambda s: adam(s), one_each(), None, SWEEP["epochs"], {}, 1, None)
+    request, start = read_cell(whole[1] / "target-0.5").request, read_cell(whole[1] / "target-0.4")
+    there, task = pickle.loads(dumps((_remote, (job, 7, request, start, None))))
+    number, asked, cell = there(*task)
+    assert (number, asked) == (7, request)
+    assert same(dict(cell.student), state(whole[0].students[2]))
 
+
+def test_threads_that_share_random_numbers_are_refused(tmp_path):
     with parallel_config(backend="threading"), pytest.raises(kd.InvalidInput, match="set to a backend of threads"):
         sweep(tmp_path / "run", warm=False, jobs=2)

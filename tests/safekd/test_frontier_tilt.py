@@ -102,7 +102,7 @@ def test_one_teacher_pool_is_what_several_teachers_pool_to():
 
 def test_weights_reach_all_of_this_convex_frontier():
     frontier = kd.trace_frontier(
-        make(GEOMETRIC, True), TRAIN, targets=3, highest=0.75, epochs=2000, method="mu", tolerance=1e-5
+        make(GEOMETRIC, True), TRAIN, targets=3, highest=0.75, epochs=800, method="mu", tolerance=1e-4
     )
     table = frontier.table
     assert set(table["status"]) == {"anchor", "converged"}
@@ -112,5 +112,5 @@ def test_weights_reach_all_of_this_convex_frontier():
         assert row["safety_safe"] == pytest.approx((p_NV @ S_V).mean(), abs=1e-3)
         assert row["target"] == row["safety_safe"]
         assert row["lambda_safe"] == row["mu"]
-        assert row["kkt_stationarity"] <= 1e-5
+        assert row["kkt_stationarity"] <= 1e-4
     assert not table["slope_contradicted"].any()
