@@ -30,6 +30,8 @@ from solvers import minimize, trace_frontier
 
 from ._timing import processor, today, versions
 
+_TOLERANCE = 2.5e-4  # finer than the demo's: warm and cold runs then end at the same numbers
+
 Value = Callable[[Tensor], Tensor]
 
 
@@ -174,7 +176,7 @@ def trained(targets: int) -> list[str]:
             targets=targets,
             highest=settings.highest,
             epochs=settings.epochs,
-            tolerance=settings.tolerance,
+            tolerance=_TOLERANCE,
             warm=warm,
         )
         seconds = time.perf_counter() - began
@@ -190,7 +192,7 @@ def trained(targets: int) -> list[str]:
         "",
         f"## The demo's student, {targets} thresholds up to {settings.highest:g}",
         "",
-        f"`kd.trace_frontier`, breast cancer: tolerance {settings.tolerance:g}, {settings.epochs} steps a run at most.",
+        f"`kd.trace_frontier`, breast cancer: tolerance {_TOLERANCE:g}, {settings.epochs} steps a run at most.",
         "Converged: with anchor and rows that another one's student meets.  Hypervolume: at (1, 0).",
         "",
         "| runs begin | runs | steps | of those from scratch | seconds | converged | worst residual | hypervolume |",
