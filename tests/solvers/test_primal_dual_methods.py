@@ -228,9 +228,9 @@ def test_rho_begins_with_a_pull_like_the_objectives_and_grows_while_a_violation_
     for step in range(1, 257):
         engine.step(x.sum(), 10 - x / 100)
         seen[step] = float(engine.rho)
-    assert seen[1] == seen[31] == pytest.approx(10)
-    assert (seen[32], seen[63]) == pytest.approx((100, 100))
-    assert (seen[64], seen[128], seen[256]) == pytest.approx((1e3, 1e4, 3e4))  # up to three units
+    assert seen[1] == seen[15] == pytest.approx(10)
+    assert (seen[16], seen[31]) == pytest.approx((100, 100))
+    assert (seen[32], seen[64], seen[128], seen[256]) == pytest.approx((1e3, 1e4, 3e4, 3e4))  # up to three units
 
 
 def test_rho_stays_where_a_violation_halves_or_where_it_weighs_nothing():
