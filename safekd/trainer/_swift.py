@@ -1,9 +1,9 @@
 """Loss and constraints of a step in few tensor operations, for the most common problem.
 
-That is: targets that do not move, the forward divergence, and constraints on averages of smooth measures over examples
-of the training split.  Who is covered is then known before training, the student's log-probabilities are worked out
-once for loss and constraints, and an average is one dot product.  Which position is not finite, and why, such a sum
-cannot tell: that is left to the general way.
+That is: targets that do not move, the forward divergence, and constraints on averages, over examples of the training
+split, of smooth measures of the library's own, which are numbers for every example, covered or not.  Who is covered is
+then known before training, the student's log-probabilities are worked out once for loss and constraints, and an average
+is one dot product.  Which position is not finite, and why, such a sum cannot tell: that is left to the general way.
 
 Axes: N examples, B batch, V classes, M constraints.
 """
@@ -17,10 +17,20 @@ from torch import Tensor
 
 from ..data import Batch, Split
 from ..divergences import ForwardKL
-from ..safety import Constraint, SafetyConstraint
+from ..safety import (
+    Calibration,
+    Constraint,
+    Margin,
+    OneMinusBrier,
+    SafetyConstraint,
+    TruthProbability,
+    UnsafeMass,
+)
 
 if TYPE_CHECKING:
     from ._trainer import ConstrainedTrainer
+
+_FINITE = (TruthProbability, Margin, OneMinusBrier, UnsafeMass, Calibration)  # wherever log-probabilities are
 
 
 class SwiftReader:
@@ -106,7 +116,7 @@ def _is_simple(rule: Constraint) -> bool:
         return False
     ((_, average),) = rule.parts
     masked = average.average == "critical" or average.measure.critical is None
-    return average.measure.is_smooth and not average.groups and masked
+    return type(average.measure) in _FINITE and not average.groups and masked
 
 
 def _row(values: tuple[Tensor, ...]) -> Tensor:

@@ -25,6 +25,16 @@ def task(seed: int = 0) -> tuple[kd.Split, list[StoredTeacher]]:
     return kd.Split("train", inputs, labels, context=context), [StoredTeacher(f"t{i}", r) for i, r in enumerate(rows)]
 
 
+class OnlyCritical(TruthProbability):
+    """A measure of somebody's own, no number where it is not asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(critical=[0])
+
+    def _measured(self, log_p_V, labels):
+        return torch.where(labels == 0, super()._measured(log_p_V, labels), torch.nan)
+
+
 def stepper(rules, batch_size, temperature=1.0, swift=True, student=None):
     train, teachers = task()
     torch.manual_seed(1)
@@ -93,10 +103,11 @@ def test_a_batch_without_a_covered_example_moves_no_multiplier():
         {"constraints": [kd.SafetyConstraint("a", Recall(critical=[0]), 0.6)]},
         {"constraints": [kd.SafetyConstraint("a", TruthProbability(), 0.6, mix={0: 0.5, 1: 0.5})]},
         {"constraints": [kd.SafetyConstraint("a", TruthProbability(critical=[0]), 0.6, average="all")]},
+        {"constraints": [kd.SafetyConstraint("a", OnlyCritical(), 0.6)]},
         {"divergence": lambda log_q_V, logits_V: ForwardKL()(log_q_V, logits_V)},
         {"weights": lambda signals: signals.student_log_p.exp()[..., :2]},
     ],
-    ids=["counted", "mix", "uncritical count as 1", "own divergence", "moving targets"],
+    ids=["counted", "mix", "uncritical count as 1", "own measure", "own divergence", "moving targets"],
 )
 def test_what_is_no_plain_average_takes_the_general_way(change):
     train, teachers = task()
@@ -104,3 +115,19 @@ def test_what_is_no_plain_average_takes_the_general_way(change):
     given = {"constraints": rules_of("one"), "optimizer": torch.optim.SGD(student.parameters(), lr=0.1)} | change
     trainer = kd.ConstrainedTrainer(student, teachers, **given)
     assert Stepper(trainer, PrimalDual(1), train, {}).swift is None or "weights" in change
+
+
+def test_a_measure_that_is_no_number_elsewhere_trains_as_the_one_that_is():
+    train, teachers = task()
+
+    def trained(measure):
+        torch.manual_seed(1)
+        student = nn.Linear(5, CLASSES, dtype=torch.float64)
+        sgd = torch.optim.SGD(student.parameters(), lr=0.3)
+        rule = kd.SafetyConstraint("a", measure, 0.6)
+        return kd.ConstrainedTrainer(student, teachers, constraints=[rule], optimizer=sgd).fit(train, epochs=30)
+
+    odd, plain = trained(OnlyCritical()), trained(TruthProbability(critical=[0]))
+    assert odd.status == plain.status != "diverged"
+    assert odd.multipliers["a"] == pytest.approx(plain.multipliers["a"], rel=1e-9)
+    assert odd.point.loss == pytest.approx(plain.point.loss, rel=1e-9)
