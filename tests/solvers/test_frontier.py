@@ -12,25 +12,11 @@ from solvers import minimize, trace_frontier
 from solvers.errors import InvalidInput
 from solvers.frontier import contradicts_slope
 
-
-def t(*values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def full(n, value):
-    return torch.full((n,), value, dtype=torch.float64)
-
-
-def square(x):
-    return (x**2).sum()
+from .curves import ROOT, full, gauss, spread, square, t
 
 
 def first(x):
     return x[0]
-
-
-def spread(x):
-    return 1 + 9 * x[1:].mean()
 
 
 def zdt1(x):
@@ -43,10 +29,6 @@ def zdt2(x):
 
 def zdt3(x):
     return spread(x) * (1 - (x[0] / spread(x)).sqrt() - x[0] / spread(x) * torch.sin(10 * torch.pi * x[0]))
-
-
-def gauss(x, centre):
-    return 1 - torch.exp(-square(x - centre))
 
 
 def fonseca(e):
@@ -66,7 +48,6 @@ def binh_and_korn_price(e):
     return np.where(e <= 72, (5 - near) / (4 * near), (5 - far) / (4 * far))
 
 
-ROOT = 3**-0.5
 FRONTS = {
     # objective, constrained, x0, rows, bounds; objective at e, minus its slope there, range of e
     "ZDT1": (

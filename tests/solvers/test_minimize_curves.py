@@ -9,28 +9,8 @@ import torch
 
 from solvers import minimize
 
+from .curves import ROOT, full, gauss, spread, square, t
 
-def t(*values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def full(n, value):
-    return torch.full((n,), value, dtype=torch.float64)
-
-
-def square(x):
-    return (x**2).sum()
-
-
-def spread(x):
-    return 1 + 9 * x[1:].mean()
-
-
-def gauss(x, centre):
-    return 1 - torch.exp(-square(x - centre))
-
-
-ROOT = 3**-0.5
 # f1, f2, x0, bounds, f2 at f1 = e, its slope there, values of e; Zitzler, Deb and Thiele 2000, Fonseca and Fleming
 # 1995, Binh and Korn 1997, Schaffer 1985
 FRONTS = {
