@@ -17,11 +17,11 @@ from torch import Tensor
 from ..errors import InvalidInput
 from ._lookahead import look_ahead
 from ._methods import AugmentedLagrangian, DualMethod
-from ._stiffness import RINGS, SOFTEST, hurried, is_look, softened
+from ._stiffness import RINGS, SOFTEST, followed, hurried, is_look, paces, since_look, softened
 from ._units import units
 
 # by row, all (C,): what is kept, what a continued run needs, what ``undo`` puts back
-_STATE = ("price", "rho", "unit", "smooth", "seen", "before", "audited", "still", "watched")
+_STATE = ("price", "rho", "unit", "smooth", "seen", "before", "audited", "still", "watched", "pace")
 _PATIENCE = 3  # audits in a row: noise of minibatches looks like standing still for one or two
 _FIRST_LOOKS = 20  # steps in which rows without a unit are asked again, which waits for the device
 _VALUES = ("objective", "inequality", "equality")
@@ -250,7 +250,7 @@ class PrimalDual:
             e_C = e_C - e_C.clamp(-method.dead_band, method.dead_band)
         stiffness = self._stiffness(now, e_C, floor_C)
         rho_C = stiffness["rho"]
-        step_C = method.step * _or_one(now["unit"]) if method.rho0 == 0 else rho_C * (method.step / method.rho0)
+        step_C = self._step(rho_C, now["unit"], stiffness.get("pace"))
         price_C, weight_C = method.respond(now["price"], e_C, now["before"], rho_C, step_C, floor_C)
         moved = averages | stiffness | {"price": price_C, "before": e_C}
         if present_C is not None:
@@ -276,8 +276,9 @@ class PrimalDual:
         """Return rho for this step, and at a look the violations that the next look compares with."""
         self._taken += 1
         method, rho_C = self.method, now["rho"]
-        if method.rho0 == 0 or not method.scale_free:
+        if not method.scale_free:
             return {"rho": rho_C}
+        pace_C = paces(now["pace"], e_C, now["before"], now["seen"] > 0)
         if not method.ema and rho_C.shape == self._floor.shape:
             self._recent.append(e_C)
             if len(self._recent) == RINGS:
@@ -285,10 +286,20 @@ class PrimalDual:
                 rho_C = softened(rho_C, torch.stack(list(self._recent)), now["price"], softest_C)
                 self._recent.clear()
         if not is_look(self._taken):
-            return {"rho": rho_C}
+            return {"rho": rho_C, "pace": pace_C}
         missed_C = e_C.abs().where(floor_C < 0, e_C.clamp_min(0))
         most_C = method.rho0 * _or_one(now["unit"])
-        return {"rho": hurried(rho_C, missed_C, now["watched"], now["price"], most_C), "watched": missed_C}
+        way_C = pace_C * since_look(self._taken)
+        rho_C = hurried(rho_C, missed_C, now["watched"], now["price"], most_C, way_C)
+        return {"rho": rho_C, "pace": pace_C, "watched": missed_C}
+
+    def _step(self, rho_C: Tensor, unit_C: Tensor, pace_C: Tensor | None) -> Tensor:
+        """Return how far a unit of violation moves the multipliers."""
+        method = self.method
+        if method.rho0 == 0:
+            return method.step * _or_one(unit_C)
+        share = method.step / method.rho0
+        return rho_C * (share if pace_C is None else followed(share, pace_C, self._taken))
 
     def _in_units(
         self, now: Mapping[str, Tensor], objective: Tensor, rows_C: Tensor, present_C: Tensor | None
@@ -300,7 +311,7 @@ class PrimalDual:
             if now is self._state:
                 self._looks = 0
             return dict(now)
-        found = units(objective, rows_C, self.method.rho0)
+        found = units(objective, rows_C, self.method.rho0, len(self._floor) / len(rows_C))
         known_C = unknown_C & ~found.unit.isnan()
         if present_C is not None:
             known_C &= present_C

@@ -22,10 +22,7 @@ from torch import Tensor
 from ..errors import InvalidInput
 
 # Eight known problems by gradient descent (rates .1, .01) and Adam (.05, .01) reach residuals of 1e-3 in all 32 runs,
-# within 1,510 steps, and within 1,560 if begun at three units; the gentle start is for students far from the boundary:
-# digits' loss after 2,000 steps is .064 with it and .234 without.  A fixed rho of 10 with a step of a tenth fails on
-# six of the 32.  Known to be too fast: where Adam at .01 has a long way to go, multipliers wind up (a random quadratic
-# 10 x 5: stationarity .07 after 3,000 steps; with a two-hundredth .003).
+# within 2,050 steps.  A fixed rho of 10 with a step of a tenth fails on six of the 32.
 _GAIN, _SLOWER = 3.0, 20.0
 
 
@@ -100,11 +97,13 @@ class AugmentedLagrangian(DualMethod):
     """Augmented Lagrangian with one multiplier step before every primal step; the default.
 
     rho: penalty coefficient, in units of objective per squared unit of constraint; left out, read off the first
-    gradients, which makes the rule scale-free: it begins where the row pulls as strongly as the objective, and grows
-    tenfold, up to three units, whenever the number of steps has doubled and a violation has not halved.  step:
-    multiplier step, by default ``rho / 20``, so that the multiplier follows more slowly than the damping acts.  ema,
-    cap, dead_band, restart: see DualMethod.  growth: rho and step are multiplied by this when three audits in a row
-    find a violation that has not fallen by a tenth since the one before, until rho reaches rho_max.
+    gradients, which makes the rule scale-free: it begins where the rows pull as strongly as the objective, and grows
+    tenfold, up to three units, when the number of steps has doubled and a violation has come to rest.  step:
+    multiplier step, by default ``rho / 20``, so that the multiplier follows more slowly than the damping acts; where
+    the rule is scale-free, smaller as long as the row moves more slowly than that, so that multipliers do not wind up
+    on a long way.  ema, cap, dead_band, restart: see DualMethod.  growth: rho and step are multiplied by this when
+    three audits in a row find a violation that has not fallen by a tenth since the one before, until rho reaches
+    rho_max.
     Source: Hestenes 1969, Powell 1969, Rockafellar 1973.
     """
 
@@ -141,9 +140,9 @@ class PIGain(DualMethod):
     """A controller on the multipliers: an integral of the violation, and a share of its change.
 
     gain: proportional gain, in units of objective per squared unit of constraint; left out, read off the first
-    gradients, as AugmentedLagrangian's rho is.  step: integral gain, by default ``gain / 20``.  ema: smoothing of what
-    is seen, the nu of nuPI.  On equalities the same as AugmentedLagrangian with rho = gain; on inequalities the sum,
-    not the integral alone, is kept at 0 or above.
+    gradients, as AugmentedLagrangian's rho is.  step: integral gain, by default ``gain / 20``, or less, as there.  ema:
+    smoothing of what is seen, the nu of nuPI.  On equalities the same as AugmentedLagrangian with rho = gain; on
+    inequalities the sum, not the integral alone, is kept at 0 or above.
     Source: Sohrabi, Ramirez, Zhang, Lacoste-Julien and Gallego-Posada 2024, algorithm 1.
     """
 

@@ -1,6 +1,11 @@
-"""How a scale-free penalty changes on the way: softer where a row rings, stiffer where its violation rests.
+"""How a scale-free rule changes on the way: penalty softer where a row rings, stiffer where its violation rests, and
+multipliers no faster than what they drive.
 
-Axes: C rows; S steps that follow each other.
+A violation e under weight lambda + rho e moves by -s (lambda + rho e - price) a step: the penalty takes away the share
+s rho of it.  With a multiplier step h rho the two settle fastest, without much swing, at a damping of 0.7, which is
+h = s rho / 2.  That share is at least the largest by which the row has moved in one step, its pace.  A primal step that
+is short, or that is as long as ever (Adam), far from the boundary, moves a row at a small pace: a multiplier that did
+not wait for it would wind up all the way.  Axes: C rows; S steps that follow each other.
 """
 
 from __future__ import annotations
@@ -12,6 +17,9 @@ RINGS = 4  # steps in a row whose signs alternate: a primal step too long for it
 SOFTEST = 1e-3  # how far ringing may take rho down, as a share of what is stiff
 _LOUD = 1e-3  # a penalty term smaller than this share of the multiplier is the last digits', not ringing
 _FIRST_LOOK, _FASTER = 16, 10.0
+_STALLED = 0.5  # of the way that a row would have made at its own pace
+_FOLLOWS = 0.5
+_UNSEEN = 1 / 16  # a pace too small for the steps so far to show is not ruled out
 _AUDIBLE = 0.01  # where rho adds less than this to the multiplier, another rho would change little
 
 
@@ -27,15 +35,45 @@ def softened(rho_C: Tensor, e_SC: Tensor, price_C: Tensor, softest_C: Tensor) ->
     return torch.where(rings_C, torch.maximum(rho_C / (1 + growth_C), softest_C), rho_C)
 
 
+def paces(pace_C: Tensor, e_C: Tensor, before_C: Tensor, known_C: Tensor) -> Tensor:
+    """Return the largest share of a violation by which a step has changed it so far, 0 to 2.
+
+    before_C: violations a step ago, where ``known_C``.
+    """
+    largest_C = torch.maximum(e_C.abs(), before_C.abs())
+    moved_C = torch.where(known_C & (largest_C > 0), (e_C - before_C).abs() / largest_C, 0.0)
+    return torch.maximum(pace_C, moved_C)
+
+
+def followed(share: float, pace_C: Tensor, steps: int) -> Tensor:
+    """Return the multiplier step as a share of rho: ``share``, less where the row moves more slowly than that."""
+    return (_FOLLOWS * pace_C).clamp(min=_UNSEEN / steps).clamp(max=share)
+
+
 def is_look(step: int) -> bool:
     """Tell whether violations are compared at this step, from 1: the first one, then the powers of two from 16."""
     return step == 1 or (step >= _FIRST_LOOK and step & (step - 1) == 0)
 
 
-def hurried(rho_C: Tensor, missed_C: Tensor, watched_C: Tensor, price_C: Tensor, most_C: Tensor) -> Tensor:
-    """Return rho, ten times as much where a violation has not halved since the last look, up to ``most_C``.
+def hurried(
+    rho_C: Tensor,
+    missed_C: Tensor,
+    watched_C: Tensor,
+    price_C: Tensor,
+    most_C: Tensor,
+    way_C: Tensor,
+) -> Tensor:
+    """Return rho, ten times as much where a violation rests, up to ``most_C``.
 
-    missed_C, watched_C: violations now and at the last look, 0 for none.
+    It rests when it has not halved since the last look, and not for lack of time: it made less than half of the way
+    that steps at its pace would have taken it.  missed_C, watched_C: violations now and at the last look, 0 for none.
+    way_C: pace times the steps since.
     """
     slow_C = (missed_C > 0.5 * watched_C) & (watched_C > 0) & (rho_C * missed_C > _AUDIBLE * price_C.abs())
+    slow_C &= (watched_C - missed_C).abs() <= _STALLED * way_C * watched_C
     return torch.where(slow_C, torch.minimum(_FASTER * rho_C, torch.maximum(most_C, rho_C)), rho_C)
+
+
+def since_look(step: int) -> int:
+    """Return how many steps lie between a look and the one before it."""
+    return step - 1 if step <= _FIRST_LOOK else step // 2

@@ -3,13 +3,13 @@
 A row g weighs in through rho g: along its own gradient that adds the curvature ``rho |grad g|^2`` to the objective.
 Its unit is the rho at which this is as much as the objective itself has there,
 
-    unit  =  max(|grad f|, |d . H d|) / |grad g|^2,      d = grad g / |grad g|,  H the Hessian of f
+    unit  =  |d . H d| / |grad g|^2,      d = grad g / |grad g|,  H the Hessian of f
 
-The slope stands in where the objective is straight, the curvature where the start is its minimum.  A start far from the
-row's boundary, where its gradient is still small, makes that unit far too stiff for later; there one begins at the rho
-at which the first pull of the row is as strong as the objective's,
+The slope |grad f| stands in where the objective is all but straight, and has less curvature than a small share of it.
+A start far from the row's boundary, where its gradient is still small, makes that unit far too stiff for later; there
+one begins at the rho at which the first pulls of all C rows are together at most as strong as the objective's,
 
-    first  =  max(|grad f|, SHARE |d . H d| |g| / |grad g|) / (|grad g| |g|),      never above GAIN units
+    first  =  max(|grad f| / C, SHARE |d . H d| |g| / |grad g|) / (|grad g| |g|),      never above GAIN units
 
 A factor on f or g multiplies both just so that the iterates stay what they were.  Axes: C rows, n parameters.
 """
@@ -26,6 +26,7 @@ Parts = Sequence[Tensor | None]  # one a leaf; gradients of large models are nev
 
 _ONE_BY_ONE = 32  # beyond so many rows they share a unit, read off a sum with random signs
 _LEAST = 1e-12
+_STRAIGHT = 0.03
 _SHARE = 0.03  # of the slope that a linear model expects at the boundary: where the start is f's minimum, nothing pulls
 
 
@@ -37,10 +38,11 @@ class Units:
     first: Tensor
 
 
-def units(objective: Tensor, rows_C: Tensor, gain: float) -> Units:
+def units(objective: Tensor, rows_C: Tensor, gain: float, stands_for: float = 1.0) -> Units:
     """Return the unit of each row, and the rho to begin with: at most ``gain`` units.
 
-    The graph stays as it is, for the backward that follows.
+    stands_for: how many rows of the problem each of these stands for.  The graph stays as it is, for the backward that
+    follows.
     """
     leaves = _leaves([objective, rows_C])
     if not leaves or not rows_C.requires_grad:
@@ -54,12 +56,13 @@ def units(objective: Tensor, rows_C: Tensor, gain: float) -> Units:
         [_curvature(objective, leaves, slope, size) for slope, size in zip(slopes, size_C, strict=True)]
     )
     size_C, curved_C = size_C.expand(rows_C.shape), curved_C.expand(rows_C.shape)
-    tallest_C = torch.maximum(steepness, curved_C)
+    tallest_C = torch.where(curved_C > _STRAIGHT * steepness, curved_C, steepness)
     usable_C = (size_C > _LEAST) & torch.isfinite(size_C) & torch.isfinite(tallest_C) & (tallest_C > 0)
     away_C = rows_C.detach().double().abs()
     if not few:  # what one row has of a sum with random signs, and how far off rows are
         size_C, away_C = size_C / len(rows_C) ** 0.5, (away_C**2).mean().sqrt().expand(rows_C.shape)
-    pull_C = torch.maximum(steepness, _SHARE * curved_C * away_C / size_C) / (size_C * away_C)
+    share = steepness / (stands_for * usable_C.sum()).clamp_min(1)
+    pull_C = torch.maximum(share, _SHARE * curved_C * away_C / size_C) / (size_C * away_C)
     unit_C = torch.where(usable_C, tallest_C / size_C**2, torch.nan)
     return Units(unit_C, torch.fmin(pull_C.where(usable_C, torch.nan), gain * unit_C))
 

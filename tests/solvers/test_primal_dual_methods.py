@@ -217,30 +217,7 @@ def test_rows_without_a_gradient_yet_get_their_unit_later():
     engine.step(x.sum(), torch.cat([x, vec(0.5)]))
     assert engine.rho.tolist() == pytest.approx([1 / 2, 3.0])  # |grad f| / (|grad g| |g|), and three units of 1
     engine.step(x.sum(), torch.cat([x, 10 * x]))
-    assert engine.rho.tolist() == pytest.approx([1 / 2, 1 / (10 * 20)])
-
-
-def test_rho_begins_with_a_pull_like_the_objectives_and_grows_while_a_violation_rests():
-    """One unit is 1e4, a pull as strong as that of f = x is rho = 10; x is held, so the violation rests."""
-    x = vec(0.0).requires_grad_()
-    engine = PrimalDual(1)
-    seen = {}
-    for step in range(1, 257):
-        engine.step(x.sum(), 10 - x / 100)
-        seen[step] = float(engine.rho)
-    assert seen[1] == seen[15] == pytest.approx(10)
-    assert (seen[16], seen[31]) == pytest.approx((100, 100))
-    assert (seen[32], seen[64], seen[128], seen[256]) == pytest.approx((1e3, 1e4, 3e4, 3e4))  # up to three units
-
-
-def test_rho_stays_where_a_violation_halves_or_where_it_weighs_nothing():
-    x = vec(0.0).requires_grad_()
-    falls, late = PrimalDual(1), PrimalDual(1)
-    late.multipliers = vec(1e9)
-    for step in range(1, 257):
-        falls.step(x.sum(), 10 / step - x / 100)
-        late.step(x.sum(), 10 - x / 100)
-    assert float(falls.rho) == float(late.rho) == pytest.approx(10)
+    assert engine.rho.tolist() == pytest.approx([1 / 2, 1 / (10 * 20) / 2])  # two rows share the objective's pull
 
 
 def test_many_rows_share_a_unit_of_the_right_size():
@@ -249,7 +226,7 @@ def test_many_rows_share_a_unit_of_the_right_size():
     engine.step(x.sum(), 5 * x)
     assert engine.rho.unique().numel() == 1
     away = float((5 * x.detach()).square().mean().sqrt())
-    assert float(engine.rho[0]) == pytest.approx(200**0.5 / (5 * away), rel=1e-9)
+    assert float(engine.rho[0]) == pytest.approx(200**0.5 / (5 * away) / 200, rel=1e-9)
     engine = PrimalDual(200)
     engine.step(x.sum(), 5 * (x - x.detach()) + 1e-9)  # so close to their boundary that three units are less
     assert float(engine.rho[0]) == pytest.approx(3 * 200**0.5 / 25, rel=1e-9)
