@@ -243,7 +243,7 @@ def test_several_seeds_and_slices_are_sweeps_of_their_own():
         return trainer_for(at_least(threshold), at_least(0.2, "other", critical=1), seed=seed)
 
     frontier = kd.trace_frontier(
-        make, one_each(), targets=[0.4, 0.5], epochs=60, tolerance=1e-2, seeds=[3, 5], held={"other": [0.4, 0.2]}
+        make, one_each(), targets=[0.4, 0.5], epochs=120, tolerance=1e-2, seeds=[3, 5], held={"other": [0.4, 0.2]}
     )
     table = frontier.table
     assert table["seed"].tolist() == [3] * 6 + [5] * 6

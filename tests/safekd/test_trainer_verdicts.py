@@ -63,8 +63,8 @@ def test_a_cap_that_binds_is_named():
 
 def test_a_growing_multiplier_alone_is_not_infeasible():
     """So slow a student that its price outgrows the optimal one long before it gets there."""
-    steady = kd.AugmentedLagrangian(growth=1.0)
-    result = trainer_for(at_least(0.6), lr=1e-4, dual=steady).fit(one_each(), epochs=200)
+    hasty = kd.AugmentedLagrangian(rho=10.0, growth=1.0)  # by hand: by itself it waits for the student
+    result = trainer_for(at_least(0.6), lr=1e-4, dual=hasty).fit(one_each(), epochs=200)
     assert (result.trace["lambda_first"].diff().dropna() > 0).all()
     assert result.multipliers["first"] > 10 * price(0.6)
     assert not result.feasible
@@ -471,7 +471,7 @@ def test_best_feasible_and_most_feasible_are_the_audited_ones():
 
 
 def test_without_a_feasible_iterate_the_least_violation_is_kept():
-    result = trainer_for(at_least(0.9), lr=0.2).fit(one_each(), epochs=10, trace_every=1)
+    result = trainer_for(at_least(0.9)).fit(one_each(), epochs=10, trace_every=1)
     least = result.trace["violation_first"].min()
     assert result.best_feasible is None
     assert 0.9 - result.most_feasible.p()[0] == pytest.approx(least, abs=1e-12)
