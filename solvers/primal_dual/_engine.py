@@ -9,24 +9,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
+from ._evaluation import Evaluate, named
 from ._lookahead import look_ahead
 from ._methods import AugmentedLagrangian, DualMethod
-from ._stiffness import RINGS, SOFTEST, followed, hurried, is_look, paces, since_look, softened
+from ._stiffness import CALM, RINGS, SOFTEST, followed, hurried, is_look, paces, since_look, softened, violations
 from ._units import units
 
 # by row, all (C,): what is kept, what a continued run needs, what ``undo`` puts back
-_STATE = ("price", "rho", "unit", "smooth", "seen", "before", "audited", "still", "watched", "pace")
+_STATE = ("price", "rho", "unit", "smooth", "seen", "before", "audited", "still", "watched", "pace", "most")
 _PATIENCE = 3  # audits in a row: noise of minibatches looks like standing still for one or two
 _FIRST_LOOKS = 20  # steps in which rows without a unit are asked again, which waits for the device
-_VALUES = ("objective", "inequality", "equality")
-
-Evaluate = Callable[[], Mapping[str, Any] | tuple[Any, ...]]
 
 
 class PrimalDual:
@@ -48,7 +45,7 @@ class PrimalDual:
             raise InvalidInput(f"Counts of constraints cannot be negative: got {inequalities} and {equalities}.")
         self.method = AugmentedLagrangian() if method is None else method
         self.M, self.E = inequalities, equalities
-        values = {"price": 0.0, "rho": self.method.rho0, "unit": 1.0, "audited": torch.inf}
+        values = {"price": 0.0, "rho": self.method.rho0, "unit": 1.0, "audited": torch.inf, "most": torch.inf}
         if self.method.scale_free:
             values["unit"] = 0.0  # not known yet
         rows = inequalities + equalities
@@ -127,8 +124,9 @@ class PrimalDual:
         now = self._state if place_C is None else {name: held[place_C] for name, held in self._state.items()}
         floor_C = self._floor if place_C is None else self._floor[place_C]
         self._remember(place_C, now)
-        if self._looks:
-            now = self._in_units(now, objective, rows_C, present_C)
+        if self._looks or (self.method.scale_free and is_look(self._taken + 1)):
+            missed_C = violations(value_C.detach().double(), floor_C)
+            now = self._in_units(now, objective, rows_C, missed_C, present_C)
         moved, weight_C = self._moved(now, value_C.detach().double(), present_C, floor_C)
         self._keep(place_C, now | moved)
         if index is not None:
@@ -145,8 +143,8 @@ class PrimalDual:
         any of torch, made on the variables.  The one way for a method that looks ahead, which evaluates twice.
         """
         if self.method.looks_ahead:
-            return look_ahead(self, lambda: _named(evaluate()), optimizer)
-        values = _named(evaluate())
+            return look_ahead(self, lambda: named(evaluate()), optimizer)
+        values = named(evaluate())
         total = self.step(**values)
         optimizer.zero_grad()
         if total.requires_grad:
@@ -250,8 +248,8 @@ class PrimalDual:
             e_C = e_C - e_C.clamp(-method.dead_band, method.dead_band)
         stiffness = self._stiffness(now, e_C, floor_C)
         rho_C = stiffness["rho"]
-        step_C = self._step(rho_C, now["unit"], stiffness.get("pace"))
-        price_C, weight_C = method.respond(now["price"], e_C, now["before"], rho_C, step_C, floor_C)
+        step_C = self._step(rho_C, now["unit"], stiffness.get("pace"), e_C * now["price"] >= 0)
+        price_C, weight_C = method.respond(now["price"], e_C, now["rho"] * now["before"], rho_C, step_C, floor_C)
         moved = averages | stiffness | {"price": price_C, "before": e_C}
         if present_C is not None:
             moved = {
@@ -278,46 +276,60 @@ class PrimalDual:
         method, rho_C = self.method, now["rho"]
         if not method.scale_free:
             return {"rho": rho_C}
-        pace_C = paces(now["pace"], e_C, now["before"], now["seen"] > 0)
+        changed = {"pace": paces(now["pace"], e_C, now["before"], now["seen"] > 0)}
         if not method.ema and rho_C.shape == self._floor.shape:
             self._recent.append(e_C)
             if len(self._recent) == RINGS:
                 softest_C = SOFTEST * method.rho0 * _or_one(now["unit"])
                 rho_C = softened(rho_C, torch.stack(list(self._recent)), now["price"], softest_C)
+                changed["most"] = torch.where(rho_C < now["rho"], CALM * now["rho"], now["most"])
                 self._recent.clear()
         if not is_look(self._taken):
-            return {"rho": rho_C, "pace": pace_C}
-        missed_C = e_C.abs().where(floor_C < 0, e_C.clamp_min(0))
-        most_C = method.rho0 * _or_one(now["unit"])
-        way_C = pace_C * since_look(self._taken)
+            return changed | {"rho": rho_C}
+        missed_C = violations(e_C, floor_C)
+        most_C = torch.minimum(changed.get("most", now["most"]), method.rho0 * _or_one(now["unit"]))
+        way_C = changed["pace"] * since_look(self._taken)
         rho_C = hurried(rho_C, missed_C, now["watched"], now["price"], most_C, way_C)
-        return {"rho": rho_C, "pace": pace_C, "watched": missed_C}
+        return changed | {"rho": rho_C, "watched": missed_C}
 
-    def _step(self, rho_C: Tensor, unit_C: Tensor, pace_C: Tensor | None) -> Tensor:
-        """Return how far a unit of violation moves the multipliers."""
+    def _step(self, rho_C: Tensor, unit_C: Tensor, pace_C: Tensor | None, grows_C: Tensor) -> Tensor:
+        """Return how far a unit of violation moves the multipliers; grows_C: where that is away from 0."""
         method = self.method
         if method.rho0 == 0:
             return method.step * _or_one(unit_C)
         share = method.step / method.rho0
-        return rho_C * (share if pace_C is None else followed(share, pace_C, self._taken))
+        if pace_C is None:
+            return rho_C * share
+        return rho_C * torch.where(grows_C, followed(share, pace_C, self._taken), share)
 
     def _in_units(
-        self, now: Mapping[str, Tensor], objective: Tensor, rows_C: Tensor, present_C: Tensor | None
+        self,
+        now: Mapping[str, Tensor],
+        objective: Tensor,
+        rows_C: Tensor,
+        missed_C: Tensor,
+        present_C: Tensor | None,
     ) -> dict[str, Tensor]:
-        """Return the state with units for the rows that can be given one; those without go by a unit of 1."""
-        self._looks -= 1
+        """Return the state with units for the rows that can be given one; those without go by a unit of 1.
+
+        At a look the units of rows that are violated are read anew: an objective bends more in some places than where
+        it began.  They only grow.
+        """
         unknown_C = now["unit"] == 0
-        if not bool(unknown_C.any()):
-            if now is self._state:
+        if self._looks:
+            self._looks -= 1
+            if now is self._state and not bool(unknown_C.any()):
                 self._looks = 0
+        asked_C = unknown_C | (missed_C > 0) if is_look(self._taken + 1) else unknown_C
+        if present_C is not None:
+            asked_C &= present_C
+        if not bool(asked_C.any()):
             return dict(now)
         found = units(objective, rows_C, self.method.rho0, len(self._floor) / len(rows_C))
-        known_C = unknown_C & ~found.unit.isnan()
-        if present_C is not None:
-            known_C &= present_C
+        asked_C &= ~found.unit.isnan()
         return dict(now) | {
-            "unit": torch.where(known_C, found.unit, now["unit"]),
-            "rho": torch.where(known_C, found.first, now["rho"]),
+            "unit": torch.where(asked_C, torch.fmax(found.unit, now["unit"]), now["unit"]),
+            "rho": torch.where(asked_C & unknown_C, found.first, now["rho"]),
         }
 
     def _remember(self, place_C: Tensor | None, now: Mapping[str, Tensor]) -> None:
@@ -391,14 +403,3 @@ class PrimalDual:
 def _or_one(unit_C: Tensor) -> Tensor:
     """Return units, 1 where none is known."""
     return torch.where(unit_C > 0, unit_C, 1.0)
-
-
-def _named(values: Mapping[str, Any] | tuple[Any, ...]) -> dict[str, Any]:
-    """Return what an evaluation gave as arguments of ``step``."""
-    if isinstance(values, Mapping):
-        return dict(values)
-    if not isinstance(values, tuple) or not 1 <= len(values) <= 3:
-        raise InvalidInput(
-            f"`evaluate` returned {type(values).__name__}; wanted (f, g), (f, g, h) or a dictionary of what step takes."
-        )
-    return dict(zip(_VALUES, values, strict=False))

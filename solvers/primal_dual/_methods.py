@@ -3,7 +3,7 @@
 Every rule is a case of one controller.  With e the violation that is seen:
 
     augmented Lagrangian   lambda <- relu(lambda + step e),   weight = relu(lambda + rho e)
-    PI gain                lambda <- relu(lambda + step e + gain (e - e before)),   weight = lambda
+    PI gain                lambda <- relu(lambda + step e + gain e - (gain e) before),   weight = lambda
 
 ``rho = 0`` is plain gradient ascent (Arrow, Hurwicz and Uzawa 1958).  On equalities the two lines are the same rule,
 written once as a sum and once as its differences, so with gain = rho all iterates agree.  Extragradient looks ahead
@@ -73,11 +73,11 @@ class DualMethod:
                 raise InvalidInput(f"`{name}` of {type(self).__name__} is {value!r}; it must be {wanted} and finite.")
 
     def respond(
-        self, lambda_C: Tensor, e_C: Tensor, before_C: Tensor, rho_C: Tensor, step_C: Tensor, floor_C: Tensor
+        self, lambda_C: Tensor, e_C: Tensor, push_C: Tensor, rho_C: Tensor, step_C: Tensor, floor_C: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return multipliers after the step, and the weights of the rows in the primal gradient, (C,) each.
 
-        e_C: what is seen now, before_C: at the step before.  floor_C: least multiplier, 0 or minus infinity.
+        e_C: what is seen now.  push_C: rho e at the step before.  floor_C: least multiplier, 0 or minus infinity.
         """
         moved_C = self.limited(torch.addcmul(lambda_C, step_C, e_C), floor_C)
         if self.restart:
@@ -166,11 +166,11 @@ class PIGain(DualMethod):
         )
 
     def respond(
-        self, lambda_C: Tensor, e_C: Tensor, before_C: Tensor, rho_C: Tensor, step_C: Tensor, floor_C: Tensor
+        self, lambda_C: Tensor, e_C: Tensor, push_C: Tensor, rho_C: Tensor, step_C: Tensor, floor_C: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return multipliers after the step; they are the weights too.  See DualMethod."""
         pushed_C = torch.addcmul(lambda_C, step_C, e_C)
-        moved_C = self.limited(torch.addcmul(pushed_C, rho_C, e_C - before_C), floor_C)
+        moved_C = self.limited(torch.addcmul(pushed_C - push_C, rho_C, e_C), floor_C)
         return moved_C, moved_C
 
 

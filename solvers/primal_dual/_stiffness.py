@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 RINGS = 4  # steps in a row whose signs alternate: a primal step too long for its penalty
+CALM = 0.5  # of the rho at which a row rang is the most that it grows back to: it would ring again
 SOFTEST = 1e-3  # how far ringing may take rho down, as a share of what is stiff
 _LOUD = 1e-3  # a penalty term smaller than this share of the multiplier is the last digits', not ringing
 _FIRST_LOOK, _FASTER = 16, 10.0
@@ -33,6 +34,11 @@ def softened(rho_C: Tensor, e_SC: Tensor, price_C: Tensor, softest_C: Tensor) ->
     rings_C = ((e_SC[1:] * e_SC[:-1]) < 0).all(0) & (growth_C >= 1)
     rings_C &= rho_C * e_SC[-1].abs() > _LOUD * price_C.abs()
     return torch.where(rings_C, torch.maximum(rho_C / (1 + growth_C), softest_C), rho_C)
+
+
+def violations(e_C: Tensor, floor_C: Tensor) -> Tensor:
+    """Return by how much rows are missed, 0 where they are not; floor_C tells equalities by minus infinity."""
+    return e_C.abs().where(floor_C < 0, e_C.clamp_min(0))
 
 
 def paces(pace_C: Tensor, e_C: Tensor, before_C: Tensor, known_C: Tensor) -> Tensor:
@@ -65,12 +71,12 @@ def hurried(
 ) -> Tensor:
     """Return rho, ten times as much where a violation rests, up to ``most_C``.
 
-    It rests when it has not halved since the last look, and not for lack of time: it made less than half of the way
-    that steps at its pace would have taken it.  missed_C, watched_C: violations now and at the last look, 0 for none.
+    It rests when it has not halved since the last look, and not for lack of time: it has come nearer by less than half
+    of what steps at its pace would have done.  missed_C, watched_C: violations now and at the last look, 0 for none.
     way_C: pace times the steps since.
     """
     slow_C = (missed_C > 0.5 * watched_C) & (watched_C > 0) & (rho_C * missed_C > _AUDIBLE * price_C.abs())
-    slow_C &= (watched_C - missed_C).abs() <= _STALLED * way_C * watched_C
+    slow_C &= watched_C - missed_C <= _STALLED * way_C * watched_C
     return torch.where(slow_C, torch.minimum(_FASTER * rho_C, torch.maximum(most_C, rho_C)), rho_C)
 
 

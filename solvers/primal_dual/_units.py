@@ -3,11 +3,11 @@
 A row g weighs in through rho g: along its own gradient that adds the curvature ``rho |grad g|^2`` to the objective.
 Its unit is the rho at which this is as much as the objective itself has there,
 
-    unit  =  |d . H d| / |grad g|^2,      d = grad g / |grad g|,  H the Hessian of f
+    unit  =  max(|grad f . d|, |d . H d|) / |grad g|^2,      d = grad g / |grad g|,  H the Hessian of f
 
-The slope |grad f| stands in where the objective is all but straight, and has less curvature than a small share of it.
-A start far from the row's boundary, where its gradient is still small, makes that unit far too stiff for later; there
-one begins at the rho at which the first pulls of all C rows are together at most as strong as the objective's,
+The whole slope |grad f| stands in where the objective does next to nothing along d.  A start far from the row's
+boundary, where its gradient is still small, makes that unit far too stiff for later; there one begins at the rho at
+which the first pulls of all C rows are together at most as strong as the objective's,
 
     first  =  max(|grad f| / C, SHARE |d . H d| |g| / |grad g|) / (|grad g| |g|),      never above GAIN units
 
@@ -26,7 +26,7 @@ Parts = Sequence[Tensor | None]  # one a leaf; gradients of large models are nev
 
 _ONE_BY_ONE = 32  # beyond so many rows they share a unit, read off a sum with random signs
 _LEAST = 1e-12
-_STRAIGHT = 0.03
+_NOTHING = 0.03  # of the whole slope
 _SHARE = 0.03  # of the slope that a linear model expects at the boundary: where the start is f's minimum, nothing pulls
 
 
@@ -50,13 +50,16 @@ def units(objective: Tensor, rows_C: Tensor, gain: float, stands_for: float = 1.
         return Units(unknown_C, unknown_C)
     few = rows_C.numel() <= _ONE_BY_ONE
     slopes = [_gradient(row, leaves) for row in (rows_C if few else [_mixed(rows_C)])]
-    steepness = _norm(_gradient(objective, leaves), rows_C)
+    pull = _gradient(objective, leaves)
+    steepness = _norm(pull, rows_C)
     size_C = torch.stack([_norm(slope, rows_C) for slope in slopes])
+    along_C = torch.stack([_along(pull, slope, size) for slope, size in zip(slopes, size_C, strict=True)])
     curved_C = torch.stack(
         [_curvature(objective, leaves, slope, size) for slope, size in zip(slopes, size_C, strict=True)]
     )
+    tallest_C = torch.maximum(along_C, curved_C)
+    tallest_C = torch.where(tallest_C > _NOTHING * steepness, tallest_C, steepness).expand(rows_C.shape)
     size_C, curved_C = size_C.expand(rows_C.shape), curved_C.expand(rows_C.shape)
-    tallest_C = torch.where(curved_C > _STRAIGHT * steepness, curved_C, steepness)
     usable_C = (size_C > _LEAST) & torch.isfinite(size_C) & torch.isfinite(tallest_C) & (tallest_C > 0)
     away_C = rows_C.detach().double().abs()
     if not few:  # what one row has of a sum with random signs, and how far off rows are
@@ -83,6 +86,12 @@ def _norm(parts: Parts, like: Tensor) -> Tensor:
     squares = [torch.linalg.vector_norm(part, dtype=torch.float64) ** 2 for part in parts if part is not None]
     none = torch.zeros((), dtype=torch.float64, device=like.device)
     return torch.stack([square.to(none) for square in squares]).sum().sqrt() if squares else none
+
+
+def _along(parts: Parts, slope: Parts, size: Tensor) -> Tensor:
+    """Return how steep the objective is along the direction of a slope."""
+    shared = _dot(parts, slope)
+    return torch.zeros_like(size) if shared is None else shared.to(size).abs() / size.clamp_min(_LEAST)
 
 
 def _curvature(objective: Tensor, leaves: Sequence[Tensor], slope: Parts, size: Tensor) -> Tensor:

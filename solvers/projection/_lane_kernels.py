@@ -21,11 +21,9 @@ from . import _lane_programs as programs
 from ._batch_kernels import HUGE
 from ._jit import intrinsic, kernel
 from ._lanes import Program, where
-from ._order import CHAIN, FREE, OWN_TIERS, SHARED_TIERS
+from ._order import CHAIN, FALLING, FREE, OWN_TIERS, SHARED_TIERS
 
 Array = Any
-# rows of few teachers fill the registers twice, once while the other waits: 8 numbers fit into one, or 4
-_SHORT = 16 if get_host_cpu_features().get("avx512f") else 8
 # rows of few teachers fill the registers twice, once while the other waits: 8 numbers fit into one, or 4
 _SHORT = 16 if get_host_cpu_features().get("avx512f") else 8
 # numbers that the compiler must know are told by the length of a tuple, which is part of its type
@@ -87,7 +85,7 @@ def _pull_back(  # type: ignore[no-untyped-def]
         columns = program.permutation(order, order_at) if kind.count == CHAIN else None
         if kind.count == FREE:
             average: programs.Average = programs.average_alone
-        elif kind.count == CHAIN:
+        elif kind.count in (CHAIN, FALLING):
             average = programs.average_runs
         else:
             average = programs.average_labelled(program.load(block, block_at))

@@ -18,7 +18,6 @@ from itertools import pairwise
 from ._lanes import Lanes, Mask, Program, clip, combined, larger, smaller, total, where
 from ._network import exchanges
 
-BARE = 1  # steps without a record of brackets and rests, which most rows never need
 BARE = 2  # steps without a record of brackets and rests, which most rows never need
 MOST = 64  # steps to the threshold: scores as large as weights take two or three, those of size 1e8 some thirty
 
@@ -71,14 +70,12 @@ def shift(program: Program, z: Sequence[Lanes], lower: Lanes, upper: Lanes, usab
     low, high = combined(z, smaller) - upper, combined(z, larger) - lower
     for _ in range(BARE):
         start = _bare_step(z, start, lower, upper, low, high)
-    for _ in range(BARE):
-        start = _bare_step(z, start, lower, upper, low, high)
+    w = [clip(score - start, lower, upper) for score in z]
 
-    def step(tau: Lanes, rest: Lanes, low: Lanes, high: Lanes) -> tuple[Mask, list[Lanes]]:
+    def step(tau: Lanes, rest: Lanes, low: Lanes, high: Lanes, *_: Lanes) -> tuple[Mask, list[Lanes]]:
         y = [score - tau - rest for score in z]
         w = [clip(score, lower, upper) for score in y]
         excess = total(w) - 1.0
-        settled = _is_none(excess, K)
         free = total([where(weight.same_as(score), one, 0.0) for weight, score in zip(w, y, strict=True)])
         here, move = tau + rest, excess / larger(free, one)
         too_low = excess > 0.0
@@ -86,10 +83,11 @@ def shift(program: Program, z: Sequence[Lanes], lower: Lanes, upper: Lanes, usab
         there = here + move
         inside = ((there > low) & (there < high) | there.same_as(here)) & (free > 0.0)
         next_tau, next_rest = where(inside, here, (low + high) * 0.5), where(inside, (tau - here) + rest + move, none)
-        return settled, [where(settled, tau, next_tau), where(settled, rest, next_rest), low, high]
+        return _is_none(excess, K), [next_tau, next_rest, low, high, *w]
 
-    finished, (tau, rest, _, _) = program.until(~usable, [start, none, low, high], step, MOST)
-    return [clip(score - tau - rest, lower, upper) for score in z], finished & usable
+    settled = _is_none(total(w) - 1.0, K)  # most rows are, and need no more than these weights
+    finished, state = program.until(~usable | settled, [start, none, low, high, *w], step, MOST)
+    return state[4:], finished & usable
 
 
 def _bare_step(z: Sequence[Lanes], tau: Lanes, lower: Lanes, upper: Lanes, low: Lanes, high: Lanes) -> Lanes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from llvmlite import ir
 from numba.core import cgutils as _cgutils
@@ -23,9 +23,13 @@ from numba.np import arrayobj
 cgutils: Any = _cgutils
 make_array: Any = arrayobj.make_array
 
+T = TypeVar("T")
+
 _INDEX = ir.IntType(64)
 _SHORT = ir.IntType(32)
 _NUMBER = ir.DoubleType()
+_SIDE = 4  # numbers that one load moves
+_ALIGNED = 8  # bytes: rows begin where they will
 
 
 class Mask:
@@ -126,9 +130,8 @@ def total(terms: Sequence[Lanes]) -> Lanes:
     return combined(terms, lambda a, b: a + b)
 
 
-def combined(terms: Sequence[Lanes], join: Callable[[Lanes, Lanes], Lanes]) -> Lanes:
+def combined(terms: Sequence[T], join: Callable[[T, T], T]) -> T:
     """Return what is left when neighbours are put together by ``join`` again and again."""
-    terms = list(terms)
     while len(terms) > 1:
         paired = [join(a, b) for a, b in zip(terms[::2], terms[1::2], strict=False)]
         terms = [*paired, terms[-1]] if len(terms) % 2 else paired
@@ -161,13 +164,19 @@ class Program:
         alike = self.builder.icmp_signed("==", self.builder.extract_value(held.shape, 0), self._constant(1))
         step = self.builder.select(alike, self._constant(0), self._constant(self.K))
         places = self._places(step)
-        return [self._load_column(held.data, array_type.dtype, places, column) for column in self._columns(columns)]
+        square = self._squares(array_type, columns)
+        loaded = [x for k in range(0, square, _SIDE) for x in self._load_square(held.data, places, k)]
+        rest = self._columns(columns)[square:]
+        return loaded + [self._load_column(held.data, array_type.dtype, places, column) for column in rest]
 
     def store(self, array_type: Any, array: Any, x: Sequence[Lanes], columns: Sequence[Any] | None = None) -> None:
         """Write Lanes to the columns of an array (B, K)."""
         data = make_array(array_type)(self.context, self.builder, array).data
         places = self._places(self._constant(self.K))
-        for column, lanes in zip(self._columns(columns), x, strict=True):
+        square = self._squares(array_type, columns)
+        for k in range(0, square, _SIDE):
+            self._store_square(data, places, k, x[k : k + _SIDE])
+        for column, lanes in zip(self._columns(columns)[square:], x[square:], strict=True):
             for lane, place in enumerate(places):
                 at = self._at(data, self.builder.add(place, column))
                 self.builder.store(self._narrowed(self._lane(lanes, lane), array_type.dtype), at)
@@ -217,6 +226,42 @@ class Program:
         """Return where each row begins."""
         rows = [self.builder.add(self._row, self._constant(lane)) for lane in range(self.lanes)]
         return [self.builder.mul(row, step) for row in rows]
+
+    def _squares(self, array_type: Any, columns: Sequence[Any] | None) -> int:
+        """Return how many columns can be moved by whole squares: where they stand side by side, and are float64."""
+        return self.K // _SIDE * _SIDE if columns is None and array_type.dtype == types.float64 else 0
+
+    def _load_square(self, data: Any, places: Sequence[Any], column: int) -> list[Lanes]:
+        """Read columns ``column`` to ``column + 3``: rows as they lie in memory, turned four by four."""
+        parts = []
+        for first in range(0, self.lanes, _SIDE):
+            rows = [self._four_at(data, place, column) for place in places[first : first + _SIDE]]
+            parts.append(self._turned([self.builder.load(row, align=_ALIGNED) for row in rows]))
+        return [Lanes(self.builder, combined([part[k] for part in parts], self._joined)) for k in range(_SIDE)]
+
+    def _store_square(self, data: Any, places: Sequence[Any], column: int, x: Sequence[Lanes]) -> None:
+        for first in range(0, self.lanes, _SIDE):
+            own = list(range(first, first + _SIDE))
+            rows = self._turned([self._shuffled(lanes.vector, lanes.vector, own) for lanes in x])
+            for row, place in zip(rows, places[first : first + _SIDE], strict=True):
+                self.builder.store(row, self._four_at(data, place, column), align=_ALIGNED)
+
+    def _four_at(self, data: Any, place: Any, column: int) -> Any:
+        at = self._at(data, self.builder.add(place, self._constant(column)))
+        return self.builder.bitcast(at, ir.VectorType(_NUMBER, _SIDE).as_pointer())
+
+    def _turned(self, rows: Sequence[Any]) -> list[Any]:
+        """Return the columns of four vectors of four."""
+        a, b, c, d = rows
+        even = self._shuffled(a, b, [0, 4, 2, 6]), self._shuffled(c, d, [0, 4, 2, 6])
+        odd = self._shuffled(a, b, [1, 5, 3, 7]), self._shuffled(c, d, [1, 5, 3, 7])
+        return [self._shuffled(*pair, halves) for halves in ([0, 1, 4, 5], [2, 3, 6, 7]) for pair in (even, odd)]
+
+    def _joined(self, one: Any, other: Any) -> Any:
+        return self._shuffled(one, other, list(range(2 * one.type.count)))
+
+    def _shuffled(self, one: Any, other: Any, places: list[int]) -> Any:
+        return self.builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(_SHORT, len(places)), places))
 
     def _load_column(self, data: Any, dtype: Any, places: Sequence[Any], column: Any) -> Lanes:
         vector = ir.Constant(self._type, ir.Undefined)

@@ -19,6 +19,7 @@ from solvers.polytope import interval_within
 
 # what a kernel is told; CHAIN saves it the sort
 FREE, CHAIN, SHARED_TIERS, OWN_TIERS, DAG = 0, 1, 2, 3, 4
+FALLING = 5  # a chain from the first teacher to the last, for kernels that gain by knowing it
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,12 @@ class RowOrder:
     def tiers(self) -> npt.NDArray[np.float64]:
         """The ranks as kernels read them."""
         return self.tier_RK.contiguous().numpy()
+
+    @cached_property
+    def side_by_side(self) -> int:
+        """The kind, for kernels that take many rows at once."""
+        falls = self.kind == CHAIN and bool((np.diff(self.order_K) == 1).all())
+        return FALLING if falls else self.kind
 
     def repeated(self, times: int) -> RowOrder:
         """Return the order of as many copies of the rows, one after the other."""

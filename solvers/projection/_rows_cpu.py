@@ -32,7 +32,7 @@ def project_on_cpu(
     v, tier = v_BK.numpy(), order.tiers
     w, block = np.empty_like(v), np.empty((labels, K), np.int16)
     side_by_side = not kl and LONGEST.get(kind, 0) >= K
-    width, which = static(K), static(kind)
+    width, which = static(K), static(order.side_by_side)
 
     def project_range(start: int, stop: int) -> int:
         if kind == DAG:
@@ -61,18 +61,22 @@ def pull_back_on_cpu(
 ) -> Tensor:
     """Return the transposed Jacobian times grad, (B, K); block_BK: as ``project_on_cpu`` gave it."""
     B, K = grad_BK.shape
-    grad, v, w, block = (x.detach().contiguous().numpy() for x in (grad_BK, v_BK, w_BK, block_BK))
-    out = np.empty_like(w)
     kind, order_K = order.kind, order.order_K
-    side_by_side = not kl and LONGEST.get(kind, 0) >= K
-    width, which = static(K), static(kind)
+    grad, w, block = (x.detach().contiguous().numpy() for x in (grad_BK, w_BK, block_BK))
+    out = np.empty_like(w)
+    if not kl and LONGEST.get(kind, 0) >= K:
+        width, which = static(K), static(order.side_by_side)
 
-    def run(start: int, stop: int) -> int:
-        if side_by_side:
+        def run(start: int, stop: int) -> int:
             pull_back_lanes(grad, order_K, w, block, out, lower, upper, start, stop, width, which)
-        else:
+            return 0
+
+    else:
+        v = v_BK.detach().contiguous().numpy()
+
+        def run(start: int, stop: int) -> int:
             pull_back_rows(grad, v, w, block, order_K, kind, kl, lower, upper, out, start, stop)
-        return 0
+            return 0
 
     over_rows(run, B, K)
     return torch.from_numpy(out)

@@ -19,7 +19,7 @@ from safekd.trainer._keeper import Keeper
 from safekd.trainer._mixture import lowest_mixture
 
 from .problems import FreeLogits, at_least, one_each, same, state, trainer_for
-from .test_trainer_verdicts import point, reading
+from .test_trainer_endings import point, reading
 
 
 def seen(places, most=20, required=0.8):

@@ -16,7 +16,7 @@ from safekd.trainer._sampling import default_interval, norm_of_mean, sampled_gra
 from safekd.trainer._verdict import is_converged
 
 from .problems import at_least, trainer_for
-from .test_trainer_verdicts import point, reading
+from .test_trainer_endings import point, reading
 
 
 def test_the_estimate_is_the_mean_over_all_pairs():

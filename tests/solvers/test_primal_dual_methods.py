@@ -59,6 +59,22 @@ def test_on_equalities_pi_gain_and_the_augmented_lagrangian_take_the_same_path(o
     assert (A @ paths[0][-1] - b).abs().max() < 0.1  # and it is a path to somewhere
 
 
+def test_they_take_the_same_path_where_the_gain_changes_on_the_way():
+    """At a rate of .45 the scale-free penalty is softened; far from the start it grows first."""
+
+    def problem(x):
+        return {"objective": (x**2).sum(), "equality": (x.sum() - 1).reshape(1)}
+
+    engines = [PrimalDual(0, 1, method) for method in (PIGain(), AugmentedLagrangian())]
+    paths = [descend(engine, vec(3.0, -1.0), problem, 300, 0.45) for engine in engines]
+    rho = [float(engine.equality_rho) for engine in engines]
+    first = PrimalDual(0, 1)
+    descend(first, vec(3.0, -1.0), problem, 1, 0.45)
+    assert rho[0] == pytest.approx(rho[1], rel=1e-9)
+    assert rho[0] != float(first.equality_rho)
+    assert (paths[0] - paths[1]).abs().max() <= 1e-12
+
+
 @settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),

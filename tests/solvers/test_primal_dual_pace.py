@@ -88,3 +88,23 @@ def test_multipliers_do_not_wind_up_on_a_long_way():
 
     assert far_off(AugmentedLagrangian()) < 5e-3
     assert far_off(AugmentedLagrangian(rho=10.0)) > 0.1  # a step of rho / 20 at any pace
+
+
+def test_the_unit_grows_where_the_objective_bends_more_later():
+    """An objective that is straight at first, and has curvature 100 at the second look: the unit is its curvature."""
+    x = vec(0.0).requires_grad_()
+    engine = PrimalDual(2)
+    for step in range(1, 17):
+        bent = 50 * (x**2).sum() if step > 1 else 0.0
+        engine.step(x.sum() + bent, torch.cat([1 - x / 10, -1 - x / 10]))
+    violated, met = engine.state_dict()["unit"].tolist()
+    assert (violated, met) == pytest.approx((100 / 0.1**2, 1 / 0.1**2))  # nobody asks a row that is met
+
+
+def test_rho_grows_where_a_violation_rises():
+    x = vec(0.0).requires_grad_()
+    engine = PrimalDual(1)
+    for step in range(1, 17):
+        engine.step(x.sum(), 1 + step / 10 - x / 100)
+    first = 1 / (1.1 * 0.01)
+    assert float(engine.rho) == pytest.approx(10 * first)
