@@ -17,7 +17,19 @@ from ..errors import InvalidInput
 from ._evaluation import Evaluate, named
 from ._lookahead import look_ahead
 from ._methods import AugmentedLagrangian, DualMethod
-from ._stiffness import CALM, RINGS, SOFTEST, followed, hurried, is_look, paces, since_look, softened, violations
+from ._stiffness import (
+    CALM,
+    RINGS,
+    SOFTEST,
+    followed,
+    hurried,
+    is_look,
+    keeps_up,
+    paces,
+    since_look,
+    softened,
+    violations,
+)
 from ._units import units
 
 # by row, all (C,): what is kept, what a continued run needs, what ``undo`` puts back
@@ -57,6 +69,7 @@ class PrimalDual:
         self._floor[inequalities:] = -torch.inf
         self._one = torch.ones_like(self._floor)
         self._looks = _FIRST_LOOKS if self.method.scale_free and rows else 0
+        self._waiting = self.method.scale_free  # multipliers for some row; nobody works out what holds nobody back
         self._recent: deque[Tensor] = deque(maxlen=RINGS)
         self._taken = 0
         self._undo: Callable[[], None] = lambda: None
@@ -248,8 +261,8 @@ class PrimalDual:
             e_C = e_C - e_C.clamp(-method.dead_band, method.dead_band)
         stiffness = self._stiffness(now, e_C, floor_C)
         rho_C = stiffness["rho"]
-        step_C = self._step(rho_C, now["unit"], stiffness.get("pace"), e_C * now["price"] >= 0)
-        price_C, weight_C = method.respond(now["price"], e_C, now["rho"] * now["before"], rho_C, step_C, floor_C)
+        step_C = self._step(now, rho_C, stiffness.get("pace"), e_C)
+        price_C, weight_C = method.respond(now["price"], e_C, now["before"], rho_C, now["rho"], step_C, floor_C)
         moved = averages | stiffness | {"price": price_C, "before": e_C}
         if present_C is not None:
             moved = {
@@ -276,7 +289,7 @@ class PrimalDual:
         method, rho_C = self.method, now["rho"]
         if not method.scale_free:
             return {"rho": rho_C}
-        changed = {"pace": paces(now["pace"], e_C, now["before"], now["seen"] > 0)}
+        changed = {"pace": paces(now["pace"], e_C, now["before"], now["seen"] > 0)} if self._waiting else {}
         if not method.ema and rho_C.shape == self._floor.shape:
             self._recent.append(e_C)
             if len(self._recent) == RINGS:
@@ -288,19 +301,23 @@ class PrimalDual:
             return changed | {"rho": rho_C}
         missed_C = violations(e_C, floor_C)
         most_C = torch.minimum(changed.get("most", now["most"]), method.rho0 * _or_one(now["unit"]))
-        way_C = changed["pace"] * since_look(self._taken)
+        pace_C = changed.get("pace", now["pace"])
+        way_C = pace_C * since_look(self._taken)
+        if pace_C.shape == self._floor.shape:
+            self._waiting = self._waiting and not bool((pace_C >= keeps_up(method.step / method.rho0)).all())
         rho_C = hurried(rho_C, missed_C, now["watched"], now["price"], most_C, way_C)
         return changed | {"rho": rho_C, "watched": missed_C}
 
-    def _step(self, rho_C: Tensor, unit_C: Tensor, pace_C: Tensor | None, grows_C: Tensor) -> Tensor:
-        """Return how far a unit of violation moves the multipliers; grows_C: where that is away from 0."""
+    def _step(self, now: Mapping[str, Tensor], rho_C: Tensor, pace_C: Tensor | None, e_C: Tensor) -> Tensor:
+        """Return how far a unit of violation moves the multipliers."""
         method = self.method
         if method.rho0 == 0:
-            return method.step * _or_one(unit_C)
+            return method.step * _or_one(now["unit"])
         share = method.step / method.rho0
         if pace_C is None:
             return rho_C * share
-        return rho_C * torch.where(grows_C, followed(share, pace_C, self._taken), share)
+        away_C = e_C * now["price"] >= 0  # from 0; a multiplier that comes back waits for nobody
+        return rho_C * torch.where(away_C, followed(share, pace_C, self._taken), share)
 
     def _in_units(
         self,

@@ -73,11 +73,18 @@ class DualMethod:
                 raise InvalidInput(f"`{name}` of {type(self).__name__} is {value!r}; it must be {wanted} and finite.")
 
     def respond(
-        self, lambda_C: Tensor, e_C: Tensor, push_C: Tensor, rho_C: Tensor, step_C: Tensor, floor_C: Tensor
+        self,
+        lambda_C: Tensor,
+        e_C: Tensor,
+        e_before_C: Tensor,
+        rho_C: Tensor,
+        rho_before_C: Tensor,
+        step_C: Tensor,
+        floor_C: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return multipliers after the step, and the weights of the rows in the primal gradient, (C,) each.
 
-        e_C: what is seen now.  push_C: rho e at the step before.  floor_C: least multiplier, 0 or minus infinity.
+        e_C: what is seen now; before: at the step before.  floor_C: least multiplier, 0 or minus infinity.
         """
         moved_C = self.limited(torch.addcmul(lambda_C, step_C, e_C), floor_C)
         if self.restart:
@@ -166,11 +173,19 @@ class PIGain(DualMethod):
         )
 
     def respond(
-        self, lambda_C: Tensor, e_C: Tensor, push_C: Tensor, rho_C: Tensor, step_C: Tensor, floor_C: Tensor
+        self,
+        lambda_C: Tensor,
+        e_C: Tensor,
+        e_before_C: Tensor,
+        rho_C: Tensor,
+        rho_before_C: Tensor,
+        step_C: Tensor,
+        floor_C: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return multipliers after the step; they are the weights too.  See DualMethod."""
         pushed_C = torch.addcmul(lambda_C, step_C, e_C)
-        moved_C = self.limited(torch.addcmul(pushed_C - push_C, rho_C, e_C), floor_C)
+        pushed_C = torch.addcmul(pushed_C, rho_before_C, e_before_C, value=-1)
+        moved_C = self.limited(torch.addcmul(pushed_C, rho_C, e_C), floor_C)
         return moved_C, moved_C
 
 

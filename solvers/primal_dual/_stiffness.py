@@ -56,6 +56,11 @@ def followed(share: float, pace_C: Tensor, steps: int) -> Tensor:
     return (_FOLLOWS * pace_C).clamp(min=_UNSEEN / steps).clamp(max=share)
 
 
+def keeps_up(share: float) -> float:
+    """Return the pace from which multipliers need not wait."""
+    return share / _FOLLOWS
+
+
 def is_look(step: int) -> bool:
     """Tell whether violations are compared at this step, from 1: the first one, then the powers of two from 16."""
     return step == 1 or (step >= _FIRST_LOOK and step & (step - 1) == 0)
