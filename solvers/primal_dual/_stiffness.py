@@ -3,9 +3,9 @@ multipliers no faster than what they drive.
 
 A violation e under weight lambda + rho e moves by -s (lambda + rho e - price) a step: the penalty takes away the share
 s rho of it.  With a multiplier step h rho the two settle fastest, without much swing, at a damping of 0.7, which is
-h = s rho / 2.  That share is at least the largest by which the row has moved in one step, its pace.  A primal step that
-is short, or that is as long as ever (Adam), far from the boundary, moves a row at a small pace: a multiplier that did
-not wait for it would wind up all the way.  Axes: C rows; S steps that follow each other.
+h = s rho / 2.  That share is at least the largest by which the row has moved in one step, its pace.  Short steps, and
+those of Adam far from the boundary, move a row at a small pace: a multiplier that did not wait for it would wind up all
+the way.  Axes: C rows; S steps that follow each other.
 """
 
 from __future__ import annotations
