@@ -14,22 +14,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
+from . import _stiffness
 from ._evaluation import Evaluate, named
 from ._lookahead import look_ahead
-from ._methods import AugmentedLagrangian, DualMethod
-from ._stiffness import (
-    CALM,
-    RINGS,
-    SOFTEST,
-    followed,
-    hurried,
-    is_look,
-    keeps_up,
-    paces,
-    since_look,
-    softened,
-    violations,
-)
+from ._methods import AugmentedLagrangian, DualMethod, Seen
 from ._units import units
 
 # by row, all (C,): what is kept, what a continued run needs, what ``undo`` puts back
@@ -70,7 +58,7 @@ class PrimalDual:
         self._one = torch.ones_like(self._floor)
         self._looks = _FIRST_LOOKS if self.method.scale_free and rows else 0
         self._waiting = self.method.scale_free  # multipliers for some row; nobody works out what holds nobody back
-        self._recent: deque[Tensor] = deque(maxlen=RINGS)
+        self._recent: deque[Tensor] = deque(maxlen=_stiffness.RINGS)
         self._taken = 0
         self._undo: Callable[[], None] = lambda: None
 
@@ -137,8 +125,8 @@ class PrimalDual:
         now = self._state if place_C is None else {name: held[place_C] for name, held in self._state.items()}
         floor_C = self._floor if place_C is None else self._floor[place_C]
         self._remember(place_C, now)
-        if self._looks or (self.method.scale_free and is_look(self._taken + 1)):
-            missed_C = violations(value_C.detach().double(), floor_C)
+        if self._looks or (self.method.scale_free and _stiffness.is_look(self._taken + 1)):
+            missed_C = _stiffness.violations(value_C.detach().double(), floor_C)
             now = self._in_units(now, objective, rows_C, missed_C, present_C)
         moved, weight_C = self._moved(now, value_C.detach().double(), present_C, floor_C)
         self._keep(place_C, now | moved)
@@ -248,7 +236,7 @@ class PrimalDual:
                 found = "nothing" if new is None else f"shape {tuple(new.shape)}"
                 raise InvalidInput(f"State of another problem: `{name}` is {found}, wanted shape {tuple(old.shape)}.")
         self._state = {name: state[name].to(old).clone() for name, old in self._state.items()}
-        self._recent = deque(state["recent"].to(self._floor), maxlen=RINGS)
+        self._recent = deque(state["recent"].to(self._floor), maxlen=_stiffness.RINGS)
         self._taken = int(state["taken"])
 
     def _moved(
@@ -262,7 +250,7 @@ class PrimalDual:
         stiffness = self._stiffness(now, e_C, floor_C)
         rho_C = stiffness["rho"]
         step_C = self._step(now, rho_C, stiffness.get("pace"), e_C)
-        price_C, weight_C = method.respond(now["price"], e_C, now["before"], rho_C, now["rho"], step_C, floor_C)
+        price_C, weight_C = method.respond(now["price"], Seen(e_C, now["before"], rho_C, now["rho"], step_C, floor_C))
         moved = averages | stiffness | {"price": price_C, "before": e_C}
         if present_C is not None:
             moved = {
@@ -289,23 +277,23 @@ class PrimalDual:
         method, rho_C = self.method, now["rho"]
         if not method.scale_free:
             return {"rho": rho_C}
-        changed = {"pace": paces(now["pace"], e_C, now["before"], now["seen"] > 0)} if self._waiting else {}
+        changed = {"pace": _stiffness.paces(now["pace"], e_C, now["before"], now["seen"] > 0)} if self._waiting else {}
         if not method.ema and rho_C.shape == self._floor.shape:
             self._recent.append(e_C)
-            if len(self._recent) == RINGS:
-                softest_C = SOFTEST * method.rho0 * _or_one(now["unit"])
-                rho_C = softened(rho_C, torch.stack(list(self._recent)), now["price"], softest_C)
-                changed["most"] = torch.where(rho_C < now["rho"], CALM * now["rho"], now["most"])
+            if len(self._recent) == _stiffness.RINGS:
+                softest_C = _stiffness.SOFTEST * method.rho0 * _or_one(now["unit"])
+                rho_C = _stiffness.softened(rho_C, torch.stack(list(self._recent)), now["price"], softest_C)
+                changed["most"] = torch.where(rho_C < now["rho"], _stiffness.CALM * now["rho"], now["most"])
                 self._recent.clear()
-        if not is_look(self._taken):
+        if not _stiffness.is_look(self._taken):
             return changed | {"rho": rho_C}
-        missed_C = violations(e_C, floor_C)
+        missed_C = _stiffness.violations(e_C, floor_C)
         most_C = torch.minimum(changed.get("most", now["most"]), method.rho0 * _or_one(now["unit"]))
         pace_C = changed.get("pace", now["pace"])
-        way_C = pace_C * since_look(self._taken)
+        way_C = pace_C * _stiffness.since_look(self._taken)
         if pace_C.shape == self._floor.shape:
-            self._waiting = self._waiting and not bool((pace_C >= keeps_up(method.step / method.rho0)).all())
-        rho_C = hurried(rho_C, missed_C, now["watched"], now["price"], most_C, way_C)
+            self._waiting = self._waiting and not bool((pace_C >= _stiffness.keeps_up(method.step / method.rho0)).all())
+        rho_C = _stiffness.hurried(rho_C, missed_C, now["watched"], now["price"], most_C, way_C)
         return changed | {"rho": rho_C, "watched": missed_C}
 
     def _step(self, now: Mapping[str, Tensor], rho_C: Tensor, pace_C: Tensor | None, e_C: Tensor) -> Tensor:
@@ -317,7 +305,7 @@ class PrimalDual:
         if pace_C is None:
             return rho_C * share
         away_C = e_C * now["price"] >= 0  # from 0; a multiplier that comes back waits for nobody
-        return rho_C * torch.where(away_C, followed(share, pace_C, self._taken), share)
+        return rho_C * torch.where(away_C, _stiffness.followed(share, pace_C, self._taken), share)
 
     def _in_units(
         self,
@@ -337,7 +325,7 @@ class PrimalDual:
             self._looks -= 1
             if now is self._state and not bool(unknown_C.any()):
                 self._looks = 0
-        asked_C = unknown_C | (missed_C > 0) if is_look(self._taken + 1) else unknown_C
+        asked_C = unknown_C | (missed_C > 0) if _stiffness.is_look(self._taken + 1) else unknown_C
         if present_C is not None:
             asked_C &= present_C
         if not bool(asked_C.any()):
@@ -355,7 +343,7 @@ class PrimalDual:
 
         def undo() -> None:
             self._keep(place_C, dict(now))
-            self._looks, self._recent, self._taken = looks, deque(recent, maxlen=RINGS), taken
+            self._looks, self._recent, self._taken = looks, deque(recent, maxlen=_stiffness.RINGS), taken
 
         self._undo = undo
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,19 @@ from ..errors import InvalidInput
 # Eight known problems by gradient descent (rates .1, .01) and Adam (.05, .01) reach residuals of 1e-3 in all 32 runs,
 # within 2,050 steps.  A fixed rho of 10 with a step of a tenth fails on six of the 32.
 _GAIN, _SLOWER = 3.0, 20.0
+
+
+class Seen(NamedTuple):
+    """What a rule looks at, (C,) each: the violation e and rho, now and at the step before; the multiplier step; the
+    least multiplier, 0 or minus infinity.
+    """
+
+    e_C: Tensor
+    e_before_C: Tensor
+    rho_C: Tensor
+    rho_before_C: Tensor
+    step_C: Tensor
+    floor_C: Tensor
 
 
 @dataclass(frozen=True)
@@ -72,26 +85,14 @@ class DualMethod:
             if not fits or (value is not None and not math.isfinite(value)):
                 raise InvalidInput(f"`{name}` of {type(self).__name__} is {value!r}; it must be {wanted} and finite.")
 
-    def respond(
-        self,
-        lambda_C: Tensor,
-        e_C: Tensor,
-        e_before_C: Tensor,
-        rho_C: Tensor,
-        rho_before_C: Tensor,
-        step_C: Tensor,
-        floor_C: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Return multipliers after the step, and the weights of the rows in the primal gradient, (C,) each.
-
-        e_C: what is seen now; before: at the step before.  floor_C: least multiplier, 0 or minus infinity.
-        """
-        moved_C = self.limited(torch.addcmul(lambda_C, step_C, e_C), floor_C)
+    def respond(self, lambda_C: Tensor, seen: Seen) -> tuple[Tensor, Tensor]:
+        """Return multipliers after the step, and the weights of the rows in the primal gradient, (C,) each."""
+        moved_C = self.limited(torch.addcmul(lambda_C, seen.step_C, seen.e_C), seen.floor_C)
         if self.restart:
-            moved_C = torch.where((e_C < 0) & (floor_C == 0), 0.0, moved_C)
+            moved_C = torch.where((seen.e_C < 0) & (seen.floor_C == 0), 0.0, moved_C)
         if self.rho0 == 0:
             return moved_C, moved_C
-        return moved_C, self.limited(torch.addcmul(moved_C, rho_C, e_C), floor_C)
+        return moved_C, self.limited(torch.addcmul(moved_C, seen.rho_C, seen.e_C), seen.floor_C)
 
     def limited(self, price_C: Tensor, floor_C: Tensor) -> Tensor:
         """Return multipliers or weights within floor and cap.  What is cut off is forgotten: nothing winds up."""
@@ -172,20 +173,11 @@ class PIGain(DualMethod):
             scale_free=gain is None,
         )
 
-    def respond(
-        self,
-        lambda_C: Tensor,
-        e_C: Tensor,
-        e_before_C: Tensor,
-        rho_C: Tensor,
-        rho_before_C: Tensor,
-        step_C: Tensor,
-        floor_C: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    def respond(self, lambda_C: Tensor, seen: Seen) -> tuple[Tensor, Tensor]:
         """Return multipliers after the step; they are the weights too.  See DualMethod."""
-        pushed_C = torch.addcmul(lambda_C, step_C, e_C)
-        pushed_C = torch.addcmul(pushed_C, rho_before_C, e_before_C, value=-1)
-        moved_C = self.limited(torch.addcmul(pushed_C, rho_C, e_C), floor_C)
+        pushed_C = torch.addcmul(lambda_C, seen.step_C, seen.e_C)
+        pushed_C = torch.addcmul(pushed_C, seen.rho_before_C, seen.e_before_C, value=-1)
+        moved_C = self.limited(torch.addcmul(pushed_C, seen.rho_C, seen.e_C), seen.floor_C)
         return moved_C, moved_C
 
 
