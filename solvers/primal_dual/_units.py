@@ -1,4 +1,4 @@
-"""What one unit of penalty is for each row, and how gently it begins, read off the gradients of the first step.
+"""What one unit of penalty is for each row, and how gently it begins, read off the gradients of one step.
 
 A row g weighs in through rho g: along its own gradient that adds the curvature ``rho |grad g|^2`` to the objective.
 Its unit is the rho at which this is as much as the objective itself has there,
