@@ -18,16 +18,19 @@ import torch
 from torch import Tensor
 
 from ._bounded_batch_kernels import project_bounded_rows, pull_back_bounded_rows
+from ._inputs import Complaint
 from ._isotonic import block_mean
 from ._order import BoundedOrder
 from ._threads import over_rows
 
 
-def project_bounded(v_BK: Tensor, order: BoundedOrder, kl: bool, labelled: bool = True) -> tuple[Tensor, Tensor]:
+def project_bounded(
+    v_BK: Tensor, order: BoundedOrder, kl: bool, labelled: bool = True, complain: Complaint | None = None
+) -> tuple[Tensor, Tensor]:
     """Return weights and block labels, both (B, K), on v's device.  A row with a score that cannot be used is NaN.
 
     Labels: teachers of one block share a number n >= 0, or ~n where a bound holds the block.  labelled: False where
-    no derivative will be asked for; the labels are then empty.
+    no derivative will be asked for; the labels are then empty.  complain: called if there are such rows.
     Source: Best, Chakravarti and Ubhaya 2000 (pooling convex costs); Cominetti, Mascarenhas and Silva 2014 (Newton).
     """
     scores_BK = v_BK.detach().cpu().contiguous()
@@ -38,7 +41,8 @@ def project_bounded(v_BK: Tensor, order: BoundedOrder, kl: bool, labelled: bool 
     def run(start: int, stop: int) -> int:
         return project_bounded_rows(scores, *order.arrays, order.margin, kl, w, block, labelled, start, stop)
 
-    over_rows(run, *scores_BK.shape)
+    if over_rows(run, *scores_BK.shape) and complain:
+        complain()
     return w_BK.to(v_BK.device), block_BK.to(v_BK.device)
 
 

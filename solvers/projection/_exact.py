@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ._bounded import project_bounded, pull_back_bounded
+from ._inputs import Complaint
 from ._isotonic import block_mean, first_of_run
 from ._order import CHAIN, FREE, BoundedOrder, RowOrder
 from ._rows_cpu import project_on_cpu, pull_back_on_cpu
@@ -32,38 +33,50 @@ from ._rows_device import project_on_device
 from ._rows_triton import on_triton, pull_back_on_triton
 
 
-def project_exact(v_BK: Tensor, order: RowOrder | BoundedOrder, lower: float, upper: float, metric: str) -> Tensor:
+def project_exact(
+    v_BK: Tensor,
+    order: RowOrder | BoundedOrder,
+    lower: float,
+    upper: float,
+    metric: str,
+    complain: Complaint | None = None,
+) -> Tensor:
     """Return the projection of each row.
 
     v_BK: scores, float32 or float64, positive if ``metric`` is "kl"; a row that holds something else gives NaN.
     order: how the tiers of each row are known.  lower, upper: numbers of v's dtype with K lower <= 1 <= K upper; a
-    BoundedOrder brings bounds of its own, and these are not looked at.
+    BoundedOrder brings bounds of its own, and these are not looked at.  complain: called where such rows are found, on
+    the processor, where kernels look at every score anyway.
     Source: Best, Chakravarti and Ubhaya 2000 (bounded isotonic regression); Condat 2016 (thresholds).
     """
-    if transformed() or (v_BK.requires_grad and torch.is_grad_enabled()):
-        if not transformed():
-            eager: Tensor = _EagerProjection.apply(v_BK, order, lower, upper, metric == "kl")  # type: ignore[no-untyped-call]
-            return eager
+    if transformed():
         projected: Tensor = _Projection.apply(v_BK, order, lower, upper, metric == "kl")[0]  # type: ignore[no-untyped-call]
         return projected
-    if isinstance(order, BoundedOrder):
-        return project_bounded(v_BK, order, metric == "kl", labelled=False)[0]
-    if v_BK.is_cpu:
-        return project_on_cpu(v_BK.detach(), order, lower, upper, metric == "kl", labelled=False)[0]
-    return project_on_device(v_BK.detach(), order, lower, upper, metric == "kl", labelled=False)[0]
+    if v_BK.requires_grad and torch.is_grad_enabled():
+        eager: Tensor = _EagerProjection.apply(v_BK, order, lower, upper, metric == "kl", complain)  # type: ignore[no-untyped-call]
+        return eager
+    return rows_of(v_BK, order, lower, upper, metric == "kl", False, complain)[0]
 
 
 def rows_of(
-    v_BK: Tensor, order: RowOrder | BoundedOrder, lower: float, upper: float, kl: bool
+    v_BK: Tensor,
+    order: RowOrder | BoundedOrder,
+    lower: float,
+    upper: float,
+    kl: bool,
+    labelled: bool = True,
+    complain: Complaint | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return weights (B, K) and block labels (B, K): teachers of one block share a number.
 
     On the processor labels are left out, (0, K), where the weights tell them (``blocks_of_rows``).
+    Other arguments: those of ``project_exact`` and ``project_on_cpu``.
     """
     if isinstance(order, BoundedOrder):
-        return project_bounded(v_BK, order, kl)
-    on = project_on_cpu if v_BK.is_cpu else project_on_device
-    return on(v_BK, order, lower, upper, kl)
+        return project_bounded(v_BK, order, kl, labelled, complain)
+    if v_BK.is_cpu:
+        return project_on_cpu(v_BK, order, lower, upper, kl, labelled, complain)
+    return project_on_device(v_BK.detach(), order, lower, upper, kl, labelled)
 
 
 class _Projection(Function):
@@ -71,7 +84,8 @@ class _Projection(Function):
     def forward(
         v_BK: Tensor, order: RowOrder | BoundedOrder, lower: float, upper: float, kl: bool
     ) -> tuple[Tensor, Tensor]:
-        return rows_of(v_BK, order, lower, upper, kl)
+        w_BK, block_BK = rows_of(v_BK, order, lower, upper, kl)
+        return w_BK, block_BK.clone()  # labels that are left out are one tensor for all calls
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -112,16 +126,24 @@ class _EagerProjection(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, v_BK: Tensor, order: RowOrder | BoundedOrder, lower: float, upper: float, kl: bool) -> Tensor:
-        w_BK, block_BK = rows_of(v_BK, order, lower, upper, kl)
-        ctx.block_BK, ctx.rules = block_BK, (order, lower, upper, kl)
+    def forward(
+        ctx: Any,
+        v_BK: Tensor,
+        order: RowOrder | BoundedOrder,
+        lower: float,
+        upper: float,
+        kl: bool,
+        complain: Complaint | None,
+    ) -> Tensor:
+        w_BK, ctx.block_BK = rows_of(v_BK, order, lower, upper, kl, True, complain)
+        ctx.rules = order, lower, upper, kl
         ctx.save_for_backward(v_BK, w_BK)
         return w_BK
 
     @staticmethod
     def backward(ctx: Any, grad_BK: Tensor) -> tuple[Tensor | None, ...]:
         v_BK, w_BK = ctx.saved_tensors
-        return pull_back(grad_BK, v_BK, w_BK, ctx.block_BK, *ctx.rules), None, None, None, None
+        return pull_back(grad_BK, v_BK, w_BK, ctx.block_BK, *ctx.rules), None, None, None, None, None
 
 
 def transformed() -> bool:

@@ -5,8 +5,8 @@ Axes: B rows (all leading axes in one), K teachers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,13 @@ from torch import Tensor
 from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope
 
+Complaint = Callable[[], None]  # raises what is wrong with the scores
 METRICS = ("euclidean", "kl")
 ENGINES = ("auto", "exact", "cvxpy")
 _FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(NamedTuple):
     """Scores as rows, shape (B, K), with what is needed to answer in kind."""
 
     v: Tensor

@@ -22,6 +22,7 @@ from ._batch_kernels import HUGE
 from ._jit import intrinsic, kernel
 from ._lanes import Program, where
 from ._order import CHAIN, FALLING, FREE, OWN_TIERS, SHARED_TIERS
+from ._shares import finish, take
 
 Array = Any
 # rows of few teachers fill the registers twice, once while the other waits: 8 numbers fit into one, or 4
@@ -106,35 +107,39 @@ def project_lanes(
     block_BK: Array,
     lower: float,
     upper: float,
-    start: int,
-    stop: int,
+    tally: Array,
+    share: int,
     width: Static,
     kind: Static,
-) -> bool:
-    """Project rows start to stop; return whether some are left to be done one by one, whose weights are NaN.
+) -> None:
+    """Project rows, as many shares of them as the tally gives; its result is not 0 if some are left to do one by one.
 
-    Left are rows with scores that are not finite, or so large that sums overflow.  order_K, tier_RK, kind: as in
-    ``RowOrder``.  w_BK: answers.  block_BK: block labels for tiers, or no rows where they are not wanted.
+    Left are rows with scores that are not finite, or so large that sums overflow: their weights are NaN.
+    order_K, tier_RK, kind: as in ``RowOrder``.  w_BK: answers.  block_BK: block labels for tiers, or no rows where they
+    are not wanted.
     """
-    L = lanes_of(len(width))
-    whole = start + (stop - start) // L * L
-    v, tier, w, block, first, last = v_BK, tier_RK, w_BK, block_BK, start, whole
-    left = 0
-    for padding in range(2):
-        if padding:
-            if whole == stop:
-                break
-            v, w = _padded(v_BK, whole, stop, L), np.empty((L, len(width)), w_BK.dtype)
-            tier = _padded(tier_RK, whole, stop, L) if tier_RK.shape[0] > 1 else tier_RK
-            block = np.empty((L if block_BK.shape[0] > 0 else 0, len(width)), block_BK.dtype)
-            first, last = 0, L
-        for row in range(first, last, L):
-            left |= _project(v, order_K, tier, w, block, row, lower, upper, width, kind)
-    if whole < stop:
-        w_BK[whole:stop] = w[: stop - whole]
-        if block_BK.shape[0] > 0:
-            block_BK[whole:stop] = block[: stop - whole]
-    return left != 0
+    L, rows = lanes_of(len(width)), v_BK.shape[0]
+    start = take(tally, share)
+    while start < rows:
+        stop, left = min(start + share, rows), 0
+        whole = start + (stop - start) // L * L
+        v, tier, w, block, first, last = v_BK, tier_RK, w_BK, block_BK, start, whole
+        for padding in range(2):
+            if padding:
+                if whole == stop:
+                    break
+                v, w = _padded(v_BK, whole, stop, L), np.empty((L, len(width)), w_BK.dtype)
+                tier = _padded(tier_RK, whole, stop, L) if tier_RK.shape[0] > 1 else tier_RK
+                block = np.empty((L if block_BK.shape[0] > 0 else 0, len(width)), block_BK.dtype)
+                first, last = 0, L
+            for row in range(first, last, L):
+                left |= _project(v, order_K, tier, w, block, row, lower, upper, width, kind)
+        if whole < stop:
+            w_BK[whole:stop] = w[: stop - whole]
+            if block_BK.shape[0] > 0:
+                block_BK[whole:stop] = block[: stop - whole]
+        finish(tally, stop - start, left)
+        start = take(tally, share)
 
 
 @kernel
@@ -146,26 +151,31 @@ def pull_back_lanes(
     out_BK: Array,
     lower: float,
     upper: float,
-    start: int,
-    stop: int,
+    tally: Array,
+    share: int,
     width: Static,
     kind: Static,
 ) -> None:
-    """Set out to the transposed Jacobian times grad, rows start to stop; arguments as in ``project_lanes``."""
-    L = lanes_of(len(width))
-    whole = start + (stop - start) // L * L
-    grad, w, block, out, first, last = grad_BK, w_BK, block_BK, out_BK, start, whole
-    for padding in range(2):
-        if padding:
-            if whole == stop:
-                break
-            grad, w = _padded(grad_BK, whole, stop, L), _padded(w_BK, whole, stop, L)
-            block = _padded(block_BK, whole, stop, L) if block_BK.shape[0] > 0 else block_BK
-            out, first, last = np.empty((L, len(width)), out_BK.dtype), 0, L
-        for row in range(first, last, L):
-            _pull_back(grad, order_K, w, block, out, row, lower, upper, width, kind)
-    if whole < stop:
-        out_BK[whole:stop] = out[: stop - whole]
+    """Set out to the transposed Jacobian times grad, shares of the rows; arguments as in ``project_lanes``."""
+    L, rows = lanes_of(len(width)), w_BK.shape[0]
+    start = take(tally, share)
+    while start < rows:
+        stop = min(start + share, rows)
+        whole = start + (stop - start) // L * L
+        grad, w, block, out, first, last = grad_BK, w_BK, block_BK, out_BK, start, whole
+        for padding in range(2):
+            if padding:
+                if whole == stop:
+                    break
+                grad, w = _padded(grad_BK, whole, stop, L), _padded(w_BK, whole, stop, L)
+                block = _padded(block_BK, whole, stop, L) if block_BK.shape[0] > 0 else block_BK
+                out, first, last = np.empty((L, len(width)), out_BK.dtype), 0, L
+            for row in range(first, last, L):
+                _pull_back(grad, order_K, w, block, out, row, lower, upper, width, kind)
+        if whole < stop:
+            out_BK[whole:stop] = out[: stop - whole]
+        finish(tally, stop - start, 0)
+        start = take(tally, share)
 
 
 @kernel

@@ -19,13 +19,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from solvers.errors import InfeasiblePolytope, InvalidInput
-from solvers.polytope import WeightPolytope
+from solvers.polytope import WeightPolytope, bounds_within
 
 from ._bounds import RowBounds, bounds_of
 from ._inputs import name_row
@@ -33,16 +34,17 @@ from ._order import BoundedOrder, RowOrder, dag_order, own_order, shared_order
 from ._room import rows_with_mixed_tiers
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Rows that are projected together.
 
-    rows: their places, None for all.  order: for the exact path, of the ``untied`` polytope; None: cvxpy.
+    rows: their places, None for all.  order: for the exact path, of the ``untied`` polytope; None: cvxpy.  bounds: for
+    a RowOrder, numbers of the weights' dtype.
     """
 
     rows: Tensor | None
     polytope: WeightPolytope
     order: RowOrder | BoundedOrder | None
+    bounds: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,34 @@ def plan(v_BK: Tensor, rules: Rules, engine: str) -> list[Part]:
     exact = engine != "cvxpy"
     order = _own_tiers(v_BK, rules) if exact else None
     if order is not None:
-        return [Part(None, rules.polytope, order)]
+        return [Part(None, rules.polytope, order, _uniform_bounds_within(rules.polytope, v_BK.dtype))]
     parts = list((_by_row if rules.by_row else _by_mask)(v_BK, rules, exact))
     if engine == "exact" and any(part.order is None for part in parts):
         raise InvalidInput(_why_not_exact(rules))
     return parts
+
+
+@lru_cache(maxsize=1024)
+def plan_alike(polytope: WeightPolytope, dtype: torch.dtype, engine: str) -> tuple[Part, ...]:
+    """Return the plan of rows without rules of their own."""
+    part = _part_of(None, polytope, dtype, engine != "cvxpy")
+    if engine == "exact" and part.order is None:
+        raise InvalidInput(_why_not_exact(Rules(polytope)))
+    return (part,)
+
+
+def _part_of(rows: Tensor | None, polytope: WeightPolytope, dtype: torch.dtype, exact: bool) -> Part:
+    solved = polytope.untied
+    order = exact_order(solved) if exact else None
+    if order is not None:
+        return Part(rows, polytope, order, _uniform_bounds_within(solved, dtype))
+    return Part(rows, polytope, bounded_order(solved, dtype) if exact else None)
+
+
+@lru_cache(maxsize=256)
+def _uniform_bounds_within(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[float, float]:
+    low_K, high_K = bounds_within(polytope, dtype)
+    return float(low_K[0]), float(high_K[0])
 
 
 def exact_order(polytope: WeightPolytope) -> RowOrder | None:
@@ -127,18 +152,13 @@ def _tiers(v_BK: Tensor, rules: Rules) -> Tensor:
 
 def _by_mask(v_BK: Tensor, rules: Rules, exact: bool) -> Iterator[Part]:
     """Yield the rows to which the polytope's orderings do not apply, then those to which they do."""
-
-    def part(rows: Tensor | None, polytope: WeightPolytope) -> Part:
-        solved = polytope.untied
-        order = (exact_order(solved) or bounded_order(solved, v_BK.dtype)) if exact else None
-        return Part(rows, polytope, order)
-
     polytope, critical_B = rules.polytope, rules.critical_B
     if critical_B is None or not polytope.orderings:
-        yield part(None, polytope)
+        yield _part_of(None, polytope, v_BK.dtype, exact)
     else:
-        yield part((~critical_B).nonzero()[:, 0], polytope.without_orderings())
-        yield part(critical_B.nonzero()[:, 0], polytope)
+        without = polytope.without_orderings()
+        yield _part_of((~critical_B).nonzero()[:, 0], without, v_BK.dtype, exact)
+        yield _part_of(critical_B.nonzero()[:, 0], polytope, v_BK.dtype, exact)
 
 
 def _by_row(v_BK: Tensor, rules: Rules, exact: bool) -> Iterator[Part]:

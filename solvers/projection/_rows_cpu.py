@@ -6,47 +6,76 @@ Axes: B rows, K teachers.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from ._batch_kernels import project_rows, pull_back_rows
 from ._dag_rows import project_dag_rows
+from ._inputs import Complaint
 from ._lane_kernels import LONGEST, project_lanes, pull_back_lanes, static
 from ._order import CHAIN, DAG, FREE, RowOrder
-from ._threads import over_rows
+from ._shares import Tally
+from ._threads import over_rows, share_out
+
+Array = Any
 
 
 def project_on_cpu(
-    v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool, labelled: bool = True
+    v_BK: Tensor,
+    order: RowOrder,
+    lower: float,
+    upper: float,
+    kl: bool,
+    labelled: bool = True,
+    complain: Complaint | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return weights (B, K) and block labels (B, K).  A row with a score that cannot be used is NaN throughout.
 
+    v_BK must need no gradient, or gradients be off.
     labelled: False where no derivative will be asked for; the labels then are (0, K), as they always are on a chain and
     without orderings, where the weights tell the blocks.
+    complain: called if there are rows with scores that cannot be used.
     """
-    v_BK = v_BK.contiguous()  # kernels are compiled for one layout
-    B, K = v_BK.shape
-    kind, order_K, edge_E2 = order.kind, order.order_K, order.edge_E2
-    labels = B if labelled and kind not in (FREE, CHAIN) else 0
-    v, tier = v_BK.numpy(), order.tiers
-    w, block = np.empty_like(v), np.empty((labels, K), np.int16)
-    side_by_side = not kl and LONGEST.get(kind, 0) >= K
-    width, which = static(K), static(order.side_by_side)
+    v = v_BK.contiguous().numpy()  # kernels are compiled for one layout
+    w = np.empty(v.shape, v.dtype)
+    block, labels_BK = _labels(*v.shape) if labelled and order.kind not in (FREE, CHAIN) else _no_labels(v.shape[1])
+    if not kl and LONGEST.get(order.kind, 0) >= v.shape[1]:
+        unusable = _project_side_by_side(v, order, lower, upper, w, block)
+    else:
+        unusable = _project_one_by_one(v, order, lower, upper, kl, w, block, labelled)
+    if unusable and complain:
+        complain()
+    return torch.from_numpy(w), labels_BK
 
-    def project_range(start: int, stop: int) -> int:
-        if kind == DAG:
-            return project_dag_rows(v, edge_E2, kl, lower, upper, w, block, labelled, start, stop)
-        if not side_by_side:
-            return project_rows(v, order_K, tier, kind, kl, lower, upper, w, block, start, stop)
-        if project_lanes(v, order_K, tier, w, block, lower, upper, start, stop, width, which):
-            left = start + np.flatnonzero(np.isnan(w[start:stop, 0]))
-            for run in np.split(left, np.flatnonzero(np.diff(left) > 1) + 1):  # neighbours together
-                project_rows(v, order_K, tier, kind, kl, lower, upper, w, block, int(run[0]), int(run[-1]) + 1)
-        return 0
 
-    over_rows(project_range, B, K)
-    return torch.from_numpy(w), torch.from_numpy(block)
+def _project_side_by_side(v: Array, order: RowOrder, lower: float, upper: float, w: Array, block: Array) -> bool:
+    order_K, tier, width, kind = order.order_K, order.tiers, static(v.shape[1]), static(order.side_by_side)
+
+    def work(tally: Tally, share: int) -> None:
+        project_lanes(v, order_K, tier, w, block, lower, upper, tally, share, width, kind)
+
+    if not share_out(work, *v.shape):
+        return False
+    left, unusable = np.flatnonzero(np.isnan(w[:, 0])), 0
+    for run in np.split(left, np.flatnonzero(np.diff(left) > 1) + 1):  # neighbours together
+        first, last = int(run[0]), int(run[-1])
+        unusable |= project_rows(v, order_K, tier, order.kind, False, lower, upper, w, block, first, last + 1)
+    return bool(unusable)
+
+
+def _project_one_by_one(
+    v: Array, order: RowOrder, lower: float, upper: float, kl: bool, w: Array, block: Array, labelled: bool
+) -> bool:
+    def run(start: int, stop: int) -> int:
+        if order.kind == DAG:
+            return project_dag_rows(v, order.edge_E2, kl, lower, upper, w, block, labelled, start, stop)
+        return project_rows(v, order.order_K, order.tiers, order.kind, kl, lower, upper, w, block, start, stop)
+
+    return bool(over_rows(run, *v.shape))
 
 
 def pull_back_on_cpu(
@@ -59,24 +88,38 @@ def pull_back_on_cpu(
     upper: float,
     kl: bool,
 ) -> Tensor:
-    """Return the transposed Jacobian times grad, (B, K); block_BK: as ``project_on_cpu`` gave it."""
-    B, K = grad_BK.shape
+    """Return the transposed Jacobian times grad, (B, K); block_BK: as ``project_on_cpu`` gave it.
+
+    The tensors must need no gradient, or gradients be off.
+    """
     kind, order_K = order.kind, order.order_K
-    grad, w, block = (x.detach().contiguous().numpy() for x in (grad_BK, w_BK, block_BK))
-    out = np.empty_like(w)
-    if not kl and LONGEST.get(kind, 0) >= K:
-        width, which = static(K), static(order.side_by_side)
+    grad, w = grad_BK.contiguous().numpy(), w_BK.contiguous().numpy()
+    block = _no_labels(w.shape[1])[0] if kind in (FREE, CHAIN) else block_BK.contiguous().numpy()
+    out = np.empty(w.shape, w.dtype)
+    if not kl and LONGEST.get(kind, 0) >= w.shape[1]:
+        width, which = static(w.shape[1]), static(order.side_by_side)
 
-        def run(start: int, stop: int) -> int:
-            pull_back_lanes(grad, order_K, w, block, out, lower, upper, start, stop, width, which)
-            return 0
+        def work(tally: Tally, share: int) -> None:
+            pull_back_lanes(grad, order_K, w, block, out, lower, upper, tally, share, width, which)
 
+        share_out(work, *w.shape)
     else:
-        v = v_BK.detach().contiguous().numpy()
+        v = v_BK.contiguous().numpy()
 
         def run(start: int, stop: int) -> int:
             pull_back_rows(grad, v, w, block, order_K, kind, kl, lower, upper, out, start, stop)
             return 0
 
-    over_rows(run, B, K)
+        over_rows(run, *w.shape)
     return torch.from_numpy(out)
+
+
+def _labels(B: int, K: int) -> tuple[Array, Tensor]:
+    block = np.empty((B, K), np.int16)
+    return block, torch.from_numpy(block)
+
+
+@lru_cache(maxsize=256)
+def _no_labels(K: int) -> tuple[Array, Tensor]:
+    """Return what stands for labels where there are none: made once, for that takes as long as a row."""
+    return _labels(0, K)

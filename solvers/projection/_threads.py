@@ -1,57 +1,129 @@
 """Rows split among threads of our own.
 
-Kernels release the interpreter lock, so plain threads use all cores.  The pool belongs to one process: a forked child
-(a DataLoader worker) has no threads and starts its own at first need.
+Kernels release the interpreter lock, so plain threads use all cores.  They belong to one process: a forked child (a
+DataLoader worker) has none and starts its own at first need.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
-_SHARE = 1 << 14  # numbers a share holds at least: some fifty microseconds of work, half of what waking a thread takes
-_WORTH_A_THREAD = 6  # shares for which another thread is woken
-_SHARES = 16  # most shares a thread: more would only be handed out
+from ._shares import Tally, all_done, finish_share, new_tally, take_share
+
+_WORTH_A_THREAD = 1 << 15  # numbers for which another thread is woken: that takes a tenth of the time they do
+_SHARE = 1 << 14  # numbers a share holds that Python hands out
+_SMALL_SHARE = 1 << 11  # numbers a share holds that a kernel takes by itself
+_TOGETHER = 16  # rows that kernels take side by side fit into a share without rest
+_idle: list[_Worker] = []
 _lock = threading.Lock()
-_pools: dict[int, ThreadPoolExecutor] = {}
+_started = 0  # threads of ours in this process
 
 
 def over_rows(run: Callable[[int, int], int], rows: int, columns: int) -> int:
-    """Call ``run(start, stop)`` over shares that cover ``rows``; return the largest answer.
+    """Call ``run(start, stop)`` over shares that cover ``rows``; return the largest answer."""
+
+    def work(tally: Tally, share: int) -> None:
+        while (start := take_share(tally, share)) < rows:
+            stop = min(start + share, rows)
+            finish_share(tally, stop - start, run(start, stop))
+
+    return share_out(work, rows, columns, _SHARE)
+
+
+def share_out(work: Callable[[Tally, int], None], rows: int, columns: int, numbers: int = _SMALL_SHARE) -> int:
+    """Call ``work(tally, share)`` in several threads; return the largest result in the tally.
 
     As many threads as torch uses (``torch.set_num_threads``), fewer when there is little to do.  Each takes the next
     share when it is done with one, so a thread that comes late or is kept waiting holds up nobody.
+    work: takes shares of so many rows from the tally until none is left.  numbers: how many a share holds.
     """
-    shares = rows * columns // _SHARE
-    threads = max(1, min(torch.get_num_threads(), 1 + shares // _WORTH_A_THREAD))
-    if threads == 1:
-        return run(0, rows)
-    shares = min(shares, _SHARES * threads)
-    edges = [rows * share // shares for share in range(shares + 1)]
-    left = iter(range(shares))  # handing out the next one is atomic
+    tally = new_tally()
+    helpers = min(torch.get_num_threads() - 1, rows * columns // _WORTH_A_THREAD)
+    if helpers <= 0:
+        work(tally, rows)
+        return int(tally[2])
+    share = max(_TOGETHER, numbers // columns // _TOGETHER * _TOGETHER)
+    jobs = [worker.begin(work, tally, share) for worker in _free_workers(helpers)]
+    work(tally, share)  # this thread works too
+    if not all_done(tally, rows):
+        for job in jobs:
+            job.wait()
+    return int(tally[2])
 
-    def work() -> int:
-        return max((run(edges[share], edges[share + 1]) for share in left), default=0)
 
-    others = [_pool(threads).submit(work) for _ in range(threads - 1)]
-    return max(work(), *(other.result() for other in others))  # this thread works too
+class _Job:
+    """What one helper does for one call."""
+
+    __slots__ = ("_ended", "_failure", "_parts")
+
+    def __init__(self, *parts: Any) -> None:
+        self._parts, self._ended = parts, threading.Lock()
+        self._failure: BaseException | None = None
+        self._ended.acquire()
+
+    def run(self) -> None:
+        work, tally, share = self._parts
+        try:
+            work(tally, share)
+        except BaseException as cause:
+            self._failure = cause
+        finally:
+            self._ended.release()
+
+    def wait(self) -> None:
+        """Return when it is done; raise what it raised."""
+        with self._ended:
+            if self._failure is not None:
+                raise self._failure
 
 
-def _pool(threads: int) -> ThreadPoolExecutor:
-    with _lock:
-        if threads not in _pools:
-            _pools[threads] = ThreadPoolExecutor(threads - 1, thread_name_prefix="safekd-projection")
-        return _pools[threads]
+class _Worker:
+    """A thread that sleeps until there is a job."""
+
+    def __init__(self) -> None:
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self._job: _Job | None = None
+        threading.Thread(target=self._serve, name="safekd-projection", daemon=True).start()
+
+    def begin(self, work: Callable[[Tally, int], None], tally: Tally, share: int) -> _Job:
+        """Start a job, which nobody else may have given to this thread."""
+        job = self._job = _Job(work, tally, share)
+        self._wake.release()
+        return job
+
+    def _serve(self) -> None:
+        while True:
+            self._wake.acquire()
+            if self._job is not None:
+                self._job.run()
+            self._job = None  # scores and weights live no longer than their call
+            _idle.append(self)
+
+
+def _free_workers(wanted: int) -> Iterator[_Worker]:
+    """Yield threads that have nothing to do, at most so many; there are no more in all than one call has asked for."""
+    global _started
+    for _ in range(wanted):
+        try:
+            yield _idle.pop()
+        except IndexError:
+            with _lock:
+                if _started >= wanted:
+                    return
+                _started += 1
+            yield _Worker()
 
 
 def _forget() -> None:
-    global _lock
-    _lock = threading.Lock()  # the parent may have held it while forking
-    _pools.clear()
+    global _lock, _started
+    _lock, _started = threading.Lock(), 0  # the parent may have held it while forking
+    _idle.clear()
 
 
 if hasattr(os, "register_at_fork"):
