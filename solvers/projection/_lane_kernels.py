@@ -31,7 +31,7 @@ _SHORT = 16 if get_host_cpu_features().get("avx512f") else 8
 Static = tuple[int, ...]
 
 # beyond so many teachers the walk of one row at a time costs no more, and compiling does
-LONGEST = {FREE: 64, CHAIN: 32, SHARED_TIERS: 16, OWN_TIERS: 16}
+LONGEST = {FREE: 128, CHAIN: 32, SHARED_TIERS: 16, OWN_TIERS: 16}
 
 
 def static(number: int) -> Static:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import threading
 
 import pytest
 import torch
 
 from solvers import InvalidInput, WeightPolytope, project
-from solvers.projection import _threads
 from solvers.projection._exact import blocks_of_rows, pull_back
 from solvers.projection._lane_kernels import lanes_of
-from solvers.projection._order import CHAIN, own_order, shared_order
+from solvers.projection._order import CHAIN, FREE, own_order, shared_order
 from solvers.projection._rows_cpu import project_on_cpu, pull_back_on_cpu
 from solvers.projection._rows_device import project_on_device
 
@@ -80,6 +77,19 @@ def test_rows_side_by_side_and_one_by_one_agree(K, monkeypatch):
                 free = (alone_BK > lower) & (alone_BK < upper)
                 both = free[:, :, None] & free[:, None, :]
                 assert torch.equal(same & both, alone & both)
+
+
+def test_many_teachers_without_orderings_side_by_side_and_one_by_one_agree(monkeypatch):
+    K, order = 100, shared_order((0,) * 100)
+    v_BK, grad_BK = law.normal(0, 37, K) / K, law.normal(1, 37, K)
+    found = []
+    for longest in ({FREE: K}, {}):
+        monkeypatch.setattr("solvers.projection._rows_cpu.LONGEST", longest)
+        w_BK, block_BK = project_on_cpu(v_BK, order, 0.2 / K, 3.0 / K, False)
+        found.append((w_BK, pull_back_on_cpu(grad_BK, v_BK, w_BK, block_BK, order, 0.2 / K, 3.0 / K, False)))
+        law.assert_conforms(w_BK, WeightPolytope(K, 0.2 / K, 3.0 / K))
+    for together_BK, alone_BK in zip(*found, strict=True):
+        torch.testing.assert_close(together_BK, alone_BK, atol=1e-14, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["none", "chain", "tiers", "own tiers"])
@@ -164,54 +174,6 @@ def test_exact_and_cvxpy_agree(order, dtype):
     v_BK = law.normal(8, 10, 6).to(dtype)
     exact_BK, cvxpy_BK = (project(v_BK, polytope, engine=engine) for engine in ("exact", "cvxpy"))
     torch.testing.assert_close(exact_BK, cvxpy_BK, atol=4 * torch.finfo(dtype).eps, rtol=0)
-
-
-def test_rows_are_the_same_however_many_threads(monkeypatch):
-    v_BK = law.normal(0, 5000, 6)
-    polytope = WeightPolytope(6, 0.02, 0.5, [(0, 1), (1, 2)])
-    alone = project(v_BK, polytope)
-    monkeypatch.setattr(_threads, "_WORTH_A_THREAD", 64)
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        assert torch.equal(project(v_BK, polytope), alone)
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_several_threads_may_project_at_once():
-    v_BK = law.normal(0, 2000, 6)
-    polytope = WeightPolytope(6, 0.02, 0.5)
-    expected, found = project(v_BK, polytope), []
-    threads = [threading.Thread(target=lambda: found.append(project(v_BK, polytope))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 8
-    assert all(torch.equal(w_BK, expected) for w_BK in found)
-
-
-def _in_child(queue) -> None:
-    queue.put(project(law.normal(0, 5000, 6), WeightPolytope(6, 0.02, 0.5)).sum().item())
-
-
-def test_a_forked_worker_projects_too(monkeypatch):
-    """DataLoader workers are forks: threads of the parent do not exist there."""
-    monkeypatch.setattr(_threads, "_WORTH_A_THREAD", 64)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        project(law.normal(0, 5000, 6), WeightPolytope(6, 0.02, 0.5))  # starts the parent's threads
-        fork = multiprocessing.get_context("fork")
-        queue = fork.SimpleQueue()
-        child = fork.Process(target=_in_child, args=(queue,))
-        child.start()
-        child.join(60)
-        assert child.exitcode == 0
-        assert queue.get() == pytest.approx(5000)
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("K", [3, 4, 7, 8, 12])
