@@ -15,9 +15,9 @@ import torch
 
 from ._shares import Tally, all_done, finish_share, new_tally, take_share
 
-_WORTH_A_THREAD = 1 << 15  # numbers for which another thread is woken: that takes a tenth of the time they do
-_SHARE = 1 << 14  # numbers a share holds that Python hands out
-_SMALL_SHARE = 1 << 11  # numbers a share holds that a kernel takes by itself
+_WORTH_A_THREAD = 1 << 15  # numbers, side by side, for which another thread is woken: they take ten times as long
+_SHARE = 1 << 11  # numbers a share holds
+_ONE_BY_ONE = 8  # how many times longer a number takes where rows do not stand side by side
 _TOGETHER = 16  # rows that kernels take side by side fit into a share without rest
 _idle: list[_Worker] = []
 _lock = threading.Lock()
@@ -32,22 +32,23 @@ def over_rows(run: Callable[[int, int], int], rows: int, columns: int) -> int:
             stop = min(start + share, rows)
             finish_share(tally, stop - start, run(start, stop))
 
-    return share_out(work, rows, columns, _SHARE)
+    return share_out(work, rows, columns, _ONE_BY_ONE)
 
 
-def share_out(work: Callable[[Tally, int], None], rows: int, columns: int, numbers: int = _SMALL_SHARE) -> int:
+def share_out(work: Callable[[Tally, int], None], rows: int, columns: int, effort: int = 1) -> int:
     """Call ``work(tally, share)`` in several threads; return the largest result in the tally.
 
     As many threads as torch uses (``torch.set_num_threads``), fewer when there is little to do.  Each takes the next
     share when it is done with one, so a thread that comes late or is kept waiting holds up nobody.
-    work: takes shares of so many rows from the tally until none is left.  numbers: how many a share holds.
+    work: takes shares of so many rows from the tally until none is left.  effort: what a number takes, relative to
+    rows side by side.
     """
     tally = new_tally()
-    helpers = min(torch.get_num_threads() - 1, rows * columns // _WORTH_A_THREAD)
+    helpers = min(torch.get_num_threads() - 1, rows * columns * effort // _WORTH_A_THREAD)
     if helpers <= 0:
         work(tally, rows)
         return int(tally[2])
-    share = max(_TOGETHER, numbers // columns // _TOGETHER * _TOGETHER)
+    share = max(_TOGETHER, _SHARE // columns // _TOGETHER * _TOGETHER)
     jobs = [worker.begin(work, tally, share) for worker in _free_workers(helpers)]
     work(tally, share)  # this thread works too
     if not all_done(tally, rows):

@@ -21,7 +21,7 @@ from . import projection_properties as law
 
 @pytest.fixture
 def threads(monkeypatch):
-    """Three threads, also for few rows; a call that wants fewer sets that itself."""
+    """Three threads, also for few rows, in small shares."""
     monkeypatch.setattr(_threads, "_WORTH_A_THREAD", 64)
     monkeypatch.setattr(_threads, "_SHARE", 64)
     before = torch.get_num_threads()
