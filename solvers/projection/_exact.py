@@ -53,7 +53,7 @@ def project_exact(
         projected: Tensor = _Projection.apply(v_BK, order, lower, upper, metric == "kl")[0]  # type: ignore[no-untyped-call]
         return projected
     if v_BK.requires_grad and torch.is_grad_enabled():
-        eager: Tensor = _EagerProjection.apply(v_BK, order, lower, upper, metric == "kl", complain)  # type: ignore[no-untyped-call]
+        eager: Tensor = _EagerProjection.apply(v_BK, (order, lower, upper, metric == "kl"), complain)  # type: ignore[no-untyped-call]
         return eager
     return rows_of(v_BK, order, lower, upper, metric == "kl", False, complain)[0]
 
@@ -122,28 +122,23 @@ class _Projection(Function):
 class _EagerProjection(Function):
     """The same outside transforms, in the older form: the newer one reads its signature anew at each call, 50 us.
 
-    Block labels are no output here: nobody but the backward looks at them.
+    Block labels are no output here: nobody but the backward looks at them.  rules: order, lower, upper and kl, in one,
+    as torch looks at each argument several times.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        v_BK: Tensor,
-        order: RowOrder | BoundedOrder,
-        lower: float,
-        upper: float,
-        kl: bool,
-        complain: Complaint | None,
+        ctx: Any, v_BK: Tensor, rules: tuple[RowOrder | BoundedOrder, float, float, bool], complain: Complaint | None
     ) -> Tensor:
-        w_BK, ctx.block_BK = rows_of(v_BK, order, lower, upper, kl, True, complain)
-        ctx.rules = order, lower, upper, kl
+        w_BK, ctx.block_BK = rows_of(v_BK, *rules, True, complain)
+        ctx.rules = rules
         ctx.save_for_backward(v_BK, w_BK)
         return w_BK
 
     @staticmethod
     def backward(ctx: Any, grad_BK: Tensor) -> tuple[Tensor | None, ...]:
         v_BK, w_BK = ctx.saved_tensors
-        return pull_back(grad_BK, v_BK, w_BK, ctx.block_BK, *ctx.rules), None, None, None, None, None
+        return pull_back(grad_BK, v_BK, w_BK, ctx.block_BK, *ctx.rules), None, None
 
 
 def transformed() -> bool:

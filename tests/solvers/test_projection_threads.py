@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -44,6 +44,7 @@ def test_every_row_is_done_once_and_the_largest_answer_comes_back(threads):
     def run(start, stop):
         times_B[start:stop] += 1
         names.add(threading.current_thread().name)
+        time.sleep(5e-4)  # long enough for a helper to come
         return stop
 
     for _ in range(20):
@@ -79,10 +80,10 @@ def test_helpers_are_no_more_than_a_call_wants_and_keep_nothing(threads):
         alive = weakref.ref(v_BK)
         project(v_BK, WeightPolytope(6, 0.02, 0.5))
         del v_BK
-        for _ in range(1000):  # a helper may still be on its way back to sleep
-            gc.collect(0)
+        for _ in range(10_000):  # a helper may still be on its way back to sleep
             if alive() is None:
                 break
+            time.sleep(1e-3)
         assert alive() is None
     assert ours() <= max(before, 2)
 
