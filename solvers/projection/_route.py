@@ -96,11 +96,8 @@ def plan(v_BK: Tensor, rules: Rules, engine: str) -> list[Part]:
 
 @lru_cache(maxsize=1024)
 def plan_alike(polytope: WeightPolytope, dtype: torch.dtype, engine: str) -> tuple[Part, ...]:
-    """Return the plan of rows without rules of their own."""
-    part = _part_of(None, polytope, dtype, engine != "cvxpy")
-    if engine == "exact" and part.order is None:
-        raise InvalidInput(_why_not_exact(Rules(polytope)))
-    return (part,)
+    """Return the plan of rows without rules of their own, which is the same for all, and so for none."""
+    return tuple(plan(torch.empty(0, polytope.n_teachers, dtype=dtype), Rules(polytope), engine))
 
 
 def _part_of(rows: Tensor | None, polytope: WeightPolytope, dtype: torch.dtype, exact: bool) -> Part:

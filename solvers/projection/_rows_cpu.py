@@ -52,30 +52,42 @@ def project_on_cpu(
     return torch.from_numpy(w), labels_BK
 
 
-def _project_side_by_side(v: Array, order: RowOrder, lower: float, upper: float, w: Array, block: Array) -> bool:
-    order_K, tier, width, kind = order.order_K, order.tiers, static(v.shape[1]), static(order.side_by_side)
+def _project_side_by_side(
+    v_BK: Array, order: RowOrder, lower: float, upper: float, w_BK: Array, block_BK: Array
+) -> bool:
+    """Set weights and labels; return whether some rows cannot be used."""
+    order_K, tier_RK, width, kind = order.order_K, order.tiers, static(v_BK.shape[1]), static(order.side_by_side)
 
     def work(tally: Tally, share: int) -> None:
-        project_lanes(v, order_K, tier, w, block, lower, upper, tally, share, width, kind)
+        project_lanes(v_BK, order_K, tier_RK, w_BK, block_BK, lower, upper, tally, share, width, kind)
 
-    if not share_out(work, *v.shape):
+    if not share_out(work, *v_BK.shape):
         return False
-    left, unusable = np.flatnonzero(np.isnan(w[:, 0])), 0
-    for run in np.split(left, np.flatnonzero(np.diff(left) > 1) + 1):  # neighbours together
-        first, last = int(run[0]), int(run[-1])
-        unusable |= project_rows(v, order_K, tier, order.kind, False, lower, upper, w, block, first, last + 1)
-    return bool(unusable)
+    left_N, unusable = np.flatnonzero(np.isnan(w_BK[:, 0])), 0
+    for run in np.split(left_N, np.flatnonzero(np.diff(left_N) > 1) + 1):  # neighbours together
+        start, stop = int(run[0]), int(run[-1]) + 1
+        unusable += project_rows(v_BK, order_K, tier_RK, order.kind, False, lower, upper, w_BK, block_BK, start, stop)
+    return unusable > 0
 
 
 def _project_one_by_one(
-    v: Array, order: RowOrder, lower: float, upper: float, kl: bool, w: Array, block: Array, labelled: bool
+    v_BK: Array,
+    order: RowOrder,
+    lower: float,
+    upper: float,
+    kl: bool,
+    w_BK: Array,
+    block_BK: Array,
+    labelled: bool,
 ) -> bool:
+    """As ``_project_side_by_side``, for rows of any kind."""
+
     def run(start: int, stop: int) -> int:
         if order.kind == DAG:
-            return project_dag_rows(v, order.edge_E2, kl, lower, upper, w, block, labelled, start, stop)
-        return project_rows(v, order.order_K, order.tiers, order.kind, kl, lower, upper, w, block, start, stop)
+            return project_dag_rows(v_BK, order.edge_E2, kl, lower, upper, w_BK, block_BK, labelled, start, stop)
+        return project_rows(v_BK, order.order_K, order.tiers, order.kind, kl, lower, upper, w_BK, block_BK, start, stop)
 
-    return bool(over_rows(run, *v.shape))
+    return over_rows(run, *v_BK.shape) > 0
 
 
 def pull_back_on_cpu(

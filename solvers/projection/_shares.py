@@ -19,7 +19,7 @@ make_array: Any = arrayobj.make_array
 
 Tally = npt.NDArray[np.int64]
 
-_TAKEN, _DONE, _LARGEST = 0, 1, 2
+_TAKEN, _DONE, LARGEST = 0, 1, 2
 _PATIENCE = 1 << 15  # looks at a tally before a thread that waits goes to sleep: some tens of microseconds
 
 
@@ -52,20 +52,8 @@ def take(tally: Any, share: int) -> int:
 @inlined
 def finish(tally: Any, rows: int, result: int) -> None:
     """Say that so many rows are done, and with what result; what was written for them can be read from then on."""
-    _raise_to(tally, _LARGEST, result)
+    _raise_to(tally, LARGEST, result)
     _add(tally, _DONE, rows)
-
-
-@kernel
-def take_share(tally: Any, share: int) -> int:
-    """Return the first row of the next share."""
-    return take(tally, share)
-
-
-@kernel
-def finish_share(tally: Any, rows: int, result: int) -> None:
-    """As ``finish``, for shares that Python hands on."""
-    finish(tally, rows, result)
 
 
 @kernel

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ._shares import Tally, all_done, finish_share, new_tally, take_share
+from ._shares import LARGEST, Tally, all_done, finish, new_tally, take
 
 _WORTH_A_THREAD = 1 << 15  # numbers, side by side, for which another thread is woken: they take ten times as long
 _SHARE = 1 << 11  # numbers a share holds
@@ -28,9 +28,9 @@ def over_rows(run: Callable[[int, int], int], rows: int, columns: int) -> int:
     """Call ``run(start, stop)`` over shares that cover ``rows``; return the largest answer."""
 
     def work(tally: Tally, share: int) -> None:
-        while (start := take_share(tally, share)) < rows:
+        while (start := take(tally, share)) < rows:
             stop = min(start + share, rows)
-            finish_share(tally, stop - start, run(start, stop))
+            finish(tally, stop - start, run(start, stop))
 
     return share_out(work, rows, columns, _ONE_BY_ONE)
 
@@ -47,14 +47,14 @@ def share_out(work: Callable[[Tally, int], None], rows: int, columns: int, effor
     helpers = min(torch.get_num_threads() - 1, rows * columns * effort // _WORTH_A_THREAD)
     if helpers <= 0:
         work(tally, rows)
-        return int(tally[2])
+        return int(tally[LARGEST])
     share = max(_TOGETHER, _SHARE // columns // _TOGETHER * _TOGETHER)
     jobs = [worker.begin(work, tally, share) for worker in _free_workers(helpers)]
     work(tally, share)  # this thread works too
     if not all_done(tally, rows):
         for job in jobs:
             job.wait()
-    return int(tally[2])
+    return int(tally[LARGEST])
 
 
 class _Job:

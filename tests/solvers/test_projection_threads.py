@@ -13,7 +13,7 @@ import torch
 
 from solvers import WeightPolytope, project
 from solvers.projection import _threads
-from solvers.projection._shares import all_done, finish_share, new_tally, take_share
+from solvers.projection._shares import LARGEST, all_done, finish, new_tally, take
 from solvers.projection._threads import over_rows
 
 from . import projection_properties as law
@@ -90,12 +90,12 @@ def test_helpers_are_no_more_than_a_call_wants_and_keep_nothing(threads):
 
 def test_a_tally_knows_when_all_is_done():
     tally = new_tally()
-    assert [take_share(tally, 16) for _ in range(3)] == [0, 16, 32]
-    finish_share(tally, 16, 3)
+    assert [take(tally, 16) for _ in range(3)] == [0, 16, 32]
+    finish(tally, 16, 3)
     assert not all_done(tally, 32)
-    finish_share(tally, 16, 1)
+    finish(tally, 16, 1)
     assert all_done(tally, 32)
-    assert tally[2] == 3
+    assert tally[LARGEST] == 3
 
 
 def test_several_threads_may_project_at_once(threads):
