@@ -23,7 +23,6 @@ from ._primal_dual_problems import Problem
 
 RATE = 0.01
 SCALES = (1.0, 0.1, 10.0)  # the documented setting first
-_AUDIT = 50  # steps between two calls of PrimalDual.audit, as the trainer makes them
 
 
 class Walker(Protocol):
@@ -64,25 +63,16 @@ class Contender:
 
 
 class _Ours:
-    """``PrimalDual`` in a loop, audited now and then with the values that the loop has at hand."""
+    """``PrimalDual`` in a loop."""
 
     def __init__(self, problem: Problem, x: Sequence[Tensor], method: DualMethod) -> None:
-        self.cost = 2 if method.looks_ahead else 1
+        self.cost = 1
         self.problem, self.x = problem, x
         self.engine = PrimalDual(problem.M, problem.E, method=method)
         self.optimizer = torch.optim.Adam(x, lr=RATE)
-        self.taken = 0
 
     def step(self) -> None:
-        self.engine.take(self._evaluate, self.optimizer)
-        self.taken += 1
-        if self.taken % _AUDIT == 0:
-            _, g_M, h_E = self.last
-            self.engine.audit(g_M, 1e-3, h_E)
-
-    def _evaluate(self) -> tuple[Tensor, Tensor, Tensor]:
-        self.last = self.problem.evaluate(self.x)
-        return self.last
+        self.engine.step_with(lambda: self.problem.evaluate(self.x), self.optimizer)
 
     def multipliers(self) -> tuple[Tensor, Tensor]:
         return self.engine.multipliers, self.engine.equality_multipliers
@@ -96,7 +86,7 @@ def _ours(method: str) -> Build:
 
 
 # methods of ``solvers.primal_dual``, each at its defaults
-OUR_METHODS = ("AugmentedLagrangian", "PIGain", "Extragradient", "PlainAscent")
+OUR_METHODS = ("PIGain", "AugmentedLagrangian", "PlainAscent")
 
 OURS = [
     Contender(f"ours, {name}", _ours(name), f"PrimalDual, {name}(), one setting everywhere", "default", grid=False)

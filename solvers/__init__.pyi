@@ -14,7 +14,6 @@ from .polytope import LinearRows as LinearRows
 from .polytope import WeightPolytope as WeightPolytope
 from .primal_dual import AugmentedLagrangian as AugmentedLagrangian
 from .primal_dual import DualMethod as DualMethod
-from .primal_dual import Extragradient as Extragradient
 from .primal_dual import FixedPenalty as FixedPenalty
 from .primal_dual import MultiplierNetwork as MultiplierNetwork
 from .primal_dual import PIGain as PIGain

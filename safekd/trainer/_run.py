@@ -9,6 +9,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,9 +22,11 @@ from ..data import placed
 from ..errors import InvalidInput
 from ..tracer import Callback, Callbacks, Memory, RunInfo, Trace, TracePoint
 from ._attainable import attainable
+from ._averaging import AveragedIterate
+from ._correction import Gaps, correct
 from ._data_use import data_use
 from ._evidence import Evidence
-from ._keeper import Keeper
+from ._keeper import Keeper, rank
 from ._objective import FullPass, on_one_split
 from ._outlook import Outlook
 from ._result import FitResult, Verdict
@@ -75,9 +78,6 @@ class Run:
         self.epochs, self.steps = epochs, epochs * per_epoch
         self.sampled = stationarity
         self.trace_every = self._default_interval() if trace_every is None else trace_every
-        # steps between looks at whether a violation stands still: fewer than ten show only the size of a step
-        self.patience = max(10, min(50, self.steps // 20))
-        self.next_look = 0
         self.rows = Rows(trainer.constraints, trainer.device)
         self.engine = PrimalDual(
             len(self.rows.inequalities),
@@ -87,11 +87,12 @@ class Run:
         )
         if warm_start is not None:
             warm_start.begin(trainer.student, self.engine, self.rows, trainer.learning)
+        self.average = AveragedIterate(trainer.student, self.engine) if self.batch_size < len(self.train) else None
         self.stepper = Stepper(trainer, self.engine, self.train, self.splits)
         self.callbacks, self.trace = Callbacks(callbacks), Trace()
         self.keeper = Keeper(trainer.learning.state, snapshots)
         self.evidence = Evidence(self.objective, {**self.splits, "train": self.train}, trainer.constraints, self.keeper)
-        self.next_outlook = self.patience
+        self.next_outlook = max(10, min(50, self.steps // 20))  # fewer steps than ten show little of a violation
         self.proof: Outlook | None = None
         self.started, self.step = time.perf_counter(), 0
 
@@ -100,25 +101,21 @@ class Run:
         for part, training in self.trainer.modes:
             part.training = training
         self.trainer.learning.train()
-        calm = 0
         self.callbacks.start(self._info())
-        last = self._audit(0)
+        within = 0  # points in a row at which all residuals are within tolerance
+        last = self._evaluate(0)
         if self.callbacks.stopped() is not None:
             return self._stopped()
         for epoch in range(1, self.epochs + 1):
             for index, other in self._batches(epoch):
                 culprit = self.stepper.take(index, other)
                 if culprit is not None:
-                    if self.trace.points[-1].step < self.step:
-                        self._audit(epoch)  # so that the result's numbers are those of its student
-                    return Verdict(
-                        "diverged",
-                        f"{culprit} at step {self.step + 1}; the student was left as it was before that step.",
-                        "Lower the learning rate or the dual step, or mend what is named.",
-                    )
+                    return self._diverged(epoch, culprit)
                 self.step += 1
+                if self.average is not None:
+                    self.average.add()
                 if self.step % self.trace_every == 0 or self.step == self.steps:
-                    last = self._audit(epoch)
+                    last = self._evaluate(epoch)
                     point = self.trace.points[-1]
                     if not point.finite:
                         culprit = self.objective.complaint or point.unusable
@@ -127,14 +124,25 @@ class Run:
                             f"Not finite in the full pass after step {self.step}: {culprit}.",
                             "Lower the learning rate; result.most_feasible is a student from before that happened.",
                         )
-                    calm = calm + 1 if is_converged(point, self.tolerance) else 0
-                    if calm == 2 or self._as_feasible_as_any(point):
+                    within = within + 1 if is_converged(point, self.tolerance) else 0
+                    if within == 2 or self._as_feasible_as_any(point):
                         return self._ending(last)
                     if self.callbacks.stopped() is not None:
                         return self._stopped()
         return self._ending(last)
 
+    def _diverged(self, epoch: int, culprit: str) -> Verdict:
+        if self.trace.points[-1].step < self.step:
+            self._evaluate(epoch)  # so that the result's numbers are those of its student
+        return Verdict(
+            "diverged",
+            f"{culprit} at step {self.step + 1}; the student was left as it was before that step.",
+            "Lower the learning rate or the dual step, or mend what is named.",
+        )
+
     def _ending(self, last: FullPass) -> Verdict:
+        if self.average is not None and self.step < self.steps:
+            self.average.install()  # evidence is looked up for the student that the last point is about
         names = [rule.name for rule in self.trainer.constraints]
         at_cap = self._by_constraint(self.engine.capped).tolist()
         capped = [name for name, stands in zip(names, at_cap, strict=True) if stands]
@@ -162,6 +170,8 @@ class Run:
         """Put the answer together."""
         point = self.trace.points[-1]
         names = [rule.name for rule in self.trainer.constraints]
+        if self.average is not None and self.step < self.steps:
+            self.average.install()
         self.trainer.student.eval()  # the mode in which all its numbers were read
         self.trainer.learning.eval()
         mixture, note = self.keeper.mixture(self.trainer.student)
@@ -232,22 +242,86 @@ class Run:
         generator = torch.Generator().manual_seed(self.trainer.seed * 1_000_003 + epoch)
         return torch.randperm(len(self.train), generator=generator).to(self.trainer.device)
 
-    def _audit(self, epoch: int) -> FullPass:
-        """Read everything exactly, record it, keep the student if it is the best so far."""
+    def _evaluate(self, epoch: int) -> FullPass:
+        """Read everything exactly, record it, keep the student if it is the best so far.
+
+        In minibatches the averaged student is read; after the last step the best of what may be handed back.
+        """
+        if self.step == self.steps:
+            full, point = self._closing(epoch)
+            self._record(point)
+            return full
+        with nullcontext() if self.average is None else self.average.installed():
+            full, point = self._point(epoch)
+            self._record(point)
+        return full
+
+    def _record(self, point: TracePoint) -> None:
+        self.trace.record(point)
+        self.keeper.see(self.trainer.student, point)
+        self.callbacks.trace(point)
+
+    def _closing(self, epoch: int) -> tuple[FullPass, TracePoint]:
+        """Read the averaged student and the last one, each also corrected onto its constraints; leave the best there.
+
+        Best is the most feasible, then the one with the least loss.
+        """
+        student, candidates = self.trainer.student, []
+        starts = [{name: value.detach().clone() for name, value in student.state_dict().items()}]
+        if self.average is not None:
+            with self.average.installed():
+                starts.insert(0, {name: value.detach().clone() for name, value in student.state_dict().items()})
+        for start in starts:
+            student.load_state_dict(start)
+            full, point = self._point(epoch)
+            candidates.append((rank(point), start, full, point))
+            if self.sampled is None and self._corrected(full, point):
+                full, point = self._point(epoch)
+                moved = {name: value.detach().clone() for name, value in student.state_dict().items()}
+                candidates.append((rank(point), moved, full, point))
+        _, state, full, point = min(candidates, key=lambda candidate: candidate[0])
+        student.load_state_dict(state)
+        return full, point
+
+    def _corrected(self, full: FullPass, point: TracePoint) -> bool:
+        """Move the student onto its active constraints; say whether it moved."""
+        if not self.trainer.constraints or not point.finite:
+            return False
         rules = self.trainer.constraints
-        price_M = self._by_constraint(torch.cat([self.engine.multipliers, self.engine.equality_multipliers]))
-        full, sampling = self._read(price_M)
-        wanted = [attainable(rule, torch.tensor(r.count)) for rule, r in zip(rules, full.readings, strict=True)]
-        g_M = torch.tensor(
-            [float(s) - r.measured for s, r in zip(wanted, full.readings, strict=True)],
-            dtype=torch.float64,
-            device=self.trainer.device,
+
+        def read() -> Gaps:
+            found = self.objective.full_pass(self.train, self.splits, rules, with_gradients=True)
+            return Gaps(found, self._gaps(found))
+
+        smooth = [reading.equality or reading.measured == reading.surrogate for reading in point.readings]
+        lambda_M = torch.tensor([m or float(r.equality) for m, r in zip(point.multipliers, point.readings, strict=True)])
+        at = self.trainer.device
+        moved = correct(
+            self.trainer.student,
+            Gaps(full, self._gaps(full)),
+            read,
+            lambda_M.to(at),
+            torch.tensor(smooth, device=at),
+            self.tolerance,
         )
-        if self.step >= self.next_look:  # not at every audit: reading more often must not change the run
-            inequality_M, equality_E = self.rows.apart(g_M)
-            self.engine.audit(inequality_M, self.tolerance, equality_E)
-            self.next_look = self.step + self.patience
-        residuals = self._residuals(full, g_M)
+        return moved is not None
+
+    def _gaps(self, full: FullPass) -> Tensor:
+        """Return threshold less measured value of each constraint, (M,); a counted one to what it can attain."""
+        pairs = zip(self.trainer.constraints, full.readings, strict=True)
+        gaps = [float(attainable(rule, torch.tensor(r.count))) - r.measured for rule, r in pairs]
+        return torch.tensor(gaps, dtype=torch.float64, device=self.trainer.device)
+
+    def _multipliers(self) -> tuple[Tensor, Tensor]:
+        """Return lambda (M,) and mu (E,) that go with the student that is read."""
+        source = self.engine if self.average is None else self.average
+        return source.multipliers, source.equality_multipliers
+
+    def _point(self, epoch: int) -> tuple[FullPass, TracePoint]:
+        rules = self.trainer.constraints
+        lambda_M = self._by_constraint(torch.cat(self._multipliers()))
+        full, sampling = self._read(lambda_M)
+        residuals = self._residuals(full, self._gaps(full))
         norm, norms, error = float(full.gradient_n.norm()), full.jacobian_Mn.norm(dim=1).tolist(), 0.0
         if sampling is not None:  # noise would make the norm of a mean large
             norm, norms, error = (
@@ -264,7 +338,7 @@ class Run:
             epoch=epoch,
             loss=full.loss,
             readings=full.readings,
-            multipliers=price_M.tolist(),
+            multipliers=lambda_M.tolist(),
             rho=self.rows.together(self.engine.rho, self.engine.equality_rho).tolist(),
             residuals=residuals,
             gradient_norm=norm,
@@ -279,12 +353,9 @@ class Run:
             stationarity_se=error,
             memory=Memory.now(self.trainer.device),
         )
-        self.trace.record(point)
-        self.keeper.see(self.trainer.student, point)
-        self.callbacks.trace(point)
-        return full
+        return full, point
 
-    def _read(self, price_M: Tensor) -> tuple[FullPass, SampledGradients | None]:
+    def _read(self, lambda_M: Tensor) -> tuple[FullPass, SampledGradients | None]:
         """Read values exactly, and gradients either so or from random batches, where those are fewer examples."""
         rules, draw = self.trainer.constraints, self.sampled
         exact = draw is None or draw.examples >= len(self.train)
@@ -292,7 +363,7 @@ class Run:
         if exact or draw is None:
             return full, None
         seed = (self.trainer.seed * 1_000_003 + self.step) * 2 + 1  # reading more often changes no row
-        found = sampled_gradients(self.objective, self.train, self.splits, rules, price_M, draw, seed)
+        found = sampled_gradients(self.objective, self.train, self.splits, rules, lambda_M, draw, seed)
         return dataclasses.replace(full, gradient_n=found.gradient_n, jacobian_Mn=found.jacobian_Mn), found
 
     def _by_constraint(self, value_C: Tensor) -> Tensor:
@@ -302,12 +373,13 @@ class Run:
     def _residuals(self, full: FullPass, g_M: Tensor) -> KKTResiduals:
         jacobian_Mn, jacobian_En = self.rows.apart(full.jacobian_Mn)
         inequality_M, h_E = self.rows.apart(g_M)
+        lambda_M, mu_E = self._multipliers()
         return kkt_residuals(
             full.gradient_n,
             jacobian_Mn=jacobian_Mn,
             g_M=inequality_M,
-            lambda_M=self.engine.multipliers,
+            lambda_M=lambda_M,
             jacobian_En=jacobian_En,
             h_E=h_E,
-            mu_E=self.engine.equality_multipliers,
+            mu_E=mu_E,
         )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solvers.primal_dual import AugmentedLagrangian, DualMethod
+from solvers.primal_dual import DualMethod, PIGain
 
 from .._numbers import is_number, is_whole
 from ..data import Batch
@@ -97,7 +97,7 @@ class ConstrainedTrainer:
         self.constraints, self.batch_size, self.seed = list(constraints), batch_size, seed
         self.independent_batches = independent_batches
         self.device = torch.device(device)
-        self.use_dual(AugmentedLagrangian() if dual is None else dual)
+        self.use_dual(PIGain() if dual is None else dual)
         self.objective = Objective(
             student=self.student,
             ensemble=teachers if isinstance(teachers, TeacherEnsemble) else TeacherEnsemble(teachers),
@@ -196,12 +196,7 @@ class ConstrainedTrainer:
             )
 
     def use_dual(self, dual: DualMethod) -> None:
-        """Let multipliers move by ``dual`` from the next ``fit`` on.  Raises InvalidInput for one that looks ahead."""
-        if dual.looks_ahead:
-            raise InvalidInput(
-                f"`dual` is {type(dual).__name__}, which evaluates twice a step; a trainer evaluates once. "
-                "Use AugmentedLagrangian() or PIGain(), or PrimalDual.take in a loop of your own."
-            )
+        """Let multipliers move by ``dual`` from the next ``fit`` on."""
         self.dual = dual
 
     def dual_for(self, examples: int) -> DualMethod:

@@ -20,7 +20,6 @@ from ._search import Search
 MakeOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 
 _LOOK = 10  # steps between two looks at the residuals
-_AUDIT = 5  # looks between two at whether violations stand still
 
 
 def default_optimizer(method: DualMethod) -> MakeOptimizer:
@@ -46,7 +45,7 @@ def descend(search: Search, method: DualMethod, make_optimizer: MakeOptimizer, s
         return problem.functions(x)
 
     for step in range(1, steps + 1):
-        engine.take(evaluate, optimizer)
+        engine.step_with(evaluate, optimizer)
         with torch.no_grad():
             x.copy_(torch.minimum(torch.maximum(x, lower), upper))
         if step % _LOOK and step < steps:
@@ -62,9 +61,6 @@ def descend(search: Search, method: DualMethod, make_optimizer: MakeOptimizer, s
         search.change = float(np.abs(search.lambda_C - before_C).max(initial=0.0))
         search.rho = float(torch.cat([engine.rho, engine.equality_rho]).max()) if rows else search.rho
         search.record(step)
-        if step % (_LOOK * _AUDIT) == 0:
-            c_C = torch.from_numpy(point.c_C * problem.c_scale_C)
-            engine.audit(c_C[:M], search.tolerance, c_C[M:])
         worst = worst_residual(problem, point, search.lambda_C)
         if worst <= search.tolerance and search.verify(Polished(point, search.lambda_C, worst, 0.0)):
             return

@@ -76,7 +76,7 @@ def minimize(
     tolerance = (1e-8 if method is None else 1e-4) if tolerance is None else tolerance
     check_numbers(tolerance, steps, penalty)
     if optimizer is not None and method is None:
-        raise InvalidInput("`optimizer` was given without `method`; choose one, such as solvers.AugmentedLagrangian().")
+        raise InvalidInput("`optimizer` was given without `method`; choose one, such as solvers.PIGain().")
     problem = Problem(objective, x0, inequality, equality, bounds)
     C = len(problem.c_scale_C)
     price_C = start_multipliers(multipliers, equality_multipliers, problem.M, C - problem.M)

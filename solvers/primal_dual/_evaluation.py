@@ -12,7 +12,7 @@ _VALUES = ("objective", "inequality", "equality")
 Evaluate = Callable[[], Mapping[str, Any] | tuple[Any, ...]]
 
 
-def named(values: Mapping[str, Any] | tuple[Any, ...]) -> dict[str, Any]:
+def by_name(values: Mapping[str, Any] | tuple[Any, ...]) -> dict[str, Any]:
     """Return what an evaluation gave as arguments of ``step``."""
     if isinstance(values, Mapping):
         return dict(values)

@@ -1,0 +1,118 @@
+"""What the weight of a constraint is measured in: the multiplier at which it pulls as strongly as the objective.
+
+A row g with multiplier lambda adds ``lambda grad g`` to the objective's gradient.  Its multiplier scale is the lambda at
+which the two are equally strong,
+
+    scale  =  |grad f| / (C |grad g|)
+
+At a solution with one active row it is the multiplier itself, since ``grad f = -lambda grad g`` there.  C rows share the
+objective's gradient.  A start at the minimum of f, where nothing pulls, has no such scale: there it is what the
+objective's curvature asks for on the way to the boundary of g,
+
+    |d . H d| |g| / |grad g|^2,      d = grad g / |grad g|,  H the Hessian of f
+
+Factors on f or g change the scale as they change the multiplier.  Axes: C rows, n parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Parts = Sequence[Tensor | None]  # one a leaf; gradients of large models are never joined into one row
+
+_ONE_BY_ONE = 32  # beyond so many rows they share a scale, read off a sum with random signs
+_LEAST = 1e-12
+_NOTHING = 1e-3  # of what curvature asks for on the way: an objective that pulls less than this is at its minimum
+
+
+def multiplier_scales(objective: Tensor, rows_C: Tensor, *, stands_for: float = 1.0) -> Tensor:
+    """Return the multiplier scale of each row, float64 (C,); NaN where nothing shows it.
+
+    The graph stays as it is, for the backward pass that follows.
+
+    Args:
+        objective: Scalar f with its graph.
+        rows_C: Values g and h with their graphs, shape (C,).
+        stands_for: How many rows of the problem each of these stands for, where a batch speaks of some only.
+    """
+    leaves = _leaves([objective, rows_C])
+    if not leaves or not rows_C.requires_grad:
+        return torch.full(rows_C.shape, torch.nan, dtype=torch.float64, device=rows_C.device)
+    few = rows_C.numel() <= _ONE_BY_ONE
+    gradients = [_gradient(row, leaves) for row in (rows_C if few else [_mixed(rows_C)])]
+    of_objective = _norm(_gradient(objective, leaves), rows_C)
+    norm_C = torch.stack([_norm(gradient, rows_C) for gradient in gradients])
+    bent_C = torch.stack(
+        [_curvature(objective, leaves, gradient, norm) for gradient, norm in zip(gradients, norm_C, strict=True)]
+    )
+    away_C = rows_C.detach().double().abs()
+    if not few:  # what one row has of a sum with random signs, and how far off rows are
+        norm_C, away_C = norm_C / len(rows_C) ** 0.5, (away_C**2).mean().sqrt()
+    norm_C, bent_C = norm_C.expand(rows_C.shape), bent_C.expand(rows_C.shape)
+    usable_C = (norm_C > _LEAST) & torch.isfinite(norm_C)
+    share = of_objective / (stands_for * usable_C.sum()).clamp_min(1)
+    on_the_way_C = bent_C * away_C / norm_C
+    scale_C = torch.where(share > _NOTHING * on_the_way_C, share, on_the_way_C) / norm_C
+    return torch.where(usable_C & torch.isfinite(scale_C) & (scale_C > 0), scale_C, torch.nan)
+
+
+def _gradient(value: Tensor, leaves: Sequence[Tensor]) -> Parts:
+    if not value.requires_grad:
+        return [None] * len(leaves)
+    return torch.autograd.grad(value, list(leaves), retain_graph=True, allow_unused=True)
+
+
+def _mixed(rows_C: Tensor) -> Tensor:
+    """Return a sum whose squared gradient is, in expectation, the sum of the rows' squared gradients."""
+    sign_C = torch.randint(0, 2, rows_C.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return (rows_C * sign_C.to(rows_C)).sum()
+
+
+def _norm(parts: Parts, like: Tensor) -> Tensor:
+    squares = [torch.linalg.vector_norm(part, dtype=torch.float64) ** 2 for part in parts if part is not None]
+    none = torch.zeros((), dtype=torch.float64, device=like.device)
+    return torch.stack([square.to(none) for square in squares]).sum().sqrt() if squares else none
+
+
+def _curvature(objective: Tensor, leaves: Sequence[Tensor], gradient: Parts, norm: Tensor) -> Tensor:
+    """Return ``|d . H d|`` along the direction of a gradient, 0 where the objective cannot be differentiated twice."""
+    none = torch.zeros_like(norm)
+    if not objective.requires_grad or not bool(norm > _LEAST):
+        return none
+    try:
+        first = torch.autograd.grad(objective, list(leaves), create_graph=True, allow_unused=True)
+        along = _dot(first, gradient)
+        if along is None or not along.requires_grad:
+            return none
+        turned = _dot(_gradient(along, leaves), gradient)
+    except RuntimeError:  # a kernel without a second derivative
+        return none
+    bent = none if turned is None else turned.detach().to(norm).abs() / norm**2
+    return bent if bool(torch.isfinite(bent)) else none
+
+
+def _dot(one: Parts, other: Parts) -> Tensor | None:
+    terms = [
+        (a * b).sum(dtype=torch.float64) for a, b in zip(one, other, strict=True) if a is not None and b is not None
+    ]
+    return torch.stack(terms).sum() if terms else None
+
+
+def _leaves(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors that gradients of these outputs would be left in, in the order in which they are met."""
+    leaves: dict[int, Tensor] = {id(x): x for x in outputs if x.is_leaf and x.requires_grad}
+    todo = [x.grad_fn for x in outputs if x.grad_fn is not None]
+    seen = set(todo)
+    while todo:
+        node = todo.pop()
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            leaves.setdefault(id(leaf), leaf)
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                todo.append(following)
+    return list(leaves.values())
