@@ -1,9 +1,9 @@
 """Contenders that take steps inside a training loop: what a step is, and ours.
 
 A contender is built on a problem's parameters and steps; between steps the judge reads parameters and multipliers.
-All of them use the same primal optimizer, Adam with the learning rate below, for every problem: what Cooper's
-documentation recommends (the optimizer that one would use without constraints), and what the demo uses.  Their dual
-learning rate is their documented one times ``scale``; the grid tries the scales of ``SCALES``.
+All of them use the primal optimizer of the problem, as Cooper's documentation recommends (the one that one would use
+without constraints), and all see the same stream of samples.  Their dual learning rate is their documented one times
+``scale``; the grid tries the scales of ``SCALES``.
 Axes: M inequalities, E equalities.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,9 +19,8 @@ from torch import Tensor
 from solvers import primal_dual
 from solvers.primal_dual import DualMethod, PrimalDual
 
-from ._primal_dual_problems import Problem
+from ._primal_dual_problems import Problem, Values
 
-RATE = 0.01
 SCALES = (1.0, 0.1, 10.0)  # the documented setting first
 _AUDIT = 50  # steps between two calls of PrimalDual.audit, as the trainer makes them
 
@@ -38,7 +37,8 @@ class Walker(Protocol):
         """Return lambda (M,) and mu (E,) as they are now."""
 
 
-Build = Callable[[Problem, Sequence[Tensor], float], Walker]
+Scale = Any  # a factor of the dual learning rate, the coefficient of a penalty, or a tuple of settings
+Build = Callable[[Problem, Sequence[Tensor], Scale], Walker]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Contender:
     package: str = ""
     grid: bool = True
     families: tuple[str, ...] = ()
-    scales: tuple[float, ...] = SCALES
+    scales: tuple[Scale, ...] = SCALES
 
     def takes(self, problem: Problem) -> bool:
         """Tell whether it takes part in a problem."""
@@ -64,25 +64,31 @@ class Contender:
 
 
 class _Ours:
-    """``PrimalDual`` in a loop, audited now and then with the values that the loop has at hand."""
+    """``PrimalDual`` in a loop, audited now and then: with the values at hand, or, from batches, with a full pass."""
 
     def __init__(self, problem: Problem, x: Sequence[Tensor], method: DualMethod) -> None:
         self.cost = 2 if method.looks_ahead else 1
         self.problem, self.x = problem, x
         self.engine = PrimalDual(problem.M, problem.E, method=method)
-        self.optimizer = torch.optim.Adam(x, lr=RATE)
+        self.optimizer, self.samples = problem.optimizer(x), problem.stream()
         self.taken = 0
 
     def step(self) -> None:
+        self.sample = next(self.samples)
         self.engine.take(self._evaluate, self.optimizer)
         self.taken += 1
         if self.taken % _AUDIT == 0:
-            _, g_M, h_E = self.last
+            _, g_M, h_E = self.last if self.problem.samples is None else self._read_all()
             self.engine.audit(g_M, 1e-3, h_E)
 
-    def _evaluate(self) -> tuple[Tensor, Tensor, Tensor]:
-        self.last = self.problem.evaluate(self.x)
-        return self.last
+    def _evaluate(self) -> dict[str, Any]:
+        self.last = self.sample.evaluate(self.x)
+        named = dict(zip(("objective", "inequality", "equality"), self.last, strict=True))
+        return named if self.sample.present_M is None else named | {"present": self.sample.present_M}
+
+    def _read_all(self) -> Values:
+        with torch.no_grad():
+            return self.problem.evaluate(self.x)
 
     def multipliers(self) -> tuple[Tensor, Tensor]:
         return self.engine.multipliers, self.engine.equality_multipliers
@@ -111,10 +117,10 @@ class _Penalty:
 
     def __init__(self, problem: Problem, x: Sequence[Tensor], weight: float, linear: bool) -> None:
         self.problem, self.x, self.weight, self.linear = problem, x, weight, linear
-        self.optimizer = torch.optim.Adam(x, lr=RATE)
+        self.optimizer, self.samples = problem.optimizer(x), problem.stream()
 
     def step(self) -> None:
-        f, g_M, h_E = self.problem.evaluate(self.x)
+        f, g_M, h_E = next(self.samples).evaluate(self.x)
         if self.linear:
             loss = f + self.weight * g_M.sum()
         else:
