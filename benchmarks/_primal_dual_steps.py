@@ -66,8 +66,8 @@ class Contender:
 class _Ours:
     """``PrimalDual`` in a loop, audited now and then: with the values at hand, or, from batches, with a full pass."""
 
-    def __init__(self, problem: Problem, x: Sequence[Tensor], method: DualMethod) -> None:
-        self.cost = 2 if method.looks_ahead else 1
+    def __init__(self, problem: Problem, x: Sequence[Tensor], method: DualMethod | None) -> None:
+        self.cost = 2 if method is not None and method.looks_ahead else 1
         self.problem, self.x = problem, x
         self.engine = PrimalDual(problem.M, problem.E, method=method)
         self.optimizer, self.samples = problem.optimizer(x), problem.stream()
@@ -94,9 +94,11 @@ class _Ours:
         return self.engine.multipliers, self.engine.equality_multipliers
 
 
-def _ours(method: str) -> Build:
-    def build(problem: Problem, x: Sequence[Tensor], scale: float) -> Walker:
-        return _Ours(problem, x, getattr(primal_dual, method)())
+def ours(method: str | None) -> Build:
+    """Return how ``PrimalDual`` is built, with a method by its name, or at its own default."""
+
+    def build(problem: Problem, x: Sequence[Tensor], scale: Scale) -> Walker:
+        return _Ours(problem, x, None if method is None else getattr(primal_dual, method)())
 
     return build
 
@@ -105,7 +107,7 @@ def _ours(method: str) -> Build:
 OUR_METHODS = ("AugmentedLagrangian", "PIGain", "Extragradient", "PlainAscent")
 
 OURS = [
-    Contender(f"ours, {name}", _ours(name), f"PrimalDual, {name}(), one setting everywhere", "default", grid=False)
+    Contender(f"ours, {name}", ours(name), f"PrimalDual, {name}(), one setting everywhere", "default", grid=False)
     for name in OUR_METHODS
 ]
 
