@@ -8,8 +8,8 @@
 One run measures ours, Cooper, humancompatible-train, penalties set by hand, and scipy's trust-constr and SLSQP.  Peers
 come with ``pip install 'safekd[bench]'``: a missing one is named in the table with the command that installs it.
 Prints a Markdown report; with ``--out`` also writes it, and all cells as CSV beside it.  Asserts nothing about time.
-The family ``cells``, distillation in many small cells, takes an hour or so and runs only when it is named; its runs are
-in a CSV of their own, ``..._cells.csv``.
+The family ``cells``, distillation in many small cells, takes an hour or so and runs only when it is named; beside
+other families its runs are in a CSV of their own, ``..._cells.csv``.
 """
 
 from __future__ import annotations
@@ -64,10 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(report, encoding="utf-8")
+        beside = options.out.with_suffix(".csv")
         if cells or not rows:
-            options.out.with_suffix(".csv").write_text(as_csv(cells), encoding="utf-8")
+            beside.write_text(as_csv(cells), encoding="utf-8")
+            beside = beside.with_stem(f"{beside.stem}_cells")
         if rows:
-            beside = options.out.with_name(f"{options.out.stem.removesuffix('_cells')}_cells.csv")
             beside.write_text(rows_as_csv(rows), encoding="utf-8")
     return 0
 

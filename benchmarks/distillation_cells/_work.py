@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ._cells import Cell
 from ._contenders import CONTENDERS, NAMES, TRAINER, label
 from ._figures import Row, make_row
 from ._problem import set_up, steps_of
 from ._run import run_contender
-from ._thresholds import set_thresholds
+from ._thresholds import SETTINGS, set_thresholds
 from ._trainer import run_trainer
+
+_QUICK_REFERENCE = 200  # steps of the reference runs where it is only to be shown that it works
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ def plan(cells: Sequence[Cell], seeds: int, quick: bool, defaults: bool) -> Iter
     Yields:
         The pieces.
     """
+    settings = replace(SETTINGS, steps=_QUICK_REFERENCE) if quick else SETTINGS
     for cell in cells:
-        threshold_M = set_thresholds(cell).threshold_M
+        threshold_M = set_thresholds(cell, settings).threshold_M
         for seed in range(seeds):
             for name in NAMES:
                 yield Piece(cell, seed, name, threshold_M, quick, defaults)
