@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from io import StringIO
 
-from ._judge import Look
+from ._judge import STRICT, TOLERANCE, Look
 from ._problem import Setup
 from ._run import Course
 from ._trainer import is_true
@@ -33,6 +33,7 @@ class Row:
             infinite if there was none.
         feasible_50: The same in the first half.
         feasible: The same in all steps.
+        feasible_strict: The same in all steps, at violations of at most STRICT.
         last_loss: Of the student at the end.
         last_violation: Its largest violation.
         stationarity: Residual at the end, as the next three.
@@ -59,6 +60,7 @@ class Row:
     feasible_25: float = math.inf
     feasible_50: float = math.inf
     feasible: float = math.inf
+    feasible_strict: float = math.inf
     last_loss: float = math.nan
     last_violation: float = math.nan
     stationarity: float = math.nan
@@ -93,8 +95,10 @@ def make_row(setup: Setup, contender: str, setting: str, documented: bool, cours
         return head
     last = course.looks[-1]
     quarter, half, least = (least_feasible(course.looks, share * setup.steps) for share in QUARTERS)
-    if course.best is not None and course.best.feasible:
-        least = min(least, course.best.loss)
+    strict = least_feasible(course.looks, setup.steps, STRICT)
+    if course.best is not None:
+        least = min(least, least_feasible([course.best], setup.steps))
+        strict = min(strict, least_feasible([course.best], setup.steps, STRICT))
     late = [look for look in course.looks if look.step > 0.75 * setup.steps]
     margins, losses = [look.margin for look in late], [look.loss for look in late]
     known = {field.name: getattr(head, field.name) for field in fields(Row)}
@@ -103,6 +107,7 @@ def make_row(setup: Setup, contender: str, setting: str, documented: bool, cours
         "feasible_25": quarter,
         "feasible_50": half,
         "feasible": least,
+        "feasible_strict": strict,
         "last_loss": last.loss,
         "last_violation": max(0.0, -last.margin),
         **{name: getattr(last.residuals, name) for name in ("stationarity", "primal", "dual", "complementarity")},
@@ -117,17 +122,18 @@ def make_row(setup: Setup, contender: str, setting: str, documented: bool, cours
     return Row(**{**known, **numbers})
 
 
-def least_feasible(looks: Sequence[Look], step: float) -> float:
+def least_feasible(looks: Sequence[Look], step: float, tolerance: float = TOLERANCE) -> float:
     """Return the least loss of a feasible look up to a step, infinite if there is none.
 
     Args:
         looks: Of a run.
         step: The last step that counts.
+        tolerance: The largest violation of a feasible look.
 
     Returns:
         The loss.
     """
-    return min((look.loss for look in looks if look.step <= step and look.feasible), default=math.inf)
+    return min((look.loss for look in looks if look.step <= step and look.meets(tolerance)), default=math.inf)
 
 
 def as_csv(rows: Sequence[Row]) -> str:

@@ -18,6 +18,7 @@ from solvers.kkt import KKTResiduals, gradients, kkt_residuals
 from ._problem import Setup
 
 TOLERANCE = 1e-3  # of all four residuals, and of the violation up to which a student counts as feasible
+STRICT = 1e-4  # of the violation, where what the tolerance is worth in loss must not decide
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,19 @@ class Look:
 
     @property
     def feasible(self) -> bool:
-        """Whether no constraint is missed by more than the tolerance; never where something is not a number."""
-        return math.isfinite(self.loss) and all(margin >= -TOLERANCE for margin in self.margin_M)
+        """Whether no constraint is missed by more than TOLERANCE."""
+        return self.meets(TOLERANCE)
+
+    def meets(self, tolerance: float) -> bool:
+        """Say whether no constraint is missed by more than a tolerance; never where something is not a number.
+
+        Args:
+            tolerance: At least 0, in units of safety.
+
+        Returns:
+            Whether it is so.
+        """
+        return math.isfinite(self.loss) and all(margin >= -tolerance for margin in self.margin_M)
 
     @property
     def solved(self) -> bool:

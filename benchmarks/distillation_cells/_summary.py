@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ._contenders import BY_HAND, LOOP, PEERS, PENALTY, TRAINER
 from ._figures import Row
 
 CLOSE = 1.02  # the ratio up to which ours counts as no worse
+FEASIBLE = "feasible"
 PEER_NAMES = tuple(who.name for who in PEERS)
 
 
@@ -43,11 +44,6 @@ class Result:
         """Whether that is its documented setting."""
         return self.rows[0].documented
 
-    @property
-    def loss(self) -> float:
-        """Mean over seeds of the least feasible loss; infinite where a seed has none."""
-        return self.mean("feasible")
-
     def mean(self, name: str) -> float:
         """Return the mean over seeds of a number.
 
@@ -68,11 +64,13 @@ class Ratio:
         cell: The cell's name.
         mine: Our result.
         other: The other's, None if nobody of that kind ran.
+        figure: The column of ``Row`` that is compared.
     """
 
     cell: str
     mine: Result
     other: Result | None
+    figure: str = FEASIBLE
 
     @property
     def value(self) -> float:
@@ -80,9 +78,15 @@ class Ratio:
 
         Not a number where nobody has one.
         """
-        if self.other is None or (math.isinf(self.mine.loss) and math.isinf(self.other.loss)):
+        mine, other = self.losses
+        if math.isnan(other) or (math.isinf(mine) and math.isinf(other)):
             return math.nan
-        return math.inf if math.isinf(self.mine.loss) else self.mine.loss / self.other.loss
+        return math.inf if math.isinf(mine) else mine / other
+
+    @property
+    def losses(self) -> tuple[float, float]:
+        """Our loss and the other's, which is not a number if nobody of that kind ran."""
+        return self.mine.mean(self.figure), math.nan if self.other is None else self.other.mean(self.figure)
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,6 @@ class Tally:
     where: str
 
 
-Pick = Callable[[Sequence[Row]], "Result | None"]
-
-
 def results_of(rows: Iterable[Row]) -> list[Result]:
     """Return rows of one cell by contender and setting.
 
@@ -123,20 +124,22 @@ def results_of(rows: Iterable[Row]) -> list[Result]:
     return [Result(tuple(group)) for group in groups.values()]
 
 
-def best_of(rows: Iterable[Row], names: Sequence[str], documented: bool = False) -> Result | None:
+def best_of(
+    rows: Iterable[Row], names: Sequence[str], documented: bool = False, figure: str = FEASIBLE
+) -> Result | None:
     """Return the result of least loss among some contenders on one cell.
 
     Args:
         rows: Of one cell.
         names: Of the contenders.
         documented: Whether only documented settings count.
+        figure: The column of ``Row`` that decides.
 
     Returns:
-        The result; the first documented one where nobody has a feasible student, None where nobody ran.
+        The result, the documented one among equals; None where nobody ran.
     """
     mine = [found for found in results_of(rows) if found.contender in names and (found.documented or not documented)]
-    # of equals the documented one
-    return min(mine, key=lambda found: (found.loss, not found.documented), default=None)
+    return min(mine, key=lambda found: (found.mean(figure), not found.documented), default=None)
 
 
 def by_cell(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -154,7 +157,9 @@ def by_cell(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return groups
 
 
-def compare(rows: Iterable[Row], ours: str, others: Sequence[str], documented: bool = False) -> list[Ratio]:
+def compare(
+    rows: Iterable[Row], ours: str, others: Sequence[str], documented: bool = False, figure: str = FEASIBLE
+) -> list[Ratio]:
     """Return our ratio to the best of some others, cell by cell.
 
     Args:
@@ -162,15 +167,16 @@ def compare(rows: Iterable[Row], ours: str, others: Sequence[str], documented: b
         ours: Name of our contender.
         others: Names of the others.
         documented: Whether others keep their documented settings.
+        figure: The column of ``Row`` that is compared, and by which the others' best is chosen.
 
     Returns:
         One ratio a cell in which ours ran.
     """
     found = []
     for cell, here in by_cell(rows).items():
-        mine = best_of(here, [ours])
+        mine = best_of(here, [ours], figure=figure)
         if mine is not None:
-            found.append(Ratio(cell, mine, best_of(here, others, documented)))
+            found.append(Ratio(cell, mine, best_of(here, others, documented, figure), figure))
     return found
 
 

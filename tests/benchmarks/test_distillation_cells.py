@@ -287,6 +287,7 @@ def test_the_figures_of_a_run():
     ]
     row = make_row(setup, "who", "how", True, Course(tuple(looks), 1.0))
     assert (row.feasible_25, row.feasible_50, row.feasible) == (math.inf, 0.4, 0.3)
+    assert row.feasible_strict == 0.4
     assert (row.last_loss, row.last_violation) == (0.5, 0.0)
     assert (row.margin_mean, row.margin_sd) == pytest.approx((0.01, 0.03))
     assert (row.loss_mean, row.loss_sd) == pytest.approx((0.35, 0.15))
@@ -328,6 +329,10 @@ def test_ratios_by_hand(rows):
     assert (found.cells, found.close, found.worst, found.where) == (3, 1, math.inf, "c")
     assert found.median == pytest.approx(1.1)
     assert compare(rows, TRAINER, peers, documented=True)[0].value == pytest.approx(0.55)
+    strict = compare(
+        [replace(row, feasible_strict=2.0 - row.seed) for row in rows], TRAINER, peers, False, "feasible_strict"
+    )
+    assert [ratio.losses for ratio in strict] == [(1.5, 1.5)] * 3
     alone = compare(rows, TRAINER, [BY_HAND.name])
     assert math.isnan(alone[1].value)
     assert tally(alone).cells == 1
