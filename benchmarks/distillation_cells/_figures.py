@@ -109,7 +109,7 @@ def make_row(setup: Setup, contender: str, setting: str, documented: bool, cours
         "feasible": least,
         "feasible_strict": strict,
         "last_loss": last.loss,
-        "last_violation": max(0.0, -last.margin),
+        "last_violation": last.violation,
         **{name: getattr(last.residuals, name) for name in ("stationarity", "primal", "dual", "complementarity")},
         "steps_to_kkt": min((look.step for look in course.looks if look.solved), default=math.inf),
         "margin_mean": _mean(margins),

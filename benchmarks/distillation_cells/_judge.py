@@ -39,8 +39,13 @@ class Look:
 
     @property
     def margin(self) -> float:
-        """Safety minus threshold of the worst constraint."""
-        return min(self.margin_M)
+        """Safety minus threshold of the worst constraint; not a number where one of them is none."""
+        return math.nan if any(map(math.isnan, self.margin_M)) else min(self.margin_M)
+
+    @property
+    def violation(self) -> float:
+        """By how much the worst constraint is missed; not a number where one of them is none."""
+        return math.nan if math.isnan(self.margin) else max(0.0, -self.margin)  # max(0, nan) would be 0
 
     @property
     def feasible(self) -> bool:

@@ -273,7 +273,7 @@ def test_a_run_is_looked_at_up_to_its_last_step():
         assert math.isfinite(course.looks[-1].residuals.stationarity)
         row = make_row(setup, "who", "how", True, course)
         assert row.last_loss == course.looks[-1].loss
-        assert row.last_violation == max(0.0, -course.looks[-1].margin)
+        assert row.last_violation == max(0.0, -min(course.looks[-1].margin_M))
 
 
 # figures and report
@@ -294,6 +294,9 @@ def test_the_figures_of_a_run():
     assert row.steps_to_kkt == math.inf
     better = Look(8, 0.25, (0.0, 0.0), PASSES)
     assert make_row(setup, "who", "how", True, Course(tuple(looks), 1.0, better)).feasible == 0.25
+    blank = make_row(setup, "who", "how", True, Course((*looks, replace(better, margin_M=(0.5, math.nan))), 1.0))
+    assert math.isnan(blank.last_violation)
+    assert math.isnan(blank.margin_sd)
     missed = replace(better, margin_M=(0.0, -0.01))
     assert make_row(setup, "who", "how", True, Course(tuple(looks), 1.0, missed)).feasible == 0.3
 
@@ -359,6 +362,12 @@ def test_the_report_says_where_we_lose(rows):
         assert len(widths) <= 1
     assert report_sections([]) == []
     assert as_csv(rows).count("\n") == len(rows) + 1
+
+
+def test_a_part_that_no_cell_has_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        primal_dual.main(["--families", "cells", "--only", "a forest"])
+    assert "no cell of draw 0 has" in capsys.readouterr().err
 
 
 def test_settings_in_words():
