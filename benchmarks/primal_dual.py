@@ -36,8 +36,8 @@ from ._primal_dual_solvers import SOLVERS
 from ._primal_dual_steps import OURS, PENALTIES
 from ._primal_dual_students import StudentTask, breast_cancer, digits
 from ._timing import processor, today, versions
-from .distillation_cells import Piece, Row, choose, measure_piece, plan, report_sections
 from .distillation_cells import Cell as DistillationCell
+from .distillation_cells import Piece, Row, choose, measure_piece, plan, report_sections
 from .distillation_cells import as_csv as rows_as_csv
 
 STEPPERS = [*OURS, *PEERS, *PENALTIES]
