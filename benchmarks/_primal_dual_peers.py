@@ -11,22 +11,32 @@ Everything is made in the dtype of the problem, so that nobody loses digits.  Ax
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._primal_dual_problems import Problem
-from ._primal_dual_steps import RATE, Build, Contender, Walker
+from ._primal_dual_problems import Problem, Sample
+from ._primal_dual_steps import Build, Contender, Walker
+
+
+@dataclass
+class _Now:
+    """The sample of this step."""
+
+    sample: Sample
 
 
 class _Cooper:
-    """Rolls a constrained problem of Cooper's."""
+    """Rolls a constrained problem of Cooper's, which evaluates the sample that ``now`` holds."""
 
-    def __init__(self, problem: Problem, roller: Any, cmp: Any, updater: Any, cost: int) -> None:
-        self.problem, self.roller, self.cmp, self.updater, self.cost = problem, roller, cmp, updater, cost
+    def __init__(self, problem: Problem, now: _Now, roller: Any, cmp: Any, updater: Any, cost: int) -> None:
+        self.now, self.samples = now, problem.stream()
+        self.roller, self.cmp, self.updater, self.cost = roller, cmp, updater, cost
 
     def step(self) -> None:
+        self.now.sample = next(self.samples)
         rolled = self.roller.roll()
         if self.updater is not None:
             self.updater.step(rolled.cmp_state.observed_constraints)
@@ -82,14 +92,16 @@ def _cooper(kind: str) -> Build:
     def build(problem: Problem, x: Sequence[Tensor], scale: float) -> Walker:
         import cooper
 
+        now = _Now(Sample(problem.evaluate))
+
         def evaluate() -> Any:
-            return problem.evaluate(x)
+            return now.sample.evaluate(x)
 
         cmp = cooper_problem(evaluate, problem.M, problem.E, x[0].dtype, kind == "augmented")
         duals, rows = list(cmp.dual_parameters()), problem.M + problem.E
-        fast = 10 * RATE / rows * scale
+        fast = 10 * problem.rate / rows * scale
         roller, updater = cooper.optim.AlternatingDualPrimalOptimizer, None
-        primal: Any = torch.optim.Adam(x, lr=RATE)
+        primal: Any = problem.optimizer(x)
         if kind == "nuPI":
             dual = cooper.optim.nuPI(duals, lr=0.01 * scale, Kp=10.0, maximize=True)
         elif kind == "augmented":
@@ -99,27 +111,27 @@ def _cooper(kind: str) -> Build:
             )
         elif kind == "extragradient":
             roller = cooper.optim.ExtrapolationConstrainedOptimizer
-            primal = cooper.optim.ExtraAdam(x, lr=RATE)
+            primal = cooper.optim.ExtraAdam(x, lr=problem.rate)
             dual = cooper.optim.ExtraSGD(duals, lr=fast, maximize=True)
         else:
             dual = torch.optim.SGD(duals, lr=fast, maximize=True)
         rolls = roller(cmp=cmp, primal_optimizers=primal, dual_optimizers=dual)
-        return _Cooper(problem, rolls, cmp, updater, cost=2 if kind == "extragradient" else 1)
+        return _Cooper(problem, now, rolls, cmp, updater, cost=2 if kind == "extragradient" else 1)
 
     return build
 
 
 class _Humancompatible:
-    """Adam under one of humancompatible-train's dual optimizers, inequalities in its first group."""
+    """The problem's optimizer under one of humancompatible-train's dual ones, inequalities in its first group."""
 
     cost = 1
 
     def __init__(self, problem: Problem, x: Sequence[Tensor], dual: Any) -> None:
         self.problem, self.x, self.dual = problem, x, dual
-        self.optimizer = torch.optim.Adam(x, lr=RATE)
+        self.optimizer, self.samples = problem.optimizer(x), problem.stream()
 
     def step(self) -> None:
-        f, g_M, h_E = self.problem.evaluate(self.x)
+        f, g_M, h_E = next(self.samples).evaluate(self.x)
         loss = self.dual.forward_update(f, torch.cat([g_M, h_E]))
         loss.backward()
         self.optimizer.step()

@@ -9,8 +9,9 @@ Signs: ``solvers.lagrangian``.  Axes: n variables, M inequalities, E equalities.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cvxpy as cp
@@ -19,6 +20,25 @@ import torch
 from torch import Tensor
 
 Values = tuple[Tensor, Tensor, Tensor]
+Evaluate = Callable[[Sequence[Tensor]], Values]
+RATE = 0.01
+
+
+def adam(x: Sequence[Tensor]) -> torch.optim.Optimizer:
+    """Return Adam at RATE, what a problem without an optimizer of its own is solved with."""
+    return torch.optim.Adam(x, lr=RATE)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one step sees: the problem on a batch.
+
+    evaluate: parameters to (f, g_M, h_E), with gradients.  present_M: bool, False where the batch says nothing of an
+    inequality, whose value is then 0 without a gradient; None where it speaks of all of them.
+    """
+
+    evaluate: Evaluate
+    present_M: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -30,12 +50,14 @@ class Problem:
     lower, upper: bounds of all variables, None for none.  steps: evaluations that a contender may spend; seconds: of
     the processor, after which a run ends in any case.
     whole: run through all steps even if solved before.  every: steps between two looks of the judge.
+    optimizer: parameters to the primal optimizer of everybody; rate: its learning rate, which some dual rates follow.
+    samples: a fresh stream of what the steps see, the same each time; None where each step sees the whole problem.
     """
 
     name: str
     family: str
     start: Callable[[], list[Tensor]]
-    evaluate: Callable[[Sequence[Tensor]], Values]
+    evaluate: Evaluate
     M: int
     E: int
     best: float | None = None
@@ -46,6 +68,13 @@ class Problem:
     seconds: float = 20.0
     whole: bool = False
     every: int = 20
+    optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer] = adam
+    rate: float = RATE
+    samples: Callable[[], Iterator[Sample]] | None = None
+
+    def stream(self) -> Iterator[Sample]:
+        """Return what the steps of one run see, from the first on; it never ends."""
+        return itertools.repeat(Sample(self.evaluate)) if self.samples is None else self.samples()
 
     def clip(self, x: Sequence[Tensor]) -> None:
         """Put the variables back between their bounds."""

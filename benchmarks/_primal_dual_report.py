@@ -33,17 +33,31 @@ setting, best the best of a grid, chosen problem by problem after the fact, whic
 variables are kept by projection, for everybody."""
 
 
-def markdown(cells: Sequence[Cell], steps: Sequence[Step], facts: dict[str, str]) -> str:
-    """Return the whole report."""
-    parts = [
-        "# Primal-dual: ours beside its peers",
+def markdown(cells: Sequence[Cell], steps: Sequence[Step], facts: dict[str, str], more: Sequence[str] = ()) -> str:
+    """Return the whole report.
+
+    Args:
+        cells: What was found on each problem.
+        steps: What a step costs.
+        facts: What a reader needs to judge the numbers.
+        more: Sections of other families, which stand before the participants; alone where there is nothing else.
+
+    Returns:
+        Markdown.
+    """
+    parts = ["# Primal-dual: ours beside its peers"]
+    known = table(["", ""], [[name, fact] for name, fact in facts.items()])
+    if more and not cells and not steps:
+        return "\n\n".join([*parts, known, *more]) + "\n"
+    parts += [
         _HOW,
-        table(["", ""], [[name, fact] for name, fact in facts.items()]),
+        known,
         "## How many are solved",
         "In brackets: by the best of the grid.",
         counts(cells),
         *(part for family, title in FAMILIES.items() for part in _family(family, title, cells)),
         *([] if not steps else ["## What a constraint costs a step", _OVERHEAD, overhead_table(steps)]),
+        *more,
         "## Who takes part, with which settings",
         _participants(cells),
     ]

@@ -1,9 +1,9 @@
 """Contenders that take steps inside a training loop: what a step is, and ours.
 
 A contender is built on a problem's parameters and steps; between steps the judge reads parameters and multipliers.
-All of them use the same primal optimizer, Adam with the learning rate below, for every problem: what Cooper's
-documentation recommends (the optimizer that one would use without constraints), and what the demo uses.  Their dual
-learning rate is their documented one times ``scale``; the grid tries the scales of ``SCALES``.
+All of them use the primal optimizer of the problem, as Cooper's documentation recommends (the one that one would use
+without constraints), and all see the same stream of samples.  Their dual learning rate is their documented one times
+``scale``; the grid tries the scales of ``SCALES``.
 Axes: M inequalities, E equalities.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +21,6 @@ from solvers.primal_dual import DualMethod, PrimalDual
 
 from ._primal_dual_problems import Problem
 
-RATE = 0.01
 SCALES = (1.0, 0.1, 10.0)  # the documented setting first
 
 
@@ -37,7 +36,8 @@ class Walker(Protocol):
         """Return lambda (M,) and mu (E,) as they are now."""
 
 
-Build = Callable[[Problem, Sequence[Tensor], float], Walker]
+Scale = Any  # a factor of the dual learning rate, the coefficient of a penalty, or a tuple of settings
+Build = Callable[[Problem, Sequence[Tensor], Scale], Walker]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Contender:
     package: str = ""
     grid: bool = True
     families: tuple[str, ...] = ()
-    scales: tuple[float, ...] = SCALES
+    scales: tuple[Scale, ...] = SCALES
 
     def takes(self, problem: Problem) -> bool:
         """Tell whether it takes part in a problem."""
@@ -65,22 +65,32 @@ class Contender:
 class _Ours:
     """``PrimalDual`` in a loop."""
 
-    def __init__(self, problem: Problem, x: Sequence[Tensor], method: DualMethod) -> None:
-        self.cost = 1
-        self.problem, self.x = problem, x
+    cost = 1
+
+    def __init__(self, problem: Problem, x: Sequence[Tensor], method: DualMethod | None) -> None:
+        self.x = x
         self.engine = PrimalDual(problem.M, problem.E, method=method)
-        self.optimizer = torch.optim.Adam(x, lr=RATE)
+        self.optimizer, self.samples = problem.optimizer(x), problem.stream()
 
     def step(self) -> None:
-        self.engine.step_with(lambda: self.problem.evaluate(self.x), self.optimizer)
+        sample = next(self.samples)
+        named: dict[str, Any] = {"present": sample.present_M} if sample.present_M is not None else {}
+
+        def evaluate() -> dict[str, Any]:
+            values = sample.evaluate(self.x)
+            return named | dict(zip(("objective", "inequality", "equality"), values, strict=True))
+
+        self.engine.step_with(evaluate, self.optimizer)
 
     def multipliers(self) -> tuple[Tensor, Tensor]:
         return self.engine.multipliers, self.engine.equality_multipliers
 
 
-def _ours(method: str) -> Build:
-    def build(problem: Problem, x: Sequence[Tensor], scale: float) -> Walker:
-        return _Ours(problem, x, getattr(primal_dual, method)())
+def ours(method: str | None) -> Build:
+    """Return how ``PrimalDual`` is built, with a method by its name, or at its own default."""
+
+    def build(problem: Problem, x: Sequence[Tensor], scale: Scale) -> Walker:
+        return _Ours(problem, x, None if method is None else getattr(primal_dual, method)())
 
     return build
 
@@ -89,7 +99,7 @@ def _ours(method: str) -> Build:
 OUR_METHODS = ("PIGain", "AugmentedLagrangian", "PlainAscent")
 
 OURS = [
-    Contender(f"ours, {name}", _ours(name), f"PrimalDual, {name}(), one setting everywhere", "default", grid=False)
+    Contender(f"ours, {name}", ours(name), f"PrimalDual, {name}(), one setting everywhere", "default", grid=False)
     for name in OUR_METHODS
 ]
 
@@ -101,10 +111,10 @@ class _Penalty:
 
     def __init__(self, problem: Problem, x: Sequence[Tensor], weight: float, linear: bool) -> None:
         self.problem, self.x, self.weight, self.linear = problem, x, weight, linear
-        self.optimizer = torch.optim.Adam(x, lr=RATE)
+        self.optimizer, self.samples = problem.optimizer(x), problem.stream()
 
     def step(self) -> None:
-        f, g_M, h_E = self.problem.evaluate(self.x)
+        f, g_M, h_E = next(self.samples).evaluate(self.x)
         if self.linear:
             loss = f + self.weight * g_M.sum()
         else:

@@ -23,8 +23,7 @@ from safekd.experiment import build
 from safekd.safety import SafetyConstraint, TruthProbability
 from solvers.primal_dual import DualMethod
 
-from ._primal_dual_problems import Problem, Values
-from ._primal_dual_steps import RATE
+from ._primal_dual_problems import RATE, Problem, Values
 from ._weightings_tasks import DEGRADED, TASKS
 
 STEPS = 2000

@@ -2,10 +2,14 @@
 
     python -m benchmarks.primal_dual [--quick] [--defaults] [--families FAMILY ...] [--jobs 2]
                                      [--out docs/benchmarks/primal_dual.md]
+    python -m benchmarks.primal_dual --families cells [--draw SEED] [--seeds 3] [--only SUBSTRING ...]
+                                     [--out docs/benchmarks/distillation_cells.md]
 
 One run measures ours, Cooper, humancompatible-train, penalties set by hand, and scipy's trust-constr and SLSQP.  Peers
 come with ``pip install 'safekd[bench]'``: a missing one is named in the table with the command that installs it.
 Prints a Markdown report; with ``--out`` also writes it, and all cells as CSV beside it.  Asserts nothing about time.
+The family ``cells``, distillation in many small cells, takes an hour or so and runs only when it is named; beside
+other families its runs are in a CSV of their own, ``..._cells.csv``.
 """
 
 from __future__ import annotations
@@ -15,10 +19,11 @@ import functools
 import multiprocessing
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -31,9 +36,15 @@ from ._primal_dual_solvers import SOLVERS
 from ._primal_dual_steps import OURS, PENALTIES
 from ._primal_dual_students import StudentTask, breast_cancer, digits
 from ._timing import processor, today, versions
+from .distillation_cells import Cell as DistillationCell
+from .distillation_cells import Piece, Row, choose, measure_piece, plan, report_sections
+from .distillation_cells import as_csv as rows_as_csv
 
 STEPPERS = [*OURS, *PEERS, *PENALTIES]
 _TRAINER = "ours, ConstrainedTrainer"
+CELLS = "cells"
+P = TypeVar("P")
+R = TypeVar("R")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,12 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "overhead" in options.families:
         _say("overhead")
         steps = list(overhead(courses()[1:2], 0.0) if options.quick else overhead(courses(), 20.0))
-    report = markdown(cells, steps, facts(options.quick, defaults))
+    rows = list(_measure_rows(options, defaults)) if CELLS in options.families else []
+    known = facts(options.quick, defaults) | ({"draw": str(options.draw)} if rows else {})
+    report = markdown(cells, steps, known, report_sections(rows))
     print(report)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(report, encoding="utf-8")
-        options.out.with_suffix(".csv").write_text(as_csv(cells), encoding="utf-8")
+        beside = options.out.with_suffix(".csv")
+        if cells or not rows:
+            beside.write_text(as_csv(cells), encoding="utf-8")
+            beside = beside.with_stem(f"{beside.stem}_cells")
+        if rows:
+            beside.write_text(rows_as_csv(rows), encoding="utf-8")
     return 0
 
 
@@ -62,10 +80,17 @@ def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--quick", action="store_true", help="few problems, few steps, no grid: shows that it works, no more")
     add("--defaults", action="store_true", help="documented settings alone, no grid: a third of the time")
-    add("--families", nargs="+", choices=everything, default=everything, metavar="FAMILY", help=", ".join(everything))
+    families = [*everything, CELLS]
+    add("--families", nargs="+", choices=families, default=everything, metavar="FAMILY", help=", ".join(families))
+    add("--draw", type=int, default=0, help="cells: seed that draws the cells beside the fixed ones")
+    add("--seeds", type=int, default=3, help="cells: runs of each, from different initial students and batch orders")
+    add("--only", nargs="+", default=[], metavar="SUBSTRING", help="cells: those whose name holds one of these")
     add("--jobs", type=int, default=2, help="processes side by side; the step overhead is measured by one alone")
     add("--out", type=Path, help="write the report here, and a .csv beside it")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if CELLS in options.families and not choose(options.draw, options.only):
+        parser.error(f"--only: no cell of draw {options.draw} has {options.only} in its name; see the report for names")
+    return options
 
 
 def measure(families: Sequence[str], quick: bool, defaults: bool, jobs: int) -> Iterator[Cell]:
@@ -80,20 +105,42 @@ def measure(families: Sequence[str], quick: bool, defaults: bool, jobs: int) -> 
         for piece in work:
             yield from measure_one(*piece)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        for done, cells in enumerate(pool.map(_apart, work), start=1):
-            first = cells[0]
-            said = f"{first.steps} steps" if first.solved else first.note
-            _say(f"{done} of {len(work)}: {first.problem}: {first.contender}: {said}")
-            yield from cells
+    for done, cells in enumerate(_side_by_side(_measure_apart, work, jobs), start=1):
+        first = cells[0]
+        said = f"{first.steps} steps" if first.solved else first.note
+        _say(f"{done} of {len(work)}: {first.problem}: {first.contender}: {said}")
+        yield from cells
 
 
-def _apart(piece: tuple[str, bool, bool, int, str]) -> list[Cell]:
+def _side_by_side(measured: Callable[[P], list[R]], work: Sequence[P], jobs: int) -> Iterator[list[R]]:
+    """Yield what each piece of work gives, in order, from processes of one thread each."""
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin) as pool:
+        yield from pool.map(measured, work)
+
+
+def _begin() -> None:
     torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a peer's advice is not a result
-        return list(measure_one(*piece))
+    warnings.simplefilter("ignore")  # a peer's advice is not a result
+
+
+def _measure_apart(piece: tuple[str, bool, bool, int, str]) -> list[Cell]:
+    return list(measure_one(*piece))
+
+
+def _measure_rows(options: argparse.Namespace, defaults: bool) -> Iterator[Row]:
+    """Yield the rows of the family of many cells, cell by cell."""
+    cells: list[DistillationCell] = choose(options.draw, options.only)
+    if options.quick:
+        cells = cells[:1]
+    _say(f"cells: {len(cells)}; reference runs for their thresholds")
+    work: list[Piece] = list(plan(cells, 1 if options.quick else options.seeds, options.quick, defaults))
+    alone = options.quick or options.jobs == 1
+    done = map(measure_piece, work) if alone else _side_by_side(measure_piece, work, options.jobs)
+    for number, rows in enumerate(done, start=1):
+        first = rows[0]
+        least = min(row.feasible for row in rows)
+        _say(f"{number} of {len(work)}: {first.cell}, seed {first.seed}: {first.contender}: {least:.4g}")
+        yield from rows
 
 
 def measure_one(family: str, quick: bool, defaults: bool, number: int, name: str) -> Iterator[Cell]:
