@@ -123,20 +123,23 @@ def _worst(point: TracePoint | FullPass) -> float:
 def _growing_for_ever(run: Ended) -> list[int]:
     """Return the constraints whose multiplier grew while its force stayed the same and its violation shrank.
 
-    Stationarity held at every audit of the second half, so the price rose because the slope of the constraint
-    vanished: at the limit no multiplier exists.  A price that is only slow would leave stationarity open.
+    Stationarity held at every point of the second half, and the force, multiplier times gradient, hardly changed: the
+    multiplier rose because the gradient of the constraint vanished, so at the limit no multiplier exists.  One that is
+    only slow pulls harder as it rises.
     """
     points = run.points[len(run.points) // 2 :]
     if len(points) < LEAST_POINTS or any(p.residuals.stationarity > 3 * run.tolerance for p in points):
         return []
-    force_M = run.jacobian_Mn.norm(dim=-1).tolist()
-    found = []
-    for m, slope in enumerate(force_M):
-        price, violation = [p.multipliers[m] for p in points], [p.readings[m].violation for p in points]
-        heavy = price[-1] * slope > 30 * run.tolerance * (1 + run.last.gradient_norm)
-        if heavy and min(violation) > 0 and violation[-1] < 0.7 * violation[0] and price[-1] > 1.3 * price[0]:
-            found.append(m)
-    return found
+    growing = []
+    for m in range(len(run.last.readings)):
+        lambda_P, violation_P = [p.multipliers[m] for p in points], [p.readings[m].violation for p in points]
+        force_P = [p.multipliers[m] * p.constraint_gradient_norms[m] for p in points]
+        heavy = force_P[-1] > 30 * run.tolerance * (1 + run.last.gradient_norm)
+        alike = max(force_P) <= 1.2 * min(force_P)
+        nearer = min(violation_P) > 0 and violation_P[-1] < 0.7 * violation_P[0]
+        if heavy and alike and nearer and lambda_P[-1] > 1.3 * lambda_P[0]:
+            growing.append(m)
+    return growing
 
 
 def _reached(point: TracePoint | FullPass) -> str:

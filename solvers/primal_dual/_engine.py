@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ..errors import InvalidInput
 from ._evaluation import Evaluate, by_name
-from ._gains import gains, integral_times, is_reading, mean_weights, read_scales
+from ._gains import gains, integral_times, is_reading, mean_weights, ranges, read_scales
 from ._methods import DualMethod, PIGain, Seen
 from ._multiplier_scale import multiplier_scales
 
 # by row, all (C,): what is kept, what a continued run needs, what ``undo`` puts back
-_GAIN = ("mean_weight", "scale", "range", "count", "halved")
+_GAIN = ("mean_weight", "scale", "largest", "range", "count", "halved")
 _STATE = ("multiplier", "rho", "smooth", "seen", "before", *_GAIN)
 _FIRST_READINGS = 20  # steps in which rows without a multiplier scale are asked again, which waits for the device
 
@@ -196,9 +196,9 @@ class PrimalDual:
         before_C = torch.where(now["seen"] > 0, now["before"], e_C)  # a first value has not changed yet
         rho_C, step_C = now["rho"], torch.full_like(e_C, method.step)
         if method.scale_free:
-            changed["range"] = torch.maximum(now["range"], e_C.abs())
+            changed |= ranges(now, e_C)
             changed["rho"] = rho_C = method.rho0 * gains(now, changed["range"])
-            counted, time_C = integral_times(now, e_C, changed["range"])
+            counted, time_C = integral_times(now, e_C, changed["largest"])
             changed |= counted
             step_C = method.step * rho_C / time_C
         lambda_C, weight_C = method.update(now["multiplier"], Seen(e_C, before_C, rho_C, step_C, floor_C))
