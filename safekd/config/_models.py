@@ -177,7 +177,7 @@ class TightenConfig(Strict):
     confidence: Fraction | None = Field(default=None, description="left out: 0.95, and 0.975 for crossfit")
     attempts: int = Field(default=12, ge=1, description="students tested on the split at most; not for crossfit")
     folds: int = Field(default=5, ge=0, description="of the cross-fitting; 0 for none where a split judges")
-    rounds: int | None = Field(default=None, ge=1, description="of the cross-fitting; left out: 3, and 4 for crossfit")
+    rounds: int | None = Field(default=None, ge=1, description="of the cross-fitting; left out: 2, and 4 for crossfit")
     also: list[Literal["audit", "safety"]] = Field(
         default=[], description="for crossfit: further splits whose examples count"
     )

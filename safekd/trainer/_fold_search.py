@@ -31,6 +31,7 @@ class SearchSettings:
         since what is gained on training examples carries over to new ones only in part (0.45 to 1 on the tasks of
         ``benchmarks.generalising``).  least_gain, most_gain: limits of what two rounds may show.  least_step: places,
         so that a search that has stalled moves on.  inside: how far from the ends of a bracket the next place must be.
+        trusted: a bracket this many times ``excess`` wide, bound to bound, is not tried further but interpolated.
     """
 
     first_gain: float = 0.6
@@ -38,6 +39,7 @@ class SearchSettings:
     most_gain: float = 1.0
     least_step: float = 0.02
     inside: float = 0.1
+    trusted: float = 10.0
 
 
 class Bracket:
@@ -62,6 +64,18 @@ class Bracket:
             gain = (self.failed[1] - shortfall) / (place - self.failed[0])
             self._gain = min(max(gain, limits.least_gain), limits.most_gain)
         self.failed = (place, shortfall)
+
+    @property
+    def trusted(self) -> float:
+        """See SearchSettings."""
+        return self._settings.trusted
+
+    @property
+    def width(self) -> float:
+        """By how many places the shortfalls of the two ends differ; infinite where one is missing."""
+        if self.failed is None or self.cleared is None:
+            return math.inf
+        return self.failed[1] - self.cleared[1]
 
     def next(self) -> float:
         """Return the place to try next."""
@@ -155,7 +169,10 @@ class FoldSearch:
                 gap = self.rounds.shortfall(m, shown[m].bound)
                 # training may exceed what it is asked for: thresholds below that are all alike
                 bracket.add(max(places[m], reached[m]) if gap > 0 else places[m], gap)
-            settled = {m: self._settled(m, places[m], shown[m].bound) for m in brackets}
+            settled = {
+                m: self._settled(m, places[m], shown[m].bound) or bracket.width <= bracket.trusted * self._slack(m)
+                for m, bracket in brackets.items()
+            }
             if all(settled.values()):
                 break
             places = {m: places[m] if settled.get(m, True) else brackets[m].next() for m in places}

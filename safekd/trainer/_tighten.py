@@ -50,7 +50,7 @@ class Tighten:
     confidence: float = 0.95
     attempts: int = 12
     folds: int = 5
-    rounds: int = 3
+    rounds: int = 2
     highest: float | None = None
     constraints: Sequence[str] = ()
 

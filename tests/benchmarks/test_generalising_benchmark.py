@@ -77,7 +77,8 @@ def test_an_arm_is_trained_and_read(monkeypatch):
     monkeypatch.setitem(ARMS, "CrossFit()", kd.CrossFit(folds=2, rounds=1))
     draw = TASKS["tabular"].make(100)
     asked, ladder, crossed = (
-        generalising.train(draw, "tabular", arm, 100, 40) for arm in ("as asked", LADDER, "CrossFit()")
+        generalising.train(draw, draw.trainer(False), "tabular", arm, 100, 40)
+        for arm in ("as asked", LADDER, "CrossFit()")
     )
     assert (asked.runs, crossed.runs) == (1, 3)
     assert ladder.runs > 1
