@@ -172,13 +172,12 @@ class Rounds:
 
     def looked_at(self, uses: Sequence[SplitUse], judges: Sequence[Split], looks: int) -> list[SplitUse]:
         """Return ``uses`` and that each of ``judges`` was looked at so often to raise thresholds."""
-        mine = {use.split.name: use for use in uses} | {
-            split.name: next((use for use in uses if use.split is split), SplitUse(split, ())).looked_at(
-                looks, "to raise thresholds"
-            )
-            for split in judges
-        }
-        return list(mine.values())
+        told = list(uses)
+        for split in judges:
+            here = next((number for number, use in enumerate(told) if use.split is split), len(told))
+            known = told[here] if here < len(told) else SplitUse(split, ())
+            told[here:] = [known.looked_at(looks, "to raise thresholds"), *told[here + 1 :]]
+        return told
 
     def doubt(self, judges: Sequence[str]) -> str:
         """Return a sentence for where the teachers were measured on a split that judges; else nothing."""

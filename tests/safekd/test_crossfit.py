@@ -85,6 +85,15 @@ def test_further_splits_count_each_example_once_read_by_all_students():
         kd.certify(result, at_least(0.8), judge)
 
 
+def test_splits_are_told_apart_by_what_they_are_not_by_name():
+    train, teachers = noisy()
+    judge, _ = noisy(seed=5)  # calls itself "train" too
+    rule = kd.CrossFit(folds=2, rounds=1, also=["judge"])
+    result = fresh(teachers, 0.8).fit(train, splits={"judge": judge}, tighten=rule, **SHORT)
+    assert [use.split is split for use, split in zip(result.uses, (train, judge), strict=True)] == [True, True]
+    assert [use.looks for use in result.uses] == [0, 1]
+
+
 def test_measures_of_right_or_wrong_get_the_binomial_bound():
     train, teachers = noisy()
     rule = kd.SafetyConstraint("recall", measure=kd.safety.Recall(critical=[0]), at_least=0.7)
