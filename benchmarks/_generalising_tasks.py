@@ -1,90 +1,99 @@
-"""Two tasks on which a constraint that is met in training is missed on new data."""
+"""Tasks on which a constraint that is met in training is missed on new data, each with many new cases to judge by."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-from sklearn.datasets import load_digits
+import torch
 
-from safekd.config import parse_config
+import safekd as kd
 from safekd.demo import demo_config
-from safekd.experiment import Experiment, build
+from safekd.experiment import build
 
-DIGITS = """
-seed = {seed}
-[data]
-source = "digits.csv"
-label = "digit"
-[data.splits]
-train = 0.4
-audit = 0.1
-safety = 0.25
-certify = 0.125
-test = 0.125
-[[teachers]]
-name = "logistic, all pixels"
-kind = "logistic_regression"
-options = {{ max_iter = 300 }}
-[[teachers]]
-name = "forest, left half"
-kind = "random_forest"
-features = ["pixel_?_0", "pixel_?_1", "pixel_?_2", "pixel_?_3"]
-options = {{ n_estimators = 60, min_samples_leaf = 3 }}
-[[teachers]]
-name = "neighbours, few of the hard ones"
-kind = "k_nearest_neighbours"
-keep = {{ three = 0.1, eight = 0.1, nine = 0.1 }}
-options = {{ n_neighbors = 9 }}
-[weights]
-context = "uniform"
-[student]
-hidden = [32]
-[[constraints]]
-name = "hard digits"
-critical = ["three", "eight", "nine"]
-at_least = 0.8
-"""
-_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+from . import _generalising_digits as digits
+from . import _generalising_synthetic as synthetic
+from ._generalising_population import Draw, trainer_of
+
+_MEASURE = kd.safety.TruthProbability
 
 
 @dataclass(frozen=True)
 class Task:
-    """An experiment by seed.  judge: the split that thresholds are raised by; new: the splits nothing else saw."""
+    """A problem by seed, and what the report says of it."""
 
-    make: Callable[[int], Experiment]
-    judge: str
+    make: Callable[[int], Draw]
     about: str
-    new: tuple[str, ...] = ("certify", "test")
 
 
-def _breast_cancer(seed: int) -> Experiment:
-    return build(demo_config(seed)[1], Path())
+def _rule(name: str, critical: Sequence[int], at_least: float) -> kd.SafetyConstraint:
+    return kd.SafetyConstraint(name, measure=_MEASURE(critical=critical), at_least=at_least)
 
 
-def _digits(seed: int) -> Experiment:
-    found = load_digits()
-    columns = [f"pixel_{i}_{j}" for i in range(8) for j in range(8)]
-    frame = pd.DataFrame(found.data, columns=columns).assign(digit=[_NAMES[label] for label in found.target])
-    with tempfile.TemporaryDirectory() as folder:
-        frame.to_csv(Path(folder) / "digits.csv", index=False)
-        return build(parse_config(DIGITS.format(seed=seed), "digits"), Path(folder))
+def _breast_cancer(seed: int) -> Draw:
+    experiment = build(demo_config(seed)[1], Path())
+    parts = [experiment.splits[name] for name in ("certify", "test")]
+    contexts = torch.cat([part.batch().context for part in parts])
+    new = kd.Split("new", torch.cat([p.inputs for p in parts]), torch.cat([p.labels for p in parts]), context=contexts)
+    rule = experiment.constraints[0]
+    return Draw(
+        rule,
+        experiment.train,
+        experiment.audit,
+        new,
+        new,
+        lambda constrained: experiment.trainer(constraints=[rule] if constrained else []),
+    )
 
 
+def _synthetic(population: synthetic.Population, rule: kd.SafetyConstraint, hidden: Sequence[int]) -> Draw:
+    train, judge, mixed = population.draw("train"), population.draw("judge"), population.draw("mixed")
+    trainer = trainer_of(rule, population.teachers, train, population.classes, hidden, population.seed)
+    return Draw(rule, train, judge, population.critical(rule), mixed, trainer)
+
+
+def _tabular(seed: int) -> Draw:
+    return _synthetic(synthetic.tabular(seed), _rule("rare class", [1], 0.7), ())
+
+
+def _clusters(seed: int) -> Draw:
+    return _synthetic(synthetic.clusters(seed), _rule("classes 0, 1", [0, 1], 0.7), (32,))
+
+
+def _digits(seed: int, critical: Sequence[int], at_least: float, hidden: Sequence[int]) -> Draw:
+    rule = _rule(f"digits {', '.join(map(str, critical))}", critical, at_least)
+    found = digits.draw(seed, critical)
+    trainer = trainer_of(rule, found.teachers, found.train, 10, hidden, seed)
+    return Draw(rule, found.train, found.judge, found.new, found.mixed, trainer, found.origins)
+
+
+DEFAULT = ("tabular", "clusters", "digits, linear", "digits, hidden layer")
 TASKS = {
+    "tabular": Task(
+        _tabular,
+        "Two classes in 15 dimensions, nearly linear, the critical one a quarter of all cases: at least 0.7. Three "
+        "linear teachers that lean away from it; a linear student; 350 training and 500 judging examples, of which "
+        "some 95 and 135 are critical.",
+    ),
+    "clusters": Task(
+        _clusters,
+        "Five classes of two clusters each in 10 dimensions, 5 % of all labels wrong; classes 0 and 1 at least 0.7. "
+        "Three teachers fitted before the clusters drifted; 32 hidden units; 500 training and 350 judging examples, "
+        "of which some 200 and 140 are critical.",
+    ),
+    "digits, linear": Task(
+        lambda seed: _digits(seed, [3, 8, 9], 0.7, ()),
+        "Digits of scikit-learn, augmented; 3, 8 and 9 at least 0.7. A linear student; 450 training and 250 judging "
+        "digits, of which some 135 and 75 are critical.",
+    ),
+    "digits, hidden layer": Task(
+        lambda seed: _digits(seed, [2, 4, 7], 0.8, (32,)),
+        "The same with 2, 4 and 7 at least 0.8, and 32 hidden units.",
+    ),
     "breast cancer": Task(
         _breast_cancer,
-        "audit",
         "The demo: 569 cases, malignant ones at least 0.95. The judge is the audit split, some 42 malignant cases, "
-        "on which the teachers were measured too.",
-    ),
-    "digits": Task(
-        _digits,
-        "safety",
-        "1797 scanned digits (scikit-learn), 3, 8 and 9 at least 0.8. The judge is a split of its own, some 135 such "
-        "digits, that nothing else used.",
+        "on which the teachers were measured too; only some 74 malignant cases are new.",
     ),
 }

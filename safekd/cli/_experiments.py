@@ -33,7 +33,8 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
 
         def told(row: Mapping[str, Any]) -> None:
             said = f"round {row['round']}: '{row['constraint']}' posed at {row['posed']:.4f}, {row['status']}"
-            progress.console.print(f"{said}; new data show {row['judged']:.4f}", highlight=False)
+            shown = f"new data show {row['judged']:.4f}" if row["cases"] else "no new data were looked at"
+            progress.console.print(f"{said}; {shown}", highlight=False)
 
         result = experiment.trainer().fit(
             experiment.train,

@@ -174,19 +174,23 @@ class TightenConfig(Strict):
     on: Literal["audit", "safety", "crossfit"] = Field(
         description="the split that shows it, or crossfit: training examples, each by a student that did not see it"
     )
-    confidence: Fraction = 0.95
-    looks: int = Field(default=8, ge=1, description="thresholds tried at most on the way up; not for crossfit")
-    back: int = Field(default=1, ge=0, description="thresholds tried at most on the way back; not for crossfit")
-    folds: int = Field(default=5, ge=2, description="for crossfit only")
-    rounds: int = Field(default=5, ge=1, description="for crossfit only")
+    confidence: Fraction | None = Field(default=None, description="left out: 0.95, and 0.975 for crossfit")
+    attempts: int = Field(default=12, ge=1, description="students tested on the split at most; not for crossfit")
+    folds: int = Field(default=5, ge=0, description="of the cross-fitting; 0 for none where a split judges")
+    rounds: int | None = Field(default=None, ge=1, description="of the cross-fitting; left out: 2, and 4 for crossfit")
+    also: list[Literal["audit", "safety"]] = Field(
+        default=[], description="for crossfit: further splits whose examples count"
+    )
     highest: float | None = Field(default=None, gt=0, lt=1, description="no threshold is raised above it")
     constraints: list[str] = Field(default=[], description="names of those to raise; all if left out")
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> TightenConfig:
-        others = ("confidence", "looks", "back") if self.on == "crossfit" else ("folds", "rounds")
-        if wrong := [key for key in others if key in self.model_fields_set]:
-            raise ValueError(f'`{wrong[0]}` means nothing with on = "{self.on}"; leave it out')
+        wrong = "attempts" if self.on == "crossfit" else "also"
+        if wrong in self.model_fields_set:
+            raise ValueError(f'`{wrong}` means nothing with on = "{self.on}"; leave it out')
+        if self.folds == 1 or (self.on == "crossfit" and self.folds == 0):
+            raise ValueError(f"`folds` is {self.folds}; wanted at least 2" + ", or 0" * (self.on != "crossfit"))
         return self
 
 
@@ -241,7 +245,8 @@ class ExperimentConfig(Strict):
     @model_validator(mode="after")
     def _splits_are_there(self) -> ExperimentConfig:
         wants = [f"constraint '{constraint.name}'" for constraint in self.constraints if constraint.split == "safety"]
-        wants += ["tighten.on"] * (self.tighten is not None and self.tighten.on == "safety")
+        if self.tighten is not None:
+            wants += ["tighten.on"] * (self.tighten.on == "safety") + ["tighten.also"] * ("safety" in self.tighten.also)
         if wants and not self.data.splits.safety:
             raise ValueError(
                 f"{wants[0]} names the split 'safety', which is empty; give data.splits.safety a share above 0"

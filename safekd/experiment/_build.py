@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,16 +74,12 @@ class Experiment:
         settings = self.config.tighten
         if settings is None:
             return None
+        names = ("confidence", "rounds", "folds", "highest", "constraints")
+        given = {name: getattr(settings, name) for name in names}
+        shared: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if settings.on == "crossfit":
-            return CrossFit(settings.folds, settings.rounds, highest=settings.highest, constraints=settings.constraints)
-        return Tighten(
-            settings.on,
-            settings.confidence,
-            settings.looks,
-            settings.back,
-            highest=settings.highest,
-            constraints=settings.constraints,
-        )
+            return CrossFit(also=settings.also, **shared)
+        return Tighten(settings.on, attempts=settings.attempts, **shared)
 
     @property
     def critical_contexts(self) -> list[int]:

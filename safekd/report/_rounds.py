@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
+import math
+
 from rich import box
 from rich.table import Table
 
 from ..trainer import Tightening
 
+_OUT_OF_FOLD = (
+    "out of fold: training examples, each by the student of the fold that left it out, and splits that count too; "
+    "bound: lower, approximate, no certificate"
+)
+
 
 def rounds_table(raised: Tightening) -> Table:
     """Return one row a round and constraint: what was posed, what new data showed, whether that cleared."""
-    bounded = raised.on != "crossfit"
-    judge = "out of fold" if not bounded else raised.on
+    judged = raised.on if raised.on != "crossfit" else "out of fold"
     table = Table(
         box=box.SIMPLE_HEAD, title=f"Thresholds raised until new data show what was asked for: {raised.status}"
     )
-    heads = ["round", "constraint", "asked", "posed", "measured", judge, "cases", *["bound"] * bounded, "loss, nats"]
+    heads = ["round", "constraint", "asked", "posed", "measured", judged, "cases", "bound", "loss, nats"]
     for name in (*heads, "training", "kept"):
         table.add_column(name, justify="left" if name in ("constraint", "training") else "right")
     for row in raised.rounds.to_dict("records"):
-        shown = f"{row['lower_bound' if bounded else 'judged']:.4f}"
-        marked = shown if row["cleared"] else f"[red]{shown}[/red]"
+        bound = _number(row["lower_bound"])
         table.add_row(
             str(row["round"]),
             row["constraint"],
             f"{row['asked']:g}",
-            *(f"{row[name]:.4f}" for name in ("posed", "measured")),
-            f"{row['judged']:.4f}" if bounded else marked,
+            *(_number(row[name]) for name in ("posed", "measured", "judged")),
             str(row["cases"]),
-            *[marked] * bounded,
+            bound if row["cleared"] else f"[red]{bound}[/red]",
             f"{row['distillation_loss']:.5f}",
             row["status"],
             "yes" if row["kept"] else "",
         )
-    table.caption = (
-        f"bound: lower, on the {raised.on} split, each look at level {raised.rounds['level'].max():.6g}, "
-        f"{raised.looks} looks; red: below what was asked for"
-        if bounded
-        else "out of fold: training examples, each by the student of the fold that left it out; an average, not a bound"
-    )
+    level = raised.rounds["level"].max()
+    what = _OUT_OF_FOLD if raised.on == "crossfit" else f"bound: lower, on the {raised.on} split, {raised.looks} looks"
+    table.caption = f"{what}; at confidence {level:g}; red: below what was asked for"
     return table
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4f}"

@@ -15,9 +15,9 @@ through surrogates; ``Calibration`` wants ``exactly=0.5``; ``Custom`` is anythin
 
 from ._average import Average, GroupSums
 from ._balls import Ball, ChiSquareBall, KLBall
-from ._bounds import betting_lower_bound, clopper_pearson_lower_bound
+from ._bounds import betting_lower_bound, clopper_pearson_lower_bound, skew_adjusted_t_lower_bound
 from ._budget import Budget
-from ._certificate import Certificate, certify, lower_bound
+from ._certificate import Certificate, certify, lower_bound, measured_values
 from ._constraint import Constraint, SafetyConstraint
 from ._custom import Custom
 from ._each import per_class, per_context, per_task
@@ -51,7 +51,9 @@ __all__ = [
     "clopper_pearson_lower_bound",
     "holm",
     "lower_bound",
+    "measured_values",
     "per_class",
     "per_context",
     "per_task",
+    "skew_adjusted_t_lower_bound",
 ]

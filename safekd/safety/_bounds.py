@@ -1,11 +1,11 @@
-"""One-sided lower confidence bounds on the mean of bounded values, valid at every sample size."""
+"""One-sided lower confidence bounds on a mean: two that hold at every sample size, one that is approximate."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.stats import beta
+from scipy.stats import beta, t
 
 from ..errors import InvalidInput
 
@@ -58,6 +58,38 @@ def betting_lower_bound(values: ArrayLike, confidence: float = 0.95) -> float:
     if log_capital(0.0) <= 0:
         return 0.0
     return float(brentq(log_capital, 0.0, 1.0, xtol=1e-12))
+
+
+def skew_adjusted_t_lower_bound(values: ArrayLike, confidence: float = 0.95) -> float:
+    """Return the t bound on the mean of independent values, with Johnson's correction for a tail to the left.
+
+        mean - t s / sqrt(n) + min(skewness, 0) (1 + 2 t^2) s / (6 n),   t: quantile of Student's t, n - 1 degrees
+
+    Approximate: its coverage tends to ``confidence`` as n grows.  Probabilities of the truth pile up near 1 with a tail
+    to the left, where the plain t bound is too high.  Source: Johnson 1978; Hall 1992.
+
+    Args:
+        values: Real numbers, any shape, at least two.
+        confidence: In (0, 1); at 0.5 the bound is the mean, but for the correction.
+
+    Returns:
+        The bound, which may lie below every value.
+
+    Raises:
+        InvalidInput: Fewer than two values, one that is not finite, or a confidence out of range.
+
+    >>> round(skew_adjusted_t_lower_bound([0.7, 0.8, 0.9, 0.8]), 4)
+    0.7039
+    """
+    _check_confidence(confidence)
+    x = np.asarray(values, dtype=np.float64).ravel()
+    if x.size < 2 or not np.all(np.isfinite(x)):
+        raise InvalidInput(f"{x.size} values cannot show their spread; wanted at least two, all finite.")
+    mean, spread, quantile = float(x.mean()), float(x.std(ddof=1)), float(t.ppf(confidence, x.size - 1))
+    third = float(((x - mean) ** 3).mean())
+    skew = third / float(x.std()) ** 3 if spread > 1e-12 else 0.0
+    correction = min(skew, 0.0) * (1 + 2 * quantile**2) * spread / (6 * x.size)
+    return float(mean - quantile * spread / x.size**0.5 + correction)
 
 
 def _check_confidence(confidence: float) -> None:

@@ -79,7 +79,7 @@ def certify(
         )
     data = as_split(held_out, "held_out")
     module, data, left_out = _fresh(student, constraint, data)
-    values = _values(module, constraint, data, batch_size)
+    values = measured_values(module, constraint, data, batch_size)
     count_G = torch.tensor([float(len(value)) for value in values], dtype=torch.float64)
     if not bool(count_G.any()):
         raise InvalidInput(
@@ -121,8 +121,21 @@ def _value(constraint: Constraint, mean_G: Tensor, count_G: Tensor) -> float:
     return constraint.offset + float(constraint.slopes(mean_G, count_G) @ mean_G)
 
 
-def _values(student: nn.Module, constraint: Constraint, data: Split, batch_size: int) -> list[Tensor]:
-    """Return the measured values of each group, all averages of the constraint one after the other."""
+def measured_values(student: nn.Module, constraint: Constraint, data: Split, batch_size: int = 4096) -> list[Tensor]:
+    """Return the measured values of each group of covered examples, all averages of the constraint one after the other.
+
+    Args:
+        student: Module from inputs (B, ...) to logits (B, ..., V); asked in eval mode.
+        constraint: What is measured, and of which examples; on which split it is posed does not matter.
+        data: The examples.
+        batch_size: How many the student sees at a time.
+
+    Returns:
+        One tensor (n,) a group, float64, in [0, 1], on the CPU, in the order of the examples.
+
+    Raises:
+        InvalidInput: The student gives NaN or too few classes.
+    """
     device = next((p.device for p in student.parameters()), torch.device("cpu"))
     chunks: list[list[Tensor]] = []
     with evaluating(student), torch.no_grad():

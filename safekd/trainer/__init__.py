@@ -7,14 +7,16 @@ result.trace                                         # a DataFrame: loss, safety
 result.student, result.best_feasible, result.most_feasible
 result.mixture                                       # with fit(..., snapshots=20): the best mixture of students
 
-trainer.fit(train, audit=validation, epochs=2000, tighten=Tighten(looks=8))   # until the audit split shows it too
-trainer.fit(train, epochs=2000, tighten=CrossFit(folds=5))                    # without a split for it
+trainer.fit(train, audit=validation, epochs=2000, tighten=CrossFit(also=["audit"]))   # met on new data, recommended
+trainer.fit(train, epochs=2000, tighten=CrossFit())                                   # without a split for it
+trainer.fit(train, audit=validation, epochs=2000, tighten=Tighten())                  # until the audit split proves it
 """
 
 from ._crossfit import CrossFit
 from ._mixture import Mixture
 from ._objective import Objective, on_one_split
 from ._result import FEASIBLE, ROUND_COLUMNS, FitResult, Tightening, Verdict
+from ._rounds import between
 from ._sampling import Sampled
 from ._saving import save_run, save_student, save_tensors
 from ._tighten import Tighten
@@ -34,6 +36,7 @@ __all__ = [
     "Tightening",
     "Verdict",
     "WarmStart",
+    "between",
     "on_one_split",
     "save_run",
     "save_student",

@@ -49,8 +49,8 @@ class Tightening:
     """How thresholds were raised until data that the student did not train on showed what was asked for.
 
     status: "cleared" | "not_cleared"; message: the rule and its numbers.  posed: the thresholds under which the student
-    was trained, by constraint.  on: the split that judged, or "crossfit".  looks: how many decisions were read off it.
-    rounds: one row for each round and constraint, columns as ROUND_COLUMNS explains them.
+    was trained, by constraint.  on: the split that judged, or "crossfit".  looks: how many decisions were read off
+    splits that judge.  rounds: one row for each round and constraint, columns as ROUND_COLUMNS explains them.
     """
 
     status: str
@@ -69,9 +69,9 @@ ROUND_COLUMNS = {
     "measured": "average on the split on which it is posed",
     "judged": "average on the split that judges, or over the folds, each by the student that did not see it",
     "cases": "examples in that average",
-    "level": "confidence of this look; none for cross-fitting",
-    "lower_bound": "lower bound at that level; none for cross-fitting",
-    "cleared": "whether the bound, or the average over the folds, reaches what was asked for",
+    "level": "confidence of the bound; none for the student that cross-fitting trains on everything",
+    "lower_bound": "lower bound at that level; approximate out of fold",
+    "cleared": "whether the bound reaches what was asked for",
     "looks": "looks at the judging split up to and with this round",
     "status": "verdict of the round's training",
     "distillation_loss": "nats, training split; over the folds: mean of their students",

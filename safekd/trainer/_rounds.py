@@ -19,7 +19,7 @@ from ..data import Split, placed
 from ..errors import InvalidInput
 from ..safety import Constraint
 from ._attainable import is_plain
-from ._climb import between, logit
+from ._fixed_sequence import Places
 from ._result import ROUND_COLUMNS, FitResult, Tightening, Verdict
 from ._warm_start import WarmStart
 
@@ -74,7 +74,7 @@ class Rounds:
         return self.splits if self.audit is None else {"audit": self.audit, **self.splits}
 
     def choose(self, names: Sequence[str], highest: float | None) -> None:
-        """Decide which constraints are raised, all together, and how far at most.  Raises InvalidInput."""
+        """Decide which constraints are raised, and how far at most.  Raises InvalidInput."""
         known = [rule.name for rule in self.asked]
         if unknown := [name for name in names if name not in known]:
             raise InvalidInput(f"There is no constraint '{unknown[0]}' to tighten; there is {known}.")
@@ -97,30 +97,32 @@ class Rounds:
                 )
             self.highest[m] = top
 
-    def posed(self, place: float) -> list[Constraint]:
-        """Return the constraints at ``place``: 0 is what was asked for, 1 the highest, between them even log-odds."""
+    def posed(self, places: Places) -> list[Constraint]:
+        """Return the constraints at ``places``: 0 is what was asked for, 1 the highest, between them even log-odds."""
         return [
-            rule.at(between(rule.required, self.highest[m], place)) if m in self.raised else rule
+            rule.at(between(rule.required, self.highest[m], places[m])) if m in self.raised else rule
             for m, rule in enumerate(self.asked)
         ]
 
-    def shortfall(self, judged: Mapping[int, float]) -> float:
-        """Return by how many places the worst average misses what was asked for, in log-odds; negative if none does."""
-        gaps = []
-        for m, average in judged.items():
-            asked = logit(self.asked[m].required)
-            gaps.append((asked - logit(min(max(average, 1e-6), 1 - 1e-6))) / (logit(self.highest[m]) - asked))
-        return max(gaps)
+    @property
+    def as_asked(self) -> dict[int, float]:
+        """The places of the thresholds that were asked for."""
+        return dict.fromkeys(self.raised, 0.0)
+
+    def shortfall(self, m: int, value: float) -> float:
+        """Return by how many places ``value`` misses what constraint ``m`` asks for, in log-odds."""
+        asked = logit(self.asked[m].required)
+        return (asked - logit(min(max(value, 1e-6), 1 - 1e-6))) / (logit(self.highest[m]) - asked)
 
     def fit(
-        self, place: float, start: WarmStart | None, train: Split | None = None, *, watched: bool = True
+        self, places: Places, start: WarmStart | None, train: Split | None = None, *, watched: bool = True
     ) -> FitResult:
-        """Run once under the thresholds at ``place``; ``watched``: with readings of the audit split in the trace."""
+        """Run once under the thresholds at ``places``; ``watched``: with readings of the audit split in the trace."""
         trainer = self.trainer
         trainer.optimizer.load_state_dict(copy.deepcopy(self._optimizer))
         if trainer.scheduler is not None:
             trainer.scheduler.load_state_dict(copy.deepcopy(self._scheduler))  # type: ignore[arg-type]
-        trainer.constraints = self.posed(place)
+        trainer.constraints = self.posed(places)
         audited = watched or any(rule.split == "audit" for rule in self.asked)
         try:
             return self._once(train or self.train, self.audit if audited else None, self.splits, start)
@@ -134,7 +136,7 @@ class Rounds:
 
     def note(
         self,
-        place: float,
+        places: Places,
         result: FitResult,
         judged: Mapping[int, Judged],
         *,
@@ -144,7 +146,7 @@ class Rounds:
     ) -> None:
         """Write down one round; ``more`` overrides what the result says."""
         number = self.rows[-1]["round"] + 1 if self.rows else 1
-        posed = self.posed(place)
+        posed = self.posed(places)
         for m in self.raised:
             found = judged.get(m, Judged(math.nan, 0))
             row: dict[str, Any] = {
@@ -168,8 +170,23 @@ class Rounds:
             if self._on_round is not None:
                 self._on_round(dict(self.rows[-1]))
 
+    def looked_at(self, uses: Sequence[SplitUse], judges: Sequence[Split], looks: int) -> list[SplitUse]:
+        """Return ``uses`` and that each of ``judges`` was looked at so often to raise thresholds."""
+        told = list(uses)
+        for split in judges:
+            here = next((number for number, use in enumerate(told) if use.split is split), len(told))
+            known = told[here] if here < len(told) else SplitUse(split, ())
+            told[here:] = [known.looked_at(looks, "to raise thresholds"), *told[here + 1 :]]
+        return told
+
+    def doubt(self, judges: Sequence[str]) -> str:
+        """Return a sentence for where the teachers were measured on a split that judges; else nothing."""
+        evidence = self.trainer.objective.evidence
+        measured = evidence is not None and evidence.source in [self.given[name].name for name in judges]
+        return " The teachers were measured on that split, so its bound is no guarantee." * measured
+
     def hand_back(
-        self, result: FitResult, verdict: Verdict, place: float, kept: int, on: str, uses: Sequence[SplitUse]
+        self, result: FitResult, verdict: Verdict, places: Places, kept: int, on: str, uses: Sequence[SplitUse]
     ) -> FitResult:
         """Return ``result`` with the account of the rounds; ``kept``: the round whose thresholds it has, from 1.
 
@@ -178,7 +195,7 @@ class Rounds:
         for row in self.rows:
             row["kept"] = row["round"] == kept
         names = [self.asked[m].name for m in self.raised]
-        posed = self.posed(place)
+        posed = self.posed(places)
         account = Tightening(
             status=verdict.status,
             message=verdict.message,
@@ -194,3 +211,44 @@ class Rounds:
             verdict.next_move if failed else result.next_move,
         )
         return replace(result, student=self.trainer.student, verdict=told, uses=tuple(uses), tightening=account)
+
+
+def splits_that_judge(names: Sequence[str], rounds: Rounds) -> list[Split]:
+    """Return the splits that are to judge a student.
+
+    Args:
+        names: Of the splits.
+        rounds: Knows which were given.
+
+    Returns:
+        The splits, in that order.
+
+    Raises:
+        InvalidInput: One was not given, or the student trains on it.
+    """
+    for name in names:
+        if name not in rounds.given:
+            raise InvalidInput(
+                f"Thresholds are to be raised until split '{name}' shows what was asked for, but it was not given; "
+                f"there is {['train', *rounds.given]}. Pass it to fit, as audit= or in splits=; the training split "
+                "cannot judge."
+            )
+        posed = [rule.name for rule in rounds.asked if rule.split == name]
+        if posed:
+            raise InvalidInput(
+                f"Constraint '{posed[0]}' is posed on split '{name}', which is also to judge it; a split on which a "
+                "constraint is posed has trained the student. Pose it on 'train' or on another split."
+            )
+    return [rounds.given[name] for name in names]
+
+
+def between(asked: float, highest: float, place: float) -> float:
+    """Return the threshold at ``place`` in [0, 1] from ``asked`` to ``highest``, evenly spaced in log-odds."""
+    if place <= 0:
+        return asked
+    return 1 / (1 + math.exp(-((1 - place) * logit(asked) + place * logit(highest))))
+
+
+def logit(p: float) -> float:
+    """Return the log-odds of ``p`` in (0, 1)."""
+    return math.log(p) - math.log1p(-p)

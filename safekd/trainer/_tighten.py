@@ -3,117 +3,132 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 import torch
 
 from .._uses import SplitUse
-from ..data import Split
 from ..errors import InvalidInput
-from ..safety import certify, lower_bound
-from ._climb import Rung, climb
+from ..safety import Constraint, certify, lower_bound
+from ._fixed_sequence import Places, descending, fixed_sequence
+from ._fold_search import FoldSearch
 from ._result import FitResult, Verdict
-from ._rounds import Judged, Rounds
+from ._rounds import Judged, Rounds, splits_that_judge
 from ._warm_start import WarmStart
-
-if TYPE_CHECKING:
-    from ..safety import Constraint
 
 STUCK = ("infeasible", "diverged")  # what a higher threshold would make no better
 
 
 @dataclass(frozen=True)
 class Tighten:
-    """Raise thresholds until the lower confidence bound on the split ``on`` reaches what was asked for.
+    """Pose thresholds so high that the lower confidence bound on the split ``on`` reaches what was asked for.
 
-    on: "audit", or a name in fit's ``splits``; no constraint may be posed there.  confidence: in (0, 1): a student said
-    to clear falls short of what was asked for with a probability of at most ``1 - confidence``, whatever the data.
-    looks: how many thresholds are tried at most on the way up, the first as asked, the others from what training then
-    measures to ``highest``, even in log-odds, each at level ``1 - (1 - confidence) / looks`` (Bonferroni).  back: once
-    one clears, how many thresholds between it and the one before are tried downwards, until one fails, to give back
-    what was raised too far; this costs no confidence (fixed-sequence test, Maurer, Hothorn and Lehmacher 1995).
-    highest: below 1; left out, a tenth of the shortfall from 1 that was asked for.  constraints: names of those to
-    raise, all together; left out, all.
+    Training data propose, the split disposes.  Cross-fitting (see CrossFit) says how high each constraint must be
+    posed by itself.  Students are then trained under thresholds from well above that down to what was asked for; each
+    is tested on ``on`` at the full level, until the first that does not clear, and the last that did is kept.
 
-    The statement holds for independent examples that nothing else used: not for a split on which the teachers were
-    measured.  ``docs/generalising.md`` has the proof.  Raises InvalidInput for numbers out of range.
+    The promise: a student said to clear falls short of what was asked for with a probability of at most
+    ``1 - confidence``, whatever the data, for independent examples that nothing else used (not a split on which the
+    teachers were measured).  ``docs/generalising.md`` has the proof.  It costs more distillation loss than CrossFit,
+    which promises less.
+
+    Args:
+        on: "audit", or a name in fit's ``splits``; no constraint may be posed there.
+        confidence: In (0, 1).
+        attempts: How many students at most are tested, at least 1.  They cost runs, but no confidence.
+        folds: Of the cross-fitting; 0 for none: all constraints are then posed at the same share of the way to
+            ``highest``, as are those that are not posed on the training split, which cannot be cross-fitted.
+        rounds: Of the cross-fitting, each ``folds`` runs.
+        highest: No threshold is posed above, below 1; left out, a tenth of the shortfall from 1 that was asked for.
+        constraints: Names of those to raise; left out, all.
+
+    Raises:
+        InvalidInput: A number is out of range.
     """
 
     on: str = "audit"
     confidence: float = 0.95
-    looks: int = 8
-    back: int = 1
+    attempts: int = 12
+    folds: int = 5
+    rounds: int = 2
     highest: float | None = None
     constraints: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.confidence < 1:
             raise InvalidInput(f"`confidence` is {self.confidence!r}; wanted a number between 0 and 1, such as 0.95.")
-        if self.looks < 1 or self.back < 0:
+        if self.attempts < 1 or self.folds < 0 or self.folds == 1 or self.rounds < 1:
             raise InvalidInput(
-                f"`looks` is {self.looks}, `back` is {self.back}; wanted at least 1 look and 0 or more steps back."
+                f"`attempts` is {self.attempts}, `folds` is {self.folds}, `rounds` is {self.rounds}; wanted at least 1 "
+                "attempt, at least 2 folds, or 0 for no cross-fitting, and at least 1 round."
             )
 
-    @property
-    def level(self) -> float:
-        """Confidence of every single look."""
-        return 1 - (1 - self.confidence) / self.looks
-
     def run(self, rounds: Rounds) -> FitResult:
-        """Train, look, raise, train again; return the student to keep with the account of it."""
+        """Propose, train, test, until one fails; return the student to keep with the account of it."""
         rounds.choose(self.constraints, self.highest)
-        return _Climb(self, rounds).go()
+        return _Search(self, rounds).go()
 
 
-class _Climb:
-    """One search up the ladder of thresholds."""
+class _Search:
+    """One fixed-sequence search."""
 
     def __init__(self, rule: Tighten, rounds: Rounds) -> None:
         self.rule, self.rounds = rule, rounds
-        self.judge = _judge(rule.on, rounds)
-        self.looks, self.start = 0, rounds.warm_start
-        self.best: tuple[bool, float] | None = None  # (cleared, worst margin of a bound)
-        self.kept: tuple[FitResult, WarmStart, float, int] | None = None
+        (self.judge,) = splits_that_judge([rule.on], rounds)
+        self.looks, self.folded = 0, 0
+        self.last: tuple[FitResult, WarmStart, Places, int] | None = None
+        self.kept: tuple[FitResult, WarmStart, Places, int] | None = None
 
     def go(self) -> FitResult:
         """Search and hand back."""
         rule, rounds = self.rule, self.rounds
         hopeless = self._hopeless()
         if hopeless is not None:
-            result = rounds.fit(0.0, self.start)
-            rounds.note(0.0, result, {}, cleared={}, looks=0)
-            return rounds.hand_back(result, hopeless, 0.0, 1, rule.on, result.uses)
-        climb(rule.looks, rule.back, self._attempt)
-        assert self.kept is not None
-        result, start, place, number = self.kept
+            result = rounds.fit(rounds.as_asked, rounds.warm_start)
+            rounds.note(rounds.as_asked, result, {}, cleared={}, looks=0)
+            return rounds.hand_back(result, hopeless, rounds.as_asked, 1, rule.on, result.uses)
+        fixed_sequence(descending(self._base(), rule.attempts), self._attempt)
+        found = self.kept or self.last
+        assert found is not None
+        result, start, places, number = found
         rounds.trainer.student.load_state_dict(start.parameters)
         if start.weights:
             rounds.trainer.learning.load(start.weights)
-        return rounds.hand_back(result, self._verdict(), place, number, rule.on, self._uses(result.uses))
+        uses = rounds.looked_at(self._told(result), [self.judge], self.looks)
+        return rounds.hand_back(result, self._verdict(number), places, number, rule.on, uses)
 
-    def _attempt(self, place: float) -> Rung:
+    def _base(self) -> dict[int, float]:
+        """Return how high each constraint is to be posed in proportion to the others, by the training data alone."""
+        rule, rounds = self.rule, self.rounds
+        quarter = dict.fromkeys(rounds.raised, 0.25)  # so that the first candidate, four times as high, is the highest
+        folded = [m for m in rounds.raised if rule.folds and rounds.asked[m].split == "train"]
+        if not folded:
+            return quarter
+        found = FoldSearch(rounds, rule.folds, rule.rounds, rule.confidence, 0.005, [], folded).run()
+        self.folded = found.rounds
+        # out of reach out of fold, by this many rounds: then from the highest down
+        return quarter | {m: found.places[m] if found.cleared[m] else max(found.places[m], 0.25) for m in folded}
+
+    def _attempt(self, places: Places) -> bool:
         rounds = self.rounds
-        result = rounds.fit(place, self.start)
-        self.start = WarmStart.of(result)
-        diverged = result.status == "diverged"
-        judged, cleared = ({}, {}) if diverged else self._look(result)
-        rounds.note(place, result, judged, cleared=cleared, looks=self.looks)
-        margin = min((found.bound - rounds.asked[m].required for m, found in judged.items()), default=-1.0)
-        rank = (not diverged and all(cleared.values()), margin)
-        if self.best is None or rank[0] or (not self.best[0] and rank > self.best):
-            self.best, self.kept = rank, (result, self.start, place, rounds.rows[-1]["round"])
-        reached = -rounds.shortfall({m: result.point.readings[m].measured for m in rounds.raised})
-        return Rung(rank[0], reached, stuck=result.status in STUCK)
+        rounds.restart()
+        result = rounds.fit(places, rounds.warm_start)
+        judged = {} if result.status == "diverged" else self._look(result)
+        cleared = {m: found.bound >= rounds.asked[m].required for m, found in judged.items()}
+        rounds.note(places, result, judged, cleared=cleared, looks=self.looks)
+        self.last = (result, WarmStart.of(result), places, rounds.rows[-1]["round"])
+        if not judged or not all(cleared.values()):
+            return False
+        self.kept = self.last
+        return True
 
-    def _look(self, result: FitResult) -> tuple[dict[int, Judged], dict[int, bool]]:
+    def _look(self, result: FitResult) -> dict[int, Judged]:
         self.looks += 1
-        rounds, judged, cleared = self.rounds, {}, {}
-        for m in rounds.raised:
-            found = certify(result.student, rounds.asked[m], self.judge, self.rule.level)
+        judged = {}
+        for m in self.rounds.raised:
+            found = certify(result.student, self.rounds.asked[m], self.judge, self.rule.confidence)
             judged[m] = Judged(found.estimate, found.count, found.lower_bound, found.confidence)
-            cleared[m] = found.decision == "safe"
-        return judged, cleared
+        return judged
 
     def _hopeless(self) -> Verdict | None:
         """Return the verdict if even a student without a fault could not clear on so few examples; not a look."""
@@ -124,67 +139,50 @@ class _Climb:
                 raise InvalidInput(
                     f"No example of '{self.rule.on}' is covered by '{asked.name}'; it cannot judge that constraint."
                 )
-            best = _faultless(asked, cases, self.rule.level)
+            best = _faultless(asked, cases, self.rule.confidence)
             if best < asked.required:
-                wanted = _needed(asked, self.rule.level)
+                wanted = _needed(asked, self.rule.confidence)
                 return Verdict(
                     "not_cleared",
-                    f"Not cleared: '{self.rule.on}' holds {cases} examples of '{asked.name}', and at level "
-                    f"{self.rule.level:.6g} a student without a fault would show only {best:.4f} on them, below the "
+                    f"Not cleared: '{self.rule.on}' holds {cases} examples of '{asked.name}', and at confidence "
+                    f"{self.rule.confidence:g} a student without a fault would show only {best:.4f} on them, below the "
                     f"{asked.required:g} asked for. It was not looked at; the thresholds are those asked for.",
-                    f"Give it at least {wanted} such examples, ask for less, or take fewer looks or less confidence; "
-                    "kd.CrossFit raises thresholds without a split of its own, and without a guarantee.",
+                    f"Give it at least {wanted} such examples, ask for less, or take less confidence; "
+                    "kd.CrossFit(also=[...]) makes use of fewer, without a guarantee.",
                 )
         return None
 
-    def _verdict(self) -> Verdict:
-        assert self.kept is not None
-        number = self.kept[3]
+    def _verdict(self, number: int) -> Verdict:
         rows = [row for row in self.rounds.rows if row["round"] == number]
         said = "; ".join(
             f"'{row['constraint']}' posed at {row['posed']:.4f} for the {row['asked']:g} asked for: lower bound "
             f"{row['lower_bound']:.4f}, average {row['judged']:.4f} over {row['cases']} examples"
             for row in rows
         )
-        spent = f"{self.looks} of at most {self.rule.looks + self.rule.back} looks at '{self.rule.on}'"
-        if self.best is not None and self.best[0]:
-            evidence = self.rounds.trainer.objective.evidence
-            measured = evidence is not None and evidence.source == self.judge.name
-            doubt = " The teachers were measured on that split, so its bound is no guarantee." * measured
-            return Verdict("cleared", f"Cleared after {spent}, each at level {self.rule.level:.6g}: {said}.{doubt}", "")
+        spent = (
+            f"{self.looks} of at most {self.rule.attempts} attempts on '{self.rule.on}', each at confidence "
+            f"{self.rule.confidence:g}"
+        )
+        if self.kept is not None:
+            doubt = self.rounds.doubt([self.rule.on])
+            return Verdict("cleared", f"Cleared after {spent}: {said}.{doubt}", "")
         last = self.rounds.rows[-1]
-        why = ""
-        if last["status"] in STUCK:
-            why = f"; posed at {last['posed']:.4f} training was {last['status']}"
-        elif self.looks < self.rule.looks:
-            why = f"; training measures {last['measured']:.4f} by itself, above the highest threshold allowed"
+        stuck = last["status"] in STUCK
+        why = f"; posed at {last['posed']:.4f} training was {last['status']}" if stuck else ""
         return Verdict(
             "not_cleared",
-            f"Not cleared after {spent}, each at level {self.rule.level:.6g}{why}. The best was {said}.",
-            "Give the judging split more examples, ask for less, or give the student more capacity or better teachers.",
+            f"Not cleared after {spent}{why}. The safest was {said}.",
+            "Give the judging split more examples, ask for less, or give the student more capacity or better teachers; "
+            "kd.CrossFit(also=[...]) asks for less proof.",
         )
 
-    def _uses(self, uses: Sequence[SplitUse]) -> list[SplitUse]:
-        known = [use for use in uses if use.split is self.judge]
-        mine = (known[0] if known else SplitUse(self.judge, ())).looked_at(self.looks, "to raise thresholds")
-        return [mine if use.split is self.judge else use for use in uses] + ([] if known else [mine])
-
-
-def _judge(name: str, rounds: Rounds) -> Split:
-    """Return the split that judges.  Raises InvalidInput when it was not given or the student trains on it."""
-    if name not in rounds.given:
-        raise InvalidInput(
-            f"Thresholds are to be raised until split '{name}' shows what was asked for, but it was not given; "
-            f"there is {['train', *rounds.given]}. Pass it to fit, as audit= or in splits=; the training split cannot "
-            "judge."
-        )
-    posed = [rule.name for rule in rounds.asked if rule.split == name]
-    if posed:
-        raise InvalidInput(
-            f"Constraint '{posed[0]}' is posed on split '{name}', which is also to judge it; a split on which a "
-            "constraint is posed has trained the student. Pose it on 'train' or on another split."
-        )
-    return rounds.given[name]
+    def _told(self, result: FitResult) -> list[SplitUse]:
+        if not self.folded:
+            return list(result.uses)
+        told = f"cross-fitting, {self.rule.folds} folds x {self.folded} rounds"
+        return [
+            replace(use, roles=(*use.roles, told)) if use.split is self.rounds.train else use for use in result.uses
+        ]
 
 
 def _faultless(asked: Constraint, cases: int, level: float) -> float:

@@ -137,8 +137,9 @@ class ConstrainedTrainer:
         Only what is read there is kept, called converged, or stopped, so ask for more where runs are short.
         stationarity: how to estimate gradients where those of the whole split cost too much; None for exact ones.
         snapshots: how many students to keep, besides those three, to make ``FitResult.mixture`` of; None for none.
-        warm_start: where to begin.  tighten: how thresholds are raised until new data show what was asked for;
-        ``epochs`` are those of one round, and the trace is that of the round whose student is handed back.
+        warm_start: where to begin.  tighten: how thresholds are raised so that new data show what was asked for,
+        ``CrossFit(also=["audit"])`` as a rule; ``epochs`` are those of one training, and the trace is that of the
+        student handed back.
         run_dir: folder for trace.jsonl, which grows while the run lasts, trace.csv, student.safetensors, verdict.json
         and, where the weighting rule has a state, weights.safetensors, where thresholds were raised, tightening.csv.
         on_trace: called with every point, for progress bars.  on_round: called with every row of the rounds.

@@ -49,7 +49,7 @@ SAFETY = {
 
 def test_thresholds_rise_on_a_split_of_their_own(folder, capsys):
     path = write(
-        folder, '[tighten]\non = "safety"\nlooks = 3\nback = 0\n', **SAFETY, **{"at_least = 0.8": "at_least = 0.7"}
+        folder, '[tighten]\non = "safety"\nattempts = 3\nfolds = 0\n', **SAFETY, **{"at_least = 0.8": "at_least = 0.7"}
     )
     ran = run_cli(capsys, "train", path, "--run-dir", folder / "run")
     told = json.loads((folder / "run" / "verdict.json").read_text())
@@ -58,7 +58,7 @@ def test_thresholds_rise_on_a_split_of_their_own(folder, capsys):
     assert ran.code == (0 if told["status"] == "converged" else 1), ran.err
     assert rounds["looks"].max() == told["tightening"]["looks"] == len(rounds)
     assert {use["split"]: use["looks"] for use in told["data"]} == {"train": 0, "audit": 0, "safety": len(rounds)}
-    assert "round 1: 'sick' posed at 0.7000" in ran.out
+    assert "round 1: 'sick' posed at 0.9700" in ran.out
     assert "Thresholds raised" in ran.out
     flat = " ".join(ran.out.split())
     assert f"safety (160 examples): {len(rounds)} look" in flat
@@ -71,7 +71,17 @@ def test_cross_fitting_from_a_file(folder, capsys):
     told = json.loads((folder / "run" / "verdict.json").read_text())
     assert (told["tightening"]["on"], told["tightening"]["looks"]) == ("crossfit", 0)
     assert "out of fold" in ran.out
+    assert "no certificate" in " ".join(ran.out.split())
     assert "cross-fitting, 2 folds" in " ".join(ran.out.split())
+
+
+def test_a_further_split_counts_from_a_file(folder, capsys):
+    path = write(folder, '[tighten]\non = "crossfit"\nfolds = 2\nrounds = 1\nconfidence = 0.9\nalso = ["audit"]\n')
+    run_cli(capsys, "train", path, "--run-dir", folder / "run")
+    rounds = pd.read_csv(folder / "run" / "tightening.csv")
+    told = json.loads((folder / "run" / "verdict.json").read_text())
+    assert rounds["level"].iloc[0] == 0.9
+    assert {use["split"]: use["looks"] for use in told["data"]} == {"train": 0, "audit": 1}
 
 
 def test_what_cannot_clear_exits_with_one(folder, capsys):
@@ -88,12 +98,19 @@ def test_what_cannot_clear_exits_with_one(folder, capsys):
 @pytest.mark.parametrize(
     ("extra", "fragments"),
     [
-        ("[tighten]\nlooks = 3\n", ["'tighten.on' is missing", "the split that shows it, or crossfit"]),
+        ("[tighten]\nattempts = 3\n", ["'tighten.on' is missing", "the split that shows it, or crossfit"]),
         ('[tighten]\non = "test"\n', ["tighten.on", "'test'", "'audit', 'safety' or 'crossfit'"]),
-        ('[tighten]\non = "audit"\nfolds = 3\n', ['`folds` means nothing with on = "audit"']),
-        ('[tighten]\non = "crossfit"\nlooks = 3\n', ['`looks` means nothing with on = "crossfit"']),
-        ('[tighten]\non = "audit"\nlook = 3\n', ["unknown key 'tighten.look'", "did you mean 'looks'"]),
+        ('[tighten]\non = "audit"\nalso = ["safety"]\n', ['`also` means nothing with on = "audit"']),
+        ('[tighten]\non = "crossfit"\nattempts = 3\n', ['`attempts` means nothing with on = "crossfit"']),
+        ('[tighten]\non = "audit"\nattempt = 3\n', ["unknown key 'tighten.attempt'", "did you mean 'attempts'"]),
         ('[tighten]\non = "audit"\nhighest = 1.0\n', ["tighten.highest", "1.0", "no threshold is raised above it"]),
+        ('[tighten]\non = "crossfit"\nfolds = 0\n', ["`folds` is 0; wanted at least 2"]),
+        ('[tighten]\non = "audit"\nfolds = 1\n', ["`folds` is 1; wanted at least 2, or 0"]),
+        ('[tighten]\non = "crossfit"\nalso = ["test"]\n', ["tighten.also", "'audit' or 'safety'"]),
+        (
+            '[tighten]\non = "crossfit"\nalso = ["safety"]\n',
+            ["tighten.also names the split 'safety', which is empty"],
+        ),
         ('[tighten]\non = "safety"\n', ["tighten.on names the split 'safety', which is empty", "data.splits.safety"]),
     ],
 )
