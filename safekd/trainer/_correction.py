@@ -33,10 +33,15 @@ class CorrectionSettings:
         steps: Gauss-Newton steps at most; each costs a full pass with gradients.  Far thresholds that a short run has
             not reached need four, others one or two (cells of ``benchmarks.primal_dual``).
         inside: Where to land, as a share of the tolerance inside of the threshold, so that rounding leaves it met.
+        near: Share of the violation at the start up to which a student counts as near its constraints.  It is a last
+            step, not training: a student that a few steps left where it was is handed back as it is.
+        tolerances: Gaps of so many tolerances count as near wherever the run began.
     """
 
     steps: int = 4
     inside: float = 0.1
+    near: float = 0.25
+    tolerances: float = 10.0
 
 
 SETTINGS = CorrectionSettings()
@@ -53,6 +58,18 @@ class Gaps:
 
     full: FullPass
     g_M: Tensor
+
+
+def is_near(g_M: Tensor, first_gap: float, tolerance: float) -> bool:
+    """Tell whether gaps are small enough to be corrected.
+
+    Args:
+        g_M: Gaps now, (M,); safety to spare is none.
+        first_gap: Largest violation at the start of the run.
+        tolerance: Of the run.
+    """
+    gap = float(g_M.max()) if len(g_M) else 0.0
+    return gap <= max(SETTINGS.near * first_gap, SETTINGS.tolerances * tolerance)
 
 
 @torch.no_grad()

@@ -18,6 +18,10 @@ class Rows:
         self.inequalities = torch.tensor([m for m, is_equal in enumerate(equal) if not is_equal], device=device).long()
         self.equalities = torch.tensor([m for m, is_equal in enumerate(equal) if is_equal], device=device).long()
 
+    def in_order(self, constraints: Sequence[Constraint]) -> list[Constraint]:
+        """Return constraints in the order in which the engine holds them: inequalities first."""
+        return [constraints[m] for m in torch.cat([self.inequalities, self.equalities]).tolist()]
+
     def apart(self, value_M: Tensor) -> tuple[Tensor, Tensor]:
         """Return what belongs to inequalities, and what to equalities, along the first axis."""
         if len(self.equalities) == 0:

@@ -23,7 +23,7 @@ from ..errors import InvalidInput
 from ..tracer import Callback, Callbacks, Memory, RunInfo, Trace, TracePoint
 from ._attainable import attainable
 from ._averaging import AveragedIterate
-from ._correction import Gaps, correct
+from ._correction import Gaps, correct, is_near
 from ._data_use import data_use
 from ._evidence import Evidence
 from ._keeper import Keeper, rank
@@ -38,6 +38,10 @@ from ._warm_start import WarmStart
 
 if TYPE_CHECKING:
     from ._trainer import ConstrainedTrainer
+
+
+_FINE = 0.01  # of a threshold: violations below this share of it are small
+_LEAST_LOSS = 0.01  # nats: a loss that falls to 0 would never be at rest by shares of itself
 
 
 class Run:
@@ -84,6 +88,7 @@ class Run:
             len(self.rows.equalities),
             method=trainer.dual_for(len(self.train)),
             device=trainer.device,
+            least_range=[_FINE * abs(rule.required) for rule in self.rows.in_order(trainer.constraints)],
         )
         if warm_start is not None:
             warm_start.begin(trainer.student, self.engine, self.rows, trainer.learning)
@@ -94,7 +99,7 @@ class Run:
         self.evidence = Evidence(self.objective, {**self.splits, "train": self.train}, trainer.constraints, self.keeper)
         self.next_outlook = max(10, min(50, self.steps // 20))  # fewer steps than ten show little of a violation
         self.proof: Outlook | None = None
-        self.started, self.step = time.perf_counter(), 0
+        self.started, self.step, self.first_gap = time.perf_counter(), 0, 0.0
 
     def go(self) -> Verdict:
         """Run to the end and judge."""
@@ -102,7 +107,7 @@ class Run:
             part.training = training
         self.trainer.learning.train()
         self.callbacks.start(self._info())
-        within = 0  # points in a row at which all residuals are within tolerance
+        within = 0  # points in a row at which the run was at rest
         last = self._evaluate(0)
         if self.callbacks.stopped() is not None:
             return self._stopped()
@@ -124,7 +129,7 @@ class Run:
                             f"Not finite in the full pass after step {self.step}: {culprit}.",
                             "Lower the learning rate; result.most_feasible is a student from before that happened.",
                         )
-                    within = within + 1 if is_converged(point, self.tolerance) else 0
+                    within = within + 1 if self._at_rest(point) else 0
                     if within == 2 or self._as_feasible_as_any(point):
                         return self._ending(last)
                     if self.callbacks.stopped() is not None:
@@ -139,6 +144,17 @@ class Run:
             f"{culprit} at step {self.step + 1}; the student was left as it was before that step.",
             "Lower the learning rate or the dual step, or mend what is named.",
         )
+
+    def _at_rest(self, point: TracePoint) -> bool:
+        """Say whether all residuals are within tolerance, and the loss has no more to gain.
+
+        Residuals of 1e-3 may be reached where the loss still falls by percents, slowly: it must have fallen by no more
+        than a share ``tolerance`` of itself over the last tenth of the steps.
+        """
+        if not is_converged(point, self.tolerance):
+            return False
+        before = [past.loss for past in self.trace.points if past.step <= 0.9 * point.step]
+        return not before or before[-1] - point.loss <= self.tolerance * max(abs(point.loss), _LEAST_LOSS)
 
     def _ending(self, last: FullPass) -> Verdict:
         if self.average is not None and self.step < self.steps:
@@ -254,6 +270,8 @@ class Run:
         with nullcontext() if self.average is None else self.average.installed():
             full, point = self._point(epoch)
             self._record(point)
+        if self.step == 0:
+            self.first_gap = max((reading.violation for reading in full.readings), default=0.0)
         return full
 
     def _record(self, point: TracePoint) -> None:
@@ -285,9 +303,9 @@ class Run:
 
     def _corrected(self, full: FullPass, point: TracePoint) -> bool:
         """Move the student onto its active constraints; say whether it moved."""
-        if not self.trainer.constraints or not point.finite:
+        rules, here = self.trainer.constraints, Gaps(full, self._gaps(full))
+        if not rules or not point.finite or not is_near(here.g_M, self.first_gap, self.tolerance):
             return False
-        rules = self.trainer.constraints
 
         def read() -> Gaps:
             found = self.objective.full_pass(self.train, self.splits, rules, with_gradients=True)
@@ -298,7 +316,7 @@ class Run:
         at = self.trainer.device
         moved = correct(
             self.trainer.student,
-            Gaps(full, self._gaps(full)),
+            here,
             read,
             lambda_M.to(at),
             torch.tensor(smooth, device=at),

@@ -133,9 +133,9 @@ def _growing_for_ever(run: Ended) -> list[int]:
     growing = []
     for m in range(len(run.last.readings)):
         lambda_P, violation_P = [p.multipliers[m] for p in points], [p.readings[m].violation for p in points]
-        force_P = [p.multipliers[m] * p.constraint_gradient_norms[m] for p in points]
-        heavy = force_P[-1] > 30 * run.tolerance * (1 + run.last.gradient_norm)
-        alike = max(force_P) <= 1.2 * min(force_P)
+        force_P = [p.multipliers[m] * p.constraint_gradient_norms[m] for p in points if p.constraint_gradient_norms]
+        heavy = lambda_P[-1] * float(run.jacobian_Mn[m].norm()) > 30 * run.tolerance * (1 + run.last.gradient_norm)
+        alike = max(force_P, default=0.0) <= 1.05 * min(force_P, default=0.0)
         nearer = min(violation_P) > 0 and violation_P[-1] < 0.7 * violation_P[0]
         if heavy and alike and nearer and lambda_P[-1] > 1.3 * lambda_P[0]:
             growing.append(m)

@@ -7,7 +7,7 @@ Axes: M inequalities, E equalities, C = M + E rows, B rows of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,10 +16,10 @@ from ..errors import InvalidInput
 from ._evaluation import Evaluate, by_name
 from ._gains import gains, integral_times, is_reading, mean_weights, ranges, read_scales
 from ._methods import DualMethod, PIGain, Seen
-from ._multiplier_scale import multiplier_scales
+from ._multiplier_scale import read_gradients
 
 # by row, all (C,): what is kept, what a continued run needs, what ``undo`` puts back
-_GAIN = ("mean_weight", "scale", "largest", "range", "count", "halved")
+_GAIN = ("mean_weight", "least_range", "scale", "stiffest", "largest", "range", "reversal", "change", "count", "halved")
 _STATE = ("multiplier", "rho", "smooth", "seen", "before", *_GAIN)
 _FIRST_READINGS = 20  # steps in which rows without a multiplier scale are asked again, which waits for the device
 
@@ -32,9 +32,11 @@ class PrimalDual:
         equalities: How many rows h, E >= 0.
         method: How multipliers move: ``PIGain()`` (the default), ``AugmentedLagrangian()``, ``PlainAscent()``.
         device: Where the multipliers live.
+        least_range: Violation, in units of each row, below which a scale-free gain grows no further: one number, or one
+            a row, (M + E,).  A run that begins next to its answer has seen no large violation to measure its gain by.
 
     Raises:
-        InvalidInput: A count is negative; in the methods, values have the wrong shape.
+        InvalidInput: A count or a range is negative; in the methods, values have the wrong shape.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class PrimalDual:
         equalities: int = 0,
         method: DualMethod | None = None,
         device: torch.device | str = "cpu",
+        least_range: float | Sequence[float] = 0.0,
     ) -> None:
         if inequalities < 0 or equalities < 0:
             raise InvalidInput(f"Counts of constraints cannot be negative: got {inequalities} and {equalities}.")
@@ -52,6 +55,10 @@ class PrimalDual:
         self._state = {name: torch.zeros(rows, dtype=torch.float64, device=device) for name in _STATE}
         self._state["multiplier"][:inequalities] = self.method.start
         self._state["rho"] += self.method.rho0
+        least_C = torch.as_tensor(least_range, dtype=torch.float64, device=device)
+        if least_C.shape not in ((), (rows,)) or not bool((least_C >= 0).all()):
+            raise InvalidInput(f"`least_range` is {least_range!r}; wanted a number of at least 0, or one for each row.")
+        self._state["least_range"] += least_C
         self._floor = torch.zeros(rows, dtype=torch.float64, device=device)
         self._floor[inequalities:] = -torch.inf
         self._one = torch.ones_like(self._floor)
@@ -196,7 +203,7 @@ class PrimalDual:
         before_C = torch.where(now["seen"] > 0, now["before"], e_C)  # a first value has not changed yet
         rho_C, step_C = now["rho"], torch.full_like(e_C, method.step)
         if method.scale_free:
-            changed |= ranges(now, e_C)
+            changed |= ranges(now, e_C, before_C)
             changed["rho"] = rho_C = method.rho0 * gains(now, changed["range"])
             counted, time_C = integral_times(now, e_C, changed["largest"])
             changed |= counted
@@ -240,8 +247,8 @@ class PrimalDual:
             asked_C = asked_C & present_C
         if not bool(asked_C.any()):
             return dict(now)
-        scale_C = multiplier_scales(objective, rows_C, stands_for=len(self._floor) / len(rows_C))
-        return dict(now) | read_scales(now, torch.where(asked_C, scale_C, torch.nan))
+        found = read_gradients(objective, rows_C, stands_for=len(self._floor) / len(rows_C))
+        return dict(now) | read_scales(now, found, asked_C)
 
     def _remember(self, place_C: Tensor | None, now: Mapping[str, Tensor]) -> None:
         """Prepare ``undo``: nothing is written in place, but for the rows of a batch, whose old values are kept."""

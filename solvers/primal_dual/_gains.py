@@ -4,17 +4,19 @@ One principle: gains are measured in what the row itself has shown.  A violation
 late, weighs as much as the row has weighed on average; the integral part adds the same again in as many steps as the row
 took to halve its largest violation:
 
-    gain           =  mean weight / range
-    mean weight    of the last hundred steps, at least a tenth and at most ten times the row's multiplier scale
-    range          largest |e|, fading over a hundred steps to a fifth of the largest ever
-    integral time  first step at which |e| <= largest / 2, the steps so far until then; 10 to 50 steps
+    gain           =  mean weight / range, at most the stiffest (``_multiplier_scale``)
+    mean weight    of the last thirty steps, at least a tenth and at most ten times the row's multiplier scale
+    range          largest |e|, fading over a hundred steps; at least eight times the largest reversal, and least_range
+    reversal       the smaller of two changes of e that follow each other with opposite signs
+    integral time  first step at which |e| <= largest / 2, the steps so far until then; 20 to 30 steps
 
 The multiplier scale (``_multiplier_scale``: where row and objective pull alike) is read at steps 1, 2, 4, 8 and so on,
 since a fresh student is nowhere near the place where the multiplier is decided.  So the start is gentle; a cheap
 constraint is held by a soft controller, which one batch's noise moves little; one that needs a large multiplier reaches
 it in a number of steps that grows with its logarithm; where the learning rate is small, the multiplier waits for the
-student instead of winding up on the way; and the last part of the way is not made at the pace of the first.  A change of
-gain never moves a multiplier by itself (``PIGain``).  Axes: C rows.
+student instead of winding up on the way; and the last part of the way is not made at the pace of the first.  What goes
+to and fro, by noise or by a primal step too long for the gain, shows as reversals, and makes the gain soft for good.  A
+change of gain never moves a multiplier by itself (``PIGain``).  Axes: C rows.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ._multiplier_scale import Scales
 
 State = Mapping[str, Tensor]
 
@@ -35,22 +39,25 @@ class GainSettings:
     ``python -m benchmarks.primal_dual --families cells`` notices each of them.
 
     Attributes:
-        memory: Steps over which the mean weight is taken and the range fades; below 20 noise of batches shows in the gain.
+        memory: Steps over which the mean weight is taken.
         least, most: Multiplier scales between which the mean weight counts.  With a lower end of 1 a fresh student is
             pushed too hard (full batches of digits end at a loss of .054 instead of .050); without an upper end a
             threshold out of reach doubles its weight again and again: multipliers of 5,000 where 10 hold the constraint.
-        narrowest: Share of the largest violation ever below which the range does not fade.  At 1 a small multiplier
-            creeps (780 steps instead of 420 on breast cancer), at .05 the noise of batches swings safety more.
-        soonest: Least integral time, in steps.
-        latest: Largest integral time, in steps.  At 300 far thresholds are not reached in 2,000 steps.
+        fading: Steps over which the range fades.  Without fading a small multiplier creeps (780 steps instead of 360 on
+            breast cancer).
+        reversals: Reversals that the range is at least.  At 0 gradient descent at .5 throws two constraints to and fro
+            for ever (``tests/safekd/test_trainer.py``).
+        soonest: Least integral time, in steps.  At 10 the multiplier overshoots where the student is slow.
+        latest: Largest integral time, in steps.  At 100 problems of a few variables take twice the steps.
     """
 
-    memory: float = 100.0
+    memory: float = 30.0
     least: float = 0.1
     most: float = 10.0
-    narrowest: float = 0.2
-    soonest: float = 10.0
-    latest: float = 50.0
+    fading: float = 100.0
+    reversals: float = 8.0
+    soonest: float = 20.0
+    latest: float = 30.0
 
 
 SETTINGS = GainSettings()
@@ -61,34 +68,47 @@ def is_reading(step: int) -> bool:
     return step & (step - 1) == 0
 
 
-def read_scales(now: State, scale_C: Tensor) -> dict[str, Tensor]:
-    """Return what of the state a reading of multiplier scales changes; NaN says nothing.
+def read_scales(now: State, found: Scales, asked_C: Tensor) -> dict[str, Tensor]:
+    """Return what of the state a reading of scales changes, where it was asked for; NaN says nothing.
 
     The mean weight begins at a multiplier that was handed over.  Later readings move the scale halfway, in logarithms,
     so that one noisy batch changes little.
     """
-    read_C = ~scale_C.isnan()
-    first_C = read_C & (now["scale"] == 0)
-    moved_C = torch.where(first_C, scale_C, (now["scale"] * scale_C).sqrt())
+    first_C = asked_C & ~found.multiplier.isnan() & (now["scale"] == 0)
     return {
-        "scale": torch.where(read_C, moved_C, now["scale"]),
+        "scale": _halfway(now["scale"], found.multiplier, asked_C),
+        "stiffest": _halfway(now["stiffest"], found.stiffest, asked_C),
         "mean_weight": torch.where(first_C, now["multiplier"].abs(), now["mean_weight"]),
     }
 
 
-def ranges(now: State, e_C: Tensor) -> dict[str, Tensor]:
-    """Return the largest violation so far, and the range after this step, (C,) each."""
-    size_C = e_C.abs()
-    largest_C = torch.maximum(now["largest"], size_C)
-    faded_C = torch.maximum(now["range"] * (1 - 1 / SETTINGS.memory), SETTINGS.narrowest * largest_C)
-    return {"largest": largest_C, "range": torch.maximum(faded_C, size_C)}
+def _halfway(old_C: Tensor, new_C: Tensor, asked_C: Tensor) -> Tensor:
+    """Return the geometric mean of two readings, the new one where there is no old one, 0 for none."""
+    moved_C = torch.where(old_C > 0, (old_C * new_C).sqrt(), new_C)
+    return torch.where(asked_C & ~new_C.isnan(), moved_C, old_C)
+
+
+def ranges(now: State, e_C: Tensor, before_C: Tensor) -> dict[str, Tensor]:
+    """Return what of the state a violation e, and the one a step before, change; the range among it."""
+    size_C, change_C = e_C.abs(), e_C - before_C
+    smaller_C = torch.minimum(change_C.abs(), now["change"].abs())
+    reversal_C = torch.maximum(now["reversal"], torch.where(change_C * now["change"] < 0, smaller_C, 0.0))
+    faded_C = torch.maximum(now["range"] * (1 - 1 / SETTINGS.fading), SETTINGS.reversals * reversal_C)
+    faded_C = torch.maximum(faded_C, now["least_range"])
+    return {
+        "largest": torch.maximum(now["largest"], size_C),
+        "range": torch.maximum(faded_C, size_C),
+        "reversal": reversal_C,
+        "change": change_C,
+    }
 
 
 def gains(now: State, range_C: Tensor) -> Tensor:
     """Return the gain of each row, (C,), above 0; a row whose scale nothing has shown goes by a scale of 1."""
     scale_C = now["scale"]
     size_C = torch.minimum(torch.maximum(now["mean_weight"], SETTINGS.least * scale_C), SETTINGS.most * scale_C)
-    return torch.where(scale_C > 0, size_C, 1.0) / torch.where(range_C > 0, range_C, 1.0)
+    gain_C = torch.where(scale_C > 0, size_C, 1.0) / torch.where(range_C > 0, range_C, 1.0)
+    return torch.where(now["stiffest"] > 0, torch.minimum(gain_C, now["stiffest"]), gain_C)
 
 
 def integral_times(now: State, e_C: Tensor, largest_C: Tensor) -> tuple[dict[str, Tensor], Tensor]:

@@ -167,6 +167,8 @@ class PIGain(DualMethod):
         """Return multipliers after the step; they are the weights too.  See DualMethod."""
         pushed_C = torch.addcmul(lambda_C, seen.step_C, seen.e_C)
         moved_C = self.limited(torch.addcmul(pushed_C, seen.rho_C, seen.e_C - seen.e_before_C), seen.floor_C)
+        free_C = (lambda_C <= seen.floor_C) & (seen.e_C <= 0)  # met, and without a weight: noise is not to give it one
+        moved_C = torch.where(free_C, lambda_C, moved_C)
         return moved_C, moved_C
 
 

@@ -11,12 +11,18 @@ objective's curvature asks for on the way to the boundary of g,
 
     |d . H d| |g| / |grad g|^2,      d = grad g / |grad g|,  H the Hessian of f
 
-Factors on f or g change the scale as they change the multiplier.  Axes: C rows, n parameters.
+A gain rho adds the curvature ``rho |grad g|^2`` along d to the objective.  Where that is several times as much as the
+objective has there itself, a step that suits the objective is too long for it, and throws the row to and fro:
+
+    stiffest  =  3 max(|grad f . d|, |d . H d|) / |grad g|^2
+
+Factors on f or g change both as they change multipliers and gains.  Axes: C rows, n parameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,13 +31,25 @@ Parts = Sequence[Tensor | None]  # one a leaf; gradients of large models are nev
 
 _ONE_BY_ONE = 32  # beyond so many rows they share a scale, read off a sum with random signs
 _LEAST = 1e-12
+_STIFF = 3.0  # times the objective's own curvature
 _NOTHING = 1e-3  # of what curvature asks for on the way: an objective that pulls less than this is at its minimum
 
 
-def multiplier_scales(objective: Tensor, rows_C: Tensor, *, stands_for: float = 1.0) -> Tensor:
-    """Return the multiplier scale of each row, float64 (C,); NaN where nothing shows it.
+@dataclass(frozen=True)
+class Scales:
+    """What gradients show of each row, float64 (C,); NaN where they show nothing.
 
-    The graph stays as it is, for the backward pass that follows.
+    Attributes:
+        multiplier: Multiplier at which the row pulls as strongly as its share of the objective.
+        stiffest: Gain beyond which the row's curvature outgrows the objective's.
+    """
+
+    multiplier: Tensor
+    stiffest: Tensor
+
+
+def read_gradients(objective: Tensor, rows_C: Tensor, *, stands_for: float = 1.0) -> Scales:
+    """Return the scales of each row.  The graph stays as it is, for the backward pass that follows.
 
     Args:
         objective: Scalar f with its graph.
@@ -40,23 +58,33 @@ def multiplier_scales(objective: Tensor, rows_C: Tensor, *, stands_for: float = 
     """
     leaves = _leaves([objective, rows_C])
     if not leaves or not rows_C.requires_grad:
-        return torch.full(rows_C.shape, torch.nan, dtype=torch.float64, device=rows_C.device)
+        unknown_C = torch.full(rows_C.shape, torch.nan, dtype=torch.float64, device=rows_C.device)
+        return Scales(unknown_C, unknown_C)
     few = rows_C.numel() <= _ONE_BY_ONE
     gradients = [_gradient(row, leaves) for row in (rows_C if few else [_mixed(rows_C)])]
-    of_objective = _norm(_gradient(objective, leaves), rows_C)
+    pull = _gradient(objective, leaves)
+    of_objective = _norm(pull, rows_C)
     norm_C = torch.stack([_norm(gradient, rows_C) for gradient in gradients])
     bent_C = torch.stack(
         [_curvature(objective, leaves, gradient, norm) for gradient, norm in zip(gradients, norm_C, strict=True)]
     )
+    along_C = torch.stack(
+        [_along(pull, gradient, norm) for gradient, norm in zip(gradients, norm_C, strict=True)]
+    )
     away_C = rows_C.detach().double().abs()
     if not few:  # what one row has of a sum with random signs, and how far off rows are
         norm_C, away_C = norm_C / len(rows_C) ** 0.5, (away_C**2).mean().sqrt()
-    norm_C, bent_C = norm_C.expand(rows_C.shape), bent_C.expand(rows_C.shape)
+    norm_C, bent_C, along_C = (value_C.expand(rows_C.shape) for value_C in (norm_C, bent_C, along_C))
     usable_C = (norm_C > _LEAST) & torch.isfinite(norm_C)
     share = of_objective / (stands_for * usable_C.sum()).clamp_min(1)
     on_the_way_C = bent_C * away_C / norm_C
     scale_C = torch.where(share > _NOTHING * on_the_way_C, share, on_the_way_C) / norm_C
-    return torch.where(usable_C & torch.isfinite(scale_C) & (scale_C > 0), scale_C, torch.nan)
+    stiffest_C = _STIFF * torch.maximum(along_C, bent_C) / norm_C**2
+    return Scales(_known(scale_C, usable_C), _known(stiffest_C, usable_C))
+
+
+def _known(value_C: Tensor, usable_C: Tensor) -> Tensor:
+    return torch.where(usable_C & torch.isfinite(value_C) & (value_C > 0), value_C, torch.nan)
 
 
 def _gradient(value: Tensor, leaves: Sequence[Tensor]) -> Parts:
@@ -75,6 +103,12 @@ def _norm(parts: Parts, like: Tensor) -> Tensor:
     squares = [torch.linalg.vector_norm(part, dtype=torch.float64) ** 2 for part in parts if part is not None]
     none = torch.zeros((), dtype=torch.float64, device=like.device)
     return torch.stack([square.to(none) for square in squares]).sum().sqrt() if squares else none
+
+
+def _along(pull: Parts, gradient: Parts, norm: Tensor) -> Tensor:
+    """Return how steep the objective is along the direction of a gradient."""
+    shared = _dot(pull, gradient)
+    return torch.zeros_like(norm) if shared is None else shared.to(norm).abs() / norm.clamp_min(_LEAST)
 
 
 def _curvature(objective: Tensor, leaves: Sequence[Tensor], gradient: Parts, norm: Tensor) -> Tensor:

@@ -333,6 +333,5 @@ def test_reading_more_often_does_not_change_the_run():
     seldom, often = (trainer_for(at_least(0.99), lr=0.001) for _ in range(2))
     one = seldom.fit(one_each(), epochs=100, trace_every=5)
     two = often.fit(one_each(), epochs=100, trace_every=1)
-    assert one.point.rho[0] > 10  # a rule that looks at full passes was at work
     assert same(state(one.student), state(two.student))
     assert one.trace.drop(columns=MACHINE).equals(two.trace.iloc[::5].reset_index(drop=True).drop(columns=MACHINE))

@@ -60,7 +60,7 @@ def proves(problem: RandomProblem, farkas: np.ndarray) -> bool:
 
 
 @functools.cache
-def judged(seed: int, epochs: int = 600) -> tuple[RandomProblem, Truth, FitResult]:
+def judged(seed: int, epochs: int = 2000) -> tuple[RandomProblem, Truth, FitResult]:
     problem = draw_problem(seed)
     return problem, truth_of(problem), trainer_of(problem).fit(problem.split, epochs=epochs)
 
