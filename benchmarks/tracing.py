@@ -121,7 +121,7 @@ def measure(
     interval = _Interval()
     trainer.fit(data, epochs=1_000_000, stationarity=sampled, callbacks=[interval])
     passes: list[float] = []
-    whole_pass = Run._audit
+    whole_pass = Run._evaluate
 
     def timed(run: Run, epoch: int) -> FullPass:
         began = time.process_time()
@@ -130,13 +130,13 @@ def measure(
         return found
 
     epochs = -(-count * _BETWEEN // per_epoch)
-    Run._audit = timed
+    Run._evaluate = timed
     try:
         began = time.process_time()
         trainer.fit(data, epochs=epochs, tolerance=1e-30, trace_every=_BETWEEN, stationarity=sampled)
         spent = time.process_time() - began
     finally:
-        Run._audit = whole_pass
+        Run._evaluate = whole_pass
     return Cost(
         kind,
         batch,

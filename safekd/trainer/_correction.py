@@ -116,4 +116,5 @@ def _smallest_step(jacobian_An: Tensor, gap_A: Tensor) -> Tensor:
     """Return the d of least norm with ``gap + J d = 0``; where there is none, of least gap."""
     gram_AA = jacobian_An @ jacobian_An.T
     gram_AA = gram_AA + torch.eye(len(gram_AA)).to(gram_AA) * (_RIDGE * float(gram_AA.diagonal().max()) + 1e-300)
-    return -jacobian_An.T @ torch.linalg.lstsq(gram_AA, gap_A[:, None]).solution[:, 0]
+    share_A: Tensor = torch.linalg.lstsq(gram_AA, gap_A[:, None]).solution[:, 0]
+    return -jacobian_An.T @ share_A

@@ -312,7 +312,9 @@ class Run:
             return Gaps(found, self._gaps(found))
 
         smooth = [reading.equality or reading.measured == reading.surrogate for reading in point.readings]
-        lambda_M = torch.tensor([m or float(r.equality) for m, r in zip(point.multipliers, point.readings, strict=True)])
+        lambda_M = torch.tensor(
+            [m or float(r.equality) for m, r in zip(point.multipliers, point.readings, strict=True)]
+        )
         at = self.trainer.device
         moved = correct(
             self.trainer.student,

@@ -316,4 +316,3 @@ class PrimalDual:
         if not parts:
             return objective.new_zeros(0)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
-

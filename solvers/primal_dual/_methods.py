@@ -24,6 +24,7 @@ from ..errors import InvalidInput
 
 _SLOWER = 20.0  # explicit rho: the multiplier follows at a twentieth of it
 
+
 class Seen(NamedTuple):
     """What a rule looks at, (C,) each.
 

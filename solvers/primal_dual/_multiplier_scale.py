@@ -68,9 +68,7 @@ def read_gradients(objective: Tensor, rows_C: Tensor, *, stands_for: float = 1.0
     bent_C = torch.stack(
         [_curvature(objective, leaves, gradient, norm) for gradient, norm in zip(gradients, norm_C, strict=True)]
     )
-    along_C = torch.stack(
-        [_along(pull, gradient, norm) for gradient, norm in zip(gradients, norm_C, strict=True)]
-    )
+    along_C = torch.stack([_along(pull, gradient, norm) for gradient, norm in zip(gradients, norm_C, strict=True)])
     away_C = rows_C.detach().double().abs()
     if not few:  # what one row has of a sum with random signs, and how far off rows are
         norm_C, away_C = norm_C / len(rows_C) ** 0.5, (away_C**2).mean().sqrt()

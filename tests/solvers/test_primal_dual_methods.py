@@ -11,7 +11,6 @@ from torch import nn
 from solvers import InvalidInput
 from solvers.primal_dual import (
     AugmentedLagrangian,
-    Extragradient,
     MultiplierNetwork,
     PIGain,
     PlainAscent,
@@ -28,7 +27,7 @@ def descend(engine, x0, problem, steps, lr, optimizer=torch.optim.SGD):
     x = x0.clone().requires_grad_()
     moving, path = optimizer([x], lr=lr), []
     for _ in range(steps):
-        engine.take(lambda: problem(x), moving)
+        engine.step_with(lambda: problem(x), moving)
         path.append(x.detach().clone())
     return torch.stack(path)
 
@@ -46,33 +45,17 @@ def noise(size, seed=0):
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
 def test_on_equalities_pi_gain_and_the_augmented_lagrangian_take_the_same_path(optimizer):
+    """Written as a sum, the controller begins with rho h; written as differences, a first value has not changed."""
     A, b = noise((3, 6)), noise(3, 1)
 
     def problem(x):
         return {"objective": (x**2).sum() + (x**4).sum(), "equality": A @ x - b}
 
-    paths = [
-        descend(PrimalDual(0, 3, method), noise(6, 2), problem, 300, 0.01, optimizer)
-        for method in (PIGain(gain=4.0, step=0.3), AugmentedLagrangian(rho=4.0, step=0.3))
-    ]
+    engines = [PrimalDual(0, 3, method) for method in (PIGain(gain=4.0, step=0.3), AugmentedLagrangian(4.0, 0.3))]
+    engines[1].equality_multipliers = -4.0 * problem(noise(6, 2))["equality"]
+    paths = [descend(engine, noise(6, 2), problem, 300, 0.01, optimizer) for engine in engines]
     assert (paths[0] - paths[1]).abs().max() <= 1e-12
     assert (A @ paths[0][-1] - b).abs().max() < 0.1  # and it is a path to somewhere
-
-
-def test_they_take_the_same_path_where_the_gain_changes_on_the_way():
-    """At a rate of .45 the scale-free penalty is softened; far from the start it grows first."""
-
-    def problem(x):
-        return {"objective": (x**2).sum(), "equality": (x.sum() - 1).reshape(1)}
-
-    engines = [PrimalDual(0, 1, method) for method in (PIGain(), AugmentedLagrangian())]
-    paths = [descend(engine, vec(3.0, -1.0), problem, 300, 0.45) for engine in engines]
-    rho = [float(engine.equality_rho) for engine in engines]
-    first = PrimalDual(0, 1)
-    descend(first, vec(3.0, -1.0), problem, 1, 0.45)
-    assert rho[0] == pytest.approx(rho[1], rel=1e-9)
-    assert rho[0] != float(first.equality_rho)
-    assert (paths[0] - paths[1]).abs().max() <= 1e-12
 
 
 @settings(max_examples=40)
@@ -97,7 +80,7 @@ def test_rows_by_index_follow_the_path_of_rows_as_they_are(seed, ema, kind, band
         other = indexed.step(vec(0.0).sum(), g[order], h, index=order)
         assert float(one) == pytest.approx(float(other), rel=1e-12, abs=1e-12)
         for name, held in dense.state_dict().items():
-            assert torch.equal(held, indexed.state_dict()[name]) or name == "recent", name
+            assert torch.equal(held, indexed.state_dict()[name]), name
 
 
 def test_a_row_that_the_batch_leaves_out_rests():
@@ -120,7 +103,7 @@ def test_one_constraint_an_example_in_minibatches_finds_the_constrained_point():
     draw, prices, points = torch.Generator().manual_seed(0), [], []
     for _ in range(4000):
         index = torch.randperm(8, generator=draw)[:4]
-        engine.take(
+        engine.step_with(
             lambda index=index: {"objective": ((x - c) ** 2).sum(), "inequality": x[index] - u, "index": index}, moving
         )
         prices.append(engine.multipliers.clone())
@@ -132,52 +115,12 @@ def test_one_constraint_an_example_in_minibatches_finds_the_constrained_point():
 # ------------------------------------------------------------------------------------------------- the bilinear trap
 
 
-@pytest.mark.parametrize(
-    "method", [AugmentedLagrangian(), PIGain(), PIGain(ema=0.5), Extragradient(step=0.5), AugmentedLagrangian(cap=5.0)]
-)
+@pytest.mark.parametrize("method", [AugmentedLagrangian(), PIGain(), PIGain(ema=0.5), AugmentedLagrangian(cap=5.0)])
 def test_every_damped_rule_settles_where_plain_ascent_cycles(method):
     engine = PrimalDual(1, method=method)
     path = descend(engine, vec(0.0), bilinear, 6000, lr=0.1)
     assert abs(float(path[-1]) - 1) < 1e-10
     assert float(engine.multipliers) == pytest.approx(1.0, abs=1e-10)
-
-
-def test_extragradient_takes_no_plain_step_and_sees_each_step_once():
-    with pytest.raises(InvalidInput, match="Extragradient evaluates twice a step: call take"):
-        PrimalDual(1, method=Extragradient()).step(vec(0.0).sum(), vec(1.0))
-    x = vec(0.0).requires_grad_()
-    adam, engine = torch.optim.Adam([x], lr=0.1), PrimalDual(1, method=Extragradient(step=0.5))
-    for _ in range(3):
-        before = float(engine.take(lambda: (x.sum(), 1 - x), adam))
-    assert int(adam.state[x]["step"]) == 3
-    assert before < float(x.detach())
-
-
-def test_extragradient_by_hand():
-    """From x = 0, lambda = 0: ahead x' = -.1, lambda' = .5; the step: x = -.1 (1 - .5), lambda = .5 * 1.1."""
-    x = vec(0.0).requires_grad_()
-    engine = PrimalDual(1, method=Extragradient(step=0.5))
-    engine.take(lambda: (x.sum(), 1 - x), torch.optim.SGD([x], lr=0.1))
-    assert float(x.detach()) == pytest.approx(-0.05)
-    assert float(engine.multipliers) == pytest.approx(0.55)
-
-
-def test_extragradient_on_curved_problems_by_hand():
-    """x^2 / 2 s.t. x = 1 from x = 2, mu = 0: ahead x' = 2 - .1 * 2, mu' = .5 * 1; then x = 2 - .1 (1.8 + .5)."""
-    x = vec(2.0).requires_grad_()
-    engine = PrimalDual(0, 1, method=Extragradient(step=0.5))
-    moving = torch.optim.SGD([x], lr=0.1)
-
-    def problem():
-        return {"objective": (x**2).sum() / 2, "equality": x - 1}
-
-    engine.take(problem, moving)
-    assert float(x.detach()) == pytest.approx(2 - 0.1 * (1.8 + 0.5))
-    assert float(engine.equality_multipliers) == pytest.approx(0.5 * 0.8)
-    for _ in range(2000):
-        engine.take(problem, moving)
-    assert float(x.detach()) == pytest.approx(1.0, abs=1e-9)
-    assert float(engine.equality_multipliers) == pytest.approx(-1.0, abs=1e-9)
 
 
 # ----------------------------------------------------------------------------------------------- units and robustness
@@ -188,7 +131,7 @@ def on_a_line(x):
 
 
 @pytest.mark.parametrize("problem", [bilinear, on_a_line])
-@pytest.mark.parametrize(("loss", "row"), [(1000.0, 1.0), (1.0, 1000.0), (1e-3, 1e3)])
+@pytest.mark.parametrize(("loss", "row"), [(1024.0, 1.0), (1.0, 1024.0), (2.0**-10, 2.0**10)])  # which round alike
 def test_factors_on_objective_and_rows_change_nothing_but_multipliers(problem, loss, row):
     """Adam makes the primal step free of units, the engine the dual one."""
 
@@ -208,10 +151,11 @@ def test_factors_on_objective_and_rows_change_nothing_but_multipliers(problem, l
     assert (prices[0] - prices[1] * row / loss).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("method", [PIGain(), AugmentedLagrangian()])
 @pytest.mark.parametrize("lr", [0.01, 0.1, 0.45])
-def test_a_primal_step_that_is_too_long_for_the_penalty_makes_it_softer(lr):
-    """At a rate of .45 a penalty of three units would throw x from side to side for ever."""
-    engine = PrimalDual(0, 1)
+def test_a_primal_step_that_is_too_long_for_the_gain_makes_it_softer(lr, method):
+    """At a rate of .45 a gain of three units would throw x from side to side for ever."""
+    engine = PrimalDual(0, 1, method)
     path = descend(engine, vec(3.0, -1.0), on_a_line, 3000, lr)
     assert path[-1].tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
     assert float(engine.equality_multipliers) == pytest.approx(-1, abs=1e-5)
@@ -225,27 +169,6 @@ def test_a_start_at_the_minimum_of_the_objective_has_its_unit_from_the_curvature
     )
     assert path[-1].tolist() == pytest.approx([0.0, 1.0], abs=1e-6)
     assert float(engine.multipliers) == pytest.approx(2.0, abs=1e-5)
-
-
-def test_rows_without_a_gradient_yet_get_their_unit_later():
-    x = vec(2.0).requires_grad_()
-    engine = PrimalDual(2)
-    engine.step(x.sum(), torch.cat([x, vec(0.5)]))
-    assert engine.rho.tolist() == pytest.approx([1 / 2, 3.0])  # |grad f| / (|grad g| |g|), and three units of 1
-    engine.step(x.sum(), torch.cat([x, 10 * x]))
-    assert engine.rho.tolist() == pytest.approx([1 / 2, 1 / (10 * 20) / 2])  # two rows share the objective's pull
-
-
-def test_many_rows_share_a_unit_of_the_right_size():
-    x = noise(200).requires_grad_()
-    engine = PrimalDual(200)
-    engine.step(x.sum(), 5 * x)
-    assert engine.rho.unique().numel() == 1
-    away = float((5 * x.detach()).square().mean().sqrt())
-    assert float(engine.rho[0]) == pytest.approx(200**0.5 / (5 * away) / 200, rel=1e-9)
-    engine = PrimalDual(200)
-    engine.step(x.sum(), 5 * (x - x.detach()) + 1e-9)  # so close to their boundary that three units are less
-    assert float(engine.rho[0]) == pytest.approx(3 * 200**0.5 / 25, rel=1e-9)
 
 
 # ----------------------------------------------------------------------------------------------------------- noise
@@ -358,7 +281,7 @@ REFUSED = {
         r"`present` has shape \(1,\); wanted \(2,\)",
     ),
     "evaluate": (
-        lambda: PrimalDual(1).take(lambda: 3.0, torch.optim.SGD([vec(0.0)], lr=1)),
+        lambda: PrimalDual(1).step_with(lambda: 3.0, torch.optim.SGD([vec(0.0)], lr=1)),
         r"`evaluate` returned float; wanted \(f, g\)",
     ),
     "dead band": (lambda: PlainAscent(dead_band=-1.0), "`dead_band` of PlainAscent is -1.0; it must be at least 0"),

@@ -1,0 +1,177 @@
+"""How gains are measured: scales off gradients, ranges off violations; no windup, no ringing."""
+
+from __future__ import annotations
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+
+from solvers.primal_dual import AugmentedLagrangian, PIGain, PrimalDual
+from solvers.primal_dual._gains import SETTINGS
+from solvers.primal_dual._multiplier_scale import read_gradients
+
+
+def vec(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def noise(size, seed=0):
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# -------------------------------------------------------------------------------------------- scales off gradients
+
+
+def test_the_multiplier_scale_is_the_multiplier_at_a_solution():
+    """Min x^2 + y^2 with x + y >= 1: at (.5, .5) the multiplier is 1."""
+    x = vec(0.5, 0.5).requires_grad_()
+    found = read_gradients((x**2).sum(), (1 - x.sum()).reshape(1))
+    assert found.multiplier.tolist() == pytest.approx([1.0])
+    assert found.stiffest.tolist() == pytest.approx([3 * 2 / 2])  # H = 2 along d, |grad g|^2 = 2
+
+
+def test_rows_share_the_objective_and_a_row_without_gradient_has_no_scale():
+    x = vec(2.0).requires_grad_()
+    found = read_gradients(3 * x.sum(), torch.cat([x, 10 * x, vec(0.5)]))
+    assert found.multiplier[:2].tolist() == pytest.approx([3 / 2, 0.3 / 2])
+    assert found.multiplier[2].isnan()
+    assert found.stiffest[:2].tolist() == pytest.approx([9.0, 0.09])
+
+
+def test_at_the_minimum_of_the_objective_curvature_stands_in():
+    """F = |x - c|^2 at c, one row x_0 + x_1 >= 1 + |c|...: to its boundary the multiplier is H |g| / |grad g|^2."""
+    x = vec(1.0, 2.0).requires_grad_()
+    found = read_gradients(((x - vec(1.0, 2.0)) ** 2).sum(), (4 - x.sum()).reshape(1))
+    assert found.multiplier.tolist() == pytest.approx([2 * 1 / 2])
+
+
+def test_many_rows_share_a_scale_of_the_right_size():
+    x = noise(200).requires_grad_()
+    found = read_gradients(x.sum(), 5 * x)
+    assert found.multiplier.unique().numel() == 1
+    assert float(found.multiplier[0]) == pytest.approx(200**0.5 / 200 / 5, rel=1e-9)
+
+
+def test_rows_without_a_gradient_yet_get_their_scale_later():
+    x = vec(2.0).requires_grad_()
+    engine = PrimalDual(2)
+    engine.step(x.sum(), torch.cat([x, vec(0.5)]))
+    assert engine.state_dict()["scale"].tolist() == [1.0, 0.0]
+    engine.step(x.sum(), torch.cat([x, 10 * x]))
+    assert engine.state_dict()["scale"].tolist() == pytest.approx(
+        [0.5**0.5, 0.05]
+    )  # halfway from 1 to 1/2; read at once
+
+
+# ------------------------------------------------------------------------------------------ gains off violations
+
+
+def fed(values, method=None, **more):
+    """Return an engine that has seen violations of a row that nothing moves; f = x, g = value - x."""
+    engine = PrimalDual(1, method=method, **more)
+    x = vec(0.0).requires_grad_()
+    for value in values:
+        engine.step(x.sum(), value - x)
+    return engine
+
+
+def test_the_first_gain_is_a_tenth_of_the_scale_over_the_violation():
+    assert float(fed([10.0]).rho) == pytest.approx(SETTINGS.least * 1.0 / 10.0)
+
+
+def test_a_violation_that_rests_gains_weight_ever_faster_and_no_further_than_ten_scales():
+    weights = [float(fed([1.0] * steps).multipliers) for steps in (50, 100, 150)]
+    assert weights[2] - weights[1] > weights[1] - weights[0] > 0
+    assert float(fed([1.0] * 1500).rho) <= SETTINGS.most * 1.0 + 1e-9  # scale 1, range 1
+
+
+def test_a_violation_that_falls_by_itself_winds_nothing_up():
+    """It falls by more than 1/20 of itself a step until it is met: no weight is called for."""
+    falling = [10 * 0.9**step for step in range(60)] + [-0.1] * 20
+    assert float(fed(falling).multipliers) == 0.0
+    assert float(fed(falling, AugmentedLagrangian(rho=1.0)).multipliers) > 1.0  # one that sums up at any pace
+
+
+def test_noise_round_a_row_that_is_met_gives_it_no_weight():
+    assert float(fed((0.03 * noise(3000) - 0.3).tolist()).multipliers) == 0.0
+
+
+def test_reversals_keep_the_gain_soft_and_fading_makes_it_stiff():
+    smooth = [0.98**step for step in range(400)]
+    rough = [value + 0.05 * (-1) ** step for step, value in enumerate(smooth)]
+    state, loud = fed(smooth).state_dict(), fed(rough).state_dict()
+    assert float(state["range"]) == pytest.approx(0.99**399)
+    assert float(loud["range"]) >= SETTINGS.reversals * 0.099
+
+
+def test_the_least_range_holds_and_has_the_units_of_its_row():
+    assert float(fed([1e-9] * 300, least_range=0.5).rho) <= 10 / 0.5
+    engine = PrimalDual(2, least_range=[0.5, 2.0])
+    assert engine.state_dict()["least_range"].tolist() == [0.5, 2.0]
+
+
+# --------------------------------------------------------------------------------------------------- whole problems
+
+
+def test_multipliers_do_not_wind_up_on_a_long_way():
+    """Adam at .01 needs a thousand steps to these minima; the multipliers wait, and do not have to come back."""
+    random = np.random.default_rng([0, 10, 5])
+    root = random.standard_normal((10, 10))
+    P, q = root @ root.T / 10 + 0.1 * np.eye(10), random.standard_normal(10)
+    G = random.standard_normal((5, 10)) / 10**0.5
+    d = G @ -np.linalg.solve(P, q) + 0.5 * random.standard_normal(5)
+    x = cp.Variable(10)
+    rows = G @ x <= d
+    cp.Problem(cp.Minimize(0.5 * cp.quad_form(x, cp.psd_wrap(P)) + q @ x), [rows]).solve(solver=cp.CLARABEL)
+    P, q, G, d = (torch.from_numpy(part) for part in (P, q, G, d))
+
+    def far_off(method):
+        engine = PrimalDual(5, method=method)
+        at = torch.zeros(10, dtype=torch.float64, requires_grad=True)
+        moving = torch.optim.Adam([at], lr=0.01)
+        for _ in range(2400):
+            engine.step_with(lambda: (0.5 * at @ (P @ at) + q @ at, G @ at - d), moving)
+        found = torch.cat([at.detach(), engine.multipliers]).numpy()
+        return abs(found - np.concatenate([x.value, rows.dual_value])).max()
+
+    assert far_off(PIGain()) < 5e-3
+    assert far_off(AugmentedLagrangian(rho=10.0)) > 0.1  # a step of rho / 20 at any pace
+
+
+@pytest.mark.parametrize("method", [PIGain(), AugmentedLagrangian()])
+def test_a_start_at_the_answer_stays_there(method):
+    """Gradient descent at .5 next to a softmax's constraint: a gain read off nothing would throw it off."""
+    engine = PrimalDual(1, method=method, least_range=0.006)
+    engine.multipliers = vec(1.25)
+    q = vec(0.3, 0.5, 0.2)
+    z = vec(0.6, 0.5 * 0.4 / 0.7, 0.2 * 0.4 / 0.7).log().requires_grad_()
+    moving = torch.optim.SGD([z], lr=0.5)
+    for _ in range(300):
+        p = torch.softmax(z, -1)
+        engine.step_with(
+            lambda: ((q * (q.log() - torch.softmax(z, -1).log())).sum(), 0.6 - torch.softmax(z, -1)[:1]), moving
+        )
+        assert abs(float(p[0]) - 0.6) < 1e-6
+    assert float(engine.multipliers) == pytest.approx(1.25, abs=1e-6)
+
+
+def test_nothing_that_has_settled_is_thrown_off_again_in_five_thousand_noisy_steps():
+    """A softmax on noisy batches under p_0 >= .6 stays within .03 from step 1,000 on, at powers of two as elsewhere."""
+    engine = PrimalDual(1, method=PIGain(ema=0.9))
+    q, draw = vec(0.3, 0.5, 0.2), torch.Generator().manual_seed(0)
+    z = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    adam, seen, weights = torch.optim.Adam([z], lr=0.003), [], []
+    for _ in range(5000):
+        jitter = 0.3 * torch.randn(64, 3, generator=draw, dtype=torch.float64)
+
+        def evaluate(jitter=jitter):
+            p_B3 = torch.softmax(z + jitter, -1)
+            return (q * (q.log() - p_B3.log())).sum(-1).mean(), 0.6 - p_B3[:20, 0].mean().reshape(1)
+
+        engine.step_with(evaluate, adam)
+        seen.append(float(torch.softmax(z.detach(), -1)[0]))
+        weights.append(float(engine.multipliers))
+    settled = torch.tensor(seen[1000:])
+    assert settled.max() - settled.min() < 0.06
+    assert max(weights[1000:]) < 2 * sum(weights[1000:]) / 4000
