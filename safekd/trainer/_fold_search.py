@@ -168,7 +168,7 @@ class FoldSearch:
             for m, bracket in brackets.items():
                 gap = self.rounds.shortfall(m, shown[m].bound)
                 # training may exceed what it is asked for: thresholds below that are all alike
-                bracket.add(max(places[m], reached[m]) if gap > 0 else places[m], gap)
+                bracket.add(min(max(places[m], reached[m]), 1.0) if gap > 0 else places[m], gap)
             settled = {
                 m: self._settled(m, places[m], shown[m].bound) or bracket.width <= bracket.trusted * self._slack(m)
                 for m, bracket in brackets.items()

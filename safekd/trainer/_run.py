@@ -89,6 +89,7 @@ class Run:
             method=trainer.dual_for(len(self.train)),
             device=trainer.device,
             least_range=[_FINE * abs(rule.required) for rule in self.rows.in_order(trainer.constraints)],
+            horizon=self.steps,
         )
         if warm_start is not None:
             warm_start.begin(trainer.student, self.engine, self.rows, trainer.learning)

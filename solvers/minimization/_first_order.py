@@ -35,7 +35,7 @@ def descend(search: Search, method: DualMethod, make_optimizer: MakeOptimizer, s
     rows = len(problem.c_scale_C)
     lower, upper = problem.tensor(problem.lower_n), problem.tensor(problem.upper_n)
     x = problem.tensor(search.point.x_n).requires_grad_()
-    engine = PrimalDual(M, rows - M, method=method, device=x.device)
+    engine = PrimalDual(M, rows - M, method=method, device=x.device, horizon=steps)
     first_C = torch.from_numpy(problem.user_multipliers(search.lambda_C))
     engine.multipliers, engine.equality_multipliers = first_C[:M] + engine.multipliers.cpu(), first_C[M:]
     optimizer = make_optimizer([x])

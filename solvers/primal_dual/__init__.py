@@ -9,11 +9,11 @@
 
 or, with the problem as a function, ``engine.step_with(evaluate, optimizer)`` for each step.
 
-Which method?  ``PIGain()``, the default, needs no tuning: its gain is measured in the multiplier at which a constraint pulls
-as strongly as the objective (``_multiplier_scale``, ``_gains``).  ``AugmentedLagrangian`` writes the same controller with the
-proportional part outside of the multiplier.  ``PlainAscent`` and ``FixedPenalty`` are there to compare with: the first
-cycles on bilinear problems, the second promises nothing.  One constraint a training example: pass ``index=``, or let a
-network price them (``MultiplierNetwork``).
+Which method?  ``PIGain()``, the default, needs no tuning: its gain is measured in the multiplier at which a constraint
+pulls as strongly as the objective (``_multiplier_scale``, ``_gains``).  ``AugmentedLagrangian`` writes the same
+controller with the proportional part outside of the multiplier.  ``PlainAscent`` and ``FixedPenalty`` are there to
+compare with: the first cycles on bilinear problems, the second promises nothing.  One constraint a training example:
+pass ``index=``, or let a network give the multipliers (``MultiplierNetwork``).
 """
 
 from ._engine import PrimalDual

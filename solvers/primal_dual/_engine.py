@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InvalidInput
 from ._evaluation import Evaluate, by_name
-from ._gains import gains, integral_times, is_reading, mean_weights, ranges, read_scales
+from ._gains import SETTINGS, gains, integral_times, is_reading, mean_weights, ranges, read_scales
 from ._methods import DualMethod, PIGain, Seen
 from ._multiplier_scale import read_gradients
 
@@ -34,6 +34,7 @@ class PrimalDual:
         device: Where the multipliers live.
         least_range: Violation, in units of each row, below which a scale-free gain grows no further: one number, or one
             a row, (M + E,).  A run that begins next to its answer has seen no large violation to measure its gain by.
+        horizon: Steps that the run will take at most, where that is known: scale-free rules hurry in short ones.
 
     Raises:
         InvalidInput: A count or a range is negative; in the methods, values have the wrong shape.
@@ -46,6 +47,7 @@ class PrimalDual:
         method: DualMethod | None = None,
         device: torch.device | str = "cpu",
         least_range: float | Sequence[float] = 0.0,
+        horizon: int | None = None,
     ) -> None:
         if inequalities < 0 or equalities < 0:
             raise InvalidInput(f"Counts of constraints cannot be negative: got {inequalities} and {equalities}.")
@@ -63,7 +65,7 @@ class PrimalDual:
         self._floor[inequalities:] = -torch.inf
         self._one = torch.ones_like(self._floor)
         self._readings = _FIRST_READINGS if self.method.scale_free and rows else 0
-        self._taken = 0
+        self._taken, self._settings = 0, SETTINGS.within(horizon)
         self._undo: Callable[[], None] = lambda: None
 
     def step(
@@ -203,15 +205,15 @@ class PrimalDual:
         before_C = torch.where(now["seen"] > 0, now["before"], e_C)  # a first value has not changed yet
         rho_C, step_C = now["rho"], torch.full_like(e_C, method.step)
         if method.scale_free:
-            changed |= ranges(now, e_C, before_C)
+            changed |= ranges(now, e_C, before_C, self._settings)
             changed["rho"] = rho_C = method.rho0 * gains(now, changed["range"])
-            counted, time_C = integral_times(now, e_C, changed["largest"])
+            counted, time_C = integral_times(now, e_C, changed["largest"], self._settings)
             changed |= counted
             step_C = method.step * rho_C / time_C
         lambda_C, weight_C = method.update(now["multiplier"], Seen(e_C, before_C, rho_C, step_C, floor_C))
         changed |= {"multiplier": lambda_C, "before": e_C}
         if method.scale_free:
-            changed["mean_weight"] = mean_weights(now, weight_C)
+            changed["mean_weight"] = mean_weights(now, weight_C, self._settings)
         if present_C is not None:
             changed = {
                 name: new if new is now[name] else torch.where(present_C, new, now[name])
@@ -235,7 +237,7 @@ class PrimalDual:
     def _with_scales(
         self, now: Mapping[str, Tensor], objective: Tensor, rows_C: Tensor, present_C: Tensor | None
     ) -> dict[str, Tensor]:
-        """Return the state with multiplier scales for the rows that can be given one; those without go by a scale of 1."""
+        """Return the state with scales for the rows that can be given one; those without go by a scale of 1."""
         asked_C = now["scale"] == 0
         if self._readings:
             self._readings -= 1

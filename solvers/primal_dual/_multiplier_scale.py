@@ -1,12 +1,12 @@
 """What the weight of a constraint is measured in: the multiplier at which it pulls as strongly as the objective.
 
-A row g with multiplier lambda adds ``lambda grad g`` to the objective's gradient.  Its multiplier scale is the lambda at
-which the two are equally strong,
+A row g with multiplier lambda adds ``lambda grad g`` to the objective's gradient.  Its multiplier scale is the lambda
+at which the two are equally strong,
 
     scale  =  |grad f| / (C |grad g|)
 
-At a solution with one active row it is the multiplier itself, since ``grad f = -lambda grad g`` there.  C rows share the
-objective's gradient.  A start at the minimum of f, where nothing pulls, has no such scale: there it is what the
+At a solution with one active row it is the multiplier itself, since ``grad f = -lambda grad g`` there.  C rows share
+the objective's gradient.  A start at the minimum of f, where nothing pulls, has no such scale: there it is what the
 objective's curvature asks for on the way to the boundary of g,
 
     |d . H d| |g| / |grad g|^2,      d = grad g / |grad g|,  H the Hessian of f

@@ -18,7 +18,7 @@ from safekd.frontier._solve import Job
 
 from .problems import FreeLogits, agreeing, at_least, one_each, same, state, trainer_for
 
-SWEEP = {"targets": [0.4, 0.5, 0.6], "epochs": 150, "tolerance": 1e-3}
+SWEEP = {"targets": [0.4, 0.5, 0.6], "epochs": 400, "tolerance": 1e-3}
 FILES = ["anchor", "done.json", "frontier.csv", "frontier.csv.meta.json", "sweep.json"]
 
 
@@ -141,7 +141,7 @@ def test_a_damaged_cell_is_found_and_run_again(what, copy, whole):
 
 
 CHANGES = {
-    "epochs": ({"epochs": 70}, "`epochs` was 150 and is now 70"),
+    "epochs": ({"epochs": 70}, "`epochs` was 400 and is now 70"),
     "targets": ({"targets": [0.4, 0.5]}, r"`sweep.targets` was \[0.4, 0.5, 0.6\] and is now \[0.4, 0.5\]"),
     "method": ({"method": "mu"}, '`sweep.method` was "epsilon" and is now "mu"'),
     "tolerance": ({"tolerance": 1e-4}, "`sweep.tolerance` was 0.001 and is now 0.0001"),

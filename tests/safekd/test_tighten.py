@@ -21,7 +21,7 @@ from safekd.trainer import ROUND_COLUMNS, between
 from .problems import FreeLogits, agreeing, at_least, one_each, price, trainer_for
 
 EASY, HARD = (0.9, 0.06, 0.04), (0.3, 0.5, 0.2)
-EXACT = {"epochs": 600, "tolerance": 3e-4, "trace_every": 25}
+EXACT = {"epochs": 1000, "tolerance": 3e-4, "trace_every": 25}
 QUICK = {"epochs": 300, "tolerance": 3e-3, "trace_every": 30}
 
 
