@@ -84,7 +84,8 @@ ROUND_COLUMNS = {
 class FitResult:
     """A trained student and everything that is known about it.
 
-    student: the final iterate, in eval mode like the others, since that is how its numbers were read.
+    student: the final iterate, in minibatches the averaged one, corrected onto its active constraints where it ended
+    near them; in eval mode like the others, since that is how its numbers were read.
     best_feasible: the audited iterate with the lowest loss among those that met every constraint, None if none did.
     most_feasible: the one with the smallest violation, where the verdict had to look for it also one that left the loss
     aside.  multipliers: final price of each constraint.

@@ -21,12 +21,11 @@ from solvers.primal_dual import PrimalDual
 from ..data import placed
 from ..errors import InvalidInput
 from ..tracer import Callback, Callbacks, Memory, RunInfo, Trace, TracePoint
-from ._attainable import attainable
 from ._averaging import AveragedIterate
-from ._correction import Gaps, correct, is_near
+from ._closing import Closing
 from ._data_use import data_use
 from ._evidence import Evidence
-from ._keeper import Keeper, rank
+from ._keeper import Keeper
 from ._objective import FullPass, on_one_split
 from ._outlook import Outlook
 from ._result import FitResult, Verdict
@@ -95,6 +94,9 @@ class Run:
             warm_start.begin(trainer.student, self.engine, self.rows, trainer.learning)
         self.average = AveragedIterate(trainer.student, self.engine) if self.batch_size < len(self.train) else None
         self.stepper = Stepper(trainer, self.engine, self.train, self.splits)
+        self.closing = Closing(
+            self.objective, self.train, self.splits, trainer.constraints, tolerance, not stationarity
+        )
         self.callbacks, self.trace = Callbacks(callbacks), Trace()
         self.keeper = Keeper(trainer.learning.state, snapshots)
         self.evidence = Evidence(self.objective, {**self.splits, "train": self.train}, trainer.constraints, self.keeper)
@@ -265,7 +267,7 @@ class Run:
         In minibatches the averaged student is read; after the last step the best of what may be handed back.
         """
         if self.step == self.steps:
-            full, point = self._closing(epoch)
+            full, point = self.closing.best(self.average, lambda: self._point(epoch), self.first_gap)
             self._record(point)
             return full
         with nullcontext() if self.average is None else self.average.installed():
@@ -280,59 +282,6 @@ class Run:
         self.keeper.see(self.trainer.student, point)
         self.callbacks.trace(point)
 
-    def _closing(self, epoch: int) -> tuple[FullPass, TracePoint]:
-        """Read the averaged student and the last one, each also corrected onto its constraints; leave the best there.
-
-        Best is the most feasible, then the one with the least loss.
-        """
-        student, candidates = self.trainer.student, []
-        starts = [{name: value.detach().clone() for name, value in student.state_dict().items()}]
-        if self.average is not None:
-            with self.average.installed():
-                starts.insert(0, {name: value.detach().clone() for name, value in student.state_dict().items()})
-        for start in starts:
-            student.load_state_dict(start)
-            full, point = self._point(epoch)
-            candidates.append((rank(point), start, full, point))
-            if self.sampled is None and self._corrected(full, point):
-                full, point = self._point(epoch)
-                moved = {name: value.detach().clone() for name, value in student.state_dict().items()}
-                candidates.append((rank(point), moved, full, point))
-        _, state, full, point = min(candidates, key=lambda candidate: candidate[0])
-        student.load_state_dict(state)
-        return full, point
-
-    def _corrected(self, full: FullPass, point: TracePoint) -> bool:
-        """Move the student onto its active constraints; say whether it moved."""
-        rules, here = self.trainer.constraints, Gaps(full, self._gaps(full))
-        if not rules or not point.finite or not is_near(here.g_M, self.first_gap, self.tolerance):
-            return False
-
-        def read() -> Gaps:
-            found = self.objective.full_pass(self.train, self.splits, rules, with_gradients=True)
-            return Gaps(found, self._gaps(found))
-
-        smooth = [reading.equality or reading.measured == reading.surrogate for reading in point.readings]
-        lambda_M = torch.tensor(
-            [m or float(r.equality) for m, r in zip(point.multipliers, point.readings, strict=True)]
-        )
-        at = self.trainer.device
-        moved = correct(
-            self.trainer.student,
-            here,
-            read,
-            lambda_M.to(at),
-            torch.tensor(smooth, device=at),
-            self.tolerance,
-        )
-        return moved is not None
-
-    def _gaps(self, full: FullPass) -> Tensor:
-        """Return threshold less measured value of each constraint, (M,); a counted one to what it can attain."""
-        pairs = zip(self.trainer.constraints, full.readings, strict=True)
-        gaps = [float(attainable(rule, torch.tensor(r.count))) - r.measured for rule, r in pairs]
-        return torch.tensor(gaps, dtype=torch.float64, device=self.trainer.device)
-
     def _multipliers(self) -> tuple[Tensor, Tensor]:
         """Return lambda (M,) and mu (E,) that go with the student that is read."""
         source = self.engine if self.average is None else self.average
@@ -342,7 +291,7 @@ class Run:
         rules = self.trainer.constraints
         lambda_M = self._by_constraint(torch.cat(self._multipliers()))
         full, sampling = self._read(lambda_M)
-        residuals = self._residuals(full, self._gaps(full))
+        residuals = self._residuals(full, self.closing.gaps(full))
         norm, norms, error = float(full.gradient_n.norm()), full.jacobian_Mn.norm(dim=1).tolist(), 0.0
         if sampling is not None:  # noise would make the norm of a mean large
             norm, norms, error = (
