@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 
 _FINE = 0.01  # of a threshold: violations below this share of it are small
+_REST = 5.0
 _LEAST_LOSS = 0.01  # nats: a loss that falls to 0 would never be at rest by shares of itself
 
 
@@ -152,12 +153,12 @@ class Run:
         """Say whether all residuals are within tolerance, and the loss has no more to gain.
 
         Residuals of 1e-3 may be reached where the loss still falls by percents, slowly: it must have fallen by no more
-        than a share ``tolerance`` of itself over the last tenth of the steps.
+        than ``_REST`` tolerances, as a share of itself, over the last tenth of the steps.
         """
         if not is_converged(point, self.tolerance):
             return False
         before = [past.loss for past in self.trace.points if past.step <= 0.9 * point.step]
-        return not before or before[-1] - point.loss <= self.tolerance * max(abs(point.loss), _LEAST_LOSS)
+        return not before or before[-1] - point.loss <= _REST * self.tolerance * max(abs(point.loss), _LEAST_LOSS)
 
     def _ending(self, last: FullPass) -> Verdict:
         if self.average is not None and self.step < self.steps:

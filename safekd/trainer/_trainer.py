@@ -131,8 +131,8 @@ class ConstrainedTrainer:
     ) -> FitResult:
         """Train until two full passes in a row find the run at rest, or ``epochs`` are over.
 
-        At rest: KKT residuals within ``tolerance``, and a loss that fell by no more than that share over the last tenth
-        of the steps.  In minibatches passes read the averaged student (``AveragedIterate``).
+        At rest: KKT residuals within ``tolerance``, and a loss that fell by no more than five times that share over the
+        last tenth of the steps.  In minibatches passes read the averaged student (``AveragedIterate``).
 
         train, audit, splits: Split or what ``as_split`` takes; a constraint with ``split="audit"`` or a name in
         ``splits`` is posed there.  trace_every: steps between full passes; left out, as many as make them cost some

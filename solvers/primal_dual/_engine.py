@@ -214,7 +214,7 @@ class PrimalDual:
         changed |= {"multiplier": lambda_C, "before": e_C}
         if method.scale_free:
             changed["mean_weight"] = mean_weights(now, weight_C, self._settings)
-        if present_C is not None:
+        if present_C is not None and not (present_C.is_cpu and bool(present_C.all())):  # a GPU is not waited for
             changed = {
                 name: new if new is now[name] else torch.where(present_C, new, now[name])
                 for name, new in changed.items()
