@@ -16,7 +16,7 @@ from ..tracer import TracePoint
 from ._attainable import attainable
 from ._averaging import AveragedIterate
 from ._correction import Gaps, correct, is_near
-from ._keeper import rank
+from ._keeper import copied_state, rank
 from ._objective import FullPass, Objective
 
 Read = Callable[[], tuple[FullPass, TracePoint]]
@@ -61,23 +61,20 @@ class Closing:
             first_gap: Largest violation at the start of the run.
         """
         student, candidates = self._objective.student, []
-        starts = [self._state()]
+        starts = [copied_state(student)]
         if average is not None:
             with average.installed():
-                starts.insert(0, self._state())
+                starts.insert(0, copied_state(student))
         for start in starts:
             student.load_state_dict(start)
             full, point = read()
             candidates.append((rank(point), start, full, point))
             if self._corrected(full, point, first_gap):
                 full, point = read()
-                candidates.append((rank(point), self._state(), full, point))
+                candidates.append((rank(point), copied_state(student), full, point))
         _, state, full, point = min(candidates, key=lambda candidate: candidate[0])
         student.load_state_dict(state)
         return full, point
-
-    def _state(self) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in self._objective.student.state_dict().items()}
 
     def _read_gaps(self) -> Gaps:
         full = self._objective.full_pass(self._train, self._splits, self._rules, with_gradients=True)

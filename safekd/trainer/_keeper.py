@@ -61,7 +61,7 @@ class Keeper:
         if here[0] == math.inf:
             return
         if here[0] == 0 and (self._best is None or here < self._best.rank):
-            self._best = Kept(here, _copy(student), self._weights())
+            self._best = Kept(here, copied_state(student), self._weights())
         self.see_restored(student, point)
         if self._most_snapshots is not None:
             self._snap(student, point, self._most_snapshots)
@@ -70,7 +70,7 @@ class Keeper:
         """Consider a student that left the loss aside: it may be the most feasible, but never the best."""
         here = rank(point)
         if here[0] < math.inf and (self._most is None or here < self._most.rank):
-            self._most = Kept(here, _copy(student), self._weights())
+            self._most = Kept(here, copied_state(student), self._weights())
 
     def best_feasible(self, like: nn.Module) -> nn.Module | None:
         """Return the feasible iterate of lowest loss as a module of its own, or None."""
@@ -78,7 +78,7 @@ class Keeper:
 
     def most_feasible(self, like: nn.Module) -> nn.Module:
         """Return the iterate of smallest violation as a module of its own."""
-        return _restored(like, _copy(like) if self._most is None else self._most.student)
+        return _restored(like, copied_state(like) if self._most is None else self._most.student)
 
     def rule_states(self) -> dict[str, Mapping[str, Tensor]]:
         """Return the state of the weighting rule beside each iterate that is kept, empty where it has none."""
@@ -120,7 +120,7 @@ class Keeper:
         if any(_beats(other.place, place) for other in self._snapshots):
             return
         self._snapshots = [other for other in self._snapshots if not _beats(place, other.place)]
-        self._snapshots.append(Snapshot(point, {name: value.cpu() for name, value in _copy(student).items()}))
+        self._snapshots.append(Snapshot(point, {name: value.cpu() for name, value in copied_state(student).items()}))
         if len(self._snapshots) > most:
             del self._snapshots[self._spare()]
 
@@ -156,7 +156,8 @@ def rank(point: TracePoint | FullPass) -> tuple[float, float]:
     return (0.0 if violation <= FEASIBLE else violation), point.loss
 
 
-def _copy(module: nn.Module) -> dict[str, Tensor]:
+def copied_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return copies of a module's parameters and buffers, by name."""
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 

@@ -42,16 +42,16 @@ class GainSettings:
     Attributes:
         memory: Steps over which the mean weight is taken.
         least, most: Multiplier scales between which the mean weight counts.  With a lower end of 1 a fresh student is
-            pushed too hard (full batches of digits end at a loss of .054 instead of .050); without an upper end a
+            pushed too hard (full batches of digits end at a loss of .055 instead of .050); without an upper end a
             threshold out of reach doubles its weight again and again: 5,000 where a multiplier of 10 holds it.
-        fading: Steps over which the range fades.  Without fading a small multiplier creeps (780 steps instead of 360 on
+        fading: Steps over which the range fades.  Without fading a small multiplier creeps (780 steps instead of 380 on
             breast cancer).
         reversals: Reversals that the range is at least.  At 0 gradient descent at .5 throws two constraints to and fro
             for ever (``tests/safekd/test_trainer.py``).
         soonest: Least integral time, in steps.  At 10 the multiplier overshoots where the student is slow.
         whole: Steps of a run from which all times are as given; shorter runs have that share of them.
         shortest: Least share.
-        latest: Largest integral time, in steps.  At 100 problems of a few variables take twice the steps.
+        latest: Largest integral time, in steps.  At 50 two constraints on three logits take 1,280 steps, not 1,000.
     """
 
     memory: float = 30.0
