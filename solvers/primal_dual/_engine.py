@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ..errors import InvalidInput
 from ._evaluation import Evaluate, by_name
-from ._gains import SETTINGS, gains, integral_times, is_reading, mean_weights, ranges, read_scales
+from ._gains import SETTINGS, first_state, gains, is_reading, mean_weights, read_scales
 from ._methods import DualMethod, PIGain, Seen
 from ._multiplier_scale import read_gradients
 
 # by row, all (C,): what is kept, what a continued run needs, what ``undo`` puts back
-_GAIN = ("mean_weight", "least_range", "scale", "stiffest", "largest", "range", "reversal", "change", "count", "halved")
+_GAIN = ("mean_weight", "scale", "lower", "upper", "stiffest", "softest", "range", "change")
 _STATE = ("multiplier", "rho", "smooth", "seen", "before", *_GAIN)
 _FIRST_READINGS = 20  # steps in which rows without a multiplier scale are asked again, which waits for the device
 
@@ -60,10 +60,13 @@ class PrimalDual:
         least_C = torch.as_tensor(least_range, dtype=torch.float64, device=device)
         if least_C.shape not in ((), (rows,)) or not bool((least_C >= 0).all()):
             raise InvalidInput(f"`least_range` is {least_range!r}; wanted a number of at least 0, or one for each row.")
-        self._state["least_range"] += least_C
+        self._state["softest"] += least_C
+        for name, value in first_state().items():
+            self._state[name] += value
         self._floor = torch.zeros(rows, dtype=torch.float64, device=device)
         self._floor[inequalities:] = -torch.inf
         self._one = torch.ones_like(self._floor)
+        self._step = self._one * self.method.step
         self._readings = _FIRST_READINGS if self.method.scale_free and rows else 0
         self._taken, self._settings = 0, SETTINGS.within(horizon)
         self._undo: Callable[[], None] = lambda: None
@@ -202,14 +205,15 @@ class PrimalDual:
         changed, e_C = self._averaged(now, value_C, present_C)
         if method.dead_band:
             e_C = e_C - e_C.clamp(-method.dead_band, method.dead_band)
-        before_C = torch.where(now["seen"] > 0, now["before"], e_C)  # a first value has not changed yet
-        rho_C, step_C = now["rho"], torch.full_like(e_C, method.step)
+        before_C = now["before"]
+        if now["seen"] is not self._one:  # a first value has not changed yet
+            before_C = torch.where(now["seen"] > 0, before_C, e_C)
+        rho_C, step_C = now["rho"], self._step[: len(e_C)]
         if method.scale_free:
-            changed |= ranges(now, e_C, before_C, self._settings)
-            changed["rho"] = rho_C = method.rho0 * gains(now, changed["range"])
-            counted, time_C = integral_times(now, e_C, changed["largest"], self._settings)
-            changed |= counted
-            step_C = method.step * rho_C / time_C
+            shown, gain_C = gains(now, e_C, before_C, self._settings)
+            changed |= shown
+            changed["rho"] = rho_C = method.rho0 * gain_C
+            step_C = method.step / self._settings.integral * rho_C
         lambda_C, weight_C = method.update(now["multiplier"], Seen(e_C, before_C, rho_C, step_C, floor_C))
         changed |= {"multiplier": lambda_C, "before": e_C}
         if method.scale_free:

@@ -1,14 +1,13 @@
 """The gains of a controller in the units of its constraint: how strongly a violation weighs, how soon it is summed up.
 
 One principle: gains are measured in what the row itself has shown.  A violation as large as its range, the largest of
-late, weighs as much as the row has weighed on average; the integral part adds the same again in as many steps as the
-row took to halve its largest violation:
+late, weighs as much as the row has weighed on average; the integral part adds the same again in thirty steps:
 
     gain           =  mean weight / range, at most the stiffest (``_multiplier_scale``)
     mean weight    of the last thirty steps, at least a tenth and at most ten times the row's multiplier scale
-    range          largest |e|, fading over a hundred steps; at least eight times the largest reversal, and least_range
+    range          largest |e|, fading over a hundred steps; at least the softest
+    softest        eight times the largest reversal, and least_range
     reversal       the smaller of two changes of e that follow each other with opposite signs
-    integral time  first step at which |e| <= largest / 2, the steps so far until then; 20 to 30 steps
 
 The multiplier scale (``_multiplier_scale``: where row and objective pull alike) is read at steps 1, 2, 4, 8 and so on,
 since a fresh student is nowhere near the place where the multiplier is decided.  So the start is gentle; a cheap
@@ -31,6 +30,7 @@ from torch import Tensor
 from ._multiplier_scale import Scales
 
 State = Mapping[str, Tensor]
+_LEAST = 1e-30  # of a range: a row that has shown nothing but zeros
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class GainSettings:
             breast cancer).
         reversals: Reversals that the range is at least.  At 0 gradient descent at .5 throws two constraints to and fro
             for ever (``tests/safekd/test_trainer.py``).
-        soonest: Least integral time, in steps.  At 10 the multiplier overshoots where the student is slow.
+        integral: Integral time, in steps.  At 25 five thousand noisy steps swing by .065 instead of .06
+            (``tests/solvers/test_primal_dual_gains.py``), at 50 two constraints on three logits take 1,280, not 1,000.
         whole: Steps of a run from which all times are as given; shorter runs have that share of them.
         shortest: Least share.
-        latest: Largest integral time, in steps.  At 50 two constraints on three logits take 1,280 steps, not 1,000.
     """
 
     memory: float = 30.0
@@ -59,15 +59,14 @@ class GainSettings:
     most: float = 10.0
     fading: float = 100.0
     reversals: float = 8.0
-    soonest: float = 20.0
-    latest: float = 30.0
+    integral: float = 30.0
     whole: int = 600
     shortest: float = 0.1
 
     def within(self, horizon: int | None) -> GainSettings:
         """Return the settings of a run of so many steps, None for one of unknown length."""
         share = 1.0 if horizon is None else min(max(horizon / self.whole, self.shortest), 1.0)
-        times = {name: share * getattr(self, name) for name in ("memory", "fading", "soonest", "latest")}
+        times = {name: share * getattr(self, name) for name in ("memory", "fading", "integral")}
         return replace(self, **times)
 
 
@@ -85,53 +84,43 @@ def read_scales(now: State, found: Scales, asked_C: Tensor) -> dict[str, Tensor]
     The mean weight begins at a multiplier that was handed over.  Later readings move the scale halfway, in logarithms,
     so that one noisy batch changes little.
     """
-    first_C = asked_C & ~found.multiplier.isnan() & (now["scale"] == 0)
+    known_C = asked_C & ~found.multiplier.isnan()
+    scale_C = _halfway(now["scale"], found.multiplier, known_C)
+    stiff_C = asked_C & ~found.stiffest.isnan()
+    stiffest_C = _halfway(torch.where(now["stiffest"].isinf(), 0.0, now["stiffest"]), found.stiffest, stiff_C)
     return {
-        "scale": _halfway(now["scale"], found.multiplier, asked_C),
-        "stiffest": _halfway(now["stiffest"], found.stiffest, asked_C),
-        "mean_weight": torch.where(first_C, now["multiplier"].abs(), now["mean_weight"]),
+        "scale": scale_C,
+        "lower": torch.where(scale_C > 0, SETTINGS.least * scale_C, now["lower"]),
+        "upper": torch.where(scale_C > 0, SETTINGS.most * scale_C, now["upper"]),
+        "stiffest": torch.where(stiffest_C > 0, stiffest_C, torch.inf),
+        "mean_weight": torch.where(known_C & (now["scale"] == 0), now["multiplier"].abs(), now["mean_weight"]),
     }
 
 
-def _halfway(old_C: Tensor, new_C: Tensor, asked_C: Tensor) -> Tensor:
-    """Return the geometric mean of two readings, the new one where there is no old one, 0 for none."""
-    moved_C = torch.where(old_C > 0, (old_C * new_C).sqrt(), new_C)
-    return torch.where(asked_C & ~new_C.isnan(), moved_C, old_C)
+def _halfway(old_C: Tensor, new_C: Tensor, known_C: Tensor) -> Tensor:
+    """Return the geometric mean of two readings where the new one is known, the new one where there is no old one."""
+    return torch.where(known_C, torch.where(old_C > 0, (old_C * new_C).sqrt(), new_C), old_C)
 
 
-def ranges(now: State, e_C: Tensor, before_C: Tensor, settings: GainSettings) -> dict[str, Tensor]:
-    """Return what of the state a violation e, and the one a step before, change; the range among it."""
-    size_C, change_C = e_C.abs(), e_C - before_C
-    smaller_C = torch.minimum(change_C.abs(), now["change"].abs())
-    reversal_C = torch.maximum(now["reversal"], torch.where(change_C * now["change"] < 0, smaller_C, 0.0))
-    faded_C = torch.maximum(now["range"] * (1 - 1 / settings.fading), settings.reversals * reversal_C)
-    faded_C = torch.maximum(faded_C, now["least_range"])
-    return {
-        "largest": torch.maximum(now["largest"], size_C),
-        "range": torch.maximum(faded_C, size_C),
-        "reversal": reversal_C,
-        "change": change_C,
-    }
+def first_state() -> dict[str, float]:
+    """Return what rows begin with whose scale nothing has shown yet: they go by a scale of 1."""
+    return {"lower": 1.0, "upper": 1.0, "stiffest": float("inf")}
 
 
-def gains(now: State, range_C: Tensor) -> Tensor:
-    """Return the gain of each row, (C,), above 0; a row whose scale nothing has shown goes by a scale of 1."""
-    scale_C = now["scale"]
-    size_C = torch.minimum(torch.maximum(now["mean_weight"], SETTINGS.least * scale_C), SETTINGS.most * scale_C)
-    gain_C = torch.where(scale_C > 0, size_C, 1.0) / torch.where(range_C > 0, range_C, 1.0)
-    return torch.where(now["stiffest"] > 0, torch.minimum(gain_C, now["stiffest"]), gain_C)
+def gains(now: State, e_C: Tensor, before_C: Tensor, settings: GainSettings) -> tuple[dict[str, Tensor], Tensor]:
+    """Return what of the state a violation e, and the one a step before, change; and the gain of each row, (C,).
 
-
-def integral_times(
-    now: State, e_C: Tensor, largest_C: Tensor, settings: GainSettings
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Return what of the state changes, and the integral time of each row, in steps in which it was present, (C,)."""
-    count_C = now["count"] + 1
-    halved_C = torch.where((now["halved"] == 0) & (e_C.abs() <= largest_C / 2), count_C, now["halved"])
-    time_C = torch.where(halved_C > 0, halved_C, count_C).clamp(settings.soonest, settings.latest)
-    return {"count": count_C, "halved": halved_C}, time_C
+    Two changes that follow each other with opposite signs differ in size from their sum by twice the smaller one.
+    """
+    change_C, last_C = e_C - before_C, now["change"]
+    reversal_C = change_C.abs() + last_C.abs() - (change_C + last_C).abs()
+    softest_C = torch.maximum(now["softest"], settings.reversals / 2 * reversal_C)
+    range_C = torch.maximum(torch.maximum(now["range"] * (1 - 1 / settings.fading), softest_C), e_C.abs())
+    size_C = torch.clamp(now["mean_weight"], now["lower"], now["upper"])
+    gain_C = torch.minimum(size_C / range_C.clamp_min(_LEAST), now["stiffest"])
+    return {"softest": softest_C, "range": range_C, "change": change_C}, gain_C
 
 
 def mean_weights(now: State, weight_C: Tensor, settings: GainSettings) -> Tensor:
     """Return the mean weights after a step in which rows had the weights ``weight_C``."""
-    return now["mean_weight"] + (weight_C.abs() - now["mean_weight"]) / settings.memory
+    return torch.lerp(now["mean_weight"], weight_C.abs(), 1 / settings.memory)

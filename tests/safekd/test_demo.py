@@ -188,8 +188,6 @@ def test_the_frontier_costs_at_most_three_cold_runs_and_every_point_is_read_agai
         experiment.train, experiment.audit, epochs=settings.epochs, tolerance=settings.tolerance
     )
     assert outcome.frontier.table["steps"].sum() <= 3 * cold.point.step
-    constrained = outcome.reports[-1].result  # to residuals almost twice as large
-    assert outcome.frontier.table["steps"].sum() <= 3 * constrained.point.step
     assert outcome.verified.holds()
     assert outcome.verified.table["verified"].all()
 

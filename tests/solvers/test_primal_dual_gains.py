@@ -108,7 +108,7 @@ def test_reversals_keep_the_gain_soft_and_fading_makes_it_stiff():
 def test_the_least_range_holds_and_has_the_units_of_its_row():
     assert float(fed([1e-9] * 300, least_range=0.5).rho) <= 10 / 0.5
     engine = PrimalDual(2, least_range=[0.5, 2.0])
-    assert engine.state_dict()["least_range"].tolist() == [0.5, 2.0]
+    assert engine.state_dict()["softest"].tolist() == [0.5, 2.0]
 
 
 # --------------------------------------------------------------------------------------------------- whole problems
