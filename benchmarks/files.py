@@ -107,7 +107,7 @@ def _by_pandas(folder: Path, name: str, teachers: int) -> None:
 
 def _projected(suffix: str) -> Callable[[Path, str, int], None]:
     def run(folder: Path, name: str, teachers: int) -> None:
-        from safekd.bulk import project_file
+        from safekd.weight_files import project_file
 
         project_file(folder / f"{name}{suffix}", folder / f"projected{suffix}", _rules(teachers))
 
@@ -115,7 +115,7 @@ def _projected(suffix: str) -> Callable[[Path, str, int], None]:
 
 
 def _audited(folder: Path, name: str, teachers: int) -> None:
-    from safekd.bulk import audit_file
+    from safekd.weight_files import audit_file
 
     audit_file(folder / f"{name}.csv", _rules(teachers))
 
@@ -145,7 +145,7 @@ def _timed(who: str, folder: Path, teachers: int) -> Iterator[tuple[float, int |
 
 def conforms(path: Path, options: argparse.Namespace) -> bool:
     """Tell whether a projected file has all its rows and every rule holds in each of them, bounds and order exactly."""
-    from safekd.bulk import audit_file
+    from safekd.weight_files import audit_file
 
     report = audit_file(path, _rules(options.teachers))
     return report.holds() and report["III.5"].of == options.rows
@@ -168,7 +168,7 @@ _MEMORY = 1 << 30
 
 def markdown(runs: Sequence[Run], faults: Sequence[str], known: dict[str, str]) -> str:
     """Return the report."""
-    from ._projection_report import table  # not above: a child would hold torch while pandas is measured
+    from .projection._report import table  # not above: a child would hold torch while pandas is measured
 
     goal = next(line for line in _lines(runs) if line[0] == "safekd project, CSV")
     ratio, peak = float(goal[2]), [run.peak for run in runs if run.contender == goal[0]]
@@ -200,7 +200,7 @@ def _memory(peak: int | None) -> str:
 
 
 def _lines(runs: Sequence[Run]) -> list[list[str]]:
-    from ._projection_report import number
+    from .projection._report import number
 
     seconds = {who: [run.seconds for run in runs if run.contender == who] for who in CONTENDERS}
     lines = []

@@ -21,18 +21,18 @@ from torch import Tensor, nn
 from safekd import ConstrainedTrainer, SafetyConstraint, Split
 from safekd.safety import TruthProbability
 from safekd.teachers import StoredTeacher
-from safekd.tracer import Callback, RunInfo, StopTraining
-from safekd.trainer import Sampled
-from safekd.trainer._objective import FullPass
-from safekd.trainer._run import Run
+from safekd.training import Sampled
+from safekd.training._objective import FullPass
+from safekd.training._run import Run
+from safekd.training.trace import Callback, RunInfo, StopTraining
 
-from ._projection_report import table
 from ._timing import processor, today, versions
+from .projection._report import table
 
 FEATURES, CLASSES, TOKENS, LENGTH = 64, 10, 50, 16
 GOAL = 0.03
 _BETWEEN = 16  # steps from one pass to the next
-_HEAD = ["student", "batch", "constraints", "gradients", "step, ms", "audit, ms", "interval, steps", "share"]
+_HEAD = ["student", "batch", "constraints", "gradients", "step, ms", "evaluation, ms", "interval, steps", "share"]
 
 
 class Transformer(nn.Module):
@@ -53,20 +53,20 @@ class Transformer(nn.Module):
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a step and of an audit, and the default interval, for one student and batch size."""
+    """Seconds of a step and of an evaluation, and the default interval, for one student and batch size."""
 
     student: str
     batch: int | None
     constraints: int
     sampled: bool
     step: float
-    audit: float
+    evaluation: float
     interval: int
 
     @property
     def share(self) -> float:
-        """Time in audits over time in all."""
-        return self.audit / (self.audit + self.interval * self.step)
+        """Time in evaluations over time in all."""
+        return self.evaluation / (self.evaluation + self.interval * self.step)
 
 
 class _Interval(Callback):
@@ -175,7 +175,7 @@ def markdown(costs: Sequence[Cost]) -> str:
             str(cost.constraints),
             "sampled" if cost.sampled else "exact",
             f"{1e3 * cost.step:.2f}",
-            f"{1e3 * cost.audit:.2f}",
+            f"{1e3 * cost.evaluation:.2f}",
             str(cost.interval),
             f"{cost.share:.2%}",
         ]

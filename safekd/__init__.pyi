@@ -1,18 +1,17 @@
-from . import aggregation as aggregation
 from . import axioms as axioms
-from . import bulk as bulk
-from . import config as config
 from . import data as data
 from . import demo as demo
 from . import divergences as divergences
 from . import errors as errors
 from . import experiment as experiment
 from . import frontier as frontier
+from . import io as io
+from . import pooling as pooling
 from . import report as report
 from . import safety as safety
 from . import teachers as teachers
-from . import tracer as tracer
-from . import trainer as trainer
+from . import training as training
+from . import weight_files as weight_files
 from . import weights as weights
 from ._solvers import AugmentedLagrangian as AugmentedLagrangian
 from ._solvers import LinearRows as LinearRows
@@ -22,8 +21,6 @@ from ._solvers import WeightPolytope as WeightPolytope
 from ._solvers import project as project
 from .axioms import AuditReport as AuditReport
 from .axioms import audit as audit
-from .bulk import audit_file as audit_file
-from .bulk import project_file as project_file
 from .data import Split as Split
 from .errors import InfeasiblePolytope as InfeasiblePolytope
 from .errors import InvalidConfig as InvalidConfig
@@ -36,9 +33,11 @@ from .frontier import trace_frontier as trace_frontier
 from .frontier import verify as verify
 from .safety import SafetyConstraint as SafetyConstraint
 from .safety import certify as certify
-from .trainer import ConstrainedTrainer as ConstrainedTrainer
-from .trainer import CrossFit as CrossFit
-from .trainer import Tighten as Tighten
-from .trainer import WarmStart as WarmStart
+from .training import ConstrainedTrainer as ConstrainedTrainer
+from .training import CrossFit as CrossFit
+from .training import Tighten as Tighten
+from .training import WarmStart as WarmStart
+from .weight_files import audit_file as audit_file
+from .weight_files import project_file as project_file
 
 __version__: str

@@ -5,10 +5,10 @@ from .errors import InfeasiblePolytope as InfeasiblePolytope
 from .errors import InvalidInput as InvalidInput
 from .errors import SafekdError as SafekdError
 from .errors import SolverFailure as SolverFailure
-from .frontier import Frontier as Frontier
-from .frontier import trace_frontier as trace_frontier
 from .minimization import Solution as Solution
 from .minimization import minimize as minimize
+from .pareto import Frontier as Frontier
+from .pareto import trace_frontier as trace_frontier
 from .polytope import Conformance as Conformance
 from .polytope import LinearRows as LinearRows
 from .polytope import WeightPolytope as WeightPolytope

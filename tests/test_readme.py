@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .shell import DEMO_COMMANDS, SEEDS_COMMAND, run_shell
+from .support.shell import DEMO_COMMANDS, SEEDS_COMMAND, run_shell
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_ELSEWHERE = (DEMO_COMMANDS, SEEDS_COMMAND)  # by tests of the demo, which read what they write

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._primal_dual_peers import PEERS as ALL_PEERS
-from .._primal_dual_problems import Problem
-from .._primal_dual_steps import PENALTIES, Contender, Scale, Walker, ours
+from ..primal_dual._peers import PEERS as ALL_PEERS
+from ..primal_dual._problems import Problem
+from ..primal_dual._steps import PENALTIES, Contender, Scale, Walker, ours
 
 
 class ByHand:

@@ -17,7 +17,7 @@ from torch import Tensor
 from safekd.divergences import ForwardKL
 from safekd.safety import SafetyConstraint
 
-from .._primal_dual_problems import Problem, Sample, Values
+from ..primal_dual._problems import Problem, Sample, Values
 from ._cells import Cell
 from ._students import Student, make_student
 from ._tasks import Task, make_task

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from .._projection_report import table
+from ..projection._report import table
 from ._contenders import CONTENDERS, NAMES, TRAINER
 from ._figures import Row
 from ._summary import CLOSE, FEASIBLE, OPPONENTS, OURS, Ratio, Result, best_of, by_cell, compare, tally

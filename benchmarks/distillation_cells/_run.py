@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from .._primal_dual_cells import missing
-from .._primal_dual_steps import Contender, Scale
+from ..primal_dual._cells import missing
+from ..primal_dual._steps import Contender, Scale
 from ._judge import Judge, Look
 from ._problem import Setup
 

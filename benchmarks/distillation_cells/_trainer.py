@@ -10,7 +10,7 @@ from torch import nn
 
 from safekd import ConstrainedTrainer
 from safekd.teachers import StoredTeacher
-from safekd.tracer import TracePoint
+from safekd.training.trace import TracePoint
 
 from ._judge import TOLERANCE, Judge, Look
 from ._problem import Setup

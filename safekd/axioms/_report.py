@@ -17,8 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import InvalidInput
-from ..files import written_whole
-from ..tables import write_csv
+from ..io import write_csv, written_whole
 from ._axioms import ASSUMPTIONS, AXIOMS, LINEAR, UNIFIED, Axiom, axiom_named
 
 Status = Literal["holds", "violated", "estimated", "not_applicable"]

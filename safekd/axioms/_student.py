@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .._modes import evaluating
-from ..aggregation import arithmetic_pool
 from ..errors import InvalidInput
+from ..pooling import arithmetic_pool
 from ._report import Finding
 from ._search import Line, Precision, look_along
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from ..demo import run_demo, run_seeds
+from ..io import write_csv
 from ..report import comparison, frontier_table, seeds_table, teachers_table
-from ..tables import write_csv
 from ._progress import bar, show_written
 
 

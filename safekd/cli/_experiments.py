@@ -8,13 +8,14 @@ from typing import Any
 
 from rich.console import Console
 
-from ..config import load_config
-from ..experiment import build, threads
-from ..files import written_whole
+from .._threads import threads
+from ..experiment import build
+from ..experiment.config import load_config
+from ..io import written_whole
 from ..report import fit_summary, rounds_table
 from ..safety import certify
-from ..tracer import TracePoint
-from ..trainer import save_run
+from ..training import save_run
+from ..training.trace import TracePoint
 from ._progress import bar, show_written
 
 
@@ -38,7 +39,7 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
 
         result = experiment.trainer().fit(
             experiment.train,
-            experiment.audit,
+            experiment.validation,
             splits=experiment.others,
             epochs=config.training.epochs,
             tolerance=config.training.tolerance,

@@ -11,10 +11,10 @@ from typing import Any
 
 from rich.console import Console
 
-from ..bulk import audit_file, project_file
-from ..config import RulesConfig, load_rules
 from ..errors import InvalidInput
+from ..experiment.config import RulesConfig, load_rules
 from ..report import projection_summary
+from ..weight_files import audit_file, project_file
 from ._progress import rows_bar, show_written
 
 _METRICS = ("euclidean", "kl")

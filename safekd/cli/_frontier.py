@@ -13,9 +13,10 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
-from ..config import load_config
+from .._threads import threads
 from ..errors import InvalidInput
-from ..experiment import Experiment, build, threads
+from ..experiment import Experiment, build
+from ..experiment.config import load_config
 from ..frontier import Frontier, trace_frontier, verify
 from ..report import frontier_table
 from ._progress import show_written
@@ -51,7 +52,7 @@ def show_frontier(console: Console, path: Path, output: Path, plot: Path | None,
         frontier = _traced(
             experiment.trainer_at,
             experiment.train,
-            experiment.audit,
+            experiment.validation,
             method=options.method or settings.method,
             targets=settings.targets if asked is None else asked,
             highest=settings.highest,
@@ -92,7 +93,7 @@ def _traced(*given: Any, **more: Any) -> Frontier:
 
 def _verified(console: Console, frontier: Frontier, experiment: Experiment) -> bool:
     report = verify(
-        frontier, experiment.trainer_at, experiment.train, experiment.audit, splits=experiment.others or None
+        frontier, experiment.trainer_at, experiment.train, experiment.validation, splits=experiment.others or None
     )
     console.print(str(report), markup=False, highlight=False)
     return report.holds()

@@ -14,13 +14,13 @@ import pandas as pd
 
 from solvers.primal_dual import FixedPenalty
 
-from ..config import ExperimentConfig, parse_config
+from .._threads import threads
 from ..errors import SolverFailure
-from ..experiment import Arm, ArmReport, Experiment, build, run_arm, threads, training_signals
-from ..files import written_whole
+from ..experiment import Arm, ArmReport, Experiment, build, run_arm, training_signals
+from ..experiment.config import ExperimentConfig, parse_config
 from ..frontier import Frontier, VerifyReport, trace_frontier, verify
-from ..tables import write_csv
-from ..trainer import save_run
+from ..io import write_csv, written_whole
+from ..training import save_run
 from ..weights import Uniform
 
 PENALTY = 1.0  # the round number that one would try first
@@ -97,7 +97,7 @@ def _run(text: str, config: ExperimentConfig, run_dir: Path, tell: Tell | None) 
     frontier = trace_frontier(
         experiment.trainer_at,
         experiment.train,
-        experiment.audit,
+        experiment.validation,
         targets=config.frontier.targets,
         highest=config.frontier.highest,
         epochs=config.frontier.epochs,
@@ -105,7 +105,7 @@ def _run(text: str, config: ExperimentConfig, run_dir: Path, tell: Tell | None) 
         on_point=point,
     )
     say("writing", done[0], done[0])
-    verified = verify(frontier, experiment.trainer_at, experiment.train, experiment.audit)
+    verified = verify(frontier, experiment.trainer_at, experiment.train, experiment.validation)
     if not verified.holds():
         raise SolverFailure(str(verified))
     written = _write(experiment, reports, frontier, run_dir, text)

@@ -18,11 +18,11 @@ SEED_COLUMNS = {
     "required": "threshold, the same for every seed",
     "uniform_train": "safety of uniform distillation on the split on which the constraint is posed",
     "train": "safety of the constrained student there",
-    "audit": "the same on the audit split, which measured the teachers",
+    "validation": "the same on the validation split, which measured the teachers",
     "test": "the same on the test split",
     "certified": "95 % lower bound on the certify split",
     "met_train": f"constrained student within {SLACK} of the threshold or above, on the posed split",
-    "met_audit": "the same on the audit split",
+    "met_validation": "the same on the validation split",
     "met_test": "the same on the test split",
     "decision": "what the certificate says of the threshold itself",
     "status": "verdict of the run",
@@ -39,7 +39,7 @@ def run_seeds(seeds: Iterable[int], tell: Callable[[dict[str, Any]], None] | Non
             arms = four_arms(experiment)
             uniform, constrained = run_arm(experiment, arms[0]), run_arm(experiment, arms[-1])
         required = experiment.constraints[0].required
-        reached = {name: constrained.readings[name].measured for name in ("train", "audit", "test")}
+        reached = {name: constrained.readings[name].measured for name in ("train", "validation", "test")}
         residuals = constrained.result.residuals
         rows.append(
             {

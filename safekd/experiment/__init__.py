@@ -1,25 +1,11 @@
 """From a configuration to something that runs: data, teachers, evidence, weights, trainers.
 
 experiment = build(config, folder)
-experiment.trainer().fit(experiment.train, experiment.audit, epochs=...)
+experiment.trainer().fit(experiment.train, experiment.validation, epochs=...)
+
+Names are imported when first used: reading an experiment file (``config``) needs nothing of what runs it.
 """
 
-from .._threads import threads
-from ._arms import Arm, ArmReport, run_arm, training_signals
-from ._build import Experiment, build
-from ._data import Table, load_table, split_table
-from ._students import mlp
+import lazy_loader
 
-__all__ = [
-    "Arm",
-    "ArmReport",
-    "Experiment",
-    "Table",
-    "build",
-    "load_table",
-    "mlp",
-    "run_arm",
-    "split_table",
-    "threads",
-    "training_signals",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

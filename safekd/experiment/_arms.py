@@ -13,8 +13,8 @@ from solvers.primal_dual import DualMethod
 
 from .._modes import evaluating
 from ..safety import Certificate, SafetyConstraint, certify
-from ..tracer import ConstraintReading, TracePoint
-from ..trainer import FitResult, Objective, on_one_split
+from ..training import FitResult, Objective, on_one_split
+from ..training.trace import ConstraintReading, TracePoint
 from ..weights import Rule, Signals
 from ._build import Experiment
 
@@ -66,7 +66,7 @@ def run_arm(
     settings = experiment.config.training
     result = trainer.fit(
         experiment.train,
-        experiment.audit,
+        experiment.validation,
         splits=experiment.others,
         epochs=settings.epochs,
         tolerance=settings.tolerance,

@@ -13,13 +13,12 @@ from torch import nn
 from solvers.polytope import WeightPolytope
 from solvers.primal_dual import DualMethod
 
-from ..config import ExperimentConfig, FittedTeacherConfig
 from ..data import Split
 from ..divergences import ForwardKL
 from ..errors import InvalidConfig
 from ..safety import SafetyConstraint
 from ..teachers import TeacherEnsemble, measure
-from ..trainer import ConstrainedTrainer, CrossFit, Tighten
+from ..training import ConstrainedTrainer, CrossFit, Tighten
 from ..weights import (
     Confidence,
     EntropyComplement,
@@ -39,11 +38,12 @@ from ._constraints import constraints_of
 from ._data import Table, load_table, split_table
 from ._students import mlp
 from ._teachers import fitted_teacher, stored_teacher
+from .config import ExperimentConfig, FittedTeacherConfig
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that a configuration names, made.  ``evidence`` was measured on the audit split."""
+    """Everything that a configuration names, made.  ``evidence`` was measured on the validation split."""
 
     config: ExperimentConfig
     table: Table
@@ -59,9 +59,9 @@ class Experiment:
         return self.splits["train"]
 
     @property
-    def audit(self) -> Split:
+    def validation(self) -> Split:
         """The split on which teachers were measured and runs are watched."""
-        return self.splits["audit"]
+        return self.splits["validation"]
 
     @property
     def others(self) -> dict[str, Split]:
@@ -144,7 +144,7 @@ def build(config: ExperimentConfig, folder: Path) -> Experiment:
             for teacher in config.teachers
         ]
     )
-    evidence = measure(ensemble, splits["audit"], constraints[0].measure, contexts=len(table.contexts))
+    evidence = measure(ensemble, splits["validation"], constraints[0].measure, contexts=len(table.contexts))
     return Experiment(config, table, splits, ensemble, evidence, _unified(config, polytope, evidence), constraints)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..config import ConstraintConfig
 from ..safety import (
     Avoids,
     Ball,
@@ -22,6 +21,7 @@ from ..safety import (
     UnsafeMass,
 )
 from ._data import Table
+from .config import ConstraintConfig
 
 _BALLS: dict[str, type[Ball]] = {"kl": KLBall, "chi_square": ChiSquareBall}
 

@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ..config import DataConfig
 from ..data import Split
 from ..errors import InvalidConfig, InvalidInput
-from ..tables import numbers, read_table
+from ..io import numbers, read_table
+from .config import DataConfig
 
 Array = NDArray[Any]
 

@@ -11,12 +11,12 @@ from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from ..config import FittedTeacherConfig, StoredTeacherConfig
 from ..data import Split
 from ..errors import InvalidConfig, InvalidInput
-from ..tables import numbers, read_table
+from ..io import numbers, read_table
 from ..teachers import SklearnTeacher, StoredTeacher, Teacher
 from ._data import Array, Table
+from .config import FittedTeacherConfig, StoredTeacherConfig
 
 _KINDS: dict[str, Any] = {
     "logistic_regression": LogisticRegression,

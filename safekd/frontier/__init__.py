@@ -1,6 +1,6 @@
 """What safety costs: the Pareto frontier between distillation loss and safety.
 
-frontier = trace_frontier(make_trainer, train, audit, targets=11, epochs=1000)
+frontier = trace_frontier(make_trainer, train, validation, targets=11, epochs=1000)
 frontier.table                      # one row a target, with a status: nothing is dropped
 print(frontier)                     # what was traced, and what safety costs
 frontier.at(safety=0.97).student    # the cheapest one that is safe enough

@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import InvalidInput
-from ..files import written_whole
-from ..tracer import ConstraintReading
-from ..trainer import FEASIBLE, FitResult, WarmStart, save_run, save_tensors
+from ..io import written_whole
+from ..training import FEASIBLE, FitResult, WarmStart, save_run, save_tensors
+from ..training.trace import ConstraintReading
 
 Parameters = Mapping[str, Tensor]
 _CELL, _MANIFEST, _SWEEP, _DONE = "cell.json", "manifest.json", "sweep.json", "done.json"

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 
-from solvers.frontier import largest_gaps
+from solvers.pareto import largest_gaps
 
 from ._cells import Cell, Request
 from ._plan import EXACT, USUAL, Plan

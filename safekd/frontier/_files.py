@@ -19,8 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InvalidInput
-from ..files import written_whole
-from ..tables import read_table
+from ..io import read_table, written_whole
 from ._schema import FLAG, NUMBER, SCHEMA_VERSION, WHOLE, WORD, kind, kinds, require_columns
 
 _RUN = ("=", "+", "-", "@", "\t", "\r", "\n", "'")

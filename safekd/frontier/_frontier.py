@@ -232,11 +232,11 @@ class Frontier:
             from ._plot import draw
         draw(self, path, required)
 
-    def verify(self, make_trainer: MakeTrainer, train: Any, audit: Any = None, **more: Any) -> VerifyReport:
+    def verify(self, make_trainer: MakeTrainer, train: Any, validation: Any = None, **more: Any) -> VerifyReport:
         """Read every student again on the data and compare it with its row; see ``kd.verify``."""
         from ._verify import verify
 
-        return verify(self, make_trainer, train, audit, **more)
+        return verify(self, make_trainer, train, validation, **more)
 
     def summary(self) -> str:
         """Return what was traced, how it went and what safety costs, in a few lines."""

@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ..files import written_whole
+from ..io import written_whole
 from ._page import FRAME, SCRIPT, STYLE
 from ._picture import AGAIN, BEATEN, COLOURS, FRONT, KINDS, NOWHERE, UNMET, Picture, Series, picture
 from ._schema import NUMBER, kinds

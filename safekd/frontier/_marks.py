@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from solvers.frontier import contradicts_slope
 from solvers.indicators import nondominated
+from solvers.pareto import contradicts_slope
 
 from ._schema import in_order, parts
 
@@ -26,7 +26,7 @@ def mark(table: pd.DataFrame, constraint: str) -> pd.DataFrame:
     feasible row has loss and safety as good and one better; of equal ones the first that was solved.  duplicate: the
     same loss and safety as an earlier one, to a millionth of their range.  slope_contradicted: the multiplier of a
     nondominated row is not the slope of loss against safety that its neighbours show, see
-    ``solvers.frontier.contradicts_slope``; sampling errors are not granted, since loss, safety and multiplier are read
+    ``solvers.pareto.contradicts_slope``; sampling errors are not granted, since loss, safety and multiplier are read
     from the same examples.
     """
     loss, safety, price = (_numbers(table, name) for name in _own(constraint))

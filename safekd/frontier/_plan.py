@@ -13,7 +13,7 @@ import numpy as np
 
 from .._numbers import is_number, is_whole
 from ..errors import InvalidInput
-from ..trainer import ConstrainedTrainer
+from ..training import ConstrainedTrainer
 
 MakeTrainer = Callable[..., ConstrainedTrainer]
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ..errors import InvalidInput
-from ..files import written_whole
+from ..io import written_whole
 from ._picture import AGAIN, BEATEN, COLOURS, FRONT, KINDS, NOWHERE, UNMET, Picture, Series, picture
 
 if TYPE_CHECKING:

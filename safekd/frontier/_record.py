@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data import Split, as_split
-from ..trainer import ConstrainedTrainer
+from ..training import ConstrainedTrainer
 from ._cells import MEASURED
 from ._plan import Plan
 from ._solve import Job
@@ -24,7 +24,11 @@ _SHOWN = 64
 def record_of(plan: Plan, job: Job, trainer: ConstrainedTrainer) -> dict[str, Any]:
     """Return the record of a sweep.  trainer: the one of its first cell, not yet trained."""
     fit = {name: _plain(value) for name, value in job.fit.items() if name not in (*_LISTENERS, "splits")}
-    given = {"train": job.train, **({} if job.audit is None else {"audit": job.audit}), **(job.fit.get("splits") or {})}
+    given = {
+        "train": job.train,
+        **({} if job.validation is None else {"validation": job.validation}),
+        **(job.fit.get("splits") or {}),
+    }
     return {
         "sweep": plan.record(),
         "epochs": job.epochs,

@@ -21,8 +21,8 @@ from solvers.primal_dual import FixedPenalty
 from .._threads import threads
 from ..data import Split, placed
 from ..errors import InvalidInput
-from ..tracer import Callback, StopTraining, TracePoint
-from ..trainer import ConstrainedTrainer, FitResult, WarmStart
+from ..training import ConstrainedTrainer, FitResult, WarmStart
+from ..training.trace import Callback, StopTraining, TracePoint
 from ._cells import Cell, Parameters, Request, write_cell
 from ._plan import MakeTrainer, accepts_seed
 
@@ -40,7 +40,7 @@ class Job:
     token: str
     make_trainer: MakeTrainer
     train: Split
-    audit: Any
+    validation: Any
     epochs: int
     fit: Mapping[str, Any]
     threads: int | None
@@ -90,7 +90,10 @@ class Job:
 
     def splits(self, trainer: ConstrainedTrainer) -> dict[str, Split]:
         """Return the splits besides the training data, on the trainer's device."""
-        given = {**({} if self.audit is None else {"audit": self.audit}), **(self.fit.get("splits") or {})}
+        given = {
+            **({} if self.validation is None else {"validation": self.validation}),
+            **(self.fit.get("splits") or {}),
+        }
         return {name: placed(data, name, trainer.device) for name, data in given.items()}
 
 
@@ -149,7 +152,7 @@ def _trained(
     if start is not None:
         _carry(trainer, start)
         fit["warm_start"] = _beginning(job, request, trainer, start, before)
-    return trainer.fit(job.train, job.audit, epochs=job.epochs, tolerance=request.tolerance, **fit)
+    return trainer.fit(job.train, job.validation, epochs=job.epochs, tolerance=request.tolerance, **fit)
 
 
 class _Settled(Callback):

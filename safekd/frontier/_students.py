@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-from ..trainer import WarmStart
+from ..training import WarmStart
 from ._cells import Cell
 from ._solve import Job
 

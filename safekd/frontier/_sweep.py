@@ -17,7 +17,7 @@ from .._numbers import is_whole
 from ..data import as_split
 from ..errors import InvalidInput, SolverFailure
 from ..safety import Constraint
-from ..trainer import ConstrainedTrainer
+from ..training import ConstrainedTrainer
 from ._cells import TABLE, Request, Store
 from ._chain import Chain, Entry
 from ._frontier import Frontier
@@ -36,7 +36,7 @@ OnPoint = Callable[[dict[str, Any]], object]
 def trace_frontier(
     make_trainer: MakeTrainer,
     train: Any,
-    audit: Any = None,
+    validation: Any = None,
     *,
     targets: int | Sequence[float] = 11,
     highest: float = 0.99,
@@ -99,7 +99,7 @@ def trace_frontier(
     )
     folder, resuming = _where(run_dir, resume)
     threads = _threads(jobs, threads)
-    job = Job(secrets.token_hex(8), make_trainer, as_split(train, "train"), audit, epochs, fit, threads, folder)
+    job = Job(secrets.token_hex(8), make_trainer, as_split(train, "train"), validation, epochs, fit, threads, folder)
     sweep = _Sweep(plan, job, on_point, resuming)
     try:
         return sweep.run(jobs)
@@ -219,7 +219,9 @@ def _check_fit(fit: Mapping[str, Any], on_point: OnPoint | None) -> None:
         if value is not None and not callable(value):
             raise InvalidInput(f"`{name}` is a {type(value).__name__}; wanted a function, or None.")
     if not isinstance(fit.get("callbacks", ()), (list, tuple)):
-        raise InvalidInput(f"`callbacks` is a {type(fit['callbacks']).__name__}; wanted a list of kd.tracer.Callback.")
+        raise InvalidInput(
+            f"`callbacks` is a {type(fit['callbacks']).__name__}; wanted a list of kd.training.trace.Callback."
+        )
 
 
 def _where(run_dir: str | os.PathLike[str] | None, resume: str | bool | None) -> tuple[Path | None, bool]:

@@ -17,7 +17,7 @@ from .._numbers import is_number
 from .._threads import threads
 from ..data import as_split
 from ..errors import InvalidInput
-from ..trainer import WarmStart
+from ..training import WarmStart
 from ._cells import TABLE, Request, cells_of_rows, read_cell, require_whole
 from ._frontier import Frontier
 from ._plan import MakeTrainer, accepts_seed
@@ -68,7 +68,7 @@ def verify(
     frontier: Frontier | str | os.PathLike[str],
     make_trainer: MakeTrainer,
     train: Any,
-    audit: Any = None,
+    validation: Any = None,
     *,
     splits: Mapping[str, Any] | None = None,
     table: str | os.PathLike[str] | None = None,
@@ -77,8 +77,8 @@ def verify(
     """Read every student of a frontier on the data again, and compare loss, safety and violation with its row.
 
     frontier: as ``trace_frontier`` returned it, or the folder that it was given as ``run_dir``.  make_trainer, train,
-    audit, splits: as for the sweep.  table: with a folder, the CSV whose rows are to be compared; the numbers that lie
-    beside the students if left out.  tolerance: how far a number may lie from its row.
+    validation, splits: as for the sweep.  table: with a folder, the CSV whose rows are to be compared; the numbers
+    that lie beside the students if left out.  tolerance: how far a number may lie from its row.
     Files that are not what their manifest says, a student that does not fit, and numbers that differ are wrong, each
     told with its row.  Raises InvalidInput for a folder without a finished sweep.
     """
@@ -94,7 +94,7 @@ def verify(
         rows = Frontier.from_csv(table).table
     if not is_number(tolerance) or not 0 < tolerance < math.inf:
         raise InvalidInput(f"`tolerance` is {tolerance!r}; wanted a number above 0, for example 1e-9.")
-    job = Job("", make_trainer, as_split(train, "train"), audit, 1, {"splits": splits}, kept.threads, None)
+    job = Job("", make_trainer, as_split(train, "train"), validation, 1, {"splits": splits}, kept.threads, None)
     with threads(kept.threads), torch.random.fork_rng(devices=[]):
         found = [_compared(job, index, row, kept, tolerance) for index, row in enumerate(rows.to_dict("records"))]
     return VerifyReport(pd.DataFrame(found))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
-from ..bulk import Projected
+from ..weight_files import Projected
 
 
 def projection_summary(done: Projected) -> Table:

@@ -7,7 +7,7 @@ import math
 from rich import box
 from rich.table import Table
 
-from ..trainer import Tightening
+from ..training import Tightening
 
 _OUT_OF_FOLD = (
     "out of fold: training examples, each by the student of the fold that left it out, and splits that count too; "

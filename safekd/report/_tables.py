@@ -10,8 +10,8 @@ from rich.table import Table
 
 from ..experiment import ArmReport, Experiment
 from ..frontier import Frontier
-from ..tracer import ConstraintReading
-from ..trainer import FitResult
+from ..training import FitResult
+from ..training.trace import ConstraintReading
 from ..weights import MeasuredOrderings
 
 
@@ -113,7 +113,7 @@ def fit_summary(result: FitResult) -> Table:
     for reading in result.point.readings:
         price = result.multipliers[reading.name]
         table.add_row(reading.name, reading.split, _mark(reading, 5), f"{reading.required:g}", f"{price:.4g}")
-    for reading in result.point.audit:
+    for reading in result.point.validation:
         table.add_row(reading.name, reading.split, _mark(reading, 5), f"{reading.required:g}", "")
     r = result.residuals
     table.caption = (
@@ -150,14 +150,14 @@ def frontier_table(frontier: Frontier) -> Table:
 def seeds_table(rows: pd.DataFrame) -> Table:
     """Return how often the promise held, one row a seed and a last row of counts."""
     table = Table(box=box.SIMPLE_HEAD, title=f"Safety on malignant cases; required: {rows['required'].iloc[0]:g}")
-    for name in ("seed", "uniform", "train", "audit", "test", "certified", "status", "stationary"):
+    for name in ("seed", "uniform", "train", "validation", "test", "certified", "status", "stationary"):
         table.add_column(name, justify="left" if name == "status" else "right")
     for row in rows.to_dict("records"):
         certified = f"{row['certified']:.3f}"
         table.add_row(
             str(row["seed"]),
             f"{row['uniform_train']:.3f}",
-            *(_met(row[name], row[f"met_{name}"]) for name in ("train", "audit", "test")),
+            *(_met(row[name], row[f"met_{name}"]) for name in ("train", "validation", "test")),
             certified if row["decision"] == "safe" else f"[red]{certified}[/red]",
             row["status"],
             f"{row['kkt_stationarity']:.1e}",
@@ -168,14 +168,14 @@ def seeds_table(rows: pd.DataFrame) -> Table:
     table.add_row(
         "met",
         f"{uniform}/{of}",
-        *(f"{int(rows[f'met_{name}'].sum())}/{of}" for name in ("train", "audit", "test")),
+        *(f"{int(rows[f'met_{name}'].sum())}/{of}" for name in ("train", "validation", "test")),
         f"{int((rows['decision'] == 'safe').sum())}/{of}",
         f"{int((rows['status'] == 'converged').sum())}/{of}",
         "",
     )
     table.caption = (
-        "uniform: uniform distillation, training split; train, audit, test: the constrained student, posed on train, "
-        "met within 0.005; certified: 95% lower bound on the certify split, met if it reaches the threshold"
+        "uniform: uniform distillation, training split; train, validation, test: the constrained student, posed on "
+        "train, met within 0.005; certified: 95% lower bound on the certify split, met if it reaches the threshold"
     )
     return table
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._modes import evaluating
-from .._uses import Trained, unseen
-from ..data import Batch, Split, as_split, logits_of
+from ..data import Batch, Split, Trained, as_split, logits_of, unseen
 from ..errors import InvalidInput
 from ._bounds import betting_lower_bound, clopper_pearson_lower_bound
 from ._constraint import Constraint

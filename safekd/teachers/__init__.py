@@ -6,9 +6,9 @@ CallableTeacher("rule", function)           # a function of the inputs
 StoredTeacher("api", probabilities)         # rows computed elsewhere, one an example of each split
 
 ensemble = TeacherEnsemble([...])           # K of them; checks that their classes agree
-evidence = measure(ensemble, audit, TruthProbability(critical=[0]))   # losses and safety, for rules and orderings
+evidence = measure(ensemble, validation, TruthProbability(critical=[0]))   # losses and safety, for rules and orderings
 Perturbation(passes=8, noise=0.1)           # asks teachers again about inputs with noise: how steady are they?
-orderings = significant_orderings(ensemble, audit, Recall([0]))       # only what the counts support
+orderings = significant_orderings(ensemble, validation, Recall([0]))       # only what the counts support
 """
 
 from ._adapters import CallableTeacher, SklearnTeacher, StoredTeacher, TorchTeacher

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..aggregation import arithmetic_pool
+from ..pooling import arithmetic_pool
 from ._rule import require_number
 from ._signals import Signals, softened
 

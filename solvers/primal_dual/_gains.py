@@ -47,9 +47,9 @@ class GainSettings:
         fading: Steps over which the range fades.  Without fading a small multiplier creeps (780 steps instead of 380 on
             breast cancer).
         reversals: Reversals that the range is at least.  At 0 gradient descent at .5 throws two constraints to and fro
-            for ever (``tests/safekd/test_trainer.py``).
+            for ever (``tests/safekd/training/test_trainer.py``).
         integral: Integral time, in steps.  At 25 five thousand noisy steps swing by .065 instead of .06
-            (``tests/solvers/test_primal_dual_gains.py``), at 50 two constraints on three logits take 1,280, not 1,000.
+            (``tests/solvers/primal_dual/test_gains.py``), at 50 two constraints on three logits take 1,280, not 1,000.
         whole: Steps of a run from which all times are as given; shorter runs have that share of them.
         shortest: Least share.
     """

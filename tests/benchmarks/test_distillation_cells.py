@@ -9,8 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import primal_dual
-from benchmarks._primal_dual_problems import Sample
 from benchmarks.distillation_cells import FIXED, Cell, as_csv, choose, drawn, report_sections
 from benchmarks.distillation_cells._cells import BATCHES, COUNTS, MODELS, OPTIMIZERS, TASKS, THRESHOLDS, product
 from benchmarks.distillation_cells._contenders import BY_HAND, CONTENDERS, NAMES, TRAINER, label
@@ -21,6 +19,8 @@ from benchmarks.distillation_cells._run import Course, run_contender
 from benchmarks.distillation_cells._summary import best_of, compare, tally
 from benchmarks.distillation_cells._thresholds import ReferenceSettings, log_odds_share, set_thresholds
 from benchmarks.distillation_cells._trainer import is_true, make_trainer, run_trainer
+from benchmarks.primal_dual.__main__ import __main__ as primal_dual
+from benchmarks.primal_dual.__main__._problems import Sample
 from solvers.kkt import KKTResiduals
 
 LINEAR = Cell("linear", "breast cancer", "SGD 0.1", 64, "near", 1)

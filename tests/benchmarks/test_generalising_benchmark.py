@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import safekd as kd
-from benchmarks import _generalising_digits as digits
-from benchmarks import _generalising_synthetic as synthetic
-from benchmarks import generalising
-from benchmarks._generalising_report import LADDER, markdown
-from benchmarks._generalising_tasks import DEFAULT, TASKS
-from benchmarks.generalising import ARMS, Row
+from benchmarks.generalization import __main__ as generalization
+from benchmarks.generalization import _digits as digits
+from benchmarks.generalization import _synthetic as synthetic
+from benchmarks.generalization.__main__ import ARMS, Row
+from benchmarks.generalization._report import LADDER, markdown
+from benchmarks.generalization._tasks import DEFAULT, TASKS
 
 LOSS = {"as asked": 0.1, LADDER: 0.5}
 
@@ -69,15 +69,15 @@ def test_a_population_is_drawn_alike_twice_and_otherwise_with_another_seed():
 
 def test_cases_of_one_original_count_as_one():
     value_N = torch.tensor([0.0, 0.0, 1.0, 1.0])
-    assert generalising._error(value_N, torch.tensor([5, 5, 7, 7])) == pytest.approx(0.5)
-    assert generalising._error(value_N, None) == pytest.approx(float(value_N.std()) / 2)
+    assert generalization._error(value_N, torch.tensor([5, 5, 7, 7])) == pytest.approx(0.5)
+    assert generalization._error(value_N, None) == pytest.approx(float(value_N.std()) / 2)
 
 
 def test_an_arm_is_trained_and_read(monkeypatch):
     monkeypatch.setitem(ARMS, "CrossFit()", kd.CrossFit(folds=2, rounds=1))
     draw = TASKS["tabular"].make(100)
     asked, ladder, crossed = (
-        generalising.train(draw, draw.trainer(False), "tabular", arm, 100, 40)
+        generalization.train(draw, draw.trainer(False), "tabular", arm, 100, 40)
         for arm in ("as asked", LADDER, "CrossFit()")
     )
     assert (asked.runs, crossed.runs) == (1, 3)

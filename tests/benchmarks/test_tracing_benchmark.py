@@ -9,7 +9,7 @@ from benchmarks import tracing
 
 
 def test_a_share_by_hand():
-    """An audit of 2 s after 49 steps of 2 s is one fiftieth."""
+    """An validation of 2 s after 49 steps of 2 s is one fiftieth."""
     cost = tracing.Cost("MLP", None, 1, False, 2.0, 2.0, 49)
     assert cost.share == pytest.approx(0.02)
 
@@ -25,7 +25,7 @@ def test_the_report_says_whether_the_goal_is_met():
 
 
 @pytest.mark.parametrize("kind", ["MLP", "transformer"])
-def test_a_short_run_measures_a_step_an_audit_and_the_default_interval(kind):
+def test_a_short_run_measures_a_step_an_evaluation_and_the_default_interval(kind):
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

@@ -17,11 +17,12 @@ from safekd.cli import main
 from safekd.demo import DemoOutcome, run_demo
 from safekd.demo._seeds import SLACK
 from safekd.report import comparison, frontier_table, seeds_table
-from safekd.tracer import MACHINE_COLUMNS, read_trace
+from safekd.training.trace import MACHINE_COLUMNS, read_trace
+from tests.support import ROOT
 
-from ..shell import DEMO_COMMANDS, SEEDS_COMMAND, run_shell
+from ..support.shell import DEMO_COMMANDS, SEEDS_COMMAND, run_shell
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+README = ROOT / "README.md"
 
 
 @dataclass
@@ -155,7 +156,7 @@ def test_the_four_teachers_are_different(demo):
     import torch
 
     experiment = demo[0].experiment
-    p = experiment.ensemble.on(experiment.audit, torch.arange(len(experiment.audit))).exp()[..., 0]
+    p = experiment.ensemble.on(experiment.validation, torch.arange(len(experiment.validation))).exp()[..., 0]
     assert p.shape[1] == 4
     for a in range(4):
         for b in range(a):
@@ -185,7 +186,7 @@ def test_the_frontier_costs_at_most_three_cold_runs_and_every_point_is_read_agai
     experiment, settings = outcome.experiment, outcome.experiment.config.frontier
     assert outcome.frontier.meta["runs"] == 11  # no run went into gaps or a reverse pass that could gain nothing
     cold = experiment.trainer().fit(
-        experiment.train, experiment.audit, epochs=settings.epochs, tolerance=settings.tolerance
+        experiment.train, experiment.validation, epochs=settings.epochs, tolerance=settings.tolerance
     )
     assert outcome.frontier.table["steps"].sum() <= 3 * cold.point.step
     assert outcome.verified.holds()
@@ -235,7 +236,7 @@ def test_the_readme_shows_these_seeds_misses_included(seeds):
     )
     assert len(rows) == 10
     shown = np.array(rows, dtype=float)
-    measured = seeds[["seed", "uniform_train", "train", "audit", "test", "certified"]].to_numpy()
+    measured = seeds[["seed", "uniform_train", "train", "validation", "test", "certified"]].to_numpy()
     np.testing.assert_allclose(shown, measured, atol=0.02)  # another processor rounds differently
     counts = re.search(r"^\| met \| 0/10 \| 10/10 \| (\d+)/10 \| (\d+)/10 \| (\d+)/10 \|$", README.read_text(), re.M)
     assert counts is not None

@@ -14,7 +14,7 @@ import pytest
 import safekd as kd
 import solvers
 
-from .cli_runner import run_cli
+from ..support.cli_runner import run_cli
 
 ROOT = Path(kd.__file__).resolve().parent.parent
 

@@ -27,13 +27,13 @@ import numpy as np
 import torch
 
 import safekd as kd
-from benchmarks._conformance_cases import KINDS, plan
-from benchmarks._primal_dual_problems import Problem, table
+from benchmarks.conformance.__main__._cases import KINDS, plan
+from benchmarks.primal_dual.__main__._problems import Problem, table
 from solvers import minimize
 
 _ROWS = 2000
 _CLASSES = (2, 3, 4, 8, 17, 33)
-_MACHINE = re.compile(r"(^|_)(s|seconds|resident|peak|version|versions|hash|created|run_id)$|^memory|^cuda|sha|digest")
+_MACHINE = re.compile(r"(^|_)(s|seconds|bytes|resident|peak|versions?|hash|created|run_id)$|^memory|^cuda|sha|digest")
 _SAFEKD = [sys.executable, "-c", "from safekd.cli import main; main()"]
 
 _TABLES = ["demo/trace.csv", "demo/weights.csv", "demo/frontier.csv", "train/trace.csv", "frontier.csv", "audit.csv"]

@@ -1,0 +1,1 @@
+"""Do constraints that hold in training hold on new data?  ``python -m benchmarks.generalization``."""

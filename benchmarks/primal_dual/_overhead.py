@@ -1,0 +1,209 @@
+"""What does a constraint cost a step?  Ours, Cooper's and humancompatible-train's beside plain distillation.
+
+One constraint, the truth of examples in one class; the same model, batch, targets and Adam for everybody; the target is
+worked out beforehand.  Contenders take turns of a few steps each, in one thread, on the processor's clock: what else
+the machine does slows all of them, and counts little.
+
+    plain loop          forward, divergence, backward, Adam: the unconstrained step that everything is compared to
+    loss + constraint   the same with the constraint worked out and added, at a weight of 1: no method can cost less
+    PrimalDual          the same loop with ``solvers.PrimalDual.step`` in it
+    ConstrainedTrainer  a step of ours as ``fit`` takes it: readings, checks for values that are not finite, undo
+
+Axes: N examples, T positions, V classes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from safekd import ConstrainedTrainer
+from safekd.data import Split
+from safekd.divergences import ForwardKL
+from safekd.experiment import mlp
+from safekd.safety import SafetyConstraint, TruthProbability
+from safekd.teachers import CallableTeacher
+from safekd.training._step import Stepper
+from solvers.primal_dual import AugmentedLagrangian, PrimalDual
+
+from ._cells import missing
+from ._peers import cooper_problem
+
+PLAIN = "plain loop, no constraint"
+_TURN = 5  # calls: enough for the clock, few enough for the machine to be the same for all
+_RULE = SafetyConstraint("class 0", TruthProbability(critical=[0]), 0.9)
+
+
+@dataclass(frozen=True)
+class Course:
+    """A student and its data: how to make the student, and the training split whose every example is one batch."""
+
+    name: str
+    student: Callable[[], nn.Module]
+    train: Split
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a contender's step takes.  seconds: median.  ratio: to the plain loop's."""
+
+    course: str
+    contender: str
+    seconds: float
+    ratio: float
+    note: str = ""
+
+
+class Transformer(nn.Module):
+    """A small causal transformer: tokens (B, T) to logits (B, T, V)."""
+
+    def __init__(self, classes: int = 200, width: int = 64, positions: int = 32) -> None:
+        super().__init__()
+        self.token, self.place = nn.Embedding(classes, width), nn.Parameter(0.02 * torch.randn(positions, width))
+        layer = nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.body, self.out = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(width, classes)
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(positions), persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.out(self.body(self.token(tokens) + self.place, mask=self.mask, is_causal=True))
+
+
+def courses() -> list[Course]:
+    """Return the digits student on a whole split and on minibatches, and a transformer."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(examples: int) -> Split:
+        inputs_ND = torch.randn(examples, 64, generator=generator)
+        return Split("train", inputs_ND, torch.randint(10, (examples,), generator=generator))
+
+    tokens = torch.randint(200, (16, 32), generator=generator)
+    return [
+        Course("MLP 64-48-10, batch 808", lambda: mlp(64, [48], 10, 0), random(808)),
+        Course("MLP 64-48-10, batch 64", lambda: mlp(64, [48], 10, 0), random(64)),
+        Course("transformer, 2 layers of 64, 16 x 32 tokens", Transformer, Split("train", tokens, tokens.roll(-1, 1))),
+    ]
+
+
+class _Loop:
+    """Plain distillation with room for a constraint: ``lagrangian(loss, g)`` is what is minimised."""
+
+    def __init__(self, course: Course, lagrangian: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
+        torch.manual_seed(0)
+        self.student, self.train, self.lagrangian = course.student(), course.train, lagrangian
+        self.optimizer = torch.optim.Adam(self.student.parameters(), lr=1e-3)
+        self.log_q_NV = _target(course)
+        self.index, self.divergence = torch.arange(len(course.train)), ForwardKL()
+        self.critical = course.train.labels == 0
+
+    def values(self, constrained: bool) -> tuple[Tensor, Tensor]:
+        """Return the loss and g (1,); without a constraint g is empty."""
+        logits_V = self.student(self.train.inputs[self.index])
+        log_q_V = self.log_q_NV[self.index]
+        loss = self.divergence(log_q_V, logits_V).mean()
+        if not constrained:
+            return loss, logits_V.new_zeros(0)
+        labels, critical = self.train.labels[self.index], self.critical[self.index]
+        truth = torch.log_softmax(logits_V, dim=-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1).exp()
+        return loss, (0.9 - torch.where(critical, truth, 0.0).sum() / critical.sum()).reshape(1)
+
+    def __call__(self) -> None:
+        loss, g_M = self.values(self.lagrangian is not None)
+        total = loss if self.lagrangian is None else self.lagrangian(loss, g_M)
+        self.optimizer.zero_grad()
+        total.backward()
+        self.optimizer.step()
+
+
+def _target(course: Course) -> Tensor:
+    classes = int(course.train.labels.max()) + 1 if course.train.labels.ndim > 1 else 10
+    shape = (*course.train.labels.shape, max(classes, 10) if course.train.labels.ndim == 1 else 200)
+    return torch.log_softmax(torch.randn(shape, generator=torch.Generator().manual_seed(1)), dim=-1)
+
+
+def _trainer(course: Course, constrained: bool) -> Callable[[], object]:
+    torch.manual_seed(0)
+    student, log_q_NV = course.student(), _target(course)
+    trainer = ConstrainedTrainer(
+        student,
+        [CallableTeacher("fixed", lambda inputs: log_q_NV[: len(inputs)], gives="logits")],
+        constraints=[_RULE] if constrained else [],
+        optimizer=torch.optim.Adam(student.parameters(), lr=1e-3),
+    )
+    engine = PrimalDual(int(constrained), method=trainer.dual_for(len(course.train)))
+    stepper, index = Stepper(trainer, engine, course.train, {}), torch.arange(len(course.train))
+    return lambda: stepper.take(index)
+
+
+def _bare(course: Course) -> Callable[[], object]:
+    engine = PrimalDual(1, method=AugmentedLagrangian())
+    return _Loop(course, lambda loss, g_M: engine.step(loss, inequality=g_M))
+
+
+def _cooper(course: Course, augmented: bool) -> Callable[[], object]:
+    import cooper
+
+    loop = _Loop(course)
+    cmp = cooper_problem(lambda: (*loop.values(True), None), 1, 0, torch.float32, augmented)
+    dual = torch.optim.SGD(cmp.dual_parameters(), lr=1e-2, maximize=True)
+    roller = cooper.optim.AlternatingDualPrimalOptimizer(cmp, loop.optimizer, dual)
+    if not augmented:
+        return roller.roll
+    updater = cooper.penalty_coefficients.MultiplicativePenaltyCoefficientUpdater(growth_factor=1.001)
+    return lambda: updater.step(roller.roll().cmp_state.observed_constraints)
+
+
+def _humancompatible(course: Course) -> Callable[[], object]:
+    from humancompatible.train.dual_optim import ALM
+
+    dual = ALM(m=1, lr=0.01, penalty=1.0, is_ineq=True)
+    return _Loop(course, dual.forward_update)
+
+
+CONTENDERS: dict[str, tuple[Callable[[Course], Callable[[], object]], str]] = {
+    PLAIN: (_Loop, ""),
+    "plain loop, loss + constraint": (lambda course: _Loop(course, lambda loss, g_M: loss + g_M.sum()), ""),
+    "ours, PrimalDual in the plain loop": (_bare, ""),
+    "ours, ConstrainedTrainer, no constraint": (lambda course: _trainer(course, False), ""),
+    "ours, ConstrainedTrainer": (lambda course: _trainer(course, True), ""),
+    "Cooper, Lagrangian": (lambda course: _cooper(course, False), "cooper-optim"),
+    "Cooper, augmented": (lambda course: _cooper(course, True), "cooper-optim"),
+    "humancompatible, ALM": (_humancompatible, "humancompatible-train"),
+}
+
+
+def overhead(chosen: Sequence[Course], budget: float) -> Iterator[Step]:
+    """Yield what each contender's step takes on each course; ``budget``: seconds a course, two turns at least."""
+    for course in chosen:
+        calls, absent = {}, {}
+        for name, (build, package) in CONTENDERS.items():
+            try:
+                calls[name] = build(course)
+            except ImportError as cause:
+                absent[name] = missing(package, cause)
+        seconds_of = dict(zip(calls, _take_turns(list(calls.values()), budget), strict=True))
+        for name in CONTENDERS:
+            if name in absent:
+                yield Step(course.name, name, float("nan"), float("nan"), absent[name])
+            else:
+                yield Step(course.name, name, seconds_of[name], seconds_of[name] / seconds_of[PLAIN])
+
+
+def _take_turns(calls: Sequence[Callable[[], object]], budget: float) -> list[float]:
+    """Return the median seconds of the processor that a call takes, in turns of ``_TURN`` calls."""
+    for call in calls:
+        call()
+        call()
+    turns: list[list[float]] = [[] for _ in calls]
+    start = time.process_time()
+    while time.process_time() - start < budget or len(turns[0]) < 2:
+        for call, found in zip(calls, turns, strict=True):
+            before = time.process_time()
+            for _ in range(_TURN):
+                call()
+            found.append((time.process_time() - before) / _TURN)
+    return [statistics.median(found) for found in turns]

@@ -1,0 +1,1 @@
+"""What do weighting rules bring a student?  ``python -m benchmarks.weightings``."""

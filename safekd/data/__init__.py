@@ -1,0 +1,22 @@
+"""Labelled examples, batches of them, and which of them a run has used for what.
+
+train = Split("train", inputs_NF, labels_N)     # or any data set of torch: ``as_split``
+train.batch(index)                              # a Batch: inputs, labels, task, context, index
+unseen(held_out, uses)                          # which examples nothing has trained on or looked at
+"""
+
+from ._provenance import SplitUse, Trained, keys_of, unseen
+from ._splits import Batch, Split, SplitCache, as_split, logits_of, placed
+
+__all__ = [
+    "Batch",
+    "Split",
+    "SplitCache",
+    "SplitUse",
+    "Trained",
+    "as_split",
+    "keys_of",
+    "logits_of",
+    "placed",
+    "unseen",
+]

@@ -1,0 +1,196 @@
+"""Labelled examples, and batches of them, as every other module receives them.
+
+Axes: N examples, B batch.  Labels may carry positions too, (N, T); task and context are one integer an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples of a split: inputs (B, ...), labels (B, ...), task (B,), context (B,), index (B,) in the whole."""
+
+    inputs: Tensor
+    labels: Tensor
+    task: Tensor
+    context: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the same batch on ``device``."""
+        return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Split:
+    """A named set of labelled examples.
+
+    name: "train", "validation", ...; inputs: (N, ...) tensor; labels: (N,) or (N, T) class numbers from 0;
+    task, context: (N,) integers from 0, zeros when left out; context_names: what to call the contexts.
+    numbers: (N,) what batches call the examples, 0 to N - 1 when left out; a part keeps the numbers of the whole.
+    Raises InvalidInput when lengths differ, labels are not whole numbers, or inputs are not finite.
+    """
+
+    name: str
+    inputs: Tensor
+    labels: Tensor
+    task: Tensor | None = None
+    context: Tensor | None = None
+    context_names: Sequence[str] = ()
+    numbers: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        named = {what: getattr(self, what) for what in _PARTS}
+        for what, value in named.items():
+            if not isinstance(value, Tensor) and not (value is None and what in ("task", "context", "numbers")):
+                raise InvalidInput(
+                    f"Split '{self.name}': {what} is a {type(value).__name__}; wanted a tensor, e.g. torch.as_tensor."
+                )
+        size = int(self.labels.shape[0]) if self.labels.numel() and self.labels.ndim else 0
+        if size == 0:
+            raise InvalidInput(f"Split '{self.name}' has no examples; give at least one.")
+        for what, value in named.items():
+            if value is not None and value.shape[:1] != (size,):
+                rows = len(value) if value.ndim else "no"
+                raise InvalidInput(f"Split '{self.name}': {what} has {rows} rows, labels have {size}; wanted equal.")
+        for what, value in [(what, value) for what, value in named.items() if what != "inputs"]:
+            if value is not None and (value.is_floating_point() or value.dtype == torch.bool):
+                raise InvalidInput(
+                    f"Split '{self.name}': {what} is {value.dtype}; wanted integers from 0, e.g. .long()."
+                )
+            if value is not None and int(value.min()) < 0:
+                raise InvalidInput(f"Split '{self.name}': {what} holds {int(value.min())}; wanted integers from 0.")
+        if self.inputs.is_floating_point() and not bool(torch.isfinite(self.inputs).all()):
+            row = int((~torch.isfinite(self.inputs)).reshape(size, -1).any(1).nonzero()[0])
+            raise InvalidInput(f"Split '{self.name}': inputs of row {row} are not finite; clean or drop that row.")
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def batch(self, index: Tensor | None = None) -> Batch:
+        """Return the examples at ``index`` (B,), or all of them; a mask (N,) of booleans will do too."""
+        if index is None:
+            index = torch.arange(len(self), device=self.labels.device)
+        if index.dtype == torch.bool:
+            index = index.nonzero().squeeze(-1)
+        none = torch.zeros_like(index)
+        return Batch(
+            self.inputs[index],
+            self.labels[index].long(),
+            none if self.task is None else self.task[index].long(),
+            none if self.context is None else self.context[index].long(),
+            index if self.numbers is None else self.numbers[index].long(),
+        )
+
+    def part(self, index: Tensor) -> Split:
+        """Return the examples at ``index`` (n,) as a split of the same name; they keep the numbers they have here."""
+        batch, given = self.batch(index), {what for what in _PARTS if getattr(self, what) is not None}
+        parts = {what: getattr(batch, what) for what in given - {"numbers"}}
+        return replace(self, **parts, numbers=batch.index)
+
+    def chunks(self, size: int) -> Iterator[Tensor]:
+        """Yield the numbers of all examples in order, at most ``size`` at a time, each (B,)."""
+        for start in range(0, len(self), size):
+            yield torch.arange(start, min(start + size, len(self)), device=self.labels.device)
+
+    def to(self, device: torch.device | str) -> Split:
+        """Return the same split on ``device``."""
+        moved = {name: value.to(device) for name in _PARTS if (value := getattr(self, name)) is not None}
+        return replace(self, **moved)
+
+
+_PARTS = ("inputs", "labels", "task", "context", "numbers")
+
+
+def as_split(data: Any, name: str) -> Split:
+    """Return ``data`` as a Split: a Split, tensors (inputs, labels[, task[, context]]), or a torch dataset of such.
+
+    Raises InvalidInput saying what was found when it is none of these.
+    """
+    if isinstance(data, Split):
+        return data
+    if _is_example(data) and all(isinstance(part, Tensor) for part in data):
+        return Split(name, *data)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (Tensor, str, tuple, list)):
+        try:
+            items = [data[i] for i in range(len(data))]
+        except LookupError:  # a dictionary or a table of columns, which has no item 0
+            items = []
+        if items and all(_is_example(item) and len(item) == len(items[0]) for item in items):
+            whats = ("inputs", "labels", "task", "context")
+            parts = [_stacked(part, what, name) for part, what in zip(zip(*items, strict=True), whats, strict=False)]
+            return Split(name, parts[0], parts[1], *parts[2:])  # type: ignore[arg-type]  # task and context at most
+    raise InvalidInput(
+        f"`{name}` is a {type(data).__name__}; wanted a kd.Split, tensors (inputs, labels[, task[, context]]), "
+        "or a torch dataset whose items are such tuples (for a DataLoader pass its .dataset)."
+    )
+
+
+def placed(data: Any, name: str, device: torch.device) -> Split:
+    """Return the data on the device; the same Split if it is there already, since targets are kept by Split."""
+    split = as_split(data, name)
+    moved = split.to(device)
+    return split if all(getattr(moved, part) is getattr(split, part) for part in _PARTS) else moved
+
+
+def _stacked(values: Sequence[Any], what: str, name: str) -> Tensor:
+    try:
+        return torch.stack([torch.as_tensor(value) for value in values])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(
+            f"The {what} of `{name}` cannot be stacked into one tensor ({error}); "
+            "let the dataset give tensors or numbers of one shape."
+        ) from error
+
+
+def _is_example(item: Any) -> bool:
+    return isinstance(item, tuple) and 2 <= len(item) <= 4
+
+
+def logits_of(output: Any, who: str) -> Tensor:
+    """Return the logits in what a module gave: a tensor, or a record with a ``logits`` field."""
+    found = getattr(output, "logits", output)
+    if not isinstance(found, Tensor):
+        raise InvalidInput(
+            f"{who} gave a {type(output).__name__}; wanted a tensor of logits, or a record with .logits."
+        )
+    return found
+
+
+class SplitCache:
+    """Rows worked out once a split and kept, as long as they need at most ``limit`` bytes a split."""
+
+    def __init__(self, limit: int = 2**30) -> None:
+        self._limit = limit
+        self._kept: dict[int, tuple[Split, Tensor]] = {}
+
+    def holds(self, split: Split) -> bool:
+        """Tell whether the rows of ``split`` are in memory."""
+        return id(split) in self._kept
+
+    def __getstate__(self) -> dict[str, object]:
+        """Travel empty: what a split is called here, its id, means another object in another process."""
+        return {"_limit": self._limit, "_kept": {}}
+
+    def rows(self, split: Split, index: Tensor, compute: Callable[[Tensor], Tensor], chunk: int = 1024) -> Tensor:
+        """Return ``compute(index)``, from memory where kept; ``compute`` maps example numbers (B,) to rows (B, ...)."""
+        kept = self._kept.get(id(split))
+        if kept is None:
+            one = compute(index[:1])
+            if one.numel() * one.element_size() * len(split) > self._limit:
+                return compute(index)
+            rows = torch.cat([compute(some) for some in split.chunks(chunk)])
+            kept = self._kept[id(split)] = (split, rows)  # holding the split keeps its id taken
+        return kept[1][index]

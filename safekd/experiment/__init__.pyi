@@ -1,0 +1,11 @@
+from . import config as config
+from ._arms import Arm as Arm
+from ._arms import ArmReport as ArmReport
+from ._arms import run_arm as run_arm
+from ._arms import training_signals as training_signals
+from ._build import Experiment as Experiment
+from ._build import build as build
+from ._data import Table as Table
+from ._data import load_table as load_table
+from ._data import split_table as split_table
+from ._students import mlp as mlp

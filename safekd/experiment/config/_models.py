@@ -1,0 +1,256 @@
+"""The configuration of an experiment, as frozen and strict models: every key is known, every value is in range.
+
+Each field's description is what a user reads when the value is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Strict(BaseModel):
+    """Frozen; unknown keys, other types and numbers that are not finite are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class ContextConfig(Strict):
+    """Contexts cut from one numeric column at its quantiles, lowest first."""
+
+    column: str = Field(description="a numeric column of the data")
+    names: list[str] = Field(min_length=2, description="at least two names, lowest values first; as many equal shares")
+
+
+class SplitsConfig(Strict):
+    """Shares of the data, stratified by class and context."""
+
+    train: Fraction = 0.45
+    validation: Fraction = 0.2
+    certify: Fraction = 0.175
+    test: Fraction = 0.175
+    safety: float = Field(
+        default=0.0, ge=0, lt=1, description="a split of its own, to pose constraints on or to raise thresholds by"
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> SplitsConfig:
+        total = self.train + self.validation + self.certify + self.test + self.safety
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"the shares sum to {total:g}; wanted 1")
+        return self
+
+
+class DataConfig(Strict):
+    """Where examples come from: the built-in breast-cancer cases, or a CSV file with a label column."""
+
+    source: str = Field(description='"breast_cancer", or the path of a CSV file')
+    label: str | None = Field(default=None, description="label column of the CSV file")
+    features: list[str] = Field(default=["*"], min_length=1, description="column names or patterns such as 'mean *'")
+    context: ContextConfig | None = None
+    splits: SplitsConfig = SplitsConfig()
+
+    @model_validator(mode="after")
+    def _labelled(self) -> DataConfig:
+        if self.source != "breast_cancer" and self.label is None:
+            raise ValueError("a CSV source needs `label`, the name of its label column")
+        return self
+
+
+class FittedTeacherConfig(Strict):
+    """A scikit-learn classifier fitted on a slice of the training split."""
+
+    name: str = Field(min_length=1)
+    kind: Literal["logistic_regression", "random_forest", "k_nearest_neighbours", "gradient_boosting"]
+    features: list[str] = Field(default=["*"], min_length=1, description="column names or patterns it sees")
+    contexts: list[str] | None = Field(default=None, min_length=1, description="contexts it is trained on")
+    keep: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default={}, description="share of a class that stays in its training data, by class name"
+    )
+    options: dict[str, int | float | str | bool] = Field(default={}, description="passed to the scikit-learn class")
+
+
+class StoredTeacherConfig(Strict):
+    """Probabilities computed elsewhere: a CSV file, one row an example, one column named after each class."""
+
+    name: str = Field(min_length=1)
+    kind: Literal["stored"]
+    path: str = Field(description="CSV file of probabilities, in the order of the data")
+
+
+TeacherConfig = Annotated[FittedTeacherConfig | StoredTeacherConfig, Field(discriminator="kind")]
+
+
+class WeightsConfig(Strict):
+    """Rules of three scales, and the polytope that their product is repaired into."""
+
+    token: Literal[
+        "uniform", "entropy_decay", "entropy_inverse", "entropy_complement", "confidence", "safety_blend"
+    ] = "entropy_decay"
+    rate: float = Field(default=1.0, ge=0, description="decay rate of entropy_decay, at least 0")
+    task: Literal["uniform", "inverse_loss", "performance_softmax"] = "inverse_loss"
+    context: Literal["uniform", "ordinal_safety"] = "ordinal_safety"
+    lower: float = Field(default=0.05, ge=0, le=1, description="lightest weight of a teacher, between 0 and 1")
+    upper: float = Field(default=0.6, gt=0, le=1, description="heaviest weight of a teacher, between 0 and 1")
+    critical_contexts: list[str] = Field(default=[], description="contexts where safer teachers must not count less")
+    level: float | None = Field(
+        default=None,
+        gt=0,
+        lt=0.5,
+        description="order teachers only where the validation split shows the difference at this level of "
+        "significance; left out: every measured difference, however few its cases",
+    )
+    metric: Literal["euclidean", "kl"] = "euclidean"
+
+
+class StudentConfig(Strict):
+    """A multilayer perceptron with tanh units."""
+
+    hidden: list[Annotated[int, Field(ge=1)]] = Field(default=[32], description="units of each hidden layer")
+
+
+class WorstConfig(Strict):
+    """The worst mix of groups that lies within a ball."""
+
+    ball: Literal["kl", "chi_square"] = "kl"
+    radius: float = Field(gt=0, description="how far mixes may lie from the given one: a number above 0")
+
+
+class ConstraintConfig(Strict):
+    """One safety requirement, or, with ``each``, one for each context or critical class."""
+
+    name: str = Field(min_length=1)
+    measure: Literal[
+        "truth_probability", "margin", "one_minus_brier", "unsafe_mass", "calibration", "recall", "top_k", "avoids"
+    ] = "truth_probability"
+    critical: list[str] = Field(min_length=1, description="class names")
+    unsafe: list[str] | None = Field(
+        default=None, min_length=1, description="class names that unsafe_mass and avoids keep off"
+    )
+    k: int | None = Field(default=None, ge=1, description="how many classes top_k looks at, at least 1")
+    of: str | None = Field(default=None, description="the class name whose calibration is read")
+    at_least: float | None = Field(default=None, gt=0, le=1, description="threshold: a number above 0 and at most 1")
+    exactly: float | None = Field(
+        default=None, gt=0, le=1, description="what is to be met from both sides: a number above 0 and at most 1"
+    )
+    contexts: list[str] | None = Field(default=None, min_length=1, description="contexts that count; all if left out")
+    each: Literal["context", "class"] | None = Field(
+        default=None, description="one constraint for each context, or each critical class"
+    )
+    mix: dict[str, Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        default=None, min_length=1, description="share of each context in use, by name; shares sum to 1"
+    )
+    by: Literal["context", "class"] = Field(default="context", description="what the names in mix and worst are of")
+    worst: WorstConfig | None = Field(
+        default=None, description="hold the worst mix of a ball round mix, or round the data's own shares"
+    )
+    average: Literal["critical", "all"] = Field(default="critical", description="which examples are averaged")
+    split: Literal["train", "validation", "safety"] = Field(
+        default="train", description="the data on which it is posed"
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> ConstraintConfig:
+        if (self.at_least is None) == (self.exactly is None):
+            found = "neither" if self.at_least is None else "both"
+            raise ValueError(f"found {found} of at_least and exactly; wanted one, a number above 0 and at most 1")
+        needed = {"unsafe_mass": "unsafe", "avoids": "unsafe", "top_k": "k", "calibration": "of"}.get(self.measure)
+        for key in ("unsafe", "k", "of"):
+            given = getattr(self, key) is not None
+            if key == needed and not given:
+                raise ValueError(f"measure '{self.measure}' needs `{key}`")
+            if key != needed and given:
+                raise ValueError(f"`{key}` says nothing to measure '{self.measure}'; remove it")
+        if self.each is not None and (self.mix is not None or self.worst is not None):
+            raise ValueError("`each` makes one constraint a group, `mix` and `worst` one of all groups; wanted one way")
+        return self
+
+
+class TightenConfig(Strict):
+    """Raise thresholds until new data show what the constraints ask for; ``docs/generalization.md`` has the rule."""
+
+    on: Literal["validation", "safety", "crossfit"] = Field(
+        description="the split that shows it, or crossfit: training examples, each by a student that did not see it"
+    )
+    confidence: Fraction | None = Field(default=None, description="left out: 0.95, and 0.975 for crossfit")
+    attempts: int = Field(default=12, ge=1, description="students tested on the split at most; not for crossfit")
+    folds: int = Field(default=5, ge=0, description="of the cross-fitting; 0 for none where a split judges")
+    rounds: int | None = Field(default=None, ge=1, description="of the cross-fitting; left out: 2, and 4 for crossfit")
+    also: list[Literal["validation", "safety"]] = Field(
+        default=[], description="for crossfit: further splits whose examples count"
+    )
+    highest: float | None = Field(default=None, gt=0, lt=1, description="no threshold is raised above it")
+    constraints: list[str] = Field(default=[], description="names of those to raise; all if left out")
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> TightenConfig:
+        wrong = "attempts" if self.on == "crossfit" else "also"
+        if wrong in self.model_fields_set:
+            raise ValueError(f'`{wrong}` means nothing with on = "{self.on}"; leave it out')
+        if self.folds == 1 or (self.on == "crossfit" and self.folds == 0):
+            raise ValueError(f"`folds` is {self.folds}; wanted at least 2" + ", or 0" * (self.on != "crossfit"))
+        return self
+
+
+class TrainingConfig(Strict):
+    """How long and how fast."""
+
+    epochs: int = Field(default=3000, ge=1)
+    batch_size: int | None = Field(default=None, ge=1, description="left out: the whole training split a step")
+    learning_rate: float = Field(default=0.01, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
+    tolerance: float = Field(default=1e-3, gt=0, description="KKT residuals that count as converged")
+    device: str = "cpu"
+    threads: int | None = Field(default=None, ge=1, description="processor threads; left out: torch's own choice")
+
+
+class FrontierConfig(Strict):
+    """Thresholds of the first constraint to sweep, and how."""
+
+    method: Literal["epsilon", "mu"] = Field(
+        default="epsilon", description="epsilon: one constrained run a threshold; mu: one run a fixed weight"
+    )
+    targets: int | list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default=11, description="how many, or the thresholds themselves"
+    )
+    highest: float = Field(default=0.99, gt=0, le=1)
+    held: dict[str, list[Annotated[float, Field(gt=0, le=1)]]] = Field(
+        default={}, description="thresholds at which further constraints are held, by name: a slice each"
+    )
+    epochs: int = Field(default=1500, ge=1)
+    tolerance: float = Field(default=2.5e-4, gt=0, description="KKT residuals at which a point counts as converged")
+    budget: int | None = Field(default=None, ge=1, description="training runs at most, of each slice and seed")
+    seeds: int | None = Field(
+        default=None, ge=1, description="how many sweeps, from seeds `seed`, `seed` + 1, ...; one if left out"
+    )
+    jobs: int | None = Field(default=None, ge=1, description="processes side by side; left out: this one alone")
+
+
+class ExperimentConfig(Strict):
+    """A whole experiment."""
+
+    seed: int = Field(default=0, ge=0, description="splits, teachers, student and batches follow from it")
+    run_dir: str | None = Field(default=None, description="where results go; runs/<file name> if left out")
+    data: DataConfig
+    teachers: list[TeacherConfig] = Field(min_length=1)
+    weights: WeightsConfig = WeightsConfig()
+    student: StudentConfig = StudentConfig()
+    constraints: list[ConstraintConfig] = Field(min_length=1)
+    training: TrainingConfig = TrainingConfig()
+    tighten: TightenConfig | None = None
+    frontier: FrontierConfig = FrontierConfig()
+
+    @model_validator(mode="after")
+    def _splits_are_there(self) -> ExperimentConfig:
+        wants = [f"constraint '{constraint.name}'" for constraint in self.constraints if constraint.split == "safety"]
+        if self.tighten is not None:
+            wants += ["tighten.on"] * (self.tighten.on == "safety") + ["tighten.also"] * ("safety" in self.tighten.also)
+        if wants and not self.data.splits.safety:
+            raise ValueError(
+                f"{wants[0]} names the split 'safety', which is empty; give data.splits.safety a share above 0"
+            )
+        return self

@@ -1,0 +1,21 @@
+"""Tables in files: every number bit for bit, every bad cell named by its line and column, other columns left alone.
+
+Small ones, whole:
+
+    table = read_table("experiment.csv")            # text cells, nothing interpreted; the index holds line numbers
+    x_NF = numbers(table[["a", "b"]], "experiment.csv")
+    write_csv(frame, "result.csv")                  # appears whole or not at all
+
+Of any size, CSV or Parquet, block by block in constant memory:
+
+    with open_table("weights.parquet") as table, table.copy("out.parquet", ["a", "b"]) as write:
+        for block in table.blocks():
+            write(block, 2 * block.numbers(["a", "b"]))     # the other columns come along as they are
+"""
+
+from ._atomic import written_whole
+from ._blocks import Block, Table
+from ._open import open_table
+from ._text import numbers, read_table, write_csv
+
+__all__ = ["Block", "Table", "numbers", "open_table", "read_table", "write_csv", "written_whole"]

@@ -1,0 +1,161 @@
+"""Parquet files of any size, a batch of rows at a time.
+
+Columns that get no new numbers keep their types and values, and so do the schema's own words (metadata).  Numbers are
+written as float64, or as float32 where all the columns that they replace are no wider.  Rows are counted from 1.
+Axes: N rows of a block, K columns picked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ..errors import InvalidInput
+from ._atomic import written_whole
+from ._blocks import Floats, Write
+from ._cells import column_names, refusal, truth
+from ._paths import require_target
+
+_T = TypeVar("_T")
+_ROWS = 1 << 17  # of a block, and of a row group that is written
+_BUFFER = 1 << 20  # bytes of a column read ahead; without it a whole row group would come into memory
+
+
+class ParquetTable:
+    """A Parquet file, open for reading; as ``Table`` says."""
+
+    def __init__(self, path: Path, stream: BufferedReader) -> None:
+        self.path = path
+        try:
+            self._file = pq.ParquetFile(stream, buffer_size=_BUFFER, pre_buffer=False)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(path, error) from error
+        self.schema = self._file.schema_arrow
+        self.columns = column_names(self.schema.names, path)
+        self.total: int | None = self._file.metadata.num_rows
+
+    def blocks(self) -> Iterator[ParquetBlock]:
+        """Go through all rows."""
+        if not self.total:
+            raise InvalidInput(f"{self.path} has columns but no rows; wanted at least one.")
+        done, batches = 0, self._file.iter_batches(batch_size=_ROWS)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (pa.ArrowException, OSError) as error:
+                raise _unreadable(self.path, error) from error
+            if batch is None:
+                return
+            done += len(batch)
+            yield ParquetBlock(self, batch, done)
+
+    @contextmanager
+    def copy(self, path: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[Write]:
+        """Yield a function that writes a block with new numbers (N, K) in some columns and all others as they were."""
+        target = require_target(path, self.path, parquet=True)
+        kind = pa.from_numpy_dtype(self.float_type(columns))
+        schema = self.schema
+        for name in columns:
+            place = schema.get_field_index(name)
+            schema = schema.set(place, schema.field(place).with_type(kind))
+        with written_whole(target) as temporary:
+            writer = _written(target, lambda: pq.ParquetWriter(temporary, schema))
+
+            def write(block: ParquetBlock, w_NK: Floats) -> None:
+                arrays = block.batch.columns
+                for k, name in enumerate(columns):
+                    arrays[self.columns.index(name)] = pa.array(np.ascontiguousarray(w_NK[:, k]), kind)
+                batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+                _written(target, lambda: writer.write_batch(batch))
+
+            try:
+                yield write
+            finally:
+                _written(target, writer.close)
+
+    def float_type(self, columns: Sequence[str]) -> type[np.floating[Any]]:
+        """Return the float type that holds these columns; InvalidInput if one holds no numbers."""
+        wide = False
+        for name in columns:
+            kind = self.schema.field(name).type
+            if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
+                raise InvalidInput(f"{self.path}, column '{name}': found values of type {kind}, wanted numbers.")
+            wide = wide or not (pa.types.is_float32(kind) or pa.types.is_float16(kind))
+        return np.float64 if wide else np.float32
+
+
+@dataclass(frozen=True)
+class ParquetBlock:
+    """Some rows of a Parquet file; as ``Block`` says.  done: rows of the file up to the end of these."""
+
+    table: ParquetTable
+    batch: pa.RecordBatch
+    done: int
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.batch)
+
+    def numbers(self, columns: Sequence[str]) -> Floats:
+        """Return columns as floats, (N, K)."""
+        kind = self.table.float_type(columns)
+        x_NK = np.empty((self.rows, len(columns)), kind)
+        for k, name in enumerate(columns):
+            array = pc.cast(self.batch.column(name), pa.from_numpy_dtype(kind), safe=False)  # huge whole numbers round
+            x_NK[:, k] = array.to_numpy(zero_copy_only=False)  # and what is missing becomes NaN
+        bad = np.argwhere(~np.isfinite(x_NK))
+        if len(bad):
+            row, k = bad[0].tolist()
+            raise self.refused(row, columns[k], "a finite number")
+        return x_NK
+
+    def truths(self, column: str) -> NDArray[np.bool_]:
+        """Return a column of booleans, or of 0, 1, true and false as numbers or text, (N,)."""
+        kind = self.table.schema.field(column).type
+        if pa.types.is_nested(kind):
+            raise InvalidInput(
+                f"{self.table.path}, column '{column}': found values of type {kind}, wanted 0, 1, true or false."
+            )
+        encoded = pc.dictionary_encode(self.batch.column(column), null_encoding="encode")
+        known = [
+            truth(f"{cell:g}" if isinstance(cell, float) else str(cell)) for cell in encoded.dictionary.to_pylist()
+        ]
+        which_N = encoded.indices.to_numpy()
+        wrong = np.flatnonzero(np.isin(which_N, [i for i, value in enumerate(known) if value is None]))
+        if len(wrong):
+            raise self.refused(int(wrong[0]), column, "0, 1, true or false")
+        says: NDArray[np.bool_] = np.array(known, dtype=bool)[which_N]
+        return says
+
+    def place(self, row: int, column: str | None = None) -> str:
+        """Return file and row, and column of a cell; the first row is 1."""
+        words = f"{self.table.path}, row {self.done - self.rows + row + 1}"
+        return words if column is None else f"{words}, column '{column}'"
+
+    def refused(self, row: int, column: str, wanted: str) -> InvalidInput:
+        """Return the error about a cell."""
+        cell = self.batch.column(column)[row].as_py()
+        return refusal(self.place(row, column), "" if cell is None else cell, wanted)
+
+
+def _written(path: Path, call: Callable[[], _T]) -> _T:
+    try:
+        return call()
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidInput(f"Cannot write {path}: {str(error).splitlines()[0].rstrip('.')}.") from error
+
+
+def _unreadable(path: Path, error: Exception) -> InvalidInput:
+    return InvalidInput(f"{path} cannot be read as Parquet: {str(error).splitlines()[0].rstrip('.')}.")

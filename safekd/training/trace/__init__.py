@@ -1,0 +1,31 @@
+"""The trace of a run: one point an evaluation, as a table, as CSV and as JSON lines, and who is told of it.
+
+    result = trainer.fit(train, epochs=100, callbacks=[JsonlWriter("trace.jsonl")])
+    result.trace                             # a DataFrame, one row a point
+    read_trace("trace.jsonl")                # the same table, bit for bit
+
+Numbers of a point come from full passes over whole splits; standard errors beside them are from the spread over
+examples.  Two kinds do not, and say so: columns ``ema_<constraint>`` are running averages over batches, and where the
+column ``gradients`` says "sampled", gradient norms and stationarity are estimates with ``kkt_stationarity_se``.
+"""
+
+from ._callbacks import Callback, Callbacks, JsonlWriter, OnTrace, RunInfo, StopTraining
+from ._lines import read_trace, write_jsonl
+from ._memory import Memory
+from ._trace import MACHINE_COLUMNS, ConstraintReading, Trace, TracePoint
+
+__all__ = [
+    "MACHINE_COLUMNS",
+    "Callback",
+    "Callbacks",
+    "ConstraintReading",
+    "JsonlWriter",
+    "Memory",
+    "OnTrace",
+    "RunInfo",
+    "StopTraining",
+    "Trace",
+    "TracePoint",
+    "read_trace",
+    "write_jsonl",
+]

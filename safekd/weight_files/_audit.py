@@ -1,0 +1,54 @@
+"""Weights in a file, judged by the axioms that the rows themselves can show.  Axes: N rows of a block, K teachers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+from .._threads import threads
+from ..axioms import AuditReport, Finding, RowAudit, report_of
+from ..io import open_table
+from ._project import Progress
+from ._rules import Rules, as_config, bind
+
+_BLIND = "Only rows of the {scale} scale were judged; choose another with scale= or --scale."
+
+
+def audit_file(
+    path: str | os.PathLike[str],
+    rules: Rules,
+    *,
+    scale: str = "token",
+    called: Mapping[str, str] | None = None,
+    on_progress: Progress | None = None,
+) -> AuditReport:
+    """Judge the weights in a CSV or Parquet file: normalisation, positivity, bounds, orderings, linear rows.
+
+    rules, called, on_progress: as in ``project_file``.  scale: whose axioms the report is about, "token", "task",
+    "context" or "unified".  Every rule is exact over all rows; where the report names a row, the first one is 1, and
+    the evidence says where in the file that is.  Continuity and Pareto compatibility cannot be told from a file.
+    Raises InvalidInput naming line, column and cell of what is no weight.
+    """
+    config = as_config(rules)
+    with open_table(path) as table, threads(1):  # blocks are too short for torch's own
+        bound = bind(config, table, called)
+        audit = RowAudit(bound.polytope, scale, subject=table.path.name, names=bound.teachers)
+        rows, places = 0, {}
+        for block in table.blocks():
+            audit.add(bound.weights(block), **bound.ordering(block), first_row=rows + 1)
+            for tally in audit.tallies.values():
+                if tally.rows and rows < tally.row <= rows + block.rows:  # the worst row so far is one of these
+                    places[tally.row] = block.place(tally.row - rows - 1)
+            rows += block.rows
+            if on_progress is not None:
+                on_progress(rows, block.done, table.total)
+    findings = [_placed(finding, places) for finding in audit.findings()]
+    return report_of(findings, _BLIND.format(scale=scale))
+
+
+def _placed(finding: Finding, places: Mapping[int, str]) -> Finding:
+    """Return a finding whose evidence says where in the file its worst row is."""
+    if finding.status != "violated" or not finding.where:
+        return finding
+    return replace(finding, evidence=f"{finding.evidence} Row {finding.where[0]} is {places[finding.where[0]]}.")

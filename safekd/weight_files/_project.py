@@ -1,0 +1,87 @@
+"""Weights in a file, made conforming.  Axes: N rows of a block, K teachers."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from solvers.projection import project
+
+from ..errors import SafekdError
+from ..io import Block, open_table
+from ._rules import FileRules, Floats, Rules, as_config, bind
+from ._summary import Projected
+
+Progress = Callable[[int, int, int | None], None]
+
+
+def project_file(
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    rules: Rules,
+    *,
+    called: Mapping[str, str] | None = None,
+    on_progress: Progress | None = None,
+) -> Projected:
+    """Write a copy of a CSV or Parquet file in which the teachers' columns hold the nearest conforming weights.
+
+    rules: a ``RulesConfig``, a mapping with its keys, or the path of a TOML file.  called: what messages call a key.
+    on_progress: is told the number of rows done, and how much has been read of how much (None where unknown).
+
+    Any number of rows, in constant memory.  Weights are written so that they read back bit for bit; all other columns
+    stay as they are, in CSV to the byte, but for an apostrophe before what a spreadsheet would run.  ``output``
+    appears when it is complete, or not at all; it must not be ``path``, and have the same format.
+    Raises InvalidInput naming line, column and cell of what is wrong in the file, InfeasiblePolytope if no weights
+    meet the rules, all rows' or one row's.
+    """
+    config = as_config(rules)
+    with open_table(path) as table:
+        bound = bind(config, table, called)
+        done = Projected(bound.teachers)
+        with table.copy(output, bound.teachers) as write:
+            for block in table.blocks():
+                raw_NK, w_NK = _projected(bound, block)
+                write(block, w_NK)
+                done.add(raw_NK, w_NK)
+                if on_progress is not None:
+                    on_progress(done.rows, block.done, table.total)
+    return done
+
+
+def _projected(rules: FileRules, block: Block) -> tuple[Floats, Floats]:
+    """Return the weights of a block before and after projection, (N, K)."""
+    raw_NK, ordering = rules.weights(block), rules.ordering(block)
+    if rules.metric == "kl":
+        bad = np.argwhere(~(raw_NK > 0))
+        if len(bad):
+            raise block.refused(int(bad[0, 0]), rules.teachers[bad[0, 1]], "a number above 0, which metric kl needs")
+    try:
+        return raw_NK, project(raw_NK, rules.polytope, metric=rules.metric, **ordering)
+    except SafekdError:
+        row, error = _first_refused(rules, raw_NK, ordering)
+        words = re.sub(r"^Row 0\b,? ?", "", str(error)).removeprefix(": ")  # a row is named by its place in the file
+        raise type(error)(f"{block.place(row)}: {words}") from error
+
+
+def _first_refused(rules: FileRules, raw_NK: Floats, ordering: dict[str, Any]) -> tuple[int, SafekdError]:
+    """Return the first row that cannot be projected, found by halving, and the error about it."""
+
+    def refused(start: int, stop: int) -> SafekdError | None:
+        some = {name: value[start:stop] for name, value in ordering.items()}
+        try:
+            project(raw_NK[start:stop], rules.polytope, metric=rules.metric, **some)
+        except SafekdError as error:
+            return error
+        return None
+
+    start, stop = 0, len(raw_NK)
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        start, stop = (start, middle) if refused(start, middle) else (middle, stop)
+    error = refused(start, stop)
+    assert error is not None
+    return start, error

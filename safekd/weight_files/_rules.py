@@ -1,0 +1,193 @@
+"""A rule set tied to the columns of a file.  Axes: N rows of a block, K teachers."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.polytope import LinearRows, WeightPolytope
+
+from ..errors import InvalidInput
+from ..experiment.config import LinearConfig, RulesConfig, load_rules, read_rules
+from ..io import Block, Table
+
+Rules = RulesConfig | Mapping[str, Any] | str | os.PathLike[str]
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class FileRules:
+    """What the weights of a file must obey, and where in the file what decides on it stands.
+
+    teachers: columns, in the order of the polytope's teachers.  safety: columns of their scores, or None.  critical:
+    the column that tells where orderings apply, or None for everywhere.
+    """
+
+    teachers: tuple[str, ...]
+    polytope: WeightPolytope
+    metric: str
+    safety: tuple[str, ...] | None
+    critical: str | None
+
+    def weights(self, block: Block) -> Floats:
+        """Return the weights of a block, (N, K)."""
+        return block.numbers(self.teachers)
+
+    def ordering(self, block: Block) -> dict[str, Any]:
+        """Return what decides on the order of each row, as `project` takes it: critical (N,), safety (N, K)."""
+        found: dict[str, Any] = {}
+        if self.critical is not None:
+            found["critical"] = block.truths(self.critical)
+        if self.safety is not None:
+            found["safety"] = block.numbers(self.safety)
+        return found
+
+
+def as_config(rules: Rules) -> RulesConfig:
+    """Return a rule set given as such, as a mapping, or as the path of a TOML file."""
+    if isinstance(rules, RulesConfig):
+        return rules
+    return read_rules(rules) if isinstance(rules, Mapping) else load_rules(rules)
+
+
+def bind(config: RulesConfig, table: Table, called: Mapping[str, str] | None = None) -> FileRules:
+    """Tie a rule set to a table.
+
+    called: what messages call a key of the rule set, where not by its own name ("order" may be "--order").
+    Raises InvalidInput for columns that are not there and rules that contradict each other, InfeasiblePolytope if no
+    weights meet them.
+    """
+    return _Binder(config, table.columns, table.path, called or {}).bound()
+
+
+@dataclass(frozen=True)
+class _Binder:
+    """Reads a rule set against the columns of a file."""
+
+    config: RulesConfig
+    columns: tuple[str, ...]
+    path: Path
+    called: Mapping[str, str]
+
+    def bound(self) -> FileRules:
+        config = self.config
+        safety = None if config.safety_columns is None else self._columns("safety_columns", config.safety_columns)
+        critical = None if config.critical_column is None else self._column("critical_column", config.critical_column)
+        others = {*(safety or ()), critical}
+        if config.teachers is None:
+            teachers = tuple(name for name in self.columns if name not in others)
+        else:
+            teachers = self._columns("teachers", config.teachers)
+        self._require_sense(teachers, safety, critical)
+        pairs = [pair for text in config.order for pair in self._pairs(text, teachers)]
+        bounds = {name: self._bounds(name, getattr(config, name), teachers) for name in ("lower", "upper")}
+        linear = self._linear(config.linear, teachers)
+        try:
+            polytope = WeightPolytope(
+                len(teachers), orderings=pairs, margin=config.margin, ties=config.ties, linear=linear, **bounds
+            )
+        except InvalidInput as error:
+            raise type(error)(f"{error}{_legend(str(error), teachers)}") from error
+        return FileRules(teachers, polytope, config.metric, safety, critical)
+
+    def _require_sense(self, teachers: Sequence[str], safety: Sequence[str] | None, critical: str | None) -> None:
+        if not teachers:
+            raise InvalidInput(f"{self.path} has no column of a teacher; name them by {self._name('teachers')}.")
+        twice = {name for name in teachers if teachers.count(name) > 1}
+        if twice:
+            raise InvalidInput(f"{self._name('teachers')}: column '{min(twice)}' is named twice; once is enough.")
+        for name, key in [*((one, "safety_columns") for one in safety or ()), (critical, "critical_column")]:
+            if name in teachers:
+                raise InvalidInput(f"{self._name(key)}: column '{name}' is that of a teacher; name another.")
+        if safety is not None and len(safety) != len(teachers):
+            raise InvalidInput(
+                f"{self._name('safety_columns')} names {len(safety)} columns for {len(teachers)} teachers "
+                f"({', '.join(teachers)}); name one for each, in the same order."
+            )
+        if safety is not None and self.config.order:
+            raise InvalidInput(
+                f"{self._name('safety_columns')} and {self._name('order')} are both given; use one of the two: either "
+                "each row follows its own scores, or all rows follow one order."
+            )
+        if critical is not None and safety is None and not self.config.order:
+            raise InvalidInput(
+                f"{self._name('critical_column')} says where orderings apply, but there are none; give "
+                f"{self._name('order')} or {self._name('safety_columns')} too."
+            )
+
+    def _pairs(self, text: str, teachers: Sequence[str]) -> list[tuple[int, int]]:
+        """Return the pairs that "a>=b" or "a>=b>=c" states, as positions among the teachers."""
+        parts = [part.strip() for part in text.split(">=")]
+        said = f'{self._name("order")} "{text}"'
+        if len(parts) < 2 or not all(parts):
+            raise InvalidInput(f'{said} is not understood; wanted "a>=b" with two teacher columns.')
+        return list(pairwise(self._teacher(said, part, teachers) for part in parts))
+
+    def _bounds(self, key: str, value: float | list[float] | dict[str, float], teachers: Sequence[str]) -> Any:
+        if isinstance(value, dict):
+            bound_K = [float(RulesConfig.model_fields[key].default)] * len(teachers)
+            for name, number in value.items():
+                bound_K[self._teacher(self._name(key), name, teachers)] = number
+            return bound_K
+        if isinstance(value, list) and len(value) != len(teachers):
+            raise InvalidInput(
+                f"{self._name(key)} has {len(value)} numbers for {len(teachers)} teachers ({', '.join(teachers)}); "
+                "give one number, or one for each."
+            )
+        return value
+
+    def _linear(self, rules: Sequence[LinearConfig], teachers: Sequence[str]) -> LinearRows | None:
+        if not rules:
+            return None
+        rows: dict[str, list[Any]] = {"A": [], "b": [], "C": [], "d": []}
+        for rule in rules:
+            row_K = [0.0] * len(teachers)
+            for name, factor in rule.weights.items():
+                row_K[self._teacher(self._name("linear"), name, teachers)] = factor
+            if rule.equals is not None:
+                rows["C"].append(row_K)
+                rows["d"].append(rule.equals)
+            elif rule.at_most is not None:
+                rows["A"].append(row_K)
+                rows["b"].append(rule.at_most)
+            else:
+                rows["A"].append([-factor for factor in row_K])
+                rows["b"].append(-(rule.at_least or 0.0))
+        return LinearRows(**{name: value for name, value in rows.items() if value})
+
+    def _teacher(self, said: str, name: str, teachers: Sequence[str]) -> int:
+        self._require(said, name, teachers, "teacher column")
+        return teachers.index(name)
+
+    def _columns(self, key: str, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(self._column(key, name) for given in names for name in self._listed(given))
+
+    def _listed(self, given: str) -> list[str]:
+        """Return one column, or those that "a,b,c" lists."""
+        return [given] if given in self.columns or "," not in given else [name.strip() for name in given.split(",")]
+
+    def _column(self, key: str, name: str) -> str:
+        self._require(self._name(key), name, self.columns, "teacher column" if key == "teachers" else "column")
+        return name
+
+    def _require(self, said: str, name: str, known: Sequence[str], what: str) -> None:
+        if name not in known:
+            raise InvalidInput(f"{said}: {self.path} has no {what} '{name}'; it has: {', '.join(known)}.")
+
+    def _name(self, key: str) -> str:
+        return self.called.get(key, f"`{key}`")
+
+
+def _legend(message: str, teachers: Sequence[str]) -> str:
+    """Return which teacher has which number, if a message about a polytope names any by number."""
+    if not re.search(r"teachers? \d|\d >= \d", message):
+        return ""
+    return f" By number, the teachers are {', '.join(f'{k}: {name}' for k, name in enumerate(teachers))}."

@@ -1,0 +1,131 @@
+"""``safekd train`` on a user's own CSV files, good and bad."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from tests.support.cli_runner import run_cli
+
+CONFIG = """
+[data]
+source = "cases.csv"
+label = "outcome"
+[data.context]
+column = "x0"
+names = ["low", "high"]
+[[teachers]]
+name = "fitted"
+kind = "logistic_regression"
+features = ["x0", "x1"]
+[[teachers]]
+name = "api"
+kind = "stored"
+path = "api.csv"
+[weights]
+lower = 0.1
+upper = 0.9
+critical_contexts = ["low"]
+[student]
+hidden = [8]
+[[constraints]]
+name = "sick"
+critical = ["sick"]
+at_least = 0.8
+[training]
+epochs = 2000
+[frontier]
+targets = [0.75, 0.8]
+epochs = 2000
+tolerance = 1e-3
+"""
+
+
+def write_case(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(160, 3))
+    sick = x[:, 0] + x[:, 1] + 0.5 * rng.normal(size=160) > 0
+    cases = pd.DataFrame(x, columns=["x0", "x1", "x2"]).assign(outcome=np.where(sick, "sick", "well"))
+    cases.to_csv(tmp_path / "cases.csv", index=False)
+    p = 1 / (1 + np.exp(-2 * x[:, 0]))
+    pd.DataFrame({"well": 1 - p, "sick": p}).to_csv(tmp_path / "api.csv", index=False)
+    (tmp_path / "mine.toml").write_text(CONFIG)
+    return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_case(tmp_path)
+
+
+def test_trains_on_a_csv_and_writes_a_run(folder, capsys):
+    run = folder / "run"
+    ran = run_cli(capsys, "train", folder / "mine.toml", "--run-dir", run)
+    assert ran.code == 0, ran.out + ran.err
+    files = ["config.toml", "student.safetensors", "trace.csv", "trace.jsonl", "verdict.json"]
+    assert sorted(p.name for p in run.iterdir()) == files
+    verdict = json.loads((run / "verdict.json").read_text())
+    assert verdict["status"] == "converged"
+    posed = next(r for r in verdict["readings"] if r["split"] == "train")
+    assert posed["measured"] >= 0.8 - 1e-3
+    assert (run / "config.toml").read_text() == CONFIG
+    assert set(load_file(run / "student.safetensors")) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert {"kkt_stationarity", "lambda_sick", "safety_sick"} <= set(pd.read_csv(run / "trace.csv").columns)
+    assert "KKT residuals" in ran.out
+    assert "trace.csv" in ran.out
+
+
+def _edit(folder: Path, file: str, old: str, new: str) -> None:
+    text = (folder / file).read_text()
+    assert old in text
+    (folder / file).write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "fragments"),
+    [
+        ("mine.toml", "[student]", "[studnet]", ["unknown key 'studnet'", "did you mean 'student'"]),
+        ("mine.toml", "at_least = 0.8", "at_least = -0.8", ["at_least", "-0.8", "above 0"]),
+        ("mine.toml", "at_least = 0.8", "at_least = 1.8", ["at_least", "1.8", "at most 1"]),
+        ("mine.toml", "upper = 0.9", "upper = 0.4", ["upper=0.4", "0.8", "Raise `upper` to at least 0.5"]),
+        ("mine.toml", 'critical = ["sick"]', 'critical = ["ill"]', ["no class 'ill'", "sick, well"]),
+        ("mine.toml", 'critical_contexts = ["low"]', 'critical_contexts = ["lo"]', ["no context 'lo'", "low, high"]),
+        ("mine.toml", 'features = ["x0", "x1"]', 'features = ["y*"]', ["No feature matches 'y*'", "x0, x1, x2"]),
+        ("mine.toml", 'label = "outcome"', 'label = "result"', ["no label column 'result'", "outcome"]),
+        ("mine.toml", 'column = "x0"', 'column = "size"', ["'size'", "x0, x1, x2"]),
+        ("mine.toml", 'source = "cases.csv"', 'source = "none.csv"', ["no file", "none.csv"]),
+        ("mine.toml", "[training]", '[training]\ndevice = "tpu9"', ["'tpu9'", "use 'cpu'"]),
+        ("api.csv", "well,sick", "well,unwell", ["api.csv has columns well, unwell", "sick, well"]),
+        ("cases.csv", "\n", "\nlow,1,1,sick\n", ["line 2", "column 'x0'", "'low'"]),
+    ],
+)
+def test_bad_input_is_told(folder, file, old, new, fragments, capsys):
+    _edit(folder, file, old, new)
+    ran = run_cli(capsys, "train", folder / "mine.toml", "--run-dir", folder / "run")
+    assert ran.refused(*fragments), ran.err
+    assert not (folder / "run").exists()
+
+
+def test_a_teacher_with_other_classes_is_told(folder, capsys):
+    api = pd.read_csv(folder / "api.csv")
+    (api / 2).assign(unsure=0.5).to_csv(folder / "api.csv", index=False)
+    ran = run_cli(capsys, "train", folder / "mine.toml", "--run-dir", folder / "run")
+    assert ran.refused("Teacher 'api' gives 3 classes", "the data have 2"), ran.err
+    assert not (folder / "run").exists()
+
+
+def test_too_few_stored_rows_are_told(folder, capsys):
+    pd.read_csv(folder / "api.csv").head(10).to_csv(folder / "api.csv", index=False)
+    assert run_cli(capsys, "train", folder / "mine.toml").refused("has 10 rows, the data have 160")
+
+
+def test_a_run_that_cannot_converge_exits_with_one(folder, capsys):
+    _edit(folder, "mine.toml", "epochs = 2000", "epochs = 3")
+    ran = run_cli(capsys, "train", folder / "mine.toml", "--run-dir", folder / "run")
+    assert ran.code == 1
+    assert "budget_spent" in ran.out

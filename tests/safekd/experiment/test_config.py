@@ -1,0 +1,143 @@
+"""Configurations: everything known is read, everything unknown is named with what was probably meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import safekd as kd
+from safekd.demo import demo_config
+from safekd.experiment._constraints import constraints_of
+from safekd.experiment._data import Table, load_table
+from safekd.experiment.config import load_config, parse_config
+from safekd.safety import ChiSquareBall, KLBall
+
+TEXT, CONFIG = demo_config()
+
+
+def test_the_demo_configuration_says_what_it_should():
+    assert [teacher.kind for teacher in CONFIG.teachers] == [
+        "logistic_regression",
+        "random_forest",
+        "k_nearest_neighbours",
+        "gradient_boosting",
+    ]
+    (constraint,) = CONFIG.constraints
+    assert (constraint.at_least, constraint.split, constraint.critical) == (0.95, "train", ["malignant"])
+    assert CONFIG.weights.critical_contexts == ["small"]
+
+
+def test_a_seed_changes_one_line():
+    text, config = demo_config(7)
+    assert config.seed == 7
+    assert config.model_copy(update={"seed": 0}) == CONFIG
+    assert len(set(text.splitlines()) ^ set(TEXT.splitlines())) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fragments"),
+    [
+        ("[training]", "[trainning]", ["unknown key 'trainning'", "did you mean 'training'", "Known keys there: seed"]),
+        ("epochs = 3000", "epocs = 3000", ["unknown key 'training.epocs'", "did you mean 'epochs'"]),
+        ('contexts = ["large"]', 'context = ["large"]', ["'teachers[3].context'", "did you mean 'contexts'"]),
+        ("seed = 0", "seed = 0\nzzz = 1", ["unknown key 'zzz'", "remove it"]),
+        ("at_least = 0.95", "at_least = -0.2", ["constraints[0].at_least", "-0.2", "above 0 and at most 1"]),
+        ("at_least = 0.95", "at_least = 1.2", ["constraints[0].at_least", "1.2", "above 0 and at most 1"]),
+        ("at_least = 0.95", "at_least = nan", ["constraints[0].at_least", "nan"]),
+        ("at_least = 0.95", 'at_least = "high"', ["constraints[0].at_least", "'high'", "number"]),
+        ("at_least = 0.95", "", ["constraints[0]", "found neither of at_least and exactly; wanted one"]),
+        ("at_least = 0.95", "at_least = 0.9\nexactly = 0.9", ["constraints[0]", "found both of at_least and exactly"]),
+        ("at_least = 0.95", "exactly = 1.5", ["constraints[0].exactly", "1.5", "above 0 and at most 1"]),
+        ("at_least = 0.95", "at_least = 0.9\nk = 2", ["constraints[0]", "`k` says nothing to measure 'truth_prob"]),
+        ("at_least = 0.95", "at_least = 0.9\nmix = {small = 0.0}", ["constraints[0].mix.small", "0.0"]),
+        ("at_least = 0.95", "at_least = 0.9\nworst = {radius = 0}", ["constraints[0].worst.radius", "above 0"]),
+        ("at_least = 0.95", "at_least = 0.9\nworst = {radus = 1}", ["constraints[0].worst.radus", "mean 'radius'"]),
+        ("at_least = 0.95", 'at_least = 0.9\neach = "class"\nmix = {small = 1.0}', ["`each` makes one constraint"]),
+        ('kind = "gradient_boosting"', 'kind = "boost"', ["'teachers[3]' needs a `kind`", "'gradient_boosting'"]),
+        ("train = 0.45", "train = 0.5", ["data.splits", "sum to 1.05", "wanted 1"]),
+        ("targets = 11", "targets = [0.5, 2.0]", ["frontier.targets[1]", "2.0"]),
+        ("n_neighbors = 15", "n_neighbors = [1]", ["teachers[2].options.n_neighbors", "[1]"]),
+        ("seed = 0", "seed = ", ["not valid TOML", "line 3"]),
+        ("upper = 0.6", "upper = 7", ["weights.upper", "7", "between 0 and 1"]),
+    ],
+)
+def test_each_mistake_is_told_in_the_users_words(old, new, fragments):
+    assert old in TEXT
+    with pytest.raises(kd.InvalidConfig) as caught:
+        parse_config(TEXT.replace(old, new, 1), "mine.toml")
+    message = str(caught.value)
+    assert message.startswith("mine.toml")
+    for fragment in fragments:
+        assert fragment in message, message
+
+
+def demo_table() -> Table:
+    return load_table(CONFIG.data, Path("."))
+
+
+def stated(text: str) -> list[kd.SafetyConstraint]:
+    """The constraints of the demo's configuration with other lines in place of its threshold."""
+    (config,) = parse_config(TEXT.replace("at_least = 0.95", text, 1), "mine.toml").constraints
+    return constraints_of(config, demo_table())
+
+
+def test_constraints_of_every_kind():
+    small, large = demo_table().context_numbers(["small", "large"])
+    malignant, benign = demo_table().class_numbers(["malignant", "benign"])
+    (mixed,) = stated("at_least = 0.9\nmix = {small = 0.4, large = 0.6}\nworst = {ball = 'chi_square', radius = 0.1}")
+    assert (mixed.mix, mixed.by, mixed.worst) == ({small: 0.4, large: 0.6}, "context", ChiSquareBall(0.1))
+    (worst,) = stated("exactly = 0.9\nworst = {radius = 0.1}")
+    assert (worst.is_equality, worst.required, worst.worst) == (True, 0.9, KLBall(0.1))
+    assert sorted(worst.contexts) == list(range(len(demo_table().contexts)))
+    by_context = stated('at_least = 0.9\neach = "context"\ncontexts = ["large", "small"]')
+    assert [(r.name, r.contexts) for r in by_context] == [
+        (f"{mixed.name}: large", [large]),
+        (f"{mixed.name}: small", [small]),
+    ]
+    (by_class,) = stated('at_least = 0.9\neach = "class"')
+    assert (by_class.name, by_class.classes) == (f"{mixed.name}: malignant", [malignant])
+    kinds = {
+        '"margin"': "Margin",
+        '"one_minus_brier"': "OneMinusBrier",
+        '"unsafe_mass"\nunsafe = ["benign"]': "UnsafeMass",
+        '"calibration"\nof = "benign"': "Calibration",
+        '"recall"': "Recall",
+        '"top_k"\nk = 1': "TopK",
+        '"avoids"\nunsafe = ["benign"]': "Avoids",
+    }
+    for text, kind in kinds.items():
+        lines = "\n".join(line for line in TEXT.splitlines() if not line.startswith("measure"))
+        (config,) = parse_config(lines.replace("at_least", f"measure = {text}\nat_least", 1), "mine.toml").constraints
+        (rule,) = constraints_of(config, demo_table())
+        assert type(rule.measure).__name__ == kind
+        assert rule.measure.critical == frozenset({malignant})
+        for what in ("unsafe", "of"):
+            assert getattr(rule.measure, what, benign) in (benign, frozenset({benign}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("at_least = 0.9\nmix = {tiny = 1.0}", "There is no context 'tiny'; there are: small"),
+        (
+            "at_least = 0.9\nby = 'class'\nmix = {large = 1.0}",
+            "There is no class 'large'; there are: malignant, b",
+        ),
+        ("at_least = 0.9\nmix = {small = 0.4, large = 0.5}", "the shares of the mix sum to 0.9; wanted 1"),
+    ],
+)
+def test_groups_that_the_data_lack_are_refused_with_those_they_have(text, message):
+    with pytest.raises(kd.SafekdError, match=message):
+        stated(text)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(kd.InvalidConfig, match=r"Cannot read .*none\.toml: No such file"):
+        load_config(tmp_path / "none.toml")
+
+
+def test_a_file_that_is_not_text(tmp_path):
+    (tmp_path / "bad.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(kd.InvalidConfig, match="not UTF-8"):
+        load_config(tmp_path / "bad.toml")

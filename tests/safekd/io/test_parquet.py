@@ -1,0 +1,165 @@
+"""Parquet files batch by batch: types, values and metadata of other columns stay, culprits are named by their row."""
+
+from __future__ import annotations
+
+import decimal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from safekd.errors import InvalidInput
+from safekd.io import _parquet, open_table
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Return a function that writes columns to a Parquet file and returns its path."""
+
+    def write(columns: dict, name: str = "t.parquet", **options):
+        path = tmp_path / name
+        pq.write_table(pa.table(columns), path, **options)
+        return path
+
+    return write
+
+
+OTHERS = {
+    "text": pa.array(["=1", None, "é"]),
+    "whole": pa.array([1, None, 2**62]),
+    "time": pa.array([0, 1, None], pa.timestamp("ns", tz="UTC")),
+    "list": pa.array([[1, 2], [], None]),
+    "record": pa.array([{"a": 1, "b": "x"}, None, {"a": None, "b": ""}]),
+    "category": pa.array(["a", "b", "a"]).dictionary_encode(),
+    "bytes": pa.array([b"\xff\0", b"", None]),
+    "exact": pa.array([decimal.Decimal("1.10"), None, decimal.Decimal("-3.00")]),
+    "nan": pa.array([np.nan, None, -0.0]),
+}
+
+
+def test_other_columns_and_metadata_stay(file, tmp_path):
+    columns = {**OTHERS, "x": [0.5, 0.25, 1.0]}
+    source = pa.table(columns).replace_schema_metadata({"who": "me"})
+    pq.write_table(source, tmp_path / "in.parquet")
+    source = pq.read_table(tmp_path / "in.parquet")  # Parquet has its own name for the items of a list
+    with open_table(tmp_path / "in.parquet") as table, table.copy(tmp_path / "out.parquet", ["x"]) as write:
+        for block in table.blocks():
+            write(block, block.numbers(["x"]) / 2)
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found.schema.equals(source.schema, check_metadata=True)
+    assert found.drop_columns(["x", "nan"]).equals(source.drop_columns(["x", "nan"]))
+    assert str(found["nan"].to_pylist()) == "[nan, None, -0.0]"
+    assert found["x"].to_pylist() == [0.25, 0.125, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "wanted"),
+    [
+        ([pa.float64(), pa.float64()], "double"),
+        ([pa.float32(), pa.float32()], "float"),
+        ([pa.float16(), pa.float32()], "float"),
+        ([pa.float32(), pa.float64()], "double"),
+        ([pa.int8(), pa.int64()], "double"),
+        ([pa.decimal128(5, 2), pa.float32()], "double"),
+    ],
+)
+def test_numbers_of_all_types(kinds, wanted, file, tmp_path):
+    ones = pa.array([1, 0, 1], pa.int8())
+    path = file({name: ones.cast(kind, safe=False) for name, kind in zip("ab", kinds, strict=True)})
+    with open_table(path) as table, table.copy(tmp_path / "out.parquet", ["a", "b"]) as write:
+        for block in table.blocks():
+            x_NK = block.numbers(["b", "a"])
+            assert x_NK.tolist() == [[1, 1], [0, 0], [1, 1]]
+            write(block, block.numbers(["a", "b"]))
+    assert [str(kind) for kind in pq.read_schema(tmp_path / "out.parquet").types] == [wanted, wanted]
+
+
+@pytest.mark.parametrize(
+    ("values", "fragment"),
+    [
+        ([0.5, None, 0.5], "row 2, column 'x': found an empty cell, wanted a finite number"),
+        ([0.5, 0.5, float("nan")], "row 3, column 'x': found 'nan', wanted a finite number"),
+        ([float("-inf"), 0.5, 0.5], "row 1, column 'x': found '-inf', wanted a finite number"),
+        (["0.5", "1", "2"], "column 'x': found values of type string, wanted numbers"),
+        ([True, False, True], "column 'x': found values of type bool, wanted numbers"),
+    ],
+)
+def test_what_is_no_number_is_named(values, fragment, file):
+    path = file({"x": values})
+    with pytest.raises(InvalidInput) as caught, open_table(path) as table:
+        [block.numbers(["x"]) for block in table.blocks()]
+    assert str(caught.value).startswith(str(path))
+    assert fragment in str(caught.value)
+
+
+def test_rows_are_counted_across_batches(file, monkeypatch):
+    monkeypatch.setattr(_parquet, "_ROWS", 10)
+    path = file({"x": [0.5] * 36 + [float("inf")]}, row_group_size=25)
+    with pytest.raises(InvalidInput, match="row 37, column 'x': found 'inf'"), open_table(path) as table:
+        [block.numbers(["x"]) for block in table.blocks()]
+
+
+@pytest.mark.parametrize("values", [[True, False], [1, 0], [1.0, 0.0], ["TRUE", "0"], pa.array(["1", "false"])])
+def test_truths_of_all_types(values, file):
+    with open_table(file({"x": values})) as table:
+        assert [block.truths("x").tolist() for block in table.blocks()] == [[True, False]]
+
+
+@pytest.mark.parametrize(("values", "found"), [([1, 2], "'2'"), ([True, None], "an empty cell"), ([0.0, 0.5], "'0.5'")])
+def test_what_is_no_truth_is_named(values, found, file):
+    with (
+        pytest.raises(InvalidInput, match=f"row 2, column 'x': found {found}"),
+        open_table(file({"x": values})) as table,
+    ):
+        [block.truths("x") for block in table.blocks()]
+
+
+def test_a_name_or_the_first_bytes_tell(file, tmp_path):
+    path = file({"x": [0.5]}, "no_suffix")
+    with open_table(path) as table:
+        assert table.columns == ("x",)
+    (tmp_path / "text.parquet").write_text("x\n0.5\n")
+    with (
+        pytest.raises(InvalidInput, match=r"text.parquet cannot be read as Parquet"),
+        open_table(tmp_path / "text.parquet"),
+    ):
+        pass
+
+
+def test_damage_is_told(file):
+    path = file({"x": list(range(100_000))}, compression="none")
+    content = bytearray(path.read_bytes())
+    content[:8] = b"PAR1\xff\xff\xff\xff"
+    content[100:5000] = bytes(4900)
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match="cannot be read as Parquet"), open_table(path) as table:
+        list(table.blocks())
+
+
+def test_no_rows_and_names_twice(file, tmp_path):
+    with (
+        pytest.raises(InvalidInput, match="has columns but no rows"),
+        open_table(file({"x": pa.array([], pa.int8())})) as t,
+    ):
+        list(t.blocks())
+    pq.write_table(pa.table([pa.array([1]), pa.array([2])], names=["x", "x"]), tmp_path / "twice.parquet")
+    with pytest.raises(InvalidInput, match="two columns named 'x'"), open_table(tmp_path / "twice.parquet"):
+        pass
+
+
+def test_an_error_leaves_what_was_there(file, tmp_path):
+    target = tmp_path / "out.parquet"
+    target.write_text("what was there")
+    path = file({"x": [0.5, None]})
+    with pytest.raises(InvalidInput), open_table(path) as table, table.copy(target, ["x"]) as write:  # noqa: PT012
+        for block in table.blocks():
+            write(block, block.numbers(["x"]))
+    assert target.read_text() == "what was there"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["out.parquet", "t.parquet"]
+
+
+def test_a_column_of_lists_says_nothing_of_truth(file):
+    path = file({"x": pa.array([[1]])})
+    with open_table(path) as table, pytest.raises(InvalidInput, match="column 'x': found values of type list"):
+        [block.truths("x") for block in table.blocks()]
