@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..experiment import build, run_arm, threads
+from .._threads import threads
+from ..experiment import build, run_arm
 from ._run import demo_config, four_arms
 
 SLACK = 0.005  # fixed before any seed was run

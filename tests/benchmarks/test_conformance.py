@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.conformance.__main__ import __main__ as conformance
-from benchmarks.conformance.__main__._cases import KINDS, Chunk, Problem, Rules, plan
-from benchmarks.conformance.__main__._judge import FAULTS, ask_again, judge
-from benchmarks.conformance.__main__._scores import FAMILIES
+from benchmarks.conformance import __main__ as conformance
+from benchmarks.conformance._cases import KINDS, Chunk, Problem, Rules, plan
+from benchmarks.conformance._judge import FAULTS, ask_again, judge
+from benchmarks.conformance._scores import FAMILIES
 from solvers import WeightPolytope
 
 HALF = 2.0**-53  # half an ulp of one, and an ulp just below it

@@ -19,8 +19,8 @@ from benchmarks.distillation_cells._run import Course, run_contender
 from benchmarks.distillation_cells._summary import best_of, compare, tally
 from benchmarks.distillation_cells._thresholds import ReferenceSettings, log_odds_share, set_thresholds
 from benchmarks.distillation_cells._trainer import is_true, make_trainer, run_trainer
-from benchmarks.primal_dual.__main__ import __main__ as primal_dual
-from benchmarks.primal_dual.__main__._problems import Sample
+from benchmarks.primal_dual import __main__ as primal_dual
+from benchmarks.primal_dual._problems import Sample
 from solvers.kkt import KKTResiduals
 
 LINEAR = Cell("linear", "breast cancer", "SGD 0.1", 64, "near", 1)

@@ -9,15 +9,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.primal_dual.__main__ import __main__ as primal_dual
-from benchmarks.primal_dual.__main__._cells import Cell, best_of, call, missing, walk
-from benchmarks.primal_dual.__main__._judge import _jacobian, judge
-from benchmarks.primal_dual.__main__._overhead import PLAIN, Step
-from benchmarks.primal_dual.__main__._peers import PEERS
-from benchmarks.primal_dual.__main__._problems import frontier, quadratics, table
-from benchmarks.primal_dual.__main__._report import as_csv, counts, markdown, overhead_table
-from benchmarks.primal_dual.__main__._solvers import SOLVERS, Answer, Solver
-from benchmarks.primal_dual.__main__._steps import OURS, PENALTIES, Contender
+from benchmarks.primal_dual import __main__ as primal_dual
+from benchmarks.primal_dual._cells import Cell, best_of, call, missing, walk
+from benchmarks.primal_dual._judge import _jacobian, judge
+from benchmarks.primal_dual._overhead import PLAIN, Step
+from benchmarks.primal_dual._peers import PEERS
+from benchmarks.primal_dual._problems import frontier, quadratics, table
+from benchmarks.primal_dual._report import as_csv, counts, markdown, overhead_table
+from benchmarks.primal_dual._solvers import SOLVERS, Answer, Solver
+from benchmarks.primal_dual._steps import OURS, PENALTIES, Contender
 from solvers.kkt import gradients
 
 TABLE = {problem.name: problem for problem in table()}

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from benchmarks._timing import ChildDied, PeakMemory, exponent, in_child, take_turns, time_calls
-from benchmarks.projection.__main__._cases import CASES, case_of, random_order, solver_rows
-from benchmarks.projection.__main__._cells import MODES, Cell, compare, measure_contender, measure_series
-from benchmarks.projection.__main__._headline import Goal, Verdict, duel
-from benchmarks.projection.__main__._peers import CONTENDERS, OURS, Contender, contender
-from benchmarks.projection.__main__._report import agreement, as_csv, growth, headline, markdown, number, times_table
+from benchmarks.projection._cases import CASES, case_of, random_order, solver_rows
+from benchmarks.projection._cells import MODES, Cell, compare, measure_contender, measure_series
+from benchmarks.projection._headline import Goal, Verdict, duel
+from benchmarks.projection._peers import CONTENDERS, OURS, Contender, contender
+from benchmarks.projection._report import agreement, as_csv, growth, headline, markdown, number, times_table
 
 # jax starts threads, torchisotonic a compiler: they get a process of their own, or only run in the benchmark
 ELSEWHERE = ("jaxopt", "torchisotonic")

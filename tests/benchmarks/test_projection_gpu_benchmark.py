@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.projection.__main__ import gpu as gpu
+from benchmarks.projection import gpu as gpu
 from solvers.projection._rows_device import project_by_operations
 
 

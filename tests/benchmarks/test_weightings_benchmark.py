@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.weightings.__main__ import __main__ as weightings
-from benchmarks.weightings.__main__._rules import RULES
-from benchmarks.weightings.__main__._tasks import DEGRADED, TASKS
+from benchmarks.weightings import __main__ as weightings
+from benchmarks.weightings._rules import RULES
+from benchmarks.weightings._tasks import DEGRADED, TASKS
 
 
 def test_a_difference_by_hand():

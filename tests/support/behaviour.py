@@ -27,8 +27,8 @@ import numpy as np
 import torch
 
 import safekd as kd
-from benchmarks.conformance.__main__._cases import KINDS, plan
-from benchmarks.primal_dual.__main__._problems import Problem, table
+from benchmarks.conformance._cases import KINDS, plan
+from benchmarks.primal_dual._problems import Problem, table
 from solvers import minimize
 
 _ROWS = 2000

@@ -43,7 +43,7 @@ def write(folder, extra: str, **changes: str):
 
 
 SAFETY = {
-    "[data.context]": "[data.splits]\ntrain = 0.3\naudit = 0.1\nsafety = 0.4\ncertify = 0.1\ntest = 0.1\n[data.context]"
+    "[data.context]": "[data.splits]\ntrain = 0.3\nvalidation = 0.1\nsafety = 0.4\ncertify = 0.1\ntest = 0.1\n[data.context]"
 }
 
 

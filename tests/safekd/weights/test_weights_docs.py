@@ -6,6 +6,7 @@ import pytest
 
 from safekd import weights
 from safekd.weights import WeightRule
+from tests.support import ROOT
 
 DOCS = ROOT / "docs" / "weights.md"
 TABLE = DOCS.read_text(encoding="utf-8").split("## Rules that learn")[0]
