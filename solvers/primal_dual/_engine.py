@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import InvalidInput
 from ._evaluation import Evaluate, by_name
 from ._gains import SETTINGS, first_state, gains, is_reading, mean_weights, read_scales
+from ._merit import Merit, hold_back
 from ._methods import DualMethod, PIGain, Seen
 from ._multiplier_scale import read_gradients
 
@@ -68,7 +69,7 @@ class PrimalDual:
         self._one = torch.ones_like(self._floor)
         self._step = self._one * self.method.step
         self._readings = _FIRST_READINGS if self.method.scale_free and rows else 0
-        self._taken, self._settings = 0, SETTINGS.within(horizon)
+        self._taken, self._settings, self._merit = 0, SETTINGS.within(horizon), Merit.fresh(device)
         self._undo: Callable[[], None] = lambda: None
 
     def step(
@@ -113,7 +114,7 @@ class PrimalDual:
         self._taken += 1
         if self._readings or (self.method.scale_free and is_reading(self._taken)):
             now = self._with_scales(now, objective, rows_C, present_C)
-        changed, weight_C = self._update(now, value_C.detach().double(), present_C, floor_C)
+        changed, weight_C = self._update(now, objective.detach(), value_C.detach().double(), present_C, floor_C)
         self._keep(place_C, now | changed)
         if index is not None:
             weight_C = torch.cat([weight_C[: len(index)] * (self.M / max(len(index), 1)), weight_C[len(index) :]])
@@ -185,20 +186,27 @@ class PrimalDual:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return copies of everything that a continued run needs."""
-        return {name: held.clone() for name, held in self._state.items()} | {"taken": torch.tensor(self._taken)}
+        state = self._state | self._merit._asdict()
+        return {name: held.clone() for name, held in state.items()} | {"taken": torch.tensor(self._taken)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what ``state_dict`` gave, on this engine's device.  Raises InvalidInput on a misfit."""
-        for name, old in (self._state | {"taken": torch.tensor(0)}).items():
+        for name, old in (self._state | self._merit._asdict() | {"taken": torch.tensor(0)}).items():
             new = state.get(name)
             if new is None or new.shape != old.shape:
                 found = "nothing" if new is None else f"shape {tuple(new.shape)}"
                 raise InvalidInput(f"State of another problem: `{name}` is {found}, wanted shape {tuple(old.shape)}.")
         self._state = {name: state[name].to(old).clone() for name, old in self._state.items()}
+        self._merit = Merit(*(state[name].to(old).clone() for name, old in self._merit._asdict().items()))
         self._taken = int(state["taken"])
 
     def _update(
-        self, now: Mapping[str, Tensor], value_C: Tensor, present_C: Tensor | None, floor_C: Tensor
+        self,
+        now: Mapping[str, Tensor],
+        objective: Tensor,
+        value_C: Tensor,
+        present_C: Tensor | None,
+        floor_C: Tensor,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return what of the state changes, and the weights of the rows."""
         method = self.method
@@ -210,11 +218,19 @@ class PrimalDual:
             before_C = torch.where(now["seen"] > 0, before_C, e_C)
         rho_C, step_C = now["rho"], self._step[: len(e_C)]
         if method.scale_free:
-            shown, gain_C = gains(now, e_C, before_C, self._settings)
+            shown, strength = gains(now, e_C, before_C, self._settings)
             changed |= shown
-            changed["rho"] = rho_C = method.rho0 * gain_C
+            changed["rho"] = rho_C = method.rho0 * strength.gain_C
             step_C = method.step / self._settings.integral * rho_C
         lambda_C, weight_C = method.update(now["multiplier"], Seen(e_C, before_C, rho_C, step_C, floor_C))
+        if method.scale_free:
+            change_C = changed["change"] if present_C is None else torch.where(present_C, changed["change"], 0.0)
+            old_C, keep = now["multiplier"], None if self._taken == 1 else method.ema or 0.0
+            self._merit = self._merit.updated(objective, old_C, change_C, keep, self._settings)
+            excessive = self._merit.is_excessive(strength.weight_C, changed["range"])
+            if not excessive.is_cpu or bool(excessive):  # a GPU is not waited for
+                held_C = torch.where(excessive, hold_back(lambda_C, old_C, self._settings), lambda_C)
+                lambda_C, weight_C = held_C, held_C if weight_C is lambda_C else weight_C
         changed |= {"multiplier": lambda_C, "before": e_C}
         if method.scale_free:
             changed["mean_weight"] = mean_weights(now, weight_C, self._settings)
@@ -258,11 +274,11 @@ class PrimalDual:
 
     def _remember(self, place_C: Tensor | None, now: Mapping[str, Tensor]) -> None:
         """Prepare ``undo``: nothing is written in place, but for the rows of a batch, whose old values are kept."""
-        readings, taken = self._readings, self._taken
+        readings, taken, merit = self._readings, self._taken, self._merit
 
         def undo() -> None:
             self._keep(place_C, dict(now))
-            self._readings, self._taken = readings, taken
+            self._readings, self._taken, self._merit = readings, taken, merit
 
         self._undo = undo
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -107,8 +108,15 @@ def first_state() -> dict[str, float]:
     return {"lower": 1.0, "upper": 1.0, "stiffest": float("inf")}
 
 
-def gains(now: State, e_C: Tensor, before_C: Tensor, settings: GainSettings) -> tuple[dict[str, Tensor], Tensor]:
-    """Return what of the state a violation e, and the one a step before, change; and the gain of each row, (C,).
+class Gains(NamedTuple):
+    """What a violation as large as its range weighs, and the gain that makes it so, (C,) each."""
+
+    weight_C: Tensor
+    gain_C: Tensor
+
+
+def gains(now: State, e_C: Tensor, before_C: Tensor, settings: GainSettings) -> tuple[dict[str, Tensor], Gains]:
+    """Return what of the state a violation e, and the one a step before, change; and the gains of the rows.
 
     Two changes that follow each other with opposite signs differ in size from their sum by twice the smaller one.
     """
@@ -116,9 +124,9 @@ def gains(now: State, e_C: Tensor, before_C: Tensor, settings: GainSettings) -> 
     reversal_C = change_C.abs() + last_C.abs() - (change_C + last_C).abs()
     softest_C = torch.maximum(now["softest"], settings.reversals / 2 * reversal_C)
     range_C = torch.maximum(torch.maximum(now["range"] * (1 - 1 / settings.fading), softest_C), e_C.abs())
-    size_C = torch.clamp(now["mean_weight"], now["lower"], now["upper"])
-    gain_C = torch.minimum(size_C / range_C.clamp_min(_LEAST), now["stiffest"])
-    return {"softest": softest_C, "range": range_C, "change": change_C}, gain_C
+    weight_C = torch.clamp(now["mean_weight"], now["lower"], now["upper"])
+    gain_C = torch.minimum(weight_C / range_C.clamp_min(_LEAST), now["stiffest"])
+    return {"softest": softest_C, "range": range_C, "change": change_C}, Gains(weight_C, gain_C)
 
 
 def mean_weights(now: State, weight_C: Tensor, settings: GainSettings) -> Tensor:
