@@ -229,6 +229,9 @@ class PrimalDual:
             self._merit = self._merit.updated(objective, old_C, change_C, keep, self._settings)
             excessive = self._merit.is_excessive(strength.weight_C, changed["range"])
             if not excessive.is_cpu or bool(excessive):  # a GPU is not waited for
+                # what is thrown to and fro then says nothing of the gain
+                changed["softest"] = torch.where(excessive, now["softest"], changed["softest"])
+                changed["range"] = torch.where(excessive, torch.maximum(now["range"], e_C.abs()), changed["range"])
                 held_C = torch.where(excessive, hold_back(lambda_C, old_C, self._settings), lambda_C)
                 lambda_C, weight_C = held_C, held_C if weight_C is lambda_C else weight_C
         changed |= {"multiplier": lambda_C, "before": e_C}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from solvers.primal_dual import AugmentedLagrangian, PIGain, PrimalDual
+from solvers.primal_dual import AugmentedLagrangian, PIGain, PrimalDual, _merit
 from solvers.primal_dual._gains import SETTINGS
 from solvers.primal_dual._multiplier_scale import read_gradients
 
@@ -175,3 +175,24 @@ def test_nothing_that_has_settled_is_thrown_off_again_in_five_thousand_noisy_ste
     settled = torch.tensor(seen[1000:])
     assert settled.max() - settled.min() < 0.06
     assert max(weights[1000:]) < 2 * sum(weights[1000:]) / 4000
+
+
+@pytest.mark.parametrize("method", [PIGain(), AugmentedLagrangian()])
+def test_no_weight_grows_while_primal_steps_raise_the_merit_function(method, monkeypatch):
+    """Min |x|^2 / 2 with x_0 >= 1 + 5 x_1^2 has the multiplier 1; gradient descent at .1 is stable in x_1 below 1.9.
+
+    From a multiplier of 3 x_1 grows, the violation with it, and a controller alone adds weight without end.
+    """
+
+    def last(excess):
+        monkeypatch.setattr(_merit, "MERIT_SETTINGS", _merit.MeritSettings(excess=excess))
+        engine = PrimalDual(1, method=method)
+        engine.multipliers = vec(3.0)
+        x = vec(0.0, 0.1).requires_grad_()
+        moving = torch.optim.SGD([x], lr=0.1)
+        for _ in range(1500):
+            engine.step_with(lambda: (0.5 * (x**2).sum(), (1 - x[0] + 5 * x[1] ** 2).reshape(1)), moving)
+        return [*x.tolist(), float(engine.multipliers)]
+
+    assert last(_merit.MeritSettings().excess) == pytest.approx([1.0, 0.0, 1.0], abs=0.3)
+    assert not all(abs(value) < 1e6 for value in last(float("inf")))
