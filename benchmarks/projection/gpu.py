@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from solvers import WeightPolytope, project
-from solvers.projection._order import RowOrder, own_order
-from solvers.projection._route import exact_order
-from solvers.projection._rows_device import project_by_operations, project_on_device
-from solvers.projection._rows_triton import on_triton, pull_back_on_triton
+from solvers.projection._projection_orders import RowOrder, own_order
+from solvers.projection._projection_plan import exact_order
+from solvers.projection.exact._torch_rows import project_by_operations, project_on_device
+from solvers.projection.exact.gpu._triton_launch import on_triton, pull_back_on_triton
 
 from .._timing import today
 from ._cases import case_of

@@ -14,12 +14,12 @@ False
 ``tiers`` tells whether the orderings sort the teachers into ranks, the case that has an exact projection.
 """
 
+from ._bounds_in_dtype import bounds_within, interval_within, nearest_bounds
 from ._conformance import Conformance, RuleViolation
-from ._linear import LinearRows
-from ._orderings import Pairs, closure, find_cycle, read_orderings
-from ._polytope import WeightPolytope
-from ._precision import bounds_within, interval_within, nearest_bounds
-from ._rules import Rule, stack_rules
+from ._linear_rows import LinearRows
+from ._partial_orders import Pairs, closure, find_cycle, read_orderings
+from ._polytope_rules import Rule, stack_rules
+from ._weight_polytope import WeightPolytope
 
 __all__ = [
     "Conformance",

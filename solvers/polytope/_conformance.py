@@ -17,10 +17,10 @@ from torch import Tensor
 
 from solvers.errors import InvalidInput
 
-from ._precision import nearest_bounds
+from ._bounds_in_dtype import nearest_bounds
 
 if TYPE_CHECKING:
-    from ._polytope import WeightPolytope
+    from ._weight_polytope import WeightPolytope
 
 _LINEAR_TOLERANCE = 1e-9
 _MARGIN_ULPS = 2

@@ -18,7 +18,7 @@ answer exact (``_model``, ``_active_set``, ``_general``).  ``_route`` chooses.
 ``certify_projection`` proves of any weights, whoever computed them, how close to the projection they are.
 """
 
-from ._certificate import ProjectionCertificate, certify_projection
 from ._project import project
+from .certificate._projection_certificate import ProjectionCertificate, certify_projection
 
 __all__ = ["ProjectionCertificate", "certify_projection", "project"]

@@ -12,9 +12,9 @@ from torch import Tensor
 from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope
 
-from ._answer import RowsOf as _Rows
-from ._answer import answer
-from ._operator import project_captured
+from ._captured_projection import project_captured
+from ._eager_projection import RowsOf as _Rows
+from ._eager_projection import answer
 
 
 @overload

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from solvers import InfeasiblePolytope, InvalidInput, WeightPolytope, project
-from solvers.projection._bounded import project_bounded, pull_back_bounded
-from solvers.projection._bounds import bounds_of
-from solvers.projection._order import BoundedOrder
+from solvers.projection._projection_orders import BoundedOrder
+from solvers.projection._row_bounds import bounds_of
+from solvers.projection.exact._bounded_projection import project_bounded, pull_back_bounded
 from tests.support import projection_properties as law
 
 FORMS = ["free", "chain", "chain, margin", "tiers, margin"]

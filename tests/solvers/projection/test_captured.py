@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from solvers import LinearRows, WeightPolytope, project
-from solvers.projection._operator import project_rows
-from solvers.projection._order import dag_order, shared_order
+from solvers.projection._captured_projection import project_rows
+from solvers.projection._projection_orders import dag_order, shared_order
 from tests.support import projection_properties as law
 
 BOX = WeightPolytope(4, 0.05, 0.6)

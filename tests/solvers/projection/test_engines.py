@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from solvers import InvalidInput, WeightPolytope, project
-from solvers.projection._exact import blocks_of_rows, pull_back
-from solvers.projection._lane_kernels import lanes_of
-from solvers.projection._order import CHAIN, FREE, own_order, shared_order
-from solvers.projection._rows_cpu import project_on_cpu, pull_back_on_cpu
-from solvers.projection._rows_device import project_on_device
+from solvers.projection._projection_orders import CHAIN, FREE, own_order, shared_order
+from solvers.projection.exact._projection_autograd import blocks_of_rows, pull_back
+from solvers.projection.exact._torch_rows import project_on_device
+from solvers.projection.exact.cpu_kernels._cpu_rows import project_on_cpu, pull_back_on_cpu
+from solvers.projection.exact.cpu_kernels.simd._vector_kernels import lanes_of
 from tests.support import projection_properties as law
 
 SCALES = [1e-8, 1e-3, 1.0, 1e3, 1e8]
@@ -57,7 +57,7 @@ def test_rows_side_by_side_and_one_by_one_agree(K, monkeypatch):
             together_BK, block_BK = project_on_cpu(v_BK, order, lower, upper, False)
             assert torch.equal(project_on_cpu(v_BK, order, lower, upper, False, labelled=False)[0], together_BK)
             with monkeypatch.context() as patch:
-                patch.setattr("solvers.projection._rows_cpu.LONGEST", {})
+                patch.setattr("solvers.projection.exact.cpu_kernels._cpu_rows.LONGEST", {})
                 alone_BK, alone_block_BK = project_on_cpu(v_BK, order, lower, upper, False)
             close = 4e-16 * max(1.0, float(v_BK.abs().max()))  # means of large scores round by as much
             torch.testing.assert_close(together_BK, alone_BK, atol=close, rtol=0)
@@ -68,7 +68,7 @@ def test_rows_side_by_side_and_one_by_one_agree(K, monkeypatch):
             grad_BK = law.normal(K + 1, rows, K)
             slopes = [pull_back_on_cpu(grad_BK, v_BK, together_BK, block_BK, order, lower, upper, False)]
             with monkeypatch.context() as patch:
-                patch.setattr("solvers.projection._rows_cpu.LONGEST", {})
+                patch.setattr("solvers.projection.exact.cpu_kernels._cpu_rows.LONGEST", {})
                 slopes.append(pull_back_on_cpu(grad_BK, v_BK, together_BK, block_BK, order, lower, upper, False))
             torch.testing.assert_close(*slopes, atol=1e-14, rtol=0)
             if scale <= 1 and not tied and len(block_BK):
@@ -83,7 +83,7 @@ def test_many_teachers_without_orderings_side_by_side_and_one_by_one_agree(monke
     v_BK, grad_BK = law.normal(0, 37, K) / K, law.normal(1, 37, K)
     found = []
     for longest in ({FREE: K}, {}):
-        monkeypatch.setattr("solvers.projection._rows_cpu.LONGEST", longest)
+        monkeypatch.setattr("solvers.projection.exact.cpu_kernels._cpu_rows.LONGEST", longest)
         w_BK, block_BK = project_on_cpu(v_BK, order, 0.2 / K, 3.0 / K, False)
         found.append((w_BK, pull_back_on_cpu(grad_BK, v_BK, w_BK, block_BK, order, 0.2 / K, 3.0 / K, False)))
         law.assert_conforms(w_BK, WeightPolytope(K, 0.2 / K, 3.0 / K))

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from solvers import InvalidInput, WeightPolytope, certify_projection, project
-from solvers.polytope._orderings import covering_pairs
-from solvers.projection import _dag_rows
-from solvers.projection._dag_kernels import new_forest, settle_row
-from solvers.projection._order import dag_order
-from solvers.projection._rows_cpu import project_on_cpu
-from solvers.projection._upper_set_kernels import LANES, WIDEST
-from solvers.projection._upper_sets import upper_sets
+from solvers.polytope._partial_orders import covering_pairs
+from solvers.projection._projection_orders import dag_order
+from solvers.projection.exact.cpu_kernels._cpu_rows import project_on_cpu
+from solvers.projection.exact.cpu_kernels.partial_orders import _partial_order_rows as _dag_rows
+from solvers.projection.exact.cpu_kernels.partial_orders._forest_search import new_forest, settle_row
+from solvers.projection.exact.cpu_kernels.partial_orders._upper_set_kernels import LANES, WIDEST
+from solvers.projection.exact.cpu_kernels.partial_orders._upper_sets import upper_sets
 from tests.support import projection_properties as law
 
 

@@ -210,7 +210,7 @@ def test_kl_weights_may_underflow_to_zero():
 
 
 def test_solver_failure_names_both_and_the_next_move(monkeypatch):
-    from solvers.projection import _model
+    from solvers.projection.general.backends import _cvxpy_backend as _model
 
     monkeypatch.setattr(_model.Model, "_try", lambda self, solver, options: "ended as infeasible")
     with pytest.raises(SolverFailure, match=r"CLARABEL ended as infeasible; SCS ended as infeasible.*common scale"):

@@ -21,13 +21,13 @@ import pytest
 import torch
 
 from solvers import WeightPolytope, project
-from solvers.projection import _rows_triton
-from solvers.projection._exact import pull_back_blocks
-from solvers.projection._network import exchanges
-from solvers.projection._order import FREE, dag_order, own_order, shared_order
-from solvers.projection._rows_cpu import project_on_cpu
-from solvers.projection._rows_device import project_by_operations, project_on_device
-from solvers.projection._rows_triton import LONGEST, on_triton, pull_back_on_triton
+from solvers.projection._projection_orders import FREE, dag_order, own_order, shared_order
+from solvers.projection.exact._projection_autograd import pull_back_blocks
+from solvers.projection.exact._sorting_network import exchanges
+from solvers.projection.exact._torch_rows import project_by_operations, project_on_device
+from solvers.projection.exact.cpu_kernels._cpu_rows import project_on_cpu
+from solvers.projection.exact.gpu import _triton_launch as _rows_triton
+from solvers.projection.exact.gpu._triton_launch import LONGEST, on_triton, pull_back_on_triton
 from tests.support import projection_properties as law
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs triton: pip install 'safekd[test]'")
@@ -285,7 +285,7 @@ def compile_kernels(K, dtype, kl, kind):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from solvers.projection import _triton_kernels as kernels
+    from solvers.projection.exact.gpu import _triton_kernels as kernels
 
     P, pooled = 1 << (K - 1).bit_length(), kind != "none"
     tiered, own, permuted = "tiers" in kind, kind == "own tiers", kind == "mixed chain"

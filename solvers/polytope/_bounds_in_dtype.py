@@ -1,0 +1,49 @@
+"""Bounds as a floating type can hold them.
+
+0.6 is no float32.  A projection into float32 clips to the largest float32 below it (``bounds_within``), so its weights
+meet the bound read in any precision; a judge of float32 weights takes the nearest float32 (``nearest_bounds``),
+because that is what 0.6 means there.  Bounds are >= 0, where neighbours in a floating type are neighbours as integers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ._weight_polytope import WeightPolytope
+
+_AS_INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def nearest_bounds(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return lower and upper, shape (K,), each rounded to the nearest number of ``dtype``."""
+    low_K = torch.tensor(polytope.lower, dtype=torch.float64)
+    high_K = torch.tensor(polytope.upper, dtype=torch.float64)
+    return low_K.to(dtype), high_K.to(dtype)
+
+
+def bounds_within(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the polytope's lower and upper bounds, shape (K,), as ``interval_within`` rounds them."""
+    low_K = torch.tensor(polytope.lower, dtype=torch.float64)
+    high_K = torch.tensor(polytope.upper, dtype=torch.float64)
+    return interval_within(low_K, high_K, dtype)
+
+
+def interval_within(low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return lower bounds rounded up and upper ones rounded down, so that weights of ``dtype`` meet the true bounds.
+
+    low, high: float64, one shape.  Where no number of ``dtype`` lies between the two, both are the nearest to ``low``.
+    """
+    inner_low = _step(low.to(dtype), low.to(dtype).double() < low, +1)
+    inner_high = _step(high.to(dtype), high.to(dtype).double() > high, -1)
+    empty = inner_low > inner_high
+    nearest = low.to(dtype)
+    return torch.where(empty, nearest, inner_low), torch.where(empty, nearest, inner_high)
+
+
+def _step(values_K: Tensor, where_K: Tensor, direction: int) -> Tensor:
+    integer = _AS_INTEGER[values_K.element_size()]
+    return (values_K.view(integer) + direction * where_K.to(integer)).view(values_K.dtype)

@@ -1,0 +1,179 @@
+"""The projection as an opaque operator, for graphs that are captured ahead of running.
+
+``torch.compile(fullgraph=True)`` sees ``safekd::project_rows`` with its shapes and its derivative, and never looks
+inside; that is the exact path under uniform bounds.  ``safekd::project_any`` stands for every other polytope: it calls
+``project`` again when the graph runs, and once more for the derivative, which cannot be differentiated a second time.
+Eager code and torch.func transforms call ``_exact`` directly, which costs less a call.
+Axes: B rows, K teachers, R = 1 or B, E edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers.polytope import WeightPolytope, bounds_within
+
+from ._eager_projection import answer
+from ._projection_orders import OWN_TIERS, RowOrder
+from ._projection_plan import exact_order
+from .exact._projection_autograd import blocks_of_rows, pull_back_blocks, rows_of
+
+
+@torch.library.custom_op("safekd::project_rows", mutates_args=())
+def project_rows(
+    v_BK: Tensor, order_K: Tensor, tier_RK: Tensor, edge_E2: Tensor, kind: int, lower: float, upper: float, kl: bool
+) -> tuple[Tensor, Tensor]:
+    """Return weights (B, K) and block labels (B, K), int64; the arguments are those of ``RowOrder`` and ``rows_of``."""
+    order = RowOrder(kind, order_K.cpu().numpy(), tier_RK, edge_E2.cpu().numpy())
+    w_BK, block_BK = rows_of(v_BK, order, lower, upper, kl)
+    return w_BK, blocks_of_rows(w_BK, block_BK, order).clone()
+
+
+@project_rows.register_fake
+def _(v_BK: Tensor, *order_and_bounds: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(v_BK), torch.empty_like(v_BK, dtype=torch.long)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    v_BK, *_, lower, upper, kl = inputs
+    ctx.save_for_backward(v_BK, *output)
+    ctx.lower, ctx.upper, ctx.kl = lower, upper, kl
+
+
+def _backward(ctx: Any, grad_BK: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    with torch.enable_grad():  # tensor operations: a captured backward cannot call kernels
+        v_BK, w_BK, block_BK = ctx.saved_tensors
+        slope_BK = pull_back_blocks(grad_BK, v_BK, w_BK, block_BK, ctx.lower, ctx.upper, ctx.kl)
+    return slope_BK, None, None, None, None, None, None, None
+
+
+project_rows.register_autograd(_backward, setup_context=_keep)
+
+
+@torch.library.custom_op("safekd::project_any", mutates_args=())
+def project_any(
+    v: Tensor,
+    number: int,
+    kl: bool,
+    critical: Tensor | None,
+    safety: Tensor | None,
+    lower: Tensor | None,
+    upper: Tensor | None,
+) -> Tensor:
+    """Return ``project(v, polytope, ...)``, (..., K); number: of the polytope, as ``_number_of`` gave it."""
+    answer: Tensor = _project_again(v, number, kl, critical, safety, lower, upper)
+    return answer.clone()
+
+
+@project_any.register_fake
+def _(v: Tensor, *rules: Any) -> Tensor:
+    return torch.empty_like(v, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("safekd::pull_back_any", mutates_args=())
+def pull_back_any(
+    grad: Tensor,
+    v: Tensor,
+    number: int,
+    kl: bool,
+    critical: Tensor | None,
+    safety: Tensor | None,
+    lower: Tensor | None,
+    upper: Tensor | None,
+) -> Tensor:
+    """Return the transposed Jacobian of ``project_any`` times grad, (..., K)."""
+    with _differentiating():
+        scores = v.detach().requires_grad_()
+        answer = _project_again(scores, number, kl, critical, safety, lower, upper)
+        return torch.autograd.grad(answer, scores, grad)[0].contiguous()
+
+
+@pull_back_any.register_fake
+def _(grad: Tensor, v: Tensor, *rules: Any) -> Tensor:
+    return torch.empty_like(v, memory_format=torch.contiguous_format)
+
+
+def _keep_any(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    v, ctx.number, ctx.kl, *rows = inputs
+    ctx.save_for_backward(v, *rows)
+
+
+def _backward_any(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    v, *rows = ctx.saved_tensors
+    return pull_back_any(grad, v, ctx.number, ctx.kl, *rows), None, None, None, None, None, None
+
+
+project_any.register_autograd(_backward_any, setup_context=_keep_any)
+
+
+def project_captured(
+    v: Tensor,
+    polytope: WeightPolytope,
+    metric: str,
+    critical: Tensor | None,
+    safety: Tensor | None,
+    lower: Tensor | None,
+    upper: Tensor | None,
+) -> Tensor:
+    """Project inside a captured graph: the same answer; on the exact path values are not looked at, NaN gives NaN."""
+    static = _static(polytope, v.dtype)
+    if static is None or (safety is not None and polytope.margin) or lower is not None or upper is not None:
+        found: Tensor = project_any(v, _number_of(polytope), metric == "kl", critical, safety, lower, upper)
+        return found
+    order_K, tier_1K, edge_E2, kind, lower, upper = static
+    rows_BK = v.reshape(-1, v.shape[-1])
+    wide_BK = rows_BK if v.dtype in (torch.float64, torch.float32) else rows_BK.float()
+    tier_RK = tier_1K.to(v.device)
+    if safety is not None or critical is not None:
+        tier_RK = (tier_RK if safety is None else safety.detach()).expand(v.shape).reshape(rows_BK.shape).double()
+        if critical is not None:
+            tier_RK = torch.where(critical.expand(v.shape[:-1]).reshape(-1, 1), tier_RK, 0.0)
+        kind = OWN_TIERS
+    w_BK, _ = project_rows(wide_BK, order_K, tier_RK.contiguous(), edge_E2, kind, lower, upper, metric == "kl")
+    projected: Tensor = w_BK.to(v.dtype).reshape(v.shape)
+    return projected
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _static(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, int, float, float] | None:
+    """Return what does not depend on the scores, worked out while the graph is captured."""
+    order = exact_order(polytope)
+    if order is None:
+        return None
+    low_K, high_K = bounds_within(polytope, dtype)
+    order_K, edge_E2 = torch.from_numpy(order.order_K), torch.from_numpy(order.edge_E2)
+    return order_K, order.tier_RK, edge_E2, order.kind, float(low_K[0]), float(high_K[0])
+
+
+@contextmanager
+def _differentiating() -> Iterator[None]:
+    """Let autograd see what happens: inside an operator it is switched off, below its own layer of the dispatcher."""
+    layers = [torch._C.DispatchKey.AutogradFunctionality, torch._C.DispatchKey.ADInplaceOrView]
+    were = [torch._C._dispatch_tls_is_dispatch_key_excluded(layer) for layer in layers]
+    for layer in layers:
+        torch._C._dispatch_tls_set_dispatch_key_excluded(layer, False)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for layer, was in zip(layers, were, strict=True):
+            torch._C._dispatch_tls_set_dispatch_key_excluded(layer, was)
+
+
+_POLYTOPES: dict[WeightPolytope, int] = {}
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _number_of(polytope: WeightPolytope) -> int:
+    """Return the number by which an operator, which takes no objects, knows a polytope."""
+    return _POLYTOPES.setdefault(polytope, len(_POLYTOPES))
+
+
+def _project_again(v: Tensor, number: int, kl: bool, *rows: Tensor | None) -> Any:
+    critical, safety, lower, upper = rows
+    return answer(v, list(_POLYTOPES)[number], "kl" if kl else "euclidean", critical, safety, lower, upper)

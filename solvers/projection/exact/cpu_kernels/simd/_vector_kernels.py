@@ -1,0 +1,187 @@
+"""Many rows of few teachers at once: Euclidean; no orderings, a chain, or tiers.
+
+The programs of ``_lane_programs`` become numba intrinsics here, compiled once for each number of teachers and kind of
+order.  Every row goes through the same instructions whatever stands beside it, and rows that do not fill the lanes are
+padded, so an answer does not depend on the batch it came in.
+
+Axes: B rows, K teachers, L rows side by side, R = 1 or B.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite.binding import get_host_cpu_features
+from numba.core import types
+from numba.extending import register_jitable
+
+from ...._projection_orders import CHAIN, FALLING, FREE, OWN_TIERS, SHARED_TIERS
+from .._batch_kernels import HUGE
+from .._kernel_compiler import intrinsic, kernel
+from .._row_shares import finish, take
+from . import _vector_programs as programs
+from ._vector_builder import Program, where
+
+Array = Any
+# rows of few teachers fill the registers twice, once while the other waits: 8 numbers fit into one, or 4
+_SHORT = 16 if get_host_cpu_features().get("avx512f") else 8
+# numbers that the compiler must know are told by the length of a tuple, which is part of its type
+Static = tuple[int, ...]
+
+# beyond so many teachers the walk of one row at a time costs no more, and compiling does
+LONGEST = {FREE: 128, CHAIN: 32, SHARED_TIERS: 16, OWN_TIERS: 16}
+
+
+def static(number: int) -> Static:
+    """Return a number in a form that the compiler can read."""
+    return (0,) * number
+
+
+@register_jitable
+def lanes_of(K: int) -> int:
+    """Return how many rows stand side by side: as many as the registers hold."""
+    return _SHORT if K <= 8 else 8
+
+
+@intrinsic
+def _project(  # type: ignore[no-untyped-def]  # numba reads the signature
+    _, v, order, tier, w, block, row, lower, upper, K, kind
+):
+    """Project L rows; return a bit for each row that could not be settled, whose weights are NaN."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        v_at, order_at, tier_at, w_at, block_at, first, low, high, *_ = arguments
+        program = Program(context, builder, first, lanes_of(K.count), K.count)
+        columns = program.permutation(order, order_at) if kind.count == CHAIN else None
+        x = program.load(v, v_at, columns)
+        usable = programs.are_usable(x, HUGE)
+        if kind.count in (SHARED_TIERS, OWN_TIERS):
+            ranks = program.load(tier, tier_at)
+            place = programs.sort_by_tier(x, ranks)
+        z = x if kind.count == FREE else programs.pool(x)
+        moved, settled = programs.shift(program, z, program.spread(low), program.spread(high), usable)
+        answer = [where(settled, weight, math.nan) for weight in moved]
+        if kind.count in (SHARED_TIERS, OWN_TIERS):
+            program.scatter(w, w_at, answer, place)
+            with program.unless_empty(block, block_at):
+                program.scatter(block, block_at, programs.label_blocks(z, ranks), place)
+        else:
+            program.store(w, w_at, answer, columns)
+        return (~settled).packed()
+
+    return types.int64(v, order, tier, w, block, row, lower, upper, K, kind), write
+
+
+@intrinsic
+def _pull_back(  # type: ignore[no-untyped-def]
+    _, grad, order, w, block, out, row, lower, upper, K, kind
+):
+    """Write the transposed Jacobian times grad for L rows."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        grad_at, order_at, w_at, block_at, out_at, first, low, high, *_ = arguments
+        program = Program(context, builder, first, lanes_of(K.count), K.count)
+        columns = program.permutation(order, order_at) if kind.count == CHAIN else None
+        if kind.count == FREE:
+            average: programs.Average = programs.average_alone
+        elif kind.count in (CHAIN, FALLING):
+            average = programs.average_runs
+        else:
+            average = programs.average_labelled(program.load(block, block_at))
+        g, weights = program.load(grad, grad_at, columns), program.load(w, w_at, columns)
+        slope = programs.pull_back(g, weights, program.spread(low), program.spread(high), average)
+        program.store(out, out_at, slope, columns)
+        return context.get_dummy_value()
+
+    return types.void(grad, order, w, block, out, row, lower, upper, K, kind), write
+
+
+@kernel
+def project_lanes(
+    v_BK: Array,
+    order_K: Array,
+    tier_RK: Array,
+    w_BK: Array,
+    block_BK: Array,
+    lower: float,
+    upper: float,
+    tally: Array,
+    share: int,
+    width: Static,
+    kind: Static,
+) -> None:
+    """Project rows, as many shares of them as the tally gives; its result is not 0 if some are left to do one by one.
+
+    Left are rows with scores that are not finite, or so large that sums overflow: their weights are NaN.
+    order_K, tier_RK, kind: as in ``RowOrder``.  w_BK: answers.  block_BK: block labels for tiers, or no rows where they
+    are not wanted.
+    """
+    L, rows = lanes_of(len(width)), v_BK.shape[0]
+    start = take(tally, share)
+    while start < rows:
+        stop, left = min(start + share, rows), 0
+        whole = start + (stop - start) // L * L
+        v, tier, w, block, first, last = v_BK, tier_RK, w_BK, block_BK, start, whole
+        for padding in range(2):
+            if padding:
+                if whole == stop:
+                    break
+                v, w = _padded(v_BK, whole, stop, L), np.empty((L, len(width)), w_BK.dtype)
+                tier = _padded(tier_RK, whole, stop, L) if tier_RK.shape[0] > 1 else tier_RK
+                block = np.empty((L if block_BK.shape[0] > 0 else 0, len(width)), block_BK.dtype)
+                first, last = 0, L
+            for row in range(first, last, L):
+                left |= _project(v, order_K, tier, w, block, row, lower, upper, width, kind)
+        if whole < stop:
+            w_BK[whole:stop] = w[: stop - whole]
+            if block_BK.shape[0] > 0:
+                block_BK[whole:stop] = block[: stop - whole]
+        finish(tally, stop - start, left)
+        start = take(tally, share)
+
+
+@kernel
+def pull_back_lanes(
+    grad_BK: Array,
+    order_K: Array,
+    w_BK: Array,
+    block_BK: Array,
+    out_BK: Array,
+    lower: float,
+    upper: float,
+    tally: Array,
+    share: int,
+    width: Static,
+    kind: Static,
+) -> None:
+    """Set out to the transposed Jacobian times grad, shares of the rows; arguments as in ``project_lanes``."""
+    L, rows = lanes_of(len(width)), w_BK.shape[0]
+    start = take(tally, share)
+    while start < rows:
+        stop = min(start + share, rows)
+        whole = start + (stop - start) // L * L
+        grad, w, block, out, first, last = grad_BK, w_BK, block_BK, out_BK, start, whole
+        for padding in range(2):
+            if padding:
+                if whole == stop:
+                    break
+                grad, w = _padded(grad_BK, whole, stop, L), _padded(w_BK, whole, stop, L)
+                block = _padded(block_BK, whole, stop, L) if block_BK.shape[0] > 0 else block_BK
+                out, first, last = np.empty((L, len(width)), out_BK.dtype), 0, L
+            for row in range(first, last, L):
+                _pull_back(grad, order_K, w, block, out, row, lower, upper, width, kind)
+        if whole < stop:
+            out_BK[whole:stop] = out[: stop - whole]
+        finish(tally, stop - start, 0)
+        start = take(tally, share)
+
+
+@kernel
+def _padded(x_BK: Array, start: int, stop: int, L: int) -> Array:
+    """Return L rows: those from start to stop, and the last of them again as often as it takes."""
+    x_LK = np.empty((L, x_BK.shape[1]), x_BK.dtype)
+    for lane in range(L):
+        x_LK[lane] = x_BK[min(start + lane, stop - 1)]
+    return x_LK

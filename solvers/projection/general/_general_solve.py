@@ -1,0 +1,116 @@
+"""The general path: a solver proposes, and what it proposes is made exact.
+
+Where Moreau is installed it proposes all rows at once, and most are proven at once too (``_polish``).  Every other row
+takes its start from Moreau or cvxpy and walks to the optimum (``_active_set``).  Axes: B rows, K teachers, M rules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ._active_set import Corner, Rules, independent, walk
+from ._batch_polish import polish
+from ._canonical_form import Geometry
+from ._equality_targets import EuclideanTarget, KullbackLeiblerTarget
+
+Floats = npt.NDArray[np.float64]
+
+_FEASIBLE = 1e-9
+_TOUCHING = 1e-7
+_FAR = 4.0
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The projection of each row, shape (B, K), and the independent rules that are active there, (B, M)."""
+
+    w: Floats
+    active: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class RowAnswer:
+    """The projection of one row, shape (K,), and the independent rules that are active there."""
+
+    w: Floats
+    active: list[int]
+
+
+def solve_rows(v_BK: Floats, geometry: Geometry) -> Answers:
+    """Return the projections of finite scores (positive for KL).  Raises SolverFailure if no back end has a start."""
+    w_BK, active_BM = np.empty_like(v_BK), np.zeros((len(v_BK), len(geometry.bounds)), dtype=bool)
+    starts: dict[int, Floats] = {}
+    left = np.arange(len(v_BK))
+    if geometry.batch is not None and len(v_BK):
+        centred_BK = v_BK - v_BK.mean(axis=1, keepdims=True)
+        proposed = geometry.batch.solve(centred_BK)
+        starts = {int(row): proposed.w[row] for row in np.flatnonzero(proposed.solved)}
+        polished = polish(centred_BK, proposed.w, proposed.active, _rules(geometry))
+        done_B = proposed.solved & polished.proven
+        w_BK[done_B], active_BM[done_B] = polished.w[done_B], proposed.active[done_B]
+        left = np.flatnonzero(~done_B)
+    for row in left:
+        answer = solve_row(v_BK[row], geometry, starts.get(int(row)))
+        w_BK[row] = answer.w
+        active_BM[row, answer.active] = True
+    return Answers(w_BK, active_BM)
+
+
+def solve_row(v_K: Floats, geometry: Geometry, start_K: Floats | None = None) -> RowAnswer:
+    """Return the projection of one row, by cvxpy if no nearly feasible start is given."""
+    start_K = geometry.model.solve(v_K) if start_K is None else start_K
+    rules = _rules(geometry)
+    corner = (
+        _walk_euclidean(v_K, start_K, rules) if geometry.metric == "euclidean" else _walk_kl(v_K, start_K, geometry)
+    )
+    if corner.finished or _better(corner.w, start_K, v_K, geometry):
+        return RowAnswer(corner.w, corner.active)
+    touching_M = geometry.equal | (geometry.eligible & (geometry.bounds - geometry.rows @ start_K < _TOUCHING))
+    return RowAnswer(start_K, independent([int(m) for m in np.flatnonzero(touching_M)], rules.rows))
+
+
+def _rules(geometry: Geometry) -> Rules:
+    return Rules(geometry.rows * geometry.support, geometry.bounds, geometry.equal, geometry.eligible)
+
+
+def _walk_euclidean(v_K: Floats, start_K: Floats, rules: Rules) -> Corner:
+    """Walk; then draw distant scores in along the normal they left by, which keeps the answer, and walk again.
+
+    From scores of size 1e8 the walk is accurate to 1e-8 only; from scores beside the polytope, to the last digits.
+    """
+    v_K = v_K - v_K.mean()
+    corner = walk(start_K, rules, EuclideanTarget(v_K), float(np.abs(v_K).max()))
+    distance = float(np.abs(v_K - corner.w).max())
+    if corner.finished and distance > _FAR:
+        near_K = corner.w + (v_K - corner.w) / distance
+        corner = walk(corner.w, rules, EuclideanTarget(near_K), 1.0)
+    return corner
+
+
+def _walk_kl(v_K: Floats, start_K: Floats, geometry: Geometry) -> Corner:
+    """Walk on the teachers that can weigh anything; the others have weight zero."""
+    alive_K = geometry.support > 0
+    rules = Rules(geometry.rows[:, alive_K], geometry.bounds, geometry.equal, geometry.eligible)
+    log_v_K = np.log(v_K[alive_K])
+    log_v_K = log_v_K - log_v_K.max()
+    inside_K = np.maximum(start_K[alive_K], 1e-12)
+    corner = walk(inside_K, rules, KullbackLeiblerTarget(log_v_K), float(np.abs(log_v_K).max()))
+    w_K = np.zeros_like(v_K)
+    w_K[alive_K] = corner.w
+    return Corner(w_K, corner.active, corner.finished)
+
+
+def _better(w_K: Floats, start_K: Floats, v_K: Floats, geometry: Geometry) -> bool:
+    excess_M = geometry.rows @ w_K - geometry.bounds
+    feasible = np.where(geometry.equal, np.abs(excess_M), excess_M).max() <= _FEASIBLE
+    return bool(feasible and _cost(w_K, v_K, geometry.metric) <= _cost(start_K, v_K, geometry.metric))
+
+
+def _cost(w_K: Floats, v_K: Floats, metric: str) -> float:
+    if metric == "euclidean":
+        return float(((w_K - v_K) ** 2).sum())
+    alive_K = w_K > 0
+    return float((w_K[alive_K] * (np.log(w_K[alive_K]) - np.log(v_K[alive_K]))).sum())
