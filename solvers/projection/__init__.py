@@ -9,11 +9,13 @@
 tensor([0.6000, 0.3000, 0.1000])
 
 Two engines give one answer.  *exact*: uniform bounds and any partial order; one isotonic regression, one threshold
-(``_exact``).  The regression of tiers needs a sort and one pass (``_lane_programs``, ``_row_kernels``, ``_isotonic``);
+(``_projection_autograd``).  The regression of tiers needs a sort and one pass (``_vector_programs``, ``_row_kernels``,
+``_torch_isotonic``);
 that of other orders looks at all upper sets (``_upper_set_kernels``), or searches where they are too many
-(``_dag_kernels``).  Bounds per teacher or per row, and margins, on orderings that rank the teachers; pooled inside the
-search for the threshold (``_bounded``).  *cvxpy*: every other polytope; cvxpy models it, an active-set method makes the
-answer exact (``_model``, ``_active_set``, ``_general``).  ``_route`` chooses.
+(``_forest_search``).  Bounds per teacher or per row, and margins, on orderings that rank the teachers; pooled inside
+the search for the threshold (``_bounded_projection``).  *cvxpy*: every other polytope; cvxpy models it, an active-set
+method makes the
+answer exact (``_cvxpy_backend``, ``_active_set``, ``_general_projection``).  ``_projection_plan`` chooses.
 
 ``certify_projection`` proves of any weights, whoever computed them, how close to the projection they are.
 """

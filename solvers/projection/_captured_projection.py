@@ -3,7 +3,7 @@
 ``torch.compile(fullgraph=True)`` sees ``safekd::project_rows`` with its shapes and its derivative, and never looks
 inside; that is the exact path under uniform bounds.  ``safekd::project_any`` stands for every other polytope: it calls
 ``project`` again when the graph runs, and once more for the derivative, which cannot be differentiated a second time.
-Eager code and torch.func transforms call ``_exact`` directly, which costs less a call.
+Eager code and torch.func transforms call ``_projection_autograd`` directly, which costs less a call.
 Axes: B rows, K teachers, R = 1 or B, E edges.
 """
 
@@ -20,18 +20,20 @@ from solvers.polytope import WeightPolytope, bounds_within
 
 from ._eager_projection import answer
 from ._projection_orders import OWN_TIERS, RowOrder
-from ._projection_plan import exact_order
-from .exact._projection_autograd import blocks_of_rows, pull_back_blocks, rows_of
+from ._projection_plan import find_exact_order
+from .exact._projection_autograd import project_rows_exactly, pull_back_blocks, read_block_labels
 
 
 @torch.library.custom_op("safekd::project_rows", mutates_args=())
 def project_rows(
     v_BK: Tensor, order_K: Tensor, tier_RK: Tensor, edge_E2: Tensor, kind: int, lower: float, upper: float, kl: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return weights (B, K) and block labels (B, K), int64; the arguments are those of ``RowOrder`` and ``rows_of``."""
+    """Return weights (B, K) and block labels (B, K), int64; the arguments are those of ``RowOrder`` and
+    ``project_rows_exactly``.
+    """
     order = RowOrder(kind, order_K.cpu().numpy(), tier_RK, edge_E2.cpu().numpy())
-    w_BK, block_BK = rows_of(v_BK, order, lower, upper, kl)
-    return w_BK, blocks_of_rows(w_BK, block_BK, order).clone()
+    w_BK, block_BK = project_rows_exactly(v_BK, order, lower, upper, kl)
+    return w_BK, read_block_labels(w_BK, block_BK, order).clone()
 
 
 @project_rows.register_fake
@@ -48,8 +50,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 def _backward(ctx: Any, grad_BK: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     with torch.enable_grad():  # tensor operations: a captured backward cannot call kernels
         v_BK, w_BK, block_BK = ctx.saved_tensors
-        slope_BK = pull_back_blocks(grad_BK, v_BK, w_BK, block_BK, ctx.lower, ctx.upper, ctx.kl)
-    return slope_BK, None, None, None, None, None, None, None
+        gradient_BK = pull_back_blocks(grad_BK, v_BK, w_BK, block_BK, ctx.lower, ctx.upper, ctx.kl)
+    return gradient_BK, None, None, None, None, None, None, None
 
 
 project_rows.register_autograd(_backward, setup_context=_keep)
@@ -121,11 +123,11 @@ def project_captured(
     upper: Tensor | None,
 ) -> Tensor:
     """Project inside a captured graph: the same answer; on the exact path values are not looked at, NaN gives NaN."""
-    static = _static(polytope, v.dtype)
-    if static is None or (safety is not None and polytope.margin) or lower is not None or upper is not None:
+    fixed = _static(polytope, v.dtype)
+    if fixed is None or (safety is not None and polytope.margin) or lower is not None or upper is not None:
         found: Tensor = project_any(v, _number_of(polytope), metric == "kl", critical, safety, lower, upper)
         return found
-    order_K, tier_1K, edge_E2, kind, lower, upper = static
+    order_K, tier_1K, edge_E2, kind, lower, upper = fixed
     rows_BK = v.reshape(-1, v.shape[-1])
     wide_BK = rows_BK if v.dtype in (torch.float64, torch.float32) else rows_BK.float()
     tier_RK = tier_1K.to(v.device)
@@ -142,7 +144,7 @@ def project_captured(
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _static(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, int, float, float] | None:
     """Return what does not depend on the scores, worked out while the graph is captured."""
-    order = exact_order(polytope)
+    order = find_exact_order(polytope)
     if order is None:
         return None
     low_K, high_K = bounds_within(polytope, dtype)

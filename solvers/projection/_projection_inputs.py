@@ -16,7 +16,7 @@ from torch import Tensor
 from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope
 
-Complaint = Callable[[], None]  # raises what is wrong with the scores
+RaiseUnusable = Callable[[], None]  # raises what is wrong with the scores
 METRICS = ("euclidean", "kl")
 ENGINES = ("auto", "exact", "cvxpy")
 _FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -100,11 +100,13 @@ def read_mask(critical: object, shape: torch.Size, device: torch.device) -> Tens
     if critical is None:
         return None
     mask = (
-        plain("critical", critical, device) if isinstance(critical, Tensor) else torch.as_tensor(np.asarray(critical))
+        read_constant("critical", critical, device)
+        if isinstance(critical, Tensor)
+        else torch.as_tensor(np.asarray(critical))
     )
     if mask.dtype != torch.bool:
         raise InvalidInput(f"`critical` has dtype {mask.dtype}; wanted booleans, True where the orderings apply.")
-    return fit("critical", mask, shape[:-1]).reshape(-1).to(device)
+    return fit_to_scores("critical", mask, shape[:-1]).reshape(-1).to(device)
 
 
 def read_safety(safety: object, shape: torch.Size, polytope: WeightPolytope, device: torch.device) -> Tensor | None:
@@ -118,15 +120,19 @@ def read_safety(safety: object, shape: torch.Size, polytope: WeightPolytope, dev
         )
     scores = _constant("safety", safety, device, np.float64)
     require_all("safety", scores, ~scores.isnan(), "an unknown score cannot rank a teacher", "Give it a number.")
-    return fit("safety", scores, shape).reshape(-1, polytope.n_teachers).to(device)
+    return fit_to_scores("safety", scores, shape).reshape(-1, polytope.n_teachers).to(device)
 
 
 def _constant(name: str, value: object, device: torch.device, dtype: type | None = None) -> Tensor:
     """Return a tensor as it is, anything else as a tensor by way of an array of ``dtype``."""
-    return plain(name, value, device) if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value, dtype=dtype))
+    return (
+        read_constant(name, value, device)
+        if isinstance(value, Tensor)
+        else torch.as_tensor(np.asarray(value, dtype=dtype))
+    )
 
 
-def plain(name: str, value: Tensor, device: torch.device) -> Tensor:
+def read_constant(name: str, value: Tensor, device: torch.device) -> Tensor:
     """Return a constant as an ordinary tensor, outside of torch.func transforms; refuse one mapped or elsewhere."""
     if value.device != device:
         raise InvalidInput(
@@ -140,11 +146,11 @@ def plain(name: str, value: Tensor, device: torch.device) -> Tensor:
     return value
 
 
-def fit(name: str, value: Tensor, shape: torch.Size) -> Tensor:
+def fit_to_scores(name: str, value: Tensor, shape: torch.Size) -> Tensor:
     """Return ``value`` in the shape of the scores, or of their leading axes; refuse what does not fit."""
     try:
         return value.broadcast_to(shape)
     except RuntimeError as cause:
         raise InvalidInput(
-            f"`{name}` has shape {tuple(value.shape)}; wanted {tuple(shape)}, to fit the scores."
+            f"`{name}` has shape {tuple(value.shape)}; wanted {tuple(shape)}, to fit_to_scores the scores."
         ) from cause

@@ -56,7 +56,7 @@ class RowOrder:
 
 
 @lru_cache(maxsize=1024)
-def shared_order(tiers: tuple[int, ...]) -> RowOrder:
+def make_shared_order(tiers: tuple[int, ...]) -> RowOrder:
     """Return the order of rows that share their tiers: none, a chain, or tiers with ties."""
     distinct = len(set(tiers))
     kind = FREE if distinct == 1 and len(tiers) > 1 else CHAIN if distinct == len(tiers) else SHARED_TIERS
@@ -65,14 +65,14 @@ def shared_order(tiers: tuple[int, ...]) -> RowOrder:
 
 
 @lru_cache(maxsize=1024)
-def dag_order(edges: tuple[tuple[int, int], ...], n_teachers: int) -> RowOrder:
+def make_partial_order(edges: tuple[tuple[int, int], ...], n_teachers: int) -> RowOrder:
     """Return the order of rows that share a partial order, given by pairs (above, below) without needless ones."""
     places_K = np.arange(n_teachers, dtype=np.int64)
     edge_E2 = np.array(edges, dtype=np.int64).reshape(-1, 2)
     return RowOrder(DAG, places_K, torch.zeros(1, n_teachers, dtype=torch.float64), edge_E2)
 
 
-def own_order(tier_BK: Tensor) -> RowOrder:
+def make_own_order(tier_BK: Tensor) -> RowOrder:
     """Return the order of rows that have tiers of their own, scores (B, K)."""
     places_K = np.arange(tier_BK.shape[-1], dtype=np.int64)
     return RowOrder(OWN_TIERS, places_K, tier_BK)

@@ -11,7 +11,7 @@ from torch import Tensor
 from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope
 
-from ._projection_inputs import fit, name_place, plain, require_all
+from ._projection_inputs import fit_to_scores, name_place, read_constant, require_all
 
 
 @dataclass(frozen=True)
@@ -22,19 +22,19 @@ class RowBounds:
     high_QK: Tensor
 
 
-def bounds_of(polytope: WeightPolytope) -> RowBounds:
+def read_polytope_bounds(polytope: WeightPolytope) -> RowBounds:
     """Return the polytope's own bounds, which all rows share."""
     low_1K, high_1K = (torch.tensor([bound], dtype=torch.float64) for bound in (polytope.lower, polytope.upper))
     return RowBounds(low_1K, high_1K)
 
 
-def read_bounds(
+def read_row_bounds(
     lower: object, upper: object, shape: torch.Size, polytope: WeightPolytope, device: torch.device
 ) -> RowBounds | None:
     """Return bounds for the rows of scores (..., K), or None if all of them are the polytope's.
 
-    lower, upper: real numbers that fit ``shape``, tensors on ``device``; None stands for the polytope's.  No gradient
-    flows to them.
+    lower, upper: real numbers that fit ``shape``, tensors on ``device``; None stands for the polytope's.  No
+    gradient flows to them.
     """
     if lower is None and upper is None:
         return None
@@ -55,14 +55,14 @@ def read_bounds(
 
 def _read(name: str, value: object, shape: torch.Size, device: torch.device) -> Tensor:
     """Return finite numbers as float64, (K,) where all rows share them."""
-    given = plain(name, value, device) if isinstance(value, Tensor) else np.asarray(value)
+    given = read_constant(name, value, device) if isinstance(value, Tensor) else np.asarray(value)
     if isinstance(given, np.ndarray):
         if given.dtype.kind not in "fiu":
             raise InvalidInput(f"`{name}` has dtype {given.dtype}; wanted real numbers.")
         given = torch.from_numpy(given.astype(np.float64))
     elif given.dtype == torch.bool or given.is_complex():
         raise InvalidInput(f"`{name}` has dtype {str(given.dtype).removeprefix('torch.')}; wanted real numbers.")
-    fit(name, given, shape)
+    fit_to_scores(name, given, shape)
     numbers = given.to("cpu", torch.float64)
     numbers = numbers.expand(shape[-1]) if numbers.ndim < 2 else numbers.expand(*numbers.shape[:-1], shape[-1])
     require_all(name, numbers, numbers.isfinite(), "bounds must be finite", "Replace it with a number.")

@@ -13,12 +13,12 @@ import numpy.typing as npt
 from solvers.errors import InfeasiblePolytope
 
 from ._projection_orders import BoundedOrder
-from .exact.cpu_kernels._bounded_batch_kernels import CROSSED, MIXED, TOO_MUCH, look_at_rows
-from .exact.cpu_kernels._row_threads import over_rows
+from .exact.cpu_kernels._bounded_batch_kernels import CROSSED, MIXED, TOO_MUCH, check_row_rules
+from .exact.cpu_kernels._row_threads import run_over_rows
 
 
-def rows_with_mixed_tiers(
-    order: BoundedOrder, rows: int, eps: float, name_of: Callable[[int], str]
+def find_mixed_tiers(
+    order: BoundedOrder, rows: int, eps: float, name_row_at: Callable[[int], str]
 ) -> npt.NDArray[np.bool_]:
     """Return which rows, (B,), have several tiers and bounds that differ inside one: those have no exact path.
 
@@ -29,11 +29,11 @@ def rows_with_mixed_tiers(
     arrays, margin = order.arrays, order.margin
 
     def run(start: int, stop: int) -> int:
-        return look_at_rows(*arrays, margin, eps, finding_B, number_B3, start, stop)
+        return check_row_rules(*arrays, margin, eps, finding_B, number_B3, start, stop)
 
-    if over_rows(run, rows, order.tier_RK.shape[1]) > MIXED:
+    if run_over_rows(run, rows, order.tier_RK.shape[1]) > MIXED:
         row = int((finding_B > MIXED).argmax())
-        raise InfeasiblePolytope(f"{name_of(row)}: {_conflict(finding_B[row], number_B3[row].tolist(), margin)}")
+        raise InfeasiblePolytope(f"{name_row_at(row)}: {_conflict(finding_B[row], number_B3[row].tolist(), margin)}")
     mixed_B: npt.NDArray[np.bool_] = finding_B == MIXED
     return mixed_B
 

@@ -25,7 +25,14 @@ import numpy.typing as npt
 from solvers.polytope import WeightPolytope
 
 from ..general._canonical_form import find_support
-from ._multiplier_recovery import Frame, by_pattern, fit, fit_row, frame_of, interior_of
+from ._multiplier_recovery import (
+    ScaledRules,
+    find_interior,
+    fit_multipliers,
+    fit_row_multipliers,
+    group_by_pattern,
+    scale_rules,
+)
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -38,8 +45,10 @@ _GOOD = 1e-11
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What was found for N rows.  Residuals and the bound (N,); multipliers y (N, M); gap x - w or its log (N, K)."""
+class Residuals:
+    """What was collected for N rows.  Residuals and the bound (N,); multipliers y (N, M); gap x - w or its log (N,
+    K).
+    """
 
     stationarity: Floats
     primal: Floats
@@ -50,42 +59,42 @@ class Judged:
     gap: Floats
 
 
-def judge_rows(v_NK: Floats, w_NK: Floats, polytope: WeightPolytope, metric: str, eps: float) -> Judged:
+def compute_residuals(v_NK: Floats, w_NK: Floats, polytope: WeightPolytope, metric: str, eps: float) -> Residuals:
     """Return residuals and bounds.  v: finite, positive for KL.  w: anything.  eps: of the dtype that w came in."""
-    frame = frame_of(polytope)
-    found = _unknown(len(w_NK), frame)
+    scaled = scale_rules(polytope)
+    collected = _unknown(len(w_NK), scaled)
     finite_N = np.isfinite(w_NK).all(axis=1)
-    case = _Case(v_NK[finite_N], w_NK[finite_N], polytope, metric)
-    judged = case.judge(fit(case.slope, case.tight(max(_TIGHT, 4 * eps)), frame))
+    case = _RowsUnderRules(v_NK[finite_N], w_NK[finite_N], polytope, metric)
+    residuals = case.compute(fit_multipliers(case.slope, case.tight(max(_TIGHT, 4 * eps)), scaled))
     for near in _NEAR:
-        again_N = judged.distance_bound > _GOOD + 4 * case.rounding
+        again_N = residuals.distance_bound > _GOOD + 4 * case.rounding
         if again_N.any():
             other = case.only(again_N)
-            second = other.judge(other.fit_weighted(max(near, 8 * eps)))
-            closer_N = second.distance_bound < judged.distance_bound[again_N]
-            _overwrite(judged, np.flatnonzero(again_N)[closer_N], second, closer_N)
-    _overwrite(found, np.flatnonzero(finite_N), judged, np.ones(len(judged.primal), dtype=bool))
-    return found
+            second = other.compute(other.fit_weighted(max(near, 8 * eps)))
+            closer_N = second.distance_bound < residuals.distance_bound[again_N]
+            _overwrite(residuals, np.flatnonzero(again_N)[closer_N], second, closer_N)
+    _overwrite(collected, np.flatnonzero(finite_N), residuals, np.ones(len(residuals.primal), dtype=bool))
+    return collected
 
 
-def _unknown(n_rows: int, frame: Frame) -> Judged:
-    nan_N, (M, K) = np.full(n_rows, np.nan), frame.rows.shape
+def _unknown(n_rows: int, scaled: ScaledRules) -> Residuals:
+    nan_N, (M, K) = np.full(n_rows, np.nan), scaled.rows.shape
     nan_NM, nan_NK = np.full((n_rows, M), np.nan), np.full((n_rows, K), np.nan)
-    return Judged(nan_N, nan_N.copy(), nan_N.copy(), nan_N.copy(), nan_N.copy(), nan_NM, nan_NK)
+    return Residuals(nan_N, nan_N.copy(), nan_N.copy(), nan_N.copy(), nan_N.copy(), nan_NM, nan_NK)
 
 
-def _overwrite(into: Judged, places: npt.NDArray[np.intp], source: Judged, chosen: Mask) -> None:
-    for field in fields(Judged):
+def _overwrite(into: Residuals, places: npt.NDArray[np.intp], source: Residuals, chosen: Mask) -> None:
+    for field in fields(Residuals):
         getattr(into, field.name)[places] = getattr(source, field.name)[chosen]
 
 
-class _Case:
+class _RowsUnderRules:
     """Rows of finite weights under one polytope, with what both attempts at multipliers share."""
 
     def __init__(self, v_NK: Floats, w_NK: Floats, polytope: WeightPolytope, metric: str) -> None:
         self.v, self.w, self.polytope, self.metric = v_NK, w_NK, polytope, metric
-        self.frame = frame_of(polytope)
-        self.alive = _alive(w_NK, polytope, metric)
+        self.scaled = scale_rules(polytope)
+        self.alive = _find_alive(w_NK, polytope, metric)
         scores_NK = v_NK if metric == "euclidean" else np.log(v_NK)
         # the sum rule takes up a shift; scores near their median then keep the digits that weights need
         self.shift = np.median(scores_NK, axis=1, keepdims=True) if len(scores_NK) else np.empty((0, 1))
@@ -95,34 +104,34 @@ class _Case:
         size_N = np.abs(self.slope).max(axis=1, initial=1.0)
         self.rounding = 4 * _EPS * w_NK.shape[1] * size_N
 
-    def only(self, chosen_N: Mask) -> _Case:
-        return _Case(self.v[chosen_N], self.w[chosen_N], self.polytope, self.metric)
+    def only(self, chosen_N: Mask) -> _RowsUnderRules:
+        return _RowsUnderRules(self.v[chosen_N], self.w[chosen_N], self.polytope, self.metric)
 
     def tight(self, near: float) -> Mask:
         """Return the rules that may carry a multiplier, (N, M)."""
-        tight_NM = self.frame.excess(self.w) >= -near
+        tight_NM = self.scaled.measure_excess(self.w) >= -near
         if self.metric == "kl":  # the answer is positive wherever it can be, so `w >= 0` is free of charge
-            at_zero_M = ~self.frame.equal & (self.frame.bounds == 0) & (self.frame.rows <= 0).all(axis=1)
+            at_zero_M = ~self.scaled.equal & (self.scaled.bounds == 0) & (self.scaled.rows <= 0).all(axis=1)
             tight_NM &= ~at_zero_M
         return tight_NM
 
     def fit_weighted(self, near: float) -> Floats:
         """Return multipliers row by row, in the norm in which the cost is curved at w."""
-        chosen_NM = self.tight(near) | self.frame.equal
+        chosen_NM = self.tight(near) | self.scaled.equal
         y_NM = np.zeros(chosen_NM.shape)
         for row, chosen_M in enumerate(chosen_NM):
             weight_K = None if self.metric == "euclidean" else np.clip(self.w[row], 0, 1) * self.alive
-            columns_KW, equal_W = self.frame.rows[chosen_M].T, self.frame.equal[chosen_M]
-            y_NM[row, chosen_M] = fit_row(self.slope[row], columns_KW, equal_W, weight_K)
+            columns_KW, equal_W = self.scaled.rows[chosen_M].T, self.scaled.equal[chosen_M]
+            y_NM[row, chosen_M] = fit_row_multipliers(self.slope[row], columns_KW, equal_W, weight_K)
         return y_NM
 
-    def judge(self, y_NM: Floats) -> Judged:
-        frame, inequality_M = self.frame, ~self.frame.equal
-        excess_NM = frame.excess(self.w)
+    def compute(self, y_NM: Floats) -> Residuals:
+        scaled, inequality_M = self.scaled, ~self.scaled.equal
+        excess_NM = scaled.measure_excess(self.w)
         gap_NK, x_NK, log_x_NK = self._point_of(y_NM)
         bound_N = self._bound(y_NM, x_NK, log_x_NK)
         tight_NM = np.abs(np.minimum(y_NM, -excess_NM))[:, inequality_M]
-        return Judged(
+        return Residuals(
             stationarity=np.maximum(np.abs(gap_NK).max(axis=1, initial=0.0) - self.rounding, 0.0),
             primal=np.maximum(excess_NM.max(axis=1), 0.0),
             dual=np.maximum(-y_NM[:, inequality_M], 0.0).max(axis=1, initial=0.0),
@@ -135,9 +144,9 @@ class _Case:
     def _point_of(self, y_NM: Floats) -> tuple[Floats, Floats, Floats]:
         """Return x - w (kl: log x - log w), x and log x, where x is the point of the multipliers."""
         if self.metric == "euclidean":
-            gap_NK = self.slope - y_NM @ self.frame.rows
+            gap_NK = self.slope - y_NM @ self.scaled.rows
             return gap_NK, self.w + gap_NK, np.empty(0)
-        log_x_NK = np.where(self.alive, self.scores - y_NM @ self.frame.rows, -np.inf)
+        log_x_NK = np.where(self.alive, self.scores - y_NM @ self.scaled.rows, -np.inf)
         log_x_NK = log_x_NK - log_x_NK.max(axis=1, keepdims=True, initial=-1e300)
         log_x_NK = log_x_NK - np.log(np.exp(log_x_NK).sum(axis=1, keepdims=True))
         x_NK = np.exp(log_x_NK)
@@ -146,7 +155,7 @@ class _Case:
         return np.where((self.w == x_NK) | ~self.alive, 0.0, gap_NK), x_NK, log_x_NK
 
     def _bound(self, y_NM: Floats, x_NK: Floats, log_x_NK: Floats) -> Floats:
-        p_NK, cost_N = nearby(self.w, y_NM, self.polytope)
+        p_NK, cost_N = find_nearby_point(self.w, y_NM, self.polytope)
         if self.metric == "euclidean":
             twice_N = ((p_NK - x_NK) ** 2).sum(axis=1)
         else:
@@ -158,7 +167,7 @@ class _Case:
         return nearest_N
 
 
-def _alive(w_NK: Floats, polytope: WeightPolytope, metric: str) -> Mask:
+def _find_alive(w_NK: Floats, polytope: WeightPolytope, metric: str) -> Mask:
     """Return the teachers that can weigh anything, (K,); the KL cost has no derivative in the others."""
     if metric == "euclidean" or (w_NK > 0).all():
         return np.ones(polytope.n_teachers, dtype=bool)
@@ -167,43 +176,48 @@ def _alive(w_NK: Floats, polytope: WeightPolytope, metric: str) -> Mask:
 
 @lru_cache(maxsize=512)
 def _support_of(polytope: WeightPolytope) -> Mask:
-    frame = frame_of(polytope)
-    support: Mask = find_support(frame.rows, frame.bounds, frame.equal) > 0
+    scaled = scale_rules(polytope)
+    support: Mask = find_support(scaled.rows, scaled.bounds, scaled.equal) > 0
     return support
 
 
-def nearby(w_NK: Floats, y_NM: Floats, polytope: WeightPolytope) -> tuple[Floats, Floats]:
-    """Return a point p of the polytope near each row, and  y . (b - A p) there, infinite if no such point was found."""
-    frame = frame_of(polytope)
+def find_nearby_point(w_NK: Floats, y_NM: Floats, polytope: WeightPolytope) -> tuple[Floats, Floats]:
+    """Return a point p of the polytope near each row, and  y . (b - A p) there, infinite if no such point was
+    collected.
+    """
+    scaled = scale_rules(polytope)
     rounding = 4 * _EPS * w_NK.shape[1]
-    p_NK, cost_N = _onto_used_rules(w_NK, y_NM, frame, np.zeros(len(frame.names), dtype=bool)), np.zeros(len(w_NK))
-    outside_N = frame.excess(p_NK).max(axis=1) > rounding
+    p_NK, cost_N = (
+        _project_onto_used_rules(w_NK, y_NM, scaled, np.zeros(len(scaled.names), dtype=bool)),
+        np.zeros(len(w_NK)),
+    )
+    outside_N = scaled.measure_excess(p_NK).max(axis=1) > rounding
     if outside_N.any():
-        p_NK[outside_N], cost_N[outside_N] = _drawn_inside(w_NK[outside_N], y_NM[outside_N], polytope, rounding)
+        p_NK[outside_N], cost_N[outside_N] = _draw_inside(w_NK[outside_N], y_NM[outside_N], polytope, rounding)
     # tight rules that contradict each other, by their slacks of 1e-6, leave some slack even there
-    slack_NM = np.where(frame.equal, 0.0, frame.bounds - p_NK @ frame.rows.T)
+    slack_NM = np.where(scaled.equal, 0.0, scaled.bounds - p_NK @ scaled.rows.T)
     return p_NK, np.maximum(cost_N, (y_NM * np.where(slack_NM > rounding, slack_NM, 0.0)).sum(axis=1))
 
 
-def _drawn_inside(w_NK: Floats, y_NM: Floats, polytope: WeightPolytope, rounding: float) -> tuple[Floats, Floats]:
+def _draw_inside(w_NK: Floats, y_NM: Floats, polytope: WeightPolytope, rounding: float) -> tuple[Floats, Floats]:
     """Do the same for rows where the nearest point on the used rules breaks another rule."""
-    frame = frame_of(polytope)
-    interior = interior_of(polytope)
-    p_NK = _onto_used_rules(w_NK, y_NM, frame, interior.implied)
-    room_M = np.maximum(-(frame.rows @ interior.point - frame.bounds), 0.0)
-    room_M[frame.equal | interior.implied] = 0.0
-    excess_NM = np.where(room_M > 0, np.maximum(frame.excess(p_NK), 0.0), 0.0)
+    scaled = scale_rules(polytope)
+    interior = find_interior(polytope)
+    p_NK = _project_onto_used_rules(w_NK, y_NM, scaled, interior.implied)
+    room_M = np.maximum(-(scaled.rows @ interior.point - scaled.bounds), 0.0)
+    room_M[scaled.equal | interior.implied] = 0.0
+    excess_NM = np.where(room_M > 0, np.maximum(scaled.measure_excess(p_NK), 0.0), 0.0)
     share_N1 = (excess_NM / np.where(room_M > 0, excess_NM + room_M, 1.0)).max(axis=1, keepdims=True)
     p_NK = p_NK + share_N1 * (interior.point - p_NK)
     cost_N = share_N1[:, 0] * (y_NM @ room_M)
-    cost_N[frame.excess(p_NK).max(axis=1) > 4 * rounding] = np.inf
+    cost_N[scaled.measure_excess(p_NK).max(axis=1) > 4 * rounding] = np.inf
     return p_NK, cost_N
 
 
-def _onto_used_rules(w_NK: Floats, y_NM: Floats, frame: Frame, implied_M: Mask) -> Floats:
+def _project_onto_used_rules(w_NK: Floats, y_NM: Floats, scaled: ScaledRules, implied_M: Mask) -> Floats:
     p_NK = np.empty_like(w_NK)
-    for rows, used_M in by_pattern((y_NM > 0) | frame.equal | implied_M):
-        p_NK[rows] = frame.onto(w_NK[rows], used_M)
+    for rows, used_M in group_by_pattern((y_NM > 0) | scaled.equal | implied_M):
+        p_NK[rows] = scaled.project_onto(w_NK[rows], used_M)
     return p_NK
 
 

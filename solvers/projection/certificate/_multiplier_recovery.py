@@ -1,4 +1,4 @@
-"""Multipliers that explain given weights, found without asking who computed them.
+"""Multipliers that explain given weights, collected without asking who computed them.
 
 Stationarity of the projection reads  slope = sum_m y_m a_m,  with slope = v - w (euclidean) or log v - log w (kl) and
 y >= 0 on inequalities.  The rules that are tight at w are fitted to the slope by nonnegative least squares.  Rows that
@@ -30,7 +30,7 @@ _NO_ROOM = 1e-9
 
 
 @dataclass(frozen=True)
-class Frame:
+class ScaledRules:
     """The rules as ``rows w <= bounds``, equalities where ``equal``, each row divided by its largest coefficient.
 
     A slack then is of the size of weights, whatever units a linear row came in.  size: what rows were divided by, (M,).
@@ -42,12 +42,12 @@ class Frame:
     equal: Mask
     size: Floats
 
-    def excess(self, w_NK: Floats) -> Floats:
+    def measure_excess(self, w_NK: Floats) -> Floats:
         """Return how far each row lies beyond each rule, (N, M); negative is slack, equalities count both ways."""
         excess_NM: Floats = w_NK @ self.rows.T - self.bounds
         return np.where(self.equal, np.abs(excess_NM), excess_NM)
 
-    def onto(self, w_NK: Floats, chosen_M: Mask) -> Floats:
+    def project_onto(self, w_NK: Floats, chosen_M: Mask) -> Floats:
         """Return the points nearest to w at which the chosen rules hold with equality."""
         rows_WK = self.rows[chosen_M]
         inverse_KW = np.linalg.pinv(rows_WK, rcond=_RANK)
@@ -65,38 +65,38 @@ class Interior:
 
 
 @lru_cache(maxsize=512)
-def frame_of(polytope: WeightPolytope) -> Frame:
+def scale_rules(polytope: WeightPolytope) -> ScaledRules:
     """Return the polytope's rules, brought to a common scale."""
     rows_MK, bounds_M, equal_M = stack_rules(polytope.rules)
     size_M = np.abs(rows_MK).max(axis=1)
     size_M[size_M == 0] = 1.0
     names = tuple(rule.name for rule in polytope.rules)
-    return Frame(names, rows_MK / size_M[:, None], bounds_M / size_M, equal_M, size_M)
+    return ScaledRules(names, rows_MK / size_M[:, None], bounds_M / size_M, equal_M, size_M)
 
 
 @lru_cache(maxsize=512)
-def interior_of(polytope: WeightPolytope) -> Interior:
+def find_interior(polytope: WeightPolytope) -> Interior:
     """Return a point of the relative interior: the one with the most room, or a mean of such points."""
-    frame = frame_of(polytope)
-    M = len(frame.names)
-    point_K, room = _most_room(frame, (~frame.equal).astype(float))
+    scaled = scale_rules(polytope)
+    M = len(scaled.names)
+    point_K, room = _most_room(scaled, (~scaled.equal).astype(float))
     implied_M = np.zeros(M, dtype=bool)
     if room <= _NO_ROOM:
-        points = [_most_room(frame, unit_M) for unit_M in np.eye(M)[~frame.equal]]
-        implied_M[~frame.equal] = [room <= _NO_ROOM for _, room in points]
+        points = [_most_room(scaled, unit_M) for unit_M in np.eye(M)[~scaled.equal]]
+        implied_M[~scaled.equal] = [room <= _NO_ROOM for _, room in points]
         point_K = np.mean([point_K for point_K, _ in points], axis=0)
-    return Interior(frame.onto(point_K[None], frame.equal | implied_M)[0], implied_M)
+    return Interior(scaled.project_onto(point_K[None], scaled.equal | implied_M)[0], implied_M)
 
 
-def _most_room(frame: Frame, share_M: Floats) -> tuple[Floats, float]:
+def _most_room(scaled: ScaledRules, share_M: Floats) -> tuple[Floats, float]:
     """Return the point with the largest slack that all rules with share 1 have at once, and that slack."""
-    K = frame.rows.shape[1]
+    K = scaled.rows.shape[1]
     result = linprog(
         np.r_[np.zeros(K), -1.0],
-        A_ub=np.column_stack([frame.rows, share_M])[~frame.equal],
-        b_ub=frame.bounds[~frame.equal],
-        A_eq=np.column_stack([frame.rows, np.zeros(len(share_M))])[frame.equal],
-        b_eq=frame.bounds[frame.equal],
+        A_ub=np.column_stack([scaled.rows, share_M])[~scaled.equal],
+        b_ub=scaled.bounds[~scaled.equal],
+        A_eq=np.column_stack([scaled.rows, np.zeros(len(share_M))])[scaled.equal],
+        b_eq=scaled.bounds[scaled.equal],
         bounds=[(None, None)] * K + [(0, 1)],
     )
     if result.status != 0:  # no room that linear programming can see: the caller will find its point infeasible
@@ -104,7 +104,7 @@ def _most_room(frame: Frame, share_M: Floats) -> tuple[Floats, float]:
     return result.x[:K], float(result.x[K])
 
 
-def by_pattern(mask_NM: Mask) -> Iterator[tuple[npt.NDArray[np.intp], Mask]]:
+def group_by_pattern(mask_NM: Mask) -> Iterator[tuple[npt.NDArray[np.intp], Mask]]:
     """Yield the rows that share a pattern, and the pattern."""
     if not len(mask_NM):
         return
@@ -116,11 +116,11 @@ def by_pattern(mask_NM: Mask) -> Iterator[tuple[npt.NDArray[np.intp], Mask]]:
         yield rows, mask_NM[first]
 
 
-def fit(slope_NK: Floats, tight_NM: Mask, frame: Frame) -> Floats:
+def fit_multipliers(slope_NK: Floats, tight_NM: Mask, scaled: ScaledRules) -> Floats:
     """Return y_NM, zero off the tight rules, >= 0 on inequalities, with  y A  nearest to the slope."""
     y_NM = np.zeros(tight_NM.shape)
-    for rows, tight_M in by_pattern(tight_NM | frame.equal):
-        columns_KW, equal_W = frame.rows[tight_M].T, frame.equal[tight_M]
+    for rows, tight_M in group_by_pattern(tight_NM | scaled.equal):
+        columns_KW, equal_W = scaled.rows[tight_M].T, scaled.equal[tight_M]
         inverse_WK = np.linalg.pinv(columns_KW, rcond=_RANK)
         y_NW = slope_NK[rows] @ inverse_WK.T
         y_NW += (slope_NK[rows] - y_NW @ columns_KW.T) @ inverse_WK.T  # the second pass removes what rounding left
@@ -128,12 +128,12 @@ def fit(slope_NK: Floats, tight_NM: Mask, frame: Frame) -> Floats:
         wrong_NW = ~equal_W & (y_NW < -_ZERO * size_N1)
         y_NW[:, ~equal_W] = np.maximum(y_NW[:, ~equal_W], 0.0)
         for place in np.flatnonzero(wrong_NW.any(axis=1)):
-            y_NW[place] = fit_row(slope_NK[rows[place]], columns_KW, equal_W)
+            y_NW[place] = fit_row_multipliers(slope_NK[rows[place]], columns_KW, equal_W)
         y_NM[np.ix_(rows, tight_M)] = y_NW
     return y_NM
 
 
-def fit_row(slope_K: Floats, columns_KW: Floats, equal_W: Mask, weight_K: Floats | None = None) -> Floats:
+def fit_row_multipliers(slope_K: Floats, columns_KW: Floats, equal_W: Mask, weight_K: Floats | None = None) -> Floats:
     """Return y_W >= 0, free on equalities, that minimises  sum_k weight (slope - columns y)^2."""
     root_K = np.ones_like(slope_K) if weight_K is None else np.sqrt(weight_K)
     size = max(float(np.abs(slope_K).max()), 1e-300)  # the tolerance of nnls is absolute
@@ -145,7 +145,7 @@ def fit_row(slope_K: Floats, columns_KW: Floats, equal_W: Mask, weight_K: Floats
     if off_KX.size and bound_KW.size:
         try:
             y_W[~equal_W] = nnls(off_KX.T @ bound_KW, off_KX.T @ target_K)[0]
-        except RuntimeError:  # too many steps; without multipliers the row is judged as it stands
+        except RuntimeError:  # too many steps; without multipliers the row is residuals as it stands
             y_W[:] = 0.0
     rest_K = target_K - bound_KW @ y_W[~equal_W]
     y_W[equal_W] = np.linalg.lstsq(free_KE, rest_K, rcond=_RANK)[0]

@@ -31,9 +31,9 @@ from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope
 
 from .._projection_inputs import METRICS, read_choice, read_mask, read_safety, read_scores, require_values
-from .._projection_plan import Rules, plan
-from ._kkt_residuals import Judged, judge_rows
-from ._multiplier_recovery import frame_of
+from .._projection_plan import RowRules, plan_rows
+from ._kkt_residuals import Residuals, compute_residuals
+from ._multiplier_recovery import scale_rules
 
 Floats = npt.NDArray[np.float64]
 _Rows = Tensor | npt.ArrayLike | None
@@ -62,7 +62,8 @@ class ProjectionCertificate:
     primal           largest violation of a rule, ``max(A w - b, 0)`` and ``|C w - d|``
     dual             largest negative multiplier, ``max(-y, 0)``
     complementarity  ``max |min(y, b - A w)|``: a rule is either tight or free of charge
-    distance_bound   no point further than this from w is the projection: Euclidean norm, proof in ``_judge``; wide for
+    distance_bound   no point further than this from w is the projection: Euclidean norm, proof in ``_kkt_residuals``;
+    wide for
                      KL answers whose error exceeds the weights that decide the multipliers
 
     worst: the worst row of each condition.  multipliers: of the rules that carry any, for the row with the largest
@@ -114,7 +115,7 @@ def certify_projection(
     Source: Nocedal and Wright 2006, theorem 12.1; Lawson and Hanson 1974 for the multipliers.
     """
     if not isinstance(polytope, WeightPolytope):
-        raise InvalidInput(f"`polytope` must be a WeightPolytope; found {type(polytope).__name__}.")
+        raise InvalidInput(f"`polytope` must be a WeightPolytope; collected {type(polytope).__name__}.")
     read_choice("metric", metric, METRICS)
     scores = read_scores(v, polytope.n_teachers)
     require_values(scores, metric)
@@ -132,7 +133,7 @@ def _read_weights(w: object, shape: torch.Size) -> tuple[Tensor, float]:
     try:
         tensor = w.detach() if isinstance(w, Tensor) else torch.from_numpy(np.array(w, dtype=_float_type(w)))
     except (TypeError, ValueError) as cause:
-        raise InvalidInput(f"`w` must hold real weights; found {type(w).__name__}: {cause}.") from cause
+        raise InvalidInput(f"`w` must hold real weights; collected {type(w).__name__}: {cause}.") from cause
     if not tensor.is_floating_point():
         raise InvalidInput(f"`w` has dtype {tensor.dtype}; wanted a floating dtype. Convert it, as in w.double().")
     if tensor.shape != shape:
@@ -160,14 +161,14 @@ class _Question:
 
     def residuals(self) -> dict[str, Floats]:
         """Return each condition's residual and the bound, (B,)."""
-        found = {name: np.full(len(self.v), np.nan) for name in (*CONDITIONS, "distance_bound")}
+        collected = {name: np.full(len(self.v), np.nan) for name in (*CONDITIONS, "distance_bound")}
         v_BK, w_BK, safety_BK = self._tidy()
-        for part in plan(v_BK, Rules(self.polytope, self.critical, safety_BK), "cvxpy"):
+        for part in plan_rows(v_BK, RowRules(self.polytope, self.critical, safety_BK), "cvxpy"):
             rows = torch.arange(len(v_BK)) if part.rows is None else part.rows
-            judged = judge_rows(v_BK[rows].numpy(), w_BK[rows].numpy(), part.polytope, self.metric, self.eps)
-            for name, values_B in found.items():
-                values_B[rows.numpy()] = getattr(judged, name)
-        return found
+            residuals = compute_residuals(v_BK[rows].numpy(), w_BK[rows].numpy(), part.polytope, self.metric, self.eps)
+            for name, values_B in collected.items():
+                values_B[rows.numpy()] = getattr(residuals, name)
+        return collected
 
     def _tidy(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Relabel the teachers of each row by safety, where labels do not matter: fewer distinct orders remain."""
@@ -177,7 +178,7 @@ class _Question:
         order_BK = self.safety.argsort(dim=-1, descending=True, stable=True)
         return self.v.gather(-1, order_BK), self.w.gather(-1, order_BK), self.safety.gather(-1, order_BK)
 
-    def alone(self, row: int) -> tuple[Judged, WeightPolytope]:
+    def alone(self, row: int) -> tuple[Residuals, WeightPolytope]:
         """Return the judgement of one row, with the teachers in their own order, and its polytope."""
         polytope = self.polytope
         if self.critical is not None and not bool(self.critical[row]):
@@ -185,28 +186,28 @@ class _Question:
         elif self.safety is not None:
             polytope = polytope.ordered_by(self.safety[row].tolist())
         v_1K, w_1K = self.v[row : row + 1].numpy(), self.w[row : row + 1].numpy()
-        return judge_rows(v_1K, w_1K, polytope, self.metric, self.eps), polytope
+        return compute_residuals(v_1K, w_1K, polytope, self.metric, self.eps), polytope
 
 
 def _summarise(question: _Question, leading: torch.Size) -> ProjectionCertificate:
-    found = question.residuals()
-    arrays = {name: values_B.reshape(tuple(leading)) for name, values_B in found.items()}
+    collected = question.residuals()
+    arrays = {name: values_B.reshape(tuple(leading)) for name, values_B in collected.items()}
     if not len(question.v):
         return ProjectionCertificate(**arrays, worst=(), multipliers=MappingProxyType({}))
     # argmax points at NaN before any number
-    rows = {name: int(values_B.argmax()) for name, values_B in found.items()}
-    worst = int(np.max([found[name] for name in CONDITIONS], axis=0).argmax())
+    rows = {name: int(values_B.argmax()) for name, values_B in collected.items()}
+    worst = int(np.max([collected[name] for name in CONDITIONS], axis=0).argmax())
     places = {
         name: WorstResidual(
-            name.replace("_", " "), float(found[name][row]), _place(row, leading), _where(name, row, question)
+            name.replace("_", " "), float(collected[name][row]), _place(row, leading), _where(name, row, question)
         )
         for name, row in rows.items()
     }
-    judged, polytope = question.alone(worst)
-    frame = frame_of(polytope)
+    residuals, polytope = question.alone(worst)
+    scaled = scale_rules(polytope)
     carried = {
         name: float(y / size)
-        for name, y, size in zip(frame.names, judged.y[0], frame.size, strict=True)
+        for name, y, size in zip(scaled.names, residuals.y[0], scaled.size, strict=True)
         if y != 0  # NaN shows
     }
     return ProjectionCertificate(**arrays, worst=tuple(places.values()), multipliers=MappingProxyType(carried))
@@ -218,21 +219,21 @@ def _place(row: int, leading: torch.Size) -> tuple[int, ...]:
 
 def _where(condition: str, row: int, question: _Question) -> str:
     """Return the teacher or the rule that a condition fails at, or that nothing does."""
-    judged, polytope = question.alone(row)
-    frame, w_1K = frame_of(polytope), question.w[row : row + 1].numpy()
+    residuals, polytope = question.alone(row)
+    scaled, w_1K = scale_rules(polytope), question.w[row : row + 1].numpy()
     if not np.isfinite(w_1K).all():
         teacher = int((~np.isfinite(w_1K[0])).argmax())
         return f"teacher {teacher} weighs {w_1K[0, teacher]:g}"
     if condition == "distance_bound":
         return "from the true projection, at most"
-    if getattr(judged, condition)[0] == 0:
+    if getattr(residuals, condition)[0] == 0:
         return "-"
     if condition == "stationarity":
-        return f"teacher {int(np.abs(judged.gap[0]).argmax())}"
-    excess_M = frame.excess(w_1K)[0]
+        return f"teacher {int(np.abs(residuals.gap[0]).argmax())}"
+    excess_M = scaled.measure_excess(w_1K)[0]
     by_rule = {
         "primal": excess_M,
-        "dual": np.where(frame.equal, 0.0, -judged.y[0]),
-        "complementarity": np.where(frame.equal, 0.0, np.abs(np.minimum(judged.y[0], -excess_M))),
+        "dual": np.where(scaled.equal, 0.0, -residuals.y[0]),
+        "complementarity": np.where(scaled.equal, 0.0, np.abs(np.minimum(residuals.y[0], -excess_M))),
     }
-    return frame.names[int(by_rule[condition].argmax())]
+    return scaled.names[int(by_rule[condition].argmax())]

@@ -17,20 +17,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._projection_inputs import Complaint
+from .._projection_inputs import RaiseUnusable
 from .._projection_orders import BoundedOrder
-from ._torch_isotonic import block_mean
+from ._torch_isotonic import average_within_blocks
 from .cpu_kernels._bounded_batch_kernels import project_bounded_rows, pull_back_bounded_rows
-from .cpu_kernels._row_threads import over_rows
+from .cpu_kernels._row_threads import run_over_rows
 
 
 def project_bounded(
-    v_BK: Tensor, order: BoundedOrder, kl: bool, labelled: bool = True, complain: Complaint | None = None
+    v_BK: Tensor, order: BoundedOrder, kl: bool, labelled: bool = True, raise_unusable: RaiseUnusable | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return weights and block labels, both (B, K), on v's device.  A row with a score that cannot be used is NaN.
 
     Labels: teachers of one block share a number n >= 0, or ~n where a bound holds the block.  labelled: False where
-    no derivative will be asked for; the labels are then empty.  complain: called if there are such rows.
+    no derivative will be asked for; the labels are then empty.  raise_unusable: called if there are such rows.
     Source: Best, Chakravarti and Ubhaya 2000 (pooling convex costs); Cominetti, Mascarenhas and Silva 2014 (Newton).
     """
     scores_BK = v_BK.detach().cpu().contiguous()
@@ -41,8 +41,8 @@ def project_bounded(
     def run(start: int, stop: int) -> int:
         return project_bounded_rows(scores, *order.arrays, order.margin, kl, w, block, labelled, start, stop)
 
-    if over_rows(run, *scores_BK.shape) and complain:
-        complain()
+    if run_over_rows(run, *scores_BK.shape) and raise_unusable:
+        raise_unusable()
     return w_BK.to(v_BK.device), block_BK.to(v_BK.device)
 
 
@@ -58,12 +58,12 @@ def pull_back_bounded(
     free_BK, block_BK = block_BK >= 0, torch.where(block_BK >= 0, block_BK, ~block_BK).long()
     mass_BK = free_BK.to(grad_BK.dtype)
     if kl:
-        mass_BK = mass_BK / block_mean(1 / torch.where(free_BK, w_BK, 1.0), block_BK)
+        mass_BK = mass_BK / average_within_blocks(1 / torch.where(free_BK, w_BK, 1.0), block_BK)
     total_B1 = mass_BK.sum(dim=-1, keepdim=True)
-    mean_BK = block_mean(grad_BK, block_BK)
+    mean_BK = average_within_blocks(grad_BK, block_BK)
     mean_B1 = (mass_BK * mean_BK).sum(dim=-1, keepdim=True) / torch.where(total_B1 > 0, total_B1, 1.0)
-    slope_BK = mass_BK * (mean_BK - mean_B1)
-    return slope_BK / v_BK if kl else slope_BK
+    gradient_BK = mass_BK * (mean_BK - mean_B1)
+    return gradient_BK / v_BK if kl else gradient_BK
 
 
 def _pull_back_compiled(grad_BK: Tensor, v_BK: Tensor, w_BK: Tensor, block_BK: Tensor, kl: bool) -> Tensor:
@@ -75,5 +75,5 @@ def _pull_back_compiled(grad_BK: Tensor, v_BK: Tensor, w_BK: Tensor, block_BK: T
         pull_back_bounded_rows(grad, v, w, block, kl, out, start, stop)
         return 0
 
-    over_rows(run, *grad_BK.shape)
+    run_over_rows(run, *grad_BK.shape)
     return out_BK

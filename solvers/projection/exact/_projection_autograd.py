@@ -10,10 +10,10 @@ euclidean: dw = P A dv on F, P removing the mean over F.  kl: dw = D (a - <w, a>
 Where the projection has a kink, an entry on a bound counts as clipped and scores that only just tie count as pooled:
 this is the derivative on one of the sides, an element of the generalised Jacobian.
 
-Rows on the CPU go to compiled kernels (``_rows_cpu``), rows on a device to Triton's kernels, or tensor operations where
-it is missing, neither of which waits for the device (``_rows_device``); all give the same weights and blocks.  A
+Rows on the CPU go to compiled kernels (``_cpu_rows``), rows on a device to Triton's kernels, or tensor operations where
+it is missing, neither of which waits for the device (``_torch_rows``); all give the same weights and blocks.  A
 backward that will be differentiated again is written in tensor operations.  Bounds that differ, and margins, are those
-of ``_bounded``.  Axes: B rows, K teachers.
+of ``_bounded_projection``.  Axes: B rows, K teachers.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .._projection_inputs import Complaint
+from .._projection_inputs import RaiseUnusable
 from .._projection_orders import CHAIN, FREE, BoundedOrder, RowOrder
 from ._bounded_projection import project_bounded, pull_back_bounded
-from ._torch_isotonic import block_mean, first_of_run
+from ._torch_isotonic import average_within_blocks, find_run_starts
 from ._torch_rows import project_on_device
 from .cpu_kernels._cpu_rows import project_on_cpu, pull_back_on_cpu
-from .gpu._triton_launch import on_triton, pull_back_on_triton
+from .gpu._triton_launch import can_use_triton, pull_back_on_triton
 
 
 def project_exact(
@@ -39,43 +39,43 @@ def project_exact(
     lower: float,
     upper: float,
     metric: str,
-    complain: Complaint | None = None,
+    raise_unusable: RaiseUnusable | None = None,
 ) -> Tensor:
     """Return the projection of each row.
 
     v_BK: scores, float32 or float64, positive if ``metric`` is "kl"; a row that holds something else gives NaN.
     order: how the tiers of each row are known.  lower, upper: numbers of v's dtype with K lower <= 1 <= K upper; a
-    BoundedOrder brings bounds of its own, and these are not looked at.  complain: called where such rows are found, on
-    the processor, where kernels look at every score anyway.
+    BoundedOrder brings bounds of its own, and these are not looked at.  raise_unusable: called where such rows are
+    found, on the processor, where kernels look at every score anyway.
     Source: Best, Chakravarti and Ubhaya 2000 (bounded isotonic regression); Condat 2016 (thresholds).
     """
-    if transformed():
+    if is_transformed():
         projected: Tensor = _Projection.apply(v_BK, order, lower, upper, metric == "kl")[0]  # type: ignore[no-untyped-call]
         return projected
     if v_BK.requires_grad and torch.is_grad_enabled():
-        eager: Tensor = _EagerProjection.apply(v_BK, (order, lower, upper, metric == "kl"), complain)  # type: ignore[no-untyped-call]
+        eager: Tensor = _EagerProjection.apply(v_BK, (order, lower, upper, metric == "kl"), raise_unusable)  # type: ignore[no-untyped-call]
         return eager
-    return rows_of(v_BK, order, lower, upper, metric == "kl", False, complain)[0]
+    return project_rows_exactly(v_BK, order, lower, upper, metric == "kl", False, raise_unusable)[0]
 
 
-def rows_of(
+def project_rows_exactly(
     v_BK: Tensor,
     order: RowOrder | BoundedOrder,
     lower: float,
     upper: float,
     kl: bool,
     labelled: bool = True,
-    complain: Complaint | None = None,
+    raise_unusable: RaiseUnusable | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return weights (B, K) and block labels (B, K): teachers of one block share a number.
 
-    On the processor labels are left out, (0, K), where the weights tell them (``blocks_of_rows``).
+    On the processor labels are left out, (0, K), where the weights tell them (``read_block_labels``).
     Other arguments: those of ``project_exact`` and ``project_on_cpu``.
     """
     if isinstance(order, BoundedOrder):
-        return project_bounded(v_BK, order, kl, labelled, complain)
+        return project_bounded(v_BK, order, kl, labelled, raise_unusable)
     if v_BK.is_cpu:
-        return project_on_cpu(v_BK, order, lower, upper, kl, labelled, complain)
+        return project_on_cpu(v_BK, order, lower, upper, kl, labelled, raise_unusable)
     return project_on_device(v_BK.detach(), order, lower, upper, kl, labelled)
 
 
@@ -84,7 +84,7 @@ class _Projection(Function):
     def forward(
         v_BK: Tensor, order: RowOrder | BoundedOrder, lower: float, upper: float, kl: bool
     ) -> tuple[Tensor, Tensor]:
-        w_BK, block_BK = rows_of(v_BK, order, lower, upper, kl)
+        w_BK, block_BK = project_rows_exactly(v_BK, order, lower, upper, kl)
         return w_BK, block_BK.clone()  # labels that are left out are one tensor for all calls
 
     @staticmethod
@@ -98,8 +98,8 @@ class _Projection(Function):
     @staticmethod
     def backward(ctx: Any, grad_BK: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         v_BK, w_BK, block_BK = ctx.saved_tensors
-        slope_BK = pull_back(grad_BK, v_BK, w_BK, block_BK, ctx.order, ctx.lower, ctx.upper, ctx.kl)
-        return slope_BK, None, None, None, None
+        gradient_BK = pull_back_exact(grad_BK, v_BK, w_BK, block_BK, ctx.order, ctx.lower, ctx.upper, ctx.kl)
+        return gradient_BK, None, None, None, None
 
     @staticmethod
     def vmap(
@@ -128,9 +128,12 @@ class _EagerProjection(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, v_BK: Tensor, rules: tuple[RowOrder | BoundedOrder, float, float, bool], complain: Complaint | None
+        ctx: Any,
+        v_BK: Tensor,
+        rules: tuple[RowOrder | BoundedOrder, float, float, bool],
+        raise_unusable: RaiseUnusable | None,
     ) -> Tensor:
-        w_BK, ctx.block_BK = rows_of(v_BK, *rules, True, complain)
+        w_BK, ctx.block_BK = project_rows_exactly(v_BK, *rules, True, raise_unusable)
         ctx.rules = rules
         ctx.save_for_backward(v_BK, w_BK)
         return w_BK
@@ -138,15 +141,15 @@ class _EagerProjection(Function):
     @staticmethod
     def backward(ctx: Any, grad_BK: Tensor) -> tuple[Tensor | None, ...]:
         v_BK, w_BK = ctx.saved_tensors
-        return pull_back(grad_BK, v_BK, w_BK, ctx.block_BK, *ctx.rules), None, None
+        return pull_back_exact(grad_BK, v_BK, w_BK, ctx.block_BK, *ctx.rules), None, None
 
 
-def transformed() -> bool:
+def is_transformed() -> bool:
     """Say whether a torch.func transform (vmap, grad, ...) is at work, inside which tensors hold no numbers yet."""
     return bool(torch._C._are_functorch_transforms_active())
 
 
-def pull_back(
+def pull_back_exact(
     grad_BK: Tensor,
     v_BK: Tensor,
     w_BK: Tensor,
@@ -157,17 +160,17 @@ def pull_back(
     kl: bool,
 ) -> Tensor:
     """Return the transposed Jacobian times grad, (B, K)."""
-    plain = not (torch.is_grad_enabled() or transformed())
+    plain = not (torch.is_grad_enabled() or is_transformed())
     if isinstance(order, BoundedOrder):
         return pull_back_bounded(grad_BK, v_BK, w_BK, block_BK, kl, plain and grad_BK.is_cpu)
     if plain and grad_BK.is_cpu:
         return pull_back_on_cpu(grad_BK, v_BK, w_BK, block_BK, order, lower, upper, kl)
-    if plain and on_triton(grad_BK):
+    if plain and can_use_triton(grad_BK):
         return pull_back_on_triton(grad_BK, v_BK, w_BK, block_BK, lower, upper, kl)
-    return pull_back_blocks(grad_BK, v_BK, w_BK, blocks_of_rows(w_BK, block_BK, order), lower, upper, kl)
+    return pull_back_blocks(grad_BK, v_BK, w_BK, read_block_labels(w_BK, block_BK, order), lower, upper, kl)
 
 
-def blocks_of_rows(w_BK: Tensor, block_BK: Tensor, order: RowOrder) -> Tensor:
+def read_block_labels(w_BK: Tensor, block_BK: Tensor, order: RowOrder) -> Tensor:
     """Return block labels (B, K), int64: those kept, or where none need be, what the weights tell.
 
     On a chain a block is a run of equal weights; without orderings each teacher is its own.
@@ -177,7 +180,7 @@ def blocks_of_rows(w_BK: Tensor, block_BK: Tensor, order: RowOrder) -> Tensor:
     place_K = torch.from_numpy(order.order_K).to(w_BK.device)
     if order.kind == FREE:
         return place_K.expand(w_BK.shape)
-    return first_of_run(w_BK.detach()[:, place_K])[:, place_K.argsort()]
+    return find_run_starts(w_BK.detach()[:, place_K])[:, place_K.argsort()]
 
 
 def pull_back_blocks(
@@ -186,11 +189,11 @@ def pull_back_blocks(
     """Return the transposed Jacobian times grad, (B, K), in tensor operations; it can be differentiated."""
     free_BK = (w_BK > lower) & (w_BK < upper)
     if not kl:
-        pooled_BK = torch.where(free_BK, block_mean(grad_BK, block_BK), 0.0)
+        pooled_BK = torch.where(free_BK, average_within_blocks(grad_BK, block_BK), 0.0)
         mean_B1 = pooled_BK.sum(dim=-1, keepdim=True) / free_BK.sum(dim=-1, keepdim=True).clamp_min(1)
         return torch.where(free_BK, pooled_BK - mean_B1, 0.0)
     mass_BK = torch.where(free_BK, w_BK, 0.0)
     total_B1 = mass_BK.sum(dim=-1, keepdim=True)
     total_B1 = torch.where(total_B1 > 0, total_B1, 1.0)
     mean_B1 = (mass_BK * grad_BK).sum(dim=-1, keepdim=True) / total_B1
-    return block_mean(mass_BK * (grad_BK - mean_B1), block_BK) / v_BK
+    return average_within_blocks(mass_BK * (grad_BK - mean_B1), block_BK) / v_BK

@@ -6,12 +6,12 @@ from functools import lru_cache
 
 
 @lru_cache(maxsize=64)
-def exchanges(K: int) -> tuple[tuple[int, int], ...]:
+def list_exchanges(K: int) -> tuple[tuple[int, int], ...]:
     """Return pairs of places i < j that sort any K numbers when each pair is put in order, one after the other.
 
     Source: merge exchange, Batcher 1968 (Knuth 1998, algorithm 5.2.2M).
 
-    >>> exchanges(3)
+    >>> list_exchanges(3)
     ((0, 1), (0, 2), (1, 2))
     """
     pairs = []

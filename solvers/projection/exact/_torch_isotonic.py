@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 
-def sort_by_tier(v_BK: Tensor, tier_BK: Tensor | None) -> Tensor:
+def sort_rows_by_tier(v_BK: Tensor, tier_BK: Tensor | None) -> Tensor:
     """Return, for each row, the places of its scores in descending (tier, value)."""
     by_value_BK = v_BK.argsort(dim=-1, descending=True, stable=True)
     if tier_BK is None:
@@ -26,7 +26,7 @@ def sort_by_tier(v_BK: Tensor, tier_BK: Tensor | None) -> Tensor:
     return by_value_BK.gather(-1, by_tier_BK)
 
 
-def decreasing_regression(v_BK: Tensor) -> Tensor:
+def regress_nonincreasing(v_BK: Tensor) -> Tensor:
     """Return the nonincreasing sequence nearest to each row of ``v_BK``, nonincreasing to the last bit."""
     K = v_BK.shape[-1]
     # a power of two changes no digit, and keeps sums of the largest floats finite
@@ -41,7 +41,7 @@ def decreasing_regression(v_BK: Tensor) -> Tensor:
     return torch.where(inside_AE, best_end_BAI, torch.inf).amin(dim=1).cummin(dim=-1).values
 
 
-def blocks_of(x_BK: Tensor, tier_BK: Tensor | None) -> Tensor:
+def find_blocks(x_BK: Tensor, tier_BK: Tensor | None) -> Tensor:
     """Return for each sorted place the first place of its block.
 
     A block is a run of equal values that spans several tiers: its members were pooled, and move together.  Equal
@@ -50,13 +50,13 @@ def blocks_of(x_BK: Tensor, tier_BK: Tensor | None) -> Tensor:
     place_BK = torch.arange(x_BK.shape[-1], device=x_BK.device).expand(x_BK.shape)
     if tier_BK is None:
         return place_BK
-    first_BK = first_of_run(x_BK)
+    first_BK = find_run_starts(x_BK)
     other_tier_BK = tier_BK != tier_BK.gather(-1, first_BK)
     spans_BK = torch.zeros_like(place_BK).scatter_add(-1, first_BK, other_tier_BK.to(place_BK.dtype))
     return torch.where(spans_BK.gather(-1, first_BK) > 0, first_BK, place_BK)
 
 
-def first_of_run(x_BK: Tensor) -> Tensor:
+def find_run_starts(x_BK: Tensor) -> Tensor:
     """Return for each place the first place of the run of equal values around it."""
     place_BK = torch.arange(x_BK.shape[-1], device=x_BK.device).expand(x_BK.shape)
     starts_BK = torch.ones_like(x_BK, dtype=torch.bool)
@@ -64,7 +64,7 @@ def first_of_run(x_BK: Tensor) -> Tensor:
     return torch.where(starts_BK, place_BK, 0).cummax(dim=-1).values
 
 
-def block_mean(x_BK: Tensor, block_BK: Tensor) -> Tensor:
+def average_within_blocks(x_BK: Tensor, block_BK: Tensor) -> Tensor:
     """Return each entry replaced by the mean of its block; differentiable, and symmetric as a matrix."""
     zero_BK = torch.zeros_like(x_BK)
     sums_BK = zero_BK.scatter_add(-1, block_BK, x_BK)

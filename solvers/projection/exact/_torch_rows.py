@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from .._projection_orders import DAG, RowOrder
-from ._torch_isotonic import blocks_of, decreasing_regression, first_of_run, sort_by_tier
+from ._torch_isotonic import find_blocks, find_run_starts, regress_nonincreasing, sort_rows_by_tier
 from ._torch_threshold import scale_to_sum, shift_to_sum
 from .cpu_kernels._cpu_rows import project_on_cpu
-from .gpu._triton_launch import on_triton, project_on_triton
+from .gpu._triton_launch import can_use_triton, project_on_triton
 
 # numbers in the largest temporary, (B, 2K, K): what a processor's cache holds, what a device's memory can spare
 _CHUNK = {"cpu": 1 << 17, "device": 1 << 24}
@@ -35,7 +35,7 @@ def project_on_device(
     if order.kind == DAG:  # a partial order has no form without a loop: its rows go through the processor
         on_cpu = project_on_cpu(v_BK.cpu(), order, lower, upper, kl)
         return on_cpu[0].to(v_BK.device), on_cpu[1].to(v_BK.device)
-    if on_triton(v_BK):
+    if can_use_triton(v_BK):
         return project_on_triton(v_BK, order, lower, upper, kl, labelled)
     return project_by_operations(v_BK, order, lower, upper, kl)
 
@@ -56,17 +56,17 @@ def _euclidean_rows(v_BK: Tensor, tier_BK: Tensor | None, lower: Tensor, upper: 
 def _kl_rows(v_BK: Tensor, tier_BK: Tensor | None, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     order_BK, z_BK, block_BK = _pool(v_BK.log(), tier_BK)
     # exp of equal numbers may differ in the last bit (vector and scalar code), which would break ties and order
-    w_BK = scale_to_sum(z_BK, lower, upper).gather(-1, first_of_run(z_BK)).cummin(dim=-1).values
+    w_BK = scale_to_sum(z_BK, lower, upper).gather(-1, find_run_starts(z_BK)).cummin(dim=-1).values
     return _unsort(w_BK, order_BK), _unsort(block_BK, order_BK)
 
 
 def _in_chunks(
-    rows_of: _Rows, v_BK: Tensor, tier_BK: Tensor | None, lower: Tensor, upper: Tensor
+    project_rows_exactly: _Rows, v_BK: Tensor, tier_BK: Tensor | None, lower: Tensor, upper: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return weights and block labels of all rows, some rows at a time."""
     length = max(1, _CHUNK["cpu" if v_BK.is_cpu else "device"] // (2 * v_BK.shape[-1] ** 2))
     pieces = [
-        rows_of(
+        project_rows_exactly(
             v_BK[start : start + length], None if tier_BK is None else tier_BK[start : start + length], lower, upper
         )
         for start in range(0, len(v_BK), length)
@@ -76,12 +76,12 @@ def _in_chunks(
 
 def _pool(x_BK: Tensor, tier_BK: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sorted order, the isotonic regression in that order, and its blocks."""
-    order_BK = sort_by_tier(x_BK, tier_BK)
+    order_BK = sort_rows_by_tier(x_BK, tier_BK)
     sorted_BK = x_BK.gather(-1, order_BK)
     if tier_BK is None:
-        return order_BK, sorted_BK, blocks_of(sorted_BK, None)
-    pooled_BK = decreasing_regression(sorted_BK)
-    return order_BK, pooled_BK, blocks_of(pooled_BK, tier_BK.gather(-1, order_BK))
+        return order_BK, sorted_BK, find_blocks(sorted_BK, None)
+    pooled_BK = regress_nonincreasing(sorted_BK)
+    return order_BK, pooled_BK, find_blocks(pooled_BK, tier_BK.gather(-1, order_BK))
 
 
 def _unsort(x_BK: Tensor, order_BK: Tensor) -> Tensor:

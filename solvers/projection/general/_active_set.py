@@ -26,7 +26,7 @@ _EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
-class Corner:
+class ActiveSetResult:
     """Where the method stopped.  w: shape (K,).  active: the working set.  finished: whether KKT holds there."""
 
     w: Floats
@@ -35,7 +35,7 @@ class Corner:
 
 
 @dataclass(frozen=True)
-class Rules:
+class ActiveSetRules:
     """Rows (M, K) on the columns that count; bounds, equalities and who may join the working set, each (M,)."""
 
     rows: Floats
@@ -44,7 +44,7 @@ class Rules:
     eligible: Mask
 
 
-def walk(start_K: Floats, rules: Rules, target: Target, size: float) -> Corner:
+def walk_active_set(start_K: Floats, rules: ActiveSetRules, target: Target, size: float) -> ActiveSetResult:
     """Walk from a nearly feasible start to the optimum.  size: of the scores, on which rounding depends."""
     active = _first_set(start_K, rules)
     w_K = start_K
@@ -61,19 +61,19 @@ def walk(start_K: Floats, rules: Rules, target: Target, size: float) -> Corner:
             continue
         leaving = _who_leaves(multiplier_W, active, rules, size, first=2 * step > limit)
         if leaving is None:
-            return Corner(w_K, active, True)
+            return ActiveSetResult(w_K, active, True)
         active = [m for m in active if m != leaving]
-    return Corner(w_K, active, False)
+    return ActiveSetResult(w_K, active, False)
 
 
-def _first_set(w_K: Floats, rules: Rules) -> list[int]:
+def _first_set(w_K: Floats, rules: ActiveSetRules) -> list[int]:
     """Return independent rules: equalities, then those that the start nearly touches, nearest first."""
     slack_M = rules.bounds - rules.rows @ w_K
     near = [int(m) for m in np.argsort(slack_M, kind="stable") if rules.eligible[m] and slack_M[m] < NEAR]
-    return independent([int(m) for m in np.flatnonzero(rules.equal)] + near, rules.rows)
+    return pick_independent([int(m) for m in np.flatnonzero(rules.equal)] + near, rules.rows)
 
 
-def independent(candidates: list[int], rows_MK: Floats) -> list[int]:
+def pick_independent(candidates: list[int], rows_MK: Floats) -> list[int]:
     """Return the candidates, in order, whose rows do not depend on those before."""
     basis: list[Floats] = []
     chosen = []
@@ -89,19 +89,21 @@ def independent(candidates: list[int], rows_MK: Floats) -> list[int]:
     return chosen
 
 
-def _how_far(w_K: Floats, target_K: Floats, active: list[int], rules: Rules, size: float) -> tuple[float, int | None]:
+def _how_far(
+    w_K: Floats, target_K: Floats, active: list[int], rules: ActiveSetRules, size: float
+) -> tuple[float, int | None]:
     """Return the part of the way that stays feasible, and the rule that blocks."""
     rate_M = rules.rows @ (target_K - w_K)
     slack_M = np.maximum(rules.bounds - rules.rows @ w_K, 0.0)
     blocked_M = rules.eligible & (rate_M > slack_M + 8 * _EPS * max(1.0, size))
     blocked_M[active] = False
     for m in sorted(np.flatnonzero(blocked_M), key=lambda m: (slack_M[m] / rate_M[m], m)):
-        if len(independent([*active, int(m)], rules.rows)) > len(active):
+        if len(pick_independent([*active, int(m)], rules.rows)) > len(active):
             return float(slack_M[m] / rate_M[m]), int(m)
     return 1.0, None
 
 
-def _who_leaves(multiplier_W: Floats, active: list[int], rules: Rules, size: float, first: bool) -> int | None:
+def _who_leaves(multiplier_W: Floats, active: list[int], rules: ActiveSetRules, size: float, first: bool) -> int | None:
     """Return the rule with the most negative multiplier, or the first such (Bland), which cannot cycle."""
     wrong = [
         (float(y), m)

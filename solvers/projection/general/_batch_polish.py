@@ -1,8 +1,10 @@
 """Many rows at once: the euclidean optimum on proposed rules, accepted only where it proves to be the projection.
 
-The same arithmetic and the same limits as a step of the active-set walk (``_active_set``), stacked over rows.  A row
+The same arithmetic and the same limits as a step of the active-set walk (``_active_set``), stacked over
+rows.  A row
 is accepted if its rules are independent, no multiplier is negative, no other rule is broken, and none is touched that
-does not follow from them (there the walk decides which rules count as active, on which the derivative depends).
+does not follow from them (there the walk decides which rules count as active, on which the derivative
+depends).
 
 Axes: B rows, K teachers, M rules, W of them active.
 """
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ._active_set import INDEPENDENT, NEAR, Rules
+from ._active_set import INDEPENDENT, NEAR, ActiveSetRules
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -31,7 +33,7 @@ class Polished:
     proven: Mask
 
 
-def polish(v_BK: Floats, start_BK: Floats, active_BM: Mask, rules: Rules) -> Polished:
+def polish_rows(v_BK: Floats, start_BK: Floats, active_BM: Mask, rules: ActiveSetRules) -> Polished:
     """Project centred scores onto the active rules; start: anywhere near the polytope.
 
     Distant scores are then drawn in along the normal they left by, which keeps the answer, and projected again.
@@ -48,7 +50,7 @@ def polish(v_BK: Floats, start_BK: Floats, active_BM: Mask, rules: Rules) -> Pol
     return Polished(w_BK, proven_B)
 
 
-def _on_active(v_BK: Floats, start_BK: Floats, active_BM: Mask, rules: Rules) -> Polished:
+def _on_active(v_BK: Floats, start_BK: Floats, active_BM: Mask, rules: ActiveSetRules) -> Polished:
     w_BK, proven_B = start_BK.copy(), np.zeros(len(v_BK), dtype=bool)
     count_B = active_BM.sum(axis=1)
     for count in np.unique(count_B[count_B <= v_BK.shape[1]]):

@@ -19,19 +19,19 @@ from solvers.polytope import WeightPolytope, stack_rules
 from .backends._moreau_backend import MoreauModel, open_moreau
 
 if TYPE_CHECKING:
-    from .backends._cvxpy_backend import Model
+    from .backends._cvxpy_backend import CvxpyModel
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 # each entry holds a compiled cvxpy problem, about a megabyte
 _KEPT = 128
-_cache: OrderedDict[tuple[WeightPolytope, str], Geometry] = OrderedDict()
+_cache: OrderedDict[tuple[WeightPolytope, str], CanonicalForm] = OrderedDict()
 _cache_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Geometry:
+class CanonicalForm:
     """A polytope as ``rows w <= bounds``, equalities where ``equal``, shapes (M, K) and (M,), with its compiled model.
 
     support: shape (K,), 1.0 for teachers that can weigh anything, 0.0 for those the rules force to zero; the KL metric
@@ -45,12 +45,12 @@ class Geometry:
     equal: Mask
     eligible: Mask
     support: Floats
-    model: Model
+    model: CvxpyModel
     batch: MoreauModel | None
 
 
-def geometry_of(polytope: WeightPolytope, metric: str) -> Geometry:
-    """Return the geometry, built at the first call for this polytope and metric; threads may share it."""
+def find_canonical_form(polytope: WeightPolytope, metric: str) -> CanonicalForm:
+    """Return the form, built at the first call for this polytope and metric; threads may share it."""
     key = (polytope, metric)
     with _cache_lock:
         if key not in _cache:
@@ -61,8 +61,10 @@ def geometry_of(polytope: WeightPolytope, metric: str) -> Geometry:
         return _cache[key]
 
 
-def _build(polytope: WeightPolytope, metric: str) -> Geometry:
-    from .backends._cvxpy_backend import Model  # cvxpy takes seconds to import, and half a gigabyte with its back ends
+def _build(polytope: WeightPolytope, metric: str) -> CanonicalForm:
+    from .backends._cvxpy_backend import (
+        CvxpyModel,  # cvxpy takes seconds to import, and half a gigabyte with its back ends
+    )
 
     rows_MK, bounds_M, equal_M = stack_rules(polytope.rules)
     support_K = np.ones(polytope.n_teachers)
@@ -72,9 +74,9 @@ def _build(polytope: WeightPolytope, metric: str) -> Geometry:
         # the KL answer is positive wherever it can be, so `w >= 0` never binds there
         at_zero_M = np.array([rule.kind == "lower" for rule in polytope.rules]) & (bounds_M == 0)
         eligible_M = eligible_M & ~at_zero_M
-    model = Model(rows_MK, bounds_M, equal_M, metric)
+    model = CvxpyModel(rows_MK, bounds_M, equal_M, metric)
     batch = open_moreau(rows_MK, bounds_M, equal_M) if metric == "euclidean" else None
-    return Geometry(metric, rows_MK, bounds_M, equal_M, eligible_M, support_K, model, batch)
+    return CanonicalForm(metric, rows_MK, bounds_M, equal_M, eligible_M, support_K, model, batch)
 
 
 def find_support(rows_MK: Floats, bounds_M: Floats, equal_M: Mask) -> Floats:

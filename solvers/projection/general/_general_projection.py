@@ -25,9 +25,9 @@ from torch.autograd import Function
 
 from solvers.polytope import WeightPolytope
 
-from ._canonical_form import geometry_of
+from ._canonical_form import find_canonical_form
 from ._general_solve import solve_rows
-from ._snap_to_polytope import settle
+from ._snap_to_polytope import snap_to_polytope
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,15 +41,15 @@ def project_general(v_BK: Tensor, polytope: WeightPolytope, metric: str) -> Tens
 class _General(Function):
     @staticmethod
     def forward(ctx: Any, v_BK: Tensor, polytope: WeightPolytope, metric: str) -> Tensor:
-        geometry = geometry_of(polytope, metric)
+        form = find_canonical_form(polytope, metric)
         scores_BK = v_BK.detach().to("cpu", torch.float64).numpy()
-        answers = solve_rows(scores_BK, geometry)
-        active_BKK = _stack_active(geometry.rows * geometry.support, answers.active)
-        settled_BK = settle(torch.from_numpy(answers.w), polytope, v_BK.dtype).to(v_BK.device)
+        answers = solve_rows(scores_BK, form)
+        active_BKK = _stack_active(form.rows * form.support, answers.active)
+        snapped_BK = snap_to_polytope(torch.from_numpy(answers.w), polytope, v_BK.dtype).to(v_BK.device)
         ctx.metric = metric
         # v and w are saved as input and output: the second derivative flows through both
-        ctx.save_for_backward(v_BK, settled_BK, torch.from_numpy(active_BKK).to(v_BK.device))
-        return settled_BK
+        ctx.save_for_backward(v_BK, snapped_BK, torch.from_numpy(active_BKK).to(v_BK.device))
+        return snapped_BK
 
     @staticmethod
     def backward(ctx: Any, grad_BK: Tensor) -> tuple[Tensor | None, ...]:
@@ -57,10 +57,10 @@ class _General(Function):
         wide_BK = grad_BK.double()
         if ctx.metric == "euclidean":
             ones_BK = torch.ones_like(w_BK, dtype=torch.float64)
-            slope_BK = _off_active(wide_BK, ones_BK, active_BKK)
+            gradient_BK = _off_active(wide_BK, ones_BK, active_BKK)
         else:
-            slope_BK = _off_active(wide_BK, w_BK.double(), active_BKK) / v_BK.double()
-        return slope_BK.to(grad_BK.dtype), None, None
+            gradient_BK = _off_active(wide_BK, w_BK.double(), active_BKK) / v_BK.double()
+        return gradient_BK.to(grad_BK.dtype), None, None
 
 
 def _stack_active(rows_MK: Floats, active_BM: npt.NDArray[np.bool_]) -> Floats:
@@ -78,5 +78,5 @@ def _off_active(grad_BK: Tensor, mass_BK: Tensor, active_BKK: Tensor) -> Tensor:
     empty_BK = (active_BKK == 0).all(dim=-1)
     normal_BKK = weighted_BKK @ active_BKK.mT + torch.diag_embed(empty_BK.double())
     nu_BK1 = torch.linalg.solve(normal_BKK, weighted_BKK @ grad_BK[:, :, None])
-    slope_BK: Tensor = mass_BK * grad_BK - (weighted_BKK.mT @ nu_BK1)[:, :, 0]
-    return slope_BK
+    gradient_BK: Tensor = mass_BK * grad_BK - (weighted_BKK.mT @ nu_BK1)[:, :, 0]
+    return gradient_BK

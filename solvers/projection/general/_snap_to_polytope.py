@@ -13,9 +13,9 @@ from torch import Tensor
 from solvers.polytope import WeightPolytope, interval_within
 
 
-def settle(w_BK: Tensor, polytope: WeightPolytope, dtype: torch.dtype) -> Tensor:
+def snap_to_polytope(w_BK: Tensor, polytope: WeightPolytope, dtype: torch.dtype) -> Tensor:
     """Return w in ``dtype``, with bounds and margin-free orderings met to the last bit."""
-    low_K, high_K = _tighten(polytope, dtype)
+    low_K, high_K = _tighten_bounds(polytope, dtype)
     columns: dict[int, Tensor] = {}
     rounded_BK = w_BK.to(dtype)
     for j in polytope.downward:
@@ -27,7 +27,7 @@ def settle(w_BK: Tensor, polytope: WeightPolytope, dtype: torch.dtype) -> Tensor
     return torch.stack([columns[k] for k in range(polytope.n_teachers)], dim=-1)
 
 
-def _tighten(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _tighten_bounds(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     low_K, high_K = (torch.tensor(bound_K, dtype=torch.float64) for bound_K in (polytope.lower, polytope.upper))
     for j in polytope.downward:
         for i, beneath in polytope.orderings:

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from solvers import InvalidInput, WeightPolytope, project
-from solvers.projection._projection_orders import CHAIN, FREE, own_order, shared_order
-from solvers.projection.exact._projection_autograd import blocks_of_rows, pull_back
+from solvers.projection._projection_orders import CHAIN, FREE, make_own_order, make_shared_order
+from solvers.projection.exact._projection_autograd import pull_back_exact, read_block_labels
 from solvers.projection.exact._torch_rows import project_on_device
 from solvers.projection.exact.cpu_kernels._cpu_rows import project_on_cpu, pull_back_on_cpu
-from solvers.projection.exact.cpu_kernels.simd._vector_kernels import lanes_of
+from solvers.projection.exact.cpu_kernels.simd._vector_kernels import count_simd_rows
 from tests.support import projection_properties as law
 
 SCALES = [1e-8, 1e-3, 1.0, 1e3, 1e8]
@@ -20,10 +20,10 @@ SCALES = [1e-8, 1e-3, 1.0, 1e3, 1e8]
 
 def orders(seed: int, rows: int, K: int):
     generator = torch.Generator().manual_seed(seed)
-    yield shared_order((0,) * K)
-    yield shared_order(tuple(torch.randperm(K, generator=generator).tolist()))
-    yield shared_order(tuple(torch.randint(0, 3, (K,), generator=generator).tolist()))
-    yield own_order(torch.randint(0, 3, (rows, K), generator=generator).double())
+    yield make_shared_order((0,) * K)
+    yield make_shared_order(tuple(torch.randperm(K, generator=generator).tolist()))
+    yield make_shared_order(tuple(torch.randint(0, 3, (K,), generator=generator).tolist()))
+    yield make_own_order(torch.randint(0, 3, (rows, K), generator=generator).double())
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -37,7 +37,7 @@ def test_kernels_and_tensor_operations_agree(K, kl, scale):
         cpu_BK, block_BK = project_on_cpu(v_BK, order, lower, upper, kl)
         device_BK, device_block_BK = project_on_device(v_BK, order, lower, upper, kl)
         torch.testing.assert_close(cpu_BK, device_BK, atol=1e-12, rtol=0)
-        block_BK = blocks_of_rows(cpu_BK, block_BK, order)
+        block_BK = read_block_labels(cpu_BK, block_BK, order)
         same = block_BK[:, :, None] == block_BK[:, None, :]
         device_same = device_block_BK[:, :, None] == device_block_BK[:, None, :]
         free = (cpu_BK > lower) & (cpu_BK < upper)
@@ -48,7 +48,7 @@ def test_kernels_and_tensor_operations_agree(K, kl, scale):
 @pytest.mark.parametrize("K", [1, 2, 4, 8, 12])
 def test_rows_side_by_side_and_one_by_one_agree(K, monkeypatch):
     """Random rows and rows full of ties, at each scale, in a number that does not fill the lanes."""
-    rows = 2 * lanes_of(K) + 5
+    rows = 2 * count_simd_rows(K) + 5
     ties_BK = torch.randint(0, 3, (rows, K), generator=torch.Generator().manual_seed(K)).double()
     lower, upper = 0.3 / K, min(1.0, 2.5 / K)
     for order in orders(K, rows, K):
@@ -79,7 +79,7 @@ def test_rows_side_by_side_and_one_by_one_agree(K, monkeypatch):
 
 
 def test_many_teachers_without_orderings_side_by_side_and_one_by_one_agree(monkeypatch):
-    K, order = 100, shared_order((0,) * 100)
+    K, order = 100, make_shared_order((0,) * 100)
     v_BK, grad_BK = law.normal(0, 37, K) / K, law.normal(1, 37, K)
     found = []
     for longest in ({FREE: K}, {}):
@@ -103,7 +103,7 @@ def test_a_row_does_not_depend_on_its_batch(K, kind):
     spoiled_BK, _ = project_on_cpu(v_BK, order, 0.02, 0.5, False)
     assert spoiled_BK[7].isnan().all()
     for row in (0, 6, 8, 30, 49):
-        tiers = own_order(order.tier_RK[row : row + 1]) if kind == "own tiers" else order
+        tiers = make_own_order(order.tier_RK[row : row + 1]) if kind == "own tiers" else order
         alone_1K, _ = project_on_cpu(v_BK[row : row + 1], tiers, 0.02, 0.5, False)
         assert torch.equal(alone_1K[0], together_BK[row])
         assert torch.equal(spoiled_BK[row], together_BK[row])
@@ -162,7 +162,7 @@ def test_both_backwards_agree(kl):
         w_BK, block_BK = project_on_cpu(v_BK, order, 0.02, 0.5, kl)
         grad_BK = law.normal(9, 60, 7)
         with torch.enable_grad():
-            plain_BK = pull_back(grad_BK, v_BK, w_BK, block_BK, order, 0.02, 0.5, kl)
+            plain_BK = pull_back_exact(grad_BK, v_BK, w_BK, block_BK, order, 0.02, 0.5, kl)
         torch.testing.assert_close(pull_back_on_cpu(grad_BK, v_BK, w_BK, block_BK, order, 0.02, 0.5, kl), plain_BK)
 
 

@@ -7,20 +7,20 @@ import shutil
 import subprocess
 import sys
 
-from solvers.projection.exact.cpu_kernels import _kernel_compiler as _jit
+from solvers.projection.exact.cpu_kernels import _kernel_compiler
 
 HELPER = """
-from .._kernel_compiler import kernel
+from .._kernel_compiler import cpu_kernel
 
-@kernel
+@cpu_kernel
 def helper(x):
     return x + 1
 """
 CALLER = """
-from ._kernel_compiler import kernel
+from ._kernel_compiler import cpu_kernel
 from .simd.helper import helper
 
-@kernel
+@cpu_kernel
 def caller(x):
     return 10 * helper(x)
 """

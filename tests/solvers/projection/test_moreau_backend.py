@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from solvers import certify_projection, project
-from solvers.projection.general import _canonical_form as _geometry
-from solvers.projection.general import _general_solve as _solve
-from solvers.projection.general.backends import _moreau_backend as _layer
+from solvers.projection.general import _canonical_form, _general_solve
+from solvers.projection.general.backends import _moreau_backend
 from tests.support import projection_properties as law
 
 from .test_laws import KINDS
@@ -28,7 +27,7 @@ needs_moreau = pytest.mark.skipif(find_spec("moreau") is None, reason="needs mor
 @pytest.fixture
 def fresh(monkeypatch):
     """No compiled problem from before."""
-    monkeypatch.setattr(_geometry, "_cache", OrderedDict())
+    monkeypatch.setattr(_canonical_form, "_cache", OrderedDict())
 
 
 @pytest.fixture
@@ -39,13 +38,13 @@ def absent(monkeypatch, fresh):
 
 def count_walks(monkeypatch) -> list[object]:
     walked: list[object] = []
-    plain = _solve.solve_row
+    plain = _general_solve.solve_row
 
-    def counted(v_K, geometry, start_K=None):
+    def counted(v_K, form, start_K=None):
         walked.append(start_K)
-        return plain(v_K, geometry, start_K)
+        return plain(v_K, form, start_K)
 
-    monkeypatch.setattr(_solve, "solve_row", counted)
+    monkeypatch.setattr(_general_solve, "solve_row", counted)
     return walked
 
 
@@ -77,11 +76,11 @@ def test_with_and_without_moreau_agree(kind, scale, monkeypatch, fresh):
     for found in (sys.modules.get("moreau"), None):
         if found is None and answers:
             monkeypatch.setitem(sys.modules, "moreau", None)
-            monkeypatch.setattr(_geometry, "_cache", OrderedDict())
+            monkeypatch.setattr(_canonical_form, "_cache", OrderedDict())
         leaf_BK = v_BK.clone().requires_grad_()
         w_BK = project(leaf_BK, KINDS[kind])
         w_BK.backward(grad_BK)
-        assert (_geometry.geometry_of(KINDS[kind], "euclidean").batch is None) == bool(answers)
+        assert (_canonical_form.find_canonical_form(KINDS[kind], "euclidean").batch is None) == bool(answers)
         answers.append((w_BK.detach(), leaf_BK.grad))
     (with_BK, slope_BK), (without_BK, other_BK) = answers
     law.assert_conforms(with_BK, KINDS[kind])
@@ -93,7 +92,7 @@ def test_with_and_without_moreau_agree(kind, scale, monkeypatch, fresh):
 @needs_moreau
 @pytest.mark.parametrize("rows", [1, 7, 64, 65, 1100])
 def test_every_batch_size_is_solved_at_once(rows, monkeypatch):
-    """Random scores of the size of weights need no walk, whatever block they fall into."""
+    """Random scores of the size of weights need no walk_active_set, whatever block they fall into."""
     walked = count_walks(monkeypatch)
     for seed in range(3):
         polytope = law.random_general_polytope(10 + seed)
@@ -140,9 +139,9 @@ LIES = {
 def test_a_back_end_that_lies_changes_nothing(kind, lie, monkeypatch, fresh):
     v_BK = law.normal(5, 12, 4)
     honest_BK = project(v_BK, KINDS[kind])
-    geometry = _geometry.geometry_of(KINDS[kind], "euclidean")
-    key = next(iter(_geometry._cache))
-    _geometry._cache[key] = replace(geometry, batch=Liar(geometry.batch, LIES[lie]))
+    form = _canonical_form.find_canonical_form(KINDS[kind], "euclidean")
+    key = next(iter(_canonical_form._cache))
+    _canonical_form._cache[key] = replace(form, batch=Liar(form.batch, LIES[lie]))
     torch.testing.assert_close(project(v_BK, KINDS[kind]), honest_BK, atol=1e-13, rtol=0)
 
 
@@ -150,14 +149,14 @@ def test_a_back_end_that_lies_changes_nothing(kind, lie, monkeypatch, fresh):
 def test_a_row_that_moreau_does_not_solve_goes_to_cvxpy(monkeypatch, fresh):
     v_BK = law.normal(6, 9, 4)
     expected_BK = project(v_BK, KINDS["margin"])
-    plain = _layer.MoreauModel._solve_block
+    plain = _moreau_backend.MoreauModel._solve_block
 
     def fails_on_third(self, block_BK):
         w_BK, z_BM, solved_B = plain(self, block_BK)
         w_BK[2], solved_B[2] = np.nan, False
         return w_BK, z_BM, solved_B
 
-    monkeypatch.setattr(_layer.MoreauModel, "_solve_block", fails_on_third)
+    monkeypatch.setattr(_moreau_backend.MoreauModel, "_solve_block", fails_on_third)
     walked = count_walks(monkeypatch)
     torch.testing.assert_close(project(v_BK, KINDS["margin"]), expected_BK, atol=1e-13, rtol=0)
     assert walked == [None]

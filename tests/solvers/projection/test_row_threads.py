@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from solvers import WeightPolytope, project
-from solvers.projection.exact.cpu_kernels import _row_threads as _threads
-from solvers.projection.exact.cpu_kernels._row_shares import LARGEST, all_done, finish, new_tally, take
-from solvers.projection.exact.cpu_kernels._row_threads import over_rows
+from solvers.projection.exact.cpu_kernels import _row_threads
+from solvers.projection.exact.cpu_kernels._row_shares import LARGEST, finish_share, new_tally, take_share, wait_for_rows
+from solvers.projection.exact.cpu_kernels._row_threads import run_over_rows
 from tests.support import projection_properties as law
 
 
 @pytest.fixture
 def threads(monkeypatch):
     """Three threads, also for few rows, in small shares."""
-    monkeypatch.setattr(_threads, "_WORTH_A_THREAD", 64)
-    monkeypatch.setattr(_threads, "_SHARE", 64)
+    monkeypatch.setattr(_row_threads, "_WORTH_A_THREAD", 64)
+    monkeypatch.setattr(_row_threads, "_SHARE", 64)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield
@@ -48,7 +48,7 @@ def test_every_row_is_done_once_and_the_largest_answer_comes_back(threads):
 
     for _ in range(20):
         times_B[:] = 0
-        assert over_rows(run, 1003, 4) == 1003
+        assert run_over_rows(run, 1003, 4) == 1003
         assert (times_B == 1).all()
     assert len(names) > 1  # in one of twenty calls a helper came in time
 
@@ -65,8 +65,8 @@ def test_a_failure_in_a_helper_reaches_the_caller(threads):
         return 0
 
     with pytest.raises(ValueError, match=r"rows \d+ to \d+"):
-        over_rows(run, 32, 64)
-    assert over_rows(lambda start, stop: stop, 500, 4) == 500  # the thread that failed serves on
+        run_over_rows(run, 32, 64)
+    assert run_over_rows(lambda start, stop: stop, 500, 4) == 500  # the thread that failed serves on
 
 
 def test_helpers_are_no_more_than_a_call_wants_and_keep_nothing(threads):
@@ -89,11 +89,11 @@ def test_helpers_are_no_more_than_a_call_wants_and_keep_nothing(threads):
 
 def test_a_tally_knows_when_all_is_done():
     tally = new_tally()
-    assert [take(tally, 16) for _ in range(3)] == [0, 16, 32]
-    finish(tally, 16, 3)
-    assert not all_done(tally, 32)
-    finish(tally, 16, 1)
-    assert all_done(tally, 32)
+    assert [take_share(tally, 16) for _ in range(3)] == [0, 16, 32]
+    finish_share(tally, 16, 3)
+    assert not wait_for_rows(tally, 32)
+    finish_share(tally, 16, 1)
+    assert wait_for_rows(tally, 32)
     assert tally[LARGEST] == 3
 
 

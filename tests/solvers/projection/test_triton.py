@@ -21,13 +21,13 @@ import pytest
 import torch
 
 from solvers import WeightPolytope, project
-from solvers.projection._projection_orders import FREE, dag_order, own_order, shared_order
+from solvers.projection._projection_orders import FREE, make_own_order, make_partial_order, make_shared_order
 from solvers.projection.exact._projection_autograd import pull_back_blocks
-from solvers.projection.exact._sorting_network import exchanges
+from solvers.projection.exact._sorting_network import list_exchanges
 from solvers.projection.exact._torch_rows import project_by_operations, project_on_device
 from solvers.projection.exact.cpu_kernels._cpu_rows import project_on_cpu
-from solvers.projection.exact.gpu import _triton_launch as _rows_triton
-from solvers.projection.exact.gpu._triton_launch import LONGEST, on_triton, pull_back_on_triton
+from solvers.projection.exact.gpu import _triton_launch
+from solvers.projection.exact.gpu._triton_launch import LONGEST, can_use_triton, pull_back_on_triton
 from tests.support import projection_properties as law
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs triton: pip install 'safekd[test]'")
@@ -75,10 +75,10 @@ def order_of(kind, rows, K):
     """An order of K teachers for so many rows; tiers tie."""
     ranks_BK = torch.randint(0, 3, (rows, K), generator=law.generator(K)).double()
     if kind == "own tiers":
-        return own_order(ranks_BK)
+        return make_own_order(ranks_BK)
     mixed = torch.randperm(K, generator=law.generator(K)).tolist()
     shared = {"none": [0] * K, "chain": range(K, 0, -1), "mixed chain": mixed, "tiers": ranks_BK[0].int().tolist()}
-    return shared_order(tuple(shared[kind]))
+    return make_shared_order(tuple(shared[kind]))
 
 
 def rows_for(kl, K, dtype, rows=30):
@@ -146,7 +146,7 @@ def test_scores_of_every_size(kind, dtype, scale, interpreted):
 @each_dtype
 def test_scores_far_apart(dtype, interpreted):
     """Groups of scores so far apart that floats cannot tell what lies between; ratios beyond what a float holds."""
-    free, far, (low, high) = shared_order((0,) * 4), 1e30, bounds(4, dtype)
+    free, far, (low, high) = make_shared_order((0,) * 4), 1e30, bounds(4, dtype)
     v_BK = torch.tensor([[2e8, 2e8, 0.1, 0], [0, 2e8, 0, 2e8], [2 * far, 2 * far, 0, -far]], dtype=dtype)
     w_BK, _ = interpreted(project_on_device, v_BK, free, low, high, False)
     assert_close_to_the_processors(w_BK, v_BK, free, low, high, False)
@@ -164,7 +164,7 @@ def test_scores_far_apart(dtype, interpreted):
 def test_small_ratios_keep_their_digits(dtype, interpreted):
     """Where nothing binds, kl keeps ratios, those of tiny weights too."""
     v_BK = torch.tensor([[1.0, 1e-10, 3e-10, 1e-20]], dtype=dtype)
-    w_BK, _ = interpreted(project_on_device, v_BK, shared_order((0,) * 4), 0.0, 1.0, True)
+    w_BK, _ = interpreted(project_on_device, v_BK, make_shared_order((0,) * 4), 0.0, 1.0, True)
     torch.testing.assert_close(w_BK, v_BK / v_BK.sum(), atol=0, rtol=64 * torch.finfo(dtype).eps)
 
 
@@ -267,14 +267,14 @@ def test_labels_are_left_out_where_nobody_asks(interpreted):
 @pytest.mark.parametrize("K", [LONGEST + 1, 33])
 def test_more_teachers_than_a_thread_holds_go_to_tensor_operations(K, interpreted):
     v_BK, order = law.normal(0, 5, K), order_of("chain", 5, K)
-    assert not interpreted(on_triton, v_BK)
+    assert not interpreted(can_use_triton, v_BK)
     w_BK, _ = interpreted(project_on_device, v_BK, order, 0.1 / K, 3 / K, False)
     assert_close_to_the_processors(w_BK, v_BK, order, 0.1 / K, 3 / K, False)
 
 
 @needs_triton
 def test_partial_orders_go_through_the_processor(interpreted):
-    v_BK, order = law.normal(0, 5, 4), dag_order(((0, 2), (1, 2), (1, 3)), 4)
+    v_BK, order = law.normal(0, 5, 4), make_partial_order(((0, 2), (1, 2), (1, 3)), 4)
     w_BK, _ = interpreted(project_on_device, v_BK, order, 0.1, 0.6, False)
     assert torch.equal(w_BK, project_on_cpu(v_BK, order, 0.1, 0.6, False)[0])
 
@@ -290,7 +290,7 @@ def compile_kernels(K, dtype, kl, kind):
     P, pooled = 1 << (K - 1).bit_length(), kind != "none"
     tiered, own, permuted = "tiers" in kind, kind == "own tiers", kind == "mixed chain"
     fixed = {"K": K, "P": P, "R": 128, "KL": kl, "POOLED": pooled, "TIERED": tiered, "OWN": own}
-    fixed |= {"PERMUTED": permuted, "LABELLED": True, "PAIRS_N": exchanges(K)}
+    fixed |= {"PERMUTED": permuted, "LABELLED": True, "PAIRS_N": list_exchanges(K)}
     types = {"rows": "i32", "lower": "fp64", "upper": "fp64", "order_K": "*i32", "tier_RK": "*fp64", "block_BK": "*i8"}
     sizes = []
     for kernel in (kernels.project_block, kernels.pull_back_block):
@@ -324,7 +324,7 @@ def test_the_compiler_takes_the_kernels(K, dtype, kl, kind, compiled):
 def test_exchanges_sort(K):
     """If they sort all rows of zeros and ones they sort everything (Knuth 1998, theorem 5.3.4Z)."""
     for row in map(list, product([0, 1], repeat=K)):
-        for i, j in exchanges(K):
+        for i, j in list_exchanges(K):
             assert i < j
             row[i], row[j] = max(row[i], row[j]), min(row[i], row[j])
         assert row == sorted(row, reverse=True)
@@ -333,7 +333,7 @@ def test_exchanges_sort(K):
 @pytest.fixture
 def asked(monkeypatch):
     """A process in which the kernels are asked for, and nothing is known of them yet."""
-    caches = (_rows_triton._works_on, _rows_triton._kernels)
+    caches = (_triton_launch._works_on, _triton_launch._kernels)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     for cache in caches:
         cache.cache_clear()
@@ -347,7 +347,7 @@ def test_where_triton_is_missing_tensor_operations_answer(asked):
         asked.delitem(sys.modules, name)
     asked.setitem(sys.modules, "triton", None)
     v_BK, order = law.normal(0, 5, 3), order_of("chain", 5, 3)
-    assert not on_triton(v_BK)
+    assert not can_use_triton(v_BK)
     w_BK, _ = project_on_device(v_BK, order, 0.1, 0.6, False)
     assert torch.equal(w_BK, project_by_operations(v_BK, order, 0.1, 0.6, False)[0])
 
@@ -356,10 +356,10 @@ def test_where_triton_cannot_compile_it_says_so_once(asked):
     def fail():
         raise RuntimeError("Failed to find C compiler")
 
-    asked.setattr(_rows_triton, "_kernels", fail)
+    asked.setattr(_triton_launch, "_kernels", fail)
     with pytest.warns(RuntimeWarning, match="cannot compile for cpu .*Failed to find C compiler.*tensor operations"):
-        assert not on_triton(law.normal(0, 5, 3))
-    assert not on_triton(law.normal(0, 5, 3))  # a second warning would be an error here
+        assert not can_use_triton(law.normal(0, 5, 3))
+    assert not can_use_triton(law.normal(0, 5, 3))  # a second warning would be an error here
 
 
 def test_rows_on_the_processor_leave_the_kernels_alone():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..._projection_orders import CHAIN, FREE, OWN_TIERS
-from ._kernel_compiler import kernel
+from ._kernel_compiler import cpu_kernel
 from ._row_kernels import pool_row, scale_row, shift_row, sort_row
 
 Array = Any
@@ -16,7 +16,7 @@ Array = Any
 HUGE = 1e290  # beyond it sums could overflow, and two scores are equal or further apart than any bounds
 
 
-@kernel
+@cpu_kernel
 def read_row(v_K: Array, kl: bool, x_K: Array) -> bool:
     """Copy scores (their logarithms for kl) into x as float64; return whether all can be used.
 
@@ -40,7 +40,7 @@ def read_row(v_K: Array, kl: bool, x_K: Array) -> bool:
     return True
 
 
-@kernel
+@cpu_kernel
 def give_up_row(w_BK: Array, block_BK: Array, b: int) -> int:
     """Set the weights of a row that cannot be used to NaN, each teacher a block where labels are kept; return one."""
     w_BK[b] = math.nan
@@ -50,8 +50,8 @@ def give_up_row(w_BK: Array, block_BK: Array, b: int) -> int:
     return 1
 
 
-@kernel
-def project_rows(
+@cpu_kernel
+def project_tier_rows(
     v_BK: Array,
     order_K: Array,
     tier_RK: Array,
@@ -107,7 +107,7 @@ def project_rows(
     return unusable
 
 
-@kernel
+@cpu_kernel
 def read_labels(w_K: Array, order_K: Array, kind: int, block_BK: Array, b: int, label_K: Array) -> None:
     """Set the block labels of a row: those kept from the forward pass, or without them what the weights tell.
 
@@ -124,8 +124,8 @@ def read_labels(w_K: Array, order_K: Array, kind: int, block_BK: Array, b: int, 
             label_K[k] = block_BK[b, k]
 
 
-@kernel
-def pull_back_rows(
+@cpu_kernel
+def pull_back_tier_rows(
     grad_BK: Array,
     v_BK: Array,
     w_BK: Array,
@@ -139,7 +139,7 @@ def pull_back_rows(
     start: int,
     stop: int,
 ) -> None:
-    """Set out to the transposed Jacobian times grad, rows start to stop; formulas in ``_exact``.
+    """Set out to the transposed Jacobian times grad, rows start to stop; formulas in ``_projection_autograd``.
 
     An entry that stands on a bound is clipped and gets nothing.  order_K, kind: as in ``RowOrder``.
     """

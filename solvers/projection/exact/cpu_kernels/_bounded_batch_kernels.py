@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ._batch_kernels import give_up_row, read_row
-from ._bounded_kernels import Blocks, Chain, find_threshold, set_bounds
-from ._kernel_compiler import kernel
+from ._bounded_kernels import Blocks, Chain, find_threshold, set_chain_bounds
+from ._kernel_compiler import cpu_kernel
 from ._row_kernels import sort_row
 
 Array = Any
@@ -19,8 +19,8 @@ Array = Any
 FITS, MIXED, CROSSED, TOO_MUCH, TOO_LITTLE = 0, 1, 2, 3, 4
 
 
-@kernel
-def is_ordered(tier_K: Array) -> bool:
+@cpu_kernel
+def has_several_tiers(tier_K: Array) -> bool:
     """Tell whether there is more than one tier."""
     several = False
     for k in range(1, tier_K.shape[0]):
@@ -28,7 +28,7 @@ def is_ordered(tier_K: Array) -> bool:
     return several
 
 
-@kernel
+@cpu_kernel
 def project_bounded_rows(
     v_BK: Array,
     order_K: Array,
@@ -61,24 +61,24 @@ def project_bounded_rows(
             continue
         tier = tier_RK[b if tier_RK.shape[0] > 1 else 0]
         low_K, high_K = low_QK[b if low_QK.shape[0] > 1 else 0], high_QK[b if high_QK.shape[0] > 1 else 0]
-        chained = is_ordered(tier)
+        chained = has_several_tiers(tier)
         for k in range(K):
             order[k] = order_K[k]
             chain.score[k] = score[order_K[k]]
         if chained:
             sort_row(score, tier, True, order, chain.score)
         if not (shared and ready):  # bounds are equal inside a tier: places have them whatever the scores
-            set_bounds(low_K, high_K, tier, order, margin, chained, kl, chain)
+            set_chain_bounds(low_K, high_K, tier, order, margin, chained, kl, chain)
             ready = True
         count = find_threshold(chain, kl, chained, blocks)
-        write_row(chain, blocks, count, tier, order, low_K, high_K, w_BK[b])
+        write_bounded_row(chain, blocks, count, tier, order, low_K, high_K, w_BK[b])
         if labelled:
-            label_row(blocks, count, tier, order, block_BK[b])
+            label_bounded_row(blocks, count, tier, order, block_BK[b])
     return unusable
 
 
-@kernel
-def write_row(
+@cpu_kernel
+def write_bounded_row(
     chain: Chain, blocks: Blocks, count: int, tier_K: Array, order_K: Array, low_K: Array, high_K: Array, w_K: Array
 ) -> None:
     """Give each teacher the value of its block and its own offset; rounding of the sum must not leave the bounds."""
@@ -89,8 +89,8 @@ def write_row(
             w_K[place] = min(max(blocks.value[j] + chain.offset[k], low_K[place]), high_K[place])
 
 
-@kernel
-def label_row(blocks: Blocks, count: int, tier_K: Array, order_K: Array, block_K: Array) -> None:
+@cpu_kernel
+def label_bounded_row(blocks: Blocks, count: int, tier_K: Array, order_K: Array, block_K: Array) -> None:
     """Label the teachers of each block; free blocks of neighbouring tiers that only just tie count as one."""
     K = order_K.shape[0]
     label = 0
@@ -109,11 +109,11 @@ def label_row(blocks: Blocks, count: int, tier_K: Array, order_K: Array, block_K
             block_K[order_K[k]] = ~label if held else label
 
 
-@kernel
+@cpu_kernel
 def pull_back_bounded_rows(
     grad_BK: Array, v_BK: Array, w_BK: Array, block_BK: Array, kl: bool, out_BK: Array, start: int, stop: int
 ) -> None:
-    """Set out to the transposed Jacobian times grad, rows start to stop; formulas in ``_bounded``."""
+    """Set out to the transposed Jacobian times grad, rows start to stop; formulas in ``_bounded_projection``."""
     K = grad_BK.shape[1]
     total, inverse, size = np.empty(K), np.empty(K), np.empty(K)
     for b in range(start, stop):
@@ -141,8 +141,8 @@ def pull_back_bounded_rows(
                 out_BK[b, k] = 0.0
 
 
-@kernel
-def look_at_rows(
+@cpu_kernel
+def check_row_rules(
     order_K: Array,
     tier_RK: Array,
     low_QK: Array,
@@ -169,19 +169,19 @@ def look_at_rows(
         low_K, high_K = low_QK[b if low_QK.shape[0] > 1 else 0], high_QK[b if high_QK.shape[0] > 1 else 0]
         for k in range(K):
             order[k] = order_K[k]
-        chained = is_ordered(tier)
+        chained = has_several_tiers(tier)
         if chained:
             sort_row(tier, tier, True, order, sorted_tier)
         finding = MIXED if chained and bounds_differ(tier, order, low_K, high_K) else FITS
         if finding == FITS:
-            set_bounds(low_K, high_K, tier, order, margin, chained, False, chain)
-            finding = room(chain, order, eps, number_B3[b])
+            set_chain_bounds(low_K, high_K, tier, order, margin, chained, False, chain)
+            finding = find_room(chain, order, eps, number_B3[b])
         finding_B[b] = finding
         largest = max(largest, finding)
     return largest
 
 
-@kernel
+@cpu_kernel
 def bounds_differ(tier_K: Array, order_K: Array, low_K: Array, high_K: Array) -> bool:
     """Tell whether two teachers of one tier have different bounds; order_K sorts the tiers."""
     for k in range(1, order_K.shape[0]):
@@ -191,9 +191,9 @@ def bounds_differ(tier_K: Array, order_K: Array, low_K: Array, high_K: Array) ->
     return False
 
 
-@kernel
-def room(chain: Chain, order_K: Array, eps: float, number_3: Array) -> int:
-    """Return a finding of ``look_at_rows``, and set its numbers.
+@cpu_kernel
+def find_room(chain: Chain, order_K: Array, eps: float, number_3: Array) -> int:
+    """Return a finding of ``check_row_rules``, and set its numbers.
 
     Bounds that fall along the chain are in the order themselves, so the sum is all that can still fail.
     """

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._kernel_compiler import kernel
+from ._kernel_compiler import cpu_kernel
 
 Array = Any  # numpy arrays of float64 or int64
 
@@ -59,8 +59,8 @@ class Blocks(NamedTuple):
     mass: Array
 
 
-@kernel
-def set_bounds(
+@cpu_kernel
+def set_chain_bounds(
     low_K: Array, high_K: Array, tier_K: Array, order_K: Array, margin: float, chained: bool, kl: bool, chain: Chain
 ) -> None:
     """Set offsets and bounds of the places from bounds of the teachers, made to fall along the chain."""
@@ -79,17 +79,17 @@ def set_bounds(
         if chained and k > 0:
             chain.upper[k] = min(chain.upper[k], chain.upper[k - 1])
         if kl:
-            chain.log_lower[k] = log_of(chain.lower[k] + chain.offset[k])
-            chain.log_upper[k] = log_of(chain.upper[k] + chain.offset[k])
+            chain.log_lower[k] = log_weight(chain.lower[k] + chain.offset[k])
+            chain.log_upper[k] = log_weight(chain.upper[k] + chain.offset[k])
 
 
-@kernel
-def log_of(weight: float) -> float:
+@cpu_kernel
+def log_weight(weight: float) -> float:
     """Return the logarithm, of nothing a number that is low enough."""
     return max(math.log(weight), _NOTHING) if weight > 0.0 else _NOTHING
 
 
-@kernel
+@cpu_kernel
 def clip_euclidean(value: float, low: float, high: float) -> tuple[float, float]:
     """Return the value of a block, and how fast a member falls with t: 0 if a bound holds the block."""
     if value >= high:
@@ -97,7 +97,7 @@ def clip_euclidean(value: float, low: float, high: float) -> tuple[float, float]
     return (low, 0.0) if value <= low else (value, 1.0)
 
 
-@kernel
+@cpu_kernel
 def clip_kl(log: float, offset: float, low: float, high: float, log_low: float, log_high: float) -> tuple[float, float]:
     """Do the same for a block whose weights, value + offset, are exp(log) if no bound holds it."""
     if log >= log_high:
@@ -108,7 +108,7 @@ def clip_kl(log: float, offset: float, low: float, high: float, log_low: float, 
     return min(max(weight - offset, low), high), weight
 
 
-@kernel
+@cpu_kernel
 def staircase_value(offset_N: Array, goal: float, offset: float, low: float, high: float) -> tuple[float, float]:
     """Return c with  mean(log(c + offset)) = goal, clipped to [low, high], and the harmonic mean of  c + offset.
 
@@ -142,8 +142,10 @@ def staircase_value(offset_N: Array, goal: float, offset: float, low: float, hig
     return min(max(c, low), high), N / inverse
 
 
-@kernel
-def pool_at(chain: Chain, kl: bool, chained: bool, base: float, t: float, blocks: Blocks) -> tuple[int, float, float]:
+@cpu_kernel
+def pool_at_threshold(
+    chain: Chain, kl: bool, chained: bool, base: float, t: float, blocks: Blocks
+) -> tuple[int, float, float]:
     """Pool the places at threshold base + t; return how many blocks there are, their sum, and how fast it falls."""
     x, offset, lower, upper = chain.x, chain.offset, chain.lower, chain.upper
     log_lower, log_upper = chain.log_lower, chain.log_upper
@@ -178,8 +180,10 @@ def pool_at(chain: Chain, kl: bool, chained: bool, base: float, t: float, blocks
     return count, weight, slope
 
 
-@kernel
-def middle_block(chain: Chain, kl: bool, base: float, blocks: Blocks, count: int, left: float, right: float) -> float:
+@cpu_kernel
+def find_middle_threshold(
+    chain: Chain, kl: bool, base: float, blocks: Blocks, count: int, left: float, right: float
+) -> float:
     """Return a threshold in (left, right) that sets the middle one of the held blocks free, NaN if there is none.
 
     Blocks come by falling value, so this halves how many remain.
@@ -194,7 +198,7 @@ def middle_block(chain: Chain, kl: bool, base: float, blocks: Blocks, count: int
             if blocks.mass[j] == 0.0 and low < high:
                 size = last + 1 - blocks.first[j]
                 inside = (low + high) / 2 + blocks.offset[j] / size
-                t: float = blocks.total[j] / size - base - (log_of(inside) if kl else inside)
+                t: float = blocks.total[j] / size - base - (log_weight(inside) if kl else inside)
                 if left < t < right:
                     if seen == wanted:
                         return t
@@ -203,30 +207,30 @@ def middle_block(chain: Chain, kl: bool, base: float, blocks: Blocks, count: int
     return math.nan
 
 
-@kernel
+@cpu_kernel
 def find_threshold(chain: Chain, kl: bool, chained: bool, blocks: Blocks) -> int:
     """Pool the places at the threshold at which the weights add up to one; return how many blocks there are."""
     K = chain.x.shape[0]
     target = 1.0
     for k in range(K):
         target -= chain.offset[k]
-    reference, base = first_guess(chain, kl, target), 0.0
+    reference, base = guess_threshold(chain, kl, target), 0.0
     count, left, right = 0, 0.0, 0.0
     for move in range(_MOVES):
         for k in range(K):
             chain.x[k] = chain.score[k] - reference
-        count, t, left, right = search(chain, kl, chained, base, target, blocks)
+        count, t, left, right = search_threshold(chain, kl, chained, base, target, blocks)
         if abs(t) <= _NEAR or move + 1 == _MOVES:
             break
         if move < _MOVES // 2 and reference + t != reference:
             reference += t
         else:  # a mean of huge scores, which no reference comes closer to
             base += t
-    return bridge(chain, kl, chained, base, left, right, target, blocks) if left < right else count
+    return mix_sides_of_jump(chain, kl, chained, base, left, right, target, blocks) if left < right else count
 
 
-@kernel
-def first_guess(chain: Chain, kl: bool, target: float) -> float:
+@cpu_kernel
+def guess_threshold(chain: Chain, kl: bool, target: float) -> float:
     """Return the threshold at which weights would add up to one if nothing ordered or bounded them."""
     K = chain.x.shape[0]
     reference: float = chain.score[0]
@@ -244,8 +248,8 @@ def first_guess(chain: Chain, kl: bool, target: float) -> float:
     return start
 
 
-@kernel
-def search(
+@cpu_kernel
+def search_threshold(
     chain: Chain, kl: bool, chained: bool, base: float, target: float, blocks: Blocks
 ) -> tuple[int, float, float, float]:
     """Pool the places at the t that makes u add up to ``target``; return how many blocks there are, and t.
@@ -262,7 +266,7 @@ def search(
     width = right - left
     count = 0
     for step in range(_STEPS):
-        count, weight, slope = pool_at(chain, kl, chained, base, t, blocks)
+        count, weight, slope = pool_at_threshold(chain, kl, chained, base, t, blocks)
         excess = weight - target
         if abs(excess) <= K * 2.0**-54:
             return count, t, t, t
@@ -282,7 +286,7 @@ def search(
                 guess = math.nan  # Newton creeps
             width = right - left
         if not left < guess < right:
-            guess = middle_block(chain, kl, base, blocks, count, left, right)
+            guess = find_middle_threshold(chain, kl, base, blocks, count, left, right)
         if not left < guess < right:
             guess = math.sinh((math.asinh(left) + math.asinh(right)) / 2)  # a bracket may span all magnitudes
         if not left < guess < right:
@@ -293,8 +297,8 @@ def search(
     return count, t, left, right
 
 
-@kernel
-def bridge(
+@cpu_kernel
+def mix_sides_of_jump(
     chain: Chain, kl: bool, chained: bool, base: float, left: float, right: float, target: float, blocks: Blocks
 ) -> int:
     """Mix what the two sides of a jump say so that u adds up to ``target``; return how many blocks there are.
@@ -306,7 +310,7 @@ def bridge(
     value_2K, mass, starts = np.empty((2, K)), np.empty(K), np.zeros(K, np.bool_)
     weight_2 = np.empty(2)
     for side in range(2):
-        count, weight_2[side], _ = pool_at(chain, kl, chained, base, right if side else left, blocks)
+        count, weight_2[side], _ = pool_at_threshold(chain, kl, chained, base, right if side else left, blocks)
         for j in range(count):
             starts[blocks.first[j]] = True
             for k in range(blocks.first[j], blocks.first[j + 1] if j + 1 < count else K):

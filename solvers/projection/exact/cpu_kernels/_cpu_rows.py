@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..._projection_inputs import Complaint
+from ..._projection_inputs import RaiseUnusable
 from ..._projection_orders import CHAIN, DAG, FREE, RowOrder
-from ._batch_kernels import project_rows, pull_back_rows
+from ._batch_kernels import project_tier_rows, pull_back_tier_rows
 from ._row_shares import Tally
-from ._row_threads import over_rows, share_out
-from .partial_orders._partial_order_rows import project_dag_rows
-from .simd._vector_kernels import LONGEST, project_lanes, pull_back_lanes, static
+from ._row_threads import run_over_rows, share_rows
+from .partial_orders._partial_order_rows import project_partial_order_rows
+from .simd._vector_kernels import LONGEST, encode_static, project_simd_rows, pull_back_simd_rows
 
 Array = Any
 
@@ -31,14 +31,14 @@ def project_on_cpu(
     upper: float,
     kl: bool,
     labelled: bool = True,
-    complain: Complaint | None = None,
+    raise_unusable: RaiseUnusable | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return weights (B, K) and block labels (B, K).  A row with a score that cannot be used is NaN throughout.
 
     v_BK must need no gradient, or gradients be off.
     labelled: False where no derivative will be asked for; the labels then are (0, K), as they always are on a chain and
     without orderings, where the weights tell the blocks.
-    complain: called if there are rows with scores that cannot be used.
+    raise_unusable: called if there are rows with scores that cannot be used.
     """
     v = v_BK.contiguous().numpy()  # kernels are compiled for one layout
     w = np.empty(v.shape, v.dtype)
@@ -47,8 +47,8 @@ def project_on_cpu(
         unusable = _project_side_by_side(v, order, lower, upper, w, block)
     else:
         unusable = _project_one_by_one(v, order, lower, upper, kl, w, block, labelled)
-    if unusable and complain:
-        complain()
+    if unusable and raise_unusable:
+        raise_unusable()
     return torch.from_numpy(w), labels_BK
 
 
@@ -56,17 +56,24 @@ def _project_side_by_side(
     v_BK: Array, order: RowOrder, lower: float, upper: float, w_BK: Array, block_BK: Array
 ) -> bool:
     """Set weights and labels; return whether some rows cannot be used."""
-    order_K, tier_RK, width, kind = order.order_K, order.tiers, static(v_BK.shape[1]), static(order.side_by_side)
+    order_K, tier_RK, width, kind = (
+        order.order_K,
+        order.tiers,
+        encode_static(v_BK.shape[1]),
+        encode_static(order.side_by_side),
+    )
 
     def work(tally: Tally, share: int) -> None:
-        project_lanes(v_BK, order_K, tier_RK, w_BK, block_BK, lower, upper, tally, share, width, kind)
+        project_simd_rows(v_BK, order_K, tier_RK, w_BK, block_BK, lower, upper, tally, share, width, kind)
 
-    if not share_out(work, *v_BK.shape):
+    if not share_rows(work, *v_BK.shape):
         return False
     left_N, unusable = np.flatnonzero(np.isnan(w_BK[:, 0])), 0
     for run in np.split(left_N, np.flatnonzero(np.diff(left_N) > 1) + 1):  # neighbours together
         start, stop = int(run[0]), int(run[-1]) + 1
-        unusable += project_rows(v_BK, order_K, tier_RK, order.kind, False, lower, upper, w_BK, block_BK, start, stop)
+        unusable += project_tier_rows(
+            v_BK, order_K, tier_RK, order.kind, False, lower, upper, w_BK, block_BK, start, stop
+        )
     return unusable > 0
 
 
@@ -84,10 +91,14 @@ def _project_one_by_one(
 
     def run(start: int, stop: int) -> int:
         if order.kind == DAG:
-            return project_dag_rows(v_BK, order.edge_E2, kl, lower, upper, w_BK, block_BK, labelled, start, stop)
-        return project_rows(v_BK, order.order_K, order.tiers, order.kind, kl, lower, upper, w_BK, block_BK, start, stop)
+            return project_partial_order_rows(
+                v_BK, order.edge_E2, kl, lower, upper, w_BK, block_BK, labelled, start, stop
+            )
+        return project_tier_rows(
+            v_BK, order.order_K, order.tiers, order.kind, kl, lower, upper, w_BK, block_BK, start, stop
+        )
 
-    return over_rows(run, *v_BK.shape) > 0
+    return run_over_rows(run, *v_BK.shape) > 0
 
 
 def pull_back_on_cpu(
@@ -109,20 +120,20 @@ def pull_back_on_cpu(
     block = _no_labels(w.shape[1])[0] if kind in (FREE, CHAIN) else block_BK.contiguous().numpy()
     out = np.empty(w.shape, w.dtype)
     if not kl and LONGEST.get(kind, 0) >= w.shape[1]:
-        width, which = static(w.shape[1]), static(order.side_by_side)
+        width, which = encode_static(w.shape[1]), encode_static(order.side_by_side)
 
         def work(tally: Tally, share: int) -> None:
-            pull_back_lanes(grad, order_K, w, block, out, lower, upper, tally, share, width, which)
+            pull_back_simd_rows(grad, order_K, w, block, out, lower, upper, tally, share, width, which)
 
-        share_out(work, *w.shape)
+        share_rows(work, *w.shape)
     else:
         v = v_BK.contiguous().numpy()
 
         def run(start: int, stop: int) -> int:
-            pull_back_rows(grad, v, w, block, order_K, kind, kl, lower, upper, out, start, stop)
+            pull_back_tier_rows(grad, v, w, block, order_K, kind, kl, lower, upper, out, start, stop)
             return 0
 
-        over_rows(run, *w.shape)
+        run_over_rows(run, *w.shape)
     return torch.from_numpy(out)
 
 

@@ -2,7 +2,7 @@
 
 numba compiles at the first call and keeps the machine code beside the source, so later processes load it in
 milliseconds.  The interpreter lock is released while a kernel runs.  Its own thread layer stays unused: threads come
-from ``_threads``, which survives a fork.
+from ``_row_threads``, which survives a fork.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from numba.core.cgutils import false_bit
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def kernel(function: F) -> F:
+def cpu_kernel(function: F) -> F:
     """Compile ``function``; float arithmetic stays IEEE, so that bounds, ties and NaN mean what they say."""
     return cast(F, _compiled(function))
 
 
-def inlined(function: F) -> F:
+def inlined_kernel(function: F) -> F:
     """Compile ``function`` into its callers: handing it a record of arrays may take longer than all it does."""
     return cast(F, _compiled(function, forceinline=True))
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ._kernel_compiler import kernel
+from ._kernel_compiler import cpu_kernel
 
 Array = Any  # numpy arrays of any float type: numba compiles one version a type
 
 
-@kernel
+@cpu_kernel
 def sort_row(v_K: Array, tier_K: Array, tiered: bool, order_K: Array, x_K: Array) -> None:
     """Put the scores into x in descending (tier, value) and their places into order; insertion, stable.
 
@@ -42,7 +42,7 @@ def sort_row(v_K: Array, tier_K: Array, tiered: bool, order_K: Array, x_K: Array
         order_K[k] = place
 
 
-@kernel
+@cpu_kernel
 def pool_row(x_K: Array, tier_K: Array, order_K: Array, z_K: Array, size_K: Array, sum_K: Array) -> int:
     """Pool a sorted row into blocks of falling mean; return how many.
 
@@ -65,7 +65,7 @@ def pool_row(x_K: Array, tier_K: Array, order_K: Array, z_K: Array, size_K: Arra
     return blocks
 
 
-@kernel
+@cpu_kernel
 def are_weights(z_K: Array, size_K: Array, blocks: int, lower: float, upper: float) -> bool:
     """Tell whether blocks of falling value conform as they are, with a sum of one within K / 2 ulp."""
     if z_K[0] > upper or z_K[blocks - 1] < lower:
@@ -77,18 +77,19 @@ def are_weights(z_K: Array, size_K: Array, blocks: int, lower: float, upper: flo
     return abs(total - 1.0) <= teachers * 2.0**-53
 
 
-@kernel
+@cpu_kernel
 def has_twin(z_K: Array, j: int, blocks: int) -> bool:
     """Tell whether the block before j has the same value; then whatever happened to that happens to j as well."""
     return 0 < j < blocks and z_K[j] == z_K[j - 1]
 
 
-@kernel
+@cpu_kernel
 def shift_row(z_K: Array, size_K: Array, blocks: int, lower: float, upper: float, value_K: Array) -> None:
     """Set the value of each block to clip(z - tau, lower, upper), with the tau that makes the row sum to one.
 
     tau falls from above all scores.  Blocks leave the lower bound in order (`free` counts them) and reach the upper one
-    in order (`capped` counts those), so each step is the nearer of two events; equal blocks take it together.  `mass`
+    in order (`capped` counts those), so each step is the nearer of two events; equal blocks take it together.
+    `mass`
     is the sum of the free blocks relative to the largest of them, `weight` how many teachers they hold, `held` what
     the clipped ones weigh.
     """
@@ -141,7 +142,7 @@ def shift_row(z_K: Array, size_K: Array, blocks: int, lower: float, upper: float
         shift += (total - 1.0) / weight  # many scores far below `top` leave their rounding in `mass`
 
 
-@kernel
+@cpu_kernel
 def scale_row(z_K: Array, size_K: Array, blocks: int, lower: float, upper: float, value_K: Array) -> None:
     """Set the value of each block to clip(c exp(z), lower, upper), with the c that makes the row sum to one.
 

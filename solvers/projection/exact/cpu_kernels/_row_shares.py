@@ -13,7 +13,7 @@ import numpy.typing as npt
 from numba.core import types
 from numba.np import arrayobj
 
-from ._kernel_compiler import inlined, intrinsic, kernel
+from ._kernel_compiler import cpu_kernel, inlined_kernel, intrinsic
 
 make_array: Any = arrayobj.make_array
 
@@ -43,21 +43,21 @@ def _changing(how: str) -> Any:
 _add, _raise_to = intrinsic(_changing("add")), intrinsic(_changing("max"))
 
 
-@inlined
-def take(tally: Any, share: int) -> int:
+@inlined_kernel
+def take_share(tally: Any, share: int) -> int:
     """Return the first row of the next share."""
     return int(_add(tally, _TAKEN, share))
 
 
-@inlined
-def finish(tally: Any, rows: int, result: int) -> None:
+@inlined_kernel
+def finish_share(tally: Any, rows: int, result: int) -> None:
     """Say that so many rows are done, and with what result; what was written for them can be read from then on."""
     _raise_to(tally, LARGEST, result)
     _add(tally, _DONE, rows)
 
 
-@kernel
-def all_done(tally: Any, rows: int) -> bool:
+@cpu_kernel
+def wait_for_rows(tally: Any, rows: int) -> bool:
     """Wait a little for all rows to be done; return whether they are."""
     looks = 0
     while _add(tally, _DONE, 0) < rows and looks < _PATIENCE:

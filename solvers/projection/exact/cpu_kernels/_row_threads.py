@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ._row_shares import LARGEST, Tally, all_done, finish, new_tally, take
+from ._row_shares import LARGEST, Tally, finish_share, new_tally, take_share, wait_for_rows
 
 _WORTH_A_THREAD = 1 << 15  # numbers, side by side, for which another thread is woken: they take ten times as long
 _SHARE = 1 << 11  # numbers a share holds
@@ -24,18 +24,18 @@ _lock = threading.Lock()
 _started = 0  # threads of ours in this process
 
 
-def over_rows(run: Callable[[int, int], int], rows: int, columns: int) -> int:
+def run_over_rows(run: Callable[[int, int], int], rows: int, columns: int) -> int:
     """Call ``run(start, stop)`` over shares that cover ``rows``; return the largest answer."""
 
     def work(tally: Tally, share: int) -> None:
-        while (start := take(tally, share)) < rows:
+        while (start := take_share(tally, share)) < rows:
             stop = min(start + share, rows)
-            finish(tally, stop - start, run(start, stop))
+            finish_share(tally, stop - start, run(start, stop))
 
-    return share_out(work, rows, columns, _ONE_BY_ONE)
+    return share_rows(work, rows, columns, _ONE_BY_ONE)
 
 
-def share_out(work: Callable[[Tally, int], None], rows: int, columns: int, effort: int = 1) -> int:
+def share_rows(work: Callable[[Tally, int], None], rows: int, columns: int, effort: int = 1) -> int:
     """Call ``work(tally, share)`` in several threads; return the largest result in the tally.
 
     As many threads as torch uses (``torch.set_num_threads``), fewer when there is little to do.  Each takes the next
@@ -51,7 +51,7 @@ def share_out(work: Callable[[Tally, int], None], rows: int, columns: int, effor
     share = max(_TOGETHER, _SHARE // columns // _TOGETHER * _TOGETHER)
     jobs = [worker.begin(work, tally, share) for worker in _free_workers(helpers)]
     work(tally, share)  # this thread works too
-    if not all_done(tally, rows):
+    if not wait_for_rows(tally, rows):
         for job in jobs:
             job.wait()
     return int(tally[LARGEST])

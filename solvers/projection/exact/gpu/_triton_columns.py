@@ -20,28 +20,30 @@ import triton
 import triton.language as tl
 
 
-def kernel(function: Callable[..., Any]) -> Any:
+def triton_kernel(function: Callable[..., Any]) -> Any:
     """Compile ``function`` for the device at its first call; whatever the number of rows, compile it once."""
     return triton.jit(function, do_not_specialize=["rows"])
 
 
-@kernel
-def larger(a: tl.tensor, b: tl.tensor) -> tl.tensor:
-    """Return the larger; float64 has no instruction for it, and to ignore NaN, as ``tl.maximum`` does, costs more."""
+@triton_kernel
+def column_maximum(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+    """Return the larger; float64 has no instruction for it, and to ignore NaN, as ``tl.maximum`` does, costs
+    more.
+    """
     if a.dtype == tl.float64:
         return tl.where(a > b, a, b)
     return tl.maximum(a, b)
 
 
-@kernel
-def smaller(a: tl.tensor, b: tl.tensor) -> tl.tensor:
-    """Return the smaller; see ``larger``."""
+@triton_kernel
+def column_minimum(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+    """Return the smaller; see ``column_maximum``."""
     if a.dtype == tl.float64:
         return tl.where(a < b, a, b)
     return tl.minimum(a, b)
 
 
-@kernel
+@triton_kernel
 def split_columns(tile: tl.tensor, P: tl.constexpr) -> tl.tuple:
     """Return the columns of a tile (R, P)."""
     parts = (tl.reshape(tile, (tile.shape[0],)) if P == 1 else tile,)
@@ -59,7 +61,7 @@ def split_columns(tile: tl.tensor, P: tl.constexpr) -> tl.tuple:
     return parts
 
 
-@kernel
+@triton_kernel
 def join_columns(x_K: tl.tuple, K: tl.constexpr, P: tl.constexpr) -> tl.tensor:
     """Return the tile (R, P) of these columns, filled up with copies of the first."""
     parts = (tl.reshape(x_K[0], (x_K[0].shape[0], 1)),) if P == 1 else x_K
@@ -75,7 +77,7 @@ def join_columns(x_K: tl.tuple, K: tl.constexpr, P: tl.constexpr) -> tl.tensor:
     return parts[0]
 
 
-@kernel
+@triton_kernel
 def sort_columns(x_K: tl.tuple, K: tl.constexpr, PAIRS_N: tl.constexpr) -> tl.tuple:
     """Return each row in falling order.  PAIRS_N: places to compare and exchange, i < j, that sort K numbers."""
     for n in tl.static_range(len(PAIRS_N)):
@@ -83,8 +85,8 @@ def sort_columns(x_K: tl.tuple, K: tl.constexpr, PAIRS_N: tl.constexpr) -> tl.tu
     return x_K
 
 
-@kernel
-def sort_by_tier(x_K: tl.tuple, tier_K: tl.tuple, K: tl.constexpr, PAIRS_N: tl.constexpr) -> tl.tuple:
+@triton_kernel
+def sort_columns_by_tier(x_K: tl.tuple, tier_K: tl.tuple, K: tl.constexpr, PAIRS_N: tl.constexpr) -> tl.tuple:
     """Return x and tiers in falling (tier, x), and for each pair where it was exchanged."""
     moved_N = ()
     for n in tl.static_range(len(PAIRS_N)):
@@ -95,26 +97,28 @@ def sort_by_tier(x_K: tl.tuple, tier_K: tl.tuple, K: tl.constexpr, PAIRS_N: tl.c
     return x_K, tier_K, moved_N
 
 
-@kernel
-def unsort(x_K: tl.tuple, moved_N: tl.tuple, K: tl.constexpr, PAIRS_N: tl.constexpr) -> tl.tuple:
-    """Return columns to the places from which ``sort_by_tier`` took them: the exchanges again, the last one first."""
+@triton_kernel
+def unsort_columns(x_K: tl.tuple, moved_N: tl.tuple, K: tl.constexpr, PAIRS_N: tl.constexpr) -> tl.tuple:
+    """Return columns to the places from which ``sort_columns_by_tier`` took them: the exchanges again, the last one
+    first.
+    """
     for back in tl.static_range(1, len(PAIRS_N) + 1):
         x_K = _exchange(moved_N[len(PAIRS_N) - back], x_K, PAIRS_N[-back][0], PAIRS_N[-back][1], K)
     return x_K
 
 
-@kernel
+@triton_kernel
 def _put_in_order(x_K: tl.tuple, i: tl.constexpr, j: tl.constexpr, K: tl.constexpr) -> tl.tuple:
-    high, low = larger(x_K[i], x_K[j]), smaller(x_K[i], x_K[j])
+    high, low = column_maximum(x_K[i], x_K[j]), column_minimum(x_K[i], x_K[j])
     return x_K[:i] + (high,) + x_K[i + 1 : j] + (low,) + x_K[j + 1 : K]
 
 
-@kernel
+@triton_kernel
 def _is_out_of_order(x_K: tl.tuple, tier_K: tl.tuple, i: tl.constexpr, j: tl.constexpr) -> tl.tensor:
     return (tier_K[i] < tier_K[j]) | ((tier_K[i] == tier_K[j]) & (x_K[i] < x_K[j]))
 
 
-@kernel
+@triton_kernel
 def _exchange(where: tl.tensor, x_K: tl.tuple, i: tl.constexpr, j: tl.constexpr, K: tl.constexpr) -> tl.tuple:
     x_i, x_j = tl.where(where, x_K[j], x_K[i]), tl.where(where, x_K[i], x_K[j])
     return x_K[:i] + (x_i,) + x_K[i + 1 : j] + (x_j,) + x_K[j + 1 : K]

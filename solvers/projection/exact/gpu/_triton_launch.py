@@ -19,15 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._projection_orders import CHAIN, FREE, OWN_TIERS, RowOrder, shared_order
-from .._sorting_network import exchanges
+from ..._projection_orders import CHAIN, FREE, OWN_TIERS, RowOrder, make_shared_order
+from .._sorting_network import list_exchanges
 
 LONGEST = 16  # teachers: a row has to fit into a thread's registers, and code grows with the square
 _WARPS = 4
 _READ = 16  # bytes that a thread should read at once
 
 
-def on_triton(v_BK: Tensor) -> bool:
+def can_use_triton(v_BK: Tensor) -> bool:
     """Say whether the kernels of this file serve these rows."""
     interpreted = v_BK.is_cpu and os.environ.get("TRITON_INTERPRET") == "1"
     return (v_BK.is_cuda or interpreted) and v_BK.shape[-1] <= LONGEST and _works_on(v_BK.device)
@@ -37,7 +37,7 @@ def on_triton(v_BK: Tensor) -> bool:
 def _works_on(device: torch.device) -> bool:
     """Project one row: Triton may be missing, lack a C compiler, or not know the device."""
     try:
-        project_on_triton(torch.ones(1, 1, device=device), shared_order((0,)), 0.0, 1.0, False)
+        project_on_triton(torch.ones(1, 1, device=device), make_shared_order((0,)), 0.0, 1.0, False)
     except ImportError:
         return False
     except Exception as cause:
@@ -73,7 +73,7 @@ def project_on_triton(
         _kernels().project_block,
         (v_BK, w_BK, block_BK, order_K, tier_RK),
         (lower, upper),
-        PAIRS_N=exchanges(K),
+        PAIRS_N=list_exchanges(K),
         POOLED=pooled,
         TIERED=tiered,
         OWN=own,

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from ._triton_columns import kernel, larger, smaller
+from ._triton_columns import column_maximum, column_minimum, triton_kernel
 
 
-@kernel
-def falling_regression(x_K: tl.tuple, K: tl.constexpr, P: tl.constexpr) -> tl.tuple:
+@triton_kernel
+def regress_columns(x_K: tl.tuple, K: tl.constexpr, P: tl.constexpr) -> tl.tuple:
     """Return the nonincreasing sequence nearest to each row.
 
     x_i = min over a <= i of max over e >= i of mean(x_a .. x_e)   (Robertson, Wright and Dykstra 1988, 1.4.4).
@@ -40,16 +40,16 @@ def falling_regression(x_K: tl.tuple, K: tl.constexpr, P: tl.constexpr) -> tl.tu
             total += small_K[e]
             mean_E = mean_E + (total * (P / (e - a + 1)),)
         best = mean_E[K - 1 - a]
-        lowered = (smaller(z_K[K - 1], best),)
+        falling = (column_minimum(z_K[K - 1], best),)
         for back in tl.static_range(1, K - a):
-            best = larger(best, mean_E[K - 1 - a - back])
-            lowered = (smaller(z_K[K - 1 - back], best),) + lowered
-        z_K = z_K[:a] + lowered
+            best = column_maximum(best, mean_E[K - 1 - a - back])
+            falling = (column_minimum(z_K[K - 1 - back], best),) + falling
+        z_K = z_K[:a] + falling
     return z_K
 
 
-@kernel
-def label_blocks(z_K: tl.tuple, tier_K: tl.tuple, K: tl.constexpr, TIERED: tl.constexpr) -> tl.tuple:
+@triton_kernel
+def label_column_blocks(z_K: tl.tuple, tier_K: tl.tuple, K: tl.constexpr, TIERED: tl.constexpr) -> tl.tuple:
     """Return for each column the first one of its block, as int8.
 
     A block is a run of equal values; among tiers it must span several, for values that are equal within one are free
@@ -76,7 +76,7 @@ def label_blocks(z_K: tl.tuple, tier_K: tl.tuple, K: tl.constexpr, TIERED: tl.co
     return label_K
 
 
-@kernel
+@triton_kernel
 def find_shift(z_K: tl.tuple, lower: tl.tensor, upper: tl.tensor, K: tl.constexpr) -> tl.tuple:
     """Return pivot and shift (R,) such that clip((z - pivot) + shift, lower, upper) sums to one.
 
@@ -91,7 +91,7 @@ def find_shift(z_K: tl.tuple, lower: tl.tensor, upper: tl.tensor, K: tl.constexp
     for i in tl.static_range(K):
         above, raised = zero, ()
         for j in tl.static_range(i + 1, K):
-            apart = smaller(z_K[i] - z_K[j], room)
+            apart = column_minimum(z_K[i] - z_K[j], room)
             above += apart
             raised = raised + (below_K[j] + apart,)
         above_K = above_K + (above,)
@@ -107,11 +107,11 @@ def find_shift(z_K: tl.tuple, lower: tl.tensor, upper: tl.tensor, K: tl.constexp
     for k in tl.static_range(K):
         given += tl.where((above_K[k] > spare) | (below_K[k] > rest), 0.0, z_K[k] - pivot)
     # where none is free the pivot stands on the lower bound
-    shift = tl.where(free > 0.0, (rest - given) / larger(free, 1.0), 0.0)
+    shift = tl.where(free > 0.0, (rest - given) / column_maximum(free, 1.0), 0.0)
     return pivot, shift + tl.full(shape, lower, dtype)
 
 
-@kernel
+@triton_kernel
 def find_scale(z_K: tl.tuple, lower: tl.tensor, upper: tl.tensor, K: tl.constexpr) -> tl.tuple:
     """Return pivot and scale (R,) such that clip(scale 2^(z - pivot), lower, upper) sums to one.
 
@@ -129,12 +129,12 @@ def find_scale(z_K: tl.tuple, lower: tl.tensor, upper: tl.tensor, K: tl.constexp
     for back in tl.static_range(1, K + 1):
         ratio, reached = one, one * (K + 1 - back)
         for j in tl.static_range(K - back, K - 1):
-            ratio = larger(ratio * fall_K[j], least)
+            ratio = column_maximum(ratio * fall_K[j], least)
             reached += ratio
         capped = reached * high < 1.0
         weight, total = low, low * back
         for i in tl.static_range(1, K - back + 1):
-            weight = smaller(weight * rise_K[K - back - i], high)
+            weight = column_minimum(weight * rise_K[K - back - i], high)
             total += weight
         held = (low > 0.0) & (total > 1.0)
         pivot = tl.where(capped, pivot, z_K[K - back])
@@ -144,11 +144,11 @@ def find_scale(z_K: tl.tuple, lower: tl.tensor, upper: tl.tensor, K: tl.constexp
     for k in tl.static_range(K):
         mass += tl.where(free_K[k], tl.exp2(z_K[k] - pivot), 0.0)
     # where none is free the pivot stands on the lower bound
-    return pivot, tl.where(mass > 0.0, rest / larger(mass, 1.0), larger(low, 1e-30))
+    return pivot, tl.where(mass > 0.0, rest / column_maximum(mass, 1.0), column_maximum(low, 1e-30))
 
 
-@kernel
-def spoiler(x_K: tl.tuple, K: tl.constexpr) -> tl.tensor:
+@triton_kernel
+def find_spoiler(x_K: tl.tuple, K: tl.constexpr) -> tl.tensor:
     """Return (R,) zero for rows of finite numbers and NaN for others; sums of products are cheaper than comparisons."""
     total = x_K[0] * 0.0
     for k in tl.static_range(1, K):
@@ -156,13 +156,13 @@ def spoiler(x_K: tl.tuple, K: tl.constexpr) -> tl.tensor:
     return total
 
 
-@kernel
-def log_ratios(x_K: tl.tuple, K: tl.constexpr) -> tl.tuple:
+@triton_kernel
+def take_log_ratios(x_K: tl.tuple, K: tl.constexpr) -> tl.tuple:
     """Return log2(x / largest), which keeps digits where all scores are huge or tiny; not finite where not x > 0."""
     smallest_normal: tl.constexpr = 2.0**-1022 if x_K[0].dtype == tl.float64 else 2.0**-126
     largest = tl.full(x_K[0].shape, smallest_normal, x_K[0].dtype)
     for k in tl.static_range(K):
-        largest = larger(x_K[k], largest)
+        largest = column_maximum(x_K[k], largest)
     y_K = ()
     for k in tl.static_range(K):
         ratio = x_K[k] / largest
@@ -172,20 +172,20 @@ def log_ratios(x_K: tl.tuple, K: tl.constexpr) -> tl.tuple:
     return y_K
 
 
-@kernel
-def shifted(
+@triton_kernel
+def shift_columns(
     x_K: tl.tuple, pivot: tl.tensor, shift: tl.tensor, lower: tl.tensor, upper: tl.tensor, K: tl.constexpr
 ) -> tl.tuple:
     """Return clip((x - pivot) + shift, lower, upper): monotone in x, so bounds, ties and order are exact."""
     low, high = tl.full(shift.shape, lower, shift.dtype), tl.full(shift.shape, upper, shift.dtype)
     w_K = ()
     for k in tl.static_range(K):
-        w_K = w_K + (smaller(larger((x_K[k] - pivot) + shift, low), high),)
+        w_K = w_K + (column_minimum(column_maximum((x_K[k] - pivot) + shift, low), high),)
     return w_K
 
 
-@kernel
-def scaled(
+@triton_kernel
+def scale_columns(
     x_K: tl.tuple,
     pivot: tl.tensor,
     scale: tl.tensor,
@@ -201,15 +201,15 @@ def scaled(
     low, high = tl.full(scale.shape, lower, scale.dtype), tl.full(scale.shape, upper, scale.dtype)
     w_K = ()
     for k in tl.static_range(K):
-        w = smaller(larger(scale * tl.exp2(x_K[k] - pivot), low), high)
+        w = column_minimum(column_maximum(scale * tl.exp2(x_K[k] - pivot), low), high)
         if FALLING and k > 0:
-            w = tl.where(x_K[k] == x_K[k - 1], w_K[k - 1], smaller(w, w_K[k - 1]))
+            w = tl.where(x_K[k] == x_K[k - 1], w_K[k - 1], column_minimum(w, w_K[k - 1]))
         w_K = w_K + (w,)
     return w_K
 
 
-@kernel
-def block_means(x_K: tl.tuple, label_K: tl.tuple, K: tl.constexpr) -> tl.tuple:
+@triton_kernel
+def average_column_blocks(x_K: tl.tuple, label_K: tl.tuple, K: tl.constexpr) -> tl.tuple:
     """Return each column replaced by the mean of those in its row with the same label."""
     mean_K = ()
     for k in tl.static_range(K):

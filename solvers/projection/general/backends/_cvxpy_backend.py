@@ -34,7 +34,7 @@ _SOLVERS: tuple[tuple[str, dict[str, float]], ...] = (
 )
 
 
-class Model:
+class CvxpyModel:
     """A compiled problem; ``solve`` may be called from several threads."""
 
     def __init__(self, rows_MK: Floats, bounds_M: Floats, equal_M: npt.NDArray[np.bool_], metric: str) -> None:

@@ -1,8 +1,8 @@
 """Many rows of one polytope in one call, where the optional solver `moreau` is installed.
 
 Moreau's dual active-set method takes the euclidean problem  1/2 |w|^2 - v . w  as it stands, compiled once a polytope,
-and returns the multipliers with the weights.  What it says is a proposal: ``_polish`` recomputes each row on the rules
-that it names and checks all four optimality conditions; rows that it does not solve go to cvxpy's solvers.
+and returns the multipliers with the weights.  What it says is a proposal: ``_batch_polish`` recomputes each row on the
+rules that it names and checks all four optimality conditions; rows that it does not solve go to cvxpy's solvers.
 
 A compiled solver serves one batch size, so rows go in blocks of a few sizes, filled up with copies of their first row.
 Axes: B rows, K teachers, M rules.
@@ -29,7 +29,7 @@ _FEASIBLE = 1e-9
 
 
 @dataclass(frozen=True)
-class Proposals:
+class MoreauProposals:
     """Weights (B, K), the rules that carry a multiplier (B, M), and which rows were solved (B,)."""
 
     w: Floats
@@ -48,7 +48,7 @@ class MoreauModel:
         # Moreau wants equalities first
         self._order = np.r_[np.flatnonzero(equal_M), np.flatnonzero(~equal_M)]
 
-    def solve(self, v_BK: Floats) -> Proposals:
+    def solve(self, v_BK: Floats) -> MoreauProposals:
         """Return proposals for centred scores; those that reach further than ``_REACH`` are drawn in to it."""
         size_B1 = np.abs(v_BK).max(axis=1, keepdims=True, initial=0.0)
         near_BK = v_BK * np.minimum(1.0, _REACH / np.maximum(size_B1, _REACH))
@@ -58,7 +58,7 @@ class MoreauModel:
         excess_BM = w_BK @ self._rows.T - self._bounds
         # NaN fails the comparison
         feasible_B = np.where(self._equal, np.abs(excess_BM), excess_BM).max(axis=1) <= _FEASIBLE
-        return Proposals(w_BK, (z_BM > 0) | self._equal, said_B & feasible_B)
+        return MoreauProposals(w_BK, (z_BM > 0) | self._equal, said_B & feasible_B)
 
     def _solve_block(self, v_BK: Floats) -> tuple[Floats, Floats, Mask]:
         size = next(size for size in _BLOCKS if size >= len(v_BK))

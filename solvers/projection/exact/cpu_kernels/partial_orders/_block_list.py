@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._kernel_compiler import inlined, kernel
+from .._kernel_compiler import cpu_kernel, inlined_kernel
 from .._row_kernels import scale_row, shift_row
 
 Array = Any
@@ -31,7 +31,7 @@ class BlockList(NamedTuple):
     weight_K: Array
 
 
-@kernel
+@cpu_kernel
 def new_block_list(K: int) -> BlockList:
     """Return an empty list for rows of K teachers."""
     return BlockList(
@@ -45,7 +45,7 @@ def new_block_list(K: int) -> BlockList:
     )
 
 
-@inlined
+@inlined_kernel
 def append_block(listed: BlockList, block: int, mean: float, size: int) -> None:
     """Put block number ``block``, of which there are as many already, into its place."""
     listed.mean_K[block] = mean
@@ -58,8 +58,8 @@ def append_block(listed: BlockList, block: int, mean: float, size: int) -> None:
     listed.z_K[place], listed.size_K[place], listed.block_K[place] = mean, size, block
 
 
-@kernel
-def write_row(
+@cpu_kernel
+def write_block_row(
     listed: BlockList,
     blocks: int,
     kl: bool,

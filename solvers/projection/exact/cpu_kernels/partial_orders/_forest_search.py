@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._batch_kernels import give_up_row, read_row
-from .._kernel_compiler import inlined, kernel
-from ._block_list import BlockList, append_block, new_block_list, write_row
+from .._kernel_compiler import cpu_kernel, inlined_kernel
+from ._block_list import BlockList, append_block, new_block_list, write_block_row
 
 Array = Any
 
@@ -49,7 +49,7 @@ class Forest(NamedTuple):
     rate_K: Array
 
 
-@kernel
+@cpu_kernel
 def new_forest(edge_E2: Array, K: int) -> Forest:
     """Return the order of K teachers with no edge active."""
     E = edge_E2.shape[0]
@@ -68,7 +68,7 @@ def new_forest(edge_E2: Array, K: int) -> Forest:
     return Forest(edge_E2, touch_K1, touch_2E, active_E, walk_K, parent_K, np.empty(K), np.empty(K))
 
 
-@inlined
+@inlined_kernel
 def walk_tree(root: int, forest: Forest, start: int) -> int:
     """Walk the tree that holds ``root``, into walk_K from place ``start`` on; return the place where it ends."""
     edge_E2, walk_K = forest.edge_E2, forest.walk_K
@@ -86,7 +86,7 @@ def walk_tree(root: int, forest: Forest, start: int) -> int:
     return end
 
 
-@inlined
+@inlined_kernel
 def tightest_edge(sign: float, forest: Forest, start: int, end: int, v_K: Array, x_K: Array) -> tuple[int, float]:
     """Return the edge of a tree whose multiplier reaches zero first as its block moves, and after what length.
 
@@ -115,7 +115,7 @@ def tightest_edge(sign: float, forest: Forest, start: int, end: int, v_K: Array,
     return leaving, length
 
 
-@inlined
+@inlined_kernel
 def violated_edge(edge_E2: Array, x_K: Array) -> int:
     """Return the most violated edge, or -1."""
     worst, chosen = 0.0, -1
@@ -126,7 +126,7 @@ def violated_edge(edge_E2: Array, x_K: Array) -> int:
     return chosen
 
 
-@inlined
+@inlined_kernel
 def join_blocks(joining: int, forest: Forest, v_K: Array, x_K: Array) -> bool:
     """Move the blocks at the ends of a violated edge until they meet and it is active; return whether they did."""
     top, bottom = forest.edge_E2[joining, 0], forest.edge_E2[joining, 1]
@@ -154,7 +154,7 @@ def join_blocks(joining: int, forest: Forest, v_K: Array, x_K: Array) -> bool:
     return False
 
 
-@inlined
+@inlined_kernel
 def regress_row(forest: Forest, v_K: Array, x_K: Array) -> bool:
     """Set x to the isotonic regression of v and the forest to its blocks; return whether the method ended by itself."""
     for k in range(v_K.shape[0]):
@@ -169,8 +169,8 @@ def regress_row(forest: Forest, v_K: Array, x_K: Array) -> bool:
     return False
 
 
-@kernel
-def settle_row(forest: Forest, x_K: Array) -> None:
+@cpu_kernel
+def snap_row_to_order(forest: Forest, x_K: Array) -> None:
     """Lower what stands above its better by rounding, from the top down, and part the trees where that parts values."""
     edge_E2 = forest.edge_E2
     for e in range(edge_E2.shape[0]):  # those nearer the top come first
@@ -180,7 +180,7 @@ def settle_row(forest: Forest, x_K: Array) -> None:
         forest.active_E[e] &= x_K[edge_E2[e, 1]] == x_K[edge_E2[e, 0]]
 
 
-@inlined
+@inlined_kernel
 def list_trees(forest: Forest, x_K: Array, listed: BlockList) -> int:
     """List the trees of the forest as blocks; return how many."""
     blocks = 0
@@ -197,7 +197,7 @@ def list_trees(forest: Forest, x_K: Array, listed: BlockList) -> int:
     return blocks
 
 
-@kernel
+@cpu_kernel
 def project_forest_rows(
     v_BK: Array,
     edge_E2: Array,
@@ -210,7 +210,7 @@ def project_forest_rows(
     start: int,
     stop: int,
 ) -> int:
-    """Project rows start to stop with the orderings of edge_E2; as ``project_rows`` otherwise.
+    """Project rows start to stop with the orderings of edge_E2; as ``project_tier_rows`` otherwise.
 
     edge_E2: pairs (above, below), int64, those nearer the top first.
     """
@@ -222,7 +222,7 @@ def project_forest_rows(
             unusable += give_up_row(w_BK, block_BK, b)
             continue
         if not regress_row(forest, score, x):
-            settle_row(forest, x)  # rounding kept an edge in doubt
+            snap_row_to_order(forest, x)  # rounding kept an edge in doubt
         blocks = list_trees(forest, x, listed)
-        write_row(listed, blocks, kl, lower, upper, w_BK, block_BK, labelled, b)
+        write_block_row(listed, blocks, kl, lower, upper, w_BK, block_BK, labelled, b)
     return unusable

@@ -11,7 +11,7 @@ from ._upper_sets import upper_sets
 Array = Any
 
 
-def project_dag_rows(v_BK: Array, edge_E2: Array, *rest: Any) -> int:
+def project_partial_order_rows(v_BK: Array, edge_E2: Array, *rest: Any) -> int:
     """Project some rows with the orderings of edge_E2; the other arguments are those of ``project_forest_rows``."""
     sets = upper_sets(edge_E2, v_BK.shape[1])
     if sets is None:

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .._kernel_compiler import kernel
+from .._kernel_compiler import cpu_kernel
 
 Array = Any
 Integers = npt.NDArray[np.int64]
 
-MOST_A_TEACHER = 100  # upper sets; the search of ``_dag_kernels`` is as fast from about here on
+MOST_A_TEACHER = 100  # upper sets; the search of ``_forest_search`` is as fast from about here on
 LONGEST_PART = 64  # teachers, one bit of an int64 each
 
 
@@ -92,7 +92,7 @@ def _parts(edge_E2: Integers, K: int) -> tuple[Integers, Integers]:
     return part_K, depth_K
 
 
-@kernel
+@cpu_kernel
 def list_upper_sets(first: int, above_K: Array, added_S: Array, size_S: Array, bits_S: Array) -> int:
     """List the upper sets of one part but the empty one; return how many, or -1 if they do not fit."""
     K = above_K.shape[0]

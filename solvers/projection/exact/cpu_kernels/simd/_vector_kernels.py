@@ -1,8 +1,8 @@
 """Many rows of few teachers at once: Euclidean; no orderings, a chain, or tiers.
 
-The programs of ``_lane_programs`` become numba intrinsics here, compiled once for each number of teachers and kind of
-order.  Every row goes through the same instructions whatever stands beside it, and rows that do not fill the lanes are
-padded, so an answer does not depend on the batch it came in.
+The programs of ``_vector_programs`` become numba intrinsics here, compiled once for each number of teachers and kind of
+order.  Every row goes through the same instructions whatever stands beside it, and rows that do not fill the registers
+are padded, so an answer does not depend on the batch it came in.
 
 Axes: B rows, K teachers, L rows side by side, R = 1 or B.
 """
@@ -19,28 +19,28 @@ from numba.extending import register_jitable
 
 from ...._projection_orders import CHAIN, FALLING, FREE, OWN_TIERS, SHARED_TIERS
 from .._batch_kernels import HUGE
-from .._kernel_compiler import intrinsic, kernel
-from .._row_shares import finish, take
+from .._kernel_compiler import cpu_kernel, intrinsic
+from .._row_shares import finish_share, take_share
 from . import _vector_programs as programs
-from ._vector_builder import Program, where
+from ._vector_builder import VectorBuilder, select
 
 Array = Any
 # rows of few teachers fill the registers twice, once while the other waits: 8 numbers fit into one, or 4
 _SHORT = 16 if get_host_cpu_features().get("avx512f") else 8
 # numbers that the compiler must know are told by the length of a tuple, which is part of its type
-Static = tuple[int, ...]
+StaticNumber = tuple[int, ...]
 
 # beyond so many teachers the walk of one row at a time costs no more, and compiling does
 LONGEST = {FREE: 128, CHAIN: 32, SHARED_TIERS: 16, OWN_TIERS: 16}
 
 
-def static(number: int) -> Static:
+def encode_static(number: int) -> StaticNumber:
     """Return a number in a form that the compiler can read."""
     return (0,) * number
 
 
 @register_jitable
-def lanes_of(K: int) -> int:
+def count_simd_rows(K: int) -> int:
     """Return how many rows stand side by side: as many as the registers hold."""
     return _SHORT if K <= 8 else 8
 
@@ -51,25 +51,25 @@ def _project(  # type: ignore[no-untyped-def]  # numba reads the signature
 ):
     """Project L rows; return a bit for each row that could not be settled, whose weights are NaN."""
 
-    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def write(context: Any, ir_builder: Any, signature: Any, arguments: Any) -> Any:
         v_at, order_at, tier_at, w_at, block_at, first, low, high, *_ = arguments
-        program = Program(context, builder, first, lanes_of(K.count), K.count)
-        columns = program.permutation(order, order_at) if kind.count == CHAIN else None
-        x = program.load(v, v_at, columns)
+        builder = VectorBuilder(context, ir_builder, first, count_simd_rows(K.count), K.count)
+        columns = builder.load_permutation(order, order_at) if kind.count == CHAIN else None
+        x = builder.load(v, v_at, columns)
         usable = programs.are_usable(x, HUGE)
         if kind.count in (SHARED_TIERS, OWN_TIERS):
-            ranks = program.load(tier, tier_at)
-            place = programs.sort_by_tier(x, ranks)
-        z = x if kind.count == FREE else programs.pool(x)
-        moved, settled = programs.shift(program, z, program.spread(low), program.spread(high), usable)
-        answer = [where(settled, weight, math.nan) for weight in moved]
+            ranks = builder.load(tier, tier_at)
+            place = programs.sort_vectors_by_tier(x, ranks)
+        z = x if kind.count == FREE else programs.pool_vectors(x)
+        moved, settled = programs.shift_to_unit_sum(builder, z, builder.broadcast(low), builder.broadcast(high), usable)
+        answer = [select(settled, weight, math.nan) for weight in moved]
         if kind.count in (SHARED_TIERS, OWN_TIERS):
-            program.scatter(w, w_at, answer, place)
-            with program.unless_empty(block, block_at):
-                program.scatter(block, block_at, programs.label_blocks(z, ranks), place)
+            builder.scatter(w, w_at, answer, place)
+            with builder.if_any_rows(block, block_at):
+                builder.scatter(block, block_at, programs.label_vector_blocks(z, ranks), place)
         else:
-            program.store(w, w_at, answer, columns)
-        return (~settled).packed()
+            builder.store(w, w_at, answer, columns)
+        return (~settled).pack_bits()
 
     return types.int64(v, order, tier, w, block, row, lower, upper, K, kind), write
 
@@ -80,26 +80,26 @@ def _pull_back(  # type: ignore[no-untyped-def]
 ):
     """Write the transposed Jacobian times grad for L rows."""
 
-    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def write(context: Any, ir_builder: Any, signature: Any, arguments: Any) -> Any:
         grad_at, order_at, w_at, block_at, out_at, first, low, high, *_ = arguments
-        program = Program(context, builder, first, lanes_of(K.count), K.count)
-        columns = program.permutation(order, order_at) if kind.count == CHAIN else None
+        builder = VectorBuilder(context, ir_builder, first, count_simd_rows(K.count), K.count)
+        columns = builder.load_permutation(order, order_at) if kind.count == CHAIN else None
         if kind.count == FREE:
             average: programs.Average = programs.average_alone
         elif kind.count in (CHAIN, FALLING):
             average = programs.average_runs
         else:
-            average = programs.average_labelled(program.load(block, block_at))
-        g, weights = program.load(grad, grad_at, columns), program.load(w, w_at, columns)
-        slope = programs.pull_back(g, weights, program.spread(low), program.spread(high), average)
-        program.store(out, out_at, slope, columns)
+            average = programs.average_labelled(builder.load(block, block_at))
+        g, weights = builder.load(grad, grad_at, columns), builder.load(w, w_at, columns)
+        slope = programs.pull_back_vectors(g, weights, builder.broadcast(low), builder.broadcast(high), average)
+        builder.store(out, out_at, slope, columns)
         return context.get_dummy_value()
 
     return types.void(grad, order, w, block, out, row, lower, upper, K, kind), write
 
 
-@kernel
-def project_lanes(
+@cpu_kernel
+def project_simd_rows(
     v_BK: Array,
     order_K: Array,
     tier_RK: Array,
@@ -109,17 +109,17 @@ def project_lanes(
     upper: float,
     tally: Array,
     share: int,
-    width: Static,
-    kind: Static,
+    width: StaticNumber,
+    kind: StaticNumber,
 ) -> None:
     """Project rows, as many shares of them as the tally gives; its result is not 0 if some are left to do one by one.
 
     Left are rows with scores that are not finite, or so large that sums overflow: their weights are NaN.
-    order_K, tier_RK, kind: as in ``RowOrder``.  w_BK: answers.  block_BK: block labels for tiers, or no rows where they
-    are not wanted.
+    order_K, tier_RK, kind: as in ``RowOrder``.  w_BK: answers.  block_BK: block labels for tiers, or no rows where
+    they are not wanted.
     """
-    L, rows = lanes_of(len(width)), v_BK.shape[0]
-    start = take(tally, share)
+    L, rows = count_simd_rows(len(width)), v_BK.shape[0]
+    start = take_share(tally, share)
     while start < rows:
         stop, left = min(start + share, rows), 0
         whole = start + (stop - start) // L * L
@@ -138,12 +138,12 @@ def project_lanes(
             w_BK[whole:stop] = w[: stop - whole]
             if block_BK.shape[0] > 0:
                 block_BK[whole:stop] = block[: stop - whole]
-        finish(tally, stop - start, left)
-        start = take(tally, share)
+        finish_share(tally, stop - start, left)
+        start = take_share(tally, share)
 
 
-@kernel
-def pull_back_lanes(
+@cpu_kernel
+def pull_back_simd_rows(
     grad_BK: Array,
     order_K: Array,
     w_BK: Array,
@@ -153,12 +153,12 @@ def pull_back_lanes(
     upper: float,
     tally: Array,
     share: int,
-    width: Static,
-    kind: Static,
+    width: StaticNumber,
+    kind: StaticNumber,
 ) -> None:
-    """Set out to the transposed Jacobian times grad, shares of the rows; arguments as in ``project_lanes``."""
-    L, rows = lanes_of(len(width)), w_BK.shape[0]
-    start = take(tally, share)
+    """Set out to the transposed Jacobian times grad, shares of the rows; arguments as in ``project_simd_rows``."""
+    L, rows = count_simd_rows(len(width)), w_BK.shape[0]
+    start = take_share(tally, share)
     while start < rows:
         stop = min(start + share, rows)
         whole = start + (stop - start) // L * L
@@ -174,14 +174,14 @@ def pull_back_lanes(
                 _pull_back(grad, order_K, w, block, out, row, lower, upper, width, kind)
         if whole < stop:
             out_BK[whole:stop] = out[: stop - whole]
-        finish(tally, stop - start, 0)
-        start = take(tally, share)
+        finish_share(tally, stop - start, 0)
+        start = take_share(tally, share)
 
 
-@kernel
+@cpu_kernel
 def _padded(x_BK: Array, start: int, stop: int, L: int) -> Array:
     """Return L rows: those from start to stop, and the last of them again as often as it takes."""
     x_LK = np.empty((L, x_BK.shape[1]), x_BK.dtype)
-    for lane in range(L):
-        x_LK[lane] = x_BK[min(start + lane, stop - 1)]
+    for slot in range(L):
+        x_LK[slot] = x_BK[min(start + slot, stop - 1)]
     return x_LK
