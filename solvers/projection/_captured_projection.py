@@ -3,14 +3,12 @@
 ``torch.compile(fullgraph=True)`` sees ``safekd::project_rows`` with its shapes and its derivative, and never looks
 inside; that is the exact path under uniform bounds.  ``safekd::project_any`` stands for every other polytope: it calls
 ``project`` again when the graph runs, and once more for the derivative, which cannot be differentiated a second time.
-Eager code and torch.func transforms call ``_projection_autograd`` directly, which costs less a call.
+Eager code and torch.func transforms call ``exact`` directly, which costs less a call.
 Axes: B rows, K teachers, R = 1 or B, E edges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,19 +16,18 @@ from torch import Tensor
 
 from solvers.polytope import WeightPolytope, bounds_within
 
-from ._eager_projection import answer
+from ._eager_projection import project_eagerly
 from ._projection_orders import OWN_TIERS, RowOrder
 from ._projection_plan import find_exact_order
-from .exact._projection_autograd import project_rows_exactly, pull_back_blocks, read_block_labels
+from ._torch_internals import differentiate_inside_operator
+from .exact import project_rows_exactly, pull_back_blocks, read_block_labels
 
 
 @torch.library.custom_op("safekd::project_rows", mutates_args=())
 def project_rows(
     v_BK: Tensor, order_K: Tensor, tier_RK: Tensor, edge_E2: Tensor, kind: int, lower: float, upper: float, kl: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return weights (B, K) and block labels (B, K), int64; the arguments are those of ``RowOrder`` and
-    ``project_rows_exactly``.
-    """
+    """Return weights (B, K) and block labels (B, K), int64; arguments: ``RowOrder``'s, ``project_rows_exactly``'s."""
     order = RowOrder(kind, order_K.cpu().numpy(), tier_RK, edge_E2.cpu().numpy())
     w_BK, block_BK = project_rows_exactly(v_BK, order, lower, upper, kl)
     return w_BK, read_block_labels(w_BK, block_BK, order).clone()
@@ -67,7 +64,7 @@ def project_any(
     lower: Tensor | None,
     upper: Tensor | None,
 ) -> Tensor:
-    """Return ``project(v, polytope, ...)``, (..., K); number: of the polytope, as ``_number_of`` gave it."""
+    """Return ``project(v, polytope, ...)``, (..., K); number: of the polytope, as ``_number_polytope`` gave it."""
     answer: Tensor = _project_again(v, number, kl, critical, safety, lower, upper)
     return answer.clone()
 
@@ -89,7 +86,7 @@ def pull_back_any(
     upper: Tensor | None,
 ) -> Tensor:
     """Return the transposed Jacobian of ``project_any`` times grad, (..., K)."""
-    with _differentiating():
+    with differentiate_inside_operator():
         scores = v.detach().requires_grad_()
         answer = _project_again(scores, number, kl, critical, safety, lower, upper)
         return torch.autograd.grad(answer, scores, grad)[0].contiguous()
@@ -123,10 +120,10 @@ def project_captured(
     upper: Tensor | None,
 ) -> Tensor:
     """Project inside a captured graph: the same answer; on the exact path values are not looked at, NaN gives NaN."""
-    fixed = _static(polytope, v.dtype)
+    fixed = _read_fixed(polytope, v.dtype)
     if fixed is None or (safety is not None and polytope.margin) or lower is not None or upper is not None:
-        found: Tensor = project_any(v, _number_of(polytope), metric == "kl", critical, safety, lower, upper)
-        return found
+        opaque: Tensor = project_any(v, _number_polytope(polytope), metric == "kl", critical, safety, lower, upper)
+        return opaque
     order_K, tier_1K, edge_E2, kind, lower, upper = fixed
     rows_BK = v.reshape(-1, v.shape[-1])
     wide_BK = rows_BK if v.dtype in (torch.float64, torch.float32) else rows_BK.float()
@@ -142,7 +139,9 @@ def project_captured(
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _static(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, int, float, float] | None:
+def _read_fixed(
+    polytope: WeightPolytope, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, int, float, float] | None:
     """Return what does not depend on the scores, worked out while the graph is captured."""
     order = find_exact_order(polytope)
     if order is None:
@@ -152,30 +151,15 @@ def _static(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor, Tenso
     return order_K, order.tier_RK, edge_E2, order.kind, float(low_K[0]), float(high_K[0])
 
 
-@contextmanager
-def _differentiating() -> Iterator[None]:
-    """Let autograd see what happens: inside an operator it is switched off, below its own layer of the dispatcher."""
-    layers = [torch._C.DispatchKey.AutogradFunctionality, torch._C.DispatchKey.ADInplaceOrView]
-    were = [torch._C._dispatch_tls_is_dispatch_key_excluded(layer) for layer in layers]
-    for layer in layers:
-        torch._C._dispatch_tls_set_dispatch_key_excluded(layer, False)
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        for layer, was in zip(layers, were, strict=True):
-            torch._C._dispatch_tls_set_dispatch_key_excluded(layer, was)
-
-
 _POLYTOPES: dict[WeightPolytope, int] = {}
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _number_of(polytope: WeightPolytope) -> int:
+def _number_polytope(polytope: WeightPolytope) -> int:
     """Return the number by which an operator, which takes no objects, knows a polytope."""
     return _POLYTOPES.setdefault(polytope, len(_POLYTOPES))
 
 
 def _project_again(v: Tensor, number: int, kl: bool, *rows: Tensor | None) -> Any:
     critical, safety, lower, upper = rows
-    return answer(v, list(_POLYTOPES)[number], "kl" if kl else "euclidean", critical, safety, lower, upper)
+    return project_eagerly(v, list(_POLYTOPES)[number], "kl" if kl else "euclidean", critical, safety, lower, upper)

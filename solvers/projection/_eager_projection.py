@@ -1,4 +1,4 @@
-"""Reads scores and rules, finds the way that each row goes, and gathers the answers.  Axes: B rows, K teachers."""
+"""Reads scores and rules once, plans the way of each row, and projects.  Axes: B rows, K teachers."""
 
 from __future__ import annotations
 
@@ -12,73 +12,70 @@ from torch import Tensor
 
 from solvers.polytope import WeightPolytope
 
-from ._projection_inputs import (
-    ENGINES,
-    METRICS,
-    RaiseUnusable,
-    Scores,
-    read_choice,
-    read_mask,
-    read_safety,
-    read_scores,
-    require_values,
-)
-from ._projection_plan import RowPart, RowRules, plan_rows, plan_shared_rows
+from ._projection_inputs import COMPUTED, RaiseUnusable, Scores, read_mask, read_safety, read_scores, require_values
+from ._projection_plan import ProjectionPlan, RowPart, plan_rows, plan_shared_rows
 from ._row_bounds import read_row_bounds
+from ._row_rules import RowRules
 from ._tied_teachers import share_scores, share_weights
-from .exact._projection_autograd import is_transformed, project_exact
-from .general._general_projection import project_general
+from ._torch_internals import are_transforms_active, leave_transforms
+from .exact import project_exact
+from .general import project_general
 
-RowsOf = Tensor | npt.ArrayLike | None
+RowValues = Tensor | npt.ArrayLike | None
 
 
-def answer(
+def project_eagerly(
     v: Tensor | npt.NDArray[Any] | Sequence[Any],
     polytope: WeightPolytope,
     metric: str,
-    critical: RowsOf,
-    safety: RowsOf,
-    lower: RowsOf,
-    upper: RowsOf,
+    critical: RowValues,
+    safety: RowValues,
+    lower: RowValues,
+    upper: RowValues,
     engine: str = "auto",
     check_finite: bool = True,
 ) -> Tensor | npt.NDArray[Any]:
     """Return what ``project`` returns, outside of captured graphs."""
-    read_choice("metric", metric, METRICS)
-    read_choice("engine", engine, ENGINES)
     scores = read_scores(v, polytope.n_teachers)
+    v_BK = scores.v
     if critical is None and safety is None and lower is None and upper is None:
-        parts: Sequence[RowPart] = plan_shared_rows(polytope, scores.v.dtype, engine)
+        plan = plan_shared_rows(polytope, v_BK.dtype, metric, engine)
     else:
-        parts = _read_rules(scores, polytope, critical, safety, lower, upper, engine)
-    raise_unusable = partial(require_values, scores, metric) if check_finite and not is_transformed() else None
-    if raise_unusable and not (scores.v.is_cpu and all(part.order is not None for part in parts)):
-        raise_unusable()  # the processor's kernels look at every score themselves
-    if scores.v.numel() == 0:
-        return scores.answer(scores.v.clone())
-    return scores.answer(_gather_parts(scores.v, parts, metric, raise_unusable))
+        plan = _plan_own_rules(scores, polytope, metric, critical, safety, lower, upper, engine)
+    raise_unusable = partial(require_values, scores, metric) if check_finite and not are_transforms_active() else None
+    if raise_unusable and not (plan.exact and v_BK.is_cpu):
+        raise_unusable()  # the processor's kernels look at every score themselves, and name one only where they saw it
+    if v_BK.numel() == 0:
+        return scores.answer(v_BK.clone())
+    part = plan.alone
+    if part is None or part.order is None:
+        return scores.answer(_project_parts(v_BK, plan, metric, raise_unusable))
+    return scores.answer(project_exact(v_BK, part.order, *part.bounds, plan.kl, raise_unusable))
 
 
-def _read_rules(
+def _plan_own_rules(
     scores: Scores,
     polytope: WeightPolytope,
-    critical: RowsOf,
-    safety: RowsOf,
-    lower: RowsOf,
-    upper: RowsOf,
+    metric: str,
+    critical: RowValues,
+    safety: RowValues,
+    lower: RowValues,
+    upper: RowValues,
     engine: str,
-) -> list[RowPart]:
-    with torch._C._DisableFuncTorch():  # rules are constants: ordinary tensors, also inside torch.func transforms
-        critical_B = read_mask(critical, scores.shape, scores.v.device)
-        safety_BK = read_safety(safety, scores.shape, polytope, scores.v.device)
-        bounds = read_row_bounds(lower, upper, scores.shape, polytope, scores.v.device)
-        return plan_rows(scores.v, RowRules(polytope, critical_B, safety_BK, bounds, scores.shape[:-1]), engine)
+) -> ProjectionPlan:
+    device = scores.v.device
+    with leave_transforms():  # rules are constants: ordinary tensors, also inside torch.func transforms
+        critical_B = read_mask(critical, scores.shape, device)
+        safety_BK = read_safety(safety, scores.shape, polytope, device)
+        bounds = read_row_bounds(lower, upper, scores.shape, polytope, device)
+        rules = RowRules(polytope, critical_B, safety_BK, bounds, scores.shape[:-1])
+        return plan_rows(scores.v, rules, metric, engine)
 
 
-def _gather_parts(v_BK: Tensor, parts: Sequence[RowPart], metric: str, raise_unusable: RaiseUnusable | None) -> Tensor:
-    if len(parts) == 1 and parts[0].rows is None:
-        return _project_part(v_BK, parts[0], metric, raise_unusable)
-    taken = [(part.rows, part) for part in parts if part.rows is not None and len(part.rows)]
+def _project_parts(v_BK: Tensor, plan: ProjectionPlan, metric: str, raise_unusable: RaiseUnusable | None) -> Tensor:
+    if len(plan.parts) == 1 and plan.parts[0].rows is None:
+        return _project_part(v_BK, plan.parts[0], metric, raise_unusable)
+    taken = [(part.rows, part) for part in plan.parts if part.rows is not None and len(part.rows)]
     w_BK = torch.cat([_project_part(v_BK[rows], part, metric, raise_unusable) for rows, part in taken])
     return w_BK[torch.cat([rows for rows, _ in taken]).argsort()]
 
@@ -90,7 +87,7 @@ def _project_part(v_BK: Tensor, part: RowPart, metric: str, raise_unusable: Rais
         return share_weights(_project_part(shared_BK, alike, metric, raise_unusable), polytope.tied)
     if part.order is None:
         return project_general(v_BK, polytope, metric)
-    wide_BK = v_BK if v_BK.dtype in (torch.float64, torch.float32) else v_BK.float()
-    w_BK = project_exact(wide_BK, part.order, *part.bounds, metric, raise_unusable)
+    wide_BK = v_BK if v_BK.dtype in COMPUTED else v_BK.float()
+    w_BK = project_exact(wide_BK, part.order, *part.bounds, metric == "kl", raise_unusable)
     # the bounds are numbers of the short type, and rounding is monotone: both bounds and order survive
     return w_BK if w_BK.dtype == v_BK.dtype else w_BK.to(v_BK.dtype)

@@ -16,10 +16,13 @@ from torch import Tensor
 from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope
 
+from ._torch_internals import unwrap_constant
+
 RaiseUnusable = Callable[[], None]  # raises what is wrong with the scores
+COMPUTED = (torch.float64, torch.float32)  # shorter types are computed in float32
 METRICS = ("euclidean", "kl")
 ENGINES = ("auto", "exact", "cvxpy")
-_FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_FLOATING = (*COMPUTED, torch.bfloat16, torch.float16)
 
 
 class Scores(NamedTuple):
@@ -138,12 +141,10 @@ def read_constant(name: str, value: Tensor, device: torch.device) -> Tensor:
         raise InvalidInput(
             f"`{name}` is on {value.device}, but `v` is on {device}. Put both on one device: {name}.to(v.device)."
         )
-    value = value.detach()
-    while torch._C._functorch.is_functorch_wrapped_tensor(value):
-        if torch._C._functorch.is_batchedtensor(value):
-            raise InvalidInput(f"`{name}` is mapped by torch.func.vmap; only `v` can be. Pass all rows in one call.")
-        value = torch._C._functorch.get_unwrapped(value)
-    return value
+    constant = unwrap_constant(value.detach())
+    if constant is None:
+        raise InvalidInput(f"`{name}` is mapped by torch.func.vmap; only `v` can be. Pass all rows in one call.")
+    return constant
 
 
 def fit_to_scores(name: str, value: Tensor, shape: torch.Size) -> Tensor:

@@ -10,15 +10,13 @@ This is the only place that chooses.
                                                                       compiled problem
 
 On the exact paths rows may have tiers of their own (and bounds, in ``_bounded_projection``), and one call serves them
-all.
-Axes: B rows, K teachers, Q, R = 1 or B, P distinct polytopes.
+all.  Axes: B rows, K teachers, N of the rows, R = 1 or B.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -26,20 +24,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvers.errors import InfeasiblePolytope, InvalidInput
+from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope, bounds_within
 
-from ._projection_inputs import name_row
+from ._projection_inputs import COMPUTED, ENGINES, METRICS, read_choice
 from ._projection_orders import BoundedOrder, RowOrder, make_own_order, make_partial_order, make_shared_order
-from ._row_bounds import RowBounds, read_polytope_bounds
+from ._row_bounds import read_polytope_bounds
 from ._row_feasibility import find_mixed_tiers
+from ._row_rules import RowRules, build_row_polytope, group_rows_alike, rank_rows
 
 
 class RowPart(NamedTuple):
     """Rows that are projected together.
 
-    rows: their places, None for all.  order: for the exact path, of the ``untied`` polytope; None: cvxpy.  bounds: for
-    a RowOrder, numbers of the weights' dtype.
+    Attributes:
+        rows: Their places, int64, shape (N,); None for all.
+        polytope: The polytope onto which they are projected.
+        order: For the exact path, of the ``untied`` polytope; None: the general path.
+        bounds: For a RowOrder, lower and upper bound, numbers of the weights' dtype.
     """
 
     rows: Tensor | None
@@ -48,77 +50,81 @@ class RowPart(NamedTuple):
     bounds: tuple[float, float] = (0.0, 1.0)
 
 
-@dataclass(frozen=True)
-class RowRules:
-    """What each row obeys.
+class ProjectionPlan(NamedTuple):
+    """Which way each row goes.
 
-    critical_B: where orderings apply; None: everywhere.  safety_BK: scores that order each row, for a polytope without
-    orderings.  bounds: in place of the polytope's.  leading: the axes that B stands for, to name rows by.
+    Attributes:
+        parts: All rows, those that are projected together in one part.
+        kl: Whether the metric is "kl".
+        exact: Whether every part takes the exact path, whose kernels look at every score themselves.
+        alone: The common case, one exact part for all rows, of a dtype that kernels compute in; or None.
     """
 
-    polytope: WeightPolytope
-    critical_B: Tensor | None = None
-    safety_BK: Tensor | None = None
-    bounds: RowBounds | None = None
-    leading: torch.Size | None = None
-
-    @property
-    def ordered(self) -> bool:
-        """Tell whether some row is."""
-        return bool(self.polytope.orderings) or self.safety_BK is not None
-
-    @property
-    def by_row(self) -> bool:
-        """Tell whether rows have an order or bounds that are not the polytope's."""
-        return self.safety_BK is not None or self.bounds is not None
-
-    def name_row_at(self, row: int) -> str:
-        """Return the words for a row."""
-        place = (row,) if not self.leading else np.unravel_index(row, tuple(self.leading))
-        by_safety = self.safety_BK is not None and (self.critical_B is None or bool(self.critical_B[row]))
-        return f"Row {name_row(tuple(int(i) for i in place))}{', ordered by its `safety`' if by_safety else ''}"
-
-
-def plan_rows(v_BK: Tensor, rules: RowRules, engine: str) -> list[RowPart]:
-    """Split the rows of ``v_BK`` into parts, each with its polytope and engine.
-
-    Raises InvalidInput if engine is "exact" and some rows have no exact path, InfeasiblePolytope if a row's own order
-    or bounds leave it no weights.
-    """
-    exact = engine != "cvxpy"
-    order = _find_own_tiers(v_BK, rules) if exact else None
-    if order is not None:
-        return [RowPart(None, rules.polytope, order, _uniform_bounds_within(rules.polytope, v_BK.dtype))]
-    parts = list((_split_by_row if rules.by_row else _split_by_mask)(v_BK, rules, exact))
-    if engine == "exact" and any(part.order is None for part in parts):
-        raise InvalidInput(_why_not_exact(rules))
-    return parts
+    parts: tuple[RowPart, ...]
+    kl: bool
+    exact: bool
+    alone: RowPart | None
 
 
 @lru_cache(maxsize=1024)
-def plan_shared_rows(polytope: WeightPolytope, dtype: torch.dtype, engine: str) -> tuple[RowPart, ...]:
+def plan_shared_rows(polytope: WeightPolytope, dtype: torch.dtype, metric: str, engine: str) -> ProjectionPlan:
     """Return the plan of rows without rules of their own, which is the same for all, and so for none."""
-    return tuple(plan_rows(torch.empty(0, polytope.n_teachers, dtype=dtype), RowRules(polytope), engine))
+    return plan_rows(torch.empty(0, polytope.n_teachers, dtype=dtype), RowRules(polytope), metric, engine)
+
+
+def plan_rows(v_BK: Tensor, rules: RowRules, metric: str, engine: str) -> ProjectionPlan:
+    """Return how the rows of ``v_BK`` are projected.
+
+    Args:
+        v_BK: Scores, shape (B, K); only their shape, dtype and device count.
+        rules: What each row obeys.
+        metric: "euclidean" or "kl".
+        engine: "auto", "exact" or "cvxpy".
+
+    Returns:
+        The plan, with the parts in the order in which they are to be projected.
+
+    Raises:
+        InvalidInput: A name is unknown, or engine is "exact" and some rows have no exact path.
+        InfeasiblePolytope: A row's own order or bounds leave it no weights.
+    """
+    read_choice("metric", metric, METRICS)
+    read_choice("engine", engine, ENGINES)
+    parts = _split_rows(v_BK, rules, engine)
+    first, single = parts[0] if parts else None, len(parts) == 1 and parts[0].rows is None
+    if first is None or not single or first.order is None or first.polytope.tied or v_BK.dtype not in COMPUTED:
+        first = None
+    return ProjectionPlan(parts, metric == "kl", all(part.order is not None for part in parts), first)
+
+
+def _split_rows(v_BK: Tensor, rules: RowRules, engine: str) -> tuple[RowPart, ...]:
+    """Split the rows into parts, each with its polytope and path."""
+    exact = engine != "cvxpy"
+    order = _find_own_tiers(v_BK, rules) if exact else None
+    if order is not None:
+        return (RowPart(None, rules.polytope, order, _round_uniform_bounds(rules.polytope, v_BK.dtype)),)
+    parts = tuple((_split_by_row if rules.differ_by_row else _split_by_mask)(v_BK, rules, exact))
+    if engine == "exact" and any(part.order is None for part in parts):
+        raise InvalidInput(_say_why_not_exact(rules))
+    return parts
 
 
 def _make_part(rows: Tensor | None, polytope: WeightPolytope, dtype: torch.dtype, exact: bool) -> RowPart:
     solved = polytope.untied
     order = find_exact_order(solved) if exact else None
     if order is not None:
-        return RowPart(rows, polytope, order, _uniform_bounds_within(solved, dtype))
+        return RowPart(rows, polytope, order, _round_uniform_bounds(solved, dtype))
     return RowPart(rows, polytope, find_bounded_order(solved, dtype) if exact else None)
 
 
 @lru_cache(maxsize=256)
-def _uniform_bounds_within(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[float, float]:
+def _round_uniform_bounds(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[float, float]:
     low_K, high_K = bounds_within(polytope, dtype)
     return float(low_K[0]), float(high_K[0])
 
 
 def find_exact_order(polytope: WeightPolytope) -> RowOrder | None:
-    """Return the order of rows that share the polytope's own orderings, or None unless ``_projection_autograd`` takes
-    them.
-    """
+    """Return the order of rows that share the polytope's own orderings, or None where bounds or margins differ."""
     if polytope.tiers is not None:
         return make_shared_order(polytope.tiers)
     return None if polytope.cover is None else make_partial_order(polytope.cover, polytope.n_teachers)
@@ -140,14 +146,7 @@ def _find_own_tiers(v_BK: Tensor, rules: RowRules) -> RowOrder | None:
     polytope, by_mask = rules.polytope, rules.critical_B is not None and bool(rules.polytope.orderings)
     if rules.bounds is not None or polytope.tiers is None or not (rules.safety_BK is not None or by_mask):
         return None
-    return None if polytope.margin else make_own_order(_rank_rows(v_BK, rules))
-
-
-def _rank_rows(v_BK: Tensor, rules: RowRules) -> Tensor:
-    """Return ranks (B, K), higher above lower; rows to which the orderings do not apply are one tier."""
-    known = torch.tensor([rules.polytope.ranks], device=v_BK.device) if rules.safety_BK is None else rules.safety_BK
-    tier_BK = known.double().expand(v_BK.shape)
-    return tier_BK if rules.critical_B is None else torch.where(rules.critical_B[:, None], tier_BK, 0.0)
+    return None if polytope.margin else make_own_order(rank_rows(v_BK, rules))
 
 
 def _split_by_mask(v_BK: Tensor, rules: RowRules, exact: bool) -> Iterator[RowPart]:
@@ -164,7 +163,7 @@ def _split_by_mask(v_BK: Tensor, rules: RowRules, exact: bool) -> Iterator[RowPa
 def _split_by_row(v_BK: Tensor, rules: RowRules, exact: bool) -> Iterator[RowPart]:
     """Yield the rows that the exact path takes, with tiers and bounds of their own, then the others by polytope."""
     left_N = torch.arange(len(v_BK))
-    order = _order_by_row(v_BK, rules) if exact else None
+    order = _find_order_by_row(v_BK, rules) if exact else None
     if order is not None:
         left_B = find_mixed_tiers(order, len(v_BK), torch.finfo(v_BK.dtype).eps, rules.name_row_at)
         if rules.polytope.ranks is None and rules.critical_B is not None:
@@ -175,62 +174,26 @@ def _split_by_row(v_BK: Tensor, rules: RowRules, exact: bool) -> Iterator[RowPar
             yield RowPart(None, rules.polytope, order)
             return
         yield RowPart(taken_N.to(v_BK.device), rules.polytope, order.taken(taken_N))
-    for rows_N in _group_alike(left_N, rules):
-        yield RowPart(rows_N.to(v_BK.device), _find_polytope(int(rows_N[0]), rules), None)
+    for rows_N in group_rows_alike(left_N, rules):
+        yield RowPart(rows_N.to(v_BK.device), build_row_polytope(int(rows_N[0]), rules), None)
 
 
-def _order_by_row(v_BK: Tensor, rules: RowRules) -> BoundedOrder | None:
+def _find_order_by_row(v_BK: Tensor, rules: RowRules) -> BoundedOrder | None:
     """Return tiers and bounds of all rows; of a partial order, only rows without it count.  None: no row has a path."""
     polytope = rules.polytope
     if polytope.linear or (polytope.ranks is None and rules.critical_B is None):
         return None
     bounds = rules.bounds or read_polytope_bounds(polytope)
-    if polytope.ranks is None or not rules.ordered:
+    if polytope.ranks is None or not rules.any_ordered:
         tier_RK = torch.zeros(1, polytope.n_teachers, dtype=torch.float64)
     else:
-        tier_RK = _rank_rows(v_BK, rules).cpu()
+        tier_RK = rank_rows(v_BK, rules).cpu()
         if rules.safety_BK is None and rules.critical_B is None:
             tier_RK = tier_RK[:1]
     return BoundedOrder(tier_RK, bounds.low_QK, bounds.high_QK, polytope.margin)
 
 
-def _group_alike(rows_N: Tensor, rules: RowRules) -> Iterator[Tensor]:
-    """Split rows into those that share all their rules."""
-    applies_N1 = torch.ones(len(rows_N), 1, dtype=torch.float64)
-    if rules.critical_B is not None:
-        applies_N1 = rules.critical_B.cpu()[rows_N, None].double()
-    columns = [applies_N1]
-    if rules.safety_BK is not None:
-        scores_NK = rules.safety_BK.cpu()[rows_N]
-        # how many scores lie below: equal patterns get equal ranks
-        columns.append(applies_N1 * (scores_NK[:, :, None] > scores_NK[:, None, :]).sum(dim=-1))
-    if rules.bounds is not None:
-        bounds = (rules.bounds.low_QK, rules.bounds.high_QK)
-        columns += [x.expand(len(rows_N), -1) if len(x) == 1 else x[rows_N] for x in bounds]
-    patterns_P, which_N = torch.unique(torch.cat(columns, dim=1), dim=0, return_inverse=True)
-    for number in range(len(patterns_P)):
-        yield rows_N[which_N == number]
-
-
-def _find_polytope(row: int, rules: RowRules) -> WeightPolytope:
-    """Return the polytope of one row."""
-    polytope = rules.polytope
-    applies = rules.critical_B is None or bool(rules.critical_B[row])
-    try:
-        if rules.bounds is not None:
-            at = row if len(rules.bounds.low_QK) > 1 else 0
-            low_K, high_K = rules.bounds.low_QK[at].tolist(), rules.bounds.high_QK[at].tolist()
-            polytope = polytope.without_orderings().with_bounds(low_K, high_K)
-        if not applies:
-            return polytope.without_orderings()
-        if rules.safety_BK is not None:
-            return polytope.ordered_by(rules.safety_BK[row].tolist())
-        return polytope.with_orderings(rules.polytope.orderings)
-    except InfeasiblePolytope as cause:
-        raise InfeasiblePolytope(f"{rules.name_row_at(row)}: {cause}") from cause
-
-
-def _why_not_exact(rules: RowRules) -> str:
+def _say_why_not_exact(rules: RowRules) -> str:
     polytope, reasons = rules.polytope, []
     if polytope.linear:
         reasons.append("linear rows")

@@ -31,7 +31,8 @@ from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope
 
 from .._projection_inputs import METRICS, read_choice, read_mask, read_safety, read_scores, require_values
-from .._projection_plan import RowRules, plan_rows
+from .._projection_plan import plan_rows
+from .._row_rules import RowRules
 from ._kkt_residuals import Residuals, compute_residuals
 from ._multiplier_recovery import scale_rules
 
@@ -163,7 +164,7 @@ class _Question:
         """Return each condition's residual and the bound, (B,)."""
         collected = {name: np.full(len(self.v), np.nan) for name in (*CONDITIONS, "distance_bound")}
         v_BK, w_BK, safety_BK = self._tidy()
-        for part in plan_rows(v_BK, RowRules(self.polytope, self.critical, safety_BK), "cvxpy"):
+        for part in plan_rows(v_BK, RowRules(self.polytope, self.critical, safety_BK), self.metric, "cvxpy").parts:
             rows = torch.arange(len(v_BK)) if part.rows is None else part.rows
             residuals = compute_residuals(v_BK[rows].numpy(), w_BK[rows].numpy(), part.polytope, self.metric, self.eps)
             for name, values_B in collected.items():

@@ -26,6 +26,7 @@ from torch.autograd import Function
 
 from .._projection_inputs import RaiseUnusable
 from .._projection_orders import CHAIN, FREE, BoundedOrder, RowOrder
+from .._torch_internals import are_transforms_active
 from ._bounded_projection import project_bounded, pull_back_bounded
 from ._torch_isotonic import average_within_blocks, find_run_starts
 from ._torch_rows import project_on_device
@@ -38,24 +39,34 @@ def project_exact(
     order: RowOrder | BoundedOrder,
     lower: float,
     upper: float,
-    metric: str,
+    kl: bool,
     raise_unusable: RaiseUnusable | None = None,
 ) -> Tensor:
-    """Return the projection of each row.
+    """Return the projection of each row, differentiable.
 
-    v_BK: scores, float32 or float64, positive if ``metric`` is "kl"; a row that holds something else gives NaN.
-    order: how the tiers of each row are known.  lower, upper: numbers of v's dtype with K lower <= 1 <= K upper; a
-    BoundedOrder brings bounds of its own, and these are not looked at.  raise_unusable: called where such rows are
-    found, on the processor, where kernels look at every score anyway.
+    Args:
+        v_BK: Scores, shape (B, K), float32 or float64, positive if ``kl``; a row that holds something else gives NaN.
+        order: How the tiers of each row are known.
+        lower: Lower bound, a number of v's dtype with K lower <= 1; not looked at for a BoundedOrder, which brings its
+            own.
+        upper: Upper bound, with K upper >= 1; likewise.
+        kl: Whether the metric is "kl"; else it is "euclidean".
+        raise_unusable: Called where scores cannot be used, on the processor, whose kernels look at every score.
+
+    Returns:
+        Weights, shape (B, K), of v's dtype and device.
+
     Source: Best, Chakravarti and Ubhaya 2000 (bounded isotonic regression); Condat 2016 (thresholds).
     """
-    if is_transformed():
-        projected: Tensor = _Projection.apply(v_BK, order, lower, upper, metric == "kl")[0]  # type: ignore[no-untyped-call]
+    if are_transforms_active():
+        projected: Tensor = _Projection.apply(v_BK, order, lower, upper, kl)[0]  # type: ignore[no-untyped-call]
         return projected
     if v_BK.requires_grad and torch.is_grad_enabled():
-        eager: Tensor = _EagerProjection.apply(v_BK, (order, lower, upper, metric == "kl"), raise_unusable)  # type: ignore[no-untyped-call]
+        eager: Tensor = _EagerProjection.apply(v_BK, (order, lower, upper, kl), raise_unusable)  # type: ignore[no-untyped-call]
         return eager
-    return project_rows_exactly(v_BK, order, lower, upper, metric == "kl", False, raise_unusable)[0]
+    if v_BK.is_cpu and isinstance(order, RowOrder):
+        return project_on_cpu(v_BK, order, lower, upper, kl, False, raise_unusable)[0]
+    return project_rows_exactly(v_BK, order, lower, upper, kl, False, raise_unusable)[0]
 
 
 def project_rows_exactly(
@@ -144,11 +155,6 @@ class _EagerProjection(Function):
         return pull_back_exact(grad_BK, v_BK, w_BK, ctx.block_BK, *ctx.rules), None, None
 
 
-def is_transformed() -> bool:
-    """Say whether a torch.func transform (vmap, grad, ...) is at work, inside which tensors hold no numbers yet."""
-    return bool(torch._C._are_functorch_transforms_active())
-
-
 def pull_back_exact(
     grad_BK: Tensor,
     v_BK: Tensor,
@@ -160,7 +166,7 @@ def pull_back_exact(
     kl: bool,
 ) -> Tensor:
     """Return the transposed Jacobian times grad, (B, K)."""
-    plain = not (torch.is_grad_enabled() or is_transformed())
+    plain = not (torch.is_grad_enabled() or are_transforms_active())
     if isinstance(order, BoundedOrder):
         return pull_back_bounded(grad_BK, v_BK, w_BK, block_BK, kl, plain and grad_BK.is_cpu)
     if plain and grad_BK.is_cpu:

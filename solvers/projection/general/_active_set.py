@@ -50,10 +50,10 @@ def walk_active_set(start_K: Floats, rules: ActiveSetRules, target: Target, size
     w_K = start_K
     limit = 4 * (len(rules.bounds) + len(w_K))
     for step in range(limit):
-        found = target(rules.rows[active], rules.bounds[active], w_K)
-        if found is None:
+        answer = target(rules.rows[active], rules.bounds[active], w_K)
+        if answer is None:
             break
-        target_K, multiplier_W = found
+        target_K, multiplier_W = answer
         length, blocking = _how_far(w_K, target_K, active, rules, size)
         w_K = target_K if length >= 1 else w_K + length * (target_K - w_K)
         if blocking is not None:

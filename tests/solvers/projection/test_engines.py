@@ -12,7 +12,7 @@ from solvers.projection._projection_orders import CHAIN, FREE, make_own_order, m
 from solvers.projection.exact._projection_autograd import pull_back_exact, read_block_labels
 from solvers.projection.exact._torch_rows import project_on_device
 from solvers.projection.exact.cpu_kernels._cpu_rows import project_on_cpu, pull_back_on_cpu
-from solvers.projection.exact.cpu_kernels.simd._vector_kernels import count_simd_rows
+from solvers.projection.exact.cpu_kernels.simd._vector_kernels import SimdSettings, count_simd_rows
 from tests.support import projection_properties as law
 
 SCALES = [1e-8, 1e-3, 1.0, 1e3, 1e8]
@@ -47,7 +47,7 @@ def test_kernels_and_tensor_operations_agree(K, kl, scale):
 
 @pytest.mark.parametrize("K", [1, 2, 4, 8, 12])
 def test_rows_side_by_side_and_one_by_one_agree(K, monkeypatch):
-    """Random rows and rows full of ties, at each scale, in a number that does not fill the lanes."""
+    """Random rows and rows full of ties, at each scale, in a number that does not fill the registers."""
     rows = 2 * count_simd_rows(K) + 5
     ties_BK = torch.randint(0, 3, (rows, K), generator=torch.Generator().manual_seed(K)).double()
     lower, upper = 0.3 / K, min(1.0, 2.5 / K)
@@ -57,7 +57,7 @@ def test_rows_side_by_side_and_one_by_one_agree(K, monkeypatch):
             together_BK, block_BK = project_on_cpu(v_BK, order, lower, upper, False)
             assert torch.equal(project_on_cpu(v_BK, order, lower, upper, False, labelled=False)[0], together_BK)
             with monkeypatch.context() as patch:
-                patch.setattr("solvers.projection.exact.cpu_kernels._cpu_rows.LONGEST", {})
+                patch.setattr("solvers.projection.exact.cpu_kernels._cpu_rows.SIMD", SimdSettings(longest={}))
                 alone_BK, alone_block_BK = project_on_cpu(v_BK, order, lower, upper, False)
             close = 4e-16 * max(1.0, float(v_BK.abs().max()))  # means of large scores round by as much
             torch.testing.assert_close(together_BK, alone_BK, atol=close, rtol=0)
@@ -68,7 +68,7 @@ def test_rows_side_by_side_and_one_by_one_agree(K, monkeypatch):
             grad_BK = law.normal(K + 1, rows, K)
             slopes = [pull_back_on_cpu(grad_BK, v_BK, together_BK, block_BK, order, lower, upper, False)]
             with monkeypatch.context() as patch:
-                patch.setattr("solvers.projection.exact.cpu_kernels._cpu_rows.LONGEST", {})
+                patch.setattr("solvers.projection.exact.cpu_kernels._cpu_rows.SIMD", SimdSettings(longest={}))
                 slopes.append(pull_back_on_cpu(grad_BK, v_BK, together_BK, block_BK, order, lower, upper, False))
             torch.testing.assert_close(*slopes, atol=1e-14, rtol=0)
             if scale <= 1 and not tied and len(block_BK):
@@ -83,7 +83,7 @@ def test_many_teachers_without_orderings_side_by_side_and_one_by_one_agree(monke
     v_BK, grad_BK = law.normal(0, 37, K) / K, law.normal(1, 37, K)
     found = []
     for longest in ({FREE: K}, {}):
-        monkeypatch.setattr("solvers.projection.exact.cpu_kernels._cpu_rows.LONGEST", longest)
+        monkeypatch.setattr("solvers.projection.exact.cpu_kernels._cpu_rows.SIMD", SimdSettings(longest=longest))
         w_BK, block_BK = project_on_cpu(v_BK, order, 0.2 / K, 3.0 / K, False)
         found.append((w_BK, pull_back_on_cpu(grad_BK, v_BK, w_BK, block_BK, order, 0.2 / K, 3.0 / K, False)))
         law.assert_conforms(w_BK, WeightPolytope(K, 0.2 / K, 3.0 / K))
@@ -118,7 +118,7 @@ def test_a_row_that_conforms_comes_back_to_the_last_bit(K):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_a_bad_row_among_lanes_is_named_and_spoils_no_other(bad):
+def test_a_bad_row_among_registers_is_named_and_spoils_no_other(bad):
     v_BK = law.normal(0, 100, 5)
     polytope = WeightPolytope(5, 0.05, 0.5)
     good_BK = project(v_BK, polytope)
@@ -131,7 +131,7 @@ def test_a_bad_row_among_lanes_is_named_and_spoils_no_other(bad):
     assert torch.equal(spoiled_BK[others], good_BK[others])
 
 
-def test_the_largest_floats_among_lanes():
+def test_the_largest_floats_among_registers():
     v_BK = law.normal(0, 40, 4)
     v_BK[3] = torch.tensor([1.7e308, -1.7e308, 1e300, 0.0], dtype=torch.float64)
     w_BK = project(v_BK, WeightPolytope(4, 0.05, 0.6, [(0, 1), (1, 2), (2, 3)]))

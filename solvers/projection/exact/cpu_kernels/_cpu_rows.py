@@ -16,10 +16,10 @@ from torch import Tensor
 from ..._projection_inputs import RaiseUnusable
 from ..._projection_orders import CHAIN, DAG, FREE, RowOrder
 from ._batch_kernels import project_tier_rows, pull_back_tier_rows
-from ._row_shares import Tally
-from ._row_threads import run_over_rows, share_rows
+from ._row_shares import LARGEST, Tally, new_tally
+from ._row_threads import count_helpers, run_over_rows, share_rows
 from .partial_orders._partial_order_rows import project_partial_order_rows
-from .simd._vector_kernels import LONGEST, encode_static, project_simd_rows, pull_back_simd_rows
+from .simd._vector_kernels import SIMD, encode_static, project_simd_rows, pull_back_simd_rows
 
 Array = Any
 
@@ -42,39 +42,39 @@ def project_on_cpu(
     """
     v = v_BK.contiguous().numpy()  # kernels are compiled for one layout
     w = np.empty(v.shape, v.dtype)
-    block, labels_BK = _labels(*v.shape) if labelled and order.kind not in (FREE, CHAIN) else _no_labels(v.shape[1])
-    if not kl and LONGEST.get(order.kind, 0) >= v.shape[1]:
-        unusable = _project_side_by_side(v, order, lower, upper, w, block)
-    else:
+    rows, K = v.shape
+    kind = order.kind
+    block, labels_BK = _make_labels(rows, K) if labelled and kind not in (FREE, CHAIN) else _make_no_labels(K)
+    if kl or SIMD.longest.get(kind, 0) < K:
         unusable = _project_one_by_one(v, order, lower, upper, kl, w, block, labelled)
+    else:
+        order_K, tier_RK, width, code = order.order_K, order.tiers, encode_static(K), encode_static(order.side_by_side)
+        if count_helpers(rows, K):
+
+            def work(tally: Tally, share: int) -> None:
+                project_simd_rows(v, order_K, tier_RK, w, block, lower, upper, tally, share, width, code)
+
+            unusable = share_rows(work, rows, K)
+        else:
+            tally = new_tally()
+            project_simd_rows(v, order_K, tier_RK, w, block, lower, upper, tally, rows, width, code)
+            unusable = tally[LARGEST]
+        if unusable:
+            unusable = _project_left_rows(v, order, lower, upper, w, block)
     if unusable and raise_unusable:
         raise_unusable()
     return torch.from_numpy(w), labels_BK
 
 
-def _project_side_by_side(
-    v_BK: Array, order: RowOrder, lower: float, upper: float, w_BK: Array, block_BK: Array
-) -> bool:
-    """Set weights and labels; return whether some rows cannot be used."""
-    order_K, tier_RK, width, kind = (
-        order.order_K,
-        order.tiers,
-        encode_static(v_BK.shape[1]),
-        encode_static(order.side_by_side),
-    )
-
-    def work(tally: Tally, share: int) -> None:
-        project_simd_rows(v_BK, order_K, tier_RK, w_BK, block_BK, lower, upper, tally, share, width, kind)
-
-    if not share_rows(work, *v_BK.shape):
-        return False
+def _project_left_rows(v_BK: Array, order: RowOrder, lower: float, upper: float, w_BK: Array, block_BK: Array) -> int:
+    """Project the rows that SIMD kernels left as NaN; return how many of them cannot be used."""
     left_N, unusable = np.flatnonzero(np.isnan(w_BK[:, 0])), 0
     for run in np.split(left_N, np.flatnonzero(np.diff(left_N) > 1) + 1):  # neighbours together
-        start, stop = int(run[0]), int(run[-1]) + 1
+        place = int(run[0]), int(run[-1]) + 1
         unusable += project_tier_rows(
-            v_BK, order_K, tier_RK, order.kind, False, lower, upper, w_BK, block_BK, start, stop
+            v_BK, order.order_K, order.tiers, order.kind, False, lower, upper, w_BK, block_BK, *place
         )
-    return unusable > 0
+    return unusable
 
 
 def _project_one_by_one(
@@ -86,8 +86,8 @@ def _project_one_by_one(
     w_BK: Array,
     block_BK: Array,
     labelled: bool,
-) -> bool:
-    """As ``_project_side_by_side``, for rows of any kind."""
+) -> int:
+    """Set weights and labels of rows of any kind; return whether some cannot be used."""
 
     def run(start: int, stop: int) -> int:
         if order.kind == DAG:
@@ -98,7 +98,7 @@ def _project_one_by_one(
             v_BK, order.order_K, order.tiers, order.kind, kl, lower, upper, w_BK, block_BK, start, stop
         )
 
-    return run_over_rows(run, *v_BK.shape) > 0
+    return run_over_rows(run, *v_BK.shape)
 
 
 def pull_back_on_cpu(
@@ -117,9 +117,9 @@ def pull_back_on_cpu(
     """
     kind, order_K = order.kind, order.order_K
     grad, w = grad_BK.contiguous().numpy(), w_BK.contiguous().numpy()
-    block = _no_labels(w.shape[1])[0] if kind in (FREE, CHAIN) else block_BK.contiguous().numpy()
+    block = _make_no_labels(w.shape[1])[0] if kind in (FREE, CHAIN) else block_BK.contiguous().numpy()
     out = np.empty(w.shape, w.dtype)
-    if not kl and LONGEST.get(kind, 0) >= w.shape[1]:
+    if not kl and SIMD.longest.get(kind, 0) >= w.shape[1]:
         width, which = encode_static(w.shape[1]), encode_static(order.side_by_side)
 
         def work(tally: Tally, share: int) -> None:
@@ -137,12 +137,12 @@ def pull_back_on_cpu(
     return torch.from_numpy(out)
 
 
-def _labels(B: int, K: int) -> tuple[Array, Tensor]:
+def _make_labels(B: int, K: int) -> tuple[Array, Tensor]:
     block = np.empty((B, K), np.int16)
     return block, torch.from_numpy(block)
 
 
 @lru_cache(maxsize=256)
-def _no_labels(K: int) -> tuple[Array, Tensor]:
+def _make_no_labels(K: int) -> tuple[Array, Tensor]:
     """Return what stands for labels where there are none: made once, for that takes as long as a row."""
-    return _labels(0, K)
+    return _make_labels(0, K)

@@ -1,1 +1,5 @@
-"""TODO."""
+"""Isotonic regression on any partial order, compiled.
+
+``_partial_order_rows`` lists the order's upper sets (``_upper_sets``) and, where they are few, looks at all of them
+(``_upper_set_kernels``); else it searches (``_forest_search``).  Both end in a list of blocks (``_block_list``).
+"""

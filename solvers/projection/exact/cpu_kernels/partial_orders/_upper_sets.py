@@ -74,10 +74,10 @@ def _listed(edges: bytes, K: int) -> UpperSets | None:
     list_C1 = [0]
     for first, end in pairwise(part_C1.tolist()):
         start = list_C1[-1]
-        found = list_upper_sets(first, above_K[first:end], added_S[start:], size_S[start:], bits_S[start:])
-        if found < 0:
+        count = list_upper_sets(first, above_K[first:end], added_S[start:], size_S[start:], bits_S[start:])
+        if count < 0:
             return None
-        list_C1.append(start + found)
+        list_C1.append(start + count)
     lists = (np.ascontiguousarray(x_S[: list_C1[-1]]) for x_S in (added_S, size_S, bits_S))
     return UpperSets(teacher_K, near_K, edge_E2, part_C1, np.array(list_C1, np.int64), *lists)
 
@@ -97,19 +97,19 @@ def list_upper_sets(first: int, above_K: Array, added_S: Array, size_S: Array, b
     """List the upper sets of one part but the empty one; return how many, or -1 if they do not fit."""
     K = above_K.shape[0]
     last_K, held_K = np.empty(K + 1, np.int64), np.zeros(K + 1, np.int64)
-    found, depth, k = 0, 0, 0
+    count, depth, k = 0, 0, 0
     while True:
         if k == K:
             if depth == 0:
-                return found
+                return count
             depth -= 1
             k = last_K[depth] + 1
             continue
         if above_K[k] & ~held_K[depth] == 0:
-            if found == added_S.shape[0]:
+            if count == added_S.shape[0]:
                 return -1
             last_K[depth], held_K[depth + 1] = k, held_K[depth] | (1 << k)
             depth += 1
-            added_S[found], size_S[found], bits_S[found] = first + k, depth, held_K[depth]
-            found += 1
+            added_S[count], size_S[count], bits_S[count] = first + k, depth, held_K[depth]
+            count += 1
         k += 1

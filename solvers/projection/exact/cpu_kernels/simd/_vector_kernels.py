@@ -10,6 +10,8 @@ Axes: B rows, K teachers, L rows side by side, R = 1 or B.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,13 +27,30 @@ from . import _vector_programs as programs
 from ._vector_builder import VectorBuilder, select
 
 Array = Any
-# rows of few teachers fill the registers twice, once while the other waits: 8 numbers fit into one, or 4
-_SHORT = 16 if get_host_cpu_features().get("avx512f") else 8
+
+
+@dataclass(frozen=True)
+class SimdSettings:
+    """Which rows go side by side; `python -m benchmarks.projection` shows a change.
+
+    Attributes:
+        longest: By kind of order, teachers up to which rows go side by side: beyond, the walk of one row at a time
+            costs no more, and compiling does.
+        few_teachers: Up to so many, rows fill the registers twice, once while the other waits.
+        rows_of_few: How many rows that are: 16 where a register holds 8 numbers (AVX-512), 8 where it holds 4.
+        rows_of_many: How many rows of more teachers stand side by side.
+    """
+
+    longest: Mapping[int, int] = field(default_factory=lambda: {FREE: 128, CHAIN: 32, SHARED_TIERS: 16, OWN_TIERS: 16})
+    few_teachers: int = 8
+    rows_of_few: int = 16 if get_host_cpu_features().get("avx512f") else 8
+    rows_of_many: int = 8
+
+
+SIMD = SimdSettings()
+_FEW, _ROWS_OF_FEW, _ROWS_OF_MANY = SIMD.few_teachers, SIMD.rows_of_few, SIMD.rows_of_many  # kernels read numbers
 # numbers that the compiler must know are told by the length of a tuple, which is part of its type
 StaticNumber = tuple[int, ...]
-
-# beyond so many teachers the walk of one row at a time costs no more, and compiling does
-LONGEST = {FREE: 128, CHAIN: 32, SHARED_TIERS: 16, OWN_TIERS: 16}
 
 
 def encode_static(number: int) -> StaticNumber:
@@ -42,7 +61,7 @@ def encode_static(number: int) -> StaticNumber:
 @register_jitable
 def count_simd_rows(K: int) -> int:
     """Return how many rows stand side by side: as many as the registers hold."""
-    return _SHORT if K <= 8 else 8
+    return _ROWS_OF_FEW if K <= _FEW else _ROWS_OF_MANY
 
 
 @intrinsic
