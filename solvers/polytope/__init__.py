@@ -12,6 +12,11 @@ True
 False
 
 ``tiers`` tells whether the orderings sort the teachers into ranks, the case that has an exact projection.
+
+Inside: ``_weight_polytope`` reads the numbers (``_polytope_numbers``, ``_linear_rows``, ``_partial_orders``) into
+``_polytope_fields``; ``_polytope_rules`` spells them out as named rules, ``_polytope_feasibility`` refuses those that
+leave no weights, with the advice of ``_least_change``, and ``_conformance`` checks given weights.
+``_bounds_in_dtype`` rounds bounds to what a floating type can hold.
 """
 
 from ._bounds_in_dtype import bounds_within, interval_within, nearest_bounds

@@ -7,26 +7,39 @@ because that is what 0.6 means there.  Bounds are >= 0, where neighbours in a fl
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from ._weight_polytope import WeightPolytope
+from ._polytope_fields import PolytopeFields
 
 _AS_INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def nearest_bounds(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return lower and upper, shape (K,), each rounded to the nearest number of ``dtype``."""
+def nearest_bounds(polytope: PolytopeFields, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return a polytope's bounds as a judge of weights reads them.
+
+    Args:
+        polytope: Whose bounds.
+        dtype: A floating dtype.
+
+    Returns:
+        Lower and upper bounds, shape (K,), each rounded to the nearest number of ``dtype``.
+    """
     low_K = torch.tensor(polytope.lower, dtype=torch.float64)
     high_K = torch.tensor(polytope.upper, dtype=torch.float64)
     return low_K.to(dtype), high_K.to(dtype)
 
 
-def bounds_within(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the polytope's lower and upper bounds, shape (K,), as ``interval_within`` rounds them."""
+def bounds_within(polytope: PolytopeFields, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return a polytope's bounds as a projection clips to them.
+
+    Args:
+        polytope: Whose bounds.
+        dtype: A floating dtype.
+
+    Returns:
+        Lower and upper bounds, shape (K,), as ``interval_within`` rounds them.
+    """
     low_K = torch.tensor(polytope.lower, dtype=torch.float64)
     high_K = torch.tensor(polytope.upper, dtype=torch.float64)
     return interval_within(low_K, high_K, dtype)
@@ -35,7 +48,13 @@ def bounds_within(polytope: WeightPolytope, dtype: torch.dtype) -> tuple[Tensor,
 def interval_within(low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return lower bounds rounded up and upper ones rounded down, so that weights of ``dtype`` meet the true bounds.
 
-    low, high: float64, one shape.  Where no number of ``dtype`` lies between the two, both are the nearest to ``low``.
+    Args:
+        low: Lower bounds, float64, any shape.
+        high: Upper bounds, float64, the same shape.
+        dtype: A floating dtype.
+
+    Returns:
+        Both bounds, of ``dtype``.  Where no number of it lies between the two, both are the nearest to ``low``.
     """
     inner_low = _step(low.to(dtype), low.to(dtype).double() < low, +1)
     inner_high = _step(high.to(dtype), high.to(dtype).double() > high, -1)

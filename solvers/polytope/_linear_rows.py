@@ -17,8 +17,14 @@ from ._polytope_numbers import Matrix, Vector, read_rows
 class LinearRows:
     """Rows ``A w <= b`` and ``C w = d``, held as tuples so that equal rows are equal values.
 
-    A: shape (M, K) and b: shape (M,), or both None.  C and d likewise.  Raises InvalidInput if a number is not
-    finite, if one half of a pair is missing, or if a right-hand side does not fit its matrix.
+    Args:
+        A: Coefficients of inequalities, shape (M, K), or None.
+        b: Their right-hand sides, shape (M,), or None.
+        C: Coefficients of equalities, shape (M, K), or None.
+        d: Their right-hand sides, shape (M,), or None.
+
+    Raises:
+        InvalidInput: A number is not finite, one half of a pair is missing, or a right-hand side does not fit.
 
     >>> LinearRows(A=[[1.0, 1.0, 0.0]], b=[0.7]).b
     (0.7,)
@@ -36,7 +42,12 @@ class LinearRows:
             object.__setattr__(self, names[1], right)
 
     def with_ties(self, groups: tuple[tuple[int, ...], ...], n_teachers: int) -> LinearRows:
-        """Return these rows and those that make the teachers of each group weigh the same."""
+        """Return these rows and those that make the teachers of each group weigh the same.
+
+        Args:
+            groups: Teachers of each group, at least two.
+            n_teachers: K, how many teachers there are.
+        """
         C, d = list(self.C), list(self.d)
         for group in groups:
             for k in group[1:]:
@@ -51,7 +62,7 @@ class LinearRows:
 
 def read_linear(value: object, n_teachers: int) -> LinearRows:
     """Return linear rows over ``n_teachers`` from None, a record, a tuple (A, b) or (A, b, C, d), or a mapping."""
-    rows = _as_record(value)
+    rows = _read_record(value)
     for name in ("A", "C"):
         for index, row in enumerate(getattr(rows, name)):
             if len(row) != n_teachers:
@@ -62,7 +73,7 @@ def read_linear(value: object, n_teachers: int) -> LinearRows:
     return rows
 
 
-def _as_record(value: object) -> LinearRows:
+def _read_record(value: object) -> LinearRows:
     if value is None:
         return LinearRows()
     if isinstance(value, LinearRows):

@@ -19,7 +19,16 @@ Pairs = tuple[tuple[int, int], ...]
 
 
 def read_orderings(orderings: object, n_teachers: int, ties: bool) -> Pairs:
-    """Return the pairs sorted and without repeats; refuse bad indices, and cycles unless they may mean ties."""
+    """Return orderings sorted and without repeats.
+
+    Args:
+        orderings: Pairs (i, j) of teachers.
+        n_teachers: K, how many teachers there are.
+        ties: Whether a cycle may stand, for teachers that weigh the same.
+
+    Raises:
+        InvalidInput: A pair or an index cannot be meant, or there is a cycle and ``ties`` is False.
+    """
     if not isinstance(orderings, Iterable):
         raise InvalidInput(f"`orderings` must be a list of pairs (i, j), meaning w_i >= w_j; found {orderings!r}.")
     pairs = tuple(sorted({_read_pair(pair, n_teachers) for pair in orderings}))
@@ -49,7 +58,15 @@ def _read_pair(pair: object, n_teachers: int) -> tuple[int, int]:
 
 
 def find_cycle(pairs: Pairs, n_teachers: int) -> list[int]:
-    """Return a cycle as a closed walk, such as [0, 2, 0], or an empty list.  Depth first, without recursion."""
+    """Return a cycle of an order, by depth-first search.
+
+    Args:
+        pairs: Pairs (above, below).
+        n_teachers: K, how many teachers there are.
+
+    Returns:
+        A closed walk, such as [0, 2, 0], or an empty list.
+    """
     below: list[list[int]] = [[j for i, j in pairs if i == k] for k in range(n_teachers)]
     finished: set[int] = set()
     for root in range(n_teachers):
@@ -68,7 +85,17 @@ def find_cycle(pairs: Pairs, n_teachers: int) -> list[int]:
 
 
 def closure(pairs: Pairs, n_teachers: int) -> npt.NDArray[np.bool_]:
-    """Return the transitive closure: entry (i, j) tells whether i stands above j."""
+    """Return the transitive closure of an order.
+
+    Args:
+        pairs: Pairs (above, below).
+        n_teachers: K, how many teachers there are.
+
+    Returns:
+        Booleans, shape (K, K); entry (i, j) tells whether i stands above j.
+
+    Source: Warshall 1962.
+    """
     above_KK = np.zeros((n_teachers, n_teachers), dtype=bool)
     for i, j in pairs:
         above_KK[i, j] = True

@@ -9,35 +9,43 @@ programme: give every setting some slack and use as little of it as possible.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import OptimizeResult, linprog
 
 from solvers.errors import InfeasiblePolytope, SolverFailure
 
-from ._least_change import least_change
+from ._least_change import describe_least_change, round_down, round_up
+from ._polytope_fields import PolytopeFields
 from ._polytope_rules import Rule, list_rules, stack_rules
-from ._rounding import round_down, round_up
-
-if TYPE_CHECKING:
-    from ._weight_polytope import WeightPolytope
-
-# HiGHS allows 1e-7 by default, which would show in the weights' sum
-_OPTIONS = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 
 
-def require_feasible(polytope: WeightPolytope) -> None:
+@dataclass(frozen=True)
+class FeasibilitySettings:
+    """How closely the linear programme is held to the rules; the tests of narrow polytopes notice a change.
+
+    Attributes:
+        tolerance: Of HiGHS, in units of rows scaled to 1.  Its default, 1e-7, would show in the sum of the weights.
+    """
+
+    tolerance: float = 1e-10
+
+
+_SETTINGS = FeasibilitySettings()
+
+
+def require_feasible(polytope: PolytopeFields) -> None:
     """Raise InfeasiblePolytope, with the conflict and a way out, if no weights meet the rules."""
     if polytope.uniform_bounds and not polytope.linear and not (polytope.margin and polytope.orderings):
         _require_room_for_one(polytope.n_teachers, *polytope.uniform_bounds)
         return
     rules = list_rules(polytope)
-    if not _feasible(rules):
-        conflict = _smallest_conflict(rules)
+    if not _is_feasible(rules):
+        conflict = _find_smallest_conflict(rules)
         raise InfeasiblePolytope(
             f"No weights satisfy the rules for {polytope.n_teachers} teachers. These conflict: "
-            f"{'; '.join(rule.name for rule in conflict)}. {least_change(polytope, rules)}"
+            f"{'; '.join(rule.name for rule in conflict)}. {describe_least_change(polytope, rules)}"
         )
 
 
@@ -58,8 +66,8 @@ def _require_room_for_one(n_teachers: int, lower: float, upper: float) -> None:
         )
 
 
-def _feasible(rules: Sequence[Rule]) -> bool:
-    result = _solve_any(rules)
+def _is_feasible(rules: Sequence[Rule]) -> bool:
+    result = _find_any_weights(rules)
     if result.status not in (0, 2):
         raise SolverFailure(
             f"HiGHS could not tell whether the rules leave room: {result.message} "
@@ -68,7 +76,7 @@ def _feasible(rules: Sequence[Rule]) -> bool:
     return bool(result.status == 0)
 
 
-def _solve_any(rules: Sequence[Rule]) -> OptimizeResult:
+def _find_any_weights(rules: Sequence[Rule]) -> OptimizeResult:
     rows_MK, bounds_M, equal_M = stack_rules(rules)
     scale_M = np.maximum(np.abs(rows_MK).max(axis=1), 1e-300)
     rows_MK, bounds_M = rows_MK / scale_M[:, None], bounds_M / scale_M
@@ -80,15 +88,18 @@ def _solve_any(rules: Sequence[Rule]) -> OptimizeResult:
         b_eq=bounds_M[equal_M],
         bounds=(None, None),
         method="highs",
-        options=_OPTIONS,
+        options={
+            "primal_feasibility_tolerance": _SETTINGS.tolerance,
+            "dual_feasibility_tolerance": _SETTINGS.tolerance,
+        },
     )
 
 
-def _smallest_conflict(rules: Sequence[Rule]) -> list[Rule]:
+def _find_smallest_conflict(rules: Sequence[Rule]) -> list[Rule]:
     """Return rules that conflict together, none of which can be spared."""
     kept = list(rules)
     for rule in reversed(rules):
         fewer = [other for other in kept if other is not rule]
-        if fewer and not _feasible(fewer):
+        if fewer and not _is_feasible(fewer):
             kept = fewer
     return kept

@@ -6,14 +6,14 @@ Axes: K teachers.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from solvers.errors import InvalidInput
 
-from ._conformance import Conformance, judge
-from ._linear_rows import LinearRows, read_linear
+from ._conformance import Conformance, check_weights
+from ._linear_rows import read_linear
 from ._partial_orders import (
     Pairs,
     between_groups,
@@ -25,7 +25,8 @@ from ._partial_orders import (
     weak_order_tiers,
 )
 from ._polytope_feasibility import require_feasible
-from ._polytope_numbers import Vector, read_bound, read_count, read_nonnegative
+from ._polytope_fields import PolytopeFields
+from ._polytope_numbers import read_bound, read_count, read_nonnegative
 from ._polytope_rules import Rule, list_rules
 
 if TYPE_CHECKING:
@@ -34,27 +35,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, init=False)
-class WeightPolytope:
+class WeightPolytope(PolytopeFields):
     """Weights w of K teachers with  sum(w) = 1,  lower <= w <= upper,  w_i >= w_j + margin,  A w <= b,  C w = d.
 
-    n_teachers: K, at least 1.  lower, upper: a scalar, or K numbers.  orderings: pairs (i, j), meaning
-    w_i >= w_j + margin; any partial order.  ties: True lets orderings go round in a circle, whose teachers then weigh
-    the same.  linear: None, ``LinearRows``, (A, b), (A, b, C, d) or a mapping.
+    Two polytopes with the same content are equal and hash alike.
 
-    Two polytopes with the same content are equal and hash alike.  Raises InvalidInput for numbers that cannot be
-    meant (negative or not finite, bad indices, a cycle, wrong shapes) and InfeasiblePolytope if no weights exist.
+    Args:
+        n_teachers: K, at least 1.
+        lower: Lower bounds, one number or shape (K,), at least 0.
+        upper: Upper bounds, one number or shape (K,).
+        orderings: Pairs (i, j), meaning w_i >= w_j + margin; any partial order.
+        margin: By how much ordered weights differ at least, in units of weights.
+        linear: Further rows: None, ``LinearRows``, (A, b), (A, b, C, d) or a mapping with those keys.
+        ties: True lets orderings go round in a circle, whose teachers then weigh the same.
+
+    Raises:
+        InvalidInput: A number cannot be meant: negative or not finite, a bad index, a cycle, a wrong shape.
+        InfeasiblePolytope: No weights exist; the message names the rules that conflict and the least change.
 
     >>> WeightPolytope(3, upper=0.5) == WeightPolytope(3, upper=[0.5, 0.5, 0.5])
     True
     """
-
-    n_teachers: int
-    lower: Vector
-    upper: Vector
-    orderings: Pairs
-    margin: float
-    linear: LinearRows
-    ties: bool
 
     def __init__(
         self,
@@ -84,11 +85,13 @@ class WeightPolytope:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    def __hash__(self) -> int:
+        """Return the hash of the numbers, worked out once: each projection looks its plan up by it."""
+        return self._hash
+
     @cached_property
-    def uniform_bounds(self) -> tuple[float, float] | None:
-        """(lower, upper) if all teachers share them, else None."""
-        shared = len(set(self.lower)) == 1 and len(set(self.upper)) == 1
-        return (self.lower[0], self.upper[0]) if shared else None
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
     @cached_property
     def ranks(self) -> tuple[int, ...] | None:
@@ -157,15 +160,37 @@ class WeightPolytope:
         return self.with_orderings(())
 
     def ordered_by(self, scores: Iterable[float]) -> WeightPolytope:
-        """Return this polytope with the orderings of ``scores``: the higher score weighs at least as much."""
+        """Return this polytope with the orderings of scores.
+
+        Args:
+            scores: Shape (K,); the higher score weighs at least as much, equal ones are free of each other.
+
+        Raises:
+            InfeasiblePolytope: With these orderings no weights exist.
+        """
         return self.with_orderings(tier_pairs(tuple(scores)))
 
     def with_bounds(self, lower: Iterable[float], upper: Iterable[float]) -> WeightPolytope:
-        """Return this polytope with other bounds, one a teacher, feasible or refused."""
+        """Return this polytope with other bounds.
+
+        Args:
+            lower: Lower bounds, shape (K,).
+            upper: Upper bounds, shape (K,).
+
+        Raises:
+            InfeasiblePolytope: With these bounds no weights exist.
+        """
         return replace(self, lower=tuple(lower), upper=tuple(upper))
 
     def with_orderings(self, orderings: Iterable[tuple[int, int]]) -> WeightPolytope:
-        """Return this polytope with other orderings, feasible or refused."""
+        """Return this polytope with other orderings.
+
+        Args:
+            orderings: Pairs (i, j), meaning w_i >= w_j + margin.
+
+        Raises:
+            InfeasiblePolytope: With these orderings no weights exist.
+        """
         return replace(self, orderings=tuple(orderings))
 
     def check(
@@ -174,15 +199,24 @@ class WeightPolytope:
         safety: Tensor | npt.ArrayLike | None = None,
         critical: Tensor | npt.ArrayLike | None = None,
     ) -> Conformance:
-        """Judge given weights, rule by rule.
+        """Check given weights, rule by rule.
 
-        w: shape (..., K), a tensor, an array or lists.  safety: scores (..., K) or (K,) whose order the weights must
-        follow.  critical: mask (...,) of the rows to which orderings apply; None means all of them.
+        Bounds and margin-free orderings are held to exactly, in w's own dtype; the sum may miss 1 by K ulp (K times the
+        dtype's eps), a margin by 2 ulp, a linear row by 1e-9.  NaN holds no rule.
 
-        Bounds and margin-free orderings are judged exactly, in w's own dtype; the sum may miss 1 by K ulp (K times the
-        dtype's eps), a margin by 2 ulp, a linear row by 1e-9.  NaN holds no rule.  Raises InvalidInput on wrong shapes.
+        Args:
+            w: Weights, shape (..., K), a tensor, an array or lists.
+            safety: Scores, shape (..., K) or (K,), whose order the weights must follow; only for a polytope without
+                orderings.
+            critical: Booleans, shape (...,), True on rows to which orderings apply; None: all of them.
+
+        Returns:
+            One entry a rule, with the worst row; ``holds()`` tells whether all rules do.
+
+        Raises:
+            InvalidInput: A shape or dtype does not fit.
         """
-        return judge(self, w, safety, critical)
+        return check_weights(self, self.rules, w, safety, critical)
 
 
 def _require_interval(k: int, low: float, high: float) -> None:
