@@ -25,23 +25,32 @@ import numpy.typing as npt
 from solvers.polytope import WeightPolytope
 
 from ..general._canonical_form import find_support
-from ._multiplier_recovery import (
-    ScaledRules,
-    find_interior,
-    fit_multipliers,
-    fit_row_multipliers,
-    group_by_pattern,
-    scale_rules,
-)
+from ._multiplier_recovery import fit_multipliers, fit_row_multipliers, group_by_pattern
+from ._scaled_rules import ScaledRules, find_interior, scale_rules
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 _EPS = float(np.finfo(np.float64).eps)
 _TINY = 1e-300
-# slacks up to which a rule counts as tight: first strictly, then as generously as approximate answers need
-_TIGHT, _NEAR = 1e-12, (1e-6, 1e-3)
-_GOOD = 1e-11
+
+
+@dataclass(frozen=True)
+class ResidualSettings:
+    """When rules count as tight; `python -m benchmarks.conformance` and the certificate's tests notice a change.
+
+    Attributes:
+        tight: Slack, in units of weights, up to which a rule counts as tight at first.
+        near: Slacks for those whose bound is still poor: as generous as approximate answers need.
+        good: Distance bound, in units of weights, that needs no second look.
+    """
+
+    tight: float = 1e-12
+    near: tuple[float, ...] = (1e-6, 1e-3)
+    good: float = 1e-11
+
+
+_SETTINGS = ResidualSettings()
 
 
 @dataclass(frozen=True)
@@ -65,9 +74,9 @@ def compute_residuals(v_NK: Floats, w_NK: Floats, polytope: WeightPolytope, metr
     collected = _unknown(len(w_NK), scaled)
     finite_N = np.isfinite(w_NK).all(axis=1)
     case = _RowsUnderRules(v_NK[finite_N], w_NK[finite_N], polytope, metric)
-    residuals = case.compute(fit_multipliers(case.slope, case.tight(max(_TIGHT, 4 * eps)), scaled))
-    for near in _NEAR:
-        again_N = residuals.distance_bound > _GOOD + 4 * case.rounding
+    residuals = case.compute(fit_multipliers(case.descent, case.tight(max(_SETTINGS.tight, 4 * eps)), scaled))
+    for near in _SETTINGS.near:
+        again_N = residuals.distance_bound > _SETTINGS.good + 4 * case.rounding
         if again_N.any():
             other = case.only(again_N)
             second = other.compute(other.fit_weighted(max(near, 8 * eps)))
@@ -100,8 +109,8 @@ class _RowsUnderRules:
         self.shift = np.median(scores_NK, axis=1, keepdims=True) if len(scores_NK) else np.empty((0, 1))
         self.scores = scores_NK - self.shift
         position_NK = w_NK if metric == "euclidean" else np.log(np.maximum(w_NK, _TINY))
-        self.slope = np.where(self.alive, self.scores - position_NK, 0.0)
-        size_N = np.abs(self.slope).max(axis=1, initial=1.0)
+        self.descent = np.where(self.alive, self.scores - position_NK, 0.0)
+        size_N = np.abs(self.descent).max(axis=1, initial=1.0)
         self.rounding = 4 * _EPS * w_NK.shape[1] * size_N
 
     def only(self, chosen_N: Mask) -> _RowsUnderRules:
@@ -122,7 +131,7 @@ class _RowsUnderRules:
         for row, chosen_M in enumerate(chosen_NM):
             weight_K = None if self.metric == "euclidean" else np.clip(self.w[row], 0, 1) * self.alive
             columns_KW, equal_W = self.scaled.rows[chosen_M].T, self.scaled.equal[chosen_M]
-            y_NM[row, chosen_M] = fit_row_multipliers(self.slope[row], columns_KW, equal_W, weight_K)
+            y_NM[row, chosen_M] = fit_row_multipliers(self.descent[row], columns_KW, equal_W, weight_K)
         return y_NM
 
     def compute(self, y_NM: Floats) -> Residuals:
@@ -144,7 +153,7 @@ class _RowsUnderRules:
     def _point_of(self, y_NM: Floats) -> tuple[Floats, Floats, Floats]:
         """Return x - w (kl: log x - log w), x and log x, where x is the point of the multipliers."""
         if self.metric == "euclidean":
-            gap_NK = self.slope - y_NM @ self.scaled.rows
+            gap_NK = self.descent - y_NM @ self.scaled.rows
             return gap_NK, self.w + gap_NK, np.empty(0)
         log_x_NK = np.where(self.alive, self.scores - y_NM @ self.scaled.rows, -np.inf)
         log_x_NK = log_x_NK - log_x_NK.max(axis=1, keepdims=True, initial=-1e300)

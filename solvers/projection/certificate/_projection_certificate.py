@@ -34,7 +34,7 @@ from .._projection_inputs import METRICS, read_choice, read_mask, read_safety, r
 from .._projection_plan import plan_rows
 from .._row_rules import RowRules
 from ._kkt_residuals import Residuals, compute_residuals
-from ._multiplier_recovery import scale_rules
+from ._scaled_rules import scale_rules
 
 Floats = npt.NDArray[np.float64]
 _Rows = Tensor | npt.ArrayLike | None
@@ -44,7 +44,14 @@ CONDITIONS = ("stationarity", "primal", "dual", "complementarity")
 
 @dataclass(frozen=True)
 class WorstResidual:
-    """The worst row of one condition: its value, its place in the leading axes, and the teacher or rule at fault."""
+    """The worst row of one condition.
+
+    Attributes:
+        condition: Its name, in words.
+        value: The residual, in units of weights.
+        row: Its place in the leading axes, () for a single vector.
+        where: The teacher or the rule at fault, "-" if none is.
+    """
 
     condition: str
     value: float
@@ -54,21 +61,23 @@ class WorstResidual:
 
 @dataclass(frozen=True, eq=False)
 class ProjectionCertificate:
-    """The four KKT residuals of each row, shape (...,), and a bound on the distance to the true projection.
+    """The four KKT residuals of each row, and a bound on the distance to the true projection.
 
     All in units of weights (stationarity of KL: of log weights); linear rows are divided by their largest coefficient.
 
-    stationarity     largest ``|w - v + A^T y|``, or ``|log w - log v + A^T y + const|`` where weights can be positive,
-                     less ``4 K eps max(1, |v - w|)``, which is what rounding makes of large scores
-    primal           largest violation of a rule, ``max(A w - b, 0)`` and ``|C w - d|``
-    dual             largest negative multiplier, ``max(-y, 0)``
-    complementarity  ``max |min(y, b - A w)|``: a rule is either tight or free of charge
-    distance_bound   no point further than this from w is the projection: Euclidean norm, proof in ``_kkt_residuals``;
-    wide for
-                     KL answers whose error exceeds the weights that decide the multipliers
+    Attributes:
+        stationarity: Shape (...,), largest ``|w - v + A^T y|``, or ``|log w - log v + A^T y + const|`` where weights
+            can be positive, less ``4 K eps max(1, |v - w|)``, which is what rounding makes of large scores.
+        primal: Shape (...,), largest violation of a rule, ``max(A w - b, 0)`` and ``|C w - d|``.
+        dual: Shape (...,), largest negative multiplier, ``max(-y, 0)``.
+        complementarity: Shape (...,), ``max |min(y, b - A w)|``: a rule is either tight or free of charge.
+        distance_bound: Shape (...,); no point further than this from w is the projection: Euclidean norm, proof in
+            ``_kkt_residuals``; wide for KL answers whose error exceeds the weights that decide the multipliers.
+        worst: The worst row of each condition.
+        multipliers: Of the rules that carry any, for the row with the largest residual, by rule name, in units of the
+            polytope's own rows: ``v - w = A^T y``, for KL ``log v - log w = A^T y``.
 
-    worst: the worst row of each condition.  multipliers: of the rules that carry any, for the row with the largest
-    residual, by rule name, in units of the polytope's own rows: ``v - w = A^T y``, for KL ``log v - log w = A^T y``.
+    Source: Nocedal and Wright 2006, theorem 12.1.
     """
 
     stationarity: Floats
@@ -80,9 +89,13 @@ class ProjectionCertificate:
     multipliers: Mapping[str, float]
 
     def holds(self, tolerance: float = 1e-9) -> bool:
-        """Tell whether every residual of every row is at most ``tolerance``; NaN never is.
+        """Tell whether every residual of every row is small enough.
 
-        Weights in float32 meet about 1e-6.
+        Args:
+            tolerance: The most that a residual may be, in units of weights; weights in float32 meet about 1e-6.
+
+        Returns:
+            False where a residual is NaN.
         """
         return all(bool((getattr(self, name) <= tolerance).all()) for name in CONDITIONS)
 
@@ -104,15 +117,25 @@ def certify_projection(
 ) -> ProjectionCertificate:
     """Return a proof of how close the weights w are to the projection of the scores v.
 
-    v: finite scores, shape (..., K).  w: weights of the same shape, from ``project`` or anyone else.
-    metric, critical, safety: as in ``project``.
-
     Multipliers are recovered from v, w and the rules that are tight at w, by nonnegative least squares; no solver is
     asked.  Rows with NaN or infinite weights get NaN residuals, which hold at no tolerance.  Computed in float64 on
     the CPU.
 
-    Raises InvalidInput for shapes, dtypes, scores or options that cannot be used, InfeasiblePolytope if a row's safety
-    order leaves no weights.
+    Args:
+        v: Finite scores, shape (..., K).
+        w: Weights, shape (..., K), from ``project`` or anyone else.
+        polytope: The rules that the weights of K teachers obey.
+        metric: "euclidean" or "kl", as in ``project``.
+        critical: Booleans, shape (...,), True on rows where orderings apply; None: they apply everywhere.
+        safety: Scores, shape (..., K) or (K,), whose order the weights of a row follow; or None.
+
+    Returns:
+        Residuals of each row, shape (...,), the worst of them, and the multipliers of the worst row.
+
+    Raises:
+        InvalidInput: A shape, dtype, score or option cannot be used.
+        InfeasiblePolytope: A row's safety order leaves no weights.
+
     Source: Nocedal and Wright 2006, theorem 12.1; Lawson and Hanson 1974 for the multipliers.
     """
     if not isinstance(polytope, WeightPolytope):
@@ -126,7 +149,7 @@ def certify_projection(
     safety_BK = read_safety(safety, scores.shape, polytope, scores.v.device)
     critical_B, safety_BK = (None if x is None else x.cpu() for x in (critical_B, safety_BK))
     question = _Question(v_BK, w_BK, polytope, metric, critical_B, safety_BK, eps)
-    return _summarise(question, scores.shape[:-1])
+    return _summarize(question, scores.shape[:-1])
 
 
 def _read_weights(w: object, shape: torch.Size) -> tuple[Tensor, float]:
@@ -163,7 +186,7 @@ class _Question:
     def residuals(self) -> dict[str, Floats]:
         """Return each condition's residual and the bound, (B,)."""
         collected = {name: np.full(len(self.v), np.nan) for name in (*CONDITIONS, "distance_bound")}
-        v_BK, w_BK, safety_BK = self._tidy()
+        v_BK, w_BK, safety_BK = self._sort_teachers()
         for part in plan_rows(v_BK, RowRules(self.polytope, self.critical, safety_BK), self.metric, "cvxpy").parts:
             rows = torch.arange(len(v_BK)) if part.rows is None else part.rows
             residuals = compute_residuals(v_BK[rows].numpy(), w_BK[rows].numpy(), part.polytope, self.metric, self.eps)
@@ -171,7 +194,7 @@ class _Question:
                 values_B[rows.numpy()] = getattr(residuals, name)
         return collected
 
-    def _tidy(self) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _sort_teachers(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Relabel the teachers of each row by safety, where labels do not matter: fewer distinct orders remain."""
         polytope = self.polytope
         if self.safety is None or polytope.linear or polytope.uniform_bounds is None:
@@ -179,7 +202,7 @@ class _Question:
         order_BK = self.safety.argsort(dim=-1, descending=True, stable=True)
         return self.v.gather(-1, order_BK), self.w.gather(-1, order_BK), self.safety.gather(-1, order_BK)
 
-    def alone(self, row: int) -> tuple[Residuals, WeightPolytope]:
+    def judge_alone(self, row: int) -> tuple[Residuals, WeightPolytope]:
         """Return the judgement of one row, with the teachers in their own order, and its polytope."""
         polytope = self.polytope
         if self.critical is not None and not bool(self.critical[row]):
@@ -190,7 +213,7 @@ class _Question:
         return compute_residuals(v_1K, w_1K, polytope, self.metric, self.eps), polytope
 
 
-def _summarise(question: _Question, leading: torch.Size) -> ProjectionCertificate:
+def _summarize(question: _Question, leading: torch.Size) -> ProjectionCertificate:
     collected = question.residuals()
     arrays = {name: values_B.reshape(tuple(leading)) for name, values_B in collected.items()}
     if not len(question.v):
@@ -198,29 +221,28 @@ def _summarise(question: _Question, leading: torch.Size) -> ProjectionCertificat
     # argmax points at NaN before any number
     rows = {name: int(values_B.argmax()) for name, values_B in collected.items()}
     worst = int(np.max([collected[name] for name in CONDITIONS], axis=0).argmax())
-    places = {
-        name: WorstResidual(
-            name.replace("_", " "), float(collected[name][row]), _place(row, leading), _where(name, row, question)
-        )
+    places = [
+        WorstResidual(name.replace("_", " "), float(collected[name][row]), _unravel_row(row, leading), fault)
         for name, row in rows.items()
-    }
-    residuals, polytope = question.alone(worst)
+        if (fault := _name_fault(name, row, question))
+    ]
+    residuals, polytope = question.judge_alone(worst)
     scaled = scale_rules(polytope)
     carried = {
         name: float(y / size)
-        for name, y, size in zip(scaled.names, residuals.y[0], scaled.size, strict=True)
+        for name, y, size in zip(scaled.names, residuals.y[0], scaled.scale, strict=True)
         if y != 0  # NaN shows
     }
-    return ProjectionCertificate(**arrays, worst=tuple(places.values()), multipliers=MappingProxyType(carried))
+    return ProjectionCertificate(**arrays, worst=tuple(places), multipliers=MappingProxyType(carried))
 
 
-def _place(row: int, leading: torch.Size) -> tuple[int, ...]:
+def _unravel_row(row: int, leading: torch.Size) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(row, tuple(leading))) if leading else ()
 
 
-def _where(condition: str, row: int, question: _Question) -> str:
+def _name_fault(condition: str, row: int, question: _Question) -> str:
     """Return the teacher or the rule that a condition fails at, or that nothing does."""
-    residuals, polytope = question.alone(row)
+    residuals, polytope = question.judge_alone(row)
     scaled, w_1K = scale_rules(polytope), question.w[row : row + 1].numpy()
     if not np.isfinite(w_1K).all():
         teacher = int((~np.isfinite(w_1K[0])).argmax())

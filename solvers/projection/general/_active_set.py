@@ -20,14 +20,37 @@ Mask = npt.NDArray[np.bool_]
 # (rows_WK, bounds_W, w_K) -> the optimum on those equalities and their multipliers, or None
 Target = Callable[[Floats, Floats, Floats], "tuple[Floats, Floats] | None"]
 
-INDEPENDENT = 1e-9
-NEAR = 1e-7
 _EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
+class ActiveSetSettings:
+    """What counts as dependent and as touched; the tests of degenerate corners notice a change.
+
+    Attributes:
+        independent: Part of a rule's norm that must be left beside other rules for it not to follow from them.
+        near: Slack, in units of weights, up to which a start touches a rule: solvers end within 1e-9.
+        far: Distance from the polytope, in units of weights, beyond which rounding of scores shows.  Such scores are
+            drawn in along the normal they left by, which keeps the answer, and projected again.
+    """
+
+    independent: float = 1e-9
+    near: float = 1e-7
+    far: float = 4.0
+
+
+ACTIVE_SET = ActiveSetSettings()
+
+
+@dataclass(frozen=True)
 class ActiveSetResult:
-    """Where the method stopped.  w: shape (K,).  active: the working set.  finished: whether KKT holds there."""
+    """Where the method stopped.
+
+    Attributes:
+        w: Weights, shape (K,).
+        active: The working set.
+        finished: Whether the KKT conditions hold there.
+    """
 
     w: Floats
     active: list[int]
@@ -36,7 +59,14 @@ class ActiveSetResult:
 
 @dataclass(frozen=True)
 class ActiveSetRules:
-    """Rows (M, K) on the columns that count; bounds, equalities and who may join the working set, each (M,)."""
+    """The rules ``rows w <= bounds`` among which the working set is chosen.
+
+    Attributes:
+        rows: Coefficients on the teachers that count, shape (M, K).
+        bounds: Right-hand sides, shape (M,).
+        equal: Which are equalities, shape (M,).
+        eligible: Which may join the working set, shape (M,).
+    """
 
     rows: Floats
     bounds: Floats
@@ -46,7 +76,7 @@ class ActiveSetRules:
 
 def walk_active_set(start_K: Floats, rules: ActiveSetRules, target: Target, size: float) -> ActiveSetResult:
     """Walk from a nearly feasible start to the optimum.  size: of the scores, on which rounding depends."""
-    active = _first_set(start_K, rules)
+    active = _pick_first_set(start_K, rules)
     w_K = start_K
     limit = 4 * (len(rules.bounds) + len(w_K))
     for step in range(limit):
@@ -54,22 +84,22 @@ def walk_active_set(start_K: Floats, rules: ActiveSetRules, target: Target, size
         if answer is None:
             break
         target_K, multiplier_W = answer
-        length, blocking = _how_far(w_K, target_K, active, rules, size)
+        length, blocking = _measure_step(w_K, target_K, active, rules, size)
         w_K = target_K if length >= 1 else w_K + length * (target_K - w_K)
         if blocking is not None:
             active = [*active, blocking]
             continue
-        leaving = _who_leaves(multiplier_W, active, rules, size, first=2 * step > limit)
+        leaving = _find_leaving(multiplier_W, active, rules, size, first=2 * step > limit)
         if leaving is None:
             return ActiveSetResult(w_K, active, True)
         active = [m for m in active if m != leaving]
     return ActiveSetResult(w_K, active, False)
 
 
-def _first_set(w_K: Floats, rules: ActiveSetRules) -> list[int]:
+def _pick_first_set(w_K: Floats, rules: ActiveSetRules) -> list[int]:
     """Return independent rules: equalities, then those that the start nearly touches, nearest first."""
     slack_M = rules.bounds - rules.rows @ w_K
-    near = [int(m) for m in np.argsort(slack_M, kind="stable") if rules.eligible[m] and slack_M[m] < NEAR]
+    near = [int(m) for m in np.argsort(slack_M, kind="stable") if rules.eligible[m] and slack_M[m] < ACTIVE_SET.near]
     return pick_independent([int(m) for m in np.flatnonzero(rules.equal)] + near, rules.rows)
 
 
@@ -83,13 +113,13 @@ def pick_independent(candidates: list[int], rows_MK: Floats) -> list[int]:
             for unit_K in basis:
                 rest_K = rest_K - (unit_K @ rest_K) * unit_K
         norm = float(np.linalg.norm(rest_K))
-        if norm > INDEPENDENT * max(float(np.linalg.norm(rows_MK[m])), 1e-300):
+        if norm > ACTIVE_SET.independent * max(float(np.linalg.norm(rows_MK[m])), 1e-300):
             basis.append(rest_K / norm)
             chosen.append(m)
     return chosen
 
 
-def _how_far(
+def _measure_step(
     w_K: Floats, target_K: Floats, active: list[int], rules: ActiveSetRules, size: float
 ) -> tuple[float, int | None]:
     """Return the part of the way that stays feasible, and the rule that blocks."""
@@ -103,7 +133,9 @@ def _how_far(
     return 1.0, None
 
 
-def _who_leaves(multiplier_W: Floats, active: list[int], rules: ActiveSetRules, size: float, first: bool) -> int | None:
+def _find_leaving(
+    multiplier_W: Floats, active: list[int], rules: ActiveSetRules, size: float, first: bool
+) -> int | None:
     """Return the rule with the most negative multiplier, or the first such (Bland), which cannot cycle."""
     wrong = [
         (float(y), m)

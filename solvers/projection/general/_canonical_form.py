@@ -24,19 +24,37 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-# each entry holds a compiled cvxpy problem, about a megabyte
-_KEPT = 128
+
+@dataclass(frozen=True)
+class CanonicalFormSettings:
+    """How many forms are kept; a call on more polytopes than that compiles anew.
+
+    Attributes:
+        most_kept: Forms, each with a compiled cvxpy problem, about a megabyte.
+    """
+
+    most_kept: int = 128
+
+
+_SETTINGS = CanonicalFormSettings()
 _cache: OrderedDict[tuple[WeightPolytope, str], CanonicalForm] = OrderedDict()
 _cache_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class CanonicalForm:
-    """A polytope as ``rows w <= bounds``, equalities where ``equal``, shapes (M, K) and (M,), with its compiled model.
+    """A polytope as ``rows w <= bounds``, with its compiled model.
 
-    support: shape (K,), 1.0 for teachers that can weigh anything, 0.0 for those the rules force to zero; the KL metric
-    has no derivative there, so they stay out of it.  eligible: shape (M,), inequalities that may bind at an answer.
-    batch: the back end for many rows at once, where there is one for this metric.
+    Attributes:
+        metric: "euclidean" or "kl".
+        rows: Coefficients, shape (M, K).
+        bounds: Right-hand sides, shape (M,).
+        equal: Which are equalities, shape (M,).
+        eligible: Inequalities that may bind at an answer, shape (M,).
+        support: Shape (K,), 1.0 for teachers that can weigh anything, 0.0 for those the rules force to zero; the KL
+            metric has no derivative there, so they stay out of it.
+        model: The back end for one row.
+        batch: The back end for many rows at once, where there is one for this metric.
     """
 
     metric: str
@@ -54,14 +72,14 @@ def find_canonical_form(polytope: WeightPolytope, metric: str) -> CanonicalForm:
     key = (polytope, metric)
     with _cache_lock:
         if key not in _cache:
-            _cache[key] = _build(polytope, metric)
-            while len(_cache) > _KEPT:
+            _cache[key] = _build_form(polytope, metric)
+            while len(_cache) > _SETTINGS.most_kept:
                 _cache.popitem(last=False)
         _cache.move_to_end(key)
         return _cache[key]
 
 
-def _build(polytope: WeightPolytope, metric: str) -> CanonicalForm:
+def _build_form(polytope: WeightPolytope, metric: str) -> CanonicalForm:
     from .backends._cvxpy_backend import (
         CvxpyModel,  # cvxpy takes seconds to import, and half a gigabyte with its back ends
     )

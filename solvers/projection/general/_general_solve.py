@@ -12,16 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ._active_set import ActiveSetResult, ActiveSetRules, pick_independent, walk_active_set
+from ._active_set import ACTIVE_SET, ActiveSetResult, ActiveSetRules, pick_independent, walk_active_set
 from ._batch_polish import polish_rows
 from ._canonical_form import CanonicalForm
 from ._equality_targets import EuclideanTarget, KullbackLeiblerTarget
 
 Floats = npt.NDArray[np.float64]
 
-_FEASIBLE = 1e-9
-_TOUCHING = 1e-7
-_FAR = 4.0
+_FEASIBLE = 1e-9  # excess of a rule that solvers leave
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def solve_rows(v_BK: Floats, form: CanonicalForm) -> Answers:
         centred_BK = v_BK - v_BK.mean(axis=1, keepdims=True)
         proposed = form.batch.solve(centred_BK)
         starts = {int(row): proposed.w[row] for row in np.flatnonzero(proposed.solved)}
-        polished = polish_rows(centred_BK, proposed.w, proposed.active, _rules(form))
+        polished = polish_rows(centred_BK, proposed.w, proposed.active, _to_active_set_rules(form))
         done_B = proposed.solved & polished.proven
         w_BK[done_B], active_BM[done_B] = polished.w[done_B], proposed.active[done_B]
         left = np.flatnonzero(~done_B)
@@ -63,15 +61,15 @@ def solve_rows(v_BK: Floats, form: CanonicalForm) -> Answers:
 def solve_row(v_K: Floats, form: CanonicalForm, start_K: Floats | None = None) -> RowAnswer:
     """Return the projection of one row, by cvxpy if no nearly feasible start is given."""
     start_K = form.model.solve(v_K) if start_K is None else start_K
-    rules = _rules(form)
+    rules = _to_active_set_rules(form)
     corner = _walk_euclidean(v_K, start_K, rules) if form.metric == "euclidean" else _walk_kl(v_K, start_K, form)
-    if corner.finished or _better(corner.w, start_K, v_K, form):
+    if corner.finished or _is_better(corner.w, start_K, v_K, form):
         return RowAnswer(corner.w, corner.active)
-    touching_M = form.equal | (form.eligible & (form.bounds - form.rows @ start_K < _TOUCHING))
+    touching_M = form.equal | (form.eligible & (form.bounds - form.rows @ start_K < ACTIVE_SET.near))
     return RowAnswer(start_K, pick_independent([int(m) for m in np.flatnonzero(touching_M)], rules.rows))
 
 
-def _rules(form: CanonicalForm) -> ActiveSetRules:
+def _to_active_set_rules(form: CanonicalForm) -> ActiveSetRules:
     return ActiveSetRules(form.rows * form.support, form.bounds, form.equal, form.eligible)
 
 
@@ -85,7 +83,7 @@ def _walk_euclidean(v_K: Floats, start_K: Floats, rules: ActiveSetRules) -> Acti
     v_K = v_K - v_K.mean()
     corner = walk_active_set(start_K, rules, EuclideanTarget(v_K), float(np.abs(v_K).max()))
     distance = float(np.abs(v_K - corner.w).max())
-    if corner.finished and distance > _FAR:
+    if corner.finished and distance > ACTIVE_SET.far:
         near_K = corner.w + (v_K - corner.w) / distance
         corner = walk_active_set(corner.w, rules, EuclideanTarget(near_K), 1.0)
     return corner
@@ -104,13 +102,13 @@ def _walk_kl(v_K: Floats, start_K: Floats, form: CanonicalForm) -> ActiveSetResu
     return ActiveSetResult(w_K, corner.active, corner.finished)
 
 
-def _better(w_K: Floats, start_K: Floats, v_K: Floats, form: CanonicalForm) -> bool:
+def _is_better(w_K: Floats, start_K: Floats, v_K: Floats, form: CanonicalForm) -> bool:
     excess_M = form.rows @ w_K - form.bounds
     feasible = np.where(form.equal, np.abs(excess_M), excess_M).max() <= _FEASIBLE
-    return bool(feasible and _cost(w_K, v_K, form.metric) <= _cost(start_K, v_K, form.metric))
+    return bool(feasible and _measure_cost(w_K, v_K, form.metric) <= _measure_cost(start_K, v_K, form.metric))
 
 
-def _cost(w_K: Floats, v_K: Floats, metric: str) -> float:
+def _measure_cost(w_K: Floats, v_K: Floats, metric: str) -> float:
     if metric == "euclidean":
         return float(((w_K - v_K) ** 2).sum())
     alive_K = w_K > 0

@@ -27,10 +27,11 @@ from solvers.projection.exact._sorting_network import list_exchanges
 from solvers.projection.exact._torch_rows import project_by_operations, project_on_device
 from solvers.projection.exact.cpu_kernels._cpu_rows import project_on_cpu
 from solvers.projection.exact.gpu import _triton_launch
-from solvers.projection.exact.gpu._triton_launch import LONGEST, can_use_triton, pull_back_on_triton
+from solvers.projection.exact.gpu._triton_launch import TRITON, can_use_triton, pull_back_on_triton
 from tests.support import projection_properties as law
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs triton: pip install 'safekd[test]'")
+KERNELS = {f"solvers.projection.exact.gpu._triton_{name}" for name in ("kernels", "rows", "columns")}
 KINDS = ["none", "chain", "mixed chain", "tiers", "own tiers"]
 SIZES = [1, 2, 3, 5, 8, 13, 16]
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -264,7 +265,7 @@ def test_labels_are_left_out_where_nobody_asks(interpreted):
 
 
 @needs_triton
-@pytest.mark.parametrize("K", [LONGEST + 1, 33])
+@pytest.mark.parametrize("K", [TRITON.longest + 1, 33])
 def test_more_teachers_than_a_thread_holds_go_to_tensor_operations(K, interpreted):
     v_BK, order = law.normal(0, 5, K), order_of("chain", 5, K)
     assert not interpreted(can_use_triton, v_BK)
@@ -343,7 +344,7 @@ def asked(monkeypatch):
 
 
 def test_where_triton_is_missing_tensor_operations_answer(asked):
-    for name in [name for name in sys.modules if name.startswith("solvers.projection._triton")]:
+    for name in [name for name in sys.modules if name in KERNELS]:
         asked.delitem(sys.modules, name)
     asked.setitem(sys.modules, "triton", None)
     v_BK, order = law.normal(0, 5, 3), order_of("chain", 5, 3)
@@ -365,4 +366,4 @@ def test_where_triton_cannot_compile_it_says_so_once(asked):
 def test_rows_on_the_processor_leave_the_kernels_alone():
     """This process never asks for a kernel, so nothing may have brought them in."""
     project([0.9, 0.3, -1.0], WeightPolytope(3, 0.1, 0.6, [(0, 1)]))
-    assert not any(name.startswith("solvers.projection._triton") for name in sys.modules)
+    assert not KERNELS & sys.modules.keys()

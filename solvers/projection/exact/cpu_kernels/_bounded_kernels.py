@@ -22,6 +22,7 @@ Axes: K places; blocks are kept in arrays of length K, of which the first `count
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,10 +32,29 @@ from ._kernel_compiler import cpu_kernel
 Array = Any  # numpy arrays of float64 or int64
 
 _NOTHING = -700.0  # exp of less is taken for 0: reciprocals of weights must stay finite
-_NEAR = 2.0  # thresholds nearer than this to their reference are rounded less than weights
-_CLOSE = 1e-9  # Newton squares what is missing
-_STEPS = 200  # a handful is usual; this many only if all breakpoints crowd together
-_MOVES = 40  # one is usual; the largest floats take 16 digits a move
+
+
+@dataclass(frozen=True)
+class ThresholdSearchSettings:
+    """When the search for the threshold ends; tests of bounds that differ, at scores of every size, notice a change.
+
+    Attributes:
+        near: Distance from their reference, in units of weights, up to which thresholds are rounded less than weights.
+        close: Part of a weight that a step of Newton's method may still move: the next would move its square.
+        most_steps: Steps; a handful is usual, this many only if all breakpoints crowd together.
+        most_moves: Moves of the reference; one is usual, the largest floats take 16 digits a move.
+    """
+
+    near: float = 2.0
+    close: float = 1e-9
+    most_steps: int = 200
+    most_moves: int = 40
+
+
+THRESHOLD_SEARCH = ThresholdSearchSettings()
+# kernels read plain numbers
+_NEAR, _CLOSE = THRESHOLD_SEARCH.near, THRESHOLD_SEARCH.close
+_STEPS, _MOVES = THRESHOLD_SEARCH.most_steps, THRESHOLD_SEARCH.most_moves
 
 
 class Chain(NamedTuple):

@@ -20,7 +20,7 @@ make_array: Any = arrayobj.make_array
 Tally = npt.NDArray[np.int64]
 
 _TAKEN, _DONE, LARGEST = 0, 1, 2
-_PATIENCE = 1 << 15  # looks at a tally before a thread that waits goes to sleep: some tens of microseconds
+_PATIENCE = 1 << 15  # looks at a tally before a waiting thread sleeps: some tens of us, what waking it would take
 
 
 def new_tally() -> Tally:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -22,15 +23,30 @@ from torch import Tensor
 from ..._projection_orders import CHAIN, FREE, OWN_TIERS, RowOrder, make_shared_order
 from .._sorting_network import list_exchanges
 
-LONGEST = 16  # teachers: a row has to fit into a thread's registers, and code grows with the square
-_WARPS = 4
-_READ = 16  # bytes that a thread should read at once
+
+@dataclass(frozen=True)
+class TritonSettings:
+    """How kernels are launched; `python -m benchmarks.projection.gpu` shows a change.
+
+    Attributes:
+        longest: Teachers up to which kernels serve: a row has to fit into a thread's registers, and code grows with the
+            square.
+        warps: Of 32 threads, in one program.
+        bytes_a_read: Bytes that a thread should read at once.
+    """
+
+    longest: int = 16
+    warps: int = 4
+    bytes_a_read: int = 16
+
+
+TRITON = TritonSettings()
 
 
 def can_use_triton(v_BK: Tensor) -> bool:
     """Say whether the kernels of this file serve these rows."""
     interpreted = v_BK.is_cpu and os.environ.get("TRITON_INTERPRET") == "1"
-    return (v_BK.is_cuda or interpreted) and v_BK.shape[-1] <= LONGEST and _works_on(v_BK.device)
+    return (v_BK.is_cuda or interpreted) and v_BK.shape[-1] <= TRITON.longest and _works_on(v_BK.device)
 
 
 @lru_cache(maxsize=64)
@@ -102,10 +118,10 @@ def _launch(block: Any, tensors: tuple[Tensor, ...], bounds: tuple[float, float]
     """Run one program of ``block`` for each R rows of the first tensor."""
     B, K = tensors[0].shape
     P = 1 << (K - 1).bit_length()
-    R = 32 * _WARPS * max(1, _READ // (P * tensors[0].element_size()))
+    R = 32 * TRITON.warps * max(1, TRITON.bytes_a_read // (P * tensors[0].element_size()))
     if B:
         with torch.cuda.device_of(tensors[0]):  # type: ignore[no-untyped-call]
-            block[((B + R - 1) // R,)](*tensors, B, *bounds, K=K, P=P, R=R, **known, num_warps=_WARPS)
+            block[((B + R - 1) // R,)](*tensors, B, *bounds, K=K, P=P, R=R, **known, num_warps=TRITON.warps)
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@
 
 over  rows w <= bounds  (= for equalities).  The scores are a parameter that enters linearly, so cvxpy compiles the
 problem once (disciplined parametrised programming).  Solvers stumble over large scores (Clarabel calls a simplex
-projection with scores near 1e4 infeasible), so scores are centred and drawn in to ``_REACH``: the answer is then a
+projection with scores near 1e4 infeasible), so scores are centred and drawn in: the answer is then a
 feasible start rather than the optimum, and the active-set method takes it from there.
 
 Axes: K teachers, M rules.
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import cvxpy as cp
 import numpy as np
@@ -26,12 +28,26 @@ from solvers.errors import SolverFailure
 
 Floats = npt.NDArray[np.float64]
 
-_REACH = {"euclidean": 8.0, "kl": 30.0}
-_TIGHT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
-_SOLVERS: tuple[tuple[str, dict[str, float]], ...] = (
-    ("CLARABEL", _TIGHT),
-    ("SCS", {"eps_abs": 1e-9, "eps_rel": 1e-9, "max_iters": 100_000}),
-)
+
+@dataclass(frozen=True)
+class CvxpySettings:
+    """How solvers are asked for a start; tests of scores of every size notice a change.
+
+    Attributes:
+        reach: By metric, the size to which centred scores (logarithms for KL) are drawn in, in units of weights:
+            solvers stumble over larger ones.
+        solvers: Names and options, the next one asked where one fails.  Clarabel's tolerances are a hundred times
+            tighter than its defaults; SCS, the slower, is asked for 1e-9.
+    """
+
+    reach: Mapping[str, float] = field(default_factory=lambda: {"euclidean": 8.0, "kl": 30.0})
+    solvers: tuple[tuple[str, Mapping[str, float]], ...] = (
+        ("CLARABEL", {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}),
+        ("SCS", {"eps_abs": 1e-9, "eps_rel": 1e-9, "max_iters": 100_000}),
+    )
+
+
+CVXPY = CvxpySettings()
 
 
 class CvxpyModel:
@@ -50,9 +66,9 @@ class CvxpyModel:
         """Return weights that meet the rules to about 1e-9, optimal if the scores are of the size of weights."""
         scores_K = v_K if self._metric == "euclidean" else np.log(v_K)
         with self._lock:
-            self._v_K.value = _draw_in(scores_K, _REACH[self._metric])
+            self._v_K.value = _draw_in(scores_K, CVXPY.reach[self._metric])
             reports = []
-            for solver, options in _SOLVERS:
+            for solver, options in CVXPY.solvers:
                 report = self._try(solver, options)
                 if report is None:
                     return np.array(self._w_K.value, dtype=np.float64)
@@ -62,7 +78,7 @@ class CvxpyModel:
             "Bring linear rows to a common scale near 1, and widen a polytope that is nearly a point."
         )
 
-    def _try(self, solver: str, options: dict[str, float]) -> str | None:
+    def _try(self, solver: str, options: Mapping[str, float]) -> str | None:
         """Solve; return None if there is an answer to use, else what went wrong."""
         try:
             with warnings.catch_warnings():

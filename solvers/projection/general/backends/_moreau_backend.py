@@ -21,11 +21,26 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-# further out Moreau reports numerical errors; which rules bind has usually settled long before
-_REACH = 100.0
-_BLOCKS = (1, 8, 64, 256, 1024)
-_TOLERANCE = 1e-12
-_FEASIBLE = 1e-9
+
+@dataclass(frozen=True)
+class MoreauSettings:
+    """How Moreau is asked; its tests count the rows that it leaves to others.
+
+    Attributes:
+        reach: Size to which centred scores are drawn in, in units of weights: further out Moreau reports numerical
+            errors, and which rules bind has usually shown long before.
+        blocks: Rows that a compiled solver serves at once.
+        tolerance: Of its active-set method, in units of weights.
+        feasible: Excess of a rule up to which a proposal counts as solved.
+    """
+
+    reach: float = 100.0
+    blocks: tuple[int, ...] = (1, 8, 64, 256, 1024)
+    tolerance: float = 1e-12
+    feasible: float = 1e-9
+
+
+MOREAU = MoreauSettings()
 
 
 @dataclass(frozen=True)
@@ -49,19 +64,19 @@ class MoreauModel:
         self._order = np.r_[np.flatnonzero(equal_M), np.flatnonzero(~equal_M)]
 
     def solve(self, v_BK: Floats) -> MoreauProposals:
-        """Return proposals for centred scores; those that reach further than ``_REACH`` are drawn in to it."""
+        """Return proposals for centred scores; those that reach too far are drawn in."""
         size_B1 = np.abs(v_BK).max(axis=1, keepdims=True, initial=0.0)
-        near_BK = v_BK * np.minimum(1.0, _REACH / np.maximum(size_B1, _REACH))
+        near_BK = v_BK * np.minimum(1.0, MOREAU.reach / np.maximum(size_B1, MOREAU.reach))
         with self._lock:
-            blocks = [self._solve_block(block_BK) for block_BK in _in_blocks(near_BK)]
+            blocks = [self._solve_block(block_BK) for block_BK in _split_into_blocks(near_BK)]
         w_BK, z_BM, said_B = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         excess_BM = w_BK @ self._rows.T - self._bounds
         # NaN fails the comparison
-        feasible_B = np.where(self._equal, np.abs(excess_BM), excess_BM).max(axis=1) <= _FEASIBLE
+        feasible_B = np.where(self._equal, np.abs(excess_BM), excess_BM).max(axis=1) <= MOREAU.feasible
         return MoreauProposals(w_BK, (z_BM > 0) | self._equal, said_B & feasible_B)
 
     def _solve_block(self, v_BK: Floats) -> tuple[Floats, Floats, Mask]:
-        size = next(size for size in _BLOCKS if size >= len(v_BK))
+        size = next(size for size in MOREAU.blocks if size >= len(v_BK))
         solver = self._solver(size)
         filled_BK = np.concatenate([v_BK, np.broadcast_to(v_BK[0], (size - len(v_BK), v_BK.shape[1]))])
         answer = solver.solve(-filled_BK, np.tile(self._bounds[self._order], (size, 1)))
@@ -92,7 +107,7 @@ class MoreauModel:
                 solver="active_set",
                 device="cpu",
                 batch_size=size,
-                active_set_settings=self._moreau.ActiveSetSettings(primal_tol=_TOLERANCE),
+                active_set_settings=self._moreau.ActiveSetSettings(primal_tol=MOREAU.tolerance),
             ),
         )
         solver.setup(np.ones(K), rows_MK[filled_MK])
@@ -108,5 +123,5 @@ def open_moreau(rows_MK: Floats, bounds_M: Floats, equal_M: Mask) -> MoreauModel
     return MoreauModel(moreau, rows_MK, bounds_M, equal_M)
 
 
-def _in_blocks(v_BK: Floats) -> list[Floats]:
-    return [v_BK[start : start + _BLOCKS[-1]] for start in range(0, len(v_BK), _BLOCKS[-1])]
+def _split_into_blocks(v_BK: Floats) -> list[Floats]:
+    return [v_BK[start : start + MOREAU.blocks[-1]] for start in range(0, len(v_BK), MOREAU.blocks[-1])]

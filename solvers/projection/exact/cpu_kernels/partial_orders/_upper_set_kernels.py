@@ -17,6 +17,7 @@ Axes: B rows, K teachers (by place where ``UpperSets`` says so), S upper sets, N
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,23 @@ from ._upper_sets import UpperSets
 
 Array = Any
 
-ROWS_TOGETHER = 32  # fewer are not vectorised, more fall out of the nearest cache
-WIDEST = 256.0  # beyond this distance of scores rounding of their sums would show in the weights: rows go one by one
+
+@dataclass(frozen=True)
+class UpperSetRowsSettings:
+    """Which rows go side by side; the rows "dag" of `python -m benchmarks.projection` notice a change.
+
+    Attributes:
+        rows_together: Rows; fewer are not vectorised, more fall out of the nearest cache.
+        widest: Distance of scores, in units of weights, beyond which rounding of their sums would show in the weights:
+            such rows go one by one.
+    """
+
+    rows_together: int = 32
+    widest: float = 256.0
+
+
+UPPER_SET_ROWS = UpperSetRowsSettings()
+ROWS_TOGETHER, WIDEST = UPPER_SET_ROWS.rows_together, UPPER_SET_ROWS.widest  # kernels read plain numbers
 
 
 @cpu_kernel

@@ -12,6 +12,7 @@ Axes: K teachers by place, E edges, C parts, S upper sets.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -24,8 +25,21 @@ from .._kernel_compiler import cpu_kernel
 Array = Any
 Integers = npt.NDArray[np.int64]
 
-MOST_A_TEACHER = 100  # upper sets; the search of ``_forest_search`` is as fast from about here on
 LONGEST_PART = 64  # teachers, one bit of an int64 each
+
+
+@dataclass(frozen=True)
+class UpperSetSettings:
+    """When upper sets are looked at; the rows "dag" of `python -m benchmarks.projection` notice a change.
+
+    Attributes:
+        most_a_teacher: Upper sets a teacher; the search of ``_forest_search`` is as fast from about here on.
+    """
+
+    most_a_teacher: int = 100
+
+
+UPPER_SETS = UpperSetSettings()
 
 
 class UpperSets(NamedTuple):
@@ -70,7 +84,7 @@ def _listed(edges: bytes, K: int) -> UpperSets | None:
         above_K[place_K[below]] |= bit_K[above]
         near_K[place_K[below]] |= bit_K[above]
         near_K[place_K[above]] |= bit_K[below]
-    added_S, size_S, bits_S = (np.empty(MOST_A_TEACHER * K, np.int64) for _ in range(3))
+    added_S, size_S, bits_S = (np.empty(UPPER_SETS.most_a_teacher * K, np.int64) for _ in range(3))
     list_C1 = [0]
     for first, end in pairwise(part_C1.tolist()):
         start = list_C1[-1]

@@ -16,6 +16,7 @@ Axes: lists over K teachers in sorted order; each entry stands for L rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from ..._sorting_network import list_exchanges
@@ -31,8 +32,21 @@ from ._vector_builder import (
     vector_minimum,
 )
 
-BARE = 2  # steps without a record of brackets and rests, which most rows never need
-MOST = 64  # steps to the threshold: scores as large as weights take two or three, those of size 1e8 some thirty
+
+@dataclass(frozen=True)
+class NewtonSettings:
+    """How many steps of Newton's method; tests of scores of every size, and the benchmark's rows, notice a change.
+
+    Attributes:
+        bare: Steps without a record of brackets and rests, which most rows never need.
+        most: Steps to the threshold: scores as large as weights take two or three, those of size 1e8 some thirty.
+    """
+
+    bare: int = 2
+    most: int = 64
+
+
+NEWTON = NewtonSettings()
 
 
 def are_nonincreasing(x: Sequence[Vector]) -> VectorMask:
@@ -83,7 +97,7 @@ def shift_to_unit_sum(
     none, one = excess.fill(0.0), excess.fill(1.0)
     start = select(_is_negligible(excess, K), none, excess * (1.0 / K))
     low, high = reduce_pairwise(z, vector_minimum) - upper, reduce_pairwise(z, vector_maximum) - lower
-    for _ in range(BARE):
+    for _ in range(NEWTON.bare):
         start = _bare_step(z, start, lower, upper, low, high)
     w = [clip_vector(score - start, lower, upper) for score in z]
 
@@ -101,7 +115,7 @@ def shift_to_unit_sum(
         return _is_negligible(excess, K), [next_tau, next_rest, low, high, *w]
 
     settled = _is_negligible(sum_pairwise(w) - 1.0, K)  # most rows are, and need no more than these weights
-    finished, state = builder.repeat_until(~usable | settled, [start, none, low, high, *w], step, MOST)
+    finished, state = builder.repeat_until(~usable | settled, [start, none, low, high, *w], step, NEWTON.most)
     return state[4:], finished & usable
 
 
