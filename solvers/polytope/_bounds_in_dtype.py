@@ -1,8 +1,8 @@
 """Bounds as a floating type can hold them.
 
 0.6 is no float32.  A projection into float32 clips to the largest float32 below it (``bounds_within``), so its weights
-meet the bound read in any precision; a judge of float32 weights takes the nearest float32 (``nearest_bounds``),
-because that is what 0.6 means there.  Bounds are >= 0, where neighbours in a floating type are neighbours as integers.
+meet the bound read in any precision; a check of float32 weights takes the nearest float32 (``nearest_bounds``),
+because that is what 0.6 means there.  Bounds are >= 0, where neighbors in a floating type are neighbors as integers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _AS_INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def nearest_bounds(polytope: PolytopeFields, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return a polytope's bounds as a judge of weights reads them.
+    """Return a polytope's bounds as a check of weights reads them.
 
     Args:
         polytope: Whose bounds.
@@ -56,13 +56,13 @@ def interval_within(low: Tensor, high: Tensor, dtype: torch.dtype) -> tuple[Tens
     Returns:
         Both bounds, of ``dtype``.  Where no number of it lies between the two, both are the nearest to ``low``.
     """
-    inner_low = _step(low.to(dtype), low.to(dtype).double() < low, +1)
-    inner_high = _step(high.to(dtype), high.to(dtype).double() > high, -1)
+    inner_low = _move_to_next_float(low.to(dtype), low.to(dtype).double() < low, +1)
+    inner_high = _move_to_next_float(high.to(dtype), high.to(dtype).double() > high, -1)
     empty = inner_low > inner_high
     nearest = low.to(dtype)
     return torch.where(empty, nearest, inner_low), torch.where(empty, nearest, inner_high)
 
 
-def _step(values_K: Tensor, where_K: Tensor, direction: int) -> Tensor:
+def _move_to_next_float(values_K: Tensor, where_K: Tensor, direction: int) -> Tensor:
     integer = _AS_INTEGER[values_K.element_size()]
     return (values_K.view(integer) + direction * where_K.to(integer)).view(values_K.dtype)

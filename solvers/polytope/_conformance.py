@@ -1,4 +1,4 @@
-"""Judge weights against a polytope, rule by rule.
+"""Check weights against a polytope, rule by rule.
 
 A rule's amount is how far the worst row is outside, 0 if no row is.  NaN weights give NaN amounts, and every comparison
 is written so that NaN fails.  Axes: N rows (all leading axes in one), K teachers.
@@ -107,7 +107,7 @@ def check_weights(
     polytope: PolytopeFields, rules: Sequence[Rule], w: object, safety: object, critical: object
 ) -> Conformance:
     """Return the conformance of weights w, shape (..., K)."""
-    w_any = _as_tensor("w", w)
+    w_any = _read_weights("w", w)
     K = polytope.n_teachers
     if w_any.ndim == 0 or w_any.shape[-1] != K:
         raise InvalidInput(
@@ -117,8 +117,12 @@ def check_weights(
         raise InvalidInput("`safety` was given, but the polytope has its own orderings. Use one of the two.")
     leading = w_any.shape[:-1]
     w_NK = w_any.reshape(-1, K).double()
-    critical_N = _broadcast("critical", critical, leading).reshape(-1).bool() if critical is not None else None
-    safety_NK = _broadcast("safety", safety, w_any.shape).reshape(-1, K).double() if safety is not None else None
+    critical_N = (
+        _broadcast_to_weights("critical", critical, leading).reshape(-1).bool() if critical is not None else None
+    )
+    safety_NK = (
+        _broadcast_to_weights("safety", safety, w_any.shape).reshape(-1, K).double() if safety is not None else None
+    )
     measured = list(_measure_bounds_and_sum(polytope, w_NK, w_any.dtype))
     measured += _measure_orderings(polytope, w_NK, w_any.dtype, safety_NK, critical_N)
     measured += _measure_linear_rows(rules, w_NK, w_any.dtype)
@@ -130,12 +134,12 @@ _Excess = tuple[str, Tensor, float]
 
 def _measure_bounds_and_sum(polytope: PolytopeFields, w_NK: Tensor, dtype: torch.dtype) -> Iterator[_Excess]:
     low_K, high_K = (bound_K.double().to(w_NK.device) for bound_K in nearest_bounds(polytope, dtype))
-    yield _name_bound("lower", polytope.lower), (low_K - w_NK).amax(dim=-1), 0.0
-    yield _name_bound("upper", polytope.upper), (w_NK - high_K).amax(dim=-1), 0.0
+    yield _name_bounds("lower", polytope.lower), (low_K - w_NK).amax(dim=-1), 0.0
+    yield _name_bounds("upper", polytope.upper), (w_NK - high_K).amax(dim=-1), 0.0
     yield "weights sum to 1", (w_NK.sum(dim=-1) - 1).abs(), polytope.n_teachers * torch.finfo(dtype).eps
 
 
-def _name_bound(name: str, bounds: tuple[float, ...]) -> str:
+def _name_bounds(name: str, bounds: tuple[float, ...]) -> str:
     return f"{name}={bounds[0]:g}" if len(set(bounds)) == 1 else f"{name} of each teacher"
 
 
@@ -179,14 +183,14 @@ def _summarize_rule(name: str, excess_N: Tensor, allowed: float, leading: torch.
     return RuleViolation(name, 0.0 if amount <= 0 else amount, allowed, int((~(excess_N <= allowed)).sum()), place)
 
 
-def _as_tensor(name: str, value: object) -> Tensor:
-    tensor = value.detach() if isinstance(value, Tensor) else _from_array(name, value)
+def _read_weights(name: str, value: object) -> Tensor:
+    tensor = value.detach() if isinstance(value, Tensor) else _read_weight_array(name, value)
     if not tensor.is_floating_point():
         raise InvalidInput(f"`{name}` must hold real numbers in a floating dtype; found {tensor.dtype}.")
     return tensor
 
 
-def _from_array(name: str, value: object) -> Tensor:
+def _read_weight_array(name: str, value: object) -> Tensor:
     try:
         array: npt.NDArray[np.float64] = np.asarray(value)
         array = array if array.dtype.kind == "f" else array.astype(np.float64)
@@ -195,7 +199,7 @@ def _from_array(name: str, value: object) -> Tensor:
         raise InvalidInput(f"`{name}` must hold real numbers; found {value!r}.") from cause
 
 
-def _broadcast(name: str, value: object, shape: torch.Size) -> Tensor:
+def _broadcast_to_weights(name: str, value: object, shape: torch.Size) -> Tensor:
     tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
     try:
         return tensor.broadcast_to(shape)

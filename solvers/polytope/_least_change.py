@@ -1,6 +1,6 @@
 """The least change of the settings that makes room.
 
-    minimise sum(slack)   subject to   rows w - (slack of the row's setting) <= bounds,   slack >= 0
+    minimize sum(slack)   subject to   rows w - (slack of the row's setting) <= bounds,   slack >= 0
 
 A scalar `lower` or `upper` is one setting for all teachers, and so is `margin`.  Uniform weights fit once every
 setting has given way, so there is always an answer.  Axes: K teachers, M rules, S slacks.

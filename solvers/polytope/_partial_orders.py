@@ -115,14 +115,14 @@ def tied_teachers(pairs: Pairs, n_teachers: int) -> tuple[tuple[int, ...], ...]:
 def between_groups(pairs: Pairs, groups: tuple[tuple[int, ...], ...]) -> Pairs:
     """Return the pairs as they hold for every member of the groups, without those inside a group."""
     group_of = {k: group for group in groups for k in group}
-    spread = {
+    between = {
         (above, below)
         for i, j in pairs
         if group_of.get(i, (i,)) != group_of.get(j, (j,))
         for above in group_of.get(i, (i,))
         for below in group_of.get(j, (j,))
     }
-    return tuple(sorted(spread))
+    return tuple(sorted(between))
 
 
 def weak_order_tiers(pairs: Pairs, n_teachers: int) -> tuple[int, ...] | None:
@@ -155,7 +155,7 @@ def covering_pairs(pairs: Pairs, n_teachers: int) -> Pairs:
 
 
 def tier_pairs(scores: tuple[float, ...]) -> Pairs:
-    """Return the pairs between neighbouring tiers of ``scores``: a higher score stands above a lower one."""
+    """Return the pairs between neighboring tiers of ``scores``: a higher score stands above a lower one."""
     levels = sorted(set(scores), reverse=True)
     members = [[k for k, score in enumerate(scores) if score == level] for level in levels]
     return tuple(sorted((i, j) for upper, lower in pairwise(members) for i in upper for j in lower))

@@ -1,7 +1,7 @@
 """Decide whether any weights meet the rules, and if none do, say which rules conflict and what makes room.
 
 Uniform bounds with or without margin-free orderings have a closed form, K lower <= 1 <= K upper, because the uniform
-vector meets every such ordering.  Everything else is a linear programme.  The conflict is found by the deletion filter
+vector meets every such ordering.  Everything else is a linear program.  The conflict is found by the deletion filter
 of Chinneck and Dravnieks (1991): drop every rule without which the rest still conflict.  The way out is an elastic
 programme: give every setting some slack and use as little of it as possible.
 """
@@ -23,7 +23,7 @@ from ._polytope_rules import Rule, list_rules, stack_rules
 
 @dataclass(frozen=True)
 class FeasibilitySettings:
-    """How closely the linear programme is held to the rules; the tests of narrow polytopes notice a change.
+    """How closely the linear program is held to the rules; the tests of narrow polytopes notice a change.
 
     Attributes:
         tolerance: Of HiGHS, in units of rows scaled to 1.  Its default, 1e-7, would show in the sum of the weights.
@@ -50,7 +50,7 @@ def require_feasible(polytope: PolytopeFields) -> None:
 
 
 def _require_room_for_one(n_teachers: int, lower: float, upper: float) -> None:
-    """Judge K lower <= 1 <= K upper, granting K upper = 1 its rounding: 49 * (1 / 49) is below 1."""
+    """Check K lower <= 1 <= K upper, granting K upper = 1 its rounding: 49 * (1 / 49) is below 1."""
     grace = n_teachers * np.finfo(np.float64).eps
     share = 1 / n_teachers
     head = f"No weights satisfy the rules for {n_teachers} teacher{'s' * (n_teachers > 1)}"

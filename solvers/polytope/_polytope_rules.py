@@ -1,4 +1,4 @@
-"""A polytope spelled out as named rows, the form that linear programmes and messages need.
+"""A polytope spelled out as named rows, the form that linear programs and messages need.
 
 Every rule reads  row . w <= bound,  or  = bound.  Axes: K teachers, M rules.
 """

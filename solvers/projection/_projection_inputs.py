@@ -46,7 +46,7 @@ def read_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 def read_scores(v: object, n_teachers: int) -> Scores:
     """Return the scores as floating rows of K; refuse wrong shapes and dtypes."""
-    tensor = v if isinstance(v, Tensor) else _from_array(v)
+    tensor = v if isinstance(v, Tensor) else _read_score_array(v)
     if tensor.dtype not in _FLOATING:
         raise InvalidInput(
             f"`v` has dtype {str(tensor.dtype).removeprefix('torch.')}; wanted float64, float32, bfloat16 or float16. "
@@ -62,7 +62,7 @@ def read_scores(v: object, n_teachers: int) -> Scores:
     return Scores(rows, tensor.shape, isinstance(v, np.ndarray))
 
 
-def _from_array(v: object) -> Tensor:
+def _read_score_array(v: object) -> Tensor:
     try:
         array = v if isinstance(v, np.ndarray) else np.asarray(v, dtype=np.float64)
         return torch.from_numpy(array.copy())
@@ -121,12 +121,12 @@ def read_safety(safety: object, shape: torch.Size, polytope: WeightPolytope, dev
             f"`safety` was given, but the polytope has {len(polytope.orderings)} orderings of its own. "
             "Use one of the two: drop `safety`, or build the polytope without `orderings`."
         )
-    scores = _constant("safety", safety, device, np.float64)
+    scores = _read_constant_rows("safety", safety, device, np.float64)
     require_all("safety", scores, ~scores.isnan(), "an unknown score cannot rank a teacher", "Give it a number.")
     return fit_to_scores("safety", scores, shape).reshape(-1, polytope.n_teachers).to(device)
 
 
-def _constant(name: str, value: object, device: torch.device, dtype: type | None = None) -> Tensor:
+def _read_constant_rows(name: str, value: object, device: torch.device, dtype: type | None = None) -> Tensor:
     """Return a tensor as it is, anything else as a tensor by way of an array of ``dtype``."""
     return (
         read_constant(name, value, device)

@@ -24,10 +24,13 @@ FALLING = 5  # a chain from the first teacher to the last, for kernels that gain
 
 @dataclass(frozen=True)
 class RowOrder:
-    """kind: FREE, CHAIN, SHARED_TIERS, OWN_TIERS or DAG.  order_K: a permutation that sorts shared tiers, descending.
+    """How the teachers of each row are ordered, under uniform bounds.
 
-    tier_RK: ranks, higher above lower, one row for all (R = 1) or one a row (R = B, OWN_TIERS).
-    edge_E2: for DAG, pairs (above, below) that imply all others, those nearer the top first.
+    Attributes:
+        kind: FREE, CHAIN, SHARED_TIERS, OWN_TIERS or DAG.
+        order_K: A permutation that sorts shared tiers, descending.
+        tier_RK: Ranks, higher above lower, one row for all (R = 1) or one a row (R = B, OWN_TIERS).
+        edge_E2: For DAG, pairs (above, below) that imply all others, those nearer the top first.
     """
 
     kind: int
@@ -46,7 +49,7 @@ class RowOrder:
         falls = self.kind == CHAIN and bool((np.diff(self.order_K) == 1).all())
         return FALLING if falls else self.kind
 
-    def repeated(self, times: int) -> RowOrder:
+    def repeat_rows(self, times: int) -> RowOrder:
         """Return the order of as many copies of the rows, one after the other."""
         return replace(self, tier_RK=self.tier_RK.repeat(times, 1)) if self.kind == OWN_TIERS else self
 
@@ -82,8 +85,11 @@ def make_own_order(tier_BK: Tensor) -> RowOrder:
 class BoundedOrder:
     """Tiers together with bounds that differ between teachers or rows, or with a margin; float64, not on a device.
 
-    tier_RK: ranks, higher above lower; a row of equal ranks has no order.  low_QK, high_QK: equal inside a tier where a
-    row has several.  margin: between neighbouring tiers.
+    Attributes:
+        tier_RK: Ranks, higher above lower; a row of equal ranks has no order.
+        low_QK: Lower bounds, equal inside a tier where a row has several.
+        high_QK: Upper bounds, likewise.
+        margin: Between neighboring tiers, in units of weights.
     """
 
     tier_RK: Tensor
@@ -91,22 +97,22 @@ class BoundedOrder:
     high_QK: Tensor
     margin: float
 
-    def repeated(self, times: int) -> BoundedOrder:
+    def repeat_rows(self, times: int) -> BoundedOrder:
         """Return the order of as many copies of the rows, one after the other."""
-        return self._mapped(lambda rows: rows.repeat(times, 1))
+        return self._map_rows(lambda rows: rows.repeat(times, 1))
 
-    def taken(self, rows_N: Tensor) -> BoundedOrder:
+    def take_rows(self, rows_N: Tensor) -> BoundedOrder:
         """Return the order of some of the rows."""
-        return self._mapped(lambda rows: rows[rows_N])
+        return self._map_rows(lambda rows: rows[rows_N])
 
-    def inside(self, dtype: torch.dtype) -> BoundedOrder:
+    def round_bounds(self, dtype: torch.dtype) -> BoundedOrder:
         """Return the order with bounds that are numbers of ``dtype``, rounded inward."""
         if dtype == torch.float64:
             return self
-        low_QK, high_QK = interval_within(*self._tight(), dtype)
+        low_QK, high_QK = interval_within(*self._tighten(), dtype)
         return replace(self, low_QK=low_QK.double(), high_QK=high_QK.double())
 
-    def _tight(self) -> tuple[Tensor, Tensor]:
+    def _tighten(self) -> tuple[Tensor, Tensor]:
         """Return bounds that fall with the tiers, so that they do after rounding; those of margins are left alone."""
         tier_RK, order_RK = self.tier_RK.sort(dim=-1, descending=True)
         several_R1 = tier_RK[:, :1] != tier_RK[:, -1:]  # of a single tier, which orders nothing, each keeps its own
@@ -120,7 +126,7 @@ class BoundedOrder:
         high_QK = torch.where(several_R1, torch.empty_like(high_QK).scatter(-1, order_QK, below_QK), high_QK)
         return low_QK, high_QK
 
-    def _mapped(self, change: Callable[[Tensor], Tensor]) -> BoundedOrder:
+    def _map_rows(self, change: Callable[[Tensor], Tensor]) -> BoundedOrder:
         def changed(rows: Tensor) -> Tensor:
             return rows if len(rows) == 1 else change(rows)
 

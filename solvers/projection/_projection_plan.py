@@ -138,7 +138,7 @@ def find_bounded_order(polytope: WeightPolytope, dtype: torch.dtype) -> BoundedO
     bounds, rank_1K = read_polytope_bounds(polytope), torch.tensor([polytope.ranks], dtype=torch.float64)
     order = BoundedOrder(rank_1K, bounds.low_QK, bounds.high_QK, polytope.margin)
     # that the polytope has room is known
-    return None if find_mixed_tiers(order, 1, math.inf, str)[0] else order.inside(dtype)
+    return None if find_mixed_tiers(order, 1, math.inf, str)[0] else order.round_bounds(dtype)
 
 
 def _find_own_tiers(v_BK: Tensor, rules: RowRules) -> RowOrder | None:
@@ -169,11 +169,11 @@ def _split_by_row(v_BK: Tensor, rules: RowRules, exact: bool) -> Iterator[RowPar
         if rules.polytope.ranks is None and rules.critical_B is not None:
             left_B |= rules.critical_B.cpu().numpy()
         taken_N, left_N = (torch.from_numpy(np.flatnonzero(chosen_B)) for chosen_B in (~left_B, left_B))
-        order = order.inside(v_BK.dtype)
+        order = order.round_bounds(v_BK.dtype)
         if not len(left_N):
             yield RowPart(None, rules.polytope, order)
             return
-        yield RowPart(taken_N.to(v_BK.device), rules.polytope, order.taken(taken_N))
+        yield RowPart(taken_N.to(v_BK.device), rules.polytope, order.take_rows(taken_N))
     for rows_N in group_rows_alike(left_N, rules):
         yield RowPart(rows_N.to(v_BK.device), build_row_polytope(int(rows_N[0]), rules), None)
 

@@ -38,8 +38,8 @@ def read_row_bounds(
     """
     if lower is None and upper is None:
         return None
-    low = _read("lower", polytope.lower if lower is None else lower, shape, device)
-    high = _read("upper", polytope.upper if upper is None else upper, shape, device)
+    low = _read_bound_numbers("lower", polytope.lower if lower is None else lower, shape, device)
+    high = _read_bound_numbers("upper", polytope.upper if upper is None else upper, shape, device)
     require_all("lower", low, low >= 0, "weights are never below 0", "Pass 0 or more.")
     low, high = low + torch.zeros_like(high), high + torch.zeros_like(low)
     if bool((low > high).any()):
@@ -53,7 +53,7 @@ def read_row_bounds(
     return RowBounds(low.reshape(-1, shape[-1]), high.reshape(-1, shape[-1]))
 
 
-def _read(name: str, value: object, shape: torch.Size, device: torch.device) -> Tensor:
+def _read_bound_numbers(name: str, value: object, shape: torch.Size, device: torch.device) -> Tensor:
     """Return finite numbers as float64, (K,) where all rows share them."""
     given = read_constant(name, value, device) if isinstance(value, Tensor) else np.asarray(value)
     if isinstance(given, np.ndarray):

@@ -1,7 +1,7 @@
 """What torch offers only under ``torch._C``, in one place: transforms of torch.func, and autograd inside operators.
 
 There is no public way to ask whether a torch.func transform (vmap, grad, ...) is at work, to leave it for a moment, or
-to let autograd see what happens inside a custom operator.  Tried on torch 2.10 to 2.11.  Should a name be gone,
+to let autograd see what happens inside a custom operator.  Tried on torch 2.13.  Should a name be gone,
 ``tests/solvers/projection/test_torch_internals.py`` fails first and says what each function stands for.
 """
 

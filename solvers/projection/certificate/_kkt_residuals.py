@@ -4,7 +4,7 @@ The bound.  Write f for the cost, D for its Bregman divergence (half the squared
 rules and L(u, y) = f(u) + y . (A u - b).  Multipliers y >= 0 give the point x = argmin L(., y): v - A^T y, or
 v exp(-A^T y) scaled to sum to one.  Let w* be the projection and p any point of the polytope.  Then
 
-    f(p) >= f(w*) >= L(w*, y) = L(x, y) + D(w*, x)            (w* is optimal; y >= 0 and A w* <= b; x minimises)
+    f(p) >= f(w*) >= L(w*, y) = L(x, y) + D(w*, x)            (w* is optimal; y >= 0 and A w* <= b; x minimizes)
     f(p)  = L(p, y) + y . (b - A p) = L(x, y) + D(p, x) + y . (b - A p)
     so      1/2 |w* - x|^2 <= D(w*, x) <= D(p, x) + y . (b - A p)    (1-strongly convex; KL: Pinsker)
     and     |w* - w| <= |w - x| + sqrt(2 D(p, x) + 2 y . (b - A p)).

@@ -3,7 +3,7 @@
 Stationarity of the projection reads  descent = sum_m y_m a_m,  with y >= 0 on inequalities and descent = v - w
 (euclidean) or log v - log w (kl), the gradient of the cost downhill.  The rules that are tight at w are fitted to it by
 nonnegative least squares.  Rows that
-share their tight rules share one factorisation: where the plain least-squares fit has the right signs it is the answer,
+share their tight rules share one factorization: where the plain least-squares fit has the right signs it is the answer,
 and only the other rows need the walk of nonnegative least squares.
 
 Any y >= 0 proves a bound.  A poor one proves less, never something wrong.  Axes: N rows, K teachers, M rules, W of them
@@ -56,7 +56,7 @@ def fit_multipliers(descent_NK: Floats, tight_NM: Mask, scaled: ScaledRules) -> 
 
 
 def fit_row_multipliers(descent_K: Floats, columns_KW: Floats, equal_W: Mask, weight_K: Floats | None = None) -> Floats:
-    """Return y_W >= 0, free on equalities, that minimises  sum_k weight (descent - columns y)^2."""
+    """Return y_W >= 0, free on equalities, that minimizes  sum_k weight (descent - columns y)^2."""
     root_K = np.ones_like(descent_K) if weight_K is None else np.sqrt(weight_K)
     size = max(float(np.abs(descent_K).max()), 1e-300)  # the tolerance of nnls is absolute
     target_K, scaled_KW = root_K * descent_K / size, root_K[:, None] * columns_KW

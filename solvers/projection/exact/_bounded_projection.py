@@ -25,21 +25,21 @@ from .cpu_kernels._row_threads import run_over_rows
 
 
 def project_bounded(
-    v_BK: Tensor, order: BoundedOrder, kl: bool, labelled: bool = True, raise_unusable: RaiseUnusable | None = None
+    v_BK: Tensor, order: BoundedOrder, kl: bool, labeled: bool = True, raise_unusable: RaiseUnusable | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return weights and block labels, both (B, K), on v's device.  A row with a score that cannot be used is NaN.
 
-    Labels: teachers of one block share a number n >= 0, or ~n where a bound holds the block.  labelled: False where
+    Labels: teachers of one block share a number n >= 0, or ~n where a bound holds the block.  labeled: False where
     no derivative will be asked for; the labels are then empty.  raise_unusable: called if there are such rows.
     Source: Best, Chakravarti and Ubhaya 2000 (pooling convex costs); Cominetti, Mascarenhas and Silva 2014 (Newton).
     """
     scores_BK = v_BK.detach().cpu().contiguous()
     w_BK = torch.empty_like(scores_BK)
-    block_BK = torch.empty(v_BK.shape if labelled else (0, 0), dtype=torch.int16)
+    block_BK = torch.empty(v_BK.shape if labeled else (0, 0), dtype=torch.int16)
     scores, w, block = scores_BK.numpy(), w_BK.numpy(), block_BK.numpy()
 
     def run(start: int, stop: int) -> int:
-        return project_bounded_rows(scores, *order.arrays, order.margin, kl, w, block, labelled, start, stop)
+        return project_bounded_rows(scores, *order.arrays, order.margin, kl, w, block, labeled, start, stop)
 
     if run_over_rows(run, *scores_BK.shape) and raise_unusable:
         raise_unusable()

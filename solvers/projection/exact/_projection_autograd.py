@@ -8,7 +8,7 @@ with iso the isotonic regression on the tiers: it commutes with shifts, and boun
 Gradients.  Let F be the entries strictly between the bounds, A the averaging within blocks, D = diag(w).
 euclidean: dw = P A dv on F, P removing the mean over F.  kl: dw = D (a - <w, a>_F / <w, 1>_F) on F, a = A (dv / v).
 Where the projection has a kink, an entry on a bound counts as clipped and scores that only just tie count as pooled:
-this is the derivative on one of the sides, an element of the generalised Jacobian.
+this is the derivative on one of the sides, an element of the generalized Jacobian.
 
 Rows on the CPU go to compiled kernels (``_cpu_rows``), rows on a device to Triton's kernels, or tensor operations where
 it is missing, neither of which waits for the device (``_torch_rows``); all give the same weights and blocks.  A
@@ -75,7 +75,7 @@ def project_rows_exactly(
     lower: float,
     upper: float,
     kl: bool,
-    labelled: bool = True,
+    labeled: bool = True,
     raise_unusable: RaiseUnusable | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return weights (B, K) and block labels (B, K): teachers of one block share a number.
@@ -84,10 +84,10 @@ def project_rows_exactly(
     Other arguments: those of ``project_exact`` and ``project_on_cpu``.
     """
     if isinstance(order, BoundedOrder):
-        return project_bounded(v_BK, order, kl, labelled, raise_unusable)
+        return project_bounded(v_BK, order, kl, labeled, raise_unusable)
     if v_BK.is_cpu:
-        return project_on_cpu(v_BK, order, lower, upper, kl, labelled, raise_unusable)
-    return project_on_device(v_BK.detach(), order, lower, upper, kl, labelled)
+        return project_on_cpu(v_BK, order, lower, upper, kl, labeled, raise_unusable)
+    return project_on_device(v_BK.detach(), order, lower, upper, kl, labeled)
 
 
 class _Projection(Function):
@@ -124,7 +124,8 @@ class _Projection(Function):
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         """Rows are independent: the mapped axis becomes more of them."""
         v_NBK = v_BK.movedim(in_dims[0], 0)
-        flat = _Projection.apply(v_NBK.reshape(-1, v_NBK.shape[-1]), order.repeated(info.batch_size), lower, upper, kl)  # type: ignore[no-untyped-call]
+        rows_BK, repeated = v_NBK.reshape(-1, v_NBK.shape[-1]), order.repeat_rows(info.batch_size)
+        flat = _Projection.apply(rows_BK, repeated, lower, upper, kl)  # type: ignore[no-untyped-call]
         N, _, K = v_NBK.shape
         w_NBK, block_NBK = (x_BK.reshape(N, len(x_BK) // max(N, 1), K) for x_BK in flat)
         return (w_NBK, block_NBK), (0, 0)

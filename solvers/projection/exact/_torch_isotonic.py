@@ -1,6 +1,6 @@
 """Isotonic regression of sorted tiers in tensor operations that never wait for the device.
 
-    minimise |x - v|^2   subject to   x_0 >= x_1 >= ... >= x_(K-1)
+    minimize |x - v|^2   subject to   x_0 >= x_1 >= ... >= x_(K-1)
 
 Scores ranked into tiers become such a chain once sorted by (tier, value), both descending.  Runs of up to 8 places are
 pooled by the formula

@@ -37,22 +37,22 @@ TORCH_PATH = TorchPathSettings()
 
 
 def project_on_device(
-    v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool, labelled: bool = True
+    v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool, labeled: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Return weights and block labels, both (B, K), on v's device.  A score that cannot be used makes its row NaN.
 
-    labelled: False where no derivative will be asked for; the labels may then be empty.
+    labeled: False where no derivative will be asked for; the labels may then be empty.
     """
     if order.kind == DAG:  # a partial order has no form without a loop: its rows go through the processor
         on_cpu = project_on_cpu(v_BK.cpu(), order, lower, upper, kl)
         return on_cpu[0].to(v_BK.device), on_cpu[1].to(v_BK.device)
     if can_use_triton(v_BK):
-        return project_on_triton(v_BK, order, lower, upper, kl, labelled)
-    return project_by_operations(v_BK, order, lower, upper, kl, labelled)
+        return project_on_triton(v_BK, order, lower, upper, kl, labeled)
+    return project_by_operations(v_BK, order, lower, upper, kl, labeled)
 
 
 def project_by_operations(
-    v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool, labelled: bool = True
+    v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool, labeled: bool = True
 ) -> tuple[Tensor, Tensor]:
     """As ``project_on_device``, by tensor operations, for any order but DAG."""
     numbers = TORCH_PATH.numbers_on_cpu if v_BK.is_cpu else TORCH_PATH.numbers_on_device
@@ -64,7 +64,7 @@ def project_by_operations(
     for start in range(0, max(len(v_BK), 1), length):
         rows = slice(start, start + length)
         tiers = None if tier_BK is None else tier_BK[rows]
-        pieces.append(_project_piece(v_BK[rows], tiers, chain_K, lower, upper, kl, labelled))
+        pieces.append(_project_piece(v_BK[rows], tiers, chain_K, lower, upper, kl, labeled))
     if len(pieces) == 1:
         return pieces[0]
     return torch.cat([w_BK for w_BK, _ in pieces]), torch.cat([block_BK for _, block_BK in pieces])
@@ -77,7 +77,7 @@ def _project_piece(
     lower: float,
     upper: float,
     kl: bool,
-    labelled: bool,
+    labeled: bool,
 ) -> tuple[Tensor, Tensor]:
     x_BK = v_BK.log() if kl else v_BK
     spoiler_B1 = (x_BK * 0).sum(dim=-1, keepdim=True)  # NaN for rows with a score that cannot be used
@@ -92,7 +92,7 @@ def _project_piece(
     else:
         w_BK = shift_to_sum(x_BK, lower, upper)
     w_BK = _unsort(w_BK, order_BK) + spoiler_B1
-    if not labelled:
+    if not labeled:
         return w_BK, torch.empty(0, 0, dtype=torch.int64, device=v_BK.device)
     block_BK = find_blocks(x_BK, None if tier_BK is None else tier_BK.gather(-1, order_BK))
     return w_BK, _unsort(block_BK, order_BK)

@@ -25,15 +25,15 @@ _EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
-class Polished:
+class PolishedRows:
     """Weights (B, K) and which of them are proven to be the projection (B,)."""
 
     w: Floats
     proven: Mask
 
 
-def polish_rows(v_BK: Floats, start_BK: Floats, active_BM: Mask, rules: ActiveSetRules) -> Polished:
-    """Project centred scores onto the active rules; start: anywhere near the polytope.
+def polish_rows(v_BK: Floats, start_BK: Floats, active_BM: Mask, rules: ActiveSetRules) -> PolishedRows:
+    """Project centered scores onto the active rules; start: anywhere near the polytope.
 
     Distant scores are then drawn in along the normal they left by, which keeps the answer, and projected again.
     """
@@ -46,10 +46,10 @@ def polish_rows(v_BK: Floats, start_BK: Floats, active_BM: Mask, rules: ActiveSe
     near_BK = w_BK[far_B] + (v_BK - w_BK)[far_B] / distance_B[far_B, None]
     second = _project_onto_active(near_BK, w_BK[far_B], active_BM[far_B], rules)
     w_BK[far_B], proven_B[far_B] = second.w, second.proven
-    return Polished(w_BK, proven_B)
+    return PolishedRows(w_BK, proven_B)
 
 
-def _project_onto_active(v_BK: Floats, start_BK: Floats, active_BM: Mask, rules: ActiveSetRules) -> Polished:
+def _project_onto_active(v_BK: Floats, start_BK: Floats, active_BM: Mask, rules: ActiveSetRules) -> PolishedRows:
     w_BK, proven_B = start_BK.copy(), np.zeros(len(v_BK), dtype=bool)
     count_B = active_BM.sum(axis=1)
     for count in np.unique(count_B[count_B <= v_BK.shape[1]]):
@@ -66,7 +66,7 @@ def _project_onto_active(v_BK: Floats, start_BK: Floats, active_BM: Mask, rules:
         follows_BM = (slack_BM >= -8 * _EPS * size_B1) & _lie_in_span(rules.rows, rules.rows[place_BW])
         clear_BM = active_BM[rows] | ~rules.eligible | (slack_BM > ACTIVE_SET.near) | follows_BM
         w_BK[rows], proven_B[rows] = point_BK, signs_B & clear_BM.all(axis=1)
-    return Polished(w_BK, proven_B)
+    return PolishedRows(w_BK, proven_B)
 
 
 def _are_independent(rows_BWK: Floats) -> Mask:

@@ -44,10 +44,10 @@ def solve_rows(v_BK: Floats, form: CanonicalForm) -> Answers:
     starts: dict[int, Floats] = {}
     left = np.arange(len(v_BK))
     if form.batch is not None and len(v_BK):
-        centred_BK = v_BK - v_BK.mean(axis=1, keepdims=True)
-        proposed = form.batch.solve(centred_BK)
+        centered_BK = v_BK - v_BK.mean(axis=1, keepdims=True)
+        proposed = form.batch.solve(centered_BK)
         starts = {int(row): proposed.w[row] for row in np.flatnonzero(proposed.solved)}
-        polished = polish_rows(centred_BK, proposed.w, proposed.active, _to_active_set_rules(form))
+        polished = polish_rows(centered_BK, proposed.w, proposed.active, _to_active_set_rules(form))
         done_B = proposed.solved & polished.proven
         w_BK[done_B], active_BM[done_B] = polished.w[done_B], proposed.active[done_B]
         left = np.flatnonzero(~done_B)

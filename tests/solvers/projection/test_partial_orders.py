@@ -14,10 +14,10 @@ from solvers import InvalidInput, WeightPolytope, certify_projection, project
 from solvers.polytope._partial_orders import covering_pairs
 from solvers.projection._projection_orders import make_partial_order
 from solvers.projection.exact.cpu_kernels._cpu_rows import project_on_cpu
-from solvers.projection.exact.cpu_kernels.partial_orders import _partial_order_rows
+from solvers.projection.exact.cpu_kernels.partial_orders import _upper_set_kernels
 from solvers.projection.exact.cpu_kernels.partial_orders._forest_search import new_forest, snap_row_to_order
 from solvers.projection.exact.cpu_kernels.partial_orders._upper_set_kernels import ROWS_TOGETHER, WIDEST
-from solvers.projection.exact.cpu_kernels.partial_orders._upper_sets import upper_sets
+from solvers.projection.exact.cpu_kernels.partial_orders._upper_sets import list_all_upper_sets
 from tests.support import projection_properties as law
 
 
@@ -83,7 +83,7 @@ def random_dag(seed: int, K: int, density: float) -> WeightPolytope:
 
 def by_search(monkeypatch: pytest.MonkeyPatch, *args, **options):
     with monkeypatch.context() as patch:
-        patch.setattr(_partial_order_rows, "upper_sets", lambda *_: None)
+        patch.setattr(_upper_set_kernels, "list_all_upper_sets", lambda *_: None)
         return project(*args, **options)
 
 
@@ -345,7 +345,7 @@ def test_blocks_share_a_weight_and_both_methods_find_the_same(name, monkeypatch)
     K, pairs = ORDERS[name]
     v_BK, order = law.normal(12, 80, K), make_partial_order(covering_pairs(tuple(pairs), K), K)
     w_BK, block_BK = project_on_cpu(v_BK, order, 0.0, 1.0, False)
-    monkeypatch.setattr(_partial_order_rows, "upper_sets", lambda *_: None)
+    monkeypatch.setattr(_upper_set_kernels, "list_all_upper_sets", lambda *_: None)
     _, searched_BK = project_on_cpu(v_BK, order, 0.0, 1.0, False)
     same_BKK = block_BK[:, :, None] == block_BK[:, None, :]
     assert torch.equal(same_BKK, searched_BK[:, :, None] == searched_BK[:, None, :])
@@ -370,7 +370,7 @@ def test_blocks_share_a_weight_and_both_methods_find_the_same(name, monkeypatch)
 )
 def test_every_upper_set_is_listed_once(order, expected):
     K, pairs = order
-    sets = upper_sets(np.array(pairs, dtype=np.int64).reshape(-1, 2), K)
+    sets = list_all_upper_sets(np.array(pairs, dtype=np.int64).reshape(-1, 2), K)
     assert sets is not None
     parts = list(zip(pairwise(sets.part_C1), pairwise(sets.list_C1), strict=True))
     found = set()
@@ -385,7 +385,7 @@ def test_every_upper_set_is_listed_once(order, expected):
 
 def test_orders_with_too_many_upper_sets_or_too_long_parts_are_searched():
     def listed(K, pairs):
-        return upper_sets(np.array(pairs, dtype=np.int64).reshape(-1, 2), K)
+        return list_all_upper_sets(np.array(pairs, dtype=np.int64).reshape(-1, 2), K)
 
     assert listed(16, [(0, k) for k in range(1, 16)]) is None
     long = [*pairwise(range(63)), (61, 63)]  # a part of 64, whose last bit is the sign

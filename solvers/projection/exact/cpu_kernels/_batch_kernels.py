@@ -70,7 +70,7 @@ def project_tier_rows(
     says.  w_BK: answers.  block_BK: for each teacher a number that its block shares, and no other block of its row;
     no rows where labels are not wanted.
     """
-    K, labelled = v_BK.shape[1], block_BK.shape[0] > 0
+    K, labeled = v_BK.shape[1], block_BK.shape[0] > 0
     order, size = np.empty(K, np.int64), np.ones(K, np.int64)
     x, z, total, value = np.empty(K), np.empty(K), np.empty(K), np.empty(K)
     unusable = 0
@@ -101,7 +101,7 @@ def project_tier_rows(
             first = k
             for _ in range(size[j]):
                 w_BK[b, order[k]] = value[j]
-                if labelled:
+                if labeled:
                     block_BK[b, order[k]] = first
                 k += 1
     return unusable
@@ -111,7 +111,7 @@ def project_tier_rows(
 def read_labels(w_K: Array, order_K: Array, kind: int, block_BK: Array, b: int, label_K: Array) -> None:
     """Set the block labels of a row: those kept from the forward pass, or without them what the weights tell.
 
-    On a chain, neighbours of equal weight are a block; without orderings each teacher is its own.
+    On a chain, neighbors of equal weight are a block; without orderings each teacher is its own.
     """
     for place in range(order_K.shape[0]):
         k = order_K[place]
@@ -162,7 +162,7 @@ def pull_back_tier_rows(
                 count[label[k]] += 1.0
         for k in range(K):
             if lower < w_BK[b, k] < upper:
-                slope = total[label[k]] / count[label[k]]
-                out_BK[b, k] = slope / v_BK[b, k] if kl else slope
+                gradient = total[label[k]] / count[label[k]]
+                out_BK[b, k] = gradient / v_BK[b, k] if kl else gradient
             else:
                 out_BK[b, k] = 0.0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ._batch_kernels import give_up_row, read_row
-from ._bounded_kernels import Blocks, Chain, find_threshold, set_chain_bounds
+from ._bounded_kernels import PlaceBlocks, PlaceChain, find_threshold, set_chain_bounds
 from ._kernel_compiler import cpu_kernel
 from ._row_kernels import sort_row
 
@@ -39,19 +39,19 @@ def project_bounded_rows(
     kl: bool,
     w_BK: Array,
     block_BK: Array,
-    labelled: bool,
+    labeled: bool,
     start: int,
     stop: int,
 ) -> int:
     """Project rows start to stop; return how many hold a score that cannot be used, whose weights are NaN.
 
     order_K: a permutation, the nearer to descending tiers the better.  w_BK: answers.  block_BK: for each teacher the
-    first place of its block, less one and negated (~) where a bound holds the block; left alone unless labelled.
+    first place of its block, less one and negated (~) where a bound holds the block; left alone unless labeled.
     """
     K = v_BK.shape[1]
     order, score = np.empty(K, np.int64), np.empty(K)
-    chain = Chain(np.empty(K), np.empty(K), np.empty(K), np.empty(K), np.empty(K), np.empty(K), np.empty(K))
-    blocks = Blocks(np.empty(K, np.int64), np.empty(K), np.empty(K), np.empty(K), np.empty(K))
+    chain = PlaceChain(np.empty(K), np.empty(K), np.empty(K), np.empty(K), np.empty(K), np.empty(K), np.empty(K))
+    blocks = PlaceBlocks(np.empty(K, np.int64), np.empty(K), np.empty(K), np.empty(K), np.empty(K))
     shared = tier_RK.shape[0] == 1 and low_QK.shape[0] == 1
     ready = False
     unusable = 0
@@ -72,14 +72,21 @@ def project_bounded_rows(
             ready = True
         count = find_threshold(chain, kl, chained, blocks)
         write_bounded_row(chain, blocks, count, tier, order, low_K, high_K, w_BK[b])
-        if labelled:
+        if labeled:
             label_bounded_row(blocks, count, tier, order, block_BK[b])
     return unusable
 
 
 @cpu_kernel
 def write_bounded_row(
-    chain: Chain, blocks: Blocks, count: int, tier_K: Array, order_K: Array, low_K: Array, high_K: Array, w_K: Array
+    chain: PlaceChain,
+    blocks: PlaceBlocks,
+    count: int,
+    tier_K: Array,
+    order_K: Array,
+    low_K: Array,
+    high_K: Array,
+    w_K: Array,
 ) -> None:
     """Give each teacher the value of its block and its own offset; rounding of the sum must not leave the bounds."""
     K = order_K.shape[0]
@@ -90,8 +97,8 @@ def write_bounded_row(
 
 
 @cpu_kernel
-def label_bounded_row(blocks: Blocks, count: int, tier_K: Array, order_K: Array, block_K: Array) -> None:
-    """Label the teachers of each block; free blocks of neighbouring tiers that only just tie count as one."""
+def label_bounded_row(blocks: PlaceBlocks, count: int, tier_K: Array, order_K: Array, block_K: Array) -> None:
+    """Label the teachers of each block; free blocks of neighboring tiers that only just tie count as one."""
     K = order_K.shape[0]
     label = 0
     for j in range(count):
@@ -135,8 +142,8 @@ def pull_back_bounded_rows(
         for k in range(K):
             block = block_BK[b, k]
             if block >= 0:
-                slope = (total[block] / size[block] - mean) * (size[block] / inverse[block])
-                out_BK[b, k] = slope / v_BK[b, k] if kl else slope
+                gradient = (total[block] / size[block] - mean) * (size[block] / inverse[block])
+                out_BK[b, k] = gradient / v_BK[b, k] if kl else gradient
             else:
                 out_BK[b, k] = 0.0
 
@@ -162,7 +169,7 @@ def check_row_rules(
     """
     K = tier_RK.shape[1]
     order, sorted_tier = np.empty(K, np.int64), np.empty(K)
-    chain = Chain(np.empty(K), np.empty(K), np.empty(K), np.empty(K), np.empty(K), np.empty(K), np.empty(K))
+    chain = PlaceChain(np.empty(K), np.empty(K), np.empty(K), np.empty(K), np.empty(K), np.empty(K), np.empty(K))
     largest = FITS
     for b in range(start, stop):
         tier = tier_RK[b if tier_RK.shape[0] > 1 else 0]
@@ -192,7 +199,7 @@ def bounds_differ(tier_K: Array, order_K: Array, low_K: Array, high_K: Array) ->
 
 
 @cpu_kernel
-def find_room(chain: Chain, order_K: Array, eps: float, number_3: Array) -> int:
+def find_room(chain: PlaceChain, order_K: Array, eps: float, number_3: Array) -> int:
     """Return a finding of ``check_row_rules``, and set its numbers.
 
     Bounds that fall along the chain are in the order themselves, so the sum is all that can still fail.

@@ -57,7 +57,7 @@ _NEAR, _CLOSE = THRESHOLD_SEARCH.near, THRESHOLD_SEARCH.close
 _STEPS, _MOVES = THRESHOLD_SEARCH.most_steps, THRESHOLD_SEARCH.most_moves
 
 
-class Chain(NamedTuple):
+class PlaceChain(NamedTuple):
     """The places of a row: scores, scores less the reference, offsets, bounds of u, logarithms of the bounds of w."""
 
     score: Array
@@ -69,7 +69,7 @@ class Chain(NamedTuple):
     log_upper: Array
 
 
-class Blocks(NamedTuple):
+class PlaceBlocks(NamedTuple):
     """The blocks of a row: first place, sums of x and offset, value of u, weight of a member in the slope (0: held)."""
 
     first: Array
@@ -81,7 +81,14 @@ class Blocks(NamedTuple):
 
 @cpu_kernel
 def set_chain_bounds(
-    low_K: Array, high_K: Array, tier_K: Array, order_K: Array, margin: float, chained: bool, kl: bool, chain: Chain
+    low_K: Array,
+    high_K: Array,
+    tier_K: Array,
+    order_K: Array,
+    margin: float,
+    chained: bool,
+    kl: bool,
+    chain: PlaceChain,
 ) -> None:
     """Set offsets and bounds of the places from bounds of the teachers, made to fall along the chain."""
     K = order_K.shape[0]
@@ -164,7 +171,7 @@ def staircase_value(offset_N: Array, goal: float, offset: float, low: float, hig
 
 @cpu_kernel
 def pool_at_threshold(
-    chain: Chain, kl: bool, chained: bool, base: float, t: float, blocks: Blocks
+    chain: PlaceChain, kl: bool, chained: bool, base: float, t: float, blocks: PlaceBlocks
 ) -> tuple[int, float, float]:
     """Pool the places at threshold base + t; return how many blocks there are, their sum, and how fast it falls."""
     x, offset, lower, upper = chain.x, chain.offset, chain.lower, chain.upper
@@ -202,11 +209,11 @@ def pool_at_threshold(
 
 @cpu_kernel
 def find_middle_threshold(
-    chain: Chain, kl: bool, base: float, blocks: Blocks, count: int, left: float, right: float
+    chain: PlaceChain, kl: bool, base: float, blocks: PlaceBlocks, count: int, left: float, right: float
 ) -> float:
     """Return a threshold in (left, right) that sets the middle one of the held blocks free, NaN if there is none.
 
-    Blocks come by falling value, so this halves how many remain.
+    PlaceBlocks come by falling value, so this halves how many remain.
     """
     K = chain.x.shape[0]
     wanted = -1
@@ -228,7 +235,7 @@ def find_middle_threshold(
 
 
 @cpu_kernel
-def find_threshold(chain: Chain, kl: bool, chained: bool, blocks: Blocks) -> int:
+def find_threshold(chain: PlaceChain, kl: bool, chained: bool, blocks: PlaceBlocks) -> int:
     """Pool the places at the threshold at which the weights add up to one; return how many blocks there are."""
     K = chain.x.shape[0]
     target = 1.0
@@ -250,7 +257,7 @@ def find_threshold(chain: Chain, kl: bool, chained: bool, blocks: Blocks) -> int
 
 
 @cpu_kernel
-def guess_threshold(chain: Chain, kl: bool, target: float) -> float:
+def guess_threshold(chain: PlaceChain, kl: bool, target: float) -> float:
     """Return the threshold at which weights would add up to one if nothing ordered or bounded them."""
     K = chain.x.shape[0]
     reference: float = chain.score[0]
@@ -270,7 +277,7 @@ def guess_threshold(chain: Chain, kl: bool, target: float) -> float:
 
 @cpu_kernel
 def search_threshold(
-    chain: Chain, kl: bool, chained: bool, base: float, target: float, blocks: Blocks
+    chain: PlaceChain, kl: bool, chained: bool, base: float, target: float, blocks: PlaceBlocks
 ) -> tuple[int, float, float, float]:
     """Pool the places at the t that makes u add up to ``target``; return how many blocks there are, and t.
 
@@ -319,7 +326,14 @@ def search_threshold(
 
 @cpu_kernel
 def mix_sides_of_jump(
-    chain: Chain, kl: bool, chained: bool, base: float, left: float, right: float, target: float, blocks: Blocks
+    chain: PlaceChain,
+    kl: bool,
+    chained: bool,
+    base: float,
+    left: float,
+    right: float,
+    target: float,
+    blocks: PlaceBlocks,
 ) -> int:
     """Mix what the two sides of a jump say so that u adds up to ``target``; return how many blocks there are.
 

@@ -18,7 +18,7 @@ from ..._projection_orders import CHAIN, DAG, FREE, RowOrder
 from ._batch_kernels import project_tier_rows, pull_back_tier_rows
 from ._row_shares import LARGEST, Tally, new_tally
 from ._row_threads import count_helpers, run_over_rows, share_rows
-from .partial_orders._partial_order_rows import project_partial_order_rows
+from .partial_orders import project_partial_order_rows
 from .simd._vector_kernels import SIMD, encode_static, project_simd_rows, pull_back_simd_rows
 
 Array = Any
@@ -30,13 +30,13 @@ def project_on_cpu(
     lower: float,
     upper: float,
     kl: bool,
-    labelled: bool = True,
+    labeled: bool = True,
     raise_unusable: RaiseUnusable | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return weights (B, K) and block labels (B, K).  A row with a score that cannot be used is NaN throughout.
 
     v_BK must need no gradient, or gradients be off.
-    labelled: False where no derivative will be asked for; the labels then are (0, K), as they always are on a chain and
+    labeled: False where no derivative will be asked for; the labels then are (0, K), as they always are on a chain and
     without orderings, where the weights tell the blocks.
     raise_unusable: called if there are rows with scores that cannot be used.
     """
@@ -44,9 +44,9 @@ def project_on_cpu(
     w = np.empty(v.shape, v.dtype)
     rows, K = v.shape
     kind = order.kind
-    block, labels_BK = _make_labels(rows, K) if labelled and kind not in (FREE, CHAIN) else _make_no_labels(K)
+    block, labels_BK = _make_labels(rows, K) if labeled and kind not in (FREE, CHAIN) else _make_no_labels(K)
     if kl or SIMD.longest.get(kind, 0) < K:
-        unusable = _project_one_by_one(v, order, lower, upper, kl, w, block, labelled)
+        unusable = _project_one_by_one(v, order, lower, upper, kl, w, block, labeled)
     else:
         order_K, tier_RK, width, code = order.order_K, order.tiers, encode_static(K), encode_static(order.side_by_side)
         if count_helpers(rows, K):
@@ -69,7 +69,7 @@ def project_on_cpu(
 def _project_left_rows(v_BK: Array, order: RowOrder, lower: float, upper: float, w_BK: Array, block_BK: Array) -> int:
     """Project the rows that SIMD kernels left as NaN; return how many of them cannot be used."""
     left_N, unusable = np.flatnonzero(np.isnan(w_BK[:, 0])), 0
-    for run in np.split(left_N, np.flatnonzero(np.diff(left_N) > 1) + 1):  # neighbours together
+    for run in np.split(left_N, np.flatnonzero(np.diff(left_N) > 1) + 1):  # neighbors together
         place = int(run[0]), int(run[-1]) + 1
         unusable += project_tier_rows(
             v_BK, order.order_K, order.tiers, order.kind, False, lower, upper, w_BK, block_BK, *place
@@ -85,14 +85,14 @@ def _project_one_by_one(
     kl: bool,
     w_BK: Array,
     block_BK: Array,
-    labelled: bool,
+    labeled: bool,
 ) -> int:
     """Set weights and labels of rows of any kind; return whether some cannot be used."""
 
     def run(start: int, stop: int) -> int:
         if order.kind == DAG:
             return project_partial_order_rows(
-                v_BK, order.edge_E2, kl, lower, upper, w_BK, block_BK, labelled, start, stop
+                v_BK, order.edge_E2, kl, lower, upper, w_BK, block_BK, labeled, start, stop
             )
         return project_tier_rows(
             v_BK, order.order_K, order.tiers, order.kind, kl, lower, upper, w_BK, block_BK, start, stop

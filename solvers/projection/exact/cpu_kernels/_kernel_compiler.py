@@ -22,27 +22,28 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def cpu_kernel(function: F) -> F:
     """Compile ``function``; float arithmetic stays IEEE, so that bounds, ties and NaN mean what they say."""
-    return cast(F, _compiled(function))
+    return cast(F, _compile_function(function))
 
 
 def inlined_kernel(function: F) -> F:
     """Compile ``function`` into its callers: handing it a record of arrays may take longer than all it does."""
-    return cast(F, _compiled(function, forceinline=True))
+    return cast(F, _compile_function(function, forceinline=True))
 
 
-def _compiled(function: Callable[..., Any], **options: bool) -> Any:
+def _compile_function(function: Callable[..., Any], **options: bool) -> Any:
     common: dict[str, Any] = {"nogil": True, "error_model": "numpy", **options}
     try:
         compiled: Any = numba.njit(cache=True, **common)(function)
     except RuntimeError:  # nowhere to keep machine code: an installation that may not be written to
         return numba.njit(**common)(function)
-    # numba looks at the function's own file only, and would run old code after a change to one that it calls
-    compiled._cache._cache_file._source_stamp = _stamp()
+    # numba looks at the function's own file only, and would run old code after a change to one that it calls; there is
+    # no public way to tell it of others.  Tried on numba 0.68; test_kernel_compiler.py fails where this is gone
+    compiled._cache._cache_file._source_stamp = _hash_sources()
     return compiled
 
 
 @lru_cache(maxsize=1)
-def _stamp() -> str:
+def _hash_sources() -> str:
     """Return what changes whenever a source under ``solvers/projection`` does, in whatever sub-room.
 
     Contents are read, not times: a checkout that changes nothing compiles nothing.

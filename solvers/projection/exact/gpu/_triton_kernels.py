@@ -51,9 +51,9 @@ def project_block(
     OWN: tl.constexpr,
     PERMUTED: tl.constexpr,
     KL: tl.constexpr,
-    LABELLED: tl.constexpr,
+    LABELED: tl.constexpr,
 ) -> None:
-    """Write weights, and if POOLED and LABELLED block labels (int8), of R rows.
+    """Write weights, and if POOLED and LABELED block labels (int8), of R rows.
 
     POOLED: there are orderings.  TIERED: they are tiers, in tier_RK, one row for all or each its OWN; otherwise a
     chain, whose order is order_K if PERMUTED.  PAIRS_N: the ``list_exchanges`` of K.
@@ -92,7 +92,7 @@ def project_block(
     for k in tl.static_range(K):
         w_K = w_K + (y_K[k] + spoiler_R,)
     tl.store(w_BK + first * K + at_RP, join_columns(w_K, K, P), mask=inside_RP)
-    if POOLED and LABELLED:
+    if POOLED and LABELED:
         label_K = label_column_blocks(x_K, tier_K, K, TIERED)
         if TIERED:
             label_K = unsort_columns(label_K, moved_N, K, PAIRS_N)

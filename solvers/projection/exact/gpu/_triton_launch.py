@@ -68,17 +68,17 @@ def _works_on(device: torch.device) -> bool:
 
 
 def project_on_triton(
-    v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool, labelled: bool = True
+    v_BK: Tensor, order: RowOrder, lower: float, upper: float, kl: bool, labeled: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Return weights and block labels, both (B, K).  A row with a score that cannot be used is NaN throughout.
 
-    order: any but DAG.  labelled: False where no derivative will be asked for; the labels are then empty.  Without
+    order: any but DAG.  labeled: False where no derivative will be asked for; the labels are then empty.  Without
     orderings, where each is its own block, the labels are one row in memory, expanded.
     """
     v_BK = v_BK.contiguous()
     w_BK, (B, K), device = torch.empty_like(v_BK), v_BK.shape, v_BK.device
     pooled, tiered, own = order.kind != FREE, order.kind not in (FREE, CHAIN), order.kind == OWN_TIERS
-    block_BK = torch.empty((B, K) if labelled and pooled else (0, 0), dtype=torch.int8, device=device)
+    block_BK = torch.empty((B, K) if labeled and pooled else (0, 0), dtype=torch.int8, device=device)
     places = tuple(order.order_K.tolist()) if order.kind == CHAIN else ()
     permuted = places != tuple(range(len(places)))
     order_K = _on_device(places, torch.int32, device) if permuted else w_BK
@@ -95,9 +95,9 @@ def project_on_triton(
         OWN=own,
         PERMUTED=permuted,
         KL=kl,
-        LABELLED=labelled,
+        LABELED=labeled,
     )
-    if labelled and not pooled:
+    if labeled and not pooled:
         block_BK = torch.arange(K, dtype=torch.int8, device=device).expand(B, K)
     return w_BK, block_BK
 

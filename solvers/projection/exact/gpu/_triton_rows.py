@@ -115,7 +115,7 @@ def find_shift(z_K: tl.tuple, lower: tl.tensor, upper: tl.tensor, K: tl.constexp
 def find_scale(z_K: tl.tuple, lower: tl.tensor, upper: tl.tensor, K: tl.constexpr) -> tl.tuple:
     """Return pivot and scale (R,) such that clip(scale 2^(z - pivot), lower, upper) sums to one.
 
-    As ``find_shift``; the ratios of pairs are products of the ratios of neighbours, cut off where the bounds cut them.
+    As ``find_shift``; the ratios of pairs are products of the ratios of neighbors, cut off where the bounds cut them.
     """
     shape: tl.constexpr = z_K[0].shape
     dtype: tl.constexpr = z_K[0].dtype

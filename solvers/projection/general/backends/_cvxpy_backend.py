@@ -1,10 +1,10 @@
 """The projection as cvxpy states it, compiled once and solved for many scores.
 
-    euclidean   minimise 1/2 |w|^2 - v . w          kl   minimise -entropy(w) - log v . w
+    euclidean   minimize 1/2 |w|^2 - v . w          kl   minimize -entropy(w) - log v . w
 
 over  rows w <= bounds  (= for equalities).  The scores are a parameter that enters linearly, so cvxpy compiles the
-problem once (disciplined parametrised programming).  Solvers stumble over large scores (Clarabel calls a simplex
-projection with scores near 1e4 infeasible), so scores are centred and drawn in: the answer is then a
+problem once (disciplined parameterized programming).  Solvers stumble over large scores (Clarabel calls a simplex
+projection with scores near 1e4 infeasible), so scores are centered and drawn in: the answer is then a
 feasible start rather than the optimum, and the active-set method takes it from there.
 
 Axes: K teachers, M rules.
@@ -34,13 +34,13 @@ class CvxpySettings:
     """How solvers are asked for a start; tests of scores of every size notice a change.
 
     Attributes:
-        reach: By metric, the size to which centred scores (logarithms for KL) are drawn in, in units of weights:
+        most_spread: By metric, the size to which centered scores (logarithms for KL) are drawn in, in units of weights:
             solvers stumble over larger ones.
         solvers: Names and options, the next one asked where one fails.  Clarabel's tolerances are a hundred times
             tighter than its defaults; SCS, the slower, is asked for 1e-9.
     """
 
-    reach: Mapping[str, float] = field(default_factory=lambda: {"euclidean": 8.0, "kl": 30.0})
+    most_spread: Mapping[str, float] = field(default_factory=lambda: {"euclidean": 8.0, "kl": 30.0})
     solvers: tuple[tuple[str, Mapping[str, float]], ...] = (
         ("CLARABEL", {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}),
         ("SCS", {"eps_abs": 1e-9, "eps_rel": 1e-9, "max_iters": 100_000}),
@@ -66,7 +66,7 @@ class CvxpyModel:
         """Return weights that meet the rules to about 1e-9, optimal if the scores are of the size of weights."""
         scores_K = v_K if self._metric == "euclidean" else np.log(v_K)
         with self._lock:
-            self._v_K.value = _draw_in(scores_K, CVXPY.reach[self._metric])
+            self._v_K.value = _draw_in(scores_K, CVXPY.most_spread[self._metric])
             reports = []
             for solver, options in CVXPY.solvers:
                 report = self._try(solver, options)
@@ -92,9 +92,9 @@ class CvxpyModel:
         return None
 
 
-def _draw_in(scores_K: Floats, reach: float) -> Floats:
-    """Centre the scores, which changes no answer, and shrink them if they reach further than ``reach``."""
-    centred_K = scores_K - scores_K.mean()
-    size = np.abs(centred_K).max()
-    shrunk_K: Floats = centred_K * min(1.0, reach / size) if size > 0 else centred_K
+def _draw_in(scores_K: Floats, most: float) -> Floats:
+    """Center the scores, which changes no answer, and shrink them to a size of at most ``most``."""
+    centered_K = scores_K - scores_K.mean()
+    size = np.abs(centered_K).max()
+    shrunk_K: Floats = centered_K * min(1.0, most / size) if size > 0 else centered_K
     return shrunk_K

@@ -27,14 +27,14 @@ class MoreauSettings:
     """How Moreau is asked; its tests count the rows that it leaves to others.
 
     Attributes:
-        reach: Size to which centred scores are drawn in, in units of weights: further out Moreau reports numerical
-            errors, and which rules bind has usually shown long before.
+        most_spread: Size to which centered scores are drawn in, in units of weights: further out Moreau reports
+            numerical errors, and which rules bind has usually shown long before.
         blocks: Rows that a compiled solver serves at once.
         tolerance: Of its active-set method, in units of weights.
         feasible: Excess of a rule up to which a proposal counts as solved.
     """
 
-    reach: float = 100.0
+    most_spread: float = 100.0
     blocks: tuple[int, ...] = (1, 8, 64, 256, 1024)
     tolerance: float = 1e-12
     feasible: float = 1e-9
@@ -64,9 +64,9 @@ class MoreauModel:
         self._order = np.r_[np.flatnonzero(equal_M), np.flatnonzero(~equal_M)]
 
     def solve(self, v_BK: Floats) -> MoreauProposals:
-        """Return proposals for centred scores; those that reach too far are drawn in."""
+        """Return proposals for centered scores; those that lie too far out are drawn in."""
         size_B1 = np.abs(v_BK).max(axis=1, keepdims=True, initial=0.0)
-        near_BK = v_BK * np.minimum(1.0, MOREAU.reach / np.maximum(size_B1, MOREAU.reach))
+        near_BK = v_BK * np.minimum(1.0, MOREAU.most_spread / np.maximum(size_B1, MOREAU.most_spread))
         with self._lock:
             blocks = [self._solve_block(block_BK) for block_BK in _split_into_blocks(near_BK)]
         w_BK, z_BM, said_B = (np.concatenate(parts) for parts in zip(*blocks, strict=True))

@@ -67,10 +67,10 @@ def write_block_row(
     upper: float,
     w_BK: Array,
     block_BK: Array,
-    labelled: bool,
+    labeled: bool,
     b: int,
 ) -> None:
-    """Write the weights of row b that follow from its blocks, and each teacher's block if labelled."""
+    """Write the weights of row b that follow from its blocks, and each teacher's block if labeled."""
     if kl:
         scale_row(listed.z_K, listed.size_K, blocks, lower, upper, listed.value_K)
     else:
@@ -79,6 +79,6 @@ def write_block_row(
         listed.weight_K[listed.block_K[j]] = listed.value_K[j]
     for k in range(w_BK.shape[1]):
         w_BK[b, k] = listed.weight_K[listed.label_K[k]]
-    if labelled:
+    if labeled:
         for k in range(w_BK.shape[1]):
             block_BK[b, k] = listed.label_K[k]

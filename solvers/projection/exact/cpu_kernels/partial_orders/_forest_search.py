@@ -1,6 +1,6 @@
 """Isotonic regression on any partial order by a search, compiled: one row at a time, exact, without a QP solver.
 
-    minimise |x - v|^2   subject to   x_i >= x_j for each edge (i, j)
+    minimize |x - v|^2   subject to   x_i >= x_j for each edge (i, j)
 
 A dual active-set method (Goldfarb and Idnani 1983) in which the working set is a forest: teachers joined by active
 edges form a block and share its mean, and the multiplier of an edge is the sum of ``x - v`` over the part of its tree
@@ -106,9 +106,9 @@ def tightest_edge(sign: float, forest: Forest, start: int, end: int, v_K: Array,
         upward = 1.0 if edge_E2[e, 0] == k else -1.0
         multiplier, rate = upward * flow_K[k], upward * rate_K[k]
         if rate < 0.0:
-            reach = max(multiplier, 0.0) / -rate
-            if reach < length:
-                leaving, length = e, reach
+            length_to_zero = max(multiplier, 0.0) / -rate
+            if length_to_zero < length:
+                leaving, length = e, length_to_zero
         other = edge_E2[e, 0] + edge_E2[e, 1] - k
         flow_K[other] += flow_K[k]
         rate_K[other] += rate_K[k]
@@ -206,7 +206,7 @@ def project_forest_rows(
     upper: float,
     w_BK: Array,
     block_BK: Array,
-    labelled: bool,
+    labeled: bool,
     start: int,
     stop: int,
 ) -> int:
@@ -224,5 +224,5 @@ def project_forest_rows(
         if not regress_row(forest, score, x):
             snap_row_to_order(forest, x)  # rounding kept an edge in doubt
         blocks = list_trees(forest, x, listed)
-        write_block_row(listed, blocks, kl, lower, upper, w_BK, block_BK, labelled, b)
+        write_block_row(listed, blocks, kl, lower, upper, w_BK, block_BK, labeled, b)
     return unusable

@@ -1,6 +1,6 @@
 """Isotonic regression on a partial order by looking at all its upper sets, compiled, many rows side by side.
 
-    minimise |x - v|^2   subject to   x_i >= x_j for each edge (i, j)
+    minimize |x - v|^2   subject to   x_i >= x_j for each edge (i, j)
 
 The teachers whose x exceeds a level are the upper set U with the largest  sum_U v - level |U|  (Picard 1976).  So only
 the best sum of each size counts: the corners of the upper concave envelope of (size, best sum), n = 0 .. N, are those
@@ -25,7 +25,7 @@ import numpy as np
 from .._kernel_compiler import cpu_kernel, inlined_kernel, lowest_bit
 from ._block_list import BlockList, append_block, new_block_list, write_block_row
 from ._forest_search import project_forest_rows
-from ._upper_sets import UpperSets
+from ._upper_sets import UpperSets, list_all_upper_sets
 
 Array = Any
 
@@ -35,7 +35,7 @@ class UpperSetRowsSettings:
     """Which rows go side by side; the rows "dag" of `python -m benchmarks.projection` notice a change.
 
     Attributes:
-        rows_together: Rows; fewer are not vectorised, more fall out of the nearest cache.
+        rows_together: Rows; fewer are not vectorized, more fall out of the nearest cache.
         widest: Distance of scores, in units of weights, beyond which rounding of their sums would show in the weights:
             such rows go one by one.
     """
@@ -181,13 +181,13 @@ def project_upper_set_rows(
     upper: float,
     w_BK: Array,
     block_BK: Array,
-    labelled: bool,
+    labeled: bool,
     start: int,
     stop: int,
 ) -> int:
     """Project rows start to stop with the order whose upper sets are given; as ``project_tier_rows`` otherwise.
 
-    Rows that need care go one by one through ``project_forest_rows``.  A row's weights do not depend on its neighbours.
+    Rows that need care go one by one through ``project_forest_rows``.  A row's weights do not depend on its neighbors.
     """
     K = v_BK.shape[1]
     y, total = np.empty((K, ROWS_TOGETHER)), np.zeros((K + 1, ROWS_TOGETHER))
@@ -202,11 +202,22 @@ def project_upper_set_rows(
         while b < end:
             if plain[b - row]:
                 blocks = list_row_blocks(sets, y, b - row, best, who, corner, listed)
-                write_block_row(listed, blocks, kl, lower, upper, w_BK, block_BK, labelled, b)
+                write_block_row(listed, blocks, kl, lower, upper, w_BK, block_BK, labeled, b)
                 b += 1
                 continue
             careful = b
             while b < end and not plain[b - row]:
                 b += 1
-            unusable += project_forest_rows(v_BK, sets.edge_E2, kl, lower, upper, w_BK, block_BK, labelled, careful, b)
+            unusable += project_forest_rows(v_BK, sets.edge_E2, kl, lower, upper, w_BK, block_BK, labeled, careful, b)
     return unusable
+
+
+def project_partial_order_rows(v_BK: Array, edge_E2: Array, *rest: Any) -> int:
+    """Project some rows with the orderings of edge_E2: by all its upper sets where they are few, else by a search.
+
+    rest: the other arguments of ``project_forest_rows``.
+    """
+    sets = list_all_upper_sets(edge_E2, v_BK.shape[1])
+    if sets is None:
+        return project_forest_rows(v_BK, edge_E2, *rest)
+    return project_upper_set_rows(v_BK, sets, *rest)

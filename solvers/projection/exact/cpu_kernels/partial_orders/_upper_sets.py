@@ -60,18 +60,18 @@ class UpperSets(NamedTuple):
     bits_S: Integers
 
 
-def upper_sets(edge_E2: Integers, n_teachers: int) -> UpperSets | None:
+def list_all_upper_sets(edge_E2: Integers, n_teachers: int) -> UpperSets | None:
     """Return the upper sets of an order, or None where they are too many or a part has too many teachers.
 
     edge_E2: pairs (above, below), int64, without needless ones, those nearer the top first.
     """
-    return _listed(np.ascontiguousarray(edge_E2).tobytes(), n_teachers)
+    return _list_cached(np.ascontiguousarray(edge_E2).tobytes(), n_teachers)
 
 
 @lru_cache(maxsize=256)
-def _listed(edges: bytes, K: int) -> UpperSets | None:
+def _list_cached(edges: bytes, K: int) -> UpperSets | None:
     edge_E2 = np.frombuffer(edges, dtype=np.int64).reshape(-1, 2).copy()
-    part_K, depth_K = _parts(edge_E2, K)
+    part_K, depth_K = _split_into_parts(edge_E2, K)
     teacher_K = np.lexsort((depth_K, part_K)).astype(np.int64)
     part_C1 = np.append(np.flatnonzero(np.diff(part_K[teacher_K], prepend=-1)), K).astype(np.int64)
     if np.diff(part_C1).max() > LONGEST_PART:
@@ -96,7 +96,7 @@ def _listed(edges: bytes, K: int) -> UpperSets | None:
     return UpperSets(teacher_K, near_K, edge_E2, part_C1, np.array(list_C1, np.int64), *lists)
 
 
-def _parts(edge_E2: Integers, K: int) -> tuple[Integers, Integers]:
+def _split_into_parts(edge_E2: Integers, K: int) -> tuple[Integers, Integers]:
     """Return for each teacher the part's smallest teacher, and how long the longest way down from the top is."""
     part_K, depth_K = np.arange(K), np.zeros(K, np.int64)
     for above, below in edge_E2:

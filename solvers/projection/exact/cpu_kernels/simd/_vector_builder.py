@@ -131,7 +131,7 @@ def sum_pairwise(terms: Sequence[Vector]) -> Vector:
 
 
 def reduce_pairwise(terms: Sequence[T], join: Callable[[T, T], T]) -> T:
-    """Return what is left when neighbours are put together by ``join`` again and again."""
+    """Return what is left when neighbors are put together by ``join`` again and again."""
     while len(terms) > 1:
         paired = [join(a, b) for a, b in zip(terms[::2], terms[1::2], strict=False)]
         terms = [*paired, terms[-1]] if len(terms) % 2 else paired

@@ -68,7 +68,7 @@ def count_simd_rows(K: int) -> int:
 def _project(  # type: ignore[no-untyped-def]  # numba reads the signature
     _, v, order, tier, w, block, row, lower, upper, K, kind
 ):
-    """Project L rows; return a bit for each row that could not be settled, whose weights are NaN."""
+    """Project L rows; return a bit for each row that could not be converged, whose weights are NaN."""
 
     def write(context: Any, ir_builder: Any, signature: Any, arguments: Any) -> Any:
         v_at, order_at, tier_at, w_at, block_at, first, low, high, *_ = arguments
@@ -80,15 +80,17 @@ def _project(  # type: ignore[no-untyped-def]  # numba reads the signature
             ranks = builder.load(tier, tier_at)
             place = programs.sort_vectors_by_tier(x, ranks)
         z = x if kind.count == FREE else programs.pool_vectors(x)
-        moved, settled = programs.shift_to_unit_sum(builder, z, builder.broadcast(low), builder.broadcast(high), usable)
-        answer = [select(settled, weight, math.nan) for weight in moved]
+        moved, converged = programs.shift_to_unit_sum(
+            builder, z, builder.broadcast(low), builder.broadcast(high), usable
+        )
+        answer = [select(converged, weight, math.nan) for weight in moved]
         if kind.count in (SHARED_TIERS, OWN_TIERS):
             builder.scatter(w, w_at, answer, place)
             with builder.if_any_rows(block, block_at):
                 builder.scatter(block, block_at, programs.label_vector_blocks(z, ranks), place)
         else:
             builder.store(w, w_at, answer, columns)
-        return (~settled).pack_bits()
+        return (~converged).pack_bits()
 
     return types.int64(v, order, tier, w, block, row, lower, upper, K, kind), write
 
@@ -108,10 +110,10 @@ def _pull_back(  # type: ignore[no-untyped-def]
         elif kind.count in (CHAIN, FALLING):
             average = programs.average_runs
         else:
-            average = programs.average_labelled(builder.load(block, block_at))
+            average = programs.average_labeled(builder.load(block, block_at))
         g, weights = builder.load(grad, grad_at, columns), builder.load(w, w_at, columns)
-        slope = programs.pull_back_vectors(g, weights, builder.broadcast(low), builder.broadcast(high), average)
-        builder.store(out, out_at, slope, columns)
+        gradient = programs.pull_back_vectors(g, weights, builder.broadcast(low), builder.broadcast(high), average)
+        builder.store(out, out_at, gradient, columns)
         return context.get_dummy_value()
 
     return types.void(grad, order, w, block, out, row, lower, upper, K, kind), write
@@ -147,8 +149,8 @@ def project_simd_rows(
             if padding:
                 if whole == stop:
                     break
-                v, w = _padded(v_BK, whole, stop, L), np.empty((L, len(width)), w_BK.dtype)
-                tier = _padded(tier_RK, whole, stop, L) if tier_RK.shape[0] > 1 else tier_RK
+                v, w = _pad_rows(v_BK, whole, stop, L), np.empty((L, len(width)), w_BK.dtype)
+                tier = _pad_rows(tier_RK, whole, stop, L) if tier_RK.shape[0] > 1 else tier_RK
                 block = np.empty((L if block_BK.shape[0] > 0 else 0, len(width)), block_BK.dtype)
                 first, last = 0, L
             for row in range(first, last, L):
@@ -186,8 +188,8 @@ def pull_back_simd_rows(
             if padding:
                 if whole == stop:
                     break
-                grad, w = _padded(grad_BK, whole, stop, L), _padded(w_BK, whole, stop, L)
-                block = _padded(block_BK, whole, stop, L) if block_BK.shape[0] > 0 else block_BK
+                grad, w = _pad_rows(grad_BK, whole, stop, L), _pad_rows(w_BK, whole, stop, L)
+                block = _pad_rows(block_BK, whole, stop, L) if block_BK.shape[0] > 0 else block_BK
                 out, first, last = np.empty((L, len(width)), out_BK.dtype), 0, L
             for row in range(first, last, L):
                 _pull_back(grad, order_K, w, block, out, row, lower, upper, width, kind)
@@ -198,7 +200,7 @@ def pull_back_simd_rows(
 
 
 @cpu_kernel
-def _padded(x_BK: Array, start: int, stop: int, L: int) -> Array:
+def _pad_rows(x_BK: Array, start: int, stop: int, L: int) -> Array:
     """Return L rows: those from start to stop, and the last of them again as often as it takes."""
     x_LK = np.empty((L, x_BK.shape[1]), x_BK.dtype)
     for slot in range(L):

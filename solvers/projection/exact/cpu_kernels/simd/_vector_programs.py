@@ -5,7 +5,7 @@ pooling      x_i = min over a <= i of max over e >= i of mean(v_a .. v_e)   (Rob
 threshold    safeguarded Newton on sum(clip(z - tau)) = 1, piecewise linear, so it ends in a step from the right
 piece
 
-A row counts as settled when its weights sum to one within K / 2 ulp: they are clip(z - tau), so that proves
+A row counts as converged when its weights sum to one within K / 2 ulp: they are clip(z - tau), so that proves
 them.  A
 row that conforms already comes back as it is, to the last bit.  Differences of scores come before anything else, so
 large scores cost no digits.
@@ -87,7 +87,7 @@ def are_usable(x: Sequence[Vector], huge: float) -> VectorMask:
 def shift_to_unit_sum(
     builder: VectorBuilder, z: Sequence[Vector], lower: Vector, upper: Vector, usable: VectorMask
 ) -> tuple[list[Vector], VectorMask]:
-    """Return clip(z - tau, lower, upper) with the tau that makes rows sum to one, and which rows that settled.
+    """Return clip(z - tau, lower, upper) with the tau that makes rows sum to one, and which rows that converged.
 
     Newton's method between a tau that is too low and one that is too high, halving where it would leave them.  tau is
     known as ``tau + rest``: far from zero, one float could not hold it.
@@ -114,13 +114,13 @@ def shift_to_unit_sum(
         next_tau, next_rest = select(inside, here, (low + high) * 0.5), select(inside, (tau - here) + rest + move, none)
         return _is_negligible(excess, K), [next_tau, next_rest, low, high, *w]
 
-    settled = _is_negligible(sum_pairwise(w) - 1.0, K)  # most rows are, and need no more than these weights
-    finished, state = builder.repeat_until(~usable | settled, [start, none, low, high, *w], step, NEWTON.most)
+    converged = _is_negligible(sum_pairwise(w) - 1.0, K)  # most rows are, and need no more than these weights
+    finished, state = builder.repeat_until(~usable | converged, [start, none, low, high, *w], step, NEWTON.most)
     return state[4:], finished & usable
 
 
 def _bare_step(z: Sequence[Vector], tau: Vector, lower: Vector, upper: Vector, low: Vector, high: Vector) -> Vector:
-    """Take one step of Newton's method between low and high, a settled row none."""
+    """Take one step of Newton's method between low and high, a converged row none."""
     one = tau.fill(1.0)
     y = [score - tau for score in z]
     w = [clip_vector(score, lower, upper) for score in y]
@@ -171,10 +171,10 @@ def pull_back_vectors(
     one = g[0].fill(1.0)
     free = [(weight > lower) & (weight < upper) for weight in w]
     count = sum_pairwise([select(is_free, one, 0.0) for is_free in free])
-    mean = sum_pairwise([select(is_free, slope, 0.0) for is_free, slope in zip(free, g, strict=True)]) / vector_maximum(
-        count, one
-    )
-    rest = [select(is_free, slope - mean, 0.0) for is_free, slope in zip(free, g, strict=True)]
+    mean = sum_pairwise(
+        [select(is_free, gradient, 0.0) for is_free, gradient in zip(free, g, strict=True)]
+    ) / vector_maximum(count, one)
+    rest = [select(is_free, gradient - mean, 0.0) for is_free, gradient in zip(free, g, strict=True)]
     return average(rest, list(w), free)
 
 
@@ -197,7 +197,7 @@ def average_runs(rest: list[Vector], w: list[Vector], free: list[VectorMask]) ->
     return means
 
 
-def average_labelled(label: Sequence[Vector]) -> Average:
+def average_labeled(label: Sequence[Vector]) -> Average:
     """Blocks are the free teachers that share a label."""
 
     def average(rest: list[Vector], w: list[Vector], free: list[VectorMask]) -> list[Vector]:

@@ -50,7 +50,7 @@ def test_weights_are_those_of_the_kernels(K, kl, kind):
     w_BK, block_BK = project_by_operations(v_BK, order, lower, upper, kl)
     torch.testing.assert_close(w_BK, expected_BK, atol=1e-13, rtol=0)
     assert block_BK.shape == w_BK.shape
-    assert torch.equal(project_by_operations(v_BK, order, lower, upper, kl, labelled=False)[0], w_BK)
+    assert torch.equal(project_by_operations(v_BK, order, lower, upper, kl, labeled=False)[0], w_BK)
 
 
 @each_kind

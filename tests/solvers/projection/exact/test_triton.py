@@ -291,7 +291,7 @@ def compile_kernels(K, dtype, kl, kind):
     P, pooled = 1 << (K - 1).bit_length(), kind != "none"
     tiered, own, permuted = "tiers" in kind, kind == "own tiers", kind == "mixed chain"
     fixed = {"K": K, "P": P, "R": 128, "KL": kl, "POOLED": pooled, "TIERED": tiered, "OWN": own}
-    fixed |= {"PERMUTED": permuted, "LABELLED": True, "PAIRS_N": list_exchanges(K)}
+    fixed |= {"PERMUTED": permuted, "LABELED": True, "PAIRS_N": list_exchanges(K)}
     types = {"rows": "i32", "lower": "fp64", "upper": "fp64", "order_K": "*i32", "tier_RK": "*fp64", "block_BK": "*i8"}
     sizes = []
     for kernel in (kernels.project_block, kernels.pull_back_block):

@@ -55,7 +55,7 @@ def test_rows_side_by_side_and_one_by_one_agree(K, monkeypatch):
         for scale, tied in itertools.product(SCALES, [False, True]):
             v_BK = scale * (ties_BK if tied else law.normal(K, rows, K))
             together_BK, block_BK = project_on_cpu(v_BK, order, lower, upper, False)
-            assert torch.equal(project_on_cpu(v_BK, order, lower, upper, False, labelled=False)[0], together_BK)
+            assert torch.equal(project_on_cpu(v_BK, order, lower, upper, False, labeled=False)[0], together_BK)
             with monkeypatch.context() as patch:
                 patch.setattr("solvers.projection.exact.cpu_kernels._cpu_rows.SIMD", SimdSettings(longest={}))
                 alone_BK, alone_block_BK = project_on_cpu(v_BK, order, lower, upper, False)
