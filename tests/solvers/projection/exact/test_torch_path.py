@@ -14,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 from solvers.projection._projection_orders import make_own_order, make_shared_order
 from solvers.projection.exact._torch_isotonic import regress_nonincreasing
 from solvers.projection.exact._torch_rows import TORCH_PATH, project_by_operations
-from solvers.projection.exact.cpu_kernels._cpu_rows import project_on_cpu
 from tests.support import projection_properties as law
+
+from .walks import project_one_by_one
 
 KINDS = ["none", "chain", "mixed chain", "tiers", "own tiers"]
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -46,7 +47,7 @@ def rows_for(kl, K, rows=40):
 def test_weights_are_those_of_the_kernels(K, kl, kind):
     v_BK, lower, upper = rows_for(kl, K), 0.2 / K, min(1.0, 2.5 / K)
     order = order_of(kind, len(v_BK), K)
-    expected_BK, _ = project_on_cpu(v_BK, order, lower, upper, kl)
+    expected_BK, _ = project_one_by_one(v_BK, order, lower, upper, kl)
     w_BK, block_BK = project_by_operations(v_BK, order, lower, upper, kl)
     torch.testing.assert_close(w_BK, expected_BK, atol=1e-13, rtol=0)
     assert block_BK.shape == w_BK.shape
@@ -91,7 +92,7 @@ def test_the_largest_floats_and_bounds_that_leave_one_point(K, dtype):
 def test_what_conforms_comes_back(K, kind):
     v_BK = rows_for(False, K)
     order = order_of(kind, len(v_BK), K)
-    w_BK, _ = project_on_cpu(v_BK, order, 0.2 / K, 2.5 / K, False)
+    w_BK, _ = project_one_by_one(v_BK, order, 0.2 / K, 2.5 / K, False)
     again_BK, _ = project_by_operations(w_BK, order, 0.2 / K, 2.5 / K, False)
     torch.testing.assert_close(again_BK, w_BK, atol=4e-16, rtol=0)
 

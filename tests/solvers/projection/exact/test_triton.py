@@ -25,10 +25,11 @@ from solvers.projection._projection_orders import FREE, make_own_order, make_par
 from solvers.projection.exact._projection_autograd import pull_back_blocks
 from solvers.projection.exact._sorting_network import list_exchanges
 from solvers.projection.exact._torch_rows import project_by_operations, project_on_device
-from solvers.projection.exact.cpu_kernels._cpu_rows import project_on_cpu
 from solvers.projection.exact.gpu import _triton_launch
 from solvers.projection.exact.gpu._triton_launch import TRITON, can_use_triton, pull_back_on_triton
 from tests.support import projection_properties as law
+
+from .walks import project_one_by_one
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs triton: pip install 'safekd[test]'")
 KERNELS = {f"solvers.projection.exact.gpu._triton_{name}" for name in ("kernels", "rows", "columns")}
@@ -91,7 +92,7 @@ def rows_for(kl, K, dtype, rows=30):
 
 
 def assert_close_to_the_processors(w_BK, v_BK, order, low, high, kl):
-    expected_BK = project_on_cpu(v_BK.double(), order, low, high, kl)[0]
+    expected_BK = project_one_by_one(v_BK.double(), order, low, high, kl)[0]
     close = 1e-12 if w_BK.dtype == torch.float64 else 4 * torch.finfo(w_BK.dtype).eps
     torch.testing.assert_close(w_BK.double(), expected_BK, atol=close, rtol=0)
 
@@ -277,7 +278,7 @@ def test_more_teachers_than_a_thread_holds_go_to_tensor_operations(K, interprete
 def test_partial_orders_go_through_the_processor(interpreted):
     v_BK, order = law.normal(0, 5, 4), make_partial_order(((0, 2), (1, 2), (1, 3)), 4)
     w_BK, _ = interpreted(project_on_device, v_BK, order, 0.1, 0.6, False)
-    assert torch.equal(w_BK, project_on_cpu(v_BK, order, 0.1, 0.6, False)[0])
+    assert torch.equal(w_BK, project_one_by_one(v_BK, order, 0.1, 0.6, False)[0])
 
 
 def compile_kernels(K, dtype, kl, kind):
