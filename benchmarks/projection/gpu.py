@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from solvers import WeightPolytope, project
-from solvers.projection._order import RowOrder, own_order
-from solvers.projection._route import exact_order
-from solvers.projection._rows_device import project_by_operations, project_on_device
-from solvers.projection._rows_triton import on_triton, pull_back_on_triton
+from solvers.projection._projection_orders import RowOrder, make_own_order
+from solvers.projection._projection_plan import find_exact_order
+from solvers.projection.exact._torch_rows import project_by_operations, project_on_device
+from solvers.projection.exact.gpu._triton_launch import can_use_triton, pull_back_on_triton
 
 from .._timing import today
 from ._cases import case_of
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    if not on_triton(torch.ones(1, 8, device="cuda")):
+    if not can_use_triton(torch.ones(1, 8, device="cuda")):
         print(
             "Triton is missing or does not work here, so the kernels cannot run: pip install triton.", file=sys.stderr
         )
@@ -132,14 +132,16 @@ def problems(rows: int) -> Iterator[Problem]:
 
 
 def problem_of(name: str, K: int, dtype: torch.dtype, rows: int, device: str = "cuda") -> Problem:
-    """Return one of the cases of ``_projection_cases``, or "tiers": each row ranked by scores of its own in 0, 1, 2."""
+    """Return one of the cases of ``benchmarks/projection/_cases.py``, or "tiers": each row ranked by scores of its own
+    in 0, 1, 2.
+    """
     case = case_of("bounds" if name == "tiers" else name.removesuffix(", kl"), K)
     generator = torch.Generator(device).manual_seed(K)
     v_BK = torch.randn(rows, K, generator=generator, device=device, dtype=dtype).mul_(case.spread / K).add_(1 / K)
     kl = name.endswith("kl")
-    order = exact_order(case.polytope)
+    order = find_exact_order(case.polytope)
     if name == "tiers":
-        order = own_order(torch.randint(0, 3, (rows, K), generator=generator, device=device).double())
+        order = make_own_order(torch.randint(0, 3, (rows, K), generator=generator, device=device).double())
     assert order is not None
     return Problem(name, v_BK.exp_() if kl else v_BK, case.polytope, order, kl)
 
@@ -149,7 +151,7 @@ def measure(problem: Problem) -> Iterator[Line]:
     v_BK, order, kl, (low, high) = problem.v_BK, problem.order, problem.kl, problem.bounds
     few_BK, few = v_BK[: len(v_BK) // _OPERATIONS_SHARE], order
     if len(order.tier_RK) > 1:
-        few = own_order(order.tier_RK[: len(few_BK)])
+        few = make_own_order(order.tier_RK[: len(few_BK)])
     w_BK, block_BK = project_on_device(v_BK, order, low, high, kl)
     copy = seconds(lambda: w_BK.copy_(v_BK))
     w_BK = project_on_device(v_BK, order, low, high, kl)[0]

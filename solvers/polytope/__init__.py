@@ -12,14 +12,19 @@ True
 False
 
 ``tiers`` tells whether the orderings sort the teachers into ranks, the case that has an exact projection.
+
+Inside: ``_weight_polytope`` reads the numbers (``_polytope_numbers``, ``_linear_rows``, ``_partial_orders``) into
+``_polytope_fields``; ``_polytope_rules`` spells them out as named rules, ``_polytope_feasibility`` refuses those that
+leave no weights, with the advice of ``_least_change``, and ``_conformance`` checks given weights.
+``_bounds_in_dtype`` rounds bounds to what a floating type can hold.
 """
 
+from ._bounds_in_dtype import bounds_within, interval_within, nearest_bounds
 from ._conformance import Conformance, RuleViolation
-from ._linear import LinearRows
-from ._orderings import Pairs, closure, find_cycle, read_orderings
-from ._polytope import WeightPolytope
-from ._precision import bounds_within, interval_within, nearest_bounds
-from ._rules import Rule, stack_rules
+from ._linear_rows import LinearRows
+from ._partial_orders import Pairs, closure, find_cycle, read_orderings
+from ._polytope_rules import Rule, stack_rules
+from ._weight_polytope import WeightPolytope
 
 __all__ = [
     "Conformance",

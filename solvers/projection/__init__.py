@@ -1,24 +1,24 @@
 """The nearest conforming weights.
 
-    euclidean   minimise 1/2 |w - v|^2                             over w in the polytope
-    kl          minimise sum w_k log(w_k / v_k)    (v > 0)         over w in the polytope
+    euclidean   minimize 1/2 |w - v|^2                             over w in the polytope
+    kl          minimize sum w_k log(w_k / v_k)    (v > 0)         over w in the polytope
 
 >>> from solvers.polytope import WeightPolytope
 >>> import torch
 >>> project(torch.tensor([0.9, 0.3, -1.0]), WeightPolytope(3, lower=0.1, upper=0.6))
 tensor([0.6000, 0.3000, 0.1000])
 
-Two engines give one answer.  *exact*: uniform bounds and any partial order; one isotonic regression, one threshold
-(``_exact``).  The regression of tiers needs a sort and one pass (``_lane_programs``, ``_row_kernels``, ``_isotonic``);
-that of other orders looks at all upper sets (``_upper_set_kernels``), or searches where they are too many
-(``_dag_kernels``).  Bounds per teacher or per row, and margins, on orderings that rank the teachers; pooled inside the
-search for the threshold (``_bounded``).  *cvxpy*: every other polytope; cvxpy models it, an active-set method makes the
-answer exact (``_model``, ``_active_set``, ``_general``).  ``_route`` chooses.
+What happens inside, in this order: ``_project`` is the front door; ``_eager_projection`` reads scores and rules once
+(``_projection_inputs``, ``_row_bounds``), has ``_projection_plan`` choose the path of each row, and runs the plan.  Two
+paths give one answer.  *exact*: uniform bounds and any partial order, or bounds that differ and margins on orderings
+that rank the teachers; one isotonic regression, one threshold.  *general*: every other polytope; cvxpy or Moreau
+proposes, an active-set method makes the answer exact.  ``_captured_projection`` stands for all this in graphs that
+torch.compile captures.
 
 ``certify_projection`` proves of any weights, whoever computed them, how close to the projection they are.
 """
 
-from ._certificate import ProjectionCertificate, certify_projection
 from ._project import project
+from .certificate import ProjectionCertificate, certify_projection
 
 __all__ = ["ProjectionCertificate", "certify_projection", "project"]

@@ -12,9 +12,8 @@ from torch import Tensor
 from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope
 
-from ._answer import RowsOf as _Rows
-from ._answer import answer
-from ._operator import project_captured
+from ._captured_projection import project_captured
+from ._eager_projection import RowValues, project_eagerly
 
 
 @overload
@@ -23,10 +22,10 @@ def project(
     polytope: WeightPolytope,
     *,
     metric: str = ...,
-    critical: _Rows = ...,
-    safety: _Rows = ...,
-    lower: _Rows = ...,
-    upper: _Rows = ...,
+    critical: RowValues = ...,
+    safety: RowValues = ...,
+    lower: RowValues = ...,
+    upper: RowValues = ...,
     engine: str = ...,
     check_finite: bool = ...,
 ) -> npt.NDArray[Any]: ...
@@ -38,10 +37,10 @@ def project(
     polytope: WeightPolytope,
     *,
     metric: str = ...,
-    critical: _Rows = ...,
-    safety: _Rows = ...,
-    lower: _Rows = ...,
-    upper: _Rows = ...,
+    critical: RowValues = ...,
+    safety: RowValues = ...,
+    lower: RowValues = ...,
+    upper: RowValues = ...,
     engine: str = ...,
     check_finite: bool = ...,
 ) -> Tensor: ...
@@ -52,29 +51,40 @@ def project(
     polytope: WeightPolytope,
     *,
     metric: str = "euclidean",
-    critical: _Rows = None,
-    safety: _Rows = None,
-    lower: _Rows = None,
-    upper: _Rows = None,
+    critical: RowValues = None,
+    safety: RowValues = None,
+    lower: RowValues = None,
+    upper: RowValues = None,
     engine: str = "auto",
     check_finite: bool = True,
 ) -> Tensor | npt.NDArray[Any]:
     """Return the conforming weights nearest to each row of scores.
 
-    v: scores, shape (..., K), float64, float32, bfloat16 or float16, on any device; a tensor, an array or lists.
-    metric: "euclidean", or "kl" for the I-projection, which keeps ratios where it can and needs v > 0.
-    critical: booleans (...,), True on rows where orderings apply; the other rows keep bounds, sum and linear rows.
-    safety: scores (..., K) or (K,); each row's order follows its own, equal scores being free of each other.
-    lower, upper: numbers that fit v's shape and replace the polytope's bounds row by row; constants for the gradient.
-    engine: "auto", "exact" or "cvxpy"; the answer is the same within 1e-7.
-    check_finite: False skips the look at the values, the one place that waits for a GPU; NaN then gives NaN.
-
-    Returns weights of v's shape, dtype and device (arrays for an array, a float64 tensor for lists).  Bounds and
-    margin-free orderings hold to the last bit; sums within K ulp of one.  Half types are computed in float32.
     Differentiable twice; on a kink the derivative is that of one of the sides.
 
-    Raises InvalidInput for shapes, dtypes, values or options that cannot be used, InfeasiblePolytope if a row's safety
-    order or its bounds leave no weights, SolverFailure if no back end solves a row.
+    Args:
+        v: Scores, shape (..., K), float64, float32, bfloat16 or float16, on any device; a tensor, an array or lists.
+        polytope: The rules that the weights of K teachers obey.
+        metric: "euclidean", or "kl" for the I-projection, which keeps ratios where it can and needs v > 0.
+        critical: Booleans, shape (...,), True on rows where orderings apply; the other rows keep bounds, sum and linear
+            rows.  None: they apply everywhere.
+        safety: Scores, shape (..., K) or (K,); each row's order follows its own, equal scores being free of each other.
+            Only for a polytope without orderings.
+        lower: Numbers that fit v's shape and replace the polytope's lower bounds row by row; constants for the
+            gradient.
+        upper: The same for the upper bounds.
+        engine: "auto", "exact" or "cvxpy"; the answer is the same within 1e-7.
+        check_finite: False skips the look at the values, the one place that waits for a GPU; NaN then gives NaN.
+
+    Returns:
+        Weights of v's shape, dtype and device (an array for an array, a float64 tensor for lists).  Bounds and
+        margin-free orderings hold to the last bit; sums within K ulp of one.  Half types are computed in float32.
+
+    Raises:
+        InvalidInput: A shape, dtype, value or option cannot be used; the message names row and teacher.
+        InfeasiblePolytope: A row's safety order or its bounds leave no weights.
+        SolverFailure: No back end solves a row.
+
     Source: bounded isotonic regression, Best, Chakravarti and Ubhaya 2000; I-projection, Csiszar 1975.
 
     >>> project([0.9, 0.3, -1.0], WeightPolytope(3, lower=0.1, upper=0.6))
@@ -89,4 +99,4 @@ def project(
             for row in (safety, lower, upper)
         ]
         return project_captured(v, polytope, metric, mask, *rows)
-    return answer(v, polytope, metric, critical, safety, lower, upper, engine, check_finite)
+    return project_eagerly(v, polytope, metric, critical, safety, lower, upper, engine, check_finite)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.projection import gpu as gpu
-from solvers.projection._rows_device import project_by_operations
+from solvers.projection.exact._torch_rows import project_by_operations
 
 
 def line(seconds=2e-3, mode="forward", operations=0.1):

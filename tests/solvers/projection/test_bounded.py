@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from solvers import InfeasiblePolytope, InvalidInput, WeightPolytope, project
-from solvers.projection._bounded import project_bounded, pull_back_bounded
-from solvers.projection._bounds import bounds_of
-from solvers.projection._order import BoundedOrder
+from solvers.projection._projection_orders import BoundedOrder
+from solvers.projection._row_bounds import read_polytope_bounds
+from solvers.projection.exact._bounded_projection import project_bounded, pull_back_bounded
 from tests.support import projection_properties as law
 
 FORMS = ["free", "chain", "chain, margin", "tiers, margin"]
@@ -128,7 +128,7 @@ def test_a_block_held_by_another_members_bound_has_no_gradient():
 @each_metric
 def test_both_backwards_agree(metric, form):
     polytope = random_bounded(7, 6, form)
-    bounds, ranks = bounds_of(polytope), torch.tensor([polytope.ranks]).double()
+    bounds, ranks = read_polytope_bounds(polytope), torch.tensor([polytope.ranks]).double()
     v_BK, grad_BK = law.scores_for(metric, 1, 50, 6), law.normal(2, 50, 6)
     order = BoundedOrder(ranks, bounds.low_QK, bounds.high_QK, polytope.margin)
     w_BK, block_BK = project_bounded(v_BK, order, metric == "kl")

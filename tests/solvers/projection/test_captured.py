@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from solvers import LinearRows, WeightPolytope, project
-from solvers.projection._operator import project_rows
-from solvers.projection._order import dag_order, shared_order
+from solvers.projection._captured_projection import project_rows
+from solvers.projection._projection_orders import make_partial_order, make_shared_order
 from tests.support import projection_properties as law
 
 BOX = WeightPolytope(4, 0.05, 0.6)
@@ -109,7 +109,7 @@ def test_autocast_leaves_the_dtype_of_the_scores():
     assert torch.equal(inside, project(v_BK, BOX))
 
 
-@pytest.mark.parametrize("order", [shared_order((3, 2, 1, 0)), dag_order(((0, 2), (1, 2), (1, 3)), 4)])
+@pytest.mark.parametrize("order", [make_shared_order((3, 2, 1, 0)), make_partial_order(((0, 2), (1, 2), (1, 3)), 4)])
 @pytest.mark.parametrize("kl", [False, True])
 def test_the_operator_keeps_torchs_rules(order, kl):
     v_BK = law.scores_for("kl" if kl else "euclidean", 1, 5, 4).requires_grad_()

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from solvers import InvalidInput, WeightPolytope, certify_projection, project
-from solvers.polytope._orderings import covering_pairs
-from solvers.projection import _dag_rows
-from solvers.projection._dag_kernels import new_forest, settle_row
-from solvers.projection._order import dag_order
-from solvers.projection._rows_cpu import project_on_cpu
-from solvers.projection._upper_set_kernels import LANES, WIDEST
-from solvers.projection._upper_sets import upper_sets
+from solvers.polytope._partial_orders import covering_pairs
+from solvers.projection._projection_orders import make_partial_order
+from solvers.projection.exact.cpu_kernels._cpu_rows import project_on_cpu
+from solvers.projection.exact.cpu_kernels.partial_orders import _upper_set_kernels
+from solvers.projection.exact.cpu_kernels.partial_orders._forest_search import new_forest, snap_row_to_order
+from solvers.projection.exact.cpu_kernels.partial_orders._upper_set_kernels import ROWS_TOGETHER, WIDEST
+from solvers.projection.exact.cpu_kernels.partial_orders._upper_sets import list_all_upper_sets
 from tests.support import projection_properties as law
 
 
@@ -83,7 +83,7 @@ def random_dag(seed: int, K: int, density: float) -> WeightPolytope:
 
 def by_search(monkeypatch: pytest.MonkeyPatch, *args, **options):
     with monkeypatch.context() as patch:
-        patch.setattr(_dag_rows, "upper_sets", lambda *_: None)
+        patch.setattr(_upper_set_kernels, "list_all_upper_sets", lambda *_: None)
         return project(*args, **options)
 
 
@@ -165,7 +165,7 @@ def test_a_chain_given_as_a_partial_order(metric):
     chain = tuple(pairwise(range(K)))
     polytope = WeightPolytope(K, 0.02, 0.4, chain)
     v_BK = law.scores_for(metric, 0, 100, K, spread=0.4)
-    found_BK, _ = project_on_cpu(v_BK, dag_order(chain, K), 0.02, 0.4, metric == "kl")
+    found_BK, _ = project_on_cpu(v_BK, make_partial_order(chain, K), 0.02, 0.4, metric == "kl")
     torch.testing.assert_close(found_BK, project(v_BK, polytope, metric=metric), atol=4e-16, rtol=0)
 
 
@@ -277,7 +277,7 @@ def test_differences_beneath_a_large_score_keep_their_digits(top):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_a_bad_row_is_named_and_spoils_no_other(bad):
     polytope = polytope_of("grid")
-    v_BK = law.normal(0, 3 * LANES + 5, 16)
+    v_BK = law.normal(0, 3 * ROWS_TOGETHER + 5, 16)
     good_BK = project(v_BK, polytope)
     v_BK[40, 2] = bad
     with pytest.raises(InvalidInput, match="at row 40, teacher 2"):
@@ -313,7 +313,7 @@ def test_short_floats_conform(name, dtype):
 
 def test_a_row_has_the_same_weights_whatever_stands_beside_it():
     polytope = polytope_of("grid")
-    v_BK = law.normal(9, 2 * LANES + 3, 16)
+    v_BK = law.normal(9, 2 * ROWS_TOGETHER + 3, 16)
     v_BK[::7] *= 1e4  # rows that go one by one
     together_BK = project(v_BK, polytope)
     alone_BK = torch.cat([project(v_1K, polytope) for v_1K in v_BK.split(1)])
@@ -328,14 +328,14 @@ def test_teachers_that_only_tie_are_no_block():
     v_BK = law.normal(10, 500, 3)
     v_BK[:, 0] += 20  # nothing is pooled
     v_BK[:, 2] = v_BK[:, 1]
-    _, block_BK = project_on_cpu(v_BK, dag_order(((0, 1), (0, 2)), 3), 0.0, 1.0, False)
+    _, block_BK = project_on_cpu(v_BK, make_partial_order(((0, 1), (0, 2)), 3), 0.0, 1.0, False)
     assert (block_BK[:, 1] != block_BK[:, 2]).all()
     pairs = ((0, 1), (0, 2), (1, 3), (1, 4), (2, 5), (2, 6))  # blocks {1, 3, 4} and {2, 5, 6} tie
     v_BK = law.normal(11, 500, 7)
     v_BK[:, 0] += 9
     v_BK[:, 3:5] += v_BK[:, 1:2].abs() + 3
     v_BK[:, [2, 5, 6]] = v_BK[:, [1, 3, 4]]
-    _, block_BK = project_on_cpu(v_BK, dag_order(pairs, 7), 0.0, 1.0, False)
+    _, block_BK = project_on_cpu(v_BK, make_partial_order(pairs, 7), 0.0, 1.0, False)
     assert (block_BK[:, [1, 2]] == block_BK[:, [3, 5]]).any()
     assert (block_BK[:, [1, 3, 4]] != block_BK[:, [2, 5, 6]]).all()
 
@@ -343,9 +343,9 @@ def test_teachers_that_only_tie_are_no_block():
 @each_order
 def test_blocks_share_a_weight_and_both_methods_find_the_same(name, monkeypatch):
     K, pairs = ORDERS[name]
-    v_BK, order = law.normal(12, 80, K), dag_order(covering_pairs(tuple(pairs), K), K)
+    v_BK, order = law.normal(12, 80, K), make_partial_order(covering_pairs(tuple(pairs), K), K)
     w_BK, block_BK = project_on_cpu(v_BK, order, 0.0, 1.0, False)
-    monkeypatch.setattr(_dag_rows, "upper_sets", lambda *_: None)
+    monkeypatch.setattr(_upper_set_kernels, "list_all_upper_sets", lambda *_: None)
     _, searched_BK = project_on_cpu(v_BK, order, 0.0, 1.0, False)
     same_BKK = block_BK[:, :, None] == block_BK[:, None, :]
     assert torch.equal(same_BKK, searched_BK[:, :, None] == searched_BK[:, None, :])
@@ -370,7 +370,7 @@ def test_blocks_share_a_weight_and_both_methods_find_the_same(name, monkeypatch)
 )
 def test_every_upper_set_is_listed_once(order, expected):
     K, pairs = order
-    sets = upper_sets(np.array(pairs, dtype=np.int64).reshape(-1, 2), K)
+    sets = list_all_upper_sets(np.array(pairs, dtype=np.int64).reshape(-1, 2), K)
     assert sets is not None
     parts = list(zip(pairwise(sets.part_C1), pairwise(sets.list_C1), strict=True))
     found = set()
@@ -385,14 +385,14 @@ def test_every_upper_set_is_listed_once(order, expected):
 
 def test_orders_with_too_many_upper_sets_or_too_long_parts_are_searched():
     def listed(K, pairs):
-        return upper_sets(np.array(pairs, dtype=np.int64).reshape(-1, 2), K)
+        return list_all_upper_sets(np.array(pairs, dtype=np.int64).reshape(-1, 2), K)
 
     assert listed(16, [(0, k) for k in range(1, 16)]) is None
     long = [*pairwise(range(63)), (61, 63)]  # a part of 64, whose last bit is the sign
     assert listed(64, long).bits_S.min() < 0
     assert listed(65, [*long, (61, 64)]) is None
     v_BK = law.normal(13, 40, 64)
-    w_BK, _ = project_on_cpu(v_BK, dag_order(tuple(long), 64), 0.0, 1.0, False)
+    w_BK, _ = project_on_cpu(v_BK, make_partial_order(tuple(long), 64), 0.0, 1.0, False)
     assert certify_projection(v_BK, w_BK, WeightPolytope(64, orderings=long)).holds(1e-9)
 
 
@@ -401,6 +401,6 @@ def test_a_search_that_rounding_stopped_is_settled():
     forest = new_forest(np.array([[0, 1], [1, 2], [1, 3]], dtype=np.int64), 4)
     forest.active_E[:] = True
     x_K = np.array([1.0, np.nextafter(1.0, 2), 1.0, 0.5])
-    settle_row(forest, x_K)
+    snap_row_to_order(forest, x_K)
     assert x_K.tolist() == [1.0, 1.0, 1.0, 0.5]
     assert forest.active_E.tolist() == [True, True, False]

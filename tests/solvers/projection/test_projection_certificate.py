@@ -85,7 +85,7 @@ def wrong_answers(v_BK, other_v_BK, polytope, metric):
     yield "conforming, not nearest", 0.9 * w_BK + 0.1 * other_BK
     yield "another row's", other_BK
     if metric == "euclidean" or polytope != KINDS["simplex"]:  # there, KL wants just that
-        yield "clipped and renormalised", clipped_BK / clipped_BK.sum(dim=-1, keepdim=True)
+        yield "clipped and renormalized", clipped_BK / clipped_BK.sum(dim=-1, keepdim=True)
     yield "off by a little", (1 - 1e-4) * w_BK + 1e-4 * other_BK
     yield "sum too large", w_BK * (1 + 1e-6)
     yield "order swapped", w_BK.flip(-1)

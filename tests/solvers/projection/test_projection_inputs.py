@@ -210,9 +210,9 @@ def test_kl_weights_may_underflow_to_zero():
 
 
 def test_solver_failure_names_both_and_the_next_move(monkeypatch):
-    from solvers.projection import _model
+    from solvers.projection.general.backends import _cvxpy_backend
 
-    monkeypatch.setattr(_model.Model, "_try", lambda self, solver, options: "ended as infeasible")
+    monkeypatch.setattr(_cvxpy_backend.CvxpyModel, "_try", lambda self, solver, options: "ended as infeasible")
     with pytest.raises(SolverFailure, match=r"CLARABEL ended as infeasible; SCS ended as infeasible.*common scale"):
         project([0.9, 0.3, 0.1], OWN_PARTIAL, metric="kl")  # the metric that only cvxpy solves
 
