@@ -102,9 +102,9 @@ def test_where_no_multiplier_exists_it_is_not_called_infeasible():
     assert s.x.tolist() == pytest.approx([0.0], abs=1e-4)
 
 
-def test_an_objective_without_bottom_diverges():
+def test_an_objective_that_falls_without_end_is_unbounded():
     s = minimize(lambda x: -x.sum(), t(0.0))
-    assert s.status == "diverged"
+    assert s.status == "unbounded"
     assert "falls without end" in s.message
 
 

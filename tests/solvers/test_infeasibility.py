@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from solvers.conflict import least_violation_on_simplices, proven
+from solvers.infeasibility import compute_farkas_bound, solve_least_violation_on_simplices
 
 
 def least_by_highs(gain_MGV: np.ndarray, wanted_M: np.ndarray) -> float:
@@ -25,24 +25,26 @@ def test_the_proven_violation_is_the_least_there_is(seed):
     M, G, V = (int(draw.integers(1, 5)) for _ in range(3))
     gain_MGV = draw.random((M, G, V)) / G
     wanted_M = draw.random(M)
-    found = least_violation_on_simplices(gain_MGV, wanted_M)
-    assert found.least == pytest.approx(least_by_highs(gain_MGV, wanted_M), abs=1e-7)
-    assert (found.farkas_C >= 0).all()
-    assert found.farkas_C.sum() == pytest.approx(1)
+    proof = solve_least_violation_on_simplices(gain_MGV, wanted_M)
+    assert proof.least_violation == pytest.approx(least_by_highs(gain_MGV, wanted_M), abs=1e-7)
+    assert (proof.weights_C >= 0).all()
+    assert proof.weights_C.sum() == pytest.approx(1)
     other_M = draw.dirichlet(np.ones(M))
-    assert proven(other_M, gain_MGV, wanted_M) <= found.least + 1e-7  # no weights prove more
+    assert compute_farkas_bound(other_M, gain_MGV, wanted_M) <= proof.least_violation + 1e-7  # no weights prove more
 
 
 def test_two_classes_of_one_distribution():
     gain_MGV = np.eye(3)[:2][:, None, :]
-    found = least_violation_on_simplices(gain_MGV, np.array([0.8, 0.7]))
-    assert found.least == pytest.approx(0.25, abs=1e-7)
-    assert found.farkas_C == pytest.approx([0.5, 0.5], abs=1e-6)
-    assert proven(np.array([0.5, 0.5]), gain_MGV, np.array([0.8, 0.7])) == pytest.approx(0.25)
+    proof = solve_least_violation_on_simplices(gain_MGV, np.array([0.8, 0.7]))
+    assert proof.least_violation == pytest.approx(0.25, abs=1e-7)
+    assert proof.weights_C == pytest.approx([0.5, 0.5], abs=1e-6)
+    assert compute_farkas_bound(np.array([0.5, 0.5]), gain_MGV, np.array([0.8, 0.7])) == pytest.approx(0.25)
 
 
 def test_what_is_no_proof_proves_nothing():
     gain_MGV, wanted_M = np.eye(3)[:2][:, None, :], np.array([0.8, 0.7])
-    for farkas_M in ([-1.0, 2.0], [0.0, 0.0], [1.0, 1.0], [np.nan, 1.0]):
-        assert proven(np.array(farkas_M), gain_MGV, wanted_M) == -np.inf
-    assert proven(np.array([1.0, 0.0]), gain_MGV, wanted_M) == pytest.approx(-0.2)  # the first alone has room
+    for weights_M in ([-1.0, 2.0], [0.0, 0.0], [1.0, 1.0], [np.nan, 1.0]):
+        assert compute_farkas_bound(np.array(weights_M), gain_MGV, wanted_M) == -np.inf
+    assert compute_farkas_bound(np.array([1.0, 0.0]), gain_MGV, wanted_M) == pytest.approx(
+        -0.2
+    )  # the first alone has room
