@@ -10,6 +10,7 @@ from torch import nn
 
 from solvers import InvalidInput
 from solvers.primal_dual import (
+    DUAL_METHODS,
     AugmentedLagrangian,
     MultiplierNetwork,
     PIGain,
@@ -110,6 +111,18 @@ def test_one_constraint_an_example_in_minibatches_finds_the_constrained_point():
         points.append(x.detach().clone())
     assert torch.stack(points[-3000:]).mean(0).tolist() == pytest.approx(c.clamp_max(u).tolist(), abs=0.05)
     assert torch.stack(prices[-3000:]).mean(0).tolist() == pytest.approx((2 * (c - u).clamp_min(0)).tolist(), abs=0.15)
+
+
+# --------------------------------------------------------------------------------------------------- the registry
+
+
+@pytest.mark.parametrize("name", DUAL_METHODS)
+def test_every_registered_rule_is_built_without_arguments_and_says_what_it_is(name):
+    rule = DUAL_METHODS[name]
+    assert rule.name == name
+    assert rule().name == name
+    assert len(rule.describe()) > 20
+    PrimalDual(1, method=rule()).step(vec(1.0).sum(), vec(0.5))
 
 
 # ------------------------------------------------------------------------------------------------- the bilinear trap

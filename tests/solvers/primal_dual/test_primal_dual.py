@@ -103,13 +103,13 @@ def test_the_first_step_of_the_rule_by_hand():
 def test_absent_rows_rest_whatever_they_hold(absent):
     engine = PrimalDual(2, method=AugmentedLagrangian(rho=2.0, step=1.0, ema=0.5))
     engine.step(vec(0.0).sum(), inequality=vec(0.2, 0.4))
-    before, kept = engine.multipliers.clone(), engine.state_dict()["smooth"].clone()
+    before, kept = engine.multipliers.clone(), engine.state_dict()["average_sum"].clone()
     x = vec(3.0).requires_grad_()
     g = torch.cat([x, vec(absent)])
     total = engine.step(x.sum(), inequality=g, present=torch.tensor([True, False]))
     assert engine.multipliers[1] == before[1]
     assert engine.multipliers[0] > before[0]
-    assert engine.state_dict()["smooth"][1] == kept[1]
+    assert engine.state_dict()["average_sum"][1] == kept[1]
     (slope,) = torch.autograd.grad(total, x)
     seen = (0.25 * 0.2 + 0.5 * 3) / 0.75
     assert slope.tolist() == pytest.approx([1 + float(before[0]) + seen + 2 * seen])
@@ -196,7 +196,7 @@ def test_a_state_continues_on_another_engine_bit_for_bit():
     ("change", "message"),
     [
         ({"rho": None}, r"State of another problem: `rho` is nothing, wanted shape \(2,\)"),
-        ({"smooth": torch.zeros(3)}, r"`smooth` is shape \(3,\), wanted shape \(2,\)"),
+        ({"average_sum": torch.zeros(3)}, r"`average_sum` is shape \(3,\), wanted shape \(2,\)"),
     ],
 )
 def test_a_state_of_another_problem_is_refused_and_nothing_changes(change, message):
