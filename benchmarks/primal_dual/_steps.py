@@ -140,7 +140,7 @@ PENALTIES = [
         "fixed penalty, quadratic",
         _penalty(False),
         "f + c/2 |max(g, 0)|^2 + c/2 |h|^2, c = 100; grid 1 to 10,000; its multipliers are c max(g, 0) and c h",
-        "the slope of the penalty",
+        "the gradient of the penalty",
         scales=(100.0, 1.0, 10.0, 1000.0, 10000.0),
     ),
     Contender(

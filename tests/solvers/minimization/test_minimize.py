@@ -1,4 +1,4 @@
-"""Constrained minimisation on problems whose answers are known: points, multipliers, residuals and verdicts."""
+"""Constrained minimization on problems whose answers are known: points, multipliers, residuals and verdicts."""
 
 from __future__ import annotations
 

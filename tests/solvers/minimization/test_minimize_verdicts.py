@@ -1,4 +1,4 @@
-"""Verdicts of the minimiser on problems made to mislead: false minima, missing multipliers, conflicts, kinks, units."""
+"""Verdicts of the minimizer on problems made to mislead: false minima, missing multipliers, conflicts, kinks, units."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ CONFLICTS = {
 
 @pytest.mark.parametrize("name", CONFLICTS)
 def test_conflicts_carry_a_proof_and_say_how_far_it_reaches(name):
-    x0, g, h, bounds, reach = CONFLICTS[name]
+    x0, g, h, bounds, scope = CONFLICTS[name]
     s = minimize(square, x0, inequality=g, equality=h, bounds=bounds)
     assert s.status == "infeasible", s.message
-    assert reach in s.message
+    assert scope in s.message
     x = s.x.clone().requires_grad_()
     rows = torch.cat([row(x).reshape(-1) for row in (g, h) if row is not None])
     assert float(s.farkas.abs().sum()) == pytest.approx(1)
