@@ -86,7 +86,7 @@ def refine_by_newton(
     best = KKTCandidate(point, lambda_C, largest_residual(problem, point, lambda_C))
     now, waited = best, 0
     for _ in range(SETTINGS.steps):
-        new = _newton_step(problem, now, rho, SETTINGS.warm_row_weight * rho if warm else rho)
+        new = _take_newton_step(problem, now, rho, SETTINGS.warm_row_weight * rho if warm else rho)
         if new is None:
             break
         # once within tolerance, go on to the last digit: it costs little, and shows whether multipliers settle
@@ -100,7 +100,7 @@ def refine_by_newton(
     return best
 
 
-def _newton_step(problem: ScaledProblem, now: KKTCandidate, rho: float, row_rho: float) -> KKTCandidate | None:
+def _take_newton_step(problem: ScaledProblem, now: KKTCandidate, rho: float, row_rho: float) -> KKTCandidate | None:
     point, M = now.point, problem.M
     active_C = (np.arange(len(now.lambda_C)) >= M) | (now.lambda_C + row_rho * point.c_C > 0)
     lambda_C = np.where(active_C, now.lambda_C, 0.0)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..kkt import KKTResiduals, kkt_residuals
 from ..lagrangian import equality_weights, inequality_weights, penalty_term
 from ._derivatives import compute_jacobian, weighted_gradient
-from ._user_functions import Bounds, Function, StartNotFinite, UserFunctions, read_bounds
+from ._user_functions import Bounds, Function, StartNotFinite, UserFunctions, read_variable_bounds
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -137,7 +137,7 @@ class ScaledProblem:
         self.functions = UserFunctions(objective, inequality, equality, x0)
         self.evaluations, self.hessians, self.smooth = 0, 0, True
         self.second = HessianCache(self.hessian)
-        self.lower_n, self.upper_n = read_bounds(bounds, x0)
+        self.lower_n, self.upper_n = read_variable_bounds(bounds, x0)
         start_n = self.clip(x0.detach().double().cpu().numpy().ravel())
         f, g_M, h_E = self.functions.evaluate_start(self.to_tensor(start_n))
         self.M, self.f_scale, self.c_scale_C = len(g_M), 1.0, np.ones(len(g_M) + len(h_E))

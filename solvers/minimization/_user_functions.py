@@ -68,7 +68,7 @@ class UserFunctions:
         return torch.finfo(self.dtype).eps
 
 
-def read_bounds(bounds: Bounds, x0: Tensor) -> tuple[Floats, Floats]:
+def read_variable_bounds(bounds: Bounds, x0: Tensor) -> tuple[Floats, Floats]:
     """Return lower and upper bounds, one number a variable.  Raises InvalidInput for shapes and for crossed bounds."""
     low, high = bounds if bounds is not None else (None, None)
     sides = []

@@ -77,8 +77,8 @@ def read_scales(objective: Tensor, rows_C: Tensor, *, stands_for: float = 1.0) -
         unknown_C = torch.full(rows_C.shape, torch.nan, dtype=torch.float64, device=rows_C.device)
         return MultiplierScales(unknown_C, unknown_C)
     few = rows_C.numel() <= SETTINGS.one_by_one
-    gradients = [_gradient(row, leaves) for row in (rows_C if few else [_mix_rows(rows_C)])]
-    f_gradient = _gradient(objective, leaves)
+    gradients = [_gradient_parts(row, leaves) for row in (rows_C if few else [_mix_rows(rows_C)])]
+    f_gradient = _gradient_parts(objective, leaves)
     f_norm = _norm(f_gradient, rows_C)
     norm_C = torch.stack([_norm(gradient, rows_C) for gradient in gradients])
     pairs = list(zip(gradients, norm_C, strict=True))
@@ -102,7 +102,7 @@ def _mask_unknown(value_C: Tensor, usable_C: Tensor) -> Tensor:
     return torch.where(usable_C & torch.isfinite(value_C) & (value_C > 0), value_C, torch.nan)
 
 
-def _gradient(value: Tensor, leaves: Sequence[Tensor]) -> Parts:
+def _gradient_parts(value: Tensor, leaves: Sequence[Tensor]) -> Parts:
     if not value.requires_grad:
         return [None] * len(leaves)
     return torch.autograd.grad(value, list(leaves), retain_graph=True, allow_unused=True)
@@ -136,7 +136,7 @@ def _curvature_along(objective: Tensor, leaves: Sequence[Tensor], gradient: Part
         along = _dot(first, gradient)
         if along is None or not along.requires_grad:
             return none
-        product = _dot(_gradient(along, leaves), gradient)
+        product = _dot(_gradient_parts(along, leaves), gradient)
     except RuntimeError:  # a kernel without a second derivative
         return none
     curvature = none if product is None else product.detach().to(norm).abs() / norm**2

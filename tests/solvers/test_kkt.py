@@ -9,10 +9,7 @@ import torch
 
 from solvers import InvalidInput
 from solvers.kkt import KKTResiduals, gradients, kkt_residuals
-
-
-def vec(*values):
-    return torch.tensor(values, dtype=torch.float64)
+from tests.support.curves import t as vec
 
 
 def at(x=1.0, lam=1.0):

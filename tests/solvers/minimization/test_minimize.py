@@ -11,15 +11,7 @@ from hypothesis import strategies as st
 
 from solvers import minimize
 from solvers.errors import InvalidInput
-
-
-def t(*values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def square(x):
-    return (x**2).sum()
-
+from tests.support.curves import square, t
 
 KNOWN = {
     # objective, x0, inequality, equality, bounds; x, lambda, mu

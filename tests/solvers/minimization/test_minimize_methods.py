@@ -6,11 +6,7 @@ import pytest
 import torch
 
 from solvers import AugmentedLagrangian, FixedPenalty, InvalidInput, PIGain, PlainAscent, minimize
-
-
-def vec(*values):
-    return torch.tensor(values, dtype=torch.float64)
-
+from tests.support.curves import t as vec
 
 PROBLEMS = {
     "line": (lambda x: (x**2).sum(), vec(3, -1), {"equality": lambda x: x.sum() - 1}, vec(0.5, 0.5), -1.0),

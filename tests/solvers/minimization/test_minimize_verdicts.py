@@ -8,15 +8,7 @@ import torch
 
 from solvers import minimize
 from solvers.errors import InvalidInput
-
-
-def t(*values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def square(x):
-    return (x**2).sum()
-
+from tests.support.curves import square, t
 
 NO_MULTIPLIER = {
     "a square": (lambda x: x.sum(), t(1.0), lambda x: x**2, None, [0.0]),

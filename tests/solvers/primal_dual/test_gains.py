@@ -10,10 +10,7 @@ import torch
 from solvers.primal_dual import AugmentedLagrangian, PIGain, PrimalDual
 from solvers.primal_dual._gains import SETTINGS
 from solvers.primal_dual._multiplier_scale import read_scales
-
-
-def vec(*values):
-    return torch.tensor(values, dtype=torch.float64)
+from tests.support.curves import t as vec
 
 
 def noise(size, seed=0):

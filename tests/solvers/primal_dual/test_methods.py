@@ -17,10 +17,7 @@ from solvers.primal_dual import (
     PlainAscent,
     PrimalDual,
 )
-
-
-def vec(*values):
-    return torch.tensor(values, dtype=torch.float64)
+from tests.support.curves import t as vec
 
 
 def descend(engine, x0, problem, steps, lr, optimizer=torch.optim.SGD):

@@ -10,10 +10,7 @@ from torch import Tensor
 
 from solvers import InvalidInput
 from solvers.primal_dual import AugmentedLagrangian, FixedPenalty, PlainAscent, PrimalDual
-
-
-def vec(*values):
-    return torch.tensor(values, dtype=torch.float64)
+from tests.support.curves import t as vec
 
 
 def descend(engine: PrimalDual, x: Tensor, problem, steps: int, lr: float) -> Tensor:
