@@ -15,6 +15,7 @@ Status = Literal[
     "unbounded",
     "cap_active",
     "diverged",
+    "cleared",
     "not_cleared",
     "budget_spent",
 ]
@@ -30,6 +31,7 @@ STATUS_MEANINGS: dict[Status, str] = {
     "unbounded": "The objective falls without end.",
     "cap_active": "A multiplier stands at its cap, and a constraint is violated.",
     "diverged": "A value or a gradient was not finite.",
+    "cleared": "Thresholds were raised, and new data show what was asked for.",
     "not_cleared": "Thresholds were raised, and new data still do not show what was asked for.",
     "budget_spent": "None of the others was shown in time.",
 }
