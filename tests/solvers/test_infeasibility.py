@@ -1,4 +1,4 @@
-"""Farkas' weights over products of simplices: against a solver of the primal, and refused where they prove nothing."""
+"""Infeasibility: Farkas' weights against a solver of the primal, refused where they prove nothing, and local evidence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from solvers.infeasibility import compute_farkas_bound, solve_least_violation_on_simplices
+from solvers.infeasibility import (
+    compute_farkas_bound,
+    prove_linearized_infeasible,
+    solve_least_violation_on_simplices,
+    violation_gradient_norm,
+)
 
 
 def least_by_highs(gain_MGV: np.ndarray, wanted_M: np.ndarray) -> float:
@@ -48,3 +53,24 @@ def test_what_is_no_proof_proves_nothing():
     assert compute_farkas_bound(np.array([1.0, 0.0]), gain_MGV, wanted_M) == pytest.approx(
         -0.2
     )  # the first alone has room
+
+
+def test_rows_made_linear_conflict_by_themselves_or_with_bounds():
+    """1 <= x <= -1 within no bounds; then x >= 2 within [-1, 1]."""
+    jacobian_C1, none_1 = np.array([[-1.0], [1.0]]), np.array([np.inf])
+    x_1 = np.zeros(1)
+    proof = prove_linearized_infeasible(np.array([1.0, 1.0]), jacobian_C1, 2, x_1, -none_1, none_1, 1e-6)
+    assert proof.weights_C == pytest.approx([0.5, 0.5], abs=1e-6)
+    assert proof.least_violation == pytest.approx(1.0, abs=1e-6)
+    one_1 = np.ones(1)
+    assert prove_linearized_infeasible(np.array([2.0]), -np.ones((1, 1)), 1, x_1, -none_1, none_1, 1e-6) is None
+    proof = prove_linearized_infeasible(np.array([2.0]), -np.ones((1, 1)), 1, x_1, -one_1, one_1, 1e-6)
+    assert proof.least_violation == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_violation_gradient_norm_has_the_units_of_its_rows():
+    violation_C, jacobian_Cn = np.array([3.0, 4.0]), np.array([[1.0, 0.0], [0.0, 1.0]])
+    gradient_n = jacobian_Cn.T @ violation_C
+    assert violation_gradient_norm(gradient_n, violation_C) == pytest.approx(1.0)
+    assert violation_gradient_norm(10 * gradient_n * 10, 10 * violation_C) == pytest.approx(10.0)
+    assert violation_gradient_norm(np.zeros(2), np.zeros(2)) == 0.0
