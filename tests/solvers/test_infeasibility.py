@@ -1,4 +1,4 @@
-"""Infeasibility: Farkas' weights against a solver of the primal, refused where they prove nothing, and local evidence."""
+"""Infeasibility: Farkas' weights against a solver of the primal, refused where they prove nothing; local evidence."""
 
 from __future__ import annotations
 
