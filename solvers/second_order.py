@@ -82,10 +82,10 @@ class CurvatureEstimate:
         return math.isfinite(self.least) and math.isfinite(self.largest)
 
     @property
-    def is_negative(self) -> bool:
-        """Whether the least curvature is below zero by more than the noise of an estimate: a saddle, or a maximum."""
+    def negative_direction_n(self) -> Tensor | None:
+        """The direction of least curvature where that is below zero by more than noise: a saddle, or a maximum."""
         size = max(abs(self.least), abs(self.largest), SETTINGS.least_size)
-        return self.direction_n is not None and self.least < -SETTINGS.estimate_noise * size
+        return self.direction_n if self.least < -SETTINGS.estimate_noise * size else None
 
 
 def span_tangent(rows_An: Floats) -> Floats:

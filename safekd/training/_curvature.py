@@ -84,8 +84,8 @@ def curvature(merit: Merit, jacobian_Mn: Tensor, tolerance: float, passes: int) 
             return Curvature(float("nan"), float("nan"), 0.0, unseen)
         if not seen.finite:
             return Curvature(seen.least, seen.largest, 0.0, "second derivatives are not finite")
-        drop = _drop(merit, seen.direction_n) if seen.direction_n is not None and seen.is_negative else 0.0
-        return Curvature(seen.least, seen.largest, drop)
+        direction_n = seen.negative_direction_n
+        return Curvature(seen.least, seen.largest, 0.0 if direction_n is None else _drop(merit, direction_n))
 
 
 def _hessian_product(merit: Merit, v_n: Tensor) -> Tensor:

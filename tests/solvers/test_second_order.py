@@ -44,7 +44,7 @@ def test_both_ways_find_the_least_curvature_on_the_tangent_space(seed):
     direction_n = seen.direction_n.numpy()
     assert rows_An @ direction_n == pytest.approx(np.zeros(3), abs=1e-9)
     assert direction_n @ hessian_nn @ direction_n == pytest.approx(exact_t[0])
-    assert seen.is_negative
+    assert seen.negative_direction_n is seen.direction_n
     assert not is_convex_along(hessian_nn, rows_An, 1e-6)
 
 
@@ -53,8 +53,8 @@ def test_negative_curvature_across_the_rows_is_none():
     hessian_nn, rows_An = np.diag([-1.0, 1.0]), np.array([[1.0, 0.0]])
     assert is_convex_along(hessian_nn, rows_An, 1e-3)
     assert not is_convex_along(hessian_nn, rows_An[:0], 1e-3)
-    assert not estimate(hessian_nn, rows_An).is_negative
-    assert estimate(hessian_nn, rows_An[:0]).is_negative
+    assert estimate(hessian_nn, rows_An).negative_direction_n is None
+    assert estimate(hessian_nn, rows_An[:0]).negative_direction_n is not None
 
 
 def test_repeated_rows_span_nothing_more_and_rows_may_leave_no_direction():
@@ -62,7 +62,7 @@ def test_repeated_rows_span_nothing_more_and_rows_may_leave_no_direction():
     assert span_tangent(rows_An).shape == (2, 1)
     assert len(orthonormal_rows(torch.from_numpy(rows_An))) == 1
     fixed = estimate(-np.eye(2), np.eye(2))
-    assert (fixed.direction_n, fixed.is_negative) == (None, False)
+    assert (fixed.direction_n, fixed.negative_direction_n) == (None, None)
 
 
 def test_products_of_no_symmetric_matrix_and_numbers_that_are_not_finite_are_seen():
