@@ -9,7 +9,7 @@ region (``_inner_minimization``), steps the multipliers, and asks Newton's metho
 digits (``_newton_kkt``); what looks like an end is verified (``_descent_directions``, ``_degenerate``), and where rows
 stay violated feasibility is restored or infeasibility proved (``_least_violation``).  With a dual method,
 first-order steps take the loop's place (``_first_order``).  Signs are those of ``solvers.lagrangian``, statuses those
-of ``solvers.statuses``.  Start a neighbouring problem from ``s.x`` and ``multipliers=s.multipliers``.
+of ``solvers.statuses``.  Start a neighboring problem from ``s.x`` and ``multipliers=s.multipliers``.
 """
 
 from ._minimize import minimize

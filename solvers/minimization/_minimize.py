@@ -80,8 +80,8 @@ def minimize(
         inequality: Function of x that returns a row of M values, g; None for none.
         equality: Function of x that returns a row of E values, h; None for none.
         bounds: (lower, upper) of x: numbers, tensors that fit x0, or None for no bound.
-        multipliers: Of the inequalities, shape (M,), at least 0, to start from as well, such as those of a neighbouring
-            problem solved before, with its x as x0; a neighbour then costs a few steps.
+        multipliers: Of the inequalities, shape (M,), at least 0, to start from as well, such as those of a neighboring
+            problem solved before, with its x as x0; a neighbor then costs a few steps.
         equality_multipliers: Of the equalities, shape (E,), likewise.
         penalty: rho to begin with, of scaled rows, above 0; not used with a ``method``.
         tolerance: On all four KKT residuals, 1e-8 by default, 1e-4 with a ``method``.  Objective and rows are each

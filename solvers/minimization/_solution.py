@@ -29,9 +29,9 @@ class Solution:
             evaluations, hessians.
         evaluations: How often f, g and h were called, most with one gradient.
         hessians: How often second derivatives were computed in full.
-        penalty: rho of the scaled rows, at the end: where a neighbouring problem may begin.
-        farkas: Weights of rows that cannot hold together, shape (M + E,), magnitudes summing to 1, in units of one over
-            a unit of constraint; the message says whether that holds everywhere or is local.  None unless infeasible.
+        penalty: rho of the scaled rows, at the end: where a neighboring problem may begin.
+        farkas: Weights of rows that cannot hold together, shape (M + E,), magnitudes summing to 1, for rows in their own
+            units; the message says whether that holds everywhere or is local.  None unless infeasible.
     """
 
     x: Tensor

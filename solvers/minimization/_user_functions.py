@@ -36,7 +36,7 @@ class UserFunctions:
         if not x0.is_floating_point() or x0.numel() == 0:
             raise InvalidInput(f"`x0` has dtype {x0.dtype} and {x0.numel()} numbers; wanted at least one float.")
         self.objective, self.inequality, self.equality = objective, inequality, equality
-        self.like, self.dtype = x0.detach(), torch.float64
+        self.x0, self.dtype = x0.detach(), torch.float64
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return f, g (M,) and h (E,) as the problem states them, float64, with gradients."""
@@ -49,18 +49,18 @@ class UserFunctions:
         return f.reshape(()).double(), g_M, _evaluate_rows("equality", self.equality, inner)
 
     def evaluate_start(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the values at the start, having found the dtype that the functions take."""
+        """Return the values at the start, and keep the dtype that the functions take: float64, else x0's own."""
         try:
             return self(x)
         except RuntimeError:
-            if self.like.dtype == torch.float64:
+            if self.x0.dtype == torch.float64:
                 raise
-        self.dtype = self.like.dtype
+        self.dtype = self.x0.dtype
         return self(x)
 
     def to_tensor(self, x_n: Floats) -> Tensor:
         """Return x as a tensor of x0's shape and device, float64."""
-        return torch.from_numpy(x_n.copy()).reshape(self.like.shape).to(self.like.device)
+        return torch.from_numpy(x_n.copy()).reshape(self.x0.shape).to(self.x0.device)
 
     @property
     def rounding(self) -> float:

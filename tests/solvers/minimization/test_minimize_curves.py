@@ -38,7 +38,7 @@ FRONTS = {
 
 
 @pytest.mark.parametrize("name", FRONTS)
-def test_fronts_are_exact_in_value_and_derivative_and_neighbours_are_cheap(name):
+def test_fronts_are_exact_in_value_and_derivative_and_neighbors_are_cheap(name):
     first, second, x0, bounds, exact, derivative, places = FRONTS[name]
     cold = warm = 0
     before = None
