@@ -30,7 +30,7 @@ class Solution:
         evaluations: How often f, g and h were called, most with one gradient.
         hessians: How often second derivatives were computed in full.
         penalty: rho of the scaled rows, at the end: where a neighboring problem may begin.
-        farkas: Weights of rows that cannot hold together, shape (M + E,), magnitudes summing to 1, for rows in their own
+        farkas: Weights of rows that cannot hold together, shape (M + E,), magnitudes summing to 1, of rows in their own
             units; the message says whether that holds everywhere or is local.  None unless infeasible.
     """
 
