@@ -1,6 +1,7 @@
 from . import indicators as indicators
 from . import kkt as kkt
 from . import lagrangian as lagrangian
+from . import statuses as statuses
 from .errors import InfeasiblePolytope as InfeasiblePolytope
 from .errors import InvalidInput as InvalidInput
 from .errors import SafekdError as SafekdError
@@ -12,6 +13,7 @@ from .pareto import trace_frontier as trace_frontier
 from .polytope import Conformance as Conformance
 from .polytope import LinearRows as LinearRows
 from .polytope import WeightPolytope as WeightPolytope
+from .primal_dual import DUAL_METHODS as DUAL_METHODS
 from .primal_dual import AugmentedLagrangian as AugmentedLagrangian
 from .primal_dual import DualMethod as DualMethod
 from .primal_dual import FixedPenalty as FixedPenalty

@@ -19,10 +19,11 @@ from .errors import InvalidInput
 class KKTResiduals:
     """The four residuals; zero in all of them is a KKT point.
 
-    stationarity     ``|grad f + J_g^T lambda + J_h^T mu| / (1 + |grad f|)``, Euclidean norms
-    primal           largest violation, ``max(g, 0)`` and ``|h|``, in the constraints' own units
-    dual             largest negative multiplier, ``max(-lambda, 0)``
-    complementarity  ``max |min(lambda, -g)|``: a constraint is either tight or free of charge
+    Attributes:
+        stationarity: ``|grad f + J_g^T lambda + J_h^T mu| / (1 + |grad f|)``, Euclidean norms, without unit.
+        primal: Largest violation, ``max(g, 0)`` and ``|h|``, in the constraints' own units.
+        dual: Largest negative multiplier, ``max(-lambda, 0)``, in units of f a unit of g.
+        complementarity: ``max |min(lambda, -g)|``: a constraint is tight, or its multiplier is 0.
     """
 
     stationarity: float
@@ -31,7 +32,15 @@ class KKTResiduals:
     complementarity: float
 
     def holds(self, tolerance: float = 1e-3, *, stationarity: float | None = None) -> bool:
-        """Say whether every residual is at most ``tolerance`` (``stationarity`` may have its own); NaN never is."""
+        """Say whether every residual is small; NaN never is.
+
+        Args:
+            tolerance: What each residual may be at most, in its own unit.
+            stationarity: What stationarity may be at most, by default ``tolerance``.
+
+        Returns:
+            True if all four are.
+        """
         limits = dict.fromkeys(asdict(self), tolerance)
         if stationarity is not None:
             limits["stationarity"] = stationarity
@@ -50,9 +59,24 @@ def kkt_residuals(
 ) -> KKTResiduals:
     """Return the residuals at a point, from its gradients, constraint values and multipliers.
 
-    gradient_n: gradient of the objective, shape (n,).  jacobian_Mn, g_M, lambda_M: the inequalities g <= 0;
-    jacobian_En, h_E, mu_E: the equalities h = 0.  A group is given whole or not at all.
-    Raises InvalidInput when shapes do not fit.  Source: Nocedal and Wright, Numerical Optimization, theorem 12.1.
+    Inequalities g <= 0 and equalities h = 0 are each given whole or not at all.
+
+    Args:
+        gradient_n: Gradient of the objective, shape (n,).
+        jacobian_Mn: Gradients of the inequalities, shape (M, n).
+        g_M: Values of the inequalities, shape (M,); positive is violated.
+        lambda_M: Multipliers of the inequalities, shape (M,).
+        jacobian_En: Gradients of the equalities, shape (E, n).
+        h_E: Values of the equalities, shape (E,).
+        mu_E: Multipliers of the equalities, shape (E,).
+
+    Returns:
+        The four residuals, computed in float64.
+
+    Raises:
+        InvalidInput: Shapes do not fit, or part of a group is missing.
+
+    Source: Nocedal and Wright, Numerical Optimization, theorem 12.1.
 
     min x subject to 1 - x <= 0 has x = 1, lambda = 1:
 
@@ -63,21 +87,26 @@ def kkt_residuals(
     if gradient_n.ndim != 1:
         raise InvalidInput(f"The gradient has shape {tuple(gradient_n.shape)}; wanted (n,), all variables in one row.")
     gradient = gradient_n.detach().double()
-    jacobian, g, lam = _group(gradient, jacobian_Mn, g_M, lambda_M, "inequalities")
-    jacobian_h, h, mu = _group(gradient, jacobian_En, h_E, mu_E, "equalities")
-    slope = gradient + jacobian.T @ lam + jacobian_h.T @ mu
+    jacobian, g, lam = _read_group(gradient, jacobian_Mn, g_M, lambda_M, "inequalities")
+    jacobian_h, h, mu = _read_group(gradient, jacobian_En, h_E, mu_E, "equalities")
+    stationary = gradient + jacobian.T @ lam + jacobian_h.T @ mu
     return KKTResiduals(
-        stationarity=float(slope.norm() / (1 + gradient.norm())),
-        primal=_largest(torch.cat([g.clamp_min(0), h.abs()])),
-        dual=_largest((-lam).clamp_min(0)),
-        complementarity=_largest(torch.minimum(lam, -g).abs()),
+        stationarity=float(stationary.norm() / (1 + gradient.norm())),
+        primal=_max_or_zero(torch.cat([g.clamp_min(0), h.abs()])),
+        dual=_max_or_zero((-lam).clamp_min(0)),
+        complementarity=_max_or_zero(torch.minimum(lam, -g).abs()),
     )
 
 
 def gradients(values: Sequence[Tensor], variables: Sequence[Tensor]) -> Tensor:
-    """Return the gradient of each scalar in ``values`` with respect to all ``variables``, flattened.
+    """Return the gradient of each scalar with respect to all variables, flattened: a Jacobian.
 
-    Shape (len(values), n), float64; a variable that a value does not depend on counts as zero.
+    Args:
+        values: Scalars with their graphs, which stay.
+        variables: Leaves, any shapes, n numbers in all.
+
+    Returns:
+        Gradients as rows, shape (len(values), n), float64; 0 where a value does not depend on a variable.
     """
     rows = []
     for value in values:
@@ -96,7 +125,7 @@ def gradients(values: Sequence[Tensor], variables: Sequence[Tensor]) -> Tensor:
     return torch.stack(rows) if rows else torch.zeros(0, sum(x.numel() for x in variables), dtype=torch.float64)
 
 
-def _group(
+def _read_group(
     gradient: Tensor, jacobian: Tensor | None, value: Tensor | None, multiplier: Tensor | None, name: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     if jacobian is None and value is None and multiplier is None:
@@ -119,5 +148,5 @@ def _group(
     )
 
 
-def _largest(values: Tensor) -> float:
+def _max_or_zero(values: Tensor) -> float:
     return float(values.max()) + 0.0 if values.numel() else 0.0  # + 0.0 turns -0.0 into 0.0; max hands a NaN on

@@ -170,11 +170,11 @@ def _pairs(family: str, quick: bool) -> Iterator[tuple[int, str]]:
 def problems(family: str, quick: bool) -> list[Problem]:
     """Return the problems of a family; quick ones are fewer, with fewer steps."""
     made = {"table": table, "frontier": frontier, "QP": lambda: quadratics([(6, 3)] if quick else QP_SIZES)}
-    found = made[family]()
+    whole = made[family]()
     if not quick:
-        return found
+        return whole
     few = {"table": (0, 5), "frontier": (3,), "QP": (0,)}[family]
-    return [replace(found[number], steps=60) for number in few]
+    return [replace(whole[number], steps=60) for number in few]
 
 
 @functools.cache
@@ -185,12 +185,12 @@ def _students(quick: bool) -> list[StudentTask]:
 def facts(quick: bool, defaults: bool) -> dict[str, str]:
     """Return what a reader needs to judge the numbers; no names of machines, users or folders."""
     packages = ["torch", "numpy", "scipy", "scikit-learn", "cooper-optim", "humancompatible-train"]
-    found = {"date": today(), "processor": processor(), "versions": versions(packages)}
+    provenance = {"date": today(), "processor": processor(), "versions": versions(packages)}
     if quick:
-        found["QUICK RUN"] = "few problems and steps"
+        provenance["QUICK RUN"] = "few problems and steps"
     if defaults:
-        found["NO GRID"] = "documented settings alone"
-    return found
+        provenance["NO GRID"] = "documented settings alone"
+    return provenance
 
 
 def _say(text: str) -> None:

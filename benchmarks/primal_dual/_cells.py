@@ -26,7 +26,7 @@ from ._students import StudentTask
 
 @dataclass(frozen=True)
 class Cell:
-    """What was found.
+    """What was seen of a contender on a problem.
 
     scale: of the dual learning rate, or the coefficient of a penalty; first: whether it is the documented setting.
     solved: right answer, residuals within the tolerance, at ``steps`` evaluations and ``seconds``.
@@ -51,16 +51,16 @@ class Cell:
 
 def walk(problem: Problem, who: Contender, scale: float) -> Cell:
     """Let a contender step until the judge is content or its steps or seconds are spent."""
-    place = _place(problem, who.name, scale, scale == who.scales[0])
+    label = _label(problem, who.name, scale, scale == who.scales[0])
     if problem.truth != "solution":
-        return Cell(**place, note="gives no verdicts")
+        return Cell(**label, note="gives no verdicts")
     x = problem.start()
     try:
         walker = who.build(problem, x, scale)
     except ImportError as cause:
-        return Cell(**place, note=missing(who.package, cause))
+        return Cell(**label, note=missing(who.package, cause))
     except NotImplementedError as cause:
-        return Cell(**place, note=f"does not apply: {cause}")
+        return Cell(**label, note=f"does not apply: {cause}")
     spent, steps, solved_at, least = 0.0, 0, None, math.nan
     while True:
         start = time.process_time()
@@ -69,20 +69,25 @@ def walk(problem: Problem, who: Contender, scale: float) -> Cell:
             problem.clip(x)
         spent += time.process_time() - start
         steps += problem.every * walker.cost
-        found = judge(problem, x, *walker.multipliers())
-        if found.residuals.primal <= TOLERANCE:
-            least = found.objective if math.isnan(least) else min(least, found.objective)
-        if found.solved and solved_at is None:
+        judgement = judge(problem, x, *walker.multipliers())
+        if judgement.residuals.primal <= TOLERANCE:
+            least = judgement.objective if math.isnan(least) else min(least, judgement.objective)
+        if judgement.solved and solved_at is None:
             solved_at = steps, spent
-        if (solved_at and not problem.whole) or not found.finite or steps >= problem.steps or spent > problem.seconds:
+        if (
+            (solved_at and not problem.whole)
+            or not judgement.finite
+            or steps >= problem.steps
+            or spent > problem.seconds
+        ):
             break
-    seen = _seen(found, solved_at or (steps, spent))
+    seen = _describe(judgement, solved_at or (steps, spent))
     if solved_at:
         seen = {**seen, "solved": True, "note": ""}
-    return Cell(**place, **seen, feasible=least)
+    return Cell(**label, **seen, feasible=least)
 
 
-def _place(problem: Problem, name: str, scale: float = 1.0, first: bool = True) -> dict[str, Any]:
+def _label(problem: Problem, name: str, scale: float = 1.0, first: bool = True) -> dict[str, Any]:
     return {
         "problem": problem.name,
         "family": problem.family,
@@ -92,28 +97,28 @@ def _place(problem: Problem, name: str, scale: float = 1.0, first: bool = True) 
     }
 
 
-def _seen(found: Judgement, at: tuple[int, float]) -> dict[str, Any]:
+def _describe(judgement: Judgement, spent: tuple[int, float]) -> dict[str, Any]:
     return {
-        "solved": found.solved,
-        "steps": at[0],
-        "seconds": at[1],
-        "objective": found.objective,
-        "violation": found.residuals.primal,
-        "note": found.fault,
+        "solved": judgement.solved,
+        "steps": spent[0],
+        "seconds": spent[1],
+        "objective": judgement.objective,
+        "violation": judgement.residuals.primal,
+        "note": judgement.fault,
     }
 
 
 def call(problem: Problem, who: Solver) -> Cell:
     """Let a solver solve the problem, then judge its answer."""
     answer = who.solve(problem)
-    found = judge(problem, [_shaped(problem, answer.x_n)], answer.lambda_M, answer.mu_E)
-    least = found.objective if found.residuals.primal <= TOLERANCE else math.nan
-    seen = _seen(found, (answer.evaluations, answer.seconds))
-    right = found.solved
+    judgement = judge(problem, [_shaped(problem, answer.x_n)], answer.lambda_M, answer.mu_E)
+    least = judgement.objective if judgement.residuals.primal <= TOLERANCE else math.nan
+    seen = _describe(judgement, (answer.evaluations, answer.seconds))
+    right = judgement.solved
     if problem.truth != "solution":
         right = answer.says == problem.truth
         seen["note"] = "" if right else f"says: {answer.says}"
-    return Cell(**_place(problem, who.name), **{**seen, "solved": right}, feasible=least, says=answer.says)
+    return Cell(**_label(problem, who.name), **{**seen, "solved": right}, feasible=least, says=answer.says)
 
 
 def _shaped(problem: Problem, x_n: Tensor) -> Tensor:
@@ -133,13 +138,13 @@ def train(task: StudentTask) -> Cell:
     trace = result.trace
     good = (trace[[f"kkt_{name}" for name in columns]] <= TOLERANCE).all(axis=1)
     multiplier = torch.tensor(list(result.multipliers.values()), dtype=torch.float64)
-    found = judge(task.problem, list(result.student.parameters()), multiplier, torch.zeros(0))
+    judgement = judge(task.problem, list(result.student.parameters()), multiplier, torch.zeros(0))
     met = trace[trace["kkt_primal"] <= TOLERANCE]["distillation_loss"]
     row = trace[good].iloc[0] if good.any() else trace.iloc[-1]
-    seen = _seen(found, (int(row["step"]), spent[int(row["step"])]))
+    seen = _describe(judgement, (int(row["step"]), spent[int(row["step"])]))
     least = float(met.min()) if len(met) else math.nan
     name = "ours, ConstrainedTrainer"
-    return Cell(**_place(task.problem, name), **seen, feasible=least, says=str(result.status))
+    return Cell(**_label(task.problem, name), **seen, feasible=least, says=str(result.status))
 
 
 def missing(package: str, cause: ImportError) -> str:

@@ -55,8 +55,8 @@ def judge(problem: Problem, x: Sequence[Tensor], lambda_M: Tensor, mu_E: Tensor)
     lambda_M, mu_E = lambda_M.detach().double(), mu_E.detach().double()
     values_M = g_M.detach().double()
     if problem.lower is not None or problem.upper is not None:
-        slope_n = gradient_n + jacobian_Mn.T @ lambda_M + jacobian_En.T @ mu_E
-        jacobian_Mn, values_M, lambda_M = _with_bounds(problem, x, slope_n, jacobian_Mn, values_M, lambda_M)
+        held_n = gradient_n + jacobian_Mn.T @ lambda_M + jacobian_En.T @ mu_E
+        jacobian_Mn, values_M, lambda_M = _with_bounds(problem, x, held_n, jacobian_Mn, values_M, lambda_M)
     residuals = kkt_residuals(
         gradient_n,
         jacobian_Mn=jacobian_Mn,
@@ -73,12 +73,12 @@ def judge(problem: Problem, x: Sequence[Tensor], lambda_M: Tensor, mu_E: Tensor)
 
 
 def _with_bounds(
-    problem: Problem, x: Sequence[Tensor], slope_n: Tensor, jacobian_Mn: Tensor, g_M: Tensor, lambda_M: Tensor
+    problem: Problem, x: Sequence[Tensor], held_n: Tensor, jacobian_Mn: Tensor, g_M: Tensor, lambda_M: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Add a row for each bound that binds, with the part of the slope that it can carry as its multiplier."""
+    """Add a row for each bound that binds, with the part of the gradient that it can carry as its multiplier."""
     x_n = torch.cat([part.detach().reshape(-1).double() for part in x])
     eye_nn = torch.eye(len(x_n), dtype=torch.float64)
-    rows, values, prices = [jacobian_Mn], [g_M], [lambda_M]
+    rows, values, multipliers = [jacobian_Mn], [g_M], [lambda_M]
     for bound, sign in ((problem.lower, -1.0), (problem.upper, 1.0)):
         if bound is None:
             continue
@@ -86,8 +86,8 @@ def _with_bounds(
         binds = over_n >= -TOLERANCE  # interior points never touch; what is missing shows in complementarity
         rows.append(sign * eye_nn[binds])
         values.append(over_n[binds])
-        prices.append((-sign * slope_n[binds]).clamp_min(0))
-    return torch.cat(rows), torch.cat(values), torch.cat(prices)
+        multipliers.append((-sign * held_n[binds]).clamp_min(0))
+    return torch.cat(rows), torch.cat(values), torch.cat(multipliers)
 
 
 def _jacobian(values: Tensor, x: Sequence[Tensor]) -> Tensor:

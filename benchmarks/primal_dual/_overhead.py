@@ -90,7 +90,7 @@ def courses() -> list[Course]:
 
 
 class _Loop:
-    """Plain distillation with room for a constraint: ``lagrangian(loss, g)`` is what is minimised."""
+    """Plain distillation with room for a constraint: ``lagrangian(loss, g)`` is what is minimized."""
 
     def __init__(self, course: Course, lagrangian: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
         torch.manual_seed(0)
@@ -201,9 +201,9 @@ def _take_turns(calls: Sequence[Callable[[], object]], budget: float) -> list[fl
     turns: list[list[float]] = [[] for _ in calls]
     start = time.process_time()
     while time.process_time() - start < budget or len(turns[0]) < 2:
-        for call, found in zip(calls, turns, strict=True):
+        for call, times in zip(calls, turns, strict=True):
             before = time.process_time()
             for _ in range(_TURN):
                 call()
-            found.append((time.process_time() - before) / _TURN)
-    return [statistics.median(found) for found in turns]
+            times.append((time.process_time() - before) / _TURN)
+    return [statistics.median(times) for times in turns]

@@ -2,7 +2,7 @@
 
     table      small problems with answers worked out by hand, three of them traps
     frontier   one objective under a bound on another: ZDT2 (its front is concave) and BNH (curved, two more rows)
-    QP         random strongly convex quadratics, about half of the rows binding or violated at the free minimiser
+    QP         random strongly convex quadratics, about half of the rows binding or violated at the free minimizer
 
 Signs: ``solvers.lagrangian``.  Axes: n variables, M inequalities, E equalities.
 """

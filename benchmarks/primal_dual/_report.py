@@ -98,15 +98,15 @@ def _family(family: str, title: str, cells: Sequence[Cell]) -> list[str]:
     if not here:
         return []
     problems = list(dict.fromkeys(cell.problem for cell in here))
-    found = [f"## {title}"]
+    lines = [f"## {title}"]
     if family == "distillation":
         for problem in problems:
-            found += [f"### {problem}", _distilled([cell for cell in here if cell.problem == problem])]
-        return [*found, _FEASIBLE]
-    found.append("Steps, and seconds in brackets, at defaults; where a row is marked best, by the best of the grid.")
+            lines += [f"### {problem}", _distilled([cell for cell in here if cell.problem == problem])]
+        return [*lines, _FEASIBLE]
+    lines.append("Steps, and seconds in brackets, at defaults; where a row is marked best, by the best of the grid.")
     for chunk in range(0, len(problems), 4):
-        found.append(_times(here, problems[chunk : chunk + 4]))
-    return found
+        lines.append(_times(here, problems[chunk : chunk + 4]))
+    return lines
 
 
 _FEASIBLE = """`at end` is after the last step, or where the trainer stopped; `least, feasible` is the least loss that

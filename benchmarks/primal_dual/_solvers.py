@@ -48,7 +48,7 @@ def _minimize(problem: Problem) -> Answer:
     bounds = None if problem.lower is None and problem.upper is None else (problem.lower, problem.upper)
     x0 = problem.start()[0].detach()
     start = time.process_time()
-    found = minimize(
+    solution = minimize(
         lambda x: problem.evaluate([x])[0],
         x0,
         inequality=(lambda x: problem.evaluate([x])[1]) if problem.M else None,
@@ -56,7 +56,14 @@ def _minimize(problem: Problem) -> Answer:
         bounds=bounds,
     )
     seconds = time.process_time() - start
-    return Answer(found.x, found.multipliers, found.equality_multipliers, found.evaluations, seconds, f"{found.status}")
+    return Answer(
+        solution.x,
+        solution.multipliers,
+        solution.equality_multipliers,
+        solution.evaluations,
+        seconds,
+        f"{solution.status}",
+    )
 
 
 class _Cached:
@@ -72,8 +79,8 @@ class _Cached:
             x = torch.from_numpy(x_n.copy()).requires_grad_()
             f, g_M, h_E = self.problem.evaluate([x])
             rows = torch.cat([g_M, h_E])
-            slopes = _jacobian(torch.cat([f.reshape(1), rows]), [x]).numpy()
-            self.values = float(f.detach()), slopes[0], rows.detach().numpy(), slopes[1:]
+            gradients = _jacobian(torch.cat([f.reshape(1), rows]), [x]).numpy()
+            self.values = float(f.detach()), gradients[0], rows.detach().numpy(), gradients[1:]
             self.last_n = x_n.copy()
         return self.values
 
@@ -93,7 +100,7 @@ def _scipy(method: str) -> Callable[[Problem], Answer]:
         start = time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on linear rows
-            found = optimize.minimize(
+            result = optimize.minimize(
                 lambda x_n: cached.at(x_n)[0],
                 x0_n,
                 jac=lambda x_n: cached.at(x_n)[1],
@@ -103,13 +110,13 @@ def _scipy(method: str) -> Callable[[Problem], Answer]:
             )
         seconds = time.process_time() - start
         if method == "trust-constr":
-            price_C = np.concatenate([*found.v[: len(rows)], np.zeros(0)])
-            lambda_M, mu_E = price_C[:M], price_C[M:]
+            multiplier_C = np.concatenate([*result.v[: len(rows)], np.zeros(0)])
+            lambda_M, mu_E = multiplier_C[:M], multiplier_C[M:]
         else:  # equalities come first, and its Lagrangian subtracts
-            lambda_M, mu_E = found.multipliers[problem.E :], -found.multipliers[: problem.E]
+            lambda_M, mu_E = result.multipliers[problem.E :], -result.multipliers[: problem.E]
         as_tensor = torch.as_tensor
         return Answer(
-            as_tensor(found.x), as_tensor(lambda_M), as_tensor(mu_E), cached.calls, seconds, str(found.message)
+            as_tensor(result.x), as_tensor(lambda_M), as_tensor(mu_E), cached.calls, seconds, str(result.message)
         )
 
     return solve

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from solvers import primal_dual
-from solvers.primal_dual import DualMethod, PrimalDual
+from solvers.primal_dual import DUAL_METHODS, DualMethod, FixedPenalty, PrimalDual
 
 from ._problems import Problem
 
@@ -95,8 +95,8 @@ def ours(method: str | None) -> Build:
     return build
 
 
-# methods of ``solvers.primal_dual``, each at its defaults
-OUR_METHODS = ("PIGain", "AugmentedLagrangian", "PlainAscent")
+# methods of ``solvers.primal_dual`` that move multipliers, each at its defaults
+OUR_METHODS = tuple(rule.__name__ for rule in DUAL_METHODS.values() if rule is not FixedPenalty)
 
 OURS = [
     Contender(f"ours, {name}", ours(name), f"PrimalDual, {name}(), one setting everywhere", "default", grid=False)
@@ -140,7 +140,7 @@ PENALTIES = [
         "fixed penalty, quadratic",
         _penalty(False),
         "f + c/2 |max(g, 0)|^2 + c/2 |h|^2, c = 100; grid 1 to 10,000; its multipliers are c max(g, 0) and c h",
-        "the slope of the penalty",
+        "the gradient of the penalty",
         scales=(100.0, 1.0, 10.0, 1000.0, 10000.0),
     ),
     Contender(

@@ -8,20 +8,19 @@ Axes: n parameters, M constraints, A active ones, k steps of Lanczos.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from solvers.second_order import SETTINGS as SECOND_ORDER
+from solvers.second_order import estimate_curvature, orthonormal_rows, project_on_tangent
+
 from .._modes import evaluating
 from ._merit import Merit, parted
 
-STEPS = 16  # products with the Hessian
-_BASIS = 2**28  # numbers held in all
-_FLAT = 1e-3  # curvature above minus this share of the largest counts as none
 _CHUNK = 4096
 _LENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of trial steps, as shares of the student's own size
 
@@ -43,8 +42,8 @@ class Curvature:
 def curvature(merit: Merit, jacobian_Mn: Tensor, tolerance: float, passes: int) -> Curvature:
     """Look at the Lagrangian's curvature where the student is, along the active constraints.
 
-    passes: about how many products with the Hessian it may cost; at most STEPS.  A student that cannot be
-    differentiated twice is read by differences.
+    passes: about how many products with the Hessian it may cost; at most those of ``solvers.second_order``.  A
+    student that cannot be differentiated twice is read by differences.
     """
     objective, point, parameters = merit.objective, merit.point, merit.parameters
     active = [
@@ -52,11 +51,10 @@ def curvature(merit: Merit, jacobian_Mn: Tensor, tolerance: float, passes: int) 
         for m, (price, reading) in enumerate(zip(point.multipliers, point.readings, strict=True))
         if price > tolerance or reading.required - reading.measured > -tolerance
     ]
-    normals_An = _orthonormal(jacobian_Mn[active].to(parameters[0].device))
+    normals_An = orthonormal_rows(jacobian_Mn[active].to(parameters[0].device))
 
     def along(v_n: Tensor) -> Tensor:
-        flat_n: Tensor = v_n - normals_An.T @ (normals_An @ v_n)
-        return flat_n
+        return project_on_tangent(v_n, normals_An)
 
     believed: list[bool] = []
 
@@ -72,78 +70,22 @@ def curvature(merit: Merit, jacobian_Mn: Tensor, tolerance: float, passes: int) 
     def by_differences(v_n: Tensor) -> Tensor:
         return along(_difference_product(merit, along(v_n)))
 
-    steps = min(STEPS, max(passes, 2))
+    steps, n = min(SECOND_ORDER.products, max(passes, 2)), sum(p.numel() for p in parameters)
     # targets of a rule that looks at the student would move with it
     ways = [exact, by_differences] if objective.fixed else [exact]
     with evaluating(objective.student):
         for product in ways:
             try:
-                least, most, direction_n = _lanczos(product, along, parameters, steps)
+                seen = estimate_curvature(product, normals_An, n, steps, parameters[0].device)
                 break
             except RuntimeError as error:
                 unseen = str(error).splitlines()[0]
         else:
             return Curvature(float("nan"), float("nan"), 0.0, unseen)
-        if not (math.isfinite(least) and math.isfinite(most)):
-            return Curvature(least, most, 0.0, "second derivatives are not finite")
-        if direction_n is None or not least < -_FLAT * max(abs(least), abs(most), 1e-4):
-            return Curvature(least, most, 0.0)
-        return Curvature(least, most, _drop(merit, direction_n))
-
-
-def _orthonormal(rows_An: Tensor) -> Tensor:
-    """Return an orthonormal basis of what the rows span; rows that vanish beside the largest span nothing."""
-    if not len(rows_An):
-        return rows_An
-    _, size_A, basis_An = torch.linalg.svd(rows_An, full_matrices=False)
-    kept_An: Tensor = basis_An[size_A > 1e-8 * size_A[0].clamp_min(1e-300)]
-    return kept_An
-
-
-def _lanczos(
-    product: Callable[[Tensor], Tensor], along: Callable[[Tensor], Tensor], parameters: Sequence[Tensor], steps: int
-) -> tuple[float, float, Tensor | None]:
-    """Return least and largest curvature seen, and a unit direction of the least; every step is made orthogonal."""
-    n, device = sum(p.numel() for p in parameters), parameters[0].device
-    steps = max(1, min(steps, n, _BASIS // n))
-    start = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(device)
-    v_n, basis, diagonal, beside = along(start), [], [], []
-    scale = float(v_n.norm())
-    if not scale > 1e-9 * n**0.5:
-        return 0.0, 0.0, None  # the active constraints leave no direction
-    v_n = v_n / scale
-    for _ in range(steps):
-        basis.append(v_n)
-        w_n = product(v_n)
-        diagonal.append(float(w_n @ v_n))
-        held_kn = torch.stack(basis)
-        _require_symmetric(held_kn, w_n)
-        for _ in range(2):  # once more for what rounding left
-            w_n = w_n - held_kn.T @ (held_kn @ w_n)
-        length = float(w_n.norm())
-        if not length > 1e-10 * max(map(abs, diagonal)):
-            break
-        beside.append(length)
-        v_n = w_n / length
-    k = len(diagonal)
-    small_kk = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    for i, length in enumerate(beside[: k - 1]):
-        small_kk[i, i + 1] = small_kk[i + 1, i] = length
-    if not bool(torch.isfinite(small_kk).all()):
-        return float("nan"), float("nan"), None
-    values_k, vectors_kk = torch.linalg.eigh(small_kk)
-    direction_n = torch.stack(basis).T @ vectors_kk[:, 0].to(device)
-    return float(values_k[0]), float(values_k[-1]), direction_n / direction_n.norm()
-
-
-def _require_symmetric(held_kn: Tensor, w_n: Tensor) -> None:
-    """Raise RuntimeError if a product has a part along old directions, which that of a symmetric matrix has not.
-
-    Functions of which only the first derivative is known can lose part of the second without a word.
-    """
-    lost = (held_kn[:-2] @ w_n).norm()
-    if bool(lost > 1e-2 * w_n.norm()) and bool(lost > 1e-9):
-        raise RuntimeError("products with its Hessian are not those of a symmetric matrix")
+        if not seen.finite:
+            return Curvature(seen.least, seen.largest, 0.0, "second derivatives are not finite")
+        direction_n = seen.negative_direction_n
+        return Curvature(seen.least, seen.largest, 0.0 if direction_n is None else _drop(merit, direction_n))
 
 
 def _hessian_product(merit: Merit, v_n: Tensor) -> Tensor:

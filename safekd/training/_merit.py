@@ -1,8 +1,6 @@
 """The augmented Lagrangian of a student as a function of one vector, for looking round the place where a run ended.
 
-    f + sum_M [relu(lambda_M + rho_M g_M)^2 - lambda_M^2] / (2 rho_M)
-
-Axes: n parameters, M constraints.
+Its terms are those of ``solvers.lagrangian``.  Axes: n parameters, M constraints.
 """
 
 from __future__ import annotations
@@ -14,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+
+from solvers.lagrangian import equality_weights, inequality_weights, penalty_term
 
 from ..data import Split
 from ..safety import Constraint
@@ -75,14 +75,16 @@ class Merit:
         return self.objective.full_pass(self.splits["train"], self.splits, self.rules, with_gradients=with_gradients)
 
     def _value(self, full: FullPass) -> tuple[float, list[float]]:
-        total, weights = full.loss, []
-        at = self.point
-        for price, rho, then, now in zip(at.multipliers, at.rho, at.readings, full.readings, strict=True):
-            g = then.required - then.measured + then.surrogate - now.surrogate
-            rho = max(rho, 10 * (1 + abs(price)))
-            weight = price + rho * g
-            weights.append(weight if then.equality else max(weight, 0.0))
-            total += (weights[-1] ** 2 - price**2) / (2 * rho)
+        then, now = self.point.readings, full.readings
+        g_M = np.array([a.required - a.measured + a.surrogate - b.surrogate for a, b in zip(then, now, strict=True)])
+        lambda_M = np.array(self.point.multipliers, dtype=np.float64)
+        rho_M = np.maximum(np.array(self.point.rho, dtype=np.float64), 10 * (1 + np.abs(lambda_M)))
+        equality_M = np.array([reading.equality for reading in then], dtype=bool)
+        equal_M, unequal_M = equality_weights(lambda_M, g_M, rho_M), inequality_weights(lambda_M, g_M, rho_M)
+        weights = np.where(equality_M, equal_M, unequal_M).tolist()
+        total = full.loss
+        for price, weight, rho in zip(lambda_M.tolist(), weights, rho_M.tolist(), strict=True):
+            total += penalty_term(price, weight, rho)
         return total, weights
 
 

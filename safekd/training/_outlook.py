@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from solvers.conflict import least_violation_on_simplices
+from solvers.infeasibility import solve_least_violation_on_simplices
 
 from .._modes import evaluating
 from ..data import Split
@@ -79,16 +79,18 @@ def outlook(objective: Objective, splits: Mapping[str, Split], constraints: Sequ
     gain_MGV, wanted_M = _merged(np.stack([gain for gain, _ in held])), np.array([wanted for _, wanted in held])
     if gain_MGV.size > _MOST_IN_PROGRAM:
         return None
-    conflict = least_violation_on_simplices(gain_MGV, wanted_M)
+    conflict = solve_least_violation_on_simplices(gain_MGV, wanted_M)
     if conflict is None:
         return None
-    y_M = conflict.farkas_C
+    y_M, least = conflict.weights_C, conflict.least_violation
     asked = float(y_M @ wanted_M)
     predicted_G = (gain_MGV[[_counts_argmax(rule) for rule in rules]] != 0).any((0, -1))
-    edge = _edge(y_M, gain_MGV[:, ~predicted_G], conflict.least)
+    edge = _edge(y_M, gain_MGV[:, ~predicted_G], least)
     weights_M = np.zeros(len(constraints))
     weights_M[place] = y_M
-    return Outlook(conflict.least, weights_M, asked - conflict.least, asked, tuple(place[m] for m in edge))
+    return Outlook(
+        conflict.least_violation, weights_M, asked - conflict.least_violation, asked, tuple(place[m] for m in edge)
+    )
 
 
 def _edge(y_M: Floats, gain_MGV: Floats, least: float) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize as scipy_minimize
 
+from solvers.infeasibility import violation_gradient_norm
 from solvers.kkt import gradients
 
 from .._modes import evaluating
@@ -70,8 +71,7 @@ class _Descent:
         self._descend(self._squared, self.best[1], each)
         full = self._full(self.best[1])
         violation_M = _violations(full)
-        size = float(np.linalg.norm(violation_M))
-        slope = float(np.linalg.norm(full.jacobian_Mn.cpu().numpy().T @ violation_M)) / size if size > 0 else 0.0
+        slope = violation_gradient_norm(full.jacobian_Mn.cpu().numpy().T @ violation_M, violation_M)
         return Restoration(full, float(np.abs(violation_M).max()), slope, pull, dead, self.passes)
 
     def _descend(self, value: Callable[[Floats], tuple[float, Floats]], start_n: Floats, passes: int) -> Floats:

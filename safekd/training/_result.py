@@ -9,6 +9,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from solvers.kkt import KKTResiduals
+from solvers.statuses import Status
 
 from ..data import SplitUse
 from ..weights import Rule
@@ -22,23 +23,13 @@ Finding = float | str | Sequence[float] | Sequence[str]
 class Verdict:
     """How a run ended.
 
-    status: one of
-
-        converged              all residuals within tolerance, and no direction of descent along the constraints found
-        stationary_unverified  the same residuals, but such a direction was found, or could not be looked for
-        infeasible             the thresholds cannot be met: by any student (evidence["proof"] is "farkas"), or by
-                               students near this one ("local")
-        no_multiplier          they are met in the limit only, and multipliers grow without end on the way
-        cap_active             a multiplier stands at its cap, a constraint is violated
-        diverged               something was not finite
-        not_cleared            thresholds were raised, and new data still do not show what was asked for
-        budget_spent           none of these was shown in time
-
+    status: a word of ``solvers.statuses``; where it is infeasible, evidence["proof"] is "farkas" (no student meets the
+    thresholds) or "local" (none near this one).
     message: cause and evidence in numbers; next_move: what to do.  evidence: the numbers by name, lists one entry a
     constraint.
     """
 
-    status: str
+    status: Status
     message: str
     next_move: str
     evidence: Mapping[str, Finding] = field(default_factory=dict)
@@ -114,7 +105,7 @@ class FitResult:
     tightening: Tightening | None = None
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         """One word, see Verdict."""
         return self.verdict.status
 

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from solvers.infeasibility import SETTINGS as INFEASIBILITY
+
 from ._curvature import Curvature
 from ._keeper import rank
 from ._objective import FullPass
@@ -17,8 +19,7 @@ from ._result import Finding, Verdict
 from .trace import TracePoint
 
 _MOST_PASSES = 150  # over the data, for evidence; nor does it take more than the run did
-_FLAT = 1e-3  # slope of a violation that has none
-_PULLED = 1e-2  # the same for the mean of -log(safety)
+_PULLED = 1e-2  # slope of the mean of -log(safety) that has none
 LEAST_POINTS = 4
 
 
@@ -314,7 +315,7 @@ def _stuck(run: Ended, evidence: Evidence) -> Verdict:
         return _budget_spent(run, found, more)
     why = {
         f"{tried.dead:.0%} of the examples have lost all slope to a wrong class": tried.dead > 0,
-        f"the violation still has a slope of {tried.slope:.2g}": not tried.slope <= _FLAT,
+        f"the violation still has a slope of {tried.slope:.2g}": not tried.slope <= INFEASIBILITY.flat_gradient,
         f"the mean of -log(safety) still has a slope of {tried.pull:.2g}": not tried.pull <= _PULLED,
     }
     if any(why.values()):

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from solvers.quadratic import minimise_quadratic
+from solvers.simplex_qp import minimize_quadratic
 
 from ..errors import InvalidInput
 from ._rule import require_number
@@ -124,7 +124,7 @@ class GradientMinNorm:
         gram_KK = gram_KK.double()
         ridge_KK = self.ridge * torch.eye(K, dtype=gram_KK.dtype, device=gram_KK.device)
         pull_K = gram_KK.new_full(gram_KK.shape[:-1], self.ridge / K)
-        weights_MK = minimise_quadratic(gram_KK + ridge_KK, pull_K, upper=self.cap)
+        weights_MK = minimize_quadratic(gram_KK + ridge_KK, pull_K, upper=self.cap)
         return weights_MK[position].to(signals.ones())
 
 

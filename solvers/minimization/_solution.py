@@ -1,36 +1,37 @@
-"""What a minimisation came to."""
+"""What a minimization came to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import pandas as pd
 from torch import Tensor
 
 from ..kkt import KKTResiduals
-
-Status = Literal["converged", "stationary_unverified", "infeasible", "no_multiplier", "diverged", "budget_spent"]
+from ..statuses import Status
 
 
 @dataclass(frozen=True)
 class Solution:
     """The answer to ``minimize``, with what speaks for it.
 
-    x: of x0's shape and dtype.  objective: f(x).  multipliers (M,), equality_multipliers (E,): in units of f a unit of
-    constraint.  residuals: KKT, from the problem's own gradients at x, bounds included.  status:
-
-        converged               all four residuals are within the tolerance, and no direction of descent is left
-        stationary_unverified   residuals are within it, but something falls along the constraints
-        infeasible              the violation is as small as it gets near x; ``farkas`` says which rows conflict, and
-                                the message whether that holds everywhere or is local
-        no_multiplier           x is feasible and nearly stationary, but multipliers grow without end
-        diverged                something was not finite, or f falls without end
-        budget_spent            neither of these was shown in time
-
-    message: the cause; next_move: what to do.  farkas: weights (M + E,) of rows that cannot hold together, sum of
-    magnitudes 1, in the rows' own units; None unless infeasible.  history: a row an outer iteration.  evaluations: of
-    f, g, h, most with one gradient.  hessians: second derivatives in full.  penalty: rho of scaled rows, at the end.
+    Attributes:
+        x: The point, of x0's shape and dtype.
+        objective: f(x).
+        multipliers: Of the inequalities, at least 0, shape (M,), in units of f a unit of constraint.
+        equality_multipliers: Of the equalities, of either sign, shape (E,), in the same units.
+        residuals: The four KKT residuals, from the problem's own gradients at x, bounds included.
+        status: How it ended, a word of ``solvers.statuses``: converged, stationary_unverified, infeasible,
+            no_multiplier, unbounded, diverged or budget_spent.
+        message: The cause, in numbers.
+        next_move: What to do.
+        history: One row an outer iteration: step, objective, violation, multiplier_change, largest_multiplier, rho,
+            evaluations, hessians.
+        evaluations: How often f, g and h were called, most with one gradient.
+        hessians: How often second derivatives were computed in full.
+        penalty: rho of the scaled rows, at the end: where a neighboring problem may begin.
+        farkas: Weights of rows that cannot hold together, shape (M + E,), magnitudes summing to 1, of rows in their own
+            units; the message says whether that holds everywhere or is local.  None unless infeasible.
     """
 
     x: Tensor

@@ -99,7 +99,7 @@ def _check_ends(ends: Ends, task: Task) -> None:
     for answer, what in ((ends.right, "objective"), (ends.left, "constrained")):
         if answer.status == "infeasible" or not (answer.sound or answer.violation <= task.feasible):
             raise InvalidInput(f"There is no frontier, for no point met the rows and bounds: {answer.message}")
-        if answer.status == "diverged":
+        if answer.status in ("diverged", "unbounded"):
             raise InvalidInput(
                 f"There is no end of the frontier where `{what}` alone is least: {answer.message} Bound the variables, "
                 "or start elsewhere."

@@ -9,19 +9,25 @@
 
 or, with the problem as a function, ``engine.step_with(evaluate, optimizer)`` for each step.
 
-Which method?  ``PIGain()``, the default, needs no tuning: its gain is measured in the multiplier at which a constraint
-pulls as strongly as the objective (``_multiplier_scale``, ``_gains``).  ``AugmentedLagrangian`` writes the same
-controller with the proportional part outside of the multiplier.  ``PlainAscent`` and ``FixedPenalty`` are there to
-compare with: the first cycles on bilinear problems, the second promises nothing.  One constraint a training example:
-pass ``index=``, or let a network give the multipliers (``MultiplierNetwork``).
+What happens in a step, in this order: rows are checked and joined (``_row_values``), the kept state of each row is
+looked up (``_engine_state``), its multiplier scale is read where that is due (``_multiplier_scale``), its gain measured
+(``_gains``), and a dual method moves the multipliers (``_methods``).
+
+Which method?  ``PIGain()``, the default, needs no tuning: its gain is measured in the multiplier at which the gradients
+of constraint and objective are equally large.  ``AugmentedLagrangian`` writes the same controller with the proportional
+part outside of the multiplier.  ``PlainAscent`` and ``FixedPenalty`` are there to compare with: the first cycles on
+bilinear problems, the second promises nothing.  ``DUAL_METHODS`` holds all of them by name.  One constraint a training
+example: pass ``index=``, or let a network give the multipliers (``MultiplierNetwork``).
 """
 
 from ._engine import PrimalDual
-from ._methods import AugmentedLagrangian, DualMethod, FixedPenalty, PIGain, PlainAscent
-from ._network import MultiplierNetwork
+from ._methods import DUAL_METHODS, AugmentedLagrangian, DualInputs, DualMethod, FixedPenalty, PIGain, PlainAscent
+from ._multiplier_network import MultiplierNetwork
 
 __all__ = [
+    "DUAL_METHODS",
     "AugmentedLagrangian",
+    "DualInputs",
     "DualMethod",
     "FixedPenalty",
     "MultiplierNetwork",

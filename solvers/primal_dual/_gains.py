@@ -3,20 +3,20 @@
 One principle: gains are measured in what the row itself has shown.  A violation as large as its range, the largest of
 late, weighs as much as the row has weighed on average; the integral part adds the same again in thirty steps:
 
-    gain           =  mean weight / range, at most the stiffest (``_multiplier_scale``)
+    gain           =  mean weight / range, at most the largest gain (``_multiplier_scale``)
     mean weight    of the last thirty steps, at least a tenth and at most ten times the row's multiplier scale
-    range          largest |e|, fading over a hundred steps; at least the softest
-    softest        eight times the largest reversal, and least_range
-    reversal       the smaller of two changes of e that follow each other with opposite signs
+    range          largest |e|, fading over a hundred steps; at least the least range
+    least range    eight times the largest reversal, and ``least_range`` of the engine
+    reversal       the smaller of two changes of e that follow each other with opposite signs: oscillation
 
-The multiplier scale (``_multiplier_scale``: where row and objective pull alike) is read at steps 1, 2, 4, 8 and so on,
-since a fresh student is nowhere near the place where the multiplier is decided.  So the start is gentle; a cheap
-constraint is held by a soft controller, which one batch's noise moves little; one that needs a large multiplier reaches
-it in a number of steps that grows with its logarithm; where the learning rate is small, the multiplier waits for the
-student instead of winding up on the way; and the last part of the way is not made at the pace of the first.  What goes
-to and fro, by noise or by a primal step too long for the gain, shows as reversals, and makes the gain soft for good.  A
-change of gain never moves a multiplier by itself (``PIGain``).  A run of fewer than 600 steps is controlled in
-proportionately less time.  Axes: C rows.
+The multiplier scale (``_multiplier_scale``: where the gradients of row and objective are equally large) is read at
+steps 1, 2, 4, 8 and so on, since a fresh student is nowhere near the place where the multiplier is decided.  So the
+start is gentle; a cheap constraint is held by a small gain, which one batch's noise moves little; one that needs a
+large multiplier reaches it in a number of steps that grows with its logarithm; where the learning rate is small, the
+multiplier waits for the student instead of winding up on the way; and the last part of the way is not made at the speed
+of the first.  Oscillation, by noise or by a primal step too long for the gain, shows as reversals, and makes the gain
+small for good.  A change of gain never moves a multiplier by itself (``PIGain``).  A run of fewer than 600 steps is
+controlled in proportionately less time.  Axes: C rows.
 """
 
 from __future__ import annotations
@@ -28,10 +28,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._multiplier_scale import Scales
+from ._multiplier_scale import MultiplierScales
 
 State = Mapping[str, Tensor]
-_LEAST = 1e-30  # of a range: a row that has shown nothing but zeros
+
+_LEAST_RANGE = 1e-30  # of a row that has shown nothing but zeros: keeps a quotient finite
+
+# what rows begin with whose scale nothing has shown yet: they go by a scale of 1; all (C,)
+FIRST_GAIN_STATE = {
+    "mean_weight": 0.0,  # of the last steps, in units of the multiplier
+    "multiplier_scale": 0.0,  # 0 while it is unknown
+    "least_weight": 1.0,  # between these two the mean weight counts
+    "largest_weight": 1.0,
+    "largest_gain": float("inf"),  # gain beyond which the row's curvature outgrows the objective's
+    "least_range": 0.0,  # in units of the row, like the next two
+    "violation_range": 0.0,  # largest violation, fading
+    "last_change": 0.0,  # of the violation
+}
 
 
 @dataclass(frozen=True)
@@ -42,9 +55,10 @@ class GainSettings:
 
     Attributes:
         memory: Steps over which the mean weight is taken.
-        least, most: Multiplier scales between which the mean weight counts.  With a lower end of 1 a fresh student is
-            pushed too hard (full batches of digits end at a loss of .055 instead of .050); without an upper end a
-            threshold out of reach doubles its weight again and again: 5,000 where a multiplier of 10 holds it.
+        least_scales: Multiplier scales below which the mean weight does not count.  With 1 a fresh student is pushed
+            too hard (full batches of digits end at a loss of .055 instead of .050).
+        largest_scales: Multiplier scales above which it does not count.  Without that end a threshold out of reach
+            doubles its weight again and again: 5,000 where a multiplier of 10 holds it.
         fading: Steps over which the range fades.  Without fading a small multiplier creeps (780 steps instead of 380 on
             breast cancer).
         reversals: Reversals that the range is at least.  At 0 gradient descent at .5 throws two constraints to and fro
@@ -53,18 +67,20 @@ class GainSettings:
             (``tests/solvers/primal_dual/test_gains.py``), at 50 two constraints on three logits take 1,280, not 1,000.
         whole: Steps of a run from which all times are as given; shorter runs have that share of them.
         shortest: Least share.
+        first_readings: Steps in which rows without a multiplier scale are asked again, which waits for the device.
     """
 
     memory: float = 30.0
-    least: float = 0.1
-    most: float = 10.0
+    least_scales: float = 0.1
+    largest_scales: float = 10.0
     fading: float = 100.0
     reversals: float = 8.0
     integral: float = 30.0
     whole: int = 600
     shortest: float = 0.1
+    first_readings: int = 20
 
-    def within(self, horizon: int | None) -> GainSettings:
+    def shorten(self, horizon: int | None) -> GainSettings:
         """Return the settings of a run of so many steps, None for one of unknown length."""
         share = 1.0 if horizon is None else min(max(horizon / self.whole, self.shortest), 1.0)
         times = {name: share * getattr(self, name) for name in ("memory", "fading", "integral")}
@@ -79,33 +95,30 @@ def is_reading(step: int) -> bool:
     return step & (step - 1) == 0
 
 
-def read_scales(now: State, found: Scales, asked_C: Tensor) -> dict[str, Tensor]:
+def update_scales(now: State, scales: MultiplierScales, asked_C: Tensor) -> dict[str, Tensor]:
     """Return what of the state a reading of scales changes, where it was asked for; NaN says nothing.
 
     The mean weight begins at a multiplier that was handed over.  Later readings move the scale halfway, in logarithms,
     so that one noisy batch changes little.
     """
-    known_C = asked_C & ~found.multiplier.isnan()
-    scale_C = _halfway(now["scale"], found.multiplier, known_C)
-    stiff_C = asked_C & ~found.stiffest.isnan()
-    stiffest_C = _halfway(torch.where(now["stiffest"].isinf(), 0.0, now["stiffest"]), found.stiffest, stiff_C)
+    known_C = asked_C & ~scales.multiplier.isnan()
+    scale_C = _move_halfway(now["multiplier_scale"], scales.multiplier, known_C)
+    bounded_C = asked_C & ~scales.largest_gain.isnan()
+    old_C = torch.where(now["largest_gain"].isinf(), 0.0, now["largest_gain"])
+    largest_gain_C = _move_halfway(old_C, scales.largest_gain, bounded_C)
+    first_C = known_C & (now["multiplier_scale"] == 0)
     return {
-        "scale": scale_C,
-        "lower": torch.where(scale_C > 0, SETTINGS.least * scale_C, now["lower"]),
-        "upper": torch.where(scale_C > 0, SETTINGS.most * scale_C, now["upper"]),
-        "stiffest": torch.where(stiffest_C > 0, stiffest_C, torch.inf),
-        "mean_weight": torch.where(known_C & (now["scale"] == 0), now["multiplier"].abs(), now["mean_weight"]),
+        "multiplier_scale": scale_C,
+        "least_weight": torch.where(scale_C > 0, SETTINGS.least_scales * scale_C, now["least_weight"]),
+        "largest_weight": torch.where(scale_C > 0, SETTINGS.largest_scales * scale_C, now["largest_weight"]),
+        "largest_gain": torch.where(largest_gain_C > 0, largest_gain_C, torch.inf),
+        "mean_weight": torch.where(first_C, now["multiplier"].abs(), now["mean_weight"]),
     }
 
 
-def _halfway(old_C: Tensor, new_C: Tensor, known_C: Tensor) -> Tensor:
+def _move_halfway(old_C: Tensor, new_C: Tensor, known_C: Tensor) -> Tensor:
     """Return the geometric mean of two readings where the new one is known, the new one where there is no old one."""
     return torch.where(known_C, torch.where(old_C > 0, (old_C * new_C).sqrt(), new_C), old_C)
-
-
-def first_state() -> dict[str, float]:
-    """Return what rows begin with whose scale nothing has shown yet: they go by a scale of 1."""
-    return {"lower": 1.0, "upper": 1.0, "stiffest": float("inf")}
 
 
 class Gains(NamedTuple):
@@ -115,20 +128,20 @@ class Gains(NamedTuple):
     gain_C: Tensor
 
 
-def gains(now: State, e_C: Tensor, before_C: Tensor, settings: GainSettings) -> tuple[dict[str, Tensor], Gains]:
+def measure_gains(now: State, e_C: Tensor, before_C: Tensor, settings: GainSettings) -> tuple[dict[str, Tensor], Gains]:
     """Return what of the state a violation e, and the one a step before, change; and the gains of the rows.
 
     Two changes that follow each other with opposite signs differ in size from their sum by twice the smaller one.
     """
-    change_C, last_C = e_C - before_C, now["change"]
+    change_C, last_C = e_C - before_C, now["last_change"]
     reversal_C = change_C.abs() + last_C.abs() - (change_C + last_C).abs()
-    softest_C = torch.maximum(now["softest"], settings.reversals / 2 * reversal_C)
-    range_C = torch.maximum(torch.maximum(now["range"] * (1 - 1 / settings.fading), softest_C), e_C.abs())
-    weight_C = torch.clamp(now["mean_weight"], now["lower"], now["upper"])
-    gain_C = torch.minimum(weight_C / range_C.clamp_min(_LEAST), now["stiffest"])
-    return {"softest": softest_C, "range": range_C, "change": change_C}, Gains(weight_C, gain_C)
+    least_C = torch.maximum(now["least_range"], settings.reversals / 2 * reversal_C)
+    range_C = torch.maximum(torch.maximum(now["violation_range"] * (1 - 1 / settings.fading), least_C), e_C.abs())
+    weight_C = torch.clamp(now["mean_weight"], now["least_weight"], now["largest_weight"])
+    gain_C = torch.minimum(weight_C / range_C.clamp_min(_LEAST_RANGE), now["largest_gain"])
+    return {"least_range": least_C, "violation_range": range_C, "last_change": change_C}, Gains(weight_C, gain_C)
 
 
-def mean_weights(now: State, weight_C: Tensor, settings: GainSettings) -> Tensor:
+def update_mean_weights(now: State, weight_C: Tensor, settings: GainSettings) -> Tensor:
     """Return the mean weights after a step in which rows had the weights ``weight_C``."""
     return torch.lerp(now["mean_weight"], weight_C.abs(), 1 / settings.memory)

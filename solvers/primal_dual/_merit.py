@@ -7,8 +7,8 @@ function are summed up, each at the multipliers of its step, old ones forgotten:
 
     rise  <-  (1 - 1 / memory) rise + (f - f before) + lambda . (e - e before)
 
-Where the rise is a large share of what violations as large as their ranges weigh, no multiplier may grow; each falls by the share
-that the integral part takes a step, until the steps work again.  Axes: C rows.
+Where the rise is a large share of what violations as large as their ranges weigh, no multiplier may grow; each falls
+by the share that the integral part takes a step, until the steps work again.  Axes: C rows.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ class MeritSettings:
 MERIT_SETTINGS = MeritSettings()
 
 
-class Merit(NamedTuple):
+class MeritState(NamedTuple):
     """What is kept from step to step, float64 scalars: the objective, smoothed as violations are, and the rise."""
 
     objective: Tensor
     rise: Tensor
 
     @classmethod
-    def fresh(cls, device: torch.device | str) -> Merit:
+    def fresh(cls, device: torch.device | str) -> MeritState:
         """Return what a run begins with."""
         none = torch.zeros((), dtype=torch.float64, device=device)
         return cls(none, none)
 
     def updated(
         self, objective: Tensor, multiplier_C: Tensor, change_C: Tensor, keep: float | None, settings: GainSettings
-    ) -> Merit:
+    ) -> MeritState:
         """Return the state after a step at which violations changed by ``change_C``.
 
         keep: share of the past in the smoothed objective; None at the first step, which changes nothing.
         """
         now = objective.double()
         if keep is None:
-            return Merit(now, self.rise)
+            return MeritState(now, self.rise)
         if keep:
             now = torch.lerp(now, self.objective, keep)
         gained = torch.dot(multiplier_C, change_C) + (now - self.objective)
-        return Merit(now, torch.add(gained, self.rise, alpha=1 - 1 / settings.memory))
+        return MeritState(now, torch.add(gained, self.rise, alpha=1 - 1 / settings.memory))
 
     def is_excessive(self, size_C: Tensor, range_C: Tensor) -> Tensor:
         """Tell, as a boolean scalar, whether the rise says that primal steps are too long for these multipliers."""

@@ -1,4 +1,4 @@
-"""Rules by which multipliers move: small frozen values, no state of their own.
+"""Dual methods: the rules by which multipliers move.  Small frozen values, no state of their own.
 
 Every rule is a case of one controller.  With e the violation that is seen:
 
@@ -8,27 +8,49 @@ Every rule is a case of one controller.  With e the violation that is seen:
 Within the bounds the two are one rule, written once as its differences and once as a sum.  They differ where lambda is
 cut off at 0: the first then keeps nothing of what the violation was worth on the way, so that a weight grows only while
 a violation falls by less than the share ``step / rho`` a step, and nothing winds up while the objective itself brings
-it down.  ``rho = 0`` is plain gradient ascent (Arrow, Hurwicz and Uzawa 1958).  Axes: C rows, inequalities first.
+it down.  ``rho = 0`` is plain gradient ascent (Arrow, Hurwicz and Uzawa 1958).
+
+A new rule is a subclass of ``DualMethod`` with a ``name``, written here and added to ``DUAL_METHODS`` at the end, and
+an export in the door.  Axes: C rows, inequalities first.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
+from ..lagrangian import bounded_weights
 
-_SLOWER = 20.0  # explicit rho: the multiplier follows at a twentieth of it
+
+@dataclass(frozen=True)
+class DualMethodSettings:
+    """What methods with an explicit penalty do where they are not told.
+
+    Attributes:
+        integral_time: Steps in which the multiplier takes over what the penalty adds: the step is ``rho / 20``, so that
+            the multiplier follows more slowly than the damping acts (``tests/solvers/primal_dual/test_methods.py``).
+    """
+
+    integral_time: float = 20.0
 
 
-class Seen(NamedTuple):
-    """What a rule looks at, (C,) each.
+SETTINGS = DualMethodSettings()
 
-    The violation e now and at the step before; rho; the multiplier step; the least multiplier, 0 or minus infinity.
+
+class DualInputs(NamedTuple):
+    """What a dual method looks at in one step, each of shape (C,).
+
+    Attributes:
+        e_C: The violation now, smoothed: g, or h with its sign, in units of each row.
+        e_before_C: The violation at the step before.
+        rho_C: Penalty coefficients, in units of f a squared unit of the row.
+        step_C: Multiplier steps, in the same units.
+        floor_C: The least multiplier: 0 for an inequality, minus infinity for an equality.
     """
 
     e_C: Tensor
@@ -67,6 +89,8 @@ class DualMethod:
     restart: bool = False
     scale_free: bool = False
 
+    name: ClassVar[str] = "dual_method"  # by which ``DUAL_METHODS`` knows the rule
+
     def __post_init__(self) -> None:
         rules = {
             "rho": (self.rho0, self.rho0 >= 0, "at least 0"),
@@ -80,57 +104,44 @@ class DualMethod:
             if not fits or (value is not None and not math.isfinite(value)):
                 raise InvalidInput(f"`{name}` of {type(self).__name__} is {value!r}; it must be {wanted} and finite.")
 
-    def update(self, lambda_C: Tensor, seen: Seen) -> tuple[Tensor, Tensor]:
-        """Return multipliers after the step, and the weights of the rows in the primal gradient, (C,) each."""
-        moved_C = self.limited(torch.addcmul(lambda_C, seen.step_C, seen.e_C), seen.floor_C)
+    @classmethod
+    def describe(cls) -> str:
+        """Return what the rule is, in one line: the first of its docstring."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+    def update(self, lambda_C: Tensor, inputs: DualInputs) -> tuple[Tensor, Tensor]:
+        """Return multipliers after the step, and the weights of the rows in the primal gradient.
+
+        Args:
+            lambda_C: Multipliers before the step, shape (C,).
+            inputs: What the rule looks at.
+
+        Returns:
+            Multipliers and weights, shape (C,) each, in units of f a unit of the row.
+        """
+        e_C, floor_C = inputs.e_C, inputs.floor_C
+        lambda_C = self.bound_weights(lambda_C, e_C, inputs.step_C, floor_C)
         if self.restart:
-            moved_C = torch.where((seen.e_C < 0) & (seen.floor_C == 0), 0.0, moved_C)
+            lambda_C = torch.where((e_C < 0) & (floor_C == 0), 0.0, lambda_C)
         if self.rho0 == 0:
-            return moved_C, moved_C
-        return moved_C, self.limited(torch.addcmul(moved_C, seen.rho_C, seen.e_C), seen.floor_C)
+            return lambda_C, lambda_C
+        return lambda_C, self.bound_weights(lambda_C, e_C, inputs.rho_C, floor_C)
 
-    def limited(self, weight_C: Tensor, floor_C: Tensor) -> Tensor:
-        """Return multipliers or weights within floor and cap.  What is cut off is forgotten: nothing winds up."""
+    def bound_weights(self, lambda_C: Tensor, e_C: Tensor, rho_C: Tensor, floor_C: Tensor) -> Tensor:
+        """Return ``lambda + rho e`` within floor and cap.  What is cut off is forgotten: nothing winds up.
+
+        Args:
+            lambda_C: Multipliers, shape (C,).
+            e_C: Violations, shape (C,).
+            rho_C: Penalties or multiplier steps, shape (C,).
+            floor_C: The least weight of each row, shape (C,): 0, or minus infinity.
+
+        Returns:
+            Weights, or multipliers after a step, shape (C,).
+        """
         if self.cap is None:
-            return torch.maximum(weight_C, floor_C)
-        return torch.maximum(weight_C, floor_C.clamp_min(-self.cap)).clamp_max(self.cap)
-
-
-class AugmentedLagrangian(DualMethod):
-    """Augmented Lagrangian with one multiplier step before every primal step.
-
-    Args:
-        rho: Penalty coefficient, in units of objective per squared unit of constraint; left out, measured, which makes
-            the rule scale-free.
-        step: Multiplier step, by default ``rho / 20``, so that the multiplier follows more slowly than the damping
-            acts; a multiple of the measured one, by default 1, where the rule is scale-free.
-        ema: See DualMethod, as all that follow.
-        cap: Largest multiplier and weight.
-        dead_band: Violations that move nothing.
-        restart: Whether a met inequality loses its multiplier at once.
-
-    Raises:
-        InvalidInput: A number is out of range.
-
-    Source: Hestenes 1969, Powell 1969, Rockafellar 1973.
-    """
-
-    def __init__(
-        self,
-        rho: float | None = None,
-        step: float | None = None,
-        ema: float | None = None,
-        cap: float | None = None,
-        dead_band: float = 0.0,
-        restart: bool = False,
-    ) -> None:
-        if rho is not None and not rho > 0:
-            raise InvalidInput(
-                f"`rho` of AugmentedLagrangian is {rho!r}; it must be above 0. For rho = 0 use PlainAscent()."
-            )
-        super().__init__(
-            *_gain_and_step(rho, step), ema, cap, dead_band=dead_band, restart=restart, scale_free=rho is None
-        )
+            return bounded_weights(lambda_C, e_C, rho_C, floor_C)
+        return bounded_weights(lambda_C, e_C, rho_C, floor_C.clamp_min(-self.cap)).clamp_max(self.cap)
 
 
 class PIGain(DualMethod):
@@ -146,13 +157,15 @@ class PIGain(DualMethod):
             scale-free.
         ema: Smoothing of what is seen, the nu of nuPI; see DualMethod.
         cap: Largest multiplier.
-        dead_band: Violations that move nothing.
+        dead_band: Violations that move nothing, in units of the constraint.
 
     Raises:
         InvalidInput: A number is out of range.
 
     Source: Sohrabi, Ramirez, Zhang, Lacoste-Julien and Gallego-Posada 2024, algorithm 1.
     """
+
+    name = "pi_gain"
 
     def __init__(
         self,
@@ -162,23 +175,81 @@ class PIGain(DualMethod):
         cap: float | None = None,
         dead_band: float = 0.0,
     ) -> None:
-        super().__init__(*_gain_and_step(gain, step), ema, cap, dead_band=dead_band, scale_free=gain is None)
+        super().__init__(*_default_gain_and_step(gain, step), ema, cap, dead_band=dead_band, scale_free=gain is None)
 
-    def update(self, lambda_C: Tensor, seen: Seen) -> tuple[Tensor, Tensor]:
-        """Return multipliers after the step; they are the weights too.  See DualMethod."""
-        pushed_C = torch.addcmul(lambda_C, seen.step_C, seen.e_C)
-        moved_C = self.limited(torch.addcmul(pushed_C, seen.rho_C, seen.e_C - seen.e_before_C), seen.floor_C)
-        free_C = (lambda_C <= seen.floor_C) & (seen.e_C <= 0)  # met, and without a weight: noise is not to give it one
-        moved_C = torch.where(free_C, lambda_C, moved_C)
-        return moved_C, moved_C
+    def update(self, lambda_C: Tensor, inputs: DualInputs) -> tuple[Tensor, Tensor]:
+        """Return multipliers after the step, which are the weights too.
+
+        Args:
+            lambda_C: Multipliers before the step, shape (C,).
+            inputs: What the rule looks at.
+
+        Returns:
+            Multipliers, twice, shape (C,), in units of f a unit of the row.
+        """
+        e_C, floor_C = inputs.e_C, inputs.floor_C
+        integral_C = torch.addcmul(lambda_C, inputs.step_C, e_C)
+        new_C = self.bound_weights(integral_C, e_C - inputs.e_before_C, inputs.rho_C, floor_C)
+        free_C = (lambda_C <= floor_C) & (e_C <= 0)  # met, and without a weight: noise is not to give it one
+        new_C = torch.where(free_C, lambda_C, new_C)
+        return new_C, new_C
+
+
+class AugmentedLagrangian(DualMethod):
+    """Augmented Lagrangian with one multiplier step before every primal step.
+
+    Args:
+        rho: Penalty coefficient, in units of objective per squared unit of constraint; left out, measured, which makes
+            the rule scale-free.
+        step: Multiplier step, by default ``rho / 20``, so that the multiplier follows more slowly than the damping
+            acts; a multiple of the measured one, by default 1, where the rule is scale-free.
+        ema: See DualMethod, as all that follow.
+        cap: Largest multiplier and weight.
+        dead_band: Violations that move nothing, in units of the constraint.
+        restart: Whether a met inequality loses its multiplier at once.
+
+    Raises:
+        InvalidInput: A number is out of range.
+
+    Source: Hestenes 1969, Powell 1969, Rockafellar 1973.
+    """
+
+    name = "augmented_lagrangian"
+
+    def __init__(
+        self,
+        rho: float | None = None,
+        step: float | None = None,
+        ema: float | None = None,
+        cap: float | None = None,
+        dead_band: float = 0.0,
+        restart: bool = False,
+    ) -> None:
+        if rho is not None and not rho > 0:
+            raise InvalidInput(
+                f"`rho` of AugmentedLagrangian is {rho!r}; it must be above 0. For rho = 0 use PlainAscent()."
+            )
+        gain, step = _default_gain_and_step(rho, step)
+        super().__init__(gain, step, ema, cap, dead_band=dead_band, restart=restart, scale_free=rho is None)
 
 
 class PlainAscent(DualMethod):
     """Gradient ascent on the multipliers alone, rho = 0: simple, and it cycles on bilinear problems.
 
-    step: multiplier step a unit of violation.  restart: see DualMethod, and Gallego-Posada et al. 2022.
+    Args:
+        step: Multiplier step a unit of violation, >= 0.
+        ema: See DualMethod, as all that follow.
+        cap: Largest multiplier.
+        dead_band: Violations that move nothing, in units of the constraint.
+        restart: Whether a met inequality loses its multiplier at once (Gallego-Posada et al. 2022).
+
+    Raises:
+        InvalidInput: A number is out of range.
+
     Source: Arrow, Hurwicz and Uzawa 1958.
     """
+
+    name = "plain_ascent"
 
     def __init__(
         self,
@@ -194,8 +265,16 @@ class PlainAscent(DualMethod):
 class FixedPenalty(DualMethod):
     """``f + weight g`` with a coefficient that never moves: what is used by hand, kept here to compare with.
 
-    Minimises one Lagrangian for good (Theorem VIII.5's mu) and promises nothing about g.  weight >= 0.
+    Minimizes one Lagrangian for good (Theorem VIII.5's mu) and promises nothing about g.
+
+    Args:
+        weight: Coefficient of each inequality, >= 0, in units of f a unit of g.
+
+    Raises:
+        InvalidInput: The weight is negative or not finite.
     """
+
+    name = "fixed_penalty"
 
     def __init__(self, weight: float = 1.0) -> None:
         if not (weight >= 0 and math.isfinite(weight)):
@@ -203,8 +282,14 @@ class FixedPenalty(DualMethod):
         super().__init__(0.0, 0.0, start=weight)
 
 
-def _gain_and_step(gain: float | None, step: float | None) -> tuple[float, float]:
+# every rule that can be built without arguments, by its name; ``describe()`` says in a line what it is
+DUAL_METHODS: dict[str, type[DualMethod]] = {
+    rule.name: rule for rule in (PIGain, AugmentedLagrangian, PlainAscent, FixedPenalty)
+}
+
+
+def _default_gain_and_step(gain: float | None, step: float | None) -> tuple[float, float]:
     """Return both, where left out by their defaults: a gain of 1 in measured units."""
     if gain is None:
         return 1.0, 1.0 if step is None else step
-    return gain, gain / _SLOWER if step is None else step
+    return gain, gain / SETTINGS.integral_time if step is None else step

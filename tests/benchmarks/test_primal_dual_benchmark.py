@@ -46,27 +46,27 @@ def test_the_judge_accepts_the_answer_and_nothing_else(name):
     problem = (TABLE | FRONTIER)[name]
     x, lambda_, mu = ANSWERS[name]
     assert judge(problem, point(x), vector(lambda_), vector(mu)).solved
-    moved = [x[0] - 0.05, *x[1:]]
-    assert not judge(problem, point(moved), vector(lambda_), vector(mu)).solved
+    shifted = [x[0] - 0.05, *x[1:]]
+    assert not judge(problem, point(shifted), vector(lambda_), vector(mu)).solved
     wrong = [value + 0.1 for value in lambda_], [value - 0.1 for value in mu]
     assert not judge(problem, point(x), *map(vector, wrong)).solved
     assert not judge(problem, point([math.nan, *x[1:]]), vector(lambda_), vector(mu)).solved
 
 
 def test_a_maximiser_without_residuals_is_not_solved():
-    found = judge(TABLE["circle, from its maximiser"], point([1.0, 1.0]), vector([]), vector([-0.5]))
-    assert found.residuals.holds(1e-12)
-    assert not found.solved
-    assert found.fault == "f is off by 133%"
+    judgement = judge(TABLE["circle, from its maximiser"], point([1.0, 1.0]), vector([]), vector([-0.5]))
+    assert judgement.residuals.holds(1e-12)
+    assert not judgement.solved
+    assert judgement.fault == "f is off by 133%"
 
 
 def test_negative_multipliers_are_not_solved():
     """At x = 1 of ``min -x, x >= 1`` only lambda = -1 makes the gradient vanish."""
     problem = replace(TABLE["linear, x >= 1"], evaluate=lambda x: (-x[0][0], 1 - x[0], x[0].new_zeros(0)), best=None)
-    found = judge(problem, point([1.0]), vector([-1.0]), vector([]))
-    assert found.residuals.stationarity == 0
-    assert not found.solved
-    assert "dual" in found.fault or "complementarity" in found.fault
+    judgement = judge(problem, point([1.0]), vector([-1.0]), vector([]))
+    assert judgement.residuals.stationarity == 0
+    assert not judgement.solved
+    assert "dual" in judgement.fault or "complementarity" in judgement.fault
 
 
 def test_gradients_of_many_rows_are_those_of_each():

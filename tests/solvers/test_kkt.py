@@ -9,10 +9,7 @@ import torch
 
 from solvers import InvalidInput
 from solvers.kkt import KKTResiduals, gradients, kkt_residuals
-
-
-def vec(*values):
-    return torch.tensor(values, dtype=torch.float64)
+from tests.support.curves import t as vec
 
 
 def at(x=1.0, lam=1.0):
@@ -43,10 +40,10 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_answers_are_refused(case):
-    found, expected = WRONG[case]
-    assert not found.holds(1e-3)
+    residuals, expected = WRONG[case]
+    assert not residuals.holds(1e-3)
     for name, value in expected.items():
-        assert getattr(found, name) == pytest.approx(value, abs=1e-12), name
+        assert getattr(residuals, name) == pytest.approx(value, abs=1e-12), name
 
 
 @pytest.mark.parametrize("part", ["gradient", "jacobian", "g", "lambda", "h", "mu", "jacobian_h"])
@@ -74,10 +71,10 @@ def test_what_is_not_finite_never_passes(part, bad):
 
 
 def test_holds_has_one_limit_for_all_and_one_of_its_own_for_stationarity():
-    found = KKTResiduals(stationarity=0.5, primal=1e-4, dual=0.0, complementarity=1e-3)
-    assert found.holds(1e-3, stationarity=0.5)
-    assert not found.holds(1e-3)
-    assert not found.holds(5e-4, stationarity=1.0)
+    residuals = KKTResiduals(stationarity=0.5, primal=1e-4, dual=0.0, complementarity=1e-3)
+    assert residuals.holds(1e-3, stationarity=0.5)
+    assert not residuals.holds(1e-3)
+    assert not residuals.holds(5e-4, stationarity=1.0)
     assert not KKTResiduals(float("nan"), 0, 0, 0).holds(float("inf"))
     assert not KKTResiduals(0, 0, 0, 0).holds(float("nan"))
 
@@ -115,9 +112,9 @@ def test_a_random_qp_agrees_with_cvxpy(seed):
 
 def test_gradients_of_several_values_in_order_with_zeros_for_the_unused():
     a, b = vec(1.0, 2.0).requires_grad_(), torch.tensor([[3.0]]).requires_grad_()
-    found = gradients([(a**2).sum(), b.sum() ** 3, torch.tensor(7.0), a[0].double() * b[0, 0]], [a, b])
+    jacobian = gradients([(a**2).sum(), b.sum() ** 3, torch.tensor(7.0), a[0].double() * b[0, 0]], [a, b])
     expected = [[2, 4, 0], [0, 0, 27], [0, 0, 0], [3, 0, 1]]
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(jacobian, torch.tensor(expected, dtype=torch.float64))
     assert gradients([], [a, b]).shape == (0, 3)
 
 

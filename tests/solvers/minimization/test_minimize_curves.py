@@ -1,4 +1,4 @@
-"""The minimiser along a curve of problems, on random quadratics and on published ones: answers, prices, and cost."""
+"""The minimizer along a curve of problems, on random quadratics and on published ones: answers, multipliers, cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from solvers import minimize
 from tests.support.curves import ROOT, full, gauss, spread, square, t
 
-# f1, f2, x0, bounds, f2 at f1 = e, its slope there, values of e; Zitzler, Deb and Thiele 2000, Fonseca and Fleming
+# f1, f2, x0, bounds, f2 at f1 = e, its derivative there, values of e; Zitzler, Deb and Thiele 2000, Fonseca and Fleming
 # 1995, Binh and Korn 1997, Schaffer 1985
 FRONTS = {
     "ZDT1": (
@@ -38,8 +38,8 @@ FRONTS = {
 
 
 @pytest.mark.parametrize("name", FRONTS)
-def test_fronts_are_exact_in_value_and_slope_and_neighbours_are_cheap(name):
-    first, second, x0, bounds, exact, slope, places = FRONTS[name]
+def test_fronts_are_exact_in_value_and_derivative_and_neighbors_are_cheap(name):
+    first, second, x0, bounds, exact, derivative, places = FRONTS[name]
     cold = warm = 0
     before = None
     for e in places:
@@ -50,7 +50,7 @@ def test_fronts_are_exact_in_value_and_slope_and_neighbours_are_cheap(name):
         else:
             again = minimize(second, before.x, multipliers=before.multipliers, penalty=before.penalty, **rows)
             answers, cold, warm = [s, again], cold + s.evaluations, warm + again.evaluations
-        by_hand = slope(e) if slope else (exact(e * 1.0001) - exact(e * 0.9999)) / (0.0002 * e)
+        by_hand = derivative(e) if derivative else (exact(e * 1.0001) - exact(e * 0.9999)) / (0.0002 * e)
         for answer in answers:
             assert answer.status == "converged", answer.message
             assert answer.objective == pytest.approx(exact(e), abs=1e-7, rel=1e-7)

@@ -6,11 +6,7 @@ import pytest
 import torch
 
 from solvers import AugmentedLagrangian, FixedPenalty, InvalidInput, PIGain, PlainAscent, minimize
-
-
-def vec(*values):
-    return torch.tensor(values, dtype=torch.float64)
-
+from tests.support.curves import t as vec
 
 PROBLEMS = {
     "line": (lambda x: (x**2).sum(), vec(3, -1), {"equality": lambda x: x.sum() - 1}, vec(0.5, 0.5), -1.0),
@@ -31,7 +27,7 @@ CANNOT = {("concave", "PlainAscent"), ("bilinear", "PlainAscent")}
 @pytest.mark.parametrize("method", [AugmentedLagrangian(), PIGain(), PlainAscent()])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_rule_finds_what_it_can_and_says_so_where_it_cannot(name, method):
-    f, x0, rows, x, price = PROBLEMS[name]
+    f, x0, rows, x, multiplier = PROBLEMS[name]
     can = (name, type(method).__name__) not in CANNOT
     s = minimize(f, x0, method=method, steps=5000 if can else 200, **rows)
     if not can:
@@ -40,13 +36,18 @@ def test_every_rule_finds_what_it_can_and_says_so_where_it_cannot(name, method):
     assert s.status == "converged"
     assert s.residuals.holds(1e-3)
     assert (s.x - x).abs().max() < 5e-4
-    assert float(torch.cat([s.multipliers, s.equality_multipliers])) == pytest.approx(price, rel=2e-3)
+    assert float(torch.cat([s.multipliers, s.equality_multipliers])) == pytest.approx(multiplier, rel=2e-3)
 
 
 def test_any_optimizer_will_do_and_a_start_from_the_answer_stays_there():
-    f, _, rows, x, price = PROBLEMS["line"]
+    f, _, rows, x, multiplier = PROBLEMS["line"]
     s = minimize(
-        f, x, equality_multipliers=vec(price), method=PIGain(), optimizer=lambda p: torch.optim.SGD(p, 0.05), **rows
+        f,
+        x,
+        equality_multipliers=vec(multiplier),
+        method=PIGain(),
+        optimizer=lambda p: torch.optim.SGD(p, 0.05),
+        **rows,
     )
     assert (s.status, len(s.history)) == ("converged", 1)
 

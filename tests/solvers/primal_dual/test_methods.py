@@ -10,16 +10,14 @@ from torch import nn
 
 from solvers import InvalidInput
 from solvers.primal_dual import (
+    DUAL_METHODS,
     AugmentedLagrangian,
     MultiplierNetwork,
     PIGain,
     PlainAscent,
     PrimalDual,
 )
-
-
-def vec(*values):
-    return torch.tensor(values, dtype=torch.float64)
+from tests.support.curves import t as vec
 
 
 def descend(engine, x0, problem, steps, lr, optimizer=torch.optim.SGD):
@@ -95,21 +93,35 @@ def test_a_row_that_the_batch_leaves_out_rests():
 def test_one_constraint_an_example_in_minibatches_finds_the_constrained_point():
     """Nearest x to c with x_i <= u for all i, four examples at a time: clipping, and lambda_i = 2 (c_i - u)+.
 
-    Between its turns a row drifts by the rate times its price, so it is the average that settles.
+    Between its turns a row drifts by the rate times its multiplier, so it is the average that settles.
     """
     c, u = vec(0.2, 1.5, 0.9, 2.0, -1.0, 0.4, 1.1, 3.0), 1.0
     x = torch.zeros(8, dtype=torch.float64, requires_grad=True)
     engine, moving = PrimalDual(8, method=AugmentedLagrangian(rho=2.0, step=0.1)), torch.optim.SGD([x], lr=0.02)
-    draw, prices, points = torch.Generator().manual_seed(0), [], []
+    draw, multipliers, points = torch.Generator().manual_seed(0), [], []
     for _ in range(4000):
         index = torch.randperm(8, generator=draw)[:4]
         engine.step_with(
             lambda index=index: {"objective": ((x - c) ** 2).sum(), "inequality": x[index] - u, "index": index}, moving
         )
-        prices.append(engine.multipliers.clone())
+        multipliers.append(engine.multipliers.clone())
         points.append(x.detach().clone())
     assert torch.stack(points[-3000:]).mean(0).tolist() == pytest.approx(c.clamp_max(u).tolist(), abs=0.05)
-    assert torch.stack(prices[-3000:]).mean(0).tolist() == pytest.approx((2 * (c - u).clamp_min(0)).tolist(), abs=0.15)
+    assert torch.stack(multipliers[-3000:]).mean(0).tolist() == pytest.approx(
+        (2 * (c - u).clamp_min(0)).tolist(), abs=0.15
+    )
+
+
+# --------------------------------------------------------------------------------------------------- the registry
+
+
+@pytest.mark.parametrize("name", DUAL_METHODS)
+def test_every_registered_rule_is_built_without_arguments_and_says_what_it_is(name):
+    rule = DUAL_METHODS[name]
+    assert rule.name == name
+    assert rule().name == name
+    assert len(rule.describe()) > 20
+    PrimalDual(1, method=rule()).step(vec(1.0).sum(), vec(0.5))
 
 
 # ------------------------------------------------------------------------------------------------- the bilinear trap
@@ -147,8 +159,8 @@ def test_factors_on_objective_and_rows_change_nothing_but_multipliers(problem, l
         for engine, one in zip(engines, (problem, scaled), strict=True)
     ]
     assert (paths[0] - paths[1]).abs().max() < 1e-6
-    prices = [torch.cat([engine.multipliers, engine.equality_multipliers]) for engine in engines]
-    assert (prices[0] - prices[1] * row / loss).abs().max() < 1e-6
+    multipliers = [torch.cat([engine.multipliers, engine.equality_multipliers]) for engine in engines]
+    assert (multipliers[0] - multipliers[1] * row / loss).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("method", [PIGain(), AugmentedLagrangian()])
@@ -204,14 +216,14 @@ def test_the_cap_holds_for_weights_and_for_equalities_of_either_sign():
     x = vec(1.0).requires_grad_()
     engine = PrimalDual(1, 1, method=AugmentedLagrangian(rho=100.0, step=1.0, cap=2.0))
     total = engine.step(0 * x.sum(), 5 * x, -5 * x)
-    (slope,) = torch.autograd.grad(total, x)
-    assert float(slope) == pytest.approx(2 * 5 + 2 * 5)
+    (gradient,) = torch.autograd.grad(total, x)
+    assert float(gradient) == pytest.approx(2 * 5 + 2 * 5)
     assert engine.capped.tolist() == [True, True]
     assert engine.equality_multipliers.tolist() == [-2.0]
 
 
 def test_values_of_another_batch_take_the_bias_out_of_the_penalty():
-    """E[ghat grad ghat] is not E[g] E[grad g]: slope and value of one batch put the mean off, of two they do not."""
+    """E[ghat grad ghat] is not E[g] E[grad g]: gradient and value of one batch put the mean off, of two they do not."""
     draw = torch.Generator().manual_seed(0)
     x = vec(1.0).requires_grad_()
     means = {}
@@ -231,8 +243,8 @@ def test_values_of_another_batch_take_the_bias_out_of_the_penalty():
 # --------------------------------------------------------------------------------------------------------- networks
 
 
-def test_a_network_prices_examples_that_share_a_rule():
-    """Nearest x to c with x_i <= 1: a network of c learns lambda_i = 8 * 2 (c_i - 1)+, prices in a mean of eight."""
+def test_a_network_gives_multipliers_to_examples_that_share_a_rule():
+    """Nearest x to c with x_i <= 1: a network of c learns lambda_i = 8 * 2 (c_i - 1)+, of a mean of eight."""
     torch.manual_seed(0)
     c = torch.linspace(-1, 3, 8, dtype=torch.float64)
     x = torch.zeros(8, dtype=torch.float64, requires_grad=True)
@@ -246,8 +258,8 @@ def test_a_network_prices_examples_that_share_a_rule():
         moving.step()
     assert x.detach().tolist() == pytest.approx(c.clamp_max(1.0).tolist(), abs=0.1)
     with torch.no_grad():
-        prices = engine.multipliers(c[:, None])
-    assert prices.tolist() == pytest.approx((16 * (c - 1).clamp_min(0)).tolist(), abs=1.5)
+        multipliers = engine.multipliers(c[:, None])
+    assert multipliers.tolist() == pytest.approx((16 * (c - 1).clamp_min(0)).tolist(), abs=1.5)
 
 
 def test_a_network_that_sees_nan_stays_as_it_is():

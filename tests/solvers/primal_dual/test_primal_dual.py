@@ -10,10 +10,7 @@ from torch import Tensor
 
 from solvers import InvalidInput
 from solvers.primal_dual import AugmentedLagrangian, FixedPenalty, PlainAscent, PrimalDual
-
-
-def vec(*values):
-    return torch.tensor(values, dtype=torch.float64)
+from tests.support.curves import t as vec
 
 
 def descend(engine: PrimalDual, x: Tensor, problem, steps: int, lr: float) -> Tensor:
@@ -21,8 +18,8 @@ def descend(engine: PrimalDual, x: Tensor, problem, steps: int, lr: float) -> Te
     path = []
     for _ in range(steps):
         x = x.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(engine.step(**problem(x)), x)
-        x = x - lr * slope
+        (gradient,) = torch.autograd.grad(engine.step(**problem(x)), x)
+        x = x - lr * gradient
         path.append(x.detach())
     return torch.stack(path)
 
@@ -88,8 +85,8 @@ def test_what_is_measured_moves_the_multiplier_while_the_surrogate_gives_the_gra
     engine = PrimalDual(1, method=AugmentedLagrangian(rho=4.0, step=0.5))
     total = engine.step((x**2).sum(), inequality=-3 * x, measured=vec(0.2))
     assert engine.multipliers.tolist() == pytest.approx([0.1])  # not relu(.5 * -6) = 0
-    (slope,) = torch.autograd.grad(total, x)
-    assert slope.tolist() == pytest.approx([2 * 2 + (0.1 + 4 * 0.2) * -3])
+    (gradient,) = torch.autograd.grad(total, x)
+    assert gradient.tolist() == pytest.approx([2 * 2 + (0.1 + 4 * 0.2) * -3])
 
 
 def test_the_first_step_of_the_rule_by_hand():
@@ -103,16 +100,16 @@ def test_the_first_step_of_the_rule_by_hand():
 def test_absent_rows_rest_whatever_they_hold(absent):
     engine = PrimalDual(2, method=AugmentedLagrangian(rho=2.0, step=1.0, ema=0.5))
     engine.step(vec(0.0).sum(), inequality=vec(0.2, 0.4))
-    before, kept = engine.multipliers.clone(), engine.state_dict()["smooth"].clone()
+    before, kept = engine.multipliers.clone(), engine.state_dict()["average_sum"].clone()
     x = vec(3.0).requires_grad_()
     g = torch.cat([x, vec(absent)])
     total = engine.step(x.sum(), inequality=g, present=torch.tensor([True, False]))
     assert engine.multipliers[1] == before[1]
     assert engine.multipliers[0] > before[0]
-    assert engine.state_dict()["smooth"][1] == kept[1]
-    (slope,) = torch.autograd.grad(total, x)
+    assert engine.state_dict()["average_sum"][1] == kept[1]
+    (gradient,) = torch.autograd.grad(total, x)
     seen = (0.25 * 0.2 + 0.5 * 3) / 0.75
-    assert slope.tolist() == pytest.approx([1 + float(before[0]) + seen + 2 * seen])
+    assert gradient.tolist() == pytest.approx([1 + float(before[0]) + seen + 2 * seen])
     engine.step(vec(0.0).sum(), inequality=vec(0.0, 0.4))  # present again: as if nothing had been in between
     assert float(engine.multipliers[1] - before[1]) == pytest.approx(0.4)
 
@@ -196,7 +193,7 @@ def test_a_state_continues_on_another_engine_bit_for_bit():
     ("change", "message"),
     [
         ({"rho": None}, r"State of another problem: `rho` is nothing, wanted shape \(2,\)"),
-        ({"smooth": torch.zeros(3)}, r"`smooth` is shape \(3,\), wanted shape \(2,\)"),
+        ({"average_sum": torch.zeros(3)}, r"`average_sum` is shape \(3,\), wanted shape \(2,\)"),
     ],
 )
 def test_a_state_of_another_problem_is_refused_and_nothing_changes(change, message):

@@ -1,6 +1,6 @@
 """Small convex quadratics over weights, many at once.
 
-    minimise  1/2 x' H x - c' x   subject to   sum x = 1,  0 <= x <= upper
+    minimize  1/2 x' H x - c' x   subject to   sum x = 1,  0 <= x <= upper
 
 A primal-dual active set method: entries are guessed to be at 0, at ``upper`` or free, a linear system gives the free
 ones and the multiplier of the sum, and what contradicts the guess changes sides.  Where H is positive definite a
@@ -9,6 +9,8 @@ cvxpy.  Axes: B problems, K weights.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cvxpy as cp
 import torch
@@ -21,18 +23,42 @@ from .errors import InvalidInput, SolverFailure
 from .polytope import WeightPolytope
 from .projection import project
 
-_GUESSES = 40
-_PROOF = 1e-10
-_CONVEX = 1e-9  # what rounding may take from an eigenvalue of zero, relative to the largest entry
 _FREE, _LOW, _HIGH = 0, 1, 2
 
 
-def minimise_quadratic(H_BKK: Tensor, c_BK: Tensor, *, upper: float = 1.0) -> Tensor:
-    """Return the minimisers, (B, K), float64; where several exist, one of them.
+@dataclass(frozen=True)
+class QuadraticSettings:
+    """Numbers of the active set method; ``tests/solvers/test_simplex_qp.py`` notices each of them.
 
-    H_BKK: symmetric positive semidefinite, float64, (B, K, K).  c_BK: (B, K).  upper: at least 1/K.
-    Raises InvalidInput for shapes, values and bounds that cannot be used and for an H that is not positive
-    semidefinite, SolverFailure if no method solves a problem.
+    Attributes:
+        guesses: Active sets tried before a problem goes to cvxpy.
+        optimal: Decrease a unit of mass that an optimal point may leave, of problems scaled to entries of at most 1.
+        convex: What rounding may take from an eigenvalue of zero, relative to the largest entry.
+    """
+
+    guesses: int = 40
+    optimal: float = 1e-10
+    convex: float = 1e-9
+
+
+SETTINGS = QuadraticSettings()
+
+
+def minimize_quadratic(H_BKK: Tensor, c_BK: Tensor, *, upper: float = 1.0) -> Tensor:
+    """Return the minimizers of many quadratics over weights; where several exist, one of them.
+
+    Args:
+        H_BKK: Symmetric positive semidefinite matrices, shape (B, K, K).
+        c_BK: Linear parts, shape (B, K), in the same units.
+        upper: Largest weight, at least 1/K.
+
+    Returns:
+        Weights, shape (B, K), float64.
+
+    Raises:
+        InvalidInput: Shapes, values or the bound cannot be used, or an H is not positive semidefinite.
+        SolverFailure: No method solves a problem.
+
     Source: primal-dual active sets, Hintermueller, Ito and Kunisch 2002.
     """
     K = c_BK.shape[-1]
@@ -48,24 +74,24 @@ def minimise_quadratic(H_BKK: Tensor, c_BK: Tensor, *, upper: float = 1.0) -> Te
     scale_B = torch.where(scale_B > 0, scale_B, 1.0)  # H = 0, c = 0: everything is optimal
     H_BKK, c_BK = H_BKK / scale_B[:, None, None], c_BK / scale_B[:, None]
     curvature_B = torch.linalg.eigvalsh(H_BKK).amin(-1)
-    if bool((curvature_B < -_CONVEX).any()):
+    if bool((curvature_B < -SETTINGS.convex).any()):
         b = int(curvature_B.argmin())
         raise InvalidInput(
             f"H of problem {b} has the eigenvalue {float(curvature_B[b] * scale_B[b]):.3g}; it must be positive "
             "semidefinite, such as a matrix of inner products."
         )
-    x_BK = _active_sets(H_BKK, c_BK, upper)
-    for b in (~_proved(x_BK, H_BKK, c_BK, upper)).nonzero()[:, 0].tolist():
-        x_BK[b] = _by_cvxpy(H_BKK[b], c_BK[b], upper)
+    x_BK = _solve_by_active_sets(H_BKK, c_BK, upper)
+    for b in (~_are_optimal(x_BK, H_BKK, c_BK, upper)).nonzero()[:, 0].tolist():
+        x_BK[b] = _solve_by_cvxpy(H_BKK[b], c_BK[b], upper)
     return x_BK
 
 
-def _active_sets(H_BKK: Tensor, c_BK: Tensor, upper: float) -> Tensor:
+def _solve_by_active_sets(H_BKK: Tensor, c_BK: Tensor, upper: float) -> Tensor:
     """Guess until nothing changes, from all entries free; return points that meet the bounds and the sum."""
     side_BK = torch.full(c_BK.shape, _FREE, device=c_BK.device)
     x_BK = torch.full_like(c_BK, 1 / c_BK.shape[-1])
-    for _ in range(_GUESSES):
-        x_BK, slack_BK = _solve(H_BKK, c_BK, side_BK, upper)
+    for _ in range(SETTINGS.guesses):
+        x_BK, slack_BK = _solve_guess(H_BKK, c_BK, side_BK, upper)
         low_BK = torch.where(side_BK == _LOW, slack_BK < 0, x_BK < 0)
         high_BK = torch.where(side_BK == _HIGH, slack_BK > 0, x_BK > upper)
         new_BK = torch.where(low_BK, _LOW, torch.where(high_BK, _HIGH, _FREE))
@@ -75,7 +101,7 @@ def _active_sets(H_BKK: Tensor, c_BK: Tensor, upper: float) -> Tensor:
     return x_BK.clamp(0, upper)
 
 
-def _solve(H_BKK: Tensor, c_BK: Tensor, side_BK: Tensor, upper: float) -> tuple[Tensor, Tensor]:
+def _solve_guess(H_BKK: Tensor, c_BK: Tensor, side_BK: Tensor, upper: float) -> tuple[Tensor, Tensor]:
     """Return x and the slack ``c - H x - nu``: zero where free, <= 0 at the lower bound, >= 0 at the upper one."""
     B, K = c_BK.shape
     free_BK = side_BK == _FREE
@@ -93,15 +119,15 @@ def _solve(H_BKK: Tensor, c_BK: Tensor, side_BK: Tensor, upper: float) -> tuple[
     return x_BK, slack_BK
 
 
-def _proved(x_BK: Tensor, H_BKK: Tensor, c_BK: Tensor, upper: float) -> Tensor:
-    """Say which points are optimal, bool (B,): no mass can move to where the slope is better."""
-    slope_BK = (H_BKK @ x_BK.unsqueeze(-1)).squeeze(-1) - c_BK
-    best_to_raise_B = torch.where(x_BK < upper, slope_BK, torch.inf).amin(-1)
-    worst_to_lower_B = torch.where(x_BK > 0, slope_BK, -torch.inf).amax(-1)
-    return ((x_BK.sum(-1) - 1).abs() <= _PROOF) & (worst_to_lower_B - best_to_raise_B <= _PROOF)
+def _are_optimal(x_BK: Tensor, H_BKK: Tensor, c_BK: Tensor, upper: float) -> Tensor:
+    """Say which points are optimal, bool (B,): no mass can move to where the gradient is lower."""
+    gradient_BK = (H_BKK @ x_BK.unsqueeze(-1)).squeeze(-1) - c_BK
+    best_to_raise_B = torch.where(x_BK < upper, gradient_BK, torch.inf).amin(-1)
+    worst_to_lower_B = torch.where(x_BK > 0, gradient_BK, -torch.inf).amax(-1)
+    return ((x_BK.sum(-1) - 1).abs() <= SETTINGS.optimal) & (worst_to_lower_B - best_to_raise_B <= SETTINGS.optimal)
 
 
-def _by_cvxpy(H_KK: Tensor, c_K: Tensor, upper: float) -> Tensor:
+def _solve_by_cvxpy(H_KK: Tensor, c_K: Tensor, upper: float) -> Tensor:
     H, c = H_KK.cpu().numpy(), c_K.cpu().numpy()
     x_K = cp.Variable(len(c))
     curved = 0.5 * QuadForm(x_K, psd_wrap(H))
@@ -112,5 +138,5 @@ def _by_cvxpy(H_KK: Tensor, c_K: Tensor, upper: float) -> Tensor:
         raise SolverFailure(f"No weights were found for a quadratic of {len(c)} weights: {cause}") from cause
     if problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE) or x_K.value is None:
         raise SolverFailure(f"A quadratic of {len(c)} weights was called '{problem.status}', but it has a solution.")
-    # what a solver leaves of the bounds and the sum is mended
+    # a solver leaves a little of the bounds and the sum
     return torch.as_tensor(project(x_K.value, WeightPolytope(len(c), upper=upper))).to(c_K)

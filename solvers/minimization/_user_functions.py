@@ -1,4 +1,7 @@
-"""What the caller hands in: functions, a start, bounds, multipliers; refused in words where they cannot be used."""
+"""What the caller hands in: functions, a start, bounds, multipliers; refused in words where they cannot be used.
+
+Axes: n variables, M inequalities, E equalities.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ class StartNotFinite(InvalidInput):
     """Values or gradients at x0 are not finite; another start may do."""
 
 
-class Functions:
+class UserFunctions:
     """Objective, inequalities and equalities of a tensor shaped as x0.
 
     They are called with float64; if they mix x with tensors of x0's own dtype and torch refuses that, with that dtype.
@@ -33,39 +36,39 @@ class Functions:
         if not x0.is_floating_point() or x0.numel() == 0:
             raise InvalidInput(f"`x0` has dtype {x0.dtype} and {x0.numel()} numbers; wanted at least one float.")
         self.objective, self.inequality, self.equality = objective, inequality, equality
-        self.like, self.dtype = x0.detach(), torch.float64
+        self.x0, self.dtype = x0.detach(), torch.float64
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return f, g (M,) and h (E,) as the problem states them, float64, with gradients."""
         inner = x.to(self.dtype)
         f = self.objective(inner)
         if not isinstance(f, Tensor) or f.numel() != 1:
-            found = tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__
-            raise InvalidInput(f"The objective gave {found}; wanted a tensor with one number.")
-        g_M = _rows("inequality", self.inequality, inner)
-        return f.reshape(()).double(), g_M, _rows("equality", self.equality, inner)
+            given = tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__
+            raise InvalidInput(f"The objective gave {given}; wanted a tensor with one number.")
+        g_M = _evaluate_rows("inequality", self.inequality, inner)
+        return f.reshape(()).double(), g_M, _evaluate_rows("equality", self.equality, inner)
 
-    def first(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the values at the start, having found the dtype that the functions take."""
+    def evaluate_start(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the values at the start, and keep the dtype that the functions take: float64, else x0's own."""
         try:
             return self(x)
         except RuntimeError:
-            if self.like.dtype == torch.float64:
+            if self.x0.dtype == torch.float64:
                 raise
-        self.dtype = self.like.dtype
+        self.dtype = self.x0.dtype
         return self(x)
 
-    def tensor(self, x_n: Floats) -> Tensor:
+    def to_tensor(self, x_n: Floats) -> Tensor:
         """Return x as a tensor of x0's shape and device, float64."""
-        return torch.from_numpy(x_n.copy()).reshape(self.like.shape).to(self.like.device)
+        return torch.from_numpy(x_n.copy()).reshape(self.x0.shape).to(self.x0.device)
 
     @property
-    def digits(self) -> float:
+    def rounding(self) -> float:
         """The relative rounding error of the functions."""
         return torch.finfo(self.dtype).eps
 
 
-def box(bounds: Bounds, x0: Tensor) -> tuple[Floats, Floats]:
+def read_variable_bounds(bounds: Bounds, x0: Tensor) -> tuple[Floats, Floats]:
     """Return lower and upper bounds, one number a variable.  Raises InvalidInput for shapes and for crossed bounds."""
     low, high = bounds if bounds is not None else (None, None)
     sides = []
@@ -85,7 +88,7 @@ def box(bounds: Bounds, x0: Tensor) -> tuple[Floats, Floats]:
     return sides[0], sides[1]
 
 
-def start_multipliers(multipliers: Tensor | None, equality_multipliers: Tensor | None, M: int, E: int) -> Floats | None:
+def read_multipliers(multipliers: Tensor | None, equality_multipliers: Tensor | None, M: int, E: int) -> Floats | None:
     """Return the multipliers to start from, (M + E,), in the user's units; None if none were given.
 
     Raises InvalidInput for a wrong number of them, for what is not finite, and for negative ones of inequalities.
@@ -111,11 +114,11 @@ def check_numbers(tolerance: float, steps: int, penalty: float) -> None:
         raise InvalidInput(f"`penalty` is {penalty!r}; wanted a finite number above 0.")
 
 
-def _rows(name: str, function: Function | None, x: Tensor) -> Tensor:
+def _evaluate_rows(name: str, function: Function | None, x: Tensor) -> Tensor:
     if function is None:
         return torch.zeros(0, dtype=torch.float64, device=x.device)
     rows = function(x)
     if not isinstance(rows, Tensor) or rows.ndim > 1:
-        found = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
-        raise InvalidInput(f"`{name}` gave {found}; wanted a tensor of one row of values.")
+        given = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+        raise InvalidInput(f"`{name}` gave {given}; wanted a tensor of one row of values.")
     return rows.reshape(-1).double()

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solvers import quadratic
+from solvers import simplex_qp
 from solvers.errors import InvalidInput
-from solvers.quadratic import minimise_quadratic
+from solvers.simplex_qp import minimize_quadratic
 
 
 def problem(seed: int, B: int, K: int, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,7 +36,7 @@ def test_as_good_as_cvxpy(seed, K, rank, upper, scale):
     """The least cost is compared: where H is singular there may be several ways to it."""
     H_BKK, c_BK = problem(seed, 1, K, rank)
     upper = min(1.0, upper / K)
-    x_BK = minimise_quadratic(scale * H_BKK, scale * c_BK, upper=upper)
+    x_BK = minimize_quadratic(scale * H_BKK, scale * c_BK, upper=upper)
     assert ((x_BK >= 0) & (x_BK <= upper)).all()
     assert (x_BK.sum(-1) - 1).abs().max() < 1e-9
     for H_KK, c_K, x_K in zip(H_BKK.numpy(), c_BK.numpy(), x_BK.numpy(), strict=True):
@@ -52,33 +52,33 @@ def test_by_hand():
     """The nearest weights to (.9, .3, -1) are (.8, .2, 0), and (.6, .4, 0) under a bound of .6."""
     c_1K = torch.tensor([[0.9, 0.3, -1.0]], dtype=torch.float64)
     eye_1KK = torch.eye(3, dtype=torch.float64).unsqueeze(0)
-    assert minimise_quadratic(eye_1KK, c_1K)[0].tolist() == pytest.approx([0.8, 0.2, 0.0])
-    assert minimise_quadratic(eye_1KK, c_1K, upper=0.6)[0].tolist() == pytest.approx([0.6, 0.4, 0.0])
+    assert minimize_quadratic(eye_1KK, c_1K)[0].tolist() == pytest.approx([0.8, 0.2, 0.0])
+    assert minimize_quadratic(eye_1KK, c_1K, upper=0.6)[0].tolist() == pytest.approx([0.6, 0.4, 0.0])
 
 
 def test_bounds_that_leave_no_choice():
     H_BKK, c_BK = problem(1, 2, 4, 2)
-    assert minimise_quadratic(H_BKK, c_BK, upper=0.25).numpy() == pytest.approx(0.25)
+    assert minimize_quadratic(H_BKK, c_BK, upper=0.25).numpy() == pytest.approx(0.25)
 
 
 def test_what_guessing_does_not_prove_goes_to_cvxpy(monkeypatch):
     H_BKK, c_BK = problem(0, 4, 5, 5)
-    expected_BK = minimise_quadratic(H_BKK, c_BK)
-    monkeypatch.setattr(quadratic, "_GUESSES", 0)
-    torch.testing.assert_close(minimise_quadratic(H_BKK, c_BK), expected_BK, atol=1e-5, rtol=0)
+    expected_BK = minimize_quadratic(H_BKK, c_BK)
+    monkeypatch.setattr(simplex_qp, "SETTINGS", simplex_qp.QuadraticSettings(guesses=0))
+    torch.testing.assert_close(minimize_quadratic(H_BKK, c_BK), expected_BK, atol=1e-5, rtol=0)
 
 
 def test_nothing_to_minimise():
     zero = torch.zeros(2, 3, 3, dtype=torch.float64)
-    x_BK = minimise_quadratic(zero, zero[:, 0])
+    x_BK = minimize_quadratic(zero, zero[:, 0])
     assert x_BK.sum(-1).tolist() == pytest.approx([1.0, 1.0])
-    assert minimise_quadratic(zero[:0], zero[:0, 0]).shape == (0, 3)
+    assert minimize_quadratic(zero[:0], zero[:0, 0]).shape == (0, 3)
 
 
 def test_a_matrix_that_is_not_convex_is_named():
     H_1KK = -torch.eye(3, dtype=torch.float64).unsqueeze(0)
     with pytest.raises(InvalidInput, match="H of problem 0 has the eigenvalue -1; it must be positive semidefinite"):
-        minimise_quadratic(H_1KK, torch.tensor([[0.1, 0.2, 0.3]], dtype=torch.float64))
+        minimize_quadratic(H_1KK, torch.tensor([[0.1, 0.2, 0.3]], dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ def test_a_matrix_that_is_not_convex_is_named():
 )
 def test_bad_input_is_named(H, c, upper, message):
     with pytest.raises(InvalidInput, match=message):
-        minimise_quadratic(H, c, upper=upper)
+        minimize_quadratic(H, c, upper=upper)

@@ -1,0 +1,134 @@
+"""Is a point that satisfies the KKT conditions a minimum?  Second derivatives and a look around say so.
+
+The second-order check is that of ``solvers.second_order``.  Directions that count are those along which the rows with
+a multiplier stay tight and the tight rows without one do not break: the critical cone.  Where curvature is too small
+to tell, as that of x^3 at 0, a few steps are tried.
+Axes: n variables, A rows that are tight and have a multiplier, W tight rows without one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import nnls
+
+from ..second_order import SETTINGS as SECOND_ORDER
+from ..second_order import is_convex_along, reduced_curvature, span_tangent
+from ._scaled_problem import SETTINGS as SCALING
+from ._scaled_problem import Floats, ScaledPoint, ScaledProblem
+
+
+@dataclass(frozen=True)
+class DescentSettings:
+    """What counts as active and as flat; ``test_minimize_verdicts.py`` (false minima) notices them.
+
+    Attributes:
+        active: Value of a scaled row, and multiplier, up to which it counts as zero.
+        flat: Curvature, in units of gradient a length of 1 + |x|, that tells nothing of x^3: one has to try.
+        guesses: Directions of a subspace that are projected onto the tight rows, twice: basis vectors and mixtures.
+        tried: Flat directions along which steps are tried.
+        steps: Lengths of these steps, in units of 1 + |x|.
+        least_length: A unit direction that keeps less than this, once projected, is not allowed by the rows.
+    """
+
+    active: float = 1e-6
+    flat: float = 1e-3
+    guesses: int = 20
+    tried: int = 12
+    steps: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+    least_length: float = 1e-3
+
+
+SETTINGS = DescentSettings()
+
+
+def find_descent_direction(problem: ScaledProblem, point: ScaledPoint, lambda_C: Floats) -> Floats | None:
+    """Return a unit direction, allowed by the rows, in which the Lagrangian falls; None if none is seen.
+
+    Raises RuntimeError if the functions cannot be differentiated twice here, ValueError for more variables than
+    second derivatives are held of.
+    """
+    n = len(point.x_n)
+    if n > SCALING.dense_variables:
+        raise ValueError(f"{n} variables")
+    hessian_nn = problem.second.hessian(point, lambda_C)
+    if not np.isfinite(hessian_nn).all():
+        raise RuntimeError("second derivatives are not finite here")
+    held_An, free_Wn = _tight_gradients(problem, point, lambda_C)
+    rounding = SECOND_ORDER.dense_rounding * float(np.abs(hessian_nn).max())
+    flat = max(rounding, SETTINGS.flat / point.length)
+    if is_convex_along(hessian_nn, held_An, flat):
+        return None
+    tangent_nt = span_tangent(held_An)
+    if not tangent_nt.shape[1]:
+        return None
+    curvature_t, vectors_tt = reduced_curvature(hessian_nn, tangent_nt)
+    draw = np.random.default_rng(0)
+    for direction_n in _allowed_directions(tangent_nt @ vectors_tt[:, curvature_t < -rounding], free_Wn, draw):
+        if direction_n @ hessian_nn @ direction_n < -rounding:
+            return direction_n
+    flat_nt = tangent_nt @ vectors_tt[:, np.abs(curvature_t) <= flat]
+    return _first_descent(problem, point, lambda_C, _allowed_directions(flat_nt, free_Wn, draw))
+
+
+def try_descent_directions(problem: ScaledProblem, point: ScaledPoint, lambda_C: Floats) -> Floats | None:
+    """Return a direction in which the Lagrangian falls, of some that rows allow; for functions without curvature."""
+    held_An, free_Wn = _tight_gradients(problem, point, lambda_C)
+    directions = _allowed_directions(span_tangent(held_An), free_Wn, np.random.default_rng(0))
+    return _first_descent(problem, point, lambda_C, directions)
+
+
+def _tight_gradients(problem: ScaledProblem, point: ScaledPoint, lambda_C: Floats) -> tuple[Floats, Floats]:
+    """Return the gradients of tight rows and bounds, pointing out: those with a multiplier, and those without."""
+    equal_C = np.arange(len(lambda_C)) >= problem.M
+    held_C = equal_C | (lambda_C > SETTINGS.active)
+    tight_C = held_C | (np.abs(point.c_C) <= SETTINGS.active)
+    low_n, high_n = problem.on_bounds(point.x_n)
+    gradient_n = point.lagrangian_gradient(lambda_C)
+    fixed_n, eye_nn = low_n & high_n, np.eye(len(gradient_n))
+    held_n = fixed_n | ((low_n | high_n) & (np.abs(gradient_n) > SETTINGS.active))
+    outward_nn = np.where(low_n, -1.0, 1.0)[:, None] * eye_nn
+    held_An = np.concatenate([point.jacobian_Cn[held_C], eye_nn[held_n]])
+    free_Wn = np.concatenate([point.jacobian_Cn[tight_C & ~held_C], outward_nn[(low_n | high_n) & ~held_n]])
+    return held_An, free_Wn
+
+
+def _allowed_directions(basis_nt: Floats, free_Wn: Floats, draw: np.random.Generator) -> list[Floats]:
+    """Return unit directions of a subspace, each way, projected onto ``W d <= 0``."""
+    if not basis_nt.shape[1]:
+        return []
+    count = SETTINGS.guesses
+    mixed_tm = draw.standard_normal((basis_nt.shape[1], count)) if basis_nt.shape[1] > 1 else np.zeros((1, 0))
+    guesses_nm = np.concatenate([basis_nt[:, :count], basis_nt @ mixed_tm], axis=1)
+    directions = []
+    for guess_n in np.stack([guesses_nm, -guesses_nm], axis=-1).reshape(len(basis_nt), -1).T:
+        unit_n = guess_n / np.linalg.norm(guess_n)
+        if len(free_Wn):  # the residual of nnls is the projection onto the polar cone (Moreau)
+            unit_n = unit_n - free_Wn.T @ nnls(free_Wn.T, unit_n)[0]
+        length = float(np.linalg.norm(unit_n))
+        if length > SETTINGS.least_length:
+            directions.append(unit_n / length)
+    return directions
+
+
+def _first_descent(
+    problem: ScaledProblem, point: ScaledPoint, lambda_C: Floats, directions: list[Floats]
+) -> Floats | None:
+    """Return the first of some directions along which steps lower the Lagrangian, None if there is none."""
+    tried = directions[: SETTINGS.tried]
+    return next((d_n for d_n in tried if _decreases_along(problem, point, lambda_C, d_n)), None)
+
+
+def _decreases_along(problem: ScaledProblem, point: ScaledPoint, lambda_C: Floats, direction_n: Floats) -> bool:
+    """Say whether, without curvature, the Lagrangian falls all the same, as x^3 does: by trying."""
+    base, slack = float(point.f + lambda_C @ point.c_C), 1e-10 * (1 + abs(point.f))
+    for length in SETTINGS.steps:
+        step = length * point.length
+        f, c_C = problem.evaluate_values(problem.clip(point.x_n + step * direction_n))
+        if not np.isfinite(f) or not np.isfinite(c_C).all():
+            continue
+        violation = float(np.abs(problem.violations(c_C)).max(initial=0.0))
+        if f + float(lambda_C @ c_C) < base - slack - 1e-7 * step and violation <= SETTINGS.active + step**2:
+            return True
+    return False

@@ -1,0 +1,335 @@
+"""A problem as its solver sees it: float64 vectors, scaled, every gradient by automatic differentiation.
+
+Rows and objective are divided by the size of their gradients near the start, so that multiplying one of them by a
+thousand changes nothing but its multiplier.  Signs: ``solvers.lagrangian``.
+Axes: n variables, M inequalities, E equalities, C = M + E rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..kkt import KKTResiduals, kkt_residuals
+from ..lagrangian import equality_weights, inequality_weights, penalty_term
+from ._derivatives import compute_jacobian, weighted_gradient
+from ._user_functions import Bounds, Function, StartNotFinite, UserFunctions, read_variable_bounds
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ScalingSettings:
+    """How gradients are measured for scaling, and second derivatives checked.
+
+    ``tests/solvers/minimization/test_minimize_verdicts.py`` (units, sizes, functions differentiated once) notices them.
+
+    Attributes:
+        dense_variables: Variables up to which second derivatives are held in full, (n, n).
+        checked_hessians: How many Hessians are compared with differences of gradients.
+        hessian_error: Share of a difference by which a product with the Hessian may be off.
+        difference_steps: Lengths of these differences, in units of the cube root of rounding: what is only bent agrees
+            over shorter ones.
+        near: How far from a point, in units of 1 + |x|, one looks whether a gradient vanishes only there.
+        vanishing: A gradient counts as vanishing at a point where it is this much larger that near.
+    """
+
+    dense_variables: int = 2000
+    checked_hessians: int = 3
+    hessian_error: float = 0.1
+    difference_steps: tuple[float, ...] = (1.0, 3e-2, 1e-3)
+    near: float = 1e-2
+    vanishing: float = 3.0
+
+
+SETTINGS = ScalingSettings()
+
+
+@dataclass(frozen=True)
+class ScaledPoint:
+    """Values and gradients at a point, scaled.
+
+    Attributes:
+        x_n: The point, shape (n,).
+        f: Objective.
+        gradient_n: Its gradient, shape (n,).
+        c_C: Rows, inequalities first, shape (C,).
+        jacobian_Cn: Their gradients, shape (C, n).
+    """
+
+    x_n: Floats
+    f: float
+    gradient_n: Floats
+    c_C: Floats
+    jacobian_Cn: Floats
+
+    def divide(self, f_scale: float, c_scale_C: Floats) -> ScaledPoint:
+        """Return the same point of the problem divided by these sizes."""
+        gradient_n, jacobian_Cn = self.gradient_n / f_scale, self.jacobian_Cn / c_scale_C[:, None]
+        return ScaledPoint(self.x_n, self.f / f_scale, gradient_n, self.c_C / c_scale_C, jacobian_Cn)
+
+    def multiply(self, f_scale: float, c_scale_C: Floats) -> ScaledPoint:
+        """Return the same point of the problem multiplied by these sizes."""
+        gradient_n, jacobian_Cn = self.gradient_n * f_scale, self.jacobian_Cn * c_scale_C[:, None]
+        return ScaledPoint(self.x_n, self.f * f_scale, gradient_n, self.c_C * c_scale_C, jacobian_Cn)
+
+    def lagrangian_gradient(self, weight_C: Floats) -> Floats:
+        """Return ``grad f + J' weight``."""
+        gradient_n: Floats = self.gradient_n + self.jacobian_Cn.T @ weight_C
+        return gradient_n
+
+    @property
+    def finite(self) -> bool:
+        """Whether all of it is."""
+        parts = (self.gradient_n, self.c_C, self.jacobian_Cn)
+        return bool(np.isfinite(self.f)) and all(bool(np.isfinite(part).all()) for part in parts)
+
+    @property
+    def length(self) -> float:
+        """``1 + |x|``, largest entry: the unit of steps."""
+        return 1 + float(np.abs(self.x_n).max())
+
+
+class HessianCache:
+    """The Hessian of the Lagrangian at the last point, handed out again while gradients move as it says.
+
+    That is so for a quadratic objective with affine rows.  compute: x_n and the weights of the rows to (n, n).
+    """
+
+    def __init__(self, compute: Callable[[Floats, Floats], Floats]) -> None:
+        self.compute, self.hessian_nn = compute, np.zeros((0, 0))
+        self.last: ScaledPoint | None = None
+        self.quadratic = False
+
+    def hessian(self, point: ScaledPoint, weight_C: Floats) -> Floats:
+        """Return the second derivatives of ``f + weight . c``; RuntimeError if there are none."""
+        self.quadratic = self.last is not None and self._predicts(self.last, point)
+        if not self.quadratic:
+            self.hessian_nn = self.compute(point.x_n, weight_C)
+            self.last = point
+        return self.hessian_nn
+
+    def _predicts(self, old: ScaledPoint, new: ScaledPoint) -> bool:
+        step_n, bent = new.x_n - old.x_n, float(np.abs(new.jacobian_Cn - old.jacobian_Cn).max(initial=0.0))
+        if not step_n.any() or bent > 1e-12 * float(np.abs(old.jacobian_Cn).max(initial=0.0)):
+            return False
+        change_n = new.gradient_n - old.gradient_n
+        size = float(np.linalg.norm(change_n)) + 1e-3 * float(np.linalg.norm(new.gradient_n))
+        return float(np.linalg.norm(change_n - self.hessian_nn @ step_n)) <= 1e-9 * size
+
+
+class ScaledProblem:
+    """``min f  s.t.  g <= 0, h = 0, lower <= x <= upper``, evaluated at flat float64 vectors.
+
+    evaluations counts points at which the functions were called, hessians those of second derivatives in full.
+    Raises InvalidInput if values at x0 have the wrong shape or are not finite.
+    """
+
+    def __init__(
+        self, objective: Function, x0: Tensor, inequality: Function | None, equality: Function | None, bounds: Bounds
+    ) -> None:
+        self.functions = UserFunctions(objective, inequality, equality, x0)
+        self.evaluations, self.hessians, self.smooth = 0, 0, True
+        self.second = HessianCache(self.hessian)
+        self.lower_n, self.upper_n = read_variable_bounds(bounds, x0)
+        start_n = self.clip(x0.detach().double().cpu().numpy().ravel())
+        f, g_M, h_E = self.functions.evaluate_start(self.to_tensor(start_n))
+        self.M, self.f_scale, self.c_scale_C = len(g_M), 1.0, np.ones(len(g_M) + len(h_E))
+        point = self.evaluate(start_n)
+        if not point.finite:
+            raise StartNotFinite(
+                f"At x0 the objective is {float(f.detach()):g}, rows {[float(c) for c in torch.cat([g_M, h_E])]}; "
+                "they and their gradients must be finite. Start elsewhere."
+            )
+        self.f_scale, self.c_scale_C = self.measure_sizes(point)
+        self.start = point.divide(self.f_scale, self.c_scale_C)
+
+    def evaluate(self, x_n: Floats) -> ScaledPoint:
+        """Evaluate everything, scaled."""
+        self.evaluations += 1
+        x = self.to_tensor(x_n).requires_grad_()
+        f, g_M, h_E = self.functions(x)
+        gradient_n = weighted_gradient([f], [f.new_ones(())], x).reshape(-1).double().cpu().numpy()
+        c_C = torch.cat([g_M, h_E])
+        jacobian_Cn = compute_jacobian(c_C, x).cpu().numpy()
+        unscaled = ScaledPoint(x_n.copy(), float(f.detach()), gradient_n, _to_array(c_C), jacobian_Cn)
+        return unscaled.divide(self.f_scale, self.c_scale_C)
+
+    def evaluate_within(self, x_n: Floats) -> ScaledPoint:
+        """Evaluate everything at the nearest point within the bounds."""
+        return self.evaluate(self.clip(x_n))
+
+    def evaluate_values(self, x_n: Floats) -> tuple[float, Floats]:
+        """Return f and the rows, scaled, without gradients."""
+        self.evaluations += 1
+        with torch.no_grad():
+            f, g_M, h_E = self.functions(self.to_tensor(x_n))
+        return float(f) / self.f_scale, _to_array(torch.cat([g_M, h_E])) / self.c_scale_C
+
+    def row_weights(self, lambda_C: Floats, c_C: Floats, rho: float) -> Floats:
+        """Return the weights of the rows' gradients, which are the multipliers after a step of length rho."""
+        M = self.M
+        parts = inequality_weights(lambda_C[:M], c_C[:M], rho), equality_weights(lambda_C[M:], c_C[M:], rho)
+        return np.concatenate(parts)
+
+    def augmented_lagrangian(self, point: ScaledPoint, lambda_C: Floats, rho: float) -> float:
+        """Return the augmented Lagrangian, the merit function of the method, at a point that was evaluated."""
+        return point.f + penalty_term(lambda_C, self.row_weights(lambda_C, point.c_C, rho), rho)
+
+    def evaluate_augmented(self, x_n: Floats, lambda_C: Floats, rho: float) -> tuple[float, Floats]:
+        """Return the augmented Lagrangian and its gradient: one pass forward, one back, whatever the number of rows."""
+        self.evaluations += 1
+        x = self.to_tensor(x_n).requires_grad_()
+        f, g_M, h_E = self.functions(x)
+        c_C = torch.cat([g_M, h_E])
+        weight_C = self.row_weights(lambda_C, _to_array(c_C) / self.c_scale_C, rho)
+        factors = [f.new_tensor(1 / self.f_scale, dtype=torch.float64), torch.from_numpy(weight_C / self.c_scale_C)]
+        gradient_n = weighted_gradient([f, c_C], factors, x)
+        value = float(f.detach()) / self.f_scale + penalty_term(lambda_C, weight_C, rho)
+        return value, _to_array(gradient_n)
+
+    def hessian(self, x_n: Floats, weight_C: Floats, *, f_weight: float = 1.0) -> Floats:
+        """Return the second derivatives of ``f_weight f + weight . c``, scaled, (n, n).
+
+        Raises RuntimeError if the functions cannot be differentiated twice.
+        """
+        self.hessians += 1
+        x, gradient_n = self._weighted_gradient(x_n, weight_C, f_weight, create_graph=True)
+        hessian_nn: Floats = compute_jacobian(gradient_n, x).cpu().numpy()
+        hessian_nn = (hessian_nn + hessian_nn.T) / 2
+        if self.hessians <= SETTINGS.checked_hessians:
+            self._check_hessian(hessian_nn, x_n, _to_array(gradient_n), weight_C, f_weight)
+        return hessian_nn
+
+    def _weighted_gradient(
+        self, x_n: Floats, weight_C: Floats, f_weight: float, *, create_graph: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return x and the gradient there of ``f_weight f + weight . c``, scaled."""
+        x = self.to_tensor(x_n).requires_grad_()
+        f, g_M, h_E = self.functions(x)
+        factors = [f.new_tensor(f_weight / self.f_scale), torch.from_numpy(weight_C / self.c_scale_C)]
+        return x, weighted_gradient([f, torch.cat([g_M, h_E])], factors, x, create_graph=create_graph).reshape(-1)
+
+    def _check_hessian(
+        self, hessian_nn: Floats, x_n: Floats, gradient_n: Floats, weight_C: Floats, f_weight: float
+    ) -> None:
+        """Compare with a difference: a function of one's own that can be differentiated once may hand out zeros."""
+        rounding, draw = self.functions.rounding, np.random.default_rng(0).uniform(-1, 1, len(x_n))
+        for share in SETTINGS.difference_steps:
+            length = share * rounding ** (1 / 3) * (1 + float(np.abs(x_n).max()))
+            step_n = self.clip(x_n + length * draw) - x_n
+            after_n = self._weighted_gradient(x_n + step_n, weight_C, f_weight, create_graph=False)[1]
+            change_n, predicted_n = _to_array(after_n) - gradient_n, hessian_nn @ step_n
+            slack = SETTINGS.hessian_error * float(np.abs(change_n).max() + np.abs(predicted_n).max()) + 1e-4 * length
+            slack += 100 * rounding * float(np.abs(gradient_n).max())
+            if not float(np.abs(change_n - predicted_n).max()) > slack:  # a NaN says nothing
+                return
+        raise RuntimeError("second derivatives are not those of the gradient")
+
+    @property
+    def has_second_derivatives(self) -> bool:
+        """Whether second derivatives can be had in full, as far as is known."""
+        return self.smooth and len(self.lower_n) <= SETTINGS.dense_variables
+
+    def rescale(self, f_scale: float, c_scale_C: Floats) -> None:
+        """Divide by other sizes from now on; points and multipliers from before do not fit any more."""
+        self.f_scale, self.c_scale_C, self.second = f_scale, c_scale_C, HessianCache(self.hessian)
+
+    def measure_sizes(self, point: ScaledPoint) -> tuple[float, Floats]:
+        """Return the size of the gradient of f (largest entry) and of each row (length), unscaled, around a point.
+
+        A gradient that vanishes at the point, as the sizes a hundredth from there tell, is taken from further out.
+        """
+        here, draw = self._gradient_sizes(point), np.random.default_rng(0).uniform(-1, 1, len(point.x_n))
+        near = self._sizes_elsewhere(point.x_n + SETTINGS.near * point.length * draw, here)
+        sizes = np.maximum(here, near)
+        vanishing = (near > SETTINGS.vanishing * here) | (sizes == 0)
+        if vanishing.any():
+            far = self._sizes_elsewhere(point.x_n + point.length * draw, sizes)
+            # what grows faster than x^2 is not followed
+            far = np.where(near > 0, np.minimum(far, near / SETTINGS.near), far)
+            sizes = np.where(vanishing, np.maximum(sizes, far), sizes)
+        c_C = np.abs(point.c_C * self.c_scale_C)
+        flat = np.concatenate([[1.0], np.where(c_C > 0, c_C, 1.0)])  # rows that do not depend on x count by their value
+        sizes = np.where(sizes > 0, sizes, flat)
+        return float(sizes[0]), sizes[1:]
+
+    def _sizes_elsewhere(self, x_n: Floats, otherwise: Floats) -> Floats:
+        point = self.evaluate_within(x_n)
+        return self._gradient_sizes(point) if point.finite else otherwise
+
+    def _gradient_sizes(self, point: ScaledPoint) -> Floats:
+        """Return the sizes of the gradients of f and of the rows at a point, (1 + C,), unscaled."""
+        c_sizes_C = np.linalg.norm(point.jacobian_Cn, axis=1) * self.c_scale_C
+        return np.concatenate([[float(np.abs(point.gradient_n).max()) * self.f_scale], c_sizes_C])
+
+    def unscale_multipliers(self, lambda_C: Floats) -> Floats:
+        """Return multipliers in units of f a unit of constraint."""
+        unscaled_C: Floats = lambda_C * self.f_scale / self.c_scale_C
+        return unscaled_C
+
+    def scale_multipliers(self, unscaled_C: Floats) -> Floats:
+        """Return multipliers of the scaled problem from those in the user's units."""
+        lambda_C: Floats = unscaled_C * self.c_scale_C / self.f_scale
+        return lambda_C
+
+    def residuals(self, point: ScaledPoint, lambda_C: Floats, *, scaled: bool = False) -> KKTResiduals:
+        """Return the residuals of the problem as stated, or scaled; active bounds get the multiplier they need."""
+        if not scaled:
+            point, lambda_C = point.multiply(self.f_scale, self.c_scale_C), self.unscale_multipliers(lambda_C)
+        gradient_n = point.lagrangian_gradient(lambda_C)
+        M, as_tensor = self.M, torch.from_numpy
+        # all bounds that hold x back, as one more row: its gradient is what they take from the Lagrangian's
+        held_1n = (self.project_gradient(gradient_n, point.x_n) - gradient_n)[None]
+        return kkt_residuals(
+            as_tensor(point.gradient_n),
+            jacobian_Mn=as_tensor(point.jacobian_Cn[:M]),
+            g_M=as_tensor(point.c_C[:M]),
+            lambda_M=as_tensor(lambda_C[:M]),
+            jacobian_En=as_tensor(np.concatenate([point.jacobian_Cn[M:], held_1n])),
+            h_E=as_tensor(np.append(point.c_C[M:], 0.0)),
+            mu_E=as_tensor(np.append(lambda_C[M:], 1.0)),
+        )
+
+    def project_gradient(self, gradient_n: Floats, x_n: Floats) -> Floats:
+        """Return the part of a gradient that bounds do not hold back."""
+        projected_n: Floats = np.where(self.free_variables(gradient_n, x_n), gradient_n, 0.0)
+        return projected_n
+
+    def free_variables(self, gradient_n: Floats, x_n: Floats) -> Mask:
+        """Say which variables can go down a gradient without leaving their bounds at once."""
+        low_n, high_n = self.on_bounds(x_n)
+        free_n: Mask = ~((low_n & (gradient_n > 0)) | (high_n & (gradient_n < 0)))
+        return free_n
+
+    def on_bounds(self, x_n: Floats) -> tuple[Mask, Mask]:
+        """Say which variables are on their lower, on their upper bound."""
+        return x_n <= self.lower_n, x_n >= self.upper_n
+
+    def clip(self, x_n: Floats) -> Floats:
+        """Return the nearest point within the bounds."""
+        inside_n: Floats = np.clip(x_n, self.lower_n, self.upper_n)
+        return inside_n
+
+    def violations(self, c_C: Floats) -> Floats:
+        """Return what each scaled row is missed by: ``max(g, 0)`` and ``h``."""
+        return np.concatenate([c_C[: self.M].clip(min=0), c_C[self.M :]])
+
+    def largest_violation(self, point: ScaledPoint) -> float:
+        """Return the largest violation of the scaled rows at a point."""
+        return float(np.abs(self.violations(point.c_C)).max(initial=0.0))
+
+    def to_tensor(self, x_n: Floats) -> Tensor:
+        """Return x as the problem's functions take it."""
+        return self.functions.to_tensor(x_n)
+
+
+def _to_array(values: Tensor) -> Floats:
+    array: Floats = values.detach().reshape(-1).double().cpu().numpy()
+    return array
