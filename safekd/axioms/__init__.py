@@ -6,11 +6,11 @@
 Weights that came without a rule are judged by the row, in constant memory: ``RowAudit`` and ``report_of``.
 """
 
-from ._audit import audit
-from ._axioms import ASSUMPTIONS, AXIOMS, UNIFIED, Axiom
+from ._audit_report import AuditReport, Finding, report_of
+from ._audit_rule import audit
+from ._axiom_list import ASSUMPTIONS, AXIOMS, UNIFIED, Axiom
 from ._independence import Counterexample, counterexamples, independence_table
-from ._report import AuditReport, Finding, report_of
-from ._rows import RowAudit
+from .rows import RowAudit
 
 __all__ = [
     "ASSUMPTIONS",

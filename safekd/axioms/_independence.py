@@ -18,9 +18,9 @@ from torch import Tensor
 from solvers.polytope import WeightPolytope
 
 from ..weights import Signals
-from ._audit import audit
-from ._axioms import AXIOMS, Kind, axiom_named
-from ._report import AuditReport
+from ._audit_report import AuditReport
+from ._audit_rule import audit
+from ._axiom_list import AXIOMS, Kind, axiom_named
 
 _READING = {"token": "entropy", "task": "task_loss", "context": "distance"}
 _SAFETY_K = (0.9, 0.6, 0.3)

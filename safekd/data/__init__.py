@@ -5,8 +5,8 @@ train.batch(index)                              # a Batch: inputs, labels, task,
 unseen(held_out, uses)                          # which examples nothing has trained on or looked at
 """
 
-from ._provenance import SplitUse, Trained, keys_of, unseen
-from ._splits import Batch, Split, SplitCache, as_split, logits_of, placed
+from ._data_provenance import SplitUse, Trained, keys_of, unseen
+from ._split import Batch, Split, SplitCache, as_split, logits_of, placed
 
 __all__ = [
     "Batch",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from solvers.primal_dual import DualMethod
 
-from .._modes import evaluating
+from .._torch_state import evaluating
 from ..safety import Certificate, SafetyConstraint, certify
 from ..training import FitResult, Objective, on_one_split
 from ..training.trace import ConstraintReading, TracePoint

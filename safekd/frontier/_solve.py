@@ -18,7 +18,7 @@ from torch import Tensor
 from solvers.kkt import KKTResiduals, kkt_residuals
 from solvers.primal_dual import FixedPenalty
 
-from .._threads import threads
+from .._torch_state import limit_threads
 from ..data import Split, placed
 from ..errors import InvalidInput
 from ..training import ConstrainedTrainer, FitResult, WarmStart
@@ -125,7 +125,7 @@ def solve(job: Job, request: Request, start: Cell | None, before: Cell | None, m
     """
     began = time.perf_counter()
     try:
-        with threads(job.threads), torch.random.fork_rng(devices=[]):
+        with limit_threads(job.threads), torch.random.fork_rng(devices=[]):
             made = Made.of(job, request) if made is None else made
             trainer = made.trainer
             torch.set_rng_state(made.random)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .._numbers import is_whole
+from .._number_checks import is_whole
 from ..data import as_split
 from ..errors import InvalidInput, SolverFailure
 from ..safety import Constraint

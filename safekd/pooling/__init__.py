@@ -4,6 +4,6 @@
 is what Definition III.7 of the paper asks of a token-weighted ensemble.
 """
 
-from ._pools import arithmetic_pool
+from ._arithmetic_pool import arithmetic_pool
 
 __all__ = ["arithmetic_pool"]

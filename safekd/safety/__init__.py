@@ -13,19 +13,21 @@ reason about; ``Margin`` and ``OneMinusBrier`` are concave; ``Recall``, ``TopK``
 through surrogates; ``Calibration`` wants ``exactly=0.5``; ``Custom`` is anything else.
 """
 
-from ._average import Average, GroupSums
-from ._balls import Ball, ChiSquareBall, KLBall
-from ._bounds import betting_lower_bound, clopper_pearson_lower_bound, skew_adjusted_t_lower_bound
-from ._budget import Budget
-from ._certificate import Certificate, certify, lower_bound, measured_values
-from ._constraint import Constraint, SafetyConstraint
-from ._custom import Custom
-from ._each import per_class, per_context, per_task
-from ._measures import Calibration, Margin, OneMinusBrier, SafetyMeasure, TruthProbability, UnsafeMass
-from ._paired import PairedSums, holm
-from ._rates import Avoids, Recall, TopK
+from ._confidence_bounds import betting_lower_bound, clopper_pearson_lower_bound, skew_adjusted_t_lower_bound
+from ._constraint_per_group import per_class, per_context, per_task
+from ._custom_measure import Custom
+from ._group_average import Average, GroupSums
+from ._harm_budget import Budget
+from ._mix_balls import Ball, ChiSquareBall, KLBall
+from ._paired_comparison import PairedSums, holm
+from ._probability_measures import Calibration, Margin, OneMinusBrier, TruthProbability, UnsafeMass
+from ._rate_measures import Avoids, Recall, TopK
+from ._safety_certificate import Certificate, certify, lower_bound, measured_values
+from ._safety_constraint import Constraint, SafetyConstraint
+from ._safety_measure import MEASURES, SafetyMeasure, register_measure
 
 __all__ = [
+    "MEASURES",
     "Average",
     "Avoids",
     "Ball",
@@ -55,5 +57,6 @@ __all__ = [
     "per_class",
     "per_context",
     "per_task",
+    "register_measure",
     "skew_adjusted_t_lower_bound",
 ]

@@ -11,12 +11,12 @@ Perturbation(passes=8, noise=0.1)           # asks teachers again about inputs w
 orderings = significant_orderings(ensemble, validation, Recall([0]))       # only what the counts support
 """
 
-from ._adapters import CallableTeacher, SklearnTeacher, StoredTeacher, TorchTeacher
-from ._distances import domain_distances
-from ._ensemble import TeacherEnsemble
-from ._evidence import measure, significant_orderings
-from ._perturbation import Perturbation
+from ._domain_distances import domain_distances
+from ._input_perturbation import Perturbation
 from ._teacher import Teacher
+from ._teacher_adapters import CallableTeacher, SklearnTeacher, StoredTeacher, TorchTeacher
+from ._teacher_ensemble import TeacherEnsemble
+from ._teacher_measurement import measure, significant_orderings
 
 __all__ = [
     "CallableTeacher",

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._modes import evaluating
+from .._torch_state import evaluating
 from ._merit import Merit, parted
 
 STEPS = 16  # products with the Hessian

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from solvers.kkt import gradients
 
-from .._modes import evaluating
+from .._torch_state import evaluating
 from ..data import Batch, Split, SplitCache, logits_of
 from ..errors import InvalidInput, NotFinite
 from ..pooling import arithmetic_pool

@@ -17,7 +17,7 @@ from scipy.optimize import minimize as scipy_minimize
 
 from solvers.kkt import gradients
 
-from .._modes import evaluating
+from .._torch_state import evaluating
 from ..data import Split
 from ..safety import Constraint
 from ._merit import Floats, parted

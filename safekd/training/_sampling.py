@@ -18,7 +18,7 @@ from torch import Tensor
 
 from solvers.kkt import gradients
 
-from .._modes import evaluating
+from .._torch_state import evaluating
 from ..data import Split
 from ..errors import InvalidInput
 from ..safety import Constraint

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from solvers.primal_dual import DualMethod, PIGain
 
-from .._numbers import is_number, is_whole
+from .._number_checks import is_number, is_whole
 from ..data import Batch
 from ..divergences import ForwardKL
 from ..errors import InvalidInput

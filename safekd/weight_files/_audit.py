@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 
-from .._threads import threads
+from .._torch_state import limit_threads
 from ..axioms import AuditReport, Finding, RowAudit, report_of
 from ..io import open_table
 from ._project import Progress
@@ -31,7 +31,7 @@ def audit_file(
     Raises InvalidInput naming line, column and cell of what is no weight.
     """
     config = as_config(rules)
-    with open_table(path) as table, threads(1):  # blocks are too short for torch's own
+    with open_table(path) as table, limit_threads(1):  # blocks are too short for torch's own
         bound = bind(config, table, called)
         audit = RowAudit(bound.polytope, scale, subject=table.path.name, names=bound.teachers)
         rows, places = 0, {}

@@ -20,30 +20,69 @@ safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``
 ``orderings_from(evidence)`` keeps noise from becoming an ordering; ``Tracking`` follows signals that change over time.
 """
 
-from ._any import MinDivergence, Uniform
-from ._conforming import Conforming, Normalised
-from ._context import DomainDistance, OrdinalSafety
-from ._evidence import Evidence
-from ._families import family_a, family_b, family_c
-from ._implied import Bounds, implied_bounds
-from ._learned import LearnedRule, Learner, StudentStep, learned_rules, load_rule_state, rule_state
-from ._learned_meta import MetaTeacher
-from ._learned_multilevel import MultiLevel
-from ._learned_policy import PolicyGradient
-from ._learned_uncertainty import UncertaintyWeighting
-from ._measured_orderings import Comparison, MeasuredOrderings, orderings_from
-from ._orderings import ordering_violations
-from ._parts import modules_of
-from ._rule import Rule as Rule
-from ._rule import WeightRule, looks_at_student, needs_labels, needs_of, require_rule, require_scores
-from ._scale_orderings import ScaleOrderings
-from ._signals import Signals, variance_of
-from ._task import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
-from ._token import Confidence, EntropyComplement, EntropyDecay, EntropyInverse, InverseVariance, SafetyBlend
-from ._tracking import DriftReport, Tracking
-from ._unified import Repair, Unified
+from .compose import (
+    Bounds,
+    Conforming,
+    DriftReport,
+    Normalised,
+    Repair,
+    Tracking,
+    Unified,
+    family_a,
+    family_b,
+    family_c,
+    implied_bounds,
+)
+from .learned import (
+    LearnedRule,
+    Learner,
+    MetaTeacher,
+    MultiLevel,
+    PolicyGradient,
+    StudentStep,
+    UncertaintyWeighting,
+    learned_rules,
+)
+from .orderings import (
+    Comparison,
+    MeasuredOrderings,
+    RowOrders,
+    ScaleOrderings,
+    ordering_violations,
+    orderings_from,
+)
+from .rules import (
+    RULES,
+    SCALES,
+    Rule,
+    Scale,
+    WeightRule,
+    load_rule_state,
+    looks_at_student,
+    modules_of,
+    needs_labels,
+    needs_of,
+    register_rule,
+    require_rule,
+    require_scores,
+    rule_state,
+)
+from .rules._context_rules import DomainDistance, OrdinalSafety
+from .rules._generic_rules import MinDivergence, Uniform
+from .rules._task_rules import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
+from .rules._token_rules import (
+    Confidence,
+    EntropyComplement,
+    EntropyDecay,
+    EntropyInverse,
+    InverseVariance,
+    SafetyBlend,
+)
+from .signals import Evidence, Signals, variance_of
 
 __all__ = [
+    "RULES",
+    "SCALES",
     "Bounds",
     "Comparison",
     "Confidence",
@@ -69,7 +108,10 @@ __all__ = [
     "PerformanceSoftmax",
     "PolicyGradient",
     "Repair",
+    "RowOrders",
+    "Rule",
     "SafetyBlend",
+    "Scale",
     "ScaleOrderings",
     "Signals",
     "StudentStep",
@@ -90,6 +132,7 @@ __all__ = [
     "needs_of",
     "ordering_violations",
     "orderings_from",
+    "register_rule",
     "require_rule",
     "require_scores",
     "rule_state",

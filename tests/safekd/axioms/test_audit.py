@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import safekd as kd
 from safekd.axioms import AXIOMS, Finding, counterexamples, independence_table, report_of
-from safekd.axioms._axioms import axiom_named
+from safekd.axioms._axiom_list import axiom_named
 from safekd.errors import InvalidInput, MissingSignal
 from safekd.weights import (
     Conforming,

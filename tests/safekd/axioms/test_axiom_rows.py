@@ -94,8 +94,8 @@ def test_teachers_are_named():
 
 def test_a_nan_stays_the_worst():
     rows = RowAudit(BOX)
-    for w in ([0.9, 0.05, 0.05], [NAN, 0.5, 0.5], [1.0, 0.0, 0.0]):
-        rows.add(t([w]), first_row=rows.seen.rows)
+    for row, w in enumerate(([0.9, 0.05, 0.05], [NAN, 0.5, 0.5], [1.0, 0.0, 0.0])):
+        rows.add(t([w]), first_row=row)
     finding = report_of(rows.findings())["III.3"]
     assert math.isnan(finding.worst)
     assert finding.where == (1,)

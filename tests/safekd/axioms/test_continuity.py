@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import safekd as kd
-from safekd.axioms._search import Line, Precision, look_along, looks_at_other_rows
+from safekd.axioms.continuity._jump_search import Line, Precision, look_along, looks_at_other_rows
 from safekd.errors import InvalidInput
 from safekd.weights import (
     Conforming,

@@ -99,7 +99,7 @@ def test_minus_zero_is_zero_and_whole_numbers_count():
 def test_chunks_do_not_matter(monkeypatch):
     split = drawn(0)
     whole = keys_of(split)
-    monkeypatch.setattr("safekd.data._provenance._CHUNK", 7)
+    monkeypatch.setattr("safekd.data._data_provenance._CHUNK", 7)
     assert (keys_of(split) == whole).all()
 
 

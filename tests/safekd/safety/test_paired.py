@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from safekd.errors import InvalidInput
 from safekd.safety import PairedSums, holm
-from safekd.safety._paired import BETS
+from safekd.safety._paired_comparison import BETS
 
 
 def p_of(values, binary: bool):

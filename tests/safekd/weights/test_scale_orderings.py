@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from safekd.errors import InvalidInput
 from safekd.weights import ScaleOrderings
-from safekd.weights._scale_orderings import merged, reconciled, require_no_circle
+from safekd.weights.orderings._scale_orderings import merged, reconciled, require_no_circle
 from solvers.polytope import WeightPolytope, closure, find_cycle
 
 

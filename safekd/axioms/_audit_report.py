@@ -1,0 +1,200 @@
+"""What an audit found: one finding a line, a table, and files.  ``report_of`` puts findings into a report."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import InvalidInput
+from ..io import write_csv, written_whole
+from ._axiom_list import ASSUMPTIONS, AXIOMS, LINEAR, UNIFIED, Axiom, axiom_named
+
+Status = Literal["holds", "violated", "estimated", "not_applicable"]
+_COLOURS = {"holds": "green", "violated": "bold red", "estimated": "cyan", "not_applicable": "dim"}
+_WIDTH = 120
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One axiom, judged.
+
+    axiom: its id, "III.5" say.  subject: whose weights were judged, "token rule" say.  status: "holds" and "violated"
+    are exact over the data given, "estimated" is what a search found, "not_applicable" has its reason in evidence.
+    worst: the worst violation, in units of weight, 0 if it holds; for "estimated" the estimate; NaN if a weight is no
+    number; None if there is nothing to measure.  where: index of the worst position in the leading axes, None if
+    there is none.  rows, of: how many positions violate, of how many judged.  evidence: what was seen, in words.
+    mend: the next move, empty if there is nothing to mend.
+    """
+
+    axiom: str
+    subject: str
+    status: Status
+    evidence: str
+    worst: float | None = None
+    where: tuple[int, ...] | None = None
+    rows: int = 0
+    of: int = 0
+    mend: str = ""
+
+    @property
+    def scale(self) -> str:
+        """The scale of the axiom: "token", "task", "context", "unified" or "all"."""
+        return axiom_named(self.axiom).scale
+
+    @property
+    def name(self) -> str:
+        """The short name of the axiom."""
+        return axiom_named(self.axiom).name
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """The fifteen axioms of the paper, and what else was judged, a finding each.
+
+    ``report["III.5"]`` is one finding, ``for finding in report`` all of them.  ``str(report)`` is a table.
+    """
+
+    findings: tuple[Finding, ...]
+
+    def __getitem__(self, axiom: str) -> Finding:
+        """Return the finding on "III.1" to "III.22", "U.1" to "U.5", "P", "A1" to "A4"; InvalidInput if not judged."""
+        for finding in self.findings:
+            if finding.axiom == axiom:
+                return finding
+        judged = ", ".join(finding.axiom for finding in self.findings)
+        raise InvalidInput(f"This report says nothing of '{axiom}'; it has {judged}.")
+
+    def __iter__(self) -> Iterator[Finding]:
+        """Go through the findings, the fifteen axioms first."""
+        return iter(self.findings)
+
+    def __len__(self) -> int:
+        """Return how many findings there are."""
+        return len(self.findings)
+
+    @property
+    def violated(self) -> tuple[Finding, ...]:
+        """The findings that say "violated"."""
+        return tuple(finding for finding in self.findings if finding.status == "violated")
+
+    def holds(self) -> bool:
+        """Tell whether nothing is violated and something was judged; an estimate counts as no violation."""
+        judged = any(finding.status != "not_applicable" for finding in self.findings)
+        return judged and not self.violated
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a finding: axiom, scale, name, subject, status, worst, where, rows, of, evidence, mend."""
+        return pd.DataFrame([_record(finding) for finding in self.findings], columns=_COLUMNS)
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write ``to_frame()``; the file appears whole or not at all."""
+        write_csv(self.to_frame(), path)
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write {"holds": ..., "findings": [...]}; numbers that JSON has not are text ("nan", "inf")."""
+        records = [{**_record(finding), "where": _listed(finding.where)} for finding in self.findings]
+        clean = [{key: _plain(value) for key, value in record.items()} for record in records]
+        text = json.dumps({"holds": self.holds(), "findings": clean}, indent=2, allow_nan=False)
+        with written_whole(path) as temporary:
+            temporary.write_text(f"{text}\n", encoding="utf-8")
+
+    def __rich__(self) -> Table:
+        """Return the table that ``rich.print`` shows, with remarks beneath."""
+        bad = len(self.violated)
+        verdict = f"{bad} violated" if bad else "nothing violated" if self.holds() else "nothing judged"
+        remarks = Text("\n".join(_remarks(self.findings)))
+        table = Table(box=box.SIMPLE_HEAD, title=f"Audit: {verdict}", caption=remarks)
+        table.title_justify = table.caption_justify = "left"
+        for name in ("axiom", "scale", "name", "judged on", "status", "worst", "where", "violating"):
+            table.add_column(name, justify="right" if name in ("worst", "violating") else "left")
+        for finding in self.findings:
+            table.add_row(
+                finding.axiom,
+                finding.scale,
+                finding.name,
+                Text(finding.subject),
+                Text(finding.status.replace("_", " "), style=_COLOURS[finding.status]),
+                "" if finding.worst is None else f"{finding.worst:.3g}",
+                _place(finding.where),
+                f"{finding.rows} of {finding.of}" if finding.of else "",
+            )
+        return table
+
+    def __str__(self) -> str:
+        """Return the table and its remarks as plain text."""
+        stream = io.StringIO()
+        Console(file=stream, width=_WIDTH, no_color=True, highlight=False, force_terminal=False).print(self)
+        return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def place_of(row: int, lead: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the index of a row in the leading axes; rows that have no other place are counted."""
+    if lead is None:
+        return (row,)
+    index = []
+    for size in reversed(lead):
+        row, i = divmod(row, size)
+        index.append(i)
+    return tuple(reversed(index))
+
+
+def report_of(findings: Iterable[Finding], absent: str | Mapping[str, str] = "") -> AuditReport:
+    """Return a report of ``findings``, in the order of the paper, with a line for each of the fifteen axioms.
+
+    absent: why an axiom without a finding was not judged, one reason for all or one for each scale.
+    Raises InvalidInput if two findings are about one axiom.
+    """
+    given: dict[str, Finding] = {}
+    for finding in findings:
+        axiom_named(finding.axiom)
+        if finding.axiom in given:
+            raise InvalidInput(f"Two findings are about {finding.axiom}; a report has one a line.")
+        given[finding.axiom] = finding
+    lines = [given.get(axiom.id) or _not_judged(axiom, absent) for axiom in AXIOMS]
+    return AuditReport((*lines, *(given[axiom.id] for axiom in (*UNIFIED, LINEAR, *ASSUMPTIONS) if axiom.id in given)))
+
+
+def _not_judged(axiom: Axiom, absent: str | Mapping[str, str]) -> Finding:
+    reason = absent if isinstance(absent, str) else absent.get(axiom.scale, "")
+    return Finding(axiom.id, "", "not_applicable", reason or f"No weights of the {axiom.scale} scale were given.")
+
+
+_COLUMNS = ["axiom", "scale", "name", "subject", "status", "worst", "where", "rows", "of", "evidence", "mend"]
+
+
+def _record(finding: Finding) -> dict[str, Any]:
+    record = {**asdict(finding), "scale": finding.scale, "name": finding.name, "where": _place(finding.where)}
+    return {column: record[column] for column in _COLUMNS}
+
+
+def _place(where: tuple[int, ...] | None) -> str:
+    return "" if where is None else str(where[0]) if len(where) == 1 else str(where)
+
+
+def _listed(where: tuple[int, ...] | None) -> list[int] | None:
+    return None if where is None else list(where)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _remarks(findings: tuple[Finding, ...]) -> Iterator[str]:
+    """Yield what the table has no room for: evidence of all that is not plainly fine, one line a reason."""
+    lines: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.evidence and finding.status != "holds":
+            lines.setdefault(f"{finding.evidence} {finding.mend}".strip(), []).append(finding.axiom)
+    for text, axioms in lines.items():
+        yield f"{', '.join(axioms)}: {text}"

@@ -1,0 +1,146 @@
+"""Which data a run used, and for what, so that nobody certifies a student on them by mistake.
+
+Examples are told apart by what is in them, inputs and label, not by the name of their split: a copy, a shuffled one, a
+part of one are found too.  Axes: N examples, W words of 64 bits, L labels an example.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import InvalidInput
+from ._split import Split
+
+Keys = NDArray[np.uint64]
+_CHUNK = 2**20  # words at a time
+
+
+@dataclass(frozen=True)
+class SplitUse:
+    """What one split was used for.
+
+    roles: in words, for example "gradient steps".  looks: how often a decision was read off it; 0 where it took part
+    in training, or nothing was decided.
+    """
+
+    split: Split
+    roles: tuple[str, ...]
+    looks: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name of the split."""
+        return self.split.name
+
+    def looked_at(self, looks: int, why: str) -> SplitUse:
+        """Return the same use and ``looks`` more looks."""
+        return replace(self, looks=self.looks + looks, roles=(*self.roles, f"{_counted(looks, 'look')} {why}"))
+
+    @cached_property
+    def keys(self) -> Keys:
+        """One number an example, (N,), equal for equal inputs and label."""
+        return keys_of(self.split)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the examples, in whatever order they come."""
+        return hashlib.sha256(np.sort(self.keys).tobytes()).hexdigest()
+
+    def record(self) -> dict[str, Any]:
+        """Return what is written to disk."""
+        told = {"split": self.name, "examples": len(self.split), "roles": list(self.roles), "looks": self.looks}
+        return {**told, "sha256": self.fingerprint}
+
+    def __str__(self) -> str:
+        return f"{self.name} ({_counted(len(self.split), 'example')}): {', '.join(self.roles)}"
+
+
+class Trained(Protocol):
+    """A student that knows which data it was made with, such as a FitResult."""
+
+    @property
+    def student(self) -> nn.Module:
+        """The student."""
+        ...
+
+    @property
+    def uses(self) -> Sequence[SplitUse]:
+        """The splits that were used, and for what."""
+        ...
+
+
+def unseen(data: Split, uses: Sequence[SplitUse]) -> Tensor:
+    """Say which examples of ``data`` none of ``uses`` holds, bool, (N,).
+
+    An example that occurs several times on either side is no evidence that data were used twice: it is kept, unless
+    ``data`` as a whole are the same examples.  Raises InvalidInput naming the use when no example is left.
+    """
+    mine = SplitUse(data, ())
+    fresh_N = np.ones(len(data), dtype=bool)
+    for use in uses:
+        same = use.split is data or use.fingerprint == mine.fingerprint
+        seen_N = np.isin(mine.keys, _once(use.keys)) & np.isin(mine.keys, _once(mine.keys))
+        if same or bool(seen_N.all()):
+            raise InvalidInput(
+                f"'{data.name}' holds the data that this run used as '{use.name}' for {', '.join(use.roles)}; "
+                "a bound on them proves nothing new. Certify on data that nothing else saw."
+            )
+        fresh_N &= ~seen_N
+    if not fresh_N.any():
+        raise InvalidInput(
+            f"Every example of '{data.name}' was used in this run: {'; '.join(map(str, uses))}. "
+            "Certify on data that nothing else saw."
+        )
+    return torch.from_numpy(fresh_N)
+
+
+def keys_of(split: Split) -> Keys:
+    """Return one 64-bit number an example, (N,), from its inputs, as float32 or int64, and its labels."""
+    size = len(split)
+    labels_NL = split.labels.reshape(size, -1)
+    inputs_NW = split.inputs.reshape(size, -1)
+    rows = max(1, _CHUNK // (inputs_NW.shape[1] + labels_NL.shape[1]))
+    parts = []
+    for begin in range(0, size, rows):
+        words = [_words(part[begin : begin + rows]) for part in (inputs_NW, labels_NL)]
+        word_NW = np.concatenate(words, axis=1)
+        place_W = _mixed(np.arange(1, word_NW.shape[1] + 1, dtype=np.uint64))
+        parts.append(_mixed(_mixed(word_NW ^ place_W).sum(axis=1, dtype=np.uint64)))
+    return np.concatenate(parts)
+
+
+def _words(part_NW: Tensor) -> Keys:
+    """Return what a tensor holds as words of 64 bits; -0.0 is 0.0."""
+    if part_NW.is_floating_point():
+        part_NW = (part_NW.float() + 0.0).view(torch.int32)
+    return part_NW.detach().cpu().to(torch.int64).numpy().view(np.uint64)
+
+
+def _mixed(word: Keys) -> Keys:
+    """Spread every bit over all 64, one to one.  Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+    mixed: Keys = word + np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+def _once(keys: Keys) -> Keys:
+    """Return the keys that occur once."""
+    found, counts = np.unique(keys, return_counts=True)
+    once: Keys = found[counts == 1]
+    return once
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,68 @@
+"""One constraint for each class, context or task."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ..errors import InvalidInput
+from ._group_average import Key
+from ._safety_constraint import SafetyConstraint
+from ._safety_measure import SafetyMeasure
+
+Groups = Collection[int] | Mapping[int, str]
+Thresholds = float | Mapping[int, float]
+
+
+def per_class(
+    name: str, measure: SafetyMeasure, at_least: Thresholds, classes: Groups | None = None, **more: Any
+) -> list[SafetyConstraint]:
+    """Return one constraint a class: the critical classes of ``measure``, or those named.
+
+    at_least: one threshold for all, or one each by number.  classes: numbers, or a mapping from numbers to names; a
+    constraint is called "name: class 3" or "name: that name".  more: further settings of SafetyConstraint.
+    Raises InvalidInput where no class, or no threshold for one, is known.
+    """
+    groups = measure.critical if classes is None else classes
+    if groups is None:
+        raise InvalidInput(
+            f"'{name}' is wanted for each class, but {measure!r} names no critical classes; pass classes=."
+        )
+    return _each("class", name, measure, at_least, groups, more)
+
+
+def per_context(
+    name: str, measure: SafetyMeasure, at_least: Thresholds, contexts: Groups, **more: Any
+) -> list[SafetyConstraint]:
+    """Return one constraint a context, see ``per_class``; ``contexts=dict(enumerate(split.context_names))`` is all."""
+    return _each("context", name, measure, at_least, contexts, more)
+
+
+def per_task(
+    name: str, measure: SafetyMeasure, at_least: Thresholds, tasks: Groups, **more: Any
+) -> list[SafetyConstraint]:
+    """Return one constraint a task, see ``per_class``."""
+    return _each("task", name, measure, at_least, tasks, more)
+
+
+def _each(
+    key: Key, name: str, measure: SafetyMeasure, at_least: Thresholds, groups: Groups, more: dict[str, Any]
+) -> list[SafetyConstraint]:
+    plural = {"context": "contexts", "task": "tasks", "class": "classes"}[key]
+    if len(groups) == 0:
+        raise InvalidInput(f"'{name}' is wanted for each {key}, but {plural} is empty; name at least one.")
+    if isinstance(at_least, Mapping) and (missing := sorted(set(groups) - set(at_least))):
+        raise InvalidInput(
+            f"'{name}': at_least has no threshold for {key} {missing[0]}; it has them for {sorted(at_least)}."
+        )
+    named = groups if isinstance(groups, Mapping) else {group: f"{key} {group}" for group in sorted(groups)}
+    return [
+        SafetyConstraint(
+            f"{name}: {called}",
+            measure,
+            at_least[group] if isinstance(at_least, Mapping) else at_least,
+            **{plural: [group]},  # type: ignore[arg-type]  # one of three settings of one kind
+            **more,
+        )
+        for group, called in named.items()
+    ]

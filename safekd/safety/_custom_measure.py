@@ -1,0 +1,66 @@
+"""A safety measure from two functions.  Axes: ... positions, V classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from torch import Tensor
+
+from ..errors import InvalidInput
+from ._safety_measure import SafetyMeasure, within
+
+Reading = Callable[[Tensor, Tensor], Tensor]
+
+
+class Custom(SafetyMeasure):
+    """What ``measured`` promises, followed through ``surrogate``; both from (log_p_V, labels) to one value a position.
+
+    measured: values in [0, 1]; it needs no gradient.  surrogate: its differentiable stand-in; pass the same function
+    twice where it is differentiable.  concave, binary: what you vouch for, see SafetyMeasure.
+    Raises InvalidInput, when read, for another shape, for values that leave [0, 1], and for a binary measure that
+    gives anything but 0 and 1; NaN is left to the trainer, which names the constraint.
+    """
+
+    def __init__(
+        self,
+        measured: Reading,
+        surrogate: Reading,
+        *,
+        critical: Collection[int] | None = None,
+        concave: bool = False,
+        binary: bool = False,
+        name: str = "Custom",
+    ) -> None:
+        super().__init__(critical)
+        for what, reading in {"measured": measured, "surrogate": surrogate}.items():
+            if not callable(reading):
+                raise InvalidInput(
+                    f"`{what}` of {name} is a {type(reading).__name__}; wanted a function of (log_p_V, labels)."
+                )
+        self._readings = measured, surrogate
+        self.concave, self.binary, self.name = concave, binary, name
+
+    def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        value = self._shaped(self._readings[0], "measured", log_p_V, labels)
+        low, high = float(value.detach().amin()), float(value.detach().amax())
+        if low < -1e-9 or high > 1 + 1e-6:  # sums of probabilities pass 1 by rounding
+            raise InvalidInput(f"`measured` of {self.name} gives values from {low:g} to {high:g}; wanted [0, 1].")
+        if self.binary and bool(((value != 0) & (value != 1) & ~value.isnan()).any()):
+            raise InvalidInput(f"{self.name} is called binary, but `measured` gives other values than 0 and 1.")
+        return within(value)
+
+    def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        return self._shaped(self._readings[1], "surrogate", log_p_V, labels)
+
+    def _shaped(self, reading: Reading, what: str, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        value = reading(log_p_V, labels)
+        if not isinstance(value, Tensor) or value.shape != labels.shape:
+            found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise InvalidInput(
+                f"`{what}` of {self.name} gives {found} for labels of shape {tuple(labels.shape)}; "
+                "wanted one value a position."
+            )
+        return value if value.is_floating_point() else value.to(log_p_V.dtype)
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace(type(self).__name__, self.name, 1)

@@ -1,0 +1,204 @@
+"""Safety requirements: what is read of whom, how much is wanted, and on which data it is posed."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..data import Batch, Split
+from ..errors import InvalidInput
+from ._group_average import Average, GroupSums, Key
+from ._mix_balls import Ball
+from ._safety_measure import SafetyMeasure
+
+
+class Constraint(ABC):
+    """``value >= required`` or ``value = required``, where ``value = offset + sum_j weight_j average_j``.
+
+    The sums that it needs of data are those of its averages, one after the other; axes: G groups of all averages.
+    """
+
+    name: str
+    split: str
+
+    @property
+    @abstractmethod
+    def required(self) -> float:
+        """What the value is compared with."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> Sequence[tuple[float, Average]]:
+        """The averages that the value is made of, each with its weight above 0."""
+
+    @abstractmethod
+    def at(self, threshold: float) -> Constraint:
+        """Return the same constraint with another threshold."""
+
+    @abstractmethod
+    def on(self, split: str) -> Constraint:
+        """Return the same constraint, posed on the split of that name."""
+
+    @property
+    def is_equality(self) -> bool:
+        """Whether the value is to be met exactly, from both sides."""
+        return False
+
+    @property
+    def offset(self) -> float:
+        """The value where all averages are 0."""
+        return 0.0
+
+    @property
+    def critical(self) -> frozenset[int]:
+        """The critical classes of all its measures."""
+        return frozenset().union(*(average.measure.critical or () for _, average in self.parts))
+
+    @property
+    def moves(self) -> bool:
+        """Whether its slopes depend on the means: then they are known only after a pass over the data."""
+        return any(average.worst is not None for _, average in self.parts)
+
+    def covers(self, batch: Batch) -> Tensor:
+        """Say which positions of the batch are averaged, bool, shape of the labels."""
+        return torch.stack([average.covers(batch) for _, average in self.parts]).any(0)
+
+    def counts(self, batch: Batch) -> Tensor:
+        """Return how many positions each group has, (G,), float64."""
+        members = [average.members(batch).flatten(1).sum(-1) for _, average in self.parts]
+        return torch.cat(members).double()
+
+    def sums(self, log_p_V: Tensor, batch: Batch) -> GroupSums:
+        """Return each group's sums over a batch, not means, so that batches and ranks can be added up first."""
+        return GroupSums.cat(average.sums(log_p_V, batch) for _, average in self.parts)
+
+    def slopes(self, mean_G: Tensor, count_G: Tensor, *, followed: bool = False) -> Tensor:
+        """Return the value's slope in each group's mean, (G,), without gradient: ``value = offset + slopes . means``.
+
+        count_G: examples of each group in the data; followed: for surrogates; see Average.slopes.
+        """
+        sizes = [average.size for _, average in self.parts]
+        means, counts = torch.split(mean_G, sizes), torch.split(count_G, sizes)
+        parts = zip(self.parts, means, counts, strict=True)
+        return torch.cat([weight * part.slopes(m, n, followed=followed) for (weight, part), m, n in parts])
+
+    def step(self, slope_G: Tensor, count_G: Tensor) -> float:
+        """Return by how much one example can move the value as it is counted; 0 where it moves smoothly."""
+        counted = torch.cat([torch.full((a.size,), a.measure.binary) for _, a in self.parts]).to(slope_G.device)
+        return float(torch.where(counted, slope_G / count_G, 0.0).max())
+
+    def require_examples(self, split: Split) -> None:
+        """Raise InvalidInput where a group has no example in ``split``, naming it."""
+        count_G = self.counts(split.batch()).tolist()
+        names = [name for _, average in self.parts for name in average.names(split.context_names)]
+        if not any(count_G):
+            raise InvalidInput(
+                f"Constraint '{self.name}' covers no example of split '{split.name}'; nothing would be constrained."
+            )
+        if missing := [name for name, count in zip(names, count_G, strict=True) if count == 0]:
+            what = f"{missing[0]} has no covered example" if missing[0] else "one of its terms covers no example"
+            raise InvalidInput(
+                f"Constraint '{self.name}': {what} in split '{split.name}', so its safety is unknown; "
+                "leave it out, or pose the constraint on a split that has some."
+            )
+
+
+@dataclass(frozen=True)
+class SafetyConstraint(Constraint):
+    """``average of measure >= at_least`` (or ``= exactly``) on the split named ``split``.
+
+    name: how tables and CSV columns call it.  measure: for example ``TruthProbability(critical=[0])``.
+    at_least: threshold in (0, 1].  exactly: the same, to be met from both sides; one of the two is given.  A counted
+    measure moves in steps, and meets ``exactly`` only where a step lands on it.
+    contexts, tasks, classes: only examples of these count; None for all.
+    split: the data on which it is posed, "train" by default.
+    average: "critical" (default) averages over examples with a critical label, so 0.95 is read as it sounds;
+    "all" is Definition VIII.3 to the letter, where every uncritical example counts as 1 and so
+    ``safety_all = 1 - share_of_critical (1 - safety_critical)``.
+    mix, by: the average is over groups weighed by these shares, ``mix={0: 0.4, 1: 0.6}, by="context"``.
+    worst: the least average of any mix in a ball, ``KLBall(0.1)`` or ``ChiSquareBall(0.1)``; see Average.
+    Raises InvalidInput for thresholds outside (0, 1] and for what does not fit together.
+    """
+
+    name: str
+    measure: SafetyMeasure
+    at_least: float | None = None
+    contexts: Collection[int] | None = None
+    split: str = "train"
+    average: str = "critical"
+    exactly: float | None = None
+    tasks: Collection[int] | None = None
+    classes: Collection[int] | None = None
+    mix: Mapping[int, float] | None = None
+    by: Key = "context"
+    worst: Ball | None = None
+
+    def __post_init__(self) -> None:
+        require_name(self.name)
+        if self.at_least is not None and self.exactly is not None:
+            raise InvalidInput(
+                f"Safety constraint '{self.name}': at_least is {self.at_least!r} and exactly is {self.exactly!r}; "
+                "wanted one of the two."
+            )
+        what = "at_least" if self.exactly is None else "exactly"
+        threshold = getattr(self, what)
+        number = isinstance(threshold, (int, float)) and math.isfinite(threshold)
+        if not number or not 0 < threshold <= 1:
+            raise InvalidInput(
+                f"Safety constraint '{self.name}': {what} is {threshold!r}; safety is a number between 0 and 1, "
+                "so the threshold must be above 0 and at most 1."
+            )
+        _ = self.parts  # whose own checks speak of the measure and of whom it covers
+
+    @property
+    def required(self) -> float:
+        """The threshold, whether ``at_least`` or ``exactly``."""
+        threshold = self.at_least if self.exactly is None else self.exactly
+        assert threshold is not None  # __post_init__ has seen to it
+        return threshold
+
+    @property
+    def is_equality(self) -> bool:
+        """Whether the average is to be met exactly, from both sides."""
+        return self.exactly is not None
+
+    @cached_property
+    def parts(self) -> Sequence[tuple[float, Average]]:
+        """The one average that it reads."""
+        who = f"Safety constraint '{self.name}'"
+        return [
+            (
+                1.0,
+                Average(
+                    self.measure,
+                    self.contexts,
+                    self.tasks,
+                    self.classes,
+                    self.average,
+                    self.mix,
+                    self.by,
+                    self.worst,
+                    who,
+                ),
+            )
+        ]
+
+    def at(self, threshold: float) -> SafetyConstraint:
+        """Return the same constraint with another threshold."""
+        return replace(self, exactly=threshold) if self.is_equality else replace(self, at_least=threshold)
+
+    def on(self, split: str) -> SafetyConstraint:
+        """Return the same constraint, posed on the split of that name."""
+        return replace(self, split=split)
+
+
+def require_name(name: str) -> None:
+    """Refuse a constraint without one."""
+    if not name:
+        raise InvalidInput("A safety constraint needs a name: tables and CSV columns are called after it.")

@@ -1,0 +1,40 @@
+"""A small network that looks at each teacher with the same eyes.  Axes: ... positions, K teachers, V classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..rules import require_number
+from ..signals import Signals
+from ._learned_rule import require_counts
+
+READINGS = frozenset({"log_p", "entropy", "cross_entropy", "student_log_p"})
+_LARGEST = 1e6  # nats; where a teacher gave the truth probability 0
+
+
+class TeacherNetwork(nn.Module):
+    """Log-weights from four readings a teacher: entropy, cross-entropy on the label, KL to the student, largest p.
+
+    The network is one for all teachers, (4) -> hidden -> (1), so it works for any number of teachers and of classes,
+    and renaming teachers renames weights.  Readings in nats enter as log(1 + x).  Its last layer begins at zero:
+    uniform weights.  hidden: at least 1.  temperature: that of the KL, above 0.
+    """
+
+    def __init__(self, hidden: int, temperature: float) -> None:
+        super().__init__()
+        require_counts(self, hidden=hidden)
+        require_number(self, "temperature", temperature, above=0)
+        self.temperature = float(temperature)
+        self.inner = nn.Linear(4, hidden)
+        self.outer = nn.Linear(hidden, 1, bias=False)
+        nn.init.zeros_(self.outer.weight)
+
+    def forward(self, signals: Signals) -> Tensor:
+        """Return log-weights, (..., K), whose exponentials sum to one, in the signals' dtype."""
+        nats = signals.entropy, signals.cross_entropy, signals.student_divergence(self.temperature)
+        readings = [value.to(self.outer.weight).clamp(0, _LARGEST).log1p() for value in nats]
+        readings.append(signals.log_p.amax(-1).exp())
+        x_K4 = torch.stack([value.detach().to(self.outer.weight) for value in readings], dim=-1)
+        score_K = self.outer(torch.tanh(self.inner(x_K4))).squeeze(-1)
+        return torch.log_softmax(score_K, dim=-1).to(signals.ones())

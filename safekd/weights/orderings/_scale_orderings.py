@@ -1,0 +1,154 @@
+"""Orderings between teachers that belong to one scale, and what becomes of two scales that disagree.
+
+A pair (i, j) says that teacher i must not count less than teacher j.  The token scale speaks about classes in S
+(axiom III.5), the context scale about contexts in C_safe (axiom III.22).  Axes: K teachers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from solvers.polytope import Pairs, WeightPolytope, closure, find_cycle, read_orderings
+
+from ...errors import InvalidInput
+from ..signals import ORDERED_SCALES, OrderedScale
+
+
+@dataclass(frozen=True, init=False)
+class ScaleOrderings:
+    """Who must not count less than whom, at the critical positions of one scale.
+
+    scale: "token" (S, the critical classes) or "context" (C_safe).  n_teachers: K.  everywhere: pairs (i, j) that hold
+    in every critical class or context.  of: further pairs by the number of the class or context in which they hold.
+    Equal content is equal and hashes alike.  Raises InvalidInput for indices that are not there, and for pairs that go
+    round in a circle, which it spells out.
+
+    >>> ScaleOrderings("context", 3, everywhere=[(0, 2)], of={1: [(1, 2)]}).pairs(1)
+    ((0, 2), (1, 2))
+    """
+
+    scale: OrderedScale
+    n_teachers: int
+    everywhere: Pairs
+    of: tuple[tuple[int, Pairs], ...]
+
+    def __init__(
+        self,
+        scale: OrderedScale,
+        n_teachers: int,
+        everywhere: Iterable[tuple[int, int]] = (),
+        of: Mapping[int, Iterable[tuple[int, int]]] | None = None,
+    ) -> None:
+        if scale not in ORDERED_SCALES:
+            raise InvalidInput(f"`scale` of orderings is {scale!r}; wanted 'token' or 'context'.")
+        # circles are looked for below, where it is known between whom
+        own = {_number(g): read_orderings(pairs, n_teachers, ties=True) for g, pairs in dict(of or {}).items()}
+        object.__setattr__(self, "scale", scale)
+        object.__setattr__(self, "n_teachers", n_teachers)
+        object.__setattr__(self, "everywhere", read_orderings(everywhere, n_teachers, ties=True))
+        object.__setattr__(self, "of", tuple(sorted(own.items())))
+        for own_named in [[], *([one] for one in self.named())]:
+            require_no_circle([(f"the {scale} scale, everywhere", self.everywhere), *own_named], n_teachers)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The classes or contexts that have pairs of their own, ascending."""
+        return tuple(number for number, _ in self.of)
+
+    def pairs(self, number: int | None = None) -> Pairs:
+        """Return the pairs that hold in the class or context ``number``; None for those that hold in every one."""
+        own: Pairs = () if number is None else dict(self.of).get(number, ())
+        return tuple(sorted({*self.everywhere, *own}))
+
+    def named(self) -> list[tuple[str, Pairs]]:
+        """Return the pairs of single classes or contexts with a name for messages."""
+        what = "class" if self.scale == "token" else "context"
+        return [(f"the {self.scale} scale, {what} {number}", pairs) for number, pairs in self.of]
+
+
+def _number(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise InvalidInput(f"`of` names {value!r}; wanted the number of a class or context, an integer from 0.")
+    return int(value)
+
+
+def require_no_circle(named: Sequence[tuple[str, Pairs]], n_teachers: int) -> None:
+    """Raise InvalidInput if the pairs of several sources go round in a circle together, with the source of each."""
+    cycle = find_cycle(tuple(sorted({pair for _, pairs in named for pair in pairs})), n_teachers)
+    if not cycle:
+        return
+    steps = []
+    for step in pairwise(cycle):
+        origin = " and ".join(dict.fromkeys(name for name, pairs in named if step in pairs))
+        steps.append(f"teacher {step[0]} >= teacher {step[1]} ({origin})")
+    raise InvalidInput(
+        f"The orderings contradict each other, they go round in a circle: {', '.join(steps)}. "
+        "Take one of these pairs out."
+    )
+
+
+def require_polytope(polytope: object) -> None:
+    """Raise InvalidInput unless it is a WeightPolytope."""
+    if not isinstance(polytope, WeightPolytope):
+        raise InvalidInput(
+            f"`polytope` is {polytope!r}; wanted a WeightPolytope: WeightPolytope(n_teachers=..., lower=...)."
+        )
+
+
+def require_room(polytope: WeightPolytope, named: Sequence[tuple[str, ScaleOrderings]]) -> None:
+    """Refuse orderings of scales, given with a name each, that contradict each other or the polytope from the start.
+
+    What holds everywhere is looked at together, what holds in one class or context with what holds everywhere at its
+    own scale: which class meets which context is known only from data.  A polytope with ties takes circles as equal
+    weights.
+    Raises InvalidInput, and InfeasiblePolytope if margins or bounds leave no weights.
+    """
+    require_polytope(polytope)
+    for name, found in named:
+        if found.n_teachers != polytope.n_teachers:
+            raise InvalidInput(
+                f"{name} are for {found.n_teachers} teachers, the polytope has {polytope.n_teachers}; wanted equal."
+            )
+    own = ("the polytope", polytope.orderings)
+    together = [[own, *((name, found.everywhere) for name, found in named)]]
+    together += [[own, (name, found.everywhere), one] for name, found in named for one in found.named()]
+    for sources in together:
+        if not polytope.ties:
+            require_no_circle(sources, polytope.n_teachers)
+        polytope.with_orderings({pair for _, pairs in sources for pair in pairs})
+
+
+def merged(scale: OrderedScale, several: Sequence[ScaleOrderings]) -> ScaleOrderings:
+    """Return the orderings of several sources at one scale as one."""
+    if len(several) == 1:
+        return several[0]
+    numbers = sorted({number for found in several for number in found.numbers})
+    return ScaleOrderings(
+        scale,
+        several[0].n_teachers,
+        {pair for found in several for pair in found.everywhere},
+        {number: {pair for found in several for pair in found.pairs(number)} for number in numbers},
+    )
+
+
+def reconciled(winner: Pairs, loser: Pairs, n_teachers: int) -> tuple[Pairs, bool]:
+    """Return the orderings that hold where two scales meet, and whether they disagree.
+
+    The winner's hold whole.  Of the loser's, with all that follows from them, those stay whose opposite does not follow
+    from the winner's, and which do not go round in a circle with what is left.  Where both rank all teachers, this is
+    the winner's ranking, with its ties decided by the loser.
+    """
+    won_KK, lost_KK = closure(winner, n_teachers), closure(loser, n_teachers)
+    kept_KK = lost_KK & ~won_KK.T
+    around_KK = closure(_pairs(won_KK | kept_KK), n_teachers).T  # [i, j]: j stands above i
+    kept_KK &= ~around_KK | won_KK  # every circle has a pair of the loser's, and loses it
+    return _pairs(won_KK | kept_KK), bool((lost_KK & ~kept_KK).any())
+
+
+def _pairs(above_KK: npt.NDArray[np.bool_]) -> Pairs:
+    return tuple((int(i), int(j)) for i, j in np.argwhere(above_KK) if i != j)

@@ -1,0 +1,95 @@
+"""What stands inside a rule: wrappers hold rules, and rules hold modules."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from types import FunctionType, MethodType
+
+from torch import Tensor, nn
+
+from ...errors import InvalidInput
+
+_IN_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+def walk(rule: object, enter: Callable[[object], bool]) -> Iterator[tuple[str, object]]:
+    """Yield all that a rule holds, itself first, each part once, with its place: "token.rule"; the rule's own is "".
+
+    enter: whether to look inside a part.  Dataclasses, modules, lists, dictionaries, partials, bound methods and
+    objects that can be called show what they hold; a function does not say what it uses.
+    """
+    seen: set[int] = set()
+    waiting: list[tuple[str, object]] = [("", rule)]
+    while waiting:
+        place, part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield place, part
+        if enter(part):
+            waiting.extend(reversed([(joined(place, name), inner) for name, inner in _held(part)]))
+
+
+def modules_of(rule: object) -> dict[str, nn.Module]:
+    """Return the outermost modules inside a rule, by place ("" is its own): they hold all that it can save."""
+    found: dict[str, nn.Module] = {}
+    covered: set[int] = set()
+    for place, part in walk(rule, lambda part: True):
+        if isinstance(part, nn.Module) and id(part) not in covered:
+            found[place] = part
+            covered |= {id(inner) for inner in part.modules()}
+    return found
+
+
+def rule_state(rule: object) -> dict[str, Tensor]:
+    """Return copies of all parameters and buffers inside a rule, by place and name."""
+    return {
+        joined(place, name): value.detach().clone()
+        for place, module in modules_of(rule).items()
+        for name, value in module.state_dict().items()
+    }
+
+
+def load_rule_state(rule: object, state: Mapping[str, Tensor]) -> None:
+    """Give a rule the parameters and buffers that ``rule_state`` returned.
+
+    Raises InvalidInput when names or shapes are those of another rule; nothing is loaded then.
+    """
+    own = rule_state(rule)
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    misfits = [
+        f"'{name}' has shape {tuple(state[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    wrong = [f"'{name}' is missing" for name in missing] + [f"'{name}' is unknown here" for name in unknown] + misfits
+    if wrong:
+        raise InvalidInput(f"The state is that of another weighting rule: {'; '.join(wrong[:3])}.")
+    for place, module in modules_of(rule).items():
+        module.load_state_dict({name: state[joined(place, name)] for name in module.state_dict()})
+
+
+def joined(place: str, name: str) -> str:
+    """Return the place of ``name`` inside ``place``."""
+    return f"{place}.{name}".strip(".")
+
+
+def _held(part: object) -> list[tuple[str, object]]:
+    if isinstance(part, nn.Module):
+        own = {name: value for name, value in vars(part).items() if name not in _IN_EVERY_MODULE}
+        return [*part.named_children(), *own.items()]
+    if isinstance(part, Mapping):
+        return [(str(key), value) for key, value in part.items()]
+    if isinstance(part, (list, tuple)):
+        return [(str(number), value) for number, value in enumerate(part)]
+    if isinstance(part, functools.partial):
+        return [("", part.func), *_held(part.args), *part.keywords.items()]
+    if isinstance(part, MethodType):
+        return [("", part.__self__)]
+    if isinstance(part, (type, FunctionType)):
+        return []
+    if is_dataclass(part):
+        return [(field.name, getattr(part, field.name, None)) for field in fields(part)]
+    return list(vars(part).items()) if callable(part) and hasattr(part, "__dict__") else []

@@ -1,0 +1,148 @@
+"""What a weighting rule is: readings in, scores out, with a label that says what it looks at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+from ..._registry import snake_case
+from ...errors import InvalidInput
+from ..signals import Signals
+from ._rule_tree import walk
+
+Rule = Callable[[Signals], Tensor]
+Scale = Literal["token", "task", "context"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+
+RULES: dict[str, dict[str, Callable[..., Rule]]] = {scale: {} for scale in SCALES}
+
+RuleClass = TypeVar("RuleClass", bound=type[Any])
+
+
+def register_rule(rule: RuleClass) -> RuleClass:
+    """Enter a class into ``RULES`` under its scale and its name in snake case, where configurations find it; a
+    decorator.
+
+    Args:
+        rule: A class whose objects are weighting rules, and whose ``scale`` is "token", "task", "context" or, for all
+            three, "any".
+
+    Returns:
+        The same class.
+    """
+    for scale in SCALES if rule.scale == "any" else (rule.scale,):
+        RULES[scale][snake_case(rule.__name__)] = rule
+    return rule
+
+
+@runtime_checkable
+class WeightRule(Protocol):
+    """A rule that says what it looks at.  Any callable from Signals to scores (..., K) can be used as a rule.
+
+    scale: "token", "task", "context" or "any", the scale it is meant for.  needs: names of the readings of Signals that
+    it asks for.  continuous: whether its scores are continuous in those readings.
+    """
+
+    @property
+    def scale(self) -> str:
+        """The scale it is meant for."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The readings that it asks for."""
+
+    @property
+    def continuous(self) -> bool:
+        """Whether its scores are continuous in those readings."""
+
+    def __call__(self, signals: Signals) -> Tensor:
+        """Return scores, (..., K), at least 0 and not all 0 at one position."""
+
+
+LABELLED = frozenset({"labels", "cross_entropy"})
+OF_THE_STUDENT = frozenset({"student_log_p", "features"})
+
+
+def needs_of(rule: object) -> frozenset[str]:
+    """Return the readings that a rule asks for, or that the rules inside it do; none are known of a plain function."""
+    parts = walk(rule, lambda part: _declared(part) is None)
+    return frozenset().union(*(_declared(part) or () for _, part in parts))
+
+
+def needs_labels(rule: object) -> bool:
+    """Say whether a rule can only be used where true classes are known."""
+    return bool(needs_of(rule) & LABELLED)
+
+
+def looks_at_student(rule: object) -> bool:
+    """Say whether a rule's scores change as the student learns."""
+    return bool(needs_of(rule) & OF_THE_STUDENT)
+
+
+class OfRule:
+    """What a wrapper says of itself: what the rule inside says."""
+
+    rule: Rule
+
+    @property
+    def scale(self) -> str:
+        """The scale of the rule inside."""
+        return str(getattr(self.rule, "scale", "any"))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The readings that the rule inside asks for."""
+        return needs_of(self.rule)
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the rule inside says that it is continuous, which a projection keeps."""
+        return bool(getattr(self.rule, "continuous", False))
+
+
+def require_rule(name: str, rule: object) -> None:
+    """Raise InvalidInput unless it can be called with signals: an object or a function, not a class."""
+    if isinstance(rule, type):
+        raise InvalidInput(
+            f"`{name}` is the class {rule.__name__}; wanted a rule: {rule.__name__}(), with its parameters."
+        )
+    if not callable(rule):
+        raise InvalidInput(f"`{name}` is {rule!r}; wanted a rule, a callable from Signals to scores (..., K).")
+
+
+def require_scores(score_K: object, signals: Signals, who: str) -> None:
+    """Raise InvalidInput, naming the rule, unless it gave a tensor (..., K)."""
+    if not isinstance(score_K, Tensor):
+        raise InvalidInput(
+            f"{who} gave a {type(score_K).__name__}; wanted a tensor of scores of shape {tuple(signals.shape)}."
+        )
+    if score_K.shape != signals.shape:
+        raise InvalidInput(
+            f"{who} gave scores of shape {tuple(score_K.shape)}; wanted {tuple(signals.shape)}, (..., teachers)."
+        )
+
+
+def require_number(
+    rule: object, name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf, why: str = ""
+) -> None:
+    """Raise InvalidInput unless ``value`` is finite, above ``above`` and at least ``least``."""
+    fine = (
+        isinstance(value, (int, float, np.integer, np.floating))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value > above
+        and value >= least
+    )
+    if not fine:
+        bound = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
+        reason = f", {why}" if why else ""
+        raise InvalidInput(f"`{name}` of {type(rule).__name__} is {value!r}; it must be {bound} and finite{reason}.")
+
+
+def _declared(part: object) -> frozenset[str] | None:
+    needs = getattr(part, "needs", None)
+    return frozenset(needs) if isinstance(needs, (frozenset, set, tuple, list)) else None

@@ -1,0 +1,353 @@
+"""What weighting rules may look at: computed once a batch, on first use, only what is asked for.
+
+Axes: ... positions, K teachers, V classes, M tasks, C contexts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ...errors import InvalidInput, MissingSignal
+from ._signal_checks import (
+    chosen_numbers,
+    numbered,
+    require_lead,
+    require_log_p,
+    require_mask,
+    require_same_teachers,
+    require_scores_fit,
+)
+from ._teacher_evidence import Evidence
+
+OrderedScale = Literal["token", "context"]  # the scales with safety orderings, axioms III.5 and III.22
+ORDERED_SCALES: tuple[OrderedScale, OrderedScale] = ("token", "context")
+
+
+class Signals:
+    """The readings of one batch that rules score teachers by.
+
+    log_p: teachers' log-probabilities, (..., K, V).  labels: (...,) true classes.  task, context: integers, shape of
+    the leading axes, (B,) for (B, T) positions too.  evidence: what was measured beforehand.
+    critical_classes, critical_contexts: S and C_safe, where orderings apply.
+    log_p_passes: those of P perturbed passes or of a window, (..., P, K, V).  student_log_p: the student's, (..., V).
+    features: a representation of each position, (..., D), for rules that learn from it.
+    Any reading may also be given outright: entropy, cross_entropy, variance, task_loss, performance, safety,
+    token_safety, distance, each (..., K), and critical, bool (...,).  A rule that needs what is not there raises
+    MissingSignal, which says what to give.
+    """
+
+    def __init__(
+        self,
+        *,
+        log_p: Tensor | None = None,
+        labels: Tensor | None = None,
+        task: Tensor | None = None,
+        context: Tensor | None = None,
+        evidence: Evidence | None = None,
+        critical_classes: Collection[int] = (),
+        critical_contexts: Collection[int] = (),
+        log_p_passes: Tensor | None = None,
+        student_log_p: Tensor | None = None,
+        features: Tensor | None = None,
+        entropy: Tensor | None = None,
+        cross_entropy: Tensor | None = None,
+        variance: Tensor | None = None,
+        task_loss: Tensor | None = None,
+        performance: Tensor | None = None,
+        safety: Tensor | None = None,
+        distance: Tensor | None = None,
+        token_safety: Tensor | None = None,
+        critical: Tensor | None = None,
+    ) -> None:
+        self._log_p, self.evidence = log_p, evidence
+        self.critical_classes = chosen_numbers("critical_classes", critical_classes)
+        self.critical_contexts = chosen_numbers("critical_contexts", critical_contexts)
+        # whether anything says which positions are critical; if not, orderings apply at all of them
+        self.names_critical = bool(self.critical_classes or self.critical_contexts or critical is not None)
+        self._critical_given = critical is not None
+        self._passes, self._student, self._features = log_p_passes, student_log_p, features
+        scores = {
+            "entropy": entropy,
+            "cross_entropy": cross_entropy,
+            "variance": variance,
+            "task_loss": task_loss,
+            "performance": performance,
+            "safety": safety,
+            "token_safety": token_safety,
+            "distance": distance,
+        }
+        for name, value in {**scores, "critical": critical}.items():
+            if value is not None:
+                self.__dict__[name] = value  # a cached_property reads its value from here
+        require_log_p(log_p)
+        require_scores_fit(scores, log_p)
+        template = next((v for v in (log_p, *scores.values()) if v is not None), None)
+        if template is None:
+            raise InvalidInput("Signals are empty; give at least `log_p`, the teachers' log-probabilities (..., K, V).")
+        self._template = template if log_p is None else template[..., 0]
+        lead = self.shape[:-1]
+        self.labels = numbered("labels", labels, lead, spreads=False)
+        self.task = numbered("task", task, lead, spreads=True)
+        self.context = numbered("context", context, lead, spreads=True)
+        require_mask(critical, lead)
+        require_lead("log_p_passes", log_p_passes, lead, ("passes", "teachers", "classes"))
+        require_lead("student_log_p", student_log_p, lead, ("classes",))
+        require_lead("features", features, lead, ("features",))
+        require_same_teachers(log_p, log_p_passes, student_log_p)
+        for name, value in scores.items():
+            if value is not None and value.shape != self.shape:
+                self.__dict__[name] = value.expand(self.shape)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the scores that a rule returns, (..., K)."""
+        return self._template.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the readings lie."""
+        return self._template.device
+
+    def ones(self) -> Tensor:
+        """Return ones of the scores' shape, dtype and device."""
+        return torch.ones_like(self._template)
+
+    @property
+    def log_p(self) -> Tensor:
+        """Teachers' log-probabilities, (..., K, V)."""
+        if self._log_p is None:
+            raise MissingSignal("This rule needs the teachers' log-probabilities; pass `log_p` of shape (..., K, V).")
+        return self._log_p
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """Entropy of each teacher, (..., K), nats."""
+        p = self.log_p.exp()
+        return -torch.where(p == 0, 0.0, p * self.log_p).sum(-1)  # p > 0 would turn NaN into certainty
+
+    @cached_property
+    def cross_entropy(self) -> Tensor:
+        """Cross-entropy of each teacher on the label, (..., K), nats."""
+        chosen = self.true_classes[..., None, None].expand(*self.shape, 1)
+        return -self.log_p.gather(-1, chosen).squeeze(-1)
+
+    @cached_property
+    def variance(self) -> Tensor:
+        """Variance of each teacher's distribution over passes, summed over classes, (..., K)."""
+        if self._passes is None:
+            raise MissingSignal(
+                "This rule needs several passes of each teacher; pass `log_p_passes` of shape (..., P, K, V), "
+                "or `variance` of shape (..., K)."
+            )
+        return variance_of(self._passes)
+
+    @property
+    def student_log_p(self) -> Tensor:
+        """The student's log-probabilities, (..., V)."""
+        if self._student is None:
+            raise MissingSignal(
+                "This rule looks at the student; pass `student_log_p` of shape (..., V). A trainer does so for rules "
+                "whose `needs` name it."
+            )
+        return self._student
+
+    @property
+    def features(self) -> Tensor:
+        """A representation of each position, (..., D)."""
+        if self._features is None:
+            raise MissingSignal(
+                "This rule learns from a representation; pass `features` of shape (..., D). A trainer does so for "
+                "rules whose `needs` name it."
+            )
+        return self._features
+
+    @cached_property
+    def _divergences(self) -> dict[float, Tensor]:
+        """What ``student_divergence`` has worked out, by temperature."""
+        return {}
+
+    @cached_property
+    def _pulls(self) -> dict[float, Tensor]:
+        """What ``student_gradient`` has worked out, by temperature."""
+        return {}
+
+    def student_divergence(self, temperature: float = 1.0) -> Tensor:
+        """KL of each teacher from the student, ``T^2 KL(p_k^T || p_s^T)``, (..., K), nats."""
+        if temperature not in self._divergences:
+            log_p_KV, log_s_V = softened(self.log_p, temperature), softened(self.student_log_p, temperature)
+            p_KV = log_p_KV.exp()
+            gap_KV = torch.where(p_KV == 0, 0.0, log_p_KV - log_s_V.unsqueeze(-2))  # 0 log 0 = 0
+            self._divergences[temperature] = temperature**2 * (p_KV * gap_KV).sum(-1)
+        return self._divergences[temperature]
+
+    def student_gradient(self, temperature: float = 1.0) -> Tensor:
+        """Gradient of ``student_divergence`` by the student's logits, (..., K, V): no backward pass is needed."""
+        if temperature not in self._pulls:
+            p_KV, s_V = softened(self.log_p, temperature).exp(), softened(self.student_log_p, temperature).exp()
+            self._pulls[temperature] = temperature * (s_V.unsqueeze(-2) - p_KV)
+        return self._pulls[temperature]
+
+    @cached_property
+    def true_classes(self) -> Tensor:
+        """The true class of each position, (...,)."""
+        if self.labels is None:
+            raise MissingSignal("This rule needs the true classes; pass `labels` of shape (...,), integers.")
+        known = self._student if self._log_p is None else self._log_p
+        outside = self.labels < 0 if known is None else (self.labels < 0) | (self.labels >= known.shape[-1])
+        if bool(outside.any()):
+            where = tuple(int(i) for i in outside.nonzero()[0])
+            classes = "at least 0" if known is None else f"0 to {known.shape[-1] - 1}"
+            raise InvalidInput(
+                f"Position {where} has label {int(self.labels[where])}; wanted a class, {classes}. This rule needs "
+                "a true class everywhere: leave positions without one, such as padding, out of the batch."
+            )
+        return self.labels
+
+    def table_of_tasks(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Average (..., A) over the positions of each task: (M, A), and the row of each position, (...,).
+
+        M is 1 where the signals name no task.
+        """
+        lead = self.shape[:-1]
+        flat = value.reshape(-1, *value.shape[len(lead) :])
+        row = torch.zeros(lead, dtype=torch.long, device=value.device)
+        row = row if self.task is None else _spread(self.task, lead)
+        if row.numel() and int(row.min()) < 0:
+            raise InvalidInput(f"A position has task {int(row.min())}; wanted numbers from 0.")
+        tasks = int(row.max()) + 1 if row.numel() else 1
+        total = flat.new_zeros(tasks, *flat.shape[1:]).index_add(0, row.reshape(-1), flat)
+        count = torch.bincount(row.reshape(-1), minlength=tasks).clamp_min(1).to(flat.dtype)
+        return total / count.reshape(-1, *[1] * (flat.ndim - 1)), row
+
+    def by_task(self, value: Tensor) -> Tensor:
+        """Average (..., A) over the positions of each task, and give every position what its task has."""
+        table, row = self.table_of_tasks(value)
+        return table[row]
+
+    @cached_property
+    def task_loss(self) -> Tensor:
+        """Loss of each teacher on the task of each position, (..., K), nats."""
+        return self._of_task("task_loss", "losses a task")
+
+    @cached_property
+    def performance(self) -> Tensor:
+        """Accuracy of each teacher on the task of each position, (..., K), in [0, 1]."""
+        return self._of_task("performance", "performance a task")
+
+    @cached_property
+    def safety(self) -> Tensor:
+        """Safety of each teacher in the context of each position, (..., K), in [0, 1]."""
+        return self._of_context("safety", "safety")
+
+    @cached_property
+    def distance(self) -> Tensor:
+        """Distance of the context of each position from each teacher's domain, (..., K), at least 0."""
+        return self._of_context("distance", "distance from the context")
+
+    @cached_property
+    def token_safety(self) -> Tensor:
+        """Safety of each teacher on the class of each position, (..., K), in [0, 1]: the token scale's own order."""
+        if self.evidence is None or self.evidence.safety_VK is None:
+            raise MissingSignal(
+                "This needs the teachers' safety by class; pass `evidence=kd.teachers.measure(..., by_class=True)` or "
+                "`token_safety` (..., K)."
+            )
+        if self.labels is None:
+            raise MissingSignal("The teachers' safety by class is known; pass `labels`, the class of each position.")
+        # padding such as -100 is no class and never critical; any row will do for it
+        return self._looked_up(self.evidence.safety_VK, self.labels.clamp_min(0), "class")
+
+    def has_safety(self, scale: OrderedScale) -> bool:
+        """Say whether there are safety scores of the scale: ``token_safety``, or ``safety`` for contexts."""
+        name, table = {"token": ("token_safety", "safety_VK"), "context": ("safety", "safety_CK")}[scale]
+        return name in self.__dict__ or getattr(self.evidence, table, None) is not None
+
+    @cached_property
+    def critical(self) -> Tensor:
+        """Where orderings apply, bool (...,): a critical label (S) or a critical context (C_safe)."""
+        return self._inside("token") | self._inside("context")
+
+    def names(self, scale: OrderedScale) -> bool:
+        """Say whether critical positions of the scale are named: S by classes, C_safe by contexts, both by a mask."""
+        named = {"token": self.critical_classes, "context": self.critical_contexts}[scale]
+        return self._critical_given or bool(named)
+
+    def critical_on(self, scale: OrderedScale) -> Tensor:
+        """Where the orderings of one scale apply, bool (...,): S or C_safe; a mask given as ``critical`` is both."""
+        return self.critical if self._critical_given else self._inside(scale)
+
+    def number_on(self, scale: OrderedScale) -> Tensor:
+        """Number of the class ("token") or the context ("context") of each position, (...,)."""
+        what, value = {"token": ("labels", self.labels), "context": ("context", self.context)}[scale]
+        if value is None:
+            raise MissingSignal(f"The orderings of the {scale} scale differ from one to another; pass `{what}`.")
+        return _spread(value, self.shape[:-1])
+
+    def _inside(self, scale: OrderedScale) -> Tensor:
+        chosen, value, what, of_what = {
+            "token": (self.critical_classes, self.labels, "labels", "classes"),
+            "context": (self.critical_contexts, self.context, "context", "contexts"),
+        }[scale]
+        lead = self.shape[:-1]
+        if not chosen:
+            return torch.zeros(lead, dtype=torch.bool, device=self._template.device)
+        if value is None:
+            raise MissingSignal(f"Critical {of_what} {sorted(chosen)} are named; pass `{what}` to find them by.")
+        return _spread(torch.isin(value, torch.tensor(sorted(chosen), device=value.device)), lead)
+
+    def _of_task(self, name: str, what: str) -> Tensor:
+        return self._looked_up(self._measured(f"{name}_MK", name, what), self.task, "task")
+
+    def _of_context(self, name: str, what: str) -> Tensor:
+        return self._looked_up(self._measured(f"{name}_CK", name, what), self.context, "context")
+
+    def _measured(self, field: str, name: str, what: str) -> Tensor:
+        table: Tensor | None = getattr(self.evidence, field, None)
+        if table is None:
+            raise MissingSignal(
+                f"This rule needs the teachers' {what}; pass `evidence=kd.teachers.measure(...)` that holds {field}, "
+                f"or `{name}` of shape (..., K)."
+            )
+        return table
+
+    def _looked_up(self, table: Tensor, key: Tensor | None, what: str) -> Tensor:
+        lead = self.shape[:-1]
+        if key is None and len(table) > 1:
+            raise MissingSignal(
+                f"The evidence tells {len(table)} {what}s apart; pass `{what}`, the {what} of each position."
+            )
+        if key is None:
+            key = torch.zeros(lead, dtype=torch.long, device=self._template.device)
+        if table.shape[-1] != self.shape[-1]:
+            raise InvalidInput(
+                f"The evidence is about {table.shape[-1]} teachers, the signals have {self.shape[-1]}; measure these."
+            )
+        outside = key[(key < 0) | (key >= len(table))]
+        if outside.numel():
+            raise InvalidInput(
+                f"A position has {what} {int(outside[0])}, but the evidence covers {what} 0 to {len(table) - 1} only; "
+                f"measure the teachers on data that has every {what}."
+            )
+        return table.to(self._template)[_spread(key, lead)]
+
+
+def variance_of(log_p_PKV: Tensor) -> Tensor:
+    """Return the variance of each teacher's distribution over passes, (..., P, K, V), summed over classes: (..., K)."""
+    if not log_p_PKV.numel():
+        return log_p_PKV.new_zeros(log_p_PKV[..., 0, :, 0].shape)  # torch warns of too few degrees of freedom
+    return log_p_PKV.exp().var(dim=-3, unbiased=False).sum(-1)
+
+
+def softened(log_p_V: Tensor, temperature: float) -> Tensor:
+    """Return the log of ``p^(1/T) / Z``, (..., V)."""
+    return log_p_V if temperature == 1.0 else torch.log_softmax(log_p_V / temperature, dim=-1)
+
+
+def _spread(value: Tensor, lead: torch.Size) -> Tensor:
+    """Repeat one value a sequence over its positions."""
+    return value.reshape(value.shape + (1,) * (len(lead) - value.ndim)).expand(lead)
