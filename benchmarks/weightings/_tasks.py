@@ -25,7 +25,7 @@ from safekd.data import Split
 from safekd.demo import demo_config
 from safekd.experiment import build, mlp
 from safekd.safety import SafetyMeasure, TruthProbability
-from safekd.teachers import SklearnTeacher, Teacher, TeacherEnsemble, domain_distances, measure
+from safekd.teachers import SklearnTeacher, Teacher, TeacherEnsemble, measure_domain_distances, measure_teachers
 from safekd.weights import Evidence
 
 CLEAN, DEGRADED = 0, 1
@@ -80,8 +80,10 @@ def digits(seed: int) -> Task:
     }
     teachers: list[Teacher] = [SklearnTeacher(name, made.fit(x, y), 10) for name, (made, x, y) in sets.items()]
     ensemble, safety = TeacherEnsemble(teachers), TruthProbability()
-    evidence = measure(ensemble, splits["validation"], safety, contexts=2)
-    distance_CK = domain_distances(splits["validation"], [torch.as_tensor(x) for _, x, _ in sets.values()], contexts=2)
+    evidence = measure_teachers(ensemble, splits["validation"], safety, contexts=2)
+    distance_CK = measure_domain_distances(
+        splits["validation"], [torch.as_tensor(x) for _, x, _ in sets.values()], contexts=2
+    )
     return Task(
         "digits",
         splits["train"],
@@ -106,7 +108,7 @@ def breast_cancer(seed: int) -> Task:
     shown = [getattr(teacher, "contexts", None) or list(experiment.table.contexts) for teacher in config.teachers]
     numbers = [torch.tensor(experiment.table.context_numbers(names)) for names in shown]
     domains = [train.inputs[torch.isin(train.batch().context, here)] for here in numbers]
-    distance_CK = domain_distances(experiment.validation, domains, len(experiment.table.contexts))
+    distance_CK = measure_domain_distances(experiment.validation, domains, len(experiment.table.contexts))
     return Task(
         "breast cancer",
         train,

@@ -3,10 +3,10 @@
     report = kd.audit(unified, signals)          # fifteen axioms: holds | violated | estimated | not applicable
     print(report); report["III.5"].evidence; report.holds(); report.to_json("audit.json")
 
-Weights that came without a rule are judged by the row, in constant memory: ``RowAudit`` and ``report_of``.
+Weights that came without a rule are judged by the row, in constant memory: ``RowAudit`` and ``build_report``.
 """
 
-from ._audit_report import AuditReport, Finding, report_of
+from ._audit_report import AuditReport, Finding, build_report
 from ._audit_rule import audit
 from ._axiom_list import ASSUMPTIONS, AXIOMS, UNIFIED, Axiom
 from ._independence import Counterexample, counterexamples, independence_table
@@ -22,7 +22,7 @@ __all__ = [
     "Finding",
     "RowAudit",
     "audit",
+    "build_report",
     "counterexamples",
     "independence_table",
-    "report_of",
 ]

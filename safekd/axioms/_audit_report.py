@@ -1,4 +1,4 @@
-"""What an audit found: one finding a line, a table, and files.  ``report_of`` puts findings into a report."""
+"""What an audit found: one finding a line, a table, and files.  ``build_report`` puts findings into a report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from ..errors import InvalidInput
 from ..io import write_csv, written_whole
-from ._axiom_list import ASSUMPTIONS, AXIOMS, LINEAR, UNIFIED, Axiom, axiom_named
+from ._axiom_list import ASSUMPTIONS, AXIOMS, LINEAR, UNIFIED, Axiom, find_axiom
 
 Status = Literal["holds", "violated", "estimated", "not_applicable"]
 _COLOURS = {"holds": "green", "violated": "bold red", "estimated": "cyan", "not_applicable": "dim"}
@@ -34,7 +34,7 @@ class Finding:
     worst: the worst violation, in units of weight, 0 if it holds; for "estimated" the estimate; NaN if a weight is no
     number; None if there is nothing to measure.  where: index of the worst position in the leading axes, None if
     there is none.  rows, of: how many positions violate, of how many judged.  evidence: what was seen, in words.
-    mend: the next move, empty if there is nothing to mend.
+    remedy: the next move, empty if there is nothing to mend.
     """
 
     axiom: str
@@ -45,17 +45,17 @@ class Finding:
     where: tuple[int, ...] | None = None
     rows: int = 0
     of: int = 0
-    mend: str = ""
+    remedy: str = ""
 
     @property
     def scale(self) -> str:
         """The scale of the axiom: "token", "task", "context", "unified" or "all"."""
-        return axiom_named(self.axiom).scale
+        return find_axiom(self.axiom).scale
 
     @property
     def name(self) -> str:
         """The short name of the axiom."""
-        return axiom_named(self.axiom).name
+        return find_axiom(self.axiom).name
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class AuditReport:
         return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
-def place_of(row: int, lead: Sequence[int] | None) -> tuple[int, ...]:
+def locate_row(row: int, lead: Sequence[int] | None) -> tuple[int, ...]:
     """Return the index of a row in the leading axes; rows that have no other place are counted."""
     if lead is None:
         return (row,)
@@ -149,7 +149,7 @@ def place_of(row: int, lead: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(reversed(index))
 
 
-def report_of(findings: Iterable[Finding], absent: str | Mapping[str, str] = "") -> AuditReport:
+def build_report(findings: Iterable[Finding], absent: str | Mapping[str, str] = "") -> AuditReport:
     """Return a report of ``findings``, in the order of the paper, with a line for each of the fifteen axioms.
 
     absent: why an axiom without a finding was not judged, one reason for all or one for each scale.
@@ -157,7 +157,7 @@ def report_of(findings: Iterable[Finding], absent: str | Mapping[str, str] = "")
     """
     given: dict[str, Finding] = {}
     for finding in findings:
-        axiom_named(finding.axiom)
+        find_axiom(finding.axiom)
         if finding.axiom in given:
             raise InvalidInput(f"Two findings are about {finding.axiom}; a report has one a line.")
         given[finding.axiom] = finding
@@ -170,7 +170,7 @@ def _not_judged(axiom: Axiom, absent: str | Mapping[str, str]) -> Finding:
     return Finding(axiom.id, "", "not_applicable", reason or f"No weights of the {axiom.scale} scale were given.")
 
 
-_COLUMNS = ["axiom", "scale", "name", "subject", "status", "worst", "where", "rows", "of", "evidence", "mend"]
+_COLUMNS = ["axiom", "scale", "name", "subject", "status", "worst", "where", "rows", "of", "evidence", "remedy"]
 
 
 def _record(finding: Finding) -> dict[str, Any]:
@@ -195,6 +195,6 @@ def _remarks(findings: tuple[Finding, ...]) -> Iterator[str]:
     lines: dict[str, list[str]] = {}
     for finding in findings:
         if finding.evidence and finding.status != "holds":
-            lines.setdefault(f"{finding.evidence} {finding.mend}".strip(), []).append(finding.axiom)
+            lines.setdefault(f"{finding.evidence} {finding.remedy}".strip(), []).append(finding.axiom)
     for text, axioms in lines.items():
         yield f"{', '.join(axioms)}: {text}"

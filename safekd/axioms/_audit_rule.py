@@ -19,14 +19,14 @@ from solvers.polytope import WeightPolytope
 
 from .._torch_state import evaluating
 from ..errors import InvalidInput, MissingSignal
-from ..weights import Signals, modules_of, require_rule
-from ._audit_report import AuditReport, Finding, place_of, report_of
-from ._audit_subjects import Subject, scales_left_out, subjects_of
-from ._axiom_list import of_scale
-from ._designated_orderings import judged_by, own_orders, scores_and_rows
-from ._pareto_compatibility import Losses, pareto_finding
-from ._student_assumptions import realisable, smooth
-from .continuity import Readings, continuity_findings
+from ..weights import Signals, collect_modules, require_rule
+from ._audit_report import AuditReport, Finding, build_report, locate_row
+from ._audit_subjects import Subject, explain_missing_scales, list_subjects
+from ._axiom_list import select_axioms
+from ._designated_orderings import find_designated_orderings, judge_orderings, select_scores
+from ._pareto_compatibility import Losses, judge_pareto
+from ._student_assumptions import judge_realizable, judge_smooth
+from .continuity import MovableSignals, judge_continuity
 from .rows import RowAudit
 
 
@@ -67,22 +67,22 @@ def audit(
         if not rule.ndim:
             raise InvalidInput("Weights have shape (); wanted (..., teachers).")
         subject = Subject("weights", scale or "token", lambda _: rule, polytope)
-        return report_of(_judged(subject, signals, losses, None, names), scales_left_out(rule))
+        return build_report(_judged(subject, signals, losses, None, names), explain_missing_scales(rule))
     require_rule("rule", rule)
     if signals is None:
         raise InvalidInput("`signals` are missing; a rule is judged on a batch of them. Pass Signals(...).")
     _require_options(signals, tries, student)
-    subjects = list(subjects_of(rule, polytope, scale, as_weights))
+    subjects = list(list_subjects(rule, polytope, scale, as_weights))
     found: list[Finding] = []
     with ExitStack() as modes, torch.no_grad():
-        for module in modules_of(rule).values():
+        for module in collect_modules(rule).values():
             modes.enter_context(evaluating(module))
         for subject in subjects:
             last = subject is subjects[-1]
-            readings = Readings.finest(signals, subject.weights)
-            axiom = of_scale(subject.scale)["continuity"].id
+            readings = MovableSignals.finest(signals, subject.weights)
+            axiom = select_axioms(subject.scale)["continuity"].id
             mine = [f for f in _judged(subject, signals, losses, under, names) if f.axiom != axiom]
-            mine += continuity_findings(axiom, subject.name, subject.weights, readings, vary, tries, seed)
+            mine += judge_continuity(axiom, subject.name, subject.weights, readings, vary, tries, seed)
             # assumptions are about the weights that are used
             found += [f for f in mine if last or f.axiom not in ("A1", "A2", "P")]
         w_BK = subjects[-1].weights(signals).reshape(-1, signals.shape[-1])
@@ -90,8 +90,8 @@ def audit(
     if student is None:
         found.append(Finding("A4", "student", "not_applicable", "No student was given; pass student=(module, inputs)."))
     else:
-        found.append(smooth(*student, seed))
-    return report_of(found, scales_left_out(rule))
+        found.append(judge_smooth(*student, seed))
+    return build_report(found, explain_missing_scales(rule))
 
 
 def _require_options(signals: object, tries: object, student: Any) -> None:
@@ -120,7 +120,7 @@ def _judged(
     if subject.alone is not None and signals is not None:
         alone = _row_findings(subject, subject.alone(signals), signals, names)
         found = [_with_repair(finding, other) for finding, other in zip(found, alone, strict=True)]
-    axioms = of_scale(subject.scale)
+    axioms = select_axioms(subject.scale)
     if losses is None or "pareto" not in axioms:
         return found
     others = None if under is None else [subject.weights(s).reshape(-1, K) for s in under]
@@ -129,20 +129,20 @@ def _judged(
             raise InvalidInput(
                 f"`under` holds {len(other_BK)} positions for student {n}; wanted {lead.numel()}, as `signals`."
             )
-    waste = pareto_finding(axioms["pareto"].id, subject.name, w_K.reshape(-1, K), losses, others)
-    waste = waste if waste.where is None else replace(waste, where=place_of(waste.where[0], lead))
+    waste = judge_pareto(axioms["pareto"].id, subject.name, w_K.reshape(-1, K), losses, others)
+    waste = waste if waste.where is None else replace(waste, where=locate_row(waste.where[0], lead))
     return [waste if finding.axiom == waste.axiom else finding for finding in found]
 
 
 def _row_findings(subject: Subject, w_K: Tensor, signals: Signals | None, names: Sequence[str]) -> list[Finding]:
     rows = RowAudit(subject.polytope, subject.scale, subject=subject.name, names=names, lead=w_K.shape[:-1])
-    safety, critical = scores_and_rows(signals, subject.polytope, subject.scale)
+    safety, critical = select_scores(signals, subject.polytope, subject.scale)
     rows.add(w_K, critical=critical, safety=safety)
     found = list(rows.findings())
-    own = None if signals is None else own_orders(subject.rule, subject.polytope, signals)
+    own = None if signals is None else find_designated_orderings(subject.rule, subject.polytope, signals)
     if own is None or "ordering" not in rows.axioms:
         return found
-    ordering = judged_by(own, rows.axioms["ordering"].id, subject.name, w_K)
+    ordering = judge_orderings(own, rows.axioms["ordering"].id, subject.name, w_K)
     return [ordering if finding.axiom == ordering.axiom else finding for finding in found]
 
 
@@ -162,6 +162,8 @@ def _realisable(w_BK: Tensor, signals: Signals) -> Finding:
     try:
         log_p_KV, student_V = signals.log_p, signals.student_log_p
     except MissingSignal:
-        return realisable(w_BK, None, None)
+        return judge_realizable(w_BK, None, None)
     B = len(w_BK)
-    return realisable(w_BK, log_p_KV.reshape(B, *log_p_KV.shape[lead:]), student_V.reshape(B, *student_V.shape[lead:]))
+    return judge_realizable(
+        w_BK, log_p_KV.reshape(B, *log_p_KV.shape[lead:]), student_V.reshape(B, *student_V.shape[lead:])
+    )

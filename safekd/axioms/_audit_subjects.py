@@ -38,7 +38,7 @@ class Subject:
     rule: object = None
 
 
-def subjects_of(
+def list_subjects(
     rule: Callable[[Signals], Tensor], polytope: WeightPolytope | None, scale: str | None, as_weights: bool | None
 ) -> Iterator[Subject]:
     """Yield what there is to judge, the whole of a ``Unified`` last."""
@@ -51,19 +51,19 @@ def subjects_of(
             if part is not None:
                 others: dict[str, Any] = {other: None for other in SCALES if other != name}
                 only = replace(rule, **others)
-                yield Subject(f"{name} rule", name, only, promised, shares_of(part), only)
+                yield Subject(f"{name} rule", name, only, promised, divide_by_sum(part), only)
         yield Subject("unified weights", "unified", rule, promised, rule=rule)
         return
     if as_weights is None:
         as_weights = _polytope_of(rule) is not None
     own = str(getattr(rule, "scale", "any"))
     scale = scale or (own if own in SCALES else "token")
-    alone = shares_of(rule.rule) if isinstance(rule, Conforming) else None
-    weights = given_by(rule) if as_weights else shares_of(rule)
+    alone = divide_by_sum(rule.rule) if isinstance(rule, Conforming) else None
+    weights = check_shape_of(rule) if as_weights else divide_by_sum(rule)
     yield Subject(f"{scale} rule", scale, weights, promised, alone, rule)
 
 
-def given_by(rule: Callable[[Signals], Tensor]) -> Weights:
+def check_shape_of(rule: Callable[[Signals], Tensor]) -> Weights:
     """Return the rule, its answer looked at for its shape."""
 
     def weights(signals: Signals) -> Tensor:
@@ -74,9 +74,9 @@ def given_by(rule: Callable[[Signals], Tensor]) -> Weights:
     return weights
 
 
-def shares_of(rule: Callable[[Signals], Tensor]) -> Weights:
+def divide_by_sum(rule: Callable[[Signals], Tensor]) -> Weights:
     """Return the rule with its scores divided by their sum; what cannot be divided is judged as it comes, as NaN."""
-    given = given_by(rule)
+    given = check_shape_of(rule)
 
     def weights(signals: Signals) -> Tensor:
         score_K = given(signals)
@@ -86,7 +86,7 @@ def shares_of(rule: Callable[[Signals], Tensor]) -> Weights:
     return weights
 
 
-def scales_left_out(rule: object) -> dict[str, str]:
+def explain_missing_scales(rule: object) -> dict[str, str]:
     """Return why the scales that a rule does not have are not judged."""
     if isinstance(rule, Unified):
         return {name: f"There is no {name} rule; that scale is uniform." for name in SCALES}

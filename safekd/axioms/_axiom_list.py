@@ -94,14 +94,14 @@ LINEAR = Axiom("P", "all", "linear", "linear rows", "The linear rows of the poly
 _BY_ID = {axiom.id: axiom for axiom in (*AXIOMS, *UNIFIED, LINEAR, *ASSUMPTIONS)}
 
 
-def axiom_named(name: str) -> Axiom:
+def find_axiom(name: str) -> Axiom:
     """Return the axiom "III.1" to "III.22", the line "U.1" to "U.5" or the assumption "A1" to "A4"."""
     if name not in _BY_ID:
         raise InvalidInput(f"There is no axiom '{name}'; there are {', '.join(_BY_ID)}.")
     return _BY_ID[name]
 
 
-def of_scale(scale: str) -> dict[Kind, Axiom]:
+def select_axioms(scale: str) -> dict[Kind, Axiom]:
     """Return the five axioms of "token", "task", "context" or "unified" by their kind."""
     found = {axiom.kind: axiom for axiom in (*AXIOMS, *UNIFIED) if axiom.scale == scale}
     if not found:

@@ -16,15 +16,17 @@ from torch import Tensor
 
 from solvers.polytope import WeightPolytope
 
-from ..weights import Conforming, RowOrders, Signals, Unified
-from ._audit_report import Finding, place_of
-from .rows import next_move
+from ..weights import Conforming, PositionOrderings, Signals, Unified
+from ._audit_report import Finding, locate_row
+from .rows import suggest_remedy
 
 _SCORED: tuple[Literal["token", "context"], ...] = ("token", "context")
 _SCORES = {"token": "token_safety", "context": "safety"}
 
 
-def own_orders(rule: object, polytope: WeightPolytope | None, signals: Signals) -> RowOrders | None:
+def find_designated_orderings(
+    rule: object, polytope: WeightPolytope | None, signals: Signals
+) -> PositionOrderings | None:
     """Return the orderings that were designated with a rule; None if those of the polytope or of scores hold."""
     if isinstance(rule, Unified):
         parts = [part for part in (rule.token, rule.context) if part is not None]
@@ -38,7 +40,7 @@ def own_orders(rule: object, polytope: WeightPolytope | None, signals: Signals) 
     return Conforming(lambda s: s.ones(), polytope, orderings=orderings).orders(signals)
 
 
-def scores_and_rows(
+def select_scores(
     signals: Signals | None, polytope: WeightPolytope | None, scale: str
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return safety (..., K) whose order holds, None for none; and where it does, bool (...), None for all rows."""
@@ -53,13 +55,13 @@ def scores_and_rows(
     if len(present) == 1:
         return getattr(signals, _SCORES[present[0]]), critical
     of_scale: Literal["token", "context"] = "token" if scale == "token" else "context"
-    where = signals.critical_on(of_scale) if signals.names_critical else None
+    where = signals.critical_positions(of_scale) if signals.names_critical else None
     return getattr(signals, _SCORES[of_scale]), where
 
 
-def judged_by(orders: RowOrders, axiom: str, subject: str, w_K: Tensor) -> Finding:
+def judge_orderings(orders: PositionOrderings, axiom: str, subject: str, w_K: Tensor) -> Finding:
     """Judge orderings that differ from position to position, by how far the nearest weights are that keep them."""
-    broken_B, w_BK = orders.broken(w_K).reshape(-1), w_K.reshape(-1, w_K.shape[-1])
+    broken_B, w_BK = orders.find_violations(w_K).reshape(-1), w_K.reshape(-1, w_K.shape[-1])
     lost_B = w_BK.isnan().any(-1)
     broken_B = broken_B | lost_B
     rows, of = int(broken_B.sum()), len(w_BK)
@@ -68,13 +70,13 @@ def judged_by(orders: RowOrders, axiom: str, subject: str, w_K: Tensor) -> Findi
     if not rows:
         return Finding(axiom, subject, "holds", f"In all {of} rows.", 0.0, None, 0, of)
     if bool(lost_B.any()):
-        where = place_of(int(lost_B.to(torch.uint8).argmax()), w_K.shape[:-1])
+        where = locate_row(int(lost_B.to(torch.uint8).argmax()), w_K.shape[:-1])
         text = f"A weight at {where} is not a number."
-        return Finding(axiom, subject, "violated", text, math.nan, where, rows, of, next_move("ordering"))
+        return Finding(axiom, subject, "violated", text, math.nan, where, rows, of, suggest_remedy("ordering"))
     kept_BK = orders.project(w_K, "euclidean").reshape(w_BK.shape)
     off_B = torch.where(broken_B, (w_BK - kept_BK).abs().amax(-1), -torch.inf)
     worst = int(off_B.argmax())
-    where = place_of(worst, w_K.shape[:-1])
+    where = locate_row(worst, w_K.shape[:-1])
     shown, nearest = ([float(f"{w:.4g}") for w in row_K.tolist()] for row_K in (w_BK[worst], kept_BK[worst]))
     text = f"Weights {shown} at {where} break an ordering that holds there; the nearest that keep it are {nearest}."
-    return Finding(axiom, subject, "violated", text, float(off_B[worst]), where, rows, of, next_move("ordering"))
+    return Finding(axiom, subject, "violated", text, float(off_B[worst]), where, rows, of, suggest_remedy("ordering"))

@@ -20,7 +20,7 @@ from solvers.polytope import WeightPolytope
 from ..weights import Signals
 from ._audit_report import AuditReport
 from ._audit_rule import audit
-from ._axiom_list import AXIOMS, Kind, axiom_named
+from ._axiom_list import AXIOMS, Kind, find_axiom
 
 _READING = {"token": "entropy", "task": "task_loss", "context": "distance"}
 _SAFETY_K = (0.9, 0.6, 0.3)
@@ -46,11 +46,11 @@ class Counterexample:
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return the weights, (..., K)."""
-        return self.weights(getattr(signals, _READING[axiom_named(self.axiom).scale]))
+        return self.weights(getattr(signals, _READING[find_axiom(self.axiom).scale]))
 
     def audit(self) -> AuditReport:
         """Return what the audit says of these weights."""
-        scale = axiom_named(self.axiom).scale
+        scale = find_axiom(self.axiom).scale
         reading, safety = _READING[scale], torch.tensor(_SAFETY_K, dtype=torch.float64)
         x_BK = torch.tensor(_READING_BK, dtype=torch.float64)
         given: dict[str, Any] = {reading: x_BK, "safety": safety.expand_as(x_BK)}
@@ -146,7 +146,7 @@ def independence_table() -> pd.DataFrame:
     """
     rows = []
     for example in counterexamples():
-        axiom, report = axiom_named(example.axiom), example.audit()
+        axiom, report = find_axiom(example.axiom), example.audit()
         broken = [finding.axiom for finding in report.violated if finding.scale == axiom.scale]
         rows.append(
             {

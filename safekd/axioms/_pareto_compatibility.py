@@ -20,14 +20,14 @@ from ._audit_report import Finding
 Losses = Tensor | ArrayLike | Callable[[Tensor], Tensor]
 _ULPS = 8
 _REACHED = 1e-9  # relative: how close to a minimum a minimiser that is given as a function may stop
-_MEND = {
+_REMEDY = {
     False: "Keep every weight above 0: Conforming(rule, polytope) with lower > 0.",
     True: "Let the weights not fall faster than the loss grows, or fix them while the student is chosen.",
 }
 
 
 @dataclass(frozen=True)
-class Waste:
+class ParetoViolation:
     """Rows whose minimiser is beaten: which rows, the largest loss given away, by which minimiser to whom, where."""
 
     rows_B: Tensor
@@ -37,7 +37,7 @@ class Waste:
     better: int = 0
 
 
-def pareto_finding(axiom: str, subject: str, w_BK: Tensor, losses: Losses, under: Sequence[Tensor] | None) -> Finding:
+def judge_pareto(axiom: str, subject: str, w_BK: Tensor, losses: Losses, under: Sequence[Tensor] | None) -> Finding:
     """Return the finding on III.14; ``where`` is a row.
 
     w_BK: weights, (B, K).  losses: of N candidate students on what the K teachers teach, (N, K), or a function from
@@ -77,12 +77,12 @@ def _table(values: object, name: str, rows: int | None = None, columns: int | No
     return table
 
 
-def _table_waste(w_BK: Tensor, losses_NK: Tensor, sums_BN: Tensor, adaptive: bool) -> Waste:
+def _table_waste(w_BK: Tensor, losses_NK: Tensor, sums_BN: Tensor, adaptive: bool) -> ParetoViolation:
     """Find minimisers that are beaten by a candidate no worse in any loss."""
     least_B = sums_BN.amin(-1, keepdim=True)
     slack_B = _ULPS * torch.finfo(torch.float64).eps * sums_BN.abs().amax(-1, keepdim=True)
     minimal_BN = sums_BN <= least_B + slack_B
-    waste = Waste(w_BK.isnan().any(-1) | least_B.squeeze(-1).isnan())
+    waste = ParetoViolation(w_BK.isnan().any(-1) | least_B.squeeze(-1).isnan())
     for n in range(len(losses_NK)):
         gap_NK = losses_NK[n] - losses_NK
         better_N = (gap_NK >= 0).all(-1) & (gap_NK > 0).any(-1)
@@ -95,19 +95,19 @@ def _table_waste(w_BK: Tensor, losses_NK: Tensor, sums_BN: Tensor, adaptive: boo
     return waste
 
 
-def _larger(waste: Waste, beaten_BN: Tensor, gap_N: Tensor, n: int) -> Waste:
+def _larger(waste: ParetoViolation, beaten_BN: Tensor, gap_N: Tensor, n: int) -> ParetoViolation:
     rows_B = waste.rows_B | beaten_BN.any(-1)
     worst_B, by_B = torch.where(beaten_BN, gap_N, -torch.inf).max(-1)
     row = int(worst_B.argmax())
     if not float(worst_B[row]) > waste.amount:
-        return Waste(rows_B, waste.amount, waste.row, waste.chosen, waste.better)
-    return Waste(rows_B, float(worst_B[row]), row, n, int(by_B[row]))
+        return ParetoViolation(rows_B, waste.amount, waste.row, waste.chosen, waste.better)
+    return ParetoViolation(rows_B, float(worst_B[row]), row, n, int(by_B[row]))
 
 
-def _reached_waste(reached_BJ: Tensor) -> Waste:
+def _reached_waste(reached_BJ: Tensor) -> ParetoViolation:
     """Find students, reached by minimising, that are beaten by the student of another row."""
     slack = _REACHED * float(reached_BJ.abs().max())
-    waste = Waste(torch.zeros(len(reached_BJ), dtype=torch.bool))
+    waste = ParetoViolation(torch.zeros(len(reached_BJ), dtype=torch.bool))
     for n in range(len(reached_BJ)):
         gap_BJ = reached_BJ[n] - reached_BJ
         better_B = (gap_BJ >= 0).all(-1) & (gap_BJ > slack).any(-1)
@@ -117,7 +117,7 @@ def _reached_waste(reached_BJ: Tensor) -> Waste:
     return waste
 
 
-def _told(axiom: str, subject: str, waste: Waste, of: int, who: str, adaptive: bool = False) -> Finding:
+def _told(axiom: str, subject: str, waste: ParetoViolation, of: int, who: str, adaptive: bool = False) -> Finding:
     rows = int(waste.rows_B.sum())
     if not rows:
         text = f"In all {of} rows nobody beats whoever minimises the weighted losses."
@@ -125,9 +125,9 @@ def _told(axiom: str, subject: str, waste: Waste, of: int, who: str, adaptive: b
     if not waste.amount > 0:
         row = int(waste.rows_B.to(torch.uint8).argmax())
         text = f"Weights in row {row} are no numbers, so nobody minimises their sum."
-        return Finding(axiom, subject, "violated", text, float("nan"), (row,), rows, of, _MEND[adaptive])
+        return Finding(axiom, subject, "violated", text, float("nan"), (row,), rows, of, _REMEDY[adaptive])
     text = (
         f"{who} {waste.chosen} minimises the weighted losses in row {waste.row}, but {who.lower()} {waste.better} is "
         f"better by {waste.amount:.3g} in one loss and worse in none."
     )
-    return Finding(axiom, subject, "violated", text, waste.amount, (waste.row,), rows, of, _MEND[adaptive])
+    return Finding(axiom, subject, "violated", text, waste.amount, (waste.row,), rows, of, _REMEDY[adaptive])

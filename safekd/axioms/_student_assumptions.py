@@ -11,14 +11,14 @@ from .._torch_state import evaluating
 from ..errors import InvalidInput
 from ..pooling import arithmetic_pool
 from ._audit_report import Finding
-from .continuity import Line, Precision, look_along
+from .continuity import Line, Precision, search_line
 
 _REACHED = 1e-6  # nats
 _STEP = 0.1  # how far parameters move, as a share of their own length
 _LINES = 4
 
 
-def realisable(w_BK: Tensor, log_p_BKV: Tensor | None, student_BV: Tensor | None) -> Finding:
+def judge_realizable(w_BK: Tensor, log_p_BKV: Tensor | None, student_BV: Tensor | None) -> Finding:
     """Judge (A3) by the student as it is: its KL from the mixture of the teachers, on average and at worst."""
     if not len(w_BK):
         return Finding("A3", "student", "not_applicable", "There are no rows.")
@@ -42,7 +42,7 @@ def realisable(w_BK: Tensor, log_p_BKV: Tensor | None, student_BV: Tensor | None
     return Finding("A3", "student", "estimated", text, amount, (worst,), 0, of)
 
 
-def smooth(student: nn.Module, inputs: Tensor, seed: int) -> Finding:
+def judge_smooth(student: nn.Module, inputs: Tensor, seed: int) -> Finding:
     """Judge (A4) by looking for jumps of the derivative of log-probabilities along lines through the parameters."""
     start = {name: p.detach().double() if p.is_floating_point() else p for name, p in student.state_dict().items()}
     trained = {name for name, p in student.named_parameters() if p.requires_grad}
@@ -52,7 +52,7 @@ def smooth(student: nn.Module, inputs: Tensor, seed: int) -> Finding:
     with evaluating(student):
         for _ in range(_LINES):
             line = _line(student, wide, start, trained, generator)
-            look = look_along(line, True, Precision.of(torch.float64))
+            look = search_line(line, True, Precision.for_dtype(torch.float64))
             row = int(look.jump_B.argmax())
             amount = float(look.jump_B[row])
             if math.isnan(amount) or amount > worst:
@@ -61,8 +61,8 @@ def smooth(student: nn.Module, inputs: Tensor, seed: int) -> Finding:
     of = len(line.speed_B)
     if worst != 0:
         text = f"The derivative of a log-probability by the parameters jumps by {worst:.3g} along a line through them."
-        mend = "Use activations without kinks (softplus, GELU, tanh), average instead of max pooling."
-        return Finding("A4", "student", "violated", text, worst, (where,), 1, of, mend)
+        remedy = "Use activations without kinks (softplus, GELU, tanh), average instead of max pooling."
+        return Finding("A4", "student", "violated", text, worst, (where,), 1, of, remedy)
     text = (
         f"No jump of the derivative by the parameters along {_LINES} lines; its slope is at most {steepest:.3g} there."
     )

@@ -2,11 +2,11 @@
 
 train = Split("train", inputs_NF, labels_N)     # or any data set of torch: ``as_split``
 train.batch(index)                              # a Batch: inputs, labels, task, context, index
-unseen(held_out, uses)                          # which examples nothing has trained on or looked at
+find_unseen(held_out, uses)                          # which examples nothing has trained on or looked at
 """
 
-from ._data_provenance import SplitUse, Trained, keys_of, unseen
-from ._split import Batch, Split, SplitCache, as_split, logits_of, placed
+from ._data_provenance import SplitUse, Trained, find_unseen, hash_examples
+from ._split import Batch, Split, SplitCache, as_split, extract_logits, move_split
 
 __all__ = [
     "Batch",
@@ -15,8 +15,8 @@ __all__ = [
     "SplitUse",
     "Trained",
     "as_split",
-    "keys_of",
-    "logits_of",
-    "placed",
-    "unseen",
+    "extract_logits",
+    "find_unseen",
+    "hash_examples",
+    "move_split",
 ]

@@ -41,14 +41,14 @@ class SplitUse:
         """Name of the split."""
         return self.split.name
 
-    def looked_at(self, looks: int, why: str) -> SplitUse:
+    def add_looks(self, looks: int, why: str) -> SplitUse:
         """Return the same use and ``looks`` more looks."""
         return replace(self, looks=self.looks + looks, roles=(*self.roles, f"{_counted(looks, 'look')} {why}"))
 
     @cached_property
     def keys(self) -> Keys:
         """One number an example, (N,), equal for equal inputs and label."""
-        return keys_of(self.split)
+        return hash_examples(self.split)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -78,7 +78,7 @@ class Trained(Protocol):
         ...
 
 
-def unseen(data: Split, uses: Sequence[SplitUse]) -> Tensor:
+def find_unseen(data: Split, uses: Sequence[SplitUse]) -> Tensor:
     """Say which examples of ``data`` none of ``uses`` holds, bool, (N,).
 
     An example that occurs several times on either side is no evidence that data were used twice: it is kept, unless
@@ -103,7 +103,7 @@ def unseen(data: Split, uses: Sequence[SplitUse]) -> Tensor:
     return torch.from_numpy(fresh_N)
 
 
-def keys_of(split: Split) -> Keys:
+def hash_examples(split: Split) -> Keys:
     """Return one 64-bit number an example, (N,), from its inputs, as float32 or int64, and its labels."""
     size = len(split)
     labels_NL = split.labels.reshape(size, -1)

@@ -138,7 +138,7 @@ def as_split(data: Any, name: str) -> Split:
     )
 
 
-def placed(data: Any, name: str, device: torch.device) -> Split:
+def move_split(data: Any, name: str, device: torch.device) -> Split:
     """Return the data on the device; the same Split if it is there already, since targets are kept by Split."""
     split = as_split(data, name)
     moved = split.to(device)
@@ -159,7 +159,7 @@ def _is_example(item: Any) -> bool:
     return isinstance(item, tuple) and 2 <= len(item) <= 4
 
 
-def logits_of(output: Any, who: str) -> Tensor:
+def extract_logits(output: Any, who: str) -> Tensor:
     """Return the logits in what a module gave: a tensor, or a record with a ``logits`` field."""
     found = getattr(output, "logits", output)
     if not isinstance(found, Tensor):

@@ -133,7 +133,7 @@ def weights_table(experiment: Experiment) -> pd.DataFrame:
         "class": np.array(experiment.table.classes)[batch.labels.numpy()],
         "context": np.array(experiment.table.contexts)[batch.context.numpy()],
         "critical": signals.critical.numpy(),
-        "moved": repair.moved.numpy(),
+        "moved": repair.distance.numpy(),
     }
     for k, name in enumerate(experiment.ensemble.names):
         columns[f"raw: {name}"] = repair.composed[:, k].numpy()

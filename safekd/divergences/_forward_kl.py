@@ -40,7 +40,7 @@ class ForwardKL:
         gap_V = torch.where(torch.isneginf(log_q_V), 0.0, log_q_V - log_p_V)  # 0 log 0 = 0, with a finite gradient
         return scale**2 * (log_q_V.exp() * gap_V).sum(-1)
 
-    def softened(self, log_q_V: Tensor) -> Tensor:
+    def soften(self, log_q_V: Tensor) -> Tensor:
         """Return the softened target, probabilities, (..., V)."""
         return torch.softmax(log_q_V / self.temperature, dim=-1)
 

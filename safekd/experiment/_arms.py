@@ -100,7 +100,7 @@ def training_signals(experiment: Experiment) -> Signals:
 def _weights(experiment: Experiment, rule: Rule) -> tuple[Tensor, int]:
     signals = training_signals(experiment)
     weights_K = rule(signals)
-    return weights_K, int(experiment.unified.orders(signals).broken(weights_K).sum())
+    return weights_K, int(experiment.unified.orders(signals).find_violations(weights_K).sum())
 
 
 def _read(

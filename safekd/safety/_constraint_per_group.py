@@ -14,7 +14,7 @@ Groups = Collection[int] | Mapping[int, str]
 Thresholds = float | Mapping[int, float]
 
 
-def per_class(
+def constrain_each_class(
     name: str, measure: SafetyMeasure, at_least: Thresholds, classes: Groups | None = None, **more: Any
 ) -> list[SafetyConstraint]:
     """Return one constraint a class: the critical classes of ``measure``, or those named.
@@ -31,17 +31,18 @@ def per_class(
     return _each("class", name, measure, at_least, groups, more)
 
 
-def per_context(
+def constrain_each_context(
     name: str, measure: SafetyMeasure, at_least: Thresholds, contexts: Groups, **more: Any
 ) -> list[SafetyConstraint]:
-    """Return one constraint a context, see ``per_class``; ``contexts=dict(enumerate(split.context_names))`` is all."""
+    """Return one constraint a context, see ``constrain_each_class``; ``contexts=dict(enumerate(split.context_names))``
+    is all."""
     return _each("context", name, measure, at_least, contexts, more)
 
 
-def per_task(
+def constrain_each_task(
     name: str, measure: SafetyMeasure, at_least: Thresholds, tasks: Groups, **more: Any
 ) -> list[SafetyConstraint]:
-    """Return one constraint a task, see ``per_class``."""
+    """Return one constraint a task, see ``constrain_each_class``."""
     return _each("task", name, measure, at_least, tasks, more)
 
 

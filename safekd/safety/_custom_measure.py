@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from torch import Tensor
 
 from ..errors import InvalidInput
-from ._safety_measure import SafetyMeasure, within
+from ._safety_measure import SafetyMeasure, clamp_to_unit
 
 Reading = Callable[[Tensor, Tensor], Tensor]
 
@@ -47,7 +47,7 @@ class Custom(SafetyMeasure):
             raise InvalidInput(f"`measured` of {self.name} gives values from {low:g} to {high:g}; wanted [0, 1].")
         if self.binary and bool(((value != 0) & (value != 1) & ~value.isnan()).any()):
             raise InvalidInput(f"{self.name} is called binary, but `measured` gives other values than 0 and 1.")
-        return within(value)
+        return clamp_to_unit(value)
 
     def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         return self._shaped(self._readings[1], "surrogate", log_p_V, labels)

@@ -32,19 +32,19 @@ _PLURAL = {"context": "contexts", "task": "tasks", "class": "classes"}
 class GroupSums:
     """Sums over the covered positions of each group, float64, (G,): of surrogate, measured, its square, and counts.
 
-    Only ``smooth_G`` carries a gradient.
+    Only ``surrogate_G`` carries a gradient.
     """
 
-    smooth_G: Tensor
-    exact_G: Tensor
-    square_G: Tensor
+    surrogate_G: Tensor
+    measured_G: Tensor
+    measured_squares_G: Tensor
     count_G: Tensor
 
     def __add__(self, other: GroupSums) -> GroupSums:
         return GroupSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     @classmethod
-    def cat(cls, parts: Iterable[GroupSums]) -> GroupSums:
+    def concatenate(cls, parts: Iterable[GroupSums]) -> GroupSums:
         """Return the groups of several readings one after the other."""
         several = list(parts)
         if len(several) == 1:
@@ -57,11 +57,11 @@ class GroupSums:
 
     def means(self) -> Tensor:
         """Return the averages of ``measured``, (G,); not a number where a group has no example."""
-        return self.exact_G / self.count_G
+        return self.measured_G / self.count_G
 
     def variances(self) -> Tensor:
         """Return the squared standard errors of ``means``, (G,); not a number below two examples."""
-        spread_G = (self.square_G - self.exact_G * self.means()).clamp_min(0) / (self.count_G - 1)
+        spread_G = (self.measured_squares_G - self.measured_G * self.means()).clamp_min(0) / (self.count_G - 1)
         return torch.where(self.count_G > 1, spread_G / self.count_G, torch.nan)
 
 
@@ -157,28 +157,28 @@ class Average:
         """Return each group's sums over a batch; of positions that are not covered not even a NaN gets in."""
         smooth = self.measure.surrogate(log_p_V, batch.labels).double()
         with torch.no_grad():
-            exact = smooth if self.measure.is_smooth else self.measure.measured(log_p_V, batch.labels).double()
+            exact = smooth if self.measure.is_differentiable else self.measure.measured(log_p_V, batch.labels).double()
         if not self.groups:  # the most common, in the fewest operations: it is read at every step
             inside = self.covers(batch)
             smooth = torch.where(inside, smooth, 0.0)
-            exact = smooth.detach() if self.measure.is_smooth else torch.where(inside, exact, 0.0)
+            exact = smooth.detach() if self.measure.is_differentiable else torch.where(inside, exact, 0.0)
             return GroupSums(*(x.sum().reshape(1) for x in (smooth, exact, exact * exact, inside.double())))
         inside_G = self.members(batch).flatten(1)
         each = torch.stack([smooth, exact, exact * exact]).flatten(1)
         sum_Gx = torch.where(inside_G.unsqueeze(1), each, 0.0).sum(-1)
-        _, exact_G, square_G = sum_Gx.detach().unbind(1)
-        return GroupSums(sum_Gx[:, 0], exact_G, square_G, inside_G.sum(-1).double())
+        _, measured_G, measured_squares_G = sum_Gx.detach().unbind(1)
+        return GroupSums(sum_Gx[:, 0], measured_G, measured_squares_G, inside_G.sum(-1).double())
 
-    def values(self, log_p_V: Tensor, batch: Batch) -> list[Tensor]:
+    def measured_values(self, log_p_V: Tensor, batch: Batch) -> list[Tensor]:
         """Return the measured values of each group's positions, one after the other, float64."""
         exact = self.measure.measured(log_p_V, batch.labels).double()
         return [exact[inside] for inside in self.members(batch)]
 
-    def followed(self, log_p_V: Tensor, batch: Batch) -> Tensor:
+    def surrogate_values(self, log_p_V: Tensor, batch: Batch) -> Tensor:
         """Return the surrogate of each position that counts, in whichever group, one after the other."""
         return self.measure.surrogate(log_p_V, batch.labels)[self.covers(batch)]
 
-    def slopes(self, mean_G: Tensor, count_G: Tensor, *, followed: bool = False) -> Tensor:
+    def gradient(self, mean_G: Tensor, count_G: Tensor, *, surrogate: bool = False) -> Tensor:
         """Return the mix at which the groups' means are read, (G,), float64, without gradient.
 
         count_G: examples of each group in the data, whose shares are the centre of the ball where no mix is given.
@@ -189,7 +189,7 @@ class Average:
         share_G = count_G / count_G.sum() if self.mix is None else self._shares().to(mean_G.device)
         if self.worst is None:
             return share_G
-        mix = self.worst.followed if followed else self.worst.worst
+        mix = self.worst.surrogate if surrogate else self.worst.worst
         q_G = mix(mean_G.detach().cpu().numpy(), share_G.cpu().numpy())
         return torch.from_numpy(q_G).to(mean_G.device)
 

@@ -63,10 +63,10 @@ class Budget(Constraint):
             (float(cost), term if isinstance(term, Average) else Average(term, who=who)) for cost, term in self.terms
         ]
 
-    def at(self, threshold: float) -> Budget:
+    def with_threshold(self, threshold: float) -> Budget:
         """Return the same budget with the threshold ``1 - at_most`` moved."""
         return replace(self, at_most=1 - threshold)
 
-    def on(self, split: str) -> Budget:
+    def with_split(self, split: str) -> Budget:
         """Return the same budget, posed on the split of that name."""
         return replace(self, split=split)

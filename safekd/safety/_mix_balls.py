@@ -65,12 +65,12 @@ class Ball(ABC):
             q_G = self._inside(s_G - s_G.min(), p_G)
         return np.asarray(q_G / q_G.sum(), dtype=np.float64)
 
-    def followed(self, safety_G: npt.ArrayLike, share_G: npt.ArrayLike) -> Floats:
+    def surrogate(self, safety_G: npt.ArrayLike, share_G: npt.ArrayLike) -> Floats:
         """Return the mix that training follows, see the top of the file; shapes as ``worst``."""
         s_G, p_G = np.asarray(safety_G, dtype=np.float64), np.asarray(share_G, dtype=np.float64)
         if not np.all(np.isfinite(s_G) & (p_G > 0)):
             return np.full_like(s_G, np.nan)
-        q_G = self._penalised(s_G - s_G.min(), p_G)
+        q_G = self._penalized(s_G - s_G.min(), p_G)
         q_G = q_G / q_G.sum()
         return q_G if self.distance(q_G, p_G) <= self.radius else self.worst(s_G, p_G)
 
@@ -79,7 +79,7 @@ class Ball(ABC):
         """Return D(q || p)."""
 
     @abstractmethod
-    def _penalised(self, gap_G: Floats, p_G: Floats) -> Floats:
+    def _penalized(self, gap_G: Floats, p_G: Floats) -> Floats:
         """Return, up to a factor, the q of least ``q . gap + smooth D(q || p)``, whatever its distance."""
 
     @abstractmethod
@@ -99,7 +99,7 @@ class KLBall(Ball):
         inside = q_G > 0
         return float(q_G[inside] @ np.log(q_G[inside] / p_G[inside]))
 
-    def _penalised(self, gap_G: Floats, p_G: Floats) -> Floats:
+    def _penalized(self, gap_G: Floats, p_G: Floats) -> Floats:
         return np.asarray(p_G * np.exp(-gap_G / self.smooth), dtype=np.float64)
 
     def _distance_to(self, share: float) -> float:
@@ -129,7 +129,7 @@ class ChiSquareBall(Ball):
         """Return Pearson's chi-square."""
         return float(((q_G - p_G) ** 2 / p_G).sum())
 
-    def _penalised(self, gap_G: Floats, p_G: Floats) -> Floats:
+    def _penalized(self, gap_G: Floats, p_G: Floats) -> Floats:
         return _below(gap_G, p_G, lambda share, mean, variance: mean + self.smooth / share)
 
     def _distance_to(self, share: float) -> float:

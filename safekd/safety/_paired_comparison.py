@@ -47,7 +47,7 @@ class PairedSums:
     log_capital_GKKb: Floats | None
 
     @classmethod
-    def of(cls, value_NK: npt.ArrayLike, group_N: npt.ArrayLike, *, binary: bool) -> PairedSums:
+    def from_values(cls, value_NK: npt.ArrayLike, group_N: npt.ArrayLike, *, binary: bool) -> PairedSums:
         """Add up readings, (N, K) in [0, 1], over the groups (N,) that are present.  The N must be independent."""
         x_NK, group = np.asarray(value_NK, dtype=np.float64), np.asarray(group_N)
         if x_NK.ndim != 2 or group.shape != x_NK.shape[:1]:
@@ -105,13 +105,13 @@ def _log_capital(x_NK: Floats) -> Floats:
     return np.stack(rows)
 
 
-def holm(p_values: npt.ArrayLike) -> Floats:
+def adjust_p_values(p_values: npt.ArrayLike) -> Floats:
     """Return p-values adjusted for looking at all of them, same shape: at most ``level`` rejects at that level.
 
     The probability of even one false rejection is then at most the level, however the tests depend on each other.
     Source: Holm 1979.
 
-    >>> holm([0.01, 0.04, 0.03]).tolist()
+    >>> adjust_p_values([0.01, 0.04, 0.03]).tolist()
     [0.03, 0.06, 0.06]
     """
     p = np.asarray(p_values, dtype=np.float64)

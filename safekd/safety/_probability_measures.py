@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ._safety_measure import (
     SafetyMeasure,
-    class_numbers,
-    columns,
-    is_truth,
-    log_truth,
+    add_setting,
+    clamp_to_unit,
+    gather_log_truth,
+    mark_truth,
+    read_class_numbers,
     register_measure,
-    with_setting,
-    within,
+    select_classes,
 )
 
 
@@ -29,7 +29,7 @@ class TruthProbability(SafetyMeasure):
     concave = True
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        return log_truth(log_p_V, labels).exp()
+        return gather_log_truth(log_p_V, labels).exp()
 
 
 @register_measure
@@ -39,8 +39,8 @@ class Margin(SafetyMeasure):
     concave = True
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        rest = log_p_V.masked_fill(is_truth(log_p_V, labels), -torch.inf).amax(-1)
-        return within((1 + log_truth(log_p_V, labels).exp() - rest.exp()) / 2)
+        rest = log_p_V.masked_fill(mark_truth(log_p_V, labels), -torch.inf).amax(-1)
+        return clamp_to_unit((1 + gather_log_truth(log_p_V, labels).exp() - rest.exp()) / 2)
 
 
 @register_measure
@@ -54,7 +54,7 @@ class OneMinusBrier(SafetyMeasure):
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         p_V = log_p_V.exp()
-        return within(1 - (p_V - is_truth(log_p_V, labels).to(p_V)).square().sum(-1) / 2)
+        return clamp_to_unit(1 - (p_V - mark_truth(log_p_V, labels).to(p_V)).square().sum(-1) / 2)
 
 
 @register_measure
@@ -68,13 +68,13 @@ class UnsafeMass(SafetyMeasure):
 
     def __init__(self, unsafe: Collection[int], critical: Collection[int] | None = None) -> None:
         super().__init__(critical)
-        self.unsafe = frozenset(class_numbers(unsafe, "unsafe"))
+        self.unsafe = frozenset(read_class_numbers(unsafe, "unsafe"))
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        return within(1 - columns(log_p_V, self.unsafe, "unsafe").exp().sum(-1))
+        return clamp_to_unit(1 - select_classes(log_p_V, self.unsafe, "unsafe").exp().sum(-1))
 
     def __repr__(self) -> str:
-        return with_setting(super().__repr__(), f"unsafe={sorted(self.unsafe)}")
+        return add_setting(super().__repr__(), f"unsafe={sorted(self.unsafe)}")
 
 
 @register_measure
@@ -90,11 +90,11 @@ class Calibration(SafetyMeasure):
 
     def __init__(self, of: int, critical: Collection[int] | None = None) -> None:
         super().__init__(critical)
-        (self.of,) = class_numbers([of], "of")
+        (self.of,) = read_class_numbers([of], "of")
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        p_c = columns(log_p_V, [self.of], "of").exp().squeeze(-1)
-        return within((1 + p_c - (labels == self.of).to(p_c)) / 2)
+        p_c = select_classes(log_p_V, [self.of], "of").exp().squeeze(-1)
+        return clamp_to_unit((1 + p_c - (labels == self.of).to(p_c)) / 2)
 
     def __repr__(self) -> str:
-        return with_setting(super().__repr__(), f"of={self.of}")
+        return add_setting(super().__repr__(), f"of={self.of}")

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
-from ._safety_measure import SafetyMeasure, class_numbers, columns, is_truth, log_truth, register_measure, with_setting
+from ._safety_measure import (
+    SafetyMeasure,
+    add_setting,
+    gather_log_truth,
+    mark_truth,
+    read_class_numbers,
+    register_measure,
+    select_classes,
+)
 
 
 class _Rate(SafetyMeasure):
@@ -45,18 +53,18 @@ class TopK(_Rate):
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         self._require_more_classes(log_p_V)
-        log_p_y = log_truth(log_p_V, labels).unsqueeze(-1)
+        log_p_y = gather_log_truth(log_p_V, labels).unsqueeze(-1)
         earlier = torch.arange(log_p_V.shape[-1], device=labels.device) < labels.unsqueeze(-1)
         ahead = (log_p_V > log_p_y) | ((log_p_V == log_p_y) & earlier)
         return (ahead.sum(-1) < self.k).to(log_p_V.dtype)
 
     def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         self._require_more_classes(log_p_V)
-        others_V = log_p_V.masked_fill(is_truth(log_p_V, labels), -torch.inf)
+        others_V = log_p_V.masked_fill(mark_truth(log_p_V, labels), -torch.inf)
         if self.k > 1:
             first = others_V.topk(self.k - 1, dim=-1).indices
             others_V = others_V.scatter(-1, first, -torch.inf)
-        return self._odds(log_truth(log_p_V, labels), torch.logsumexp(others_V, dim=-1))
+        return self._odds(gather_log_truth(log_p_V, labels), torch.logsumexp(others_V, dim=-1))
 
     def _require_more_classes(self, log_p_V: Tensor) -> None:
         if log_p_V.shape[-1] <= self.k:
@@ -65,7 +73,7 @@ class TopK(_Rate):
             )
 
     def __repr__(self) -> str:
-        return with_setting(super().__repr__(), f"k={self.k}")
+        return add_setting(super().__repr__(), f"k={self.k}")
 
 
 @register_measure
@@ -98,7 +106,7 @@ class Avoids(_Rate):
         self, unsafe: Collection[int], critical: Collection[int] | None = None, sharpness: float = 4.0
     ) -> None:
         super().__init__(critical, sharpness)
-        self.unsafe = frozenset(class_numbers(unsafe, "unsafe"))
+        self.unsafe = frozenset(read_class_numbers(unsafe, "unsafe"))
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         self._inside(log_p_V)
@@ -114,7 +122,7 @@ class Avoids(_Rate):
     def _inside(self, log_p_V: Tensor) -> Tensor:
         if len(self.unsafe) >= log_p_V.shape[-1]:
             raise InvalidInput(f"`unsafe` names every one of {log_p_V.shape[-1]} classes; leave at least one out.")
-        return columns(log_p_V, self.unsafe, "unsafe")
+        return select_classes(log_p_V, self.unsafe, "unsafe")
 
     def __repr__(self) -> str:
-        return with_setting(super().__repr__(), f"unsafe={sorted(self.unsafe)}")
+        return add_setting(super().__repr__(), f"unsafe={sorted(self.unsafe)}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._torch_state import evaluating
-from ..data import Batch, Split, Trained, as_split, logits_of, unseen
+from ..data import Batch, Split, Trained, as_split, extract_logits, find_unseen
 from ..errors import InvalidInput
 from ._confidence_bounds import betting_lower_bound, clopper_pearson_lower_bound
 from ._safety_constraint import Constraint
@@ -78,7 +78,7 @@ def certify(
         )
     data = as_split(held_out, "held_out")
     module, data, left_out = _fresh(student, constraint, data)
-    values = measured_values(module, constraint, data, batch_size)
+    values = evaluate_groups(module, constraint, data, batch_size)
     count_G = torch.tensor([float(len(value)) for value in values], dtype=torch.float64)
     if not bool(count_G.any()):
         raise InvalidInput(
@@ -87,7 +87,7 @@ def certify(
     constraint.require_examples(data)
     level = 1 - (1 - confidence) / len(values) if 0 < confidence < 1 else confidence  # the bounds refuse the latter
     measures = [average.measure for _, average in constraint.parts for _ in range(average.size)]
-    found = [lower_bound(value, measure, level, seed) for value, measure in zip(values, measures, strict=True)]
+    found = [bound_expectation(value, measure, level, seed) for value, measure in zip(values, measures, strict=True)]
     bound_G = torch.tensor([bound for _, bound in found], dtype=torch.float64)
     mean_G = torch.stack([value.mean() for value in values])
     method = " and ".join(sorted({which for which, _ in found}, reverse=True)) + (
@@ -111,16 +111,16 @@ def _fresh(student: nn.Module | Trained, constraint: Constraint, data: Split) ->
     """Return the module, the examples that its run did not use, and how many covered ones that leaves out."""
     if isinstance(student, nn.Module):
         return student, data, 0
-    fresh_N = unseen(data, student.uses).to(data.labels.device)
+    fresh_N = find_unseen(data, student.uses).to(data.labels.device)
     left_out = int(constraint.covers(data.batch(~fresh_N)).sum())
     return student.student, data.part(fresh_N), left_out
 
 
 def _value(constraint: Constraint, mean_G: Tensor, count_G: Tensor) -> float:
-    return constraint.offset + float(constraint.slopes(mean_G, count_G) @ mean_G)
+    return constraint.offset + float(constraint.gradient(mean_G, count_G) @ mean_G)
 
 
-def measured_values(student: nn.Module, constraint: Constraint, data: Split, batch_size: int = 4096) -> list[Tensor]:
+def evaluate_groups(student: nn.Module, constraint: Constraint, data: Split, batch_size: int = 4096) -> list[Tensor]:
     """Return the measured values of each group of covered examples, all averages of the constraint one after the other.
 
     Args:
@@ -140,13 +140,15 @@ def measured_values(student: nn.Module, constraint: Constraint, data: Split, bat
     with evaluating(student), torch.no_grad():
         for index in data.chunks(batch_size):
             batch = data.batch(index).to(device)
-            log_p_V = torch.log_softmax(logits_of(student(batch.inputs), "The student").double(), dim=-1)
+            log_p_V = torch.log_softmax(extract_logits(student(batch.inputs), "The student").double(), dim=-1)
             _require_usable(log_p_V, batch, data.name)
-            chunks.append([v.cpu() for _, average in constraint.parts for v in average.values(log_p_V, batch)])
+            chunks.append([v.cpu() for _, average in constraint.parts for v in average.measured_values(log_p_V, batch)])
     return [torch.cat(parts).clamp(0, 1) for parts in zip(*chunks, strict=True)]  # exp(log_softmax) can pass 1
 
 
-def lower_bound(value_N: Tensor, measure: SafetyMeasure, confidence: float = 0.95, seed: int = 0) -> tuple[str, float]:
+def bound_expectation(
+    value_N: Tensor, measure: SafetyMeasure, confidence: float = 0.95, seed: int = 0
+) -> tuple[str, float]:
     """Return which bound fits what ``measure`` read, and that lower bound on its expectation, as ``certify`` has it."""
     if measure.binary:
         return "Clopper-Pearson", clopper_pearson_lower_bound(int(value_N.sum()), value_N.numel(), confidence)

@@ -38,11 +38,11 @@ class Constraint(ABC):
         """The averages that the value is made of, each with its weight above 0."""
 
     @abstractmethod
-    def at(self, threshold: float) -> Constraint:
+    def with_threshold(self, threshold: float) -> Constraint:
         """Return the same constraint with another threshold."""
 
     @abstractmethod
-    def on(self, split: str) -> Constraint:
+    def with_split(self, split: str) -> Constraint:
         """Return the same constraint, posed on the split of that name."""
 
     @property
@@ -61,7 +61,7 @@ class Constraint(ABC):
         return frozenset().union(*(average.measure.critical or () for _, average in self.parts))
 
     @property
-    def moves(self) -> bool:
+    def gradient_depends_on_means(self) -> bool:
         """Whether its slopes depend on the means: then they are known only after a pass over the data."""
         return any(average.worst is not None for _, average in self.parts)
 
@@ -76,9 +76,9 @@ class Constraint(ABC):
 
     def sums(self, log_p_V: Tensor, batch: Batch) -> GroupSums:
         """Return each group's sums over a batch, not means, so that batches and ranks can be added up first."""
-        return GroupSums.cat(average.sums(log_p_V, batch) for _, average in self.parts)
+        return GroupSums.concatenate(average.sums(log_p_V, batch) for _, average in self.parts)
 
-    def slopes(self, mean_G: Tensor, count_G: Tensor, *, followed: bool = False) -> Tensor:
+    def gradient(self, mean_G: Tensor, count_G: Tensor, *, surrogate: bool = False) -> Tensor:
         """Return the value's slope in each group's mean, (G,), without gradient: ``value = offset + slopes . means``.
 
         count_G: examples of each group in the data; followed: for surrogates; see Average.slopes.
@@ -86,9 +86,9 @@ class Constraint(ABC):
         sizes = [average.size for _, average in self.parts]
         means, counts = torch.split(mean_G, sizes), torch.split(count_G, sizes)
         parts = zip(self.parts, means, counts, strict=True)
-        return torch.cat([weight * part.slopes(m, n, followed=followed) for (weight, part), m, n in parts])
+        return torch.cat([weight * part.gradient(m, n, surrogate=surrogate) for (weight, part), m, n in parts])
 
-    def step(self, slope_G: Tensor, count_G: Tensor) -> float:
+    def resolution(self, slope_G: Tensor, count_G: Tensor) -> float:
         """Return by how much one example can move the value as it is counted; 0 where it moves smoothly."""
         counted = torch.cat([torch.full((a.size,), a.measure.binary) for _, a in self.parts]).to(slope_G.device)
         return float(torch.where(counted, slope_G / count_G, 0.0).max())
@@ -189,11 +189,11 @@ class SafetyConstraint(Constraint):
             )
         ]
 
-    def at(self, threshold: float) -> SafetyConstraint:
+    def with_threshold(self, threshold: float) -> SafetyConstraint:
         """Return the same constraint with another threshold."""
         return replace(self, exactly=threshold) if self.is_equality else replace(self, at_least=threshold)
 
-    def on(self, split: str) -> SafetyConstraint:
+    def with_split(self, split: str) -> SafetyConstraint:
         """Return the same constraint, posed on the split of that name."""
         return replace(self, split=split)
 

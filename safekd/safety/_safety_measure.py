@@ -31,7 +31,7 @@ class SafetyMeasure(ABC):
     binary: bool = False
 
     def __init__(self, critical: Collection[int] | None = None) -> None:
-        self.critical = None if critical is None else frozenset(class_numbers(critical, "critical"))
+        self.critical = None if critical is None else frozenset(read_class_numbers(critical, "critical"))
 
     def is_critical(self, labels: Tensor) -> Tensor:
         """Say for each label whether the measure reads it, bool, shape of ``labels``."""
@@ -42,7 +42,7 @@ class SafetyMeasure(ABC):
         return torch.isin(labels, torch.tensor(sorted(self.critical), device=labels.device))
 
     @property
-    def is_smooth(self) -> bool:
+    def is_differentiable(self) -> bool:
         """Whether what is promised has a gradient itself, so that measured and surrogate are one number."""
         return type(self)._surrogate is SafetyMeasure._surrogate
 
@@ -57,7 +57,7 @@ class SafetyMeasure(ABC):
         """Return the differentiable reading, (...), in [0, 1]; 1 where the label is not critical."""
         return self._everywhere(self._surrogate, log_p_V, labels)
 
-    def unmasked(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+    def surrogate_everywhere(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         """Return the differentiable reading of every position as if all were critical, for callers that choose."""
         return self._surrogate(log_p_V, labels)
 
@@ -100,7 +100,7 @@ def register_measure(measure: MeasureClass) -> MeasureClass:
     return measure
 
 
-def class_numbers(numbers: Collection[int], what: str) -> list[int]:
+def read_class_numbers(numbers: Collection[int], what: str) -> list[int]:
     """Return class numbers as integers.  Raises InvalidInput naming ``what`` when they are none, or not such."""
     if not isinstance(numbers, Collection):
         raise InvalidInput(f"`{what}` is {numbers!r}; wanted a list of class numbers, such as [{numbers!r}].")
@@ -114,17 +114,17 @@ def class_numbers(numbers: Collection[int], what: str) -> list[int]:
     return [int(c) for c in numbers]
 
 
-def log_truth(log_p_V: Tensor, labels: Tensor) -> Tensor:
+def gather_log_truth(log_p_V: Tensor, labels: Tensor) -> Tensor:
     """Return log p(y), (...)."""
     return log_p_V.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
 
-def is_truth(log_p_V: Tensor, labels: Tensor) -> Tensor:
+def mark_truth(log_p_V: Tensor, labels: Tensor) -> Tensor:
     """Return whether each class is the label, bool, (..., V)."""
     return torch.zeros_like(log_p_V, dtype=torch.bool).scatter(-1, labels.unsqueeze(-1), True)
 
 
-def columns(log_p_V: Tensor, classes: Collection[int], what: str) -> Tensor:
+def select_classes(log_p_V: Tensor, classes: Collection[int], what: str) -> Tensor:
     """Return the log-probabilities of some classes, (..., len(classes)).  Raises InvalidInput for one beyond V."""
     if max(classes) >= log_p_V.shape[-1]:
         raise InvalidInput(
@@ -133,7 +133,7 @@ def columns(log_p_V: Tensor, classes: Collection[int], what: str) -> Tensor:
     return log_p_V[..., sorted(classes)]
 
 
-def within(value: Tensor) -> Tensor:
+def clamp_to_unit(value: Tensor) -> Tensor:
     """Return ``value`` moved into [0, 1], which rounding can leave by an ulp; its gradient stays, as clamp's would not.
 
     What is no number stays none.
@@ -141,7 +141,7 @@ def within(value: Tensor) -> Tensor:
     return value + (value.detach().clamp(0, 1) - value.detach())
 
 
-def with_setting(text: str, more: str) -> str:
+def add_setting(text: str, more: str) -> str:
     """Put one more setting in front of those in ``Name(...)``."""
     name, _, settings = text.partition("(")
     return f"{name}({more}{', ' if settings != ')' else ''}{settings}"

@@ -11,7 +11,7 @@ from ..data import Split
 from ..errors import InvalidInput
 
 
-def domain_distances(split: Split, domains: Sequence[Tensor], contexts: int | None = None) -> Tensor:
+def measure_domain_distances(split: Split, domains: Sequence[Tensor], contexts: int | None = None) -> Tensor:
     """Return how far each context of ``split`` lies from what each teacher was trained on, (C, K), at least 0.
 
     domains: for each teacher the inputs it was trained on, (N_k, ...), floating.  The distance is that of the mean

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data import Split
 from ..errors import InvalidInput
-from ..weights import variance_of
+from ..weights import compute_variance
 from ._teacher_adapters import StoredTeacher
 from ._teacher_ensemble import TeacherEnsemble
 
@@ -46,7 +46,7 @@ class Perturbation:
         Raises InvalidInput for inputs that are not floating, and for stored teachers, whose answers to other inputs
         nobody knows.
         """
-        return torch.cat([variance_of(log_p_PKV) for log_p_PKV in self._chunks(ensemble, split)])
+        return torch.cat([compute_variance(log_p_PKV) for log_p_PKV in self._chunks(ensemble, split)])
 
     def _chunks(self, ensemble: TeacherEnsemble, split: Split) -> Iterator[Tensor]:
         """Yield what the teachers say of some examples on each pass, (B, ..., P, K, V)."""

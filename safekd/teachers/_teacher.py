@@ -25,14 +25,14 @@ class Teacher(Protocol):
         ...
 
 
-def checked_floor(floor: float | None, name: str) -> float | None:
+def require_floor(floor: float | None, name: str) -> float | None:
     """Return the floor if it is None or a number that can stand under probabilities."""
     if floor is not None and not 0 < floor < 1:
         raise InvalidInput(f"Teacher '{name}': floor is {floor!r}; wanted a small number above 0, such as 1e-6.")
     return floor
 
 
-def log_of(p_V: Tensor, name: str, floor: float | None) -> Tensor:
+def take_log(p_V: Tensor, name: str, floor: float | None) -> Tensor:
     """Return log-probabilities of rows that should be distributions, (..., V), with ``floor`` under each entry.
 
     floor: None for 1e-6, or less where that many classes would add more than a thousandth of the mass.  Hard

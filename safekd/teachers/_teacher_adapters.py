@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from .._torch_state import evaluating
-from ..data import Batch, logits_of
+from ..data import Batch, extract_logits
 from ..errors import InvalidInput, NotFinite
-from ._teacher import checked_floor, log_of
+from ._teacher import require_floor, take_log
 
 
 class TorchTeacher:
@@ -28,7 +28,7 @@ class TorchTeacher:
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
         """Return log-probabilities, (B, ..., V)."""
         with evaluating(self.module):
-            logits_V = logits_of(self.module(_visible(batch.inputs, self.columns)), f"Teacher '{self.name}'")
+            logits_V = extract_logits(self.module(_visible(batch.inputs, self.columns)), f"Teacher '{self.name}'")
         if not bool((finite := torch.isfinite(logits_V)).all()):
             example = int(batch.index[(~finite).nonzero()[0, 0]])
             culprit = f"Teacher '{self.name}' gave logits that are not finite on '{split}', example {example}"
@@ -61,14 +61,14 @@ class SklearnTeacher:
                 "Fit it on labels numbered like the task's."
             )
         self.name, self.classifier, self.classes, self.columns = name, classifier, classes, columns
-        self.floor = checked_floor(floor, name)
+        self.floor = require_floor(floor, name)
 
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
         """Return log-probabilities, (B, V), float64."""
         found = self.classifier.predict_proba(_visible(batch.inputs, self.columns).cpu().double().numpy())
         p_BV = torch.zeros(len(batch), self.classes, dtype=torch.float64)
         p_BV[:, torch.as_tensor(self._seen)] = torch.as_tensor(found, dtype=torch.float64)
-        return log_of(p_BV, self.name, self.floor).to(batch.inputs.device)
+        return take_log(p_BV, self.name, self.floor).to(batch.inputs.device)
 
 
 class CallableTeacher:
@@ -79,7 +79,7 @@ class CallableTeacher:
     ) -> None:
         if gives not in ("probabilities", "logits"):
             raise InvalidInput(f"Teacher '{name}': gives is {gives!r}; wanted 'probabilities' or 'logits'.")
-        self.name, self.function, self.gives, self.floor = name, function, gives, checked_floor(floor, name)
+        self.name, self.function, self.gives, self.floor = name, function, gives, require_floor(floor, name)
 
     @torch.no_grad()
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
@@ -87,14 +87,14 @@ class CallableTeacher:
         rows_V = torch.as_tensor(self.function(batch.inputs), device=batch.inputs.device)
         if self.gives == "logits":
             rows_V = torch.softmax(rows_V, dim=-1)
-        return log_of(rows_V, self.name, self.floor)
+        return take_log(rows_V, self.name, self.floor)
 
 
 class StoredTeacher:
     """Probabilities computed elsewhere: a tensor (N, ..., V) for one split, or one a split by its name."""
 
     def __init__(self, name: str, probabilities: Tensor | Mapping[str, Tensor], floor: float | None = None) -> None:
-        self.name, self.floor = name, checked_floor(floor, name)
+        self.name, self.floor = name, require_floor(floor, name)
         self._rows = probabilities if isinstance(probabilities, Mapping) else None
         self._only = probabilities if isinstance(probabilities, Tensor) else None
         parts = list(probabilities.values()) if isinstance(probabilities, Mapping) else [probabilities]
@@ -119,7 +119,7 @@ class StoredTeacher:
                 f"but example {last} was asked for; "
                 "store one row an example, in the split's order."
             )
-        return log_of(rows.to(batch.inputs.device)[batch.index], self.name, self.floor)
+        return take_log(rows.to(batch.inputs.device)[batch.index], self.name, self.floor)
 
 
 def _visible(inputs: Tensor, columns: Sequence[int] | None) -> Tensor:

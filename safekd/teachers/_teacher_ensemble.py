@@ -56,7 +56,7 @@ class TeacherEnsemble:
         widest = torch.float64 if any(row.dtype == torch.float64 for row in rows) else torch.float32
         return torch.stack([row.to(widest) for row in rows], dim=-2)
 
-    def on(self, split: Split, index: Tensor) -> Tensor:
+    def cached_log_probabilities(self, split: Split, index: Tensor) -> Tensor:
         """Return log-probabilities for the examples ``index`` of ``split``, (B, ..., K, V), from memory where kept."""
         return self._cache.rows(split, index, lambda some: self.log_probabilities(split.batch(some), split.name))
 

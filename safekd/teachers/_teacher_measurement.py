@@ -11,11 +11,11 @@ from torch import Tensor
 from ..data import Split
 from ..errors import InvalidInput
 from ..safety import PairedSums, SafetyMeasure
-from ..weights import Evidence, MeasuredOrderings, orderings_from
+from ..weights import Evidence, MeasuredOrderings, infer_orderings
 from ._teacher_ensemble import TeacherEnsemble
 
 
-def measure(
+def measure_teachers(
     ensemble: TeacherEnsemble,
     split: Split,
     safety: SafetyMeasure,
@@ -34,7 +34,7 @@ def measure(
     each other.
     """
     everything = torch.arange(len(split), device=split.labels.device)
-    batch, log_p_KV = split.batch(everything), ensemble.on(split, everything)
+    batch, log_p_KV = split.batch(everything), ensemble.cached_log_probabilities(split, everything)
     labels_K = batch.labels.unsqueeze(-1).expand(log_p_KV.shape[:-1])
     loss_K = -log_p_KV.gather(-1, labels_K.unsqueeze(-1)).squeeze(-1)
     value_K = safety.measured(log_p_KV, labels_K).to(log_p_KV)
@@ -64,7 +64,7 @@ def measure(
     )
 
 
-def significant_orderings(
+def find_significant_orderings(
     ensemble: TeacherEnsemble,
     split: Split,
     safety: SafetyMeasure,
@@ -75,13 +75,13 @@ def significant_orderings(
     """Measure teachers on ``split`` and return the safety orderings that are significant there; the rest are ties.
 
     level: the probability of a false ordering that is accepted in each context, in (0, 0.5).  by: "context", for
-    ``context_orderings`` of Unified, or "class", for its ``token_orderings``.  ``orderings_from`` does the same with
+    ``context_orderings`` of Unified, or "class", for its ``token_orderings``.  ``infer_orderings`` does the same with
     evidence that is there already; ``MeasuredOrderings.to_frame()`` shows every comparison.
     """
     if by not in ("context", "class"):
         raise InvalidInput(f"`by` is {by!r}; wanted 'context' or 'class'.")
-    evidence = measure(ensemble, split, safety, by_class=by == "class")
-    return orderings_from(evidence, level, "context" if by == "context" else "token")
+    evidence = measure_teachers(ensemble, split, safety, by_class=by == "class")
+    return infer_orderings(evidence, level, "context" if by == "context" else "token")
 
 
 def _averages(value_K: Tensor, group: Tensor, counted: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -104,7 +104,7 @@ def _paired(value_K: Tensor, group: Tensor, example: Tensor, counted: Tensor, *,
     total_NK = value_PK.new_zeros(len(key), value_K.shape[-1]).index_add(0, row_P, value_PK)
     mean_NK = total_NK / torch.bincount(row_P, minlength=len(key)).unsqueeze(-1)
     # exp(log_softmax) can pass 1 by an ulp
-    return PairedSums.of(mean_NK.clamp(0, 1).cpu().numpy(), (key // of).cpu().numpy(), binary=binary)
+    return PairedSums.from_values(mean_NK.clamp(0, 1).cpu().numpy(), (key // of).cpu().numpy(), binary=binary)
 
 
 def _per_position(value: Tensor, like: Tensor) -> Tensor:

@@ -199,7 +199,7 @@ def _shares(merit: Merit) -> Iterator[Tensor]:
                 log_q_V = objective.target(split, index, logits_V.detach())
                 share = share + objective.loss(log_q_V, logits_V).sum() / split.labels.numel()
             for m in here:
-                share = share - price_M[m] * (slopes[m] * rules[m].sums(log_p_V, batch).smooth_G).sum()
+                share = share - price_M[m] * (slopes[m] * rules[m].sums(log_p_V, batch).surrogate_G).sum()
             yield share
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from .._torch_state import limit_threads
-from ..axioms import AuditReport, Finding, RowAudit, report_of
+from ..axioms import AuditReport, Finding, RowAudit, build_report
 from ..io import open_table
 from ._project import Progress
 from ._rules import Rules, as_config, bind
@@ -44,7 +44,7 @@ def audit_file(
             if on_progress is not None:
                 on_progress(rows, block.done, table.total)
     findings = [_placed(finding, places) for finding in audit.findings()]
-    return report_of(findings, _BLIND.format(scale=scale))
+    return build_report(findings, _BLIND.format(scale=scale))
 
 
 def _placed(finding: Finding, places: Mapping[int, str]) -> Finding:

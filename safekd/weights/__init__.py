@@ -17,14 +17,14 @@ safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``
     learned   UncertaintyWeighting (task), MultiLevel (features), MetaTeacher, PolicyGradient (labels, student):
               modules, which ``ConstrainedTrainer`` trains beside the student
 
-``orderings_from(evidence)`` keeps noise from becoming an ordering; ``Tracking`` follows signals that change over time.
+``infer_orderings(evidence)`` keeps noise from becoming an ordering; ``Tracking`` follows signals that change over time.
 """
 
 from .compose import (
     Bounds,
     Conforming,
     DriftReport,
-    Normalised,
+    Normalized,
     Repair,
     Tracking,
     Unified,
@@ -46,10 +46,10 @@ from .learned import (
 from .orderings import (
     Comparison,
     MeasuredOrderings,
-    RowOrders,
+    PositionOrderings,
     ScaleOrderings,
-    ordering_violations,
-    orderings_from,
+    find_ordering_violations,
+    infer_orderings,
 )
 from .rules import (
     RULES,
@@ -57,11 +57,11 @@ from .rules import (
     Rule,
     Scale,
     WeightRule,
+    collect_modules,
+    collect_needs,
     load_rule_state,
     looks_at_student,
-    modules_of,
     needs_labels,
-    needs_of,
     register_rule,
     require_rule,
     require_scores,
@@ -78,7 +78,7 @@ from .rules._token_rules import (
     InverseVariance,
     SafetyBlend,
 )
-from .signals import Evidence, Signals, variance_of
+from .signals import Evidence, Signals, compute_variance
 
 __all__ = [
     "RULES",
@@ -103,12 +103,12 @@ __all__ = [
     "MetaTeacher",
     "MinDivergence",
     "MultiLevel",
-    "Normalised",
+    "Normalized",
     "OrdinalSafety",
     "PerformanceSoftmax",
     "PolicyGradient",
+    "PositionOrderings",
     "Repair",
-    "RowOrders",
     "Rule",
     "SafetyBlend",
     "Scale",
@@ -120,21 +120,21 @@ __all__ = [
     "Unified",
     "Uniform",
     "WeightRule",
+    "collect_modules",
+    "collect_needs",
+    "compute_variance",
     "family_a",
     "family_b",
     "family_c",
+    "find_ordering_violations",
     "implied_bounds",
+    "infer_orderings",
     "learned_rules",
     "load_rule_state",
     "looks_at_student",
-    "modules_of",
     "needs_labels",
-    "needs_of",
-    "ordering_violations",
-    "orderings_from",
     "register_rule",
     "require_rule",
     "require_scores",
     "rule_state",
-    "variance_of",
 ]

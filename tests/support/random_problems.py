@@ -105,7 +105,7 @@ def _thresholds(problem: RandomProblem, draw: np.random.Generator) -> list[kd.Sa
         "edge": most,
     }[problem.kind]
     wanted_M = (start_M + move).clip(0.02, 1.0)
-    return [rule.at(float(s)) for rule, s in zip(problem.constraints, wanted_M, strict=True)]
+    return [rule.with_threshold(float(s)) for rule, s in zip(problem.constraints, wanted_M, strict=True)]
 
 
 def room(gain_MRV: np.ndarray, wanted_M: np.ndarray) -> float:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from ...errors import InvalidInput
-from .._audit_report import Finding, place_of
-from ._jump_search import Line, Look, Precision, look_along, looks_at_other_rows
-from ._movable_signals import Readings
-from ._probe_lines import Weights, lines_through, matters
+from .._audit_report import Finding, locate_row
+from ._jump_search import Line, LineResult, Precision, rows_interact, search_line
+from ._movable_signals import MovableSignals
+from ._probe_lines import Weights, changes_weights, draw_lines
 
 HELD = ("safety", "token_safety")
-_MEND = (
+_REMEDY = (
     "Take the jump out at its source: a ridge for shortest gradients, a softmax for the best or a threshold. "
     "Projection keeps continuity but cannot create it."
 )
@@ -29,7 +29,7 @@ _SETTLE = "Bound the slope at its source: a larger eps, ridge or temperature."
 
 
 @dataclass
-class Searched:
+class SearchResult:
     """What was found along all lines: the worst jump, the steepest slope, and how much was looked at."""
 
     lines: int = 0
@@ -45,7 +45,7 @@ class Searched:
     slope_row: int = 0
     growing: bool = False
 
-    def take(self, line: Line, look: Look) -> None:
+    def take(self, line: Line, look: LineResult) -> None:
         """Count one line more."""
         self.lines += 1
         jumping_B = ~(look.jump_B == 0)
@@ -60,7 +60,7 @@ class Searched:
             self.growing = bool(look.growing_B[row])
 
 
-def varied(readings: Readings, vary: Sequence[str] | None) -> list[str]:
+def select_readings(readings: MovableSignals, vary: Sequence[str] | None) -> list[str]:
     """Return which readings to move: those asked for, or all but safety.  Raises InvalidInput for an unknown one."""
     if vary is None:
         return [name for name in readings.sources if name not in HELD]
@@ -72,15 +72,15 @@ def varied(readings: Readings, vary: Sequence[str] | None) -> list[str]:
     return list(vary)
 
 
-def search(groups: Iterable[Iterable[Line]]) -> Searched:
+def search_lines(groups: Iterable[Iterable[Line]]) -> SearchResult:
     """Look along all lines.  Whether rows look at each other is found out once a group."""
-    found = Searched()
+    found = SearchResult()
     for lines in groups:
         together: bool | None = None
         for line in lines:
             try:
-                together = looks_at_other_rows(line) if together is None else together
-                look = look_along(line, together, Precision.of(line.speed_B.dtype))
+                together = rows_interact(line) if together is None else together
+                look = search_line(line, together, Precision.for_dtype(line.speed_B.dtype))
             except InvalidInput as refusal:
                 found.refused, found.refusal = found.refused + 1, str(refusal)
             else:
@@ -88,18 +88,24 @@ def search(groups: Iterable[Iterable[Line]]) -> Searched:
     return found
 
 
-def continuity_findings(
-    axiom: str, subject: str, weights: Weights, readings: Readings, vary: Sequence[str] | None, tries: int, seed: int
+def judge_continuity(
+    axiom: str,
+    subject: str,
+    weights: Weights,
+    readings: MovableSignals,
+    vary: Sequence[str] | None,
+    tries: int,
+    seed: int,
 ) -> tuple[Finding, Finding]:
     """Return the finding on an axiom of continuity and that on (A2)."""
-    names = varied(readings, vary)
+    names = select_readings(readings, vary)
     unsure = _repeats(weights, readings)
     if unsure is not None:
         text = (
             f"The rule answered twice to the same signals, and its weights differ by {unsure:.3g}: it is no function."
         )
-        mend = "Take out what is random, or remember nothing between calls (eval mode)."
-        return tuple(Finding(name, subject, "violated", text, unsure, mend=mend) for name in (axiom, "A2"))  # type: ignore[return-value]
+        remedy = "Take out what is random, or remember nothing between calls (eval mode)."
+        return tuple(Finding(name, subject, "violated", text, unsure, remedy=remedy) for name in (axiom, "A2"))  # type: ignore[return-value]
     if not names or not readings.lead.numel():
         text = (
             "The signals hold no reading that varies continuously." if readings.lead.numel() else "There are no rows."
@@ -107,22 +113,22 @@ def continuity_findings(
         return tuple(Finding(name, subject, "not_applicable", text) for name in (axiom, "A2"))  # type: ignore[return-value]
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        moving = [name for name in names if matters(name, readings, weights, generator)]
-        found = search(lines_through(readings, moving, weights, tries, generator))
+        moving = [name for name in names if changes_weights(name, readings, weights, generator)]
+        found = search_lines(draw_lines(readings, moving, weights, tries, generator))
     what = f"{', '.join(moving or names)} moved"
     held = [name for name in readings.sources if name not in names]
     what += f"; held fixed: {', '.join(held)}" if held else ""
     return _continuous(axiom, subject, found, what, readings.lead), _lipschitz(subject, found, readings.lead)
 
 
-def _repeats(weights: Weights, readings: Readings) -> float | None:
+def _repeats(weights: Weights, readings: MovableSignals) -> float | None:
     """Return by how much two answers to the same signals differ, None if they do not."""
     with torch.no_grad():
-        one, other = (weights(readings.moved({})) for _ in range(2))
+        one, other = (weights(readings.replace_sources({})) for _ in range(2))
     return None if torch.equal(one.nan_to_num(), other.nan_to_num()) else float((one - other).abs().max())
 
 
-def _continuous(axiom: str, subject: str, found: Searched, moved: str, lead: torch.Size) -> Finding:
+def _continuous(axiom: str, subject: str, found: SearchResult, moved: str, lead: torch.Size) -> Finding:
     of = lead.numel()
     if found.refused and not found.lines:
         return Finding(axiom, subject, "not_applicable", f"The rule refused to be moved: {found.refusal}")
@@ -130,25 +136,25 @@ def _continuous(axiom: str, subject: str, found: Searched, moved: str, lead: tor
     if found.jump != 0:
         what = "A weight is no number" if math.isnan(found.jump) else f"A weight jumps by {found.jump:.3g}"
         text = f"{what} between readings {found.width:.1g} apart, on the way of {found.jump_line}.{refused}"
-        where, rows = place_of(found.jump_row, lead), int(found.jumping_B.sum())
-        return Finding(axiom, subject, "violated", text, found.jump, where, rows, of, _MEND)
+        where, rows = locate_row(found.jump_row, lead), int(found.jumping_B.sum())
+        return Finding(axiom, subject, "violated", text, found.jump, where, rows, of, _REMEDY)
     text = f"No jump along {found.lines} lines ({moved}).{refused}"
     if not found.lines:
         text = f"Nothing that was moved changes the weights ({moved})."
     if found.slope == 0:
         return Finding(axiom, subject, "estimated", text, 0.0, None, 0, of)
     text += f" Steepest: a weight moves by {found.slope:.3g} a unit of reading, on the way of {found.slope_line}."
-    return Finding(axiom, subject, "estimated", text, found.slope, place_of(found.slope_row, lead), 0, of)
+    return Finding(axiom, subject, "estimated", text, found.slope, locate_row(found.slope_row, lead), 0, of)
 
 
-def _lipschitz(subject: str, found: Searched, lead: torch.Size) -> Finding:
+def _lipschitz(subject: str, found: SearchResult, lead: torch.Size) -> Finding:
     of = lead.numel()
     if found.refused and not found.lines:
         return Finding("A2", subject, "not_applicable", "The rule refused to be moved.")
     if found.jump != 0:
-        where, rows = place_of(found.jump_row, lead), int(found.jumping_B.sum())
-        return Finding("A2", subject, "violated", "What jumps is not Lipschitz.", found.jump, where, rows, of, _MEND)
-    steepest = place_of(found.slope_row, lead) if found.slope > 0 else None
+        where, rows = locate_row(found.jump_row, lead), int(found.jumping_B.sum())
+        return Finding("A2", subject, "violated", "What jumps is not Lipschitz.", found.jump, where, rows, of, _REMEDY)
+    steepest = locate_row(found.slope_row, lead) if found.slope > 0 else None
     if found.growing:  # a search cannot tell steep from unbounded
         text = (
             f"L is at least {found.slope:.3g}, and the slope was still growing where the search ended, on the way of "

@@ -34,12 +34,12 @@ class Line:
     """
 
     name: str
-    at: Callable[[Tensor], Tensor]
+    evaluate: Callable[[Tensor], Tensor]
     speed_B: Tensor
 
 
 @dataclass(frozen=True)
-class Look:
+class LineResult:
     """What a row does along a line, each (B,).
 
     jump_B: change of a value over the narrowest interval where it did not shrink, 0 if none, NaN if a value is no
@@ -62,33 +62,33 @@ class Precision:
     noise: float
 
     @staticmethod
-    def of(dtype: torch.dtype) -> Precision:
+    def for_dtype(dtype: torch.dtype) -> Precision:
         """Return what the floats of ``dtype`` bear."""
         eps = torch.finfo(dtype).eps
         return Precision(40, 1e-6, 1e3 * eps) if dtype == torch.float64 else Precision(16, 1e-4, 1e3 * eps)
 
 
-def looks_at_other_rows(line: Line) -> bool:
+def rows_interact(line: Line) -> bool:
     """Tell whether a row's values change when other rows move."""
     B = len(line.speed_B)
     place_B = torch.linspace(0.1, 0.9, B).to(line.speed_B)
-    mixed_BK = line.at(place_B)
+    mixed_BK = line.evaluate(place_B)
     for b in {0, B // 2, B - 1}:
-        alone_K = line.at(place_B[b].expand(B))[b]
+        alone_K = line.evaluate(place_B[b].expand(B))[b]
         if not torch.allclose(mixed_BK[b], alone_K, rtol=1e-5, atol=1e-7, equal_nan=True):
             return True
     return False
 
 
-def look_along(line: Line, together: bool, precision: Precision) -> Look:
+def search_line(line: Line, together: bool, precision: Precision) -> LineResult:
     """Search one line.  together: rows look at each other, so all of them move together."""
     place_T = torch.linspace(_FIRST, _LAST, _TICKS).to(line.speed_B)
     B = len(line.speed_B)
-    w_TBK = torch.stack([line.at(place.expand(B)) for place in place_T])
+    w_TBK = torch.stack([line.evaluate(place.expand(B)) for place in place_T])
     change_TB = _change(w_TBK[1:], w_TBK[:-1])
     slope_B = _per_unit(change_TB.nan_to_num(0).amax(0), place_T[1] - place_T[0], line)
     nothing_B = torch.zeros_like(slope_B)
-    look = Look(nothing_B, slope_B, nothing_B.bool(), nothing_B)
+    look = LineResult(nothing_B, slope_B, nothing_B.bool(), nothing_B)
     if bool((change_TB == 0).all()):
         return look
     starts = [change_TB.argmax(0)]
@@ -103,8 +103,8 @@ def look_along(line: Line, together: bool, precision: Precision) -> Look:
     return look
 
 
-def _narrow(line: Line, low_B: Tensor, high_B: Tensor, together: bool, precision: Precision) -> Look:
-    low_BK, high_BK = line.at(low_B), line.at(high_B)
+def _narrow(line: Line, low_B: Tensor, high_B: Tensor, together: bool, precision: Precision) -> LineResult:
+    low_BK, high_BK = line.evaluate(low_B), line.evaluate(high_B)
     change_B = _change(low_BK, high_BK)
     slope_B = torch.zeros_like(change_B)
     per_block = precision.halvings // _BLOCKS
@@ -112,7 +112,7 @@ def _narrow(line: Line, low_B: Tensor, high_B: Tensor, together: bool, precision
         before_B = change_B
         for _ in range(per_block):
             middle_B = (low_B + high_B) / 2
-            middle_BK = line.at(middle_B)
+            middle_BK = line.evaluate(middle_B)
             left_B, right_B = _change(low_BK, middle_BK), _change(middle_BK, high_BK)
             go_left_B = left_B.isnan() | (left_B > right_B)
             if together:
@@ -127,9 +127,9 @@ def _narrow(line: Line, low_B: Tensor, high_B: Tensor, together: bool, precision
         if not bool(unsettled_B.any()):
             break
     if bool(unsettled_B.any()):  # the ends were looked at while other rows stood elsewhere
-        change_B = _change(line.at(low_B), line.at(high_B))
+        change_B = _change(line.evaluate(low_B), line.evaluate(high_B))
     jumps_B = unsettled_B & ~(change_B <= before_B / 2)
-    return Look(
+    return LineResult(
         jump_B=torch.where(jumps_B, change_B, 0.0),
         slope_B=torch.where(jumps_B, 0.0, slope_B),
         growing_B=unsettled_B & ~jumps_B,
@@ -137,9 +137,9 @@ def _narrow(line: Line, low_B: Tensor, high_B: Tensor, together: bool, precision
     )
 
 
-def _worse(one: Look, other: Look) -> Look:
+def _worse(one: LineResult, other: LineResult) -> LineResult:
     takes_B = other.jump_B.isnan() | (other.jump_B > one.jump_B)
-    return Look(
+    return LineResult(
         jump_B=torch.where(takes_B, other.jump_B, one.jump_B),
         slope_B=torch.maximum(one.slope_B, other.slope_B),
         growing_B=one.growing_B | other.growing_B,

@@ -20,7 +20,7 @@ from ...weights import Signals
 _TEMPLATE = "_template"  # what Signals takes its shape and dtype from
 
 
-class Readings:
+class MovableSignals:
     """The sources of ``signals``: name -> tensor, floats only, in float64 if ``widen``.
 
     ``moved`` gives the same signals with some sources replaced; labels, tasks, contexts and critical positions stay.
@@ -36,7 +36,7 @@ class Readings:
         kept = {name: value for name, value in vars(signals).items() if name not in computed}
         stored = {key: v for key, v in kept.items() if _is_float(v) and key != _TEMPLATE}
         self._key = {_public_name(signals, key, v): key for key, v in stored.items()}
-        full, alone = self._made(dict(vars(signals))), self._made({**kept, "evidence": None})
+        full, alone = self._copy_with(dict(vars(signals))), self._copy_with({**kept, "evidence": None})
         for name in sorted(computed):
             value = _read(full, name)
             if isinstance(value, Tensor) and not _is_float(value):
@@ -48,11 +48,11 @@ class Readings:
         self._base = {**kept, **{self._key[name]: value for name, value in self.sources.items()}}
 
     @classmethod
-    def finest(cls, signals: Signals, weights: Callable[[Signals], Tensor]) -> Readings:
+    def finest(cls, signals: Signals, weights: Callable[[Signals], Tensor]) -> MovableSignals:
         """Return the readings in float64, where differences show longest, if the weights take them."""
         wide = cls(signals)
         try:
-            weights(wide.moved({}))
+            weights(wide.replace_sources({}))
         except RuntimeError:  # a network whose parameters are of a shorter type
             return cls(signals, widen=False)
         return wide
@@ -62,11 +62,11 @@ class Readings:
         """Shape of the positions."""
         return self._lead
 
-    def moved(self, changed: Mapping[str, Tensor]) -> Signals:
+    def replace_sources(self, changed: Mapping[str, Tensor]) -> Signals:
         """Return the signals with other tensors for the sources named."""
-        return self._made({**self._base, **{self._key[name]: value for name, value in changed.items()}})
+        return self._copy_with({**self._base, **{self._key[name]: value for name, value in changed.items()}})
 
-    def _made(self, content: dict[str, Any]) -> Signals:
+    def _copy_with(self, content: dict[str, Any]) -> Signals:
         made = object.__new__(self._type)
         made.__dict__.update(content)
         return made

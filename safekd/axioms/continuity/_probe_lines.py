@@ -16,7 +16,7 @@ from torch import Tensor
 from ...errors import InvalidInput
 from ...weights import Signals
 from ._jump_search import Line
-from ._movable_signals import Readings
+from ._movable_signals import MovableSignals
 
 Weights = Callable[[Signals], Tensor]
 _SIZES = (0.05, 0.5, 3.0)  # of random steps, in standard deviations of the reading
@@ -24,20 +24,20 @@ _STRETCH = 8.0
 _UNIT_INTERVAL = ("performance", "safety", "token_safety")
 
 
-def matters(name: str, readings: Readings, weights: Weights, generator: torch.Generator) -> bool:
+def changes_weights(name: str, readings: MovableSignals, weights: Weights, generator: torch.Generator) -> bool:
     """Tell whether weights change from one end of a line to the other, along any line that moves this reading."""
     for line in _group([name], readings, weights, 1, generator):
         here_B = torch.zeros_like(line.speed_B)
         try:
-            if not torch.equal(line.at(here_B).nan_to_num(), line.at(here_B + 1).nan_to_num()):
+            if not torch.equal(line.evaluate(here_B).nan_to_num(), line.evaluate(here_B + 1).nan_to_num()):
                 return True
         except InvalidInput:
             return True
     return False
 
 
-def lines_through(
-    readings: Readings, vary: Sequence[str], weights: Weights, tries: int, generator: torch.Generator
+def draw_lines(
+    readings: MovableSignals, vary: Sequence[str], weights: Weights, tries: int, generator: torch.Generator
 ) -> Iterator[Iterator[Line]]:
     """Yield lines in groups: each reading named in ``vary`` alone and, if there are several, all of them together.
 
@@ -48,7 +48,7 @@ def lines_through(
 
 
 def _group(
-    group: Sequence[str], readings: Readings, weights: Weights, tries: int, generator: torch.Generator
+    group: Sequence[str], readings: MovableSignals, weights: Weights, tries: int, generator: torch.Generator
 ) -> Iterator[Line]:
     for kind, end in _ends(readings, tries, generator):
         ends = {name: end(readings.sources[name]) for name in group}
@@ -60,7 +60,7 @@ def _group(
 _End = Callable[[Tensor], Tensor]
 
 
-def _ends(readings: Readings, tries: int, generator: torch.Generator) -> Iterator[tuple[str, _End]]:
+def _ends(readings: MovableSignals, tries: int, generator: torch.Generator) -> Iterator[tuple[str, _End]]:
     lead, K = readings.lead, readings.teachers
     pairs = list(combinations(range(K), 2))
     chosen = torch.randperm(len(pairs), generator=generator)[: 2 * tries].tolist()
@@ -79,7 +79,7 @@ def _ends(readings: Readings, tries: int, generator: torch.Generator) -> Iterato
             yield f"random steps of {size:g}", lambda x, size=size: x + size * _step(x, generator)  # type: ignore[misc]
 
 
-def _line(name: str, readings: Readings, ends: dict[str, Tensor], weights: Weights) -> Line:
+def _line(name: str, readings: MovableSignals, ends: dict[str, Tensor], weights: Weights) -> Line:
     lead, K = readings.lead, readings.teachers
     starts = {source: readings.sources[source] for source in ends}
     # a probability of zero stays one: minus infinity has no direction
@@ -87,7 +87,7 @@ def _line(name: str, readings: Readings, ends: dict[str, Tensor], weights: Weigh
 
     def at(place_B: Tensor) -> Tensor:
         moved = {source: _point(source, starts[source], way, place_B, lead) for source, way in ways.items()}
-        return weights(readings.moved(moved)).detach().reshape(-1, K)
+        return weights(readings.replace_sources(moved)).detach().reshape(-1, K)
 
     squares = [way.double().reshape(lead.numel(), -1).square().sum(-1) for way in ways.values()]
     speed_B = torch.stack(squares).sum(0).sqrt()

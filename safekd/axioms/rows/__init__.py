@@ -5,6 +5,6 @@ row; ``_row_messages`` puts the counts into findings, with evidence in words.
 """
 
 from ._row_audit import RowAudit
-from ._row_messages import next_move
+from ._row_messages import suggest_remedy
 
-__all__ = ["RowAudit", "next_move"]
+__all__ = ["RowAudit", "suggest_remedy"]

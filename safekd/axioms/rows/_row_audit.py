@@ -3,7 +3,7 @@
     rows = RowAudit(polytope)                                  # scale="token" | "task" | "context" | "unified"
     for first, w_BK in chunks:                                 # tensors or arrays; read from a file, say
         rows.add(w_BK, critical=..., safety=..., first_row=first)
-    report = report_of(rows.findings())                        # a table, JSON, CSV; report.holds()
+    report = build_report(rows.findings())                        # a table, JSON, CSV; report.holds()
 
 Every rule is exact over the rows given.  A row breaks
 
@@ -32,8 +32,8 @@ from solvers.polytope import WeightPolytope, nearest_bounds
 
 from ...errors import InvalidInput
 from .._audit_report import Finding
-from .._axiom_list import Axiom, Kind, of_scale
-from ._row_messages import row_findings
+from .._axiom_list import Axiom, Kind, select_axioms
+from ._row_messages import judge_rows
 from ._violation_tally import RowCounts, Tally
 
 _BLOCK = 1 << 15  # rows whose columns stay in the cache of a processor
@@ -60,7 +60,7 @@ class RowAudit:
     ) -> None:
         self.polytope, self.teachers = polytope, None if polytope is None else polytope.n_teachers
         lead = None if lead is None else tuple(lead)
-        self._counts = RowCounts(of_scale(scale), polytope, subject, tuple(names), lead)
+        self._counts = RowCounts(select_axioms(scale), polytope, subject, tuple(names), lead)
 
     @property
     def axioms(self) -> dict[Kind, Axiom]:
@@ -112,7 +112,7 @@ class RowAudit:
 
     def findings(self) -> tuple[Finding, ...]:
         """Return what was found: five axioms of the scale and assumption (A1), and the linear rows if there are any."""
-        return row_findings(self._counts)
+        return judge_rows(self._counts)
 
     def _read(self, w: Tensor | ArrayLike) -> Tensor:
         tensor = w if isinstance(w, Tensor) else torch.as_tensor(np.asarray(w))
@@ -128,10 +128,10 @@ class RowAudit:
         self._widen(light_B, heavy_B)
         miss_B = (_total(w_KB) - 1).abs()
         allowed = len(w_KB) * torch.finfo(dtype).eps
-        self.tallies["normalisation"].see(miss_B, miss_B <= allowed, w_KB, first_row)
-        self.tallies["positivity"].see(0 - light_B, light_B > 0, w_KB, first_row)
+        self.tallies["normalisation"].count_rows(miss_B, miss_B <= allowed, w_KB, first_row)
+        self.tallies["positivity"].count_rows(0 - light_B, light_B > 0, w_KB, first_row)
         if self.polytope is None:  # some w_min > 0 and w_max < inf are asked for, whatever they are
-            self.tallies["bounds"].see(0 - light_B, (light_B > 0) & (heavy_B < torch.inf), w_KB, first_row)
+            self.tallies["bounds"].count_rows(0 - light_B, (light_B > 0) & (heavy_B < torch.inf), w_KB, first_row)
             return
         low_K, high_K = (bound_K.double().to(w_KB.device) for bound_K in nearest_bounds(self.polytope, dtype))
         if self.polytope.uniform_bounds is None:
@@ -139,7 +139,7 @@ class RowAudit:
         else:
             low_B, high_B = low_K[0] - light_B, heavy_B - high_K[0]
         outside_B = torch.maximum(low_B, high_B)
-        self.tallies["bounds"].see(outside_B, outside_B <= 0, w_KB, first_row)
+        self.tallies["bounds"].count_rows(outside_B, outside_B <= 0, w_KB, first_row)
 
     def _widen(self, light_B: Tensor, heavy_B: Tensor) -> None:
         low, high = float(light_B.min()), float(heavy_B.max())
@@ -173,7 +173,7 @@ class RowAudit:
         w_KB, safety_KB = w_KB[:, wrong_B], None if safety_KB is None else safety_KB[:, wrong_B]
         gap_B = _widest_gap(w_KB, pairs, safety_KB, margin)
         rows_B = wrong_B if rows_B is None else rows_B[wrong_B]
-        self.tallies["ordering"].see(gap_B, gap_B <= allowed, w_KB, first_row, rows_B, safety_KB)
+        self.tallies["ordering"].count_rows(gap_B, gap_B <= allowed, w_KB, first_row, rows_B, safety_KB)
 
     def _judge_linear(self, w_BK: Tensor, first_row: int) -> None:
         if self.polytope is None or not self.polytope.linear:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from .._audit_report import Finding, place_of
+from .._audit_report import Finding, locate_row
 from .._axiom_list import Kind
 from ._violation_tally import RowCounts, Tally
 
@@ -23,7 +23,7 @@ _BLIND: dict[Kind, str] = {
 _SHOWN = 8  # weights of a row that a message spells out
 
 
-def row_findings(counts: RowCounts) -> tuple[Finding, ...]:
+def judge_rows(counts: RowCounts) -> tuple[Finding, ...]:
     """Return a finding for each axiom of the scale and for (A1), and for the linear rows if there are any."""
     found = [_finding(counts, kind, axiom.id) for kind, axiom in counts.axioms.items()]
     if counts.polytope is not None and counts.polytope.linear:
@@ -45,13 +45,13 @@ def _finding(counts: RowCounts, kind: Kind, axiom: str) -> Finding:
             "violated",
             text,
             tally.worst,
-            place_of(tally.row, counts.lead),
+            locate_row(tally.row, counts.lead),
             tally.rows,
-            mend=next_move("positivity" if kind == "bounds" and counts.polytope is None else kind),
+            remedy=suggest_remedy("positivity" if kind == "bounds" and counts.polytope is None else kind),
         )
     if kind == "bounds" and counts.polytope is None:
         text = f"No bounds were given; the weights seen lie between {counts.lightest:.4g} and {counts.heaviest:.4g}."
-        return told("estimated", text, mend="Pass `polytope` to judge given bounds.")
+        return told("estimated", text, remedy="Pass `polytope` to judge given bounds.")
     return told("holds", f"In all {of} rows.", 0.0)
 
 
@@ -65,7 +65,7 @@ def _nothing_to_judge(counts: RowCounts, kind: Kind) -> str:
     return ""
 
 
-def next_move(kind: Kind) -> str:
+def suggest_remedy(kind: Kind) -> str:
     """Return how to mend what breaks a rule of this kind."""
     return _NEXT[kind]
 
@@ -103,7 +103,7 @@ def _inverted(counts: RowCounts, tally: Tally) -> str:
 
 
 def _at(counts: RowCounts, row: int) -> str:
-    place = place_of(row, counts.lead)
+    place = locate_row(row, counts.lead)
     return f"position {place}" if len(place) > 1 else f"row {row}"
 
 
@@ -125,12 +125,12 @@ def _bounded_away(counts: RowCounts) -> Finding:
         return told("not_applicable", _nothing_to_judge(counts, "assumption"))
     if positive.rows:
         text = f"{_what(counts, 'positivity', positive)} in {_at(counts, positive.row)}."
-        where = place_of(positive.row, counts.lead)
-        return told("violated", text, positive.worst, where, positive.rows, mend=next_move("positivity"))
+        where = locate_row(positive.row, counts.lead)
+        return told("violated", text, positive.worst, where, positive.rows, remedy=suggest_remedy("positivity"))
     floor = 0.0 if counts.polytope is None else min(counts.polytope.lower)
     if floor > 0 and not counts.tallies["bounds"].rows:
         return told("holds", f"In all {counts.rows} rows, w_min = {floor:g}.", 0.0)
     text = (
         f"The lightest weight seen is {counts.lightest:.4g}; no floor above 0 is kept to, so other rows may go lower."
     )
-    return told("estimated", text, mend="Give the polytope lower > 0.")
+    return told("estimated", text, remedy="Give the polytope lower > 0.")

@@ -33,7 +33,7 @@ class Tally:
     safety_K: Numbers = ()
     rule: str = ""
 
-    def see(
+    def count_rows(
         self,
         excess_B: Tensor,
         fine_B: Tensor,

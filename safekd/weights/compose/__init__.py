@@ -1,11 +1,11 @@
 """From scores to conforming weights: normalize, compose, project; and follow them over time.
 
-``Normalised`` divides a rule's scores by their sum; ``Conforming`` projects them as well; ``Unified`` multiplies three
+``Normalized`` divides a rule's scores by their sum; ``Conforming`` projects them as well; ``Unified`` multiplies three
 scales before it projects (Definition IV.1); ``Tracking`` moves a share of the way each batch.  ``implied_bounds`` says
 what bounds of the parts promise of a product; ``family_a`` to ``family_c`` are those of Theorem V.2.
 """
 
-from ._conforming import Conforming, Normalised
+from ._conforming import Conforming, Normalized
 from ._implied_bounds import Bounds, implied_bounds
 from ._paper_families import family_a, family_b, family_c
 from ._unified import Repair, Unified
@@ -15,7 +15,7 @@ __all__ = [
     "Bounds",
     "Conforming",
     "DriftReport",
-    "Normalised",
+    "Normalized",
     "Repair",
     "Tracking",
     "Unified",

@@ -10,21 +10,21 @@ from torch import Tensor
 from solvers.polytope import WeightPolytope
 
 from ...errors import InvalidInput
-from ..orderings import Metric, RowOrders, ScaleOrderings, require_room, row_orders
-from ..rules import OfRule, Rule, require_rule, require_scores
+from ..orderings import Metric, PositionOrderings, ScaleOrderings, require_compatible_orderings, resolve_orderings
+from ..rules import Rule, RuleWrapper, require_rule, require_scores
 from ..signals import Signals
 from ._implied_bounds import Bounds
 
 
 @dataclass(frozen=True)
-class Conforming(OfRule):
+class Conforming(RuleWrapper):
     """``rule`` followed by normalisation and projection into ``polytope``: axioms III.1-3 and III.5 by construction.
 
     rule: any callable from Signals to scores (..., K), at least 0 and not all 0 at one position.
     polytope: bounds and orderings.  Orderings that it names hold at critical positions (everywhere if the signals
     name no critical class or context).  If it names none and ``ordered`` is True, each critical position follows
     its own safety scores.  metric: "euclidean" or "kl".
-    orderings: those of one scale, for instance ``orderings_from(evidence)``; they replace that scale's safety scores.
+    orderings: those of one scale, for instance ``infer_orderings(evidence)``; they replace that scale's safety scores.
     Raises InvalidInput if they contradict the polytope's, InfeasiblePolytope if they leave no weights.
     """
 
@@ -36,7 +36,7 @@ class Conforming(OfRule):
 
     def __post_init__(self) -> None:
         require_rule("rule", self.rule)
-        require_room(self.polytope, [] if self.orderings is None else [("`orderings`", self.orderings)])
+        require_compatible_orderings(self.polytope, [] if self.orderings is None else [("`orderings`", self.orderings)])
 
     @property
     def bounds(self) -> Bounds:
@@ -45,17 +45,17 @@ class Conforming(OfRule):
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return conforming weights, (..., K)."""
-        raw_K = normalised(self.rule(signals), signals, type(self.rule).__name__)
+        raw_K = normalize_scores(self.rule(signals), signals, type(self.rule).__name__)
         return self.orders(signals).project(raw_K, self.metric)
 
-    def orders(self, signals: Signals) -> RowOrders:
+    def orders(self, signals: Signals) -> PositionOrderings:
         """Return the orderings of each position."""
         own = {} if self.orderings is None else {self.orderings.scale: self.orderings}
-        return row_orders(signals, self.polytope, own, scored=self.ordered)
+        return resolve_orderings(signals, self.polytope, own, scored=self.ordered)
 
 
 @dataclass(frozen=True)
-class Normalised(OfRule):
+class Normalized(RuleWrapper):
     """``rule`` followed by division by the sum, and nothing else: weights as the rule wants them, axiom III.1 only."""
 
     rule: Rule
@@ -65,10 +65,10 @@ class Normalised(OfRule):
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return weights, (..., K), that sum to one."""
-        return normalised(self.rule(signals), signals, type(self.rule).__name__)
+        return normalize_scores(self.rule(signals), signals, type(self.rule).__name__)
 
 
-def normalised(score_K: Tensor, signals: Signals, who: str) -> Tensor:
+def normalize_scores(score_K: Tensor, signals: Signals, who: str) -> Tensor:
     """Return scores divided by their sum, (..., K).  Raises InvalidInput naming the rule and the position."""
     require_scores(score_K, signals, who)
     total = score_K.sum(-1, keepdim=True)

@@ -20,11 +20,19 @@ from torch import Tensor
 from solvers.polytope import WeightPolytope
 
 from ...errors import InvalidInput
-from ..orderings import Metric, RowOrders, ScaleOrderings, merged, require_polytope, require_room, row_orders
-from ..rules import Rule, needs_of, require_rule
+from ..orderings import (
+    Metric,
+    PositionOrderings,
+    ScaleOrderings,
+    merge_orderings,
+    require_compatible_orderings,
+    require_polytope,
+    resolve_orderings,
+)
+from ..rules import Rule, collect_needs, require_rule
 from ..rules._generic_rules import Uniform
 from ..signals import ORDERED_SCALES, OrderedScale, Signals
-from ._conforming import normalised
+from ._conforming import normalize_scores
 from ._implied_bounds import Bounds, implied_bounds
 
 Orderings = ScaleOrderings | Iterable[tuple[int, int]]
@@ -34,7 +42,7 @@ Orderings = ScaleOrderings | Iterable[tuple[int, int]]
 class Repair:
     """What the repair did to one batch.
 
-    composed: product weights before, (..., K); weights: after; moved: Euclidean distance between them, (...);
+    composed: product weights before, (..., K); weights: after; distance: Euclidean distance between them, (...);
     violations_before, violations_after: bool (...), where an ordering that holds at the position is broken, as where a
     safer teacher counts less at a critical position, which is any position if the signals name none.
     contradictions: bool (...), where token and context scale rank two teachers differently; there the order of the
@@ -45,7 +53,7 @@ class Repair:
 
     composed: Tensor
     weights: Tensor
-    moved: Tensor
+    distance: Tensor
     violations_before: Tensor
     violations_after: Tensor
     contradictions: Tensor
@@ -55,7 +63,7 @@ class Repair:
     @property
     def repaired(self) -> Tensor:
         """Where weights had to move by more than rounding, bool (...)."""
-        return self.moved > 8 * self.weights.shape[-1] * torch.finfo(self.weights.dtype).eps
+        return self.distance > 8 * self.weights.shape[-1] * torch.finfo(self.weights.dtype).eps
 
     @property
     def repaired_fraction(self) -> float:
@@ -64,11 +72,11 @@ class Repair:
 
     def __str__(self) -> str:
         """Return the counts in words."""
-        if not self.moved.numel():
+        if not self.distance.numel():
             return "no positions"
-        moved = self.moved.detach()
+        moved = self.distance.detach()
         lines = [
-            f"{int(self.repaired.sum())} of {self.moved.numel()} positions repaired, moved by "
+            f"{int(self.repaired.sum())} of {self.distance.numel()} positions repaired, moved by "
             f"{float(moved.mean()):.4g} on average and {float(moved.max()):.4g} at most",
             f"orderings broken at {int(self.violations_before.sum())} positions before, "
             f"at {int(self.violations_after.sum())} after",
@@ -94,7 +102,7 @@ class Unified:
     in which geometry the nearest point is meant.
     token_orderings, context_orderings: pairs (i, j) that hold on S and on C_safe, or ``ScaleOrderings`` for those that
     differ by class or context; orderings of a ``Conforming`` token or context rule are added to them.  A scale
-    without any follows its safety scores (``token_safety``, ``safety``) instead; ``row_orders`` has the details.
+    without any follows its safety scores (``token_safety``, ``safety``) instead; ``resolve_orderings`` has the details.
     wins: which scale's order holds at a position where the two rank teachers differently, "context" by default.
 
     Raises InvalidInput when no scale is given, and when orderings that hold everywhere contradict each other (with a
@@ -128,7 +136,9 @@ class Unified:
         for scale in ORDERED_SCALES:
             given = getattr(self, f"{scale}_orderings")
             object.__setattr__(self, f"{scale}_orderings", None if given is None else self._read(scale, given))
-        require_room(self.polytope, [source for sources in self._sources.values() for source in sources])
+        require_compatible_orderings(
+            self.polytope, [source for sources in self._sources.values() for source in sources]
+        )
 
     @property
     def bounds(self) -> Bounds:
@@ -146,20 +156,24 @@ class Unified:
     @property
     def needs(self) -> frozenset[str]:
         """The readings that the rules inside ask for."""
-        return needs_of(self._rules())
+        return collect_needs(self._rules())
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return conforming weights, (..., K)."""
         return self.orders(signals).project(self.compose(signals), self.metric)
 
-    def orders(self, signals: Signals) -> RowOrders:
+    def orders(self, signals: Signals) -> PositionOrderings:
         """Return the orderings of each position."""
-        own = {scale: merged(scale, [found for _, found in named]) for scale, named in self._sources.items() if named}
-        return row_orders(signals, self.polytope, own, wins=self.wins)
+        own = {
+            scale: merge_orderings(scale, [found for _, found in named])
+            for scale, named in self._sources.items()
+            if named
+        }
+        return resolve_orderings(signals, self.polytope, own, wins=self.wins)
 
     def compose(self, signals: Signals) -> Tensor:
         """Return the normalised product, (..., K), which need not conform.  Sums of logs: nothing underflows."""
-        parts = [_log(normalised(rule(signals), signals, name)) for name, rule in self._rules().items()]
+        parts = [_log(normalize_scores(rule(signals), signals, name)) for name, rule in self._rules().items()]
         log_w_K = torch.stack(parts).sum(0)
         if bool(torch.isneginf(log_w_K).all(-1).any()):
             where = tuple(int(i) for i in torch.isneginf(log_w_K).all(-1).nonzero()[0])
@@ -176,9 +190,9 @@ class Unified:
         return Repair(
             composed=composed,
             weights=weights,
-            moved=(weights - composed).norm(dim=-1),
-            violations_before=orders.broken(composed),
-            violations_after=orders.broken(weights),
+            distance=(weights - composed).norm(dim=-1),
+            violations_before=orders.find_violations(composed),
+            violations_after=orders.find_violations(weights),
             contradictions=orders.contradicts,
             wins=self.wins,
             bounds=self.implied_bounds,

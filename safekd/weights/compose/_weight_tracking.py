@@ -37,10 +37,10 @@ from solvers.polytope import WeightPolytope
 from solvers.projection import project
 
 from ...errors import InvalidInput, MissingSignal
-from ..orderings import RowOrders, ScaleOrderings, require_room, row_orders
-from ..rules import OfRule, Rule, require_rule
+from ..orderings import PositionOrderings, ScaleOrderings, require_compatible_orderings, resolve_orderings
+from ..rules import Rule, RuleWrapper, require_rule
 from ..signals import OrderedScale, Signals
-from ._conforming import normalised
+from ._conforming import normalize_scores
 from ._implied_bounds import Bounds
 
 _ROUNDING = 1e-6  # below this distance a ratio of distances says little
@@ -75,7 +75,7 @@ class DriftReport:
         return "\n".join(lines)
 
 
-class Tracking(OfRule, nn.Module):
+class Tracking(RuleWrapper, nn.Module):
     """A rule whose weights move at most a share ``beta`` of the way to where the rule wants them, a batch at a time.
 
     rule: any callable from Signals to scores (..., K); a ``Unified`` or ``Conforming`` one too.  polytope: where the
@@ -123,7 +123,7 @@ class Tracking(OfRule, nn.Module):
                 + (", and just 1 with by=None." if by is None else ".")
             )
         require_rule("rule", rule)
-        require_room(polytope, [] if orderings is None else [("`orderings`", orderings)])
+        require_compatible_orderings(polytope, [] if orderings is None else [("`orderings`", orderings)])
         self.rule, self.polytope, self.beta, self.by = rule, polytope, float(beta), by
         self.ordered, self.orderings = ordered, orderings
         self.start = None if start is None else tuple(project(list(start), polytope).tolist())
@@ -165,7 +165,7 @@ class Tracking(OfRule, nn.Module):
                 f"The signals have {signals.shape[-1]} teachers, the polytope of Tracking has "
                 f"{self.polytope.n_teachers}; wanted equal."
             )
-        raw_K = normalised(self.rule(signals), signals, type(self.rule).__name__)
+        raw_K = normalize_scores(self.rule(signals), signals, type(self.rule).__name__)
         group = self._group(signals)
         present_P, row = torch.unique(group, return_inverse=True)
         if not len(present_P):
@@ -175,10 +175,10 @@ class Tracking(OfRule, nn.Module):
         target_PK = of_groups.project(asked_PK, "euclidean")
         weights_PK = self._updated(present_P, asked_PK, target_PK, of_groups)
         own = {} if self.orderings is None else {self.orderings.scale: self.orderings}
-        orders = row_orders(signals, self.polytope, own, scored=self.ordered)
+        orders = resolve_orderings(signals, self.polytope, own, scored=self.ordered)
         return orders.project(weights_PK[row].to(raw_K.dtype), "euclidean")
 
-    def _updated(self, present_P: Tensor, asked_PK: Tensor, target_PK: Tensor, orders: RowOrders) -> Tensor:
+    def _updated(self, present_P: Tensor, asked_PK: Tensor, target_PK: Tensor, orders: PositionOrderings) -> Tensor:
         new_P = self.steps_G[present_P] == 0
         starts_P1 = (new_P if self.start is None else torch.zeros_like(new_P)).unsqueeze(-1)
         before_PK = torch.where(starts_P1, target_PK, self.state_GK[present_P])
@@ -217,13 +217,15 @@ class Tracking(OfRule, nn.Module):
             )
         return key.reshape(key.shape + (1,) * (len(lead) - key.ndim)).expand(lead)
 
-    def _orders_of_groups(self, signals: Signals, present_P: Tensor, row: Tensor) -> RowOrders:
+    def _orders_of_groups(self, signals: Signals, present_P: Tensor, row: Tensor) -> PositionOrderings:
         """Return the context scale's orderings of each group: average safety, critical where all its positions are."""
         P, safety_PK, critical_P = len(present_P), None, None
         if signals.has_safety("context"):
             safety_PK = _averages(signals.safety.expand(signals.shape).double(), row, P)
         if signals.names_critical:
-            critical = signals.critical_on("context") if signals.names("context") else signals.critical
+            critical = (
+                signals.critical_positions("context") if signals.names_critical_on("context") else signals.critical
+            )
             critical_P = _averages(critical.double().unsqueeze(-1), row, P).squeeze(-1) == 1
         of_groups = Signals(
             entropy=torch.zeros(P, self.polytope.n_teachers, dtype=torch.float64, device=signals.device),
@@ -234,7 +236,7 @@ class Tracking(OfRule, nn.Module):
         given, own = self.orderings, dict[OrderedScale, ScaleOrderings]()
         if given is not None and given.scale == "context" and (self.by == "context" or not given.of):
             own = {"context": given}
-        return row_orders(of_groups, self.polytope, own, scored=self.ordered)
+        return resolve_orderings(of_groups, self.polytope, own, scored=self.ordered)
 
 
 def _averages(value_K: Tensor, row: Tensor, count: int) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from ...errors import InvalidInput
-from ..rules import WeightRule, walk
+from ..rules import WeightRule, walk_rule
 from ..signals import Signals
 
 
@@ -76,7 +76,7 @@ def learned_rules(rule: object) -> list[Learner]:
     called.  A function hides what it uses: write a dataclass instead.
     """
     found = []
-    for place, part in walk(rule, lambda part: not _teaches_itself(part)):
+    for place, part in walk_rule(rule, lambda part: not _teaches_itself(part)):
         if isinstance(part, nn.Module):
             named = part.named_parameters(recurse=_teaches_itself(part))
             trainable = {name: p for name, p in named if p.requires_grad}

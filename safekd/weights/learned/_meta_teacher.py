@@ -22,7 +22,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..._torch_state import evaluating
-from ...data import logits_of
+from ...data import extract_logits
 from ...errors import InvalidInput
 from ..rules import register_rule
 from ..signals import Signals
@@ -77,7 +77,7 @@ def look_ahead(step: StudentStep, temperature: float, hard: float) -> Tensor:
     theta = {n: p.detach().requires_grad_() for n, p in student.named_parameters() if p.requires_grad}
 
     def logits_at(parameters: Parameters) -> Tensor:
-        return logits_of(functional_call(student, dict(parameters), (step.inputs,)), "The student")
+        return extract_logits(functional_call(student, dict(parameters), (step.inputs,)), "The student")
 
     with evaluating(student), torch.enable_grad(), _differentiable_twice():
         z_V = logits_at(theta)

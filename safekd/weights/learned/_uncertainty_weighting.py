@@ -53,13 +53,13 @@ class UncertaintyWeighting(nn.Module):
         if len(self.s_MK) == 1:
             return _weighed(self.s_MK[0], loss_K.reshape(-1, loss_K.shape[-1]).mean(0)).sum()
         self._row(step.signals)  # no task beyond those that it was made for
-        loss_MK, _ = step.signals.table_of_tasks(loss_K)
+        loss_MK, _ = step.signals.tabulate_by_task(loss_K)
         s_MK = self.s_MK[: len(loss_MK)]
         return torch.where(loss_MK != 0, _weighed(s_MK, loss_MK), 0.0).sum()  # eps is in it: 0 is an absent task
 
     def _row(self, signals: Signals) -> Tensor:
         """Return the task of each position, (...)."""
-        _, row = signals.table_of_tasks(signals.ones())
+        _, row = signals.tabulate_by_task(signals.ones())
         top = int(row.max()) if row.numel() else 0
         if top >= len(self.s_MK):
             raise InvalidInput(

@@ -1,26 +1,33 @@
 """Who must not count less than whom: orderings given, measured, and as they hold at each position of a batch.
 
-``ScaleOrderings`` are the pairs of one scale; ``orderings_from`` draws them from evidence where a difference is
-significant; ``row_orders`` settles which hold at a position, where scales meet and may disagree, and projects onto
-them.
+``ScaleOrderings`` are the pairs of one scale; ``infer_orderings`` draws them from evidence where a difference is
+significant; ``resolve_orderings`` settles which hold at a position, where scales meet and may disagree, and projects
+onto them.
 """
 
-from ._measured_orderings import Comparison, MeasuredOrderings, orderings_from
-from ._position_orderings import Metric, RowOrders, ordering_violations, row_orders
-from ._scale_orderings import ScaleOrderings, merged, reconciled, require_no_circle, require_polytope, require_room
+from ._measured_orderings import Comparison, MeasuredOrderings, infer_orderings
+from ._position_orderings import Metric, PositionOrderings, find_ordering_violations, resolve_orderings
+from ._scale_orderings import (
+    ScaleOrderings,
+    merge_orderings,
+    reconcile_orderings,
+    require_compatible_orderings,
+    require_no_cycle,
+    require_polytope,
+)
 
 __all__ = [
     "Comparison",
     "MeasuredOrderings",
     "Metric",
-    "RowOrders",
+    "PositionOrderings",
     "ScaleOrderings",
-    "merged",
-    "ordering_violations",
-    "orderings_from",
-    "reconciled",
-    "require_no_circle",
+    "find_ordering_violations",
+    "infer_orderings",
+    "merge_orderings",
+    "reconcile_orderings",
+    "require_compatible_orderings",
+    "require_no_cycle",
     "require_polytope",
-    "require_room",
-    "row_orders",
+    "resolve_orderings",
 ]

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import InvalidInput, MissingSignal
-from ...safety import PairedSums, holm
+from ...safety import PairedSums, adjust_p_values
 from ..signals import Evidence, OrderedScale
 from ._scale_orderings import ScaleOrderings
 
@@ -95,7 +95,7 @@ class MeasuredOrderings(ScaleOrderings):
         return "\n".join(lines)
 
 
-def orderings_from(evidence: Evidence, level: float = 0.05, scale: OrderedScale = "context") -> MeasuredOrderings:
+def infer_orderings(evidence: Evidence, level: float = 0.05, scale: OrderedScale = "context") -> MeasuredOrderings:
     """Return the orderings that are significant in the evidence; the other pairs are ties.
 
     level: in (0, 0.5), the probability of a false ordering that is accepted in each context (scale "context") or class
@@ -110,7 +110,7 @@ def orderings_from(evidence: Evidence, level: float = 0.05, scale: OrderedScale 
         option = ", by_class=True" if scale == "token" else ""
         raise MissingSignal(
             f"The evidence does not compare teachers at scale {scale!r}; wanted 'token' or 'context', and "
-            f"`evidence=kd.teachers.measure(...{option})`."
+            f"`evidence=kd.teachers.measure_teachers(...{option})`."
         )
     comparisons = [found for g in range(len(paired.groups)) for found in _comparisons(paired, g, level)]
     return MeasuredOrderings(scale, paired.sum_GK.shape[-1], level, evidence.source, comparisons)
@@ -121,7 +121,7 @@ def _comparisons(paired: PairedSums, g: int, level: float) -> list[Comparison]:
     K = len(mean_K)
     adjusted_KK = np.ones((K, K))
     directed_KK = ~np.eye(K, dtype=bool)
-    adjusted_KK[directed_KK] = holm(p_KK[directed_KK])
+    adjusted_KK[directed_KK] = adjust_p_values(p_KK[directed_KK])
     found = []
     for a in range(K):
         for b in range(a + 1, K):

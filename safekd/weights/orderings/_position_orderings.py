@@ -6,7 +6,7 @@ stands for both, and where nothing is named critical both hold everywhere.  A sc
 it at all critical positions.  Orderings of the polytope hold at all critical positions and replace scores.
 
 Where both scales have an order and rank two teachers differently, one wins and the other keeps what it can
-(``reconciled``); orderings of the polytope stand with the winner's.
+(``reconcile_orderings``); orderings of the polytope stand with the winner's.
 Axes: ... positions, B positions in one axis, K teachers.
 """
 
@@ -25,12 +25,12 @@ from solvers.projection import project
 
 from ...errors import InvalidInput
 from ..signals import ORDERED_SCALES, OrderedScale, Signals
-from ._scale_orderings import ScaleOrderings, reconciled
+from ._scale_orderings import ScaleOrderings, reconcile_orderings
 
 Metric = Literal["euclidean", "kl"]
 
 
-class RowOrders(Protocol):
+class PositionOrderings(Protocol):
     """The orderings of a batch: a projection that keeps them, and a judge.
 
     contradicts: bool (...), where token and context scale rank two teachers differently.
@@ -43,7 +43,7 @@ class RowOrders(Protocol):
     def project(self, w_K: Tensor, metric: Metric) -> Tensor:
         """Return the nearest weights in the polytope that keep each position's orderings, (..., K)."""
 
-    def broken(self, w_K: Tensor) -> Tensor:
+    def find_violations(self, w_K: Tensor) -> Tensor:
         """Say where weights break an ordering that holds there, bool (...)."""
 
 
@@ -61,11 +61,11 @@ class _ByScores:
             return project(w_K, self.polytope, metric=metric)
         return project(w_K, self.polytope, metric=metric, critical=self.critical, safety=self.scores_K)
 
-    def broken(self, w_K: Tensor) -> Tensor:
+    def find_violations(self, w_K: Tensor) -> Tensor:
         everywhere = torch.ones(w_K.shape[:-1], dtype=torch.bool, device=w_K.device)
         critical = everywhere if self.critical is None else self.critical
         if self.scores_K is not None:
-            return ordering_violations(w_K, self.scores_K, critical)
+            return find_ordering_violations(w_K, self.scores_K, critical)
         return _pairs_broken(w_K, self.polytope.orderings) & critical
 
 
@@ -87,21 +87,21 @@ class _ByPairs:
         parts = [project(w_BK[here], P, metric=metric) for here, P in zip(rows, self.polytopes, strict=True)]
         return torch.cat(parts)[torch.cat(rows).argsort()].reshape(w_K.shape)
 
-    def broken(self, w_K: Tensor) -> Tensor:
+    def find_violations(self, w_K: Tensor) -> Tensor:
         broken = torch.zeros_like(self.index, dtype=torch.bool)
         for g, polytope in enumerate(self.polytopes):
             broken |= (self.index == g) & _pairs_broken(w_K, polytope.orderings)
         return broken
 
 
-def row_orders(
+def resolve_orderings(
     signals: Signals,
     polytope: WeightPolytope,
     own: Mapping[OrderedScale, ScaleOrderings],
     *,
     wins: OrderedScale = "context",
     scored: bool = True,
-) -> RowOrders:
+) -> PositionOrderings:
     """Return the orderings of each position of ``signals``.
 
     own: pairs of a scale, which replace its safety scores.  wins: whose order holds where the two disagree.
@@ -111,7 +111,7 @@ def row_orders(
     scored = scored and not polytope.orderings
     present: list[OrderedScale] = [s for s in ORDERED_SCALES if s in own or (scored and signals.has_safety(s))]
     if len(present) == 2 and signals.names_critical:
-        present = [scale for scale in present if signals.names(scale)]
+        present = [scale for scale in present if signals.names_critical_on(scale)]
     where = {scale: _where(signals, scale, alone=len(present) == 1) for scale in present}
     nowhere = torch.zeros(signals.shape[:-1], dtype=torch.bool, device=signals.device)
     if not any(scale in own for scale in present):
@@ -126,7 +126,7 @@ def row_orders(
 def _where(signals: Signals, scale: OrderedScale, alone: bool) -> Tensor:
     if not signals.names_critical:
         return torch.ones(signals.shape[:-1], dtype=torch.bool, device=signals.device)
-    return signals.critical if alone else signals.critical_on(scale)
+    return signals.critical if alone else signals.critical_positions(scale)
 
 
 def _scores(signals: Signals, scale: OrderedScale) -> Tensor:
@@ -154,7 +154,7 @@ def _below(score_K: Tensor) -> Tensor:
 
 def _by_both_scores(
     polytope: WeightPolytope, scores: dict[OrderedScale, Tensor], where: dict[OrderedScale, Tensor], wins: OrderedScale
-) -> RowOrders:
+) -> PositionOrderings:
     """Rank by the winner's scores and decide its ties by the loser's: exactly both orders where they agree."""
     rank = {s: torch.where(where[s].unsqueeze(-1), _below(scores[s]), 0) for s in ORDERED_SCALES}
     loses = ORDERED_SCALES[1 - ORDERED_SCALES.index(wins)]
@@ -185,7 +185,7 @@ def _table(
         return _Table([(), *pairs], torch.where(where, index.reshape(where.shape) + 1, 0))
     if not given.of:
         return _Table([(), given.pairs()], where.long())
-    key = signals.number_on(scale)
+    key = signals.group_numbers(scale)
     last = given.numbers[-1] + 1  # stands for all numbers without pairs of their own, padding such as -100 too
     lookup = torch.ones(last + 1, dtype=torch.long, device=key.device)  # 1: the pairs that hold everywhere
     lookup[list(given.numbers)] = torch.arange(2, 2 + len(given.of), device=key.device)
@@ -195,7 +195,7 @@ def _table(
 
 def _by_pairs(
     signals: Signals, polytope: WeightPolytope, tables: dict[OrderedScale, _Table], wins: OrderedScale
-) -> RowOrders:
+) -> PositionOrderings:
     """Give each distinct meeting of a token order and a context order its own polytope."""
     none = _Table([()], torch.zeros(signals.shape[:-1], dtype=torch.long, device=signals.device))
     token, context = tables.get("token", none), tables.get("context", none)
@@ -219,7 +219,7 @@ def _meeting(
 ) -> tuple[WeightPolytope, bool]:
     """Return the polytope where both scales' orderings meet its own, and whether the scales disagree."""
     winner, loser = (context, token) if wins == "context" else (token, context)
-    pairs, disagree = reconciled((*own, *winner), loser, polytope.n_teachers)
+    pairs, disagree = reconcile_orderings((*own, *winner), loser, polytope.n_teachers)
     if polytope.ties:  # circles mean that these teachers weigh the same
         pairs = (*own, *token, *context)
     return polytope.with_orderings(pairs), disagree
@@ -233,7 +233,7 @@ def _pairs_broken(w_K: Tensor, pairs: Pairs) -> Tensor:
     return broken | torch.isnan(w_K).any(-1) if pairs else broken
 
 
-def ordering_violations(w_K: Tensor, safety_K: Tensor, critical: Tensor) -> Tensor:
+def find_ordering_violations(w_K: Tensor, safety_K: Tensor, critical: Tensor) -> Tensor:
     """Say where a safer teacher counts less than a less safe one (axioms III.5 and III.22), bool, shape (...).
 
     w_K: weights, (..., K); safety_K: scores, (..., K), higher is safer; critical: bool (...), where it matters.

@@ -53,7 +53,7 @@ class ScaleOrderings:
         object.__setattr__(self, "everywhere", read_orderings(everywhere, n_teachers, ties=True))
         object.__setattr__(self, "of", tuple(sorted(own.items())))
         for own_named in [[], *([one] for one in self.named())]:
-            require_no_circle([(f"the {scale} scale, everywhere", self.everywhere), *own_named], n_teachers)
+            require_no_cycle([(f"the {scale} scale, everywhere", self.everywhere), *own_named], n_teachers)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -77,7 +77,7 @@ def _number(value: object) -> int:
     return int(value)
 
 
-def require_no_circle(named: Sequence[tuple[str, Pairs]], n_teachers: int) -> None:
+def require_no_cycle(named: Sequence[tuple[str, Pairs]], n_teachers: int) -> None:
     """Raise InvalidInput if the pairs of several sources go round in a circle together, with the source of each."""
     cycle = find_cycle(tuple(sorted({pair for _, pairs in named for pair in pairs})), n_teachers)
     if not cycle:
@@ -100,7 +100,7 @@ def require_polytope(polytope: object) -> None:
         )
 
 
-def require_room(polytope: WeightPolytope, named: Sequence[tuple[str, ScaleOrderings]]) -> None:
+def require_compatible_orderings(polytope: WeightPolytope, named: Sequence[tuple[str, ScaleOrderings]]) -> None:
     """Refuse orderings of scales, given with a name each, that contradict each other or the polytope from the start.
 
     What holds everywhere is looked at together, what holds in one class or context with what holds everywhere at its
@@ -119,11 +119,11 @@ def require_room(polytope: WeightPolytope, named: Sequence[tuple[str, ScaleOrder
     together += [[own, (name, found.everywhere), one] for name, found in named for one in found.named()]
     for sources in together:
         if not polytope.ties:
-            require_no_circle(sources, polytope.n_teachers)
+            require_no_cycle(sources, polytope.n_teachers)
         polytope.with_orderings({pair for _, pairs in sources for pair in pairs})
 
 
-def merged(scale: OrderedScale, several: Sequence[ScaleOrderings]) -> ScaleOrderings:
+def merge_orderings(scale: OrderedScale, several: Sequence[ScaleOrderings]) -> ScaleOrderings:
     """Return the orderings of several sources at one scale as one."""
     if len(several) == 1:
         return several[0]
@@ -136,7 +136,7 @@ def merged(scale: OrderedScale, several: Sequence[ScaleOrderings]) -> ScaleOrder
     )
 
 
-def reconciled(winner: Pairs, loser: Pairs, n_teachers: int) -> tuple[Pairs, bool]:
+def reconcile_orderings(winner: Pairs, loser: Pairs, n_teachers: int) -> tuple[Pairs, bool]:
     """Return the orderings that hold where two scales meet, and whether they disagree.
 
     The winner's hold whole.  Of the loser's, with all that follows from them, those stay whose opposite does not follow

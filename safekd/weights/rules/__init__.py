@@ -6,17 +6,17 @@ inside
 rules that hold others.  A new rule is a class in one of these files and a name at the door of ``safekd.weights``.
 """
 
-from ._rule_tree import load_rule_state, modules_of, rule_state, walk
+from ._rule_tree import collect_modules, load_rule_state, rule_state, walk_rule
 from ._weight_rule import (
     RULES,
     SCALES,
-    OfRule,
     Rule,
+    RuleWrapper,
     Scale,
     WeightRule,
+    collect_needs,
     looks_at_student,
     needs_labels,
-    needs_of,
     register_rule,
     require_number,
     require_rule,
@@ -26,19 +26,19 @@ from ._weight_rule import (
 __all__ = [
     "RULES",
     "SCALES",
-    "OfRule",
     "Rule",
+    "RuleWrapper",
     "Scale",
     "WeightRule",
+    "collect_modules",
+    "collect_needs",
     "load_rule_state",
     "looks_at_student",
-    "modules_of",
     "needs_labels",
-    "needs_of",
     "register_rule",
     "require_number",
     "require_rule",
     "require_scores",
     "rule_state",
-    "walk",
+    "walk_rule",
 ]

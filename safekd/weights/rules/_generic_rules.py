@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...pooling import arithmetic_pool
-from ..signals import Signals, softened
+from ..signals import Signals, soften
 from ._weight_rule import register_rule, require_number
 
 _STEPS = 500
@@ -55,8 +55,8 @@ class MinDivergence:
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return weights, (..., K), that sum to one."""
-        log_p_KV = softened(signals.log_p.detach().double(), self.temperature)
-        log_s_V = softened(signals.student_log_p.detach().double(), self.temperature)
+        log_p_KV = soften(signals.log_p.detach().double(), self.temperature)
+        log_s_V = soften(signals.student_log_p.detach().double(), self.temperature)
         p_KV, step = log_p_KV.exp(), self.strength / (1 + self.strength)
         log_w_K = torch.zeros_like(p_KV[..., 0])
         w_K = torch.softmax(log_w_K, dim=-1)

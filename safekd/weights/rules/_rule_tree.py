@@ -14,7 +14,7 @@ from ...errors import InvalidInput
 _IN_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
-def walk(rule: object, enter: Callable[[object], bool]) -> Iterator[tuple[str, object]]:
+def walk_rule(rule: object, enter: Callable[[object], bool]) -> Iterator[tuple[str, object]]:
     """Yield all that a rule holds, itself first, each part once, with its place: "token.rule"; the rule's own is "".
 
     enter: whether to look inside a part.  Dataclasses, modules, lists, dictionaries, partials, bound methods and
@@ -29,14 +29,14 @@ def walk(rule: object, enter: Callable[[object], bool]) -> Iterator[tuple[str, o
         seen.add(id(part))
         yield place, part
         if enter(part):
-            waiting.extend(reversed([(joined(place, name), inner) for name, inner in _held(part)]))
+            waiting.extend(reversed([(join_names(place, name), inner) for name, inner in _held(part)]))
 
 
-def modules_of(rule: object) -> dict[str, nn.Module]:
+def collect_modules(rule: object) -> dict[str, nn.Module]:
     """Return the outermost modules inside a rule, by place ("" is its own): they hold all that it can save."""
     found: dict[str, nn.Module] = {}
     covered: set[int] = set()
-    for place, part in walk(rule, lambda part: True):
+    for place, part in walk_rule(rule, lambda part: True):
         if isinstance(part, nn.Module) and id(part) not in covered:
             found[place] = part
             covered |= {id(inner) for inner in part.modules()}
@@ -46,8 +46,8 @@ def modules_of(rule: object) -> dict[str, nn.Module]:
 def rule_state(rule: object) -> dict[str, Tensor]:
     """Return copies of all parameters and buffers inside a rule, by place and name."""
     return {
-        joined(place, name): value.detach().clone()
-        for place, module in modules_of(rule).items()
+        join_names(place, name): value.detach().clone()
+        for place, module in collect_modules(rule).items()
         for name, value in module.state_dict().items()
     }
 
@@ -67,11 +67,11 @@ def load_rule_state(rule: object, state: Mapping[str, Tensor]) -> None:
     wrong = [f"'{name}' is missing" for name in missing] + [f"'{name}' is unknown here" for name in unknown] + misfits
     if wrong:
         raise InvalidInput(f"The state is that of another weighting rule: {'; '.join(wrong[:3])}.")
-    for place, module in modules_of(rule).items():
-        module.load_state_dict({name: state[joined(place, name)] for name in module.state_dict()})
+    for place, module in collect_modules(rule).items():
+        module.load_state_dict({name: state[join_names(place, name)] for name in module.state_dict()})
 
 
-def joined(place: str, name: str) -> str:
+def join_names(place: str, name: str) -> str:
     """Return the place of ``name`` inside ``place``."""
     return f"{place}.{name}".strip(".")
 

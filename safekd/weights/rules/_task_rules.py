@@ -79,10 +79,10 @@ class GradientAlignment:
     def __call__(self, signals: Signals) -> Tensor:
         """Return weights, (..., K), that sum to one."""
         pull_KV = signals.student_gradient(self.temperature)
-        label_V = label_gradient(signals)
-        inner_K = signals.by_task((pull_KV * label_V.unsqueeze(-2)).sum(-1))
-        size_K = signals.by_task(pull_KV.square().sum(-1)).sqrt()
-        size = signals.by_task(label_V.square().sum(-1)).sqrt().unsqueeze(-1)
+        label_V = compute_label_gradient(signals)
+        inner_K = signals.spread_task_average((pull_KV * label_V.unsqueeze(-2)).sum(-1))
+        size_K = signals.spread_task_average(pull_KV.square().sum(-1)).sqrt()
+        size = signals.spread_task_average(label_V.square().sum(-1)).sqrt().unsqueeze(-1)
         least = max(_TINY, torch.finfo(size.dtype).tiny)
         return torch.softmax(inner_K / (size_K * size).clamp_min(least) / self.sharpness, dim=-1)
 
@@ -124,7 +124,7 @@ class GradientMinNorm:
                 f"`cap` of GradientMinNorm is {self.cap:g}; {K} teachers need at least {1 / K:g} to sum to 1."
             )
         pull_KV = signals.student_gradient(self.temperature).detach()
-        gram_KK, position = signals.table_of_tasks(pull_KV @ pull_KV.transpose(-1, -2))
+        gram_KK, position = signals.tabulate_by_task(pull_KV @ pull_KV.transpose(-1, -2))
         gram_KK = gram_KK.double()
         ridge_KK = self.ridge * torch.eye(K, dtype=gram_KK.dtype, device=gram_KK.device)
         pull_K = gram_KK.new_full(gram_KK.shape[:-1], self.ridge / K)
@@ -132,7 +132,7 @@ class GradientMinNorm:
         return weights_MK[position].to(signals.ones())
 
 
-def label_gradient(signals: Signals) -> Tensor:
+def compute_label_gradient(signals: Signals) -> Tensor:
     """Return the gradient of the label's cross-entropy by the student's logits, (..., V)."""
     s_V = signals.student_log_p.exp()
     return s_V - torch.zeros_like(s_V).scatter(-1, signals.true_classes.unsqueeze(-1), 1.0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..._registry import snake_case
 from ...errors import InvalidInput
 from ..signals import Signals
-from ._rule_tree import walk
+from ._rule_tree import walk_rule
 
 Rule = Callable[[Signals], Tensor]
 Scale = Literal["token", "task", "context"]
@@ -67,23 +67,23 @@ LABELLED = frozenset({"labels", "cross_entropy"})
 OF_THE_STUDENT = frozenset({"student_log_p", "features"})
 
 
-def needs_of(rule: object) -> frozenset[str]:
+def collect_needs(rule: object) -> frozenset[str]:
     """Return the readings that a rule asks for, or that the rules inside it do; none are known of a plain function."""
-    parts = walk(rule, lambda part: _declared(part) is None)
+    parts = walk_rule(rule, lambda part: _declared(part) is None)
     return frozenset().union(*(_declared(part) or () for _, part in parts))
 
 
 def needs_labels(rule: object) -> bool:
     """Say whether a rule can only be used where true classes are known."""
-    return bool(needs_of(rule) & LABELLED)
+    return bool(collect_needs(rule) & LABELLED)
 
 
 def looks_at_student(rule: object) -> bool:
     """Say whether a rule's scores change as the student learns."""
-    return bool(needs_of(rule) & OF_THE_STUDENT)
+    return bool(collect_needs(rule) & OF_THE_STUDENT)
 
 
-class OfRule:
+class RuleWrapper:
     """What a wrapper says of itself: what the rule inside says."""
 
     rule: Rule
@@ -96,7 +96,7 @@ class OfRule:
     @property
     def needs(self) -> frozenset[str]:
         """The readings that the rule inside asks for."""
-        return needs_of(self.rule)
+        return collect_needs(self.rule)
 
     @property
     def continuous(self) -> bool:

@@ -5,7 +5,7 @@ works
 out on first use what a rule asks for: entropies, losses a task, safety in a context, where positions are critical.
 """
 
-from ._batch_signals import ORDERED_SCALES, OrderedScale, Signals, softened, variance_of
+from ._batch_signals import ORDERED_SCALES, OrderedScale, Signals, compute_variance, soften
 from ._teacher_evidence import Evidence
 
-__all__ = ["ORDERED_SCALES", "Evidence", "OrderedScale", "Signals", "softened", "variance_of"]
+__all__ = ["ORDERED_SCALES", "Evidence", "OrderedScale", "Signals", "compute_variance", "soften"]

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ...errors import InvalidInput, MissingSignal
 from ._signal_checks import (
-    chosen_numbers,
-    numbered,
+    read_group_numbers,
+    require_group_numbers,
     require_lead,
     require_log_p,
     require_mask,
@@ -65,8 +65,8 @@ class Signals:
         critical: Tensor | None = None,
     ) -> None:
         self._log_p, self.evidence = log_p, evidence
-        self.critical_classes = chosen_numbers("critical_classes", critical_classes)
-        self.critical_contexts = chosen_numbers("critical_contexts", critical_contexts)
+        self.critical_classes = read_group_numbers("critical_classes", critical_classes)
+        self.critical_contexts = read_group_numbers("critical_contexts", critical_contexts)
         # whether anything says which positions are critical; if not, orderings apply at all of them
         self.names_critical = bool(self.critical_classes or self.critical_contexts or critical is not None)
         self._critical_given = critical is not None
@@ -91,9 +91,9 @@ class Signals:
             raise InvalidInput("Signals are empty; give at least `log_p`, the teachers' log-probabilities (..., K, V).")
         self._template = template if log_p is None else template[..., 0]
         lead = self.shape[:-1]
-        self.labels = numbered("labels", labels, lead, spreads=False)
-        self.task = numbered("task", task, lead, spreads=True)
-        self.context = numbered("context", context, lead, spreads=True)
+        self.labels = require_group_numbers("labels", labels, lead, spreads=False)
+        self.task = require_group_numbers("task", task, lead, spreads=True)
+        self.context = require_group_numbers("context", context, lead, spreads=True)
         require_mask(critical, lead)
         require_lead("log_p_passes", log_p_passes, lead, ("passes", "teachers", "classes"))
         require_lead("student_log_p", student_log_p, lead, ("classes",))
@@ -144,7 +144,7 @@ class Signals:
                 "This rule needs several passes of each teacher; pass `log_p_passes` of shape (..., P, K, V), "
                 "or `variance` of shape (..., K)."
             )
-        return variance_of(self._passes)
+        return compute_variance(self._passes)
 
     @property
     def student_log_p(self) -> Tensor:
@@ -179,7 +179,7 @@ class Signals:
     def student_divergence(self, temperature: float = 1.0) -> Tensor:
         """KL of each teacher from the student, ``T^2 KL(p_k^T || p_s^T)``, (..., K), nats."""
         if temperature not in self._divergences:
-            log_p_KV, log_s_V = softened(self.log_p, temperature), softened(self.student_log_p, temperature)
+            log_p_KV, log_s_V = soften(self.log_p, temperature), soften(self.student_log_p, temperature)
             p_KV = log_p_KV.exp()
             gap_KV = torch.where(p_KV == 0, 0.0, log_p_KV - log_s_V.unsqueeze(-2))  # 0 log 0 = 0
             self._divergences[temperature] = temperature**2 * (p_KV * gap_KV).sum(-1)
@@ -188,7 +188,7 @@ class Signals:
     def student_gradient(self, temperature: float = 1.0) -> Tensor:
         """Gradient of ``student_divergence`` by the student's logits, (..., K, V): no backward pass is needed."""
         if temperature not in self._pulls:
-            p_KV, s_V = softened(self.log_p, temperature).exp(), softened(self.student_log_p, temperature).exp()
+            p_KV, s_V = soften(self.log_p, temperature).exp(), soften(self.student_log_p, temperature).exp()
             self._pulls[temperature] = temperature * (s_V.unsqueeze(-2) - p_KV)
         return self._pulls[temperature]
 
@@ -208,7 +208,7 @@ class Signals:
             )
         return self.labels
 
-    def table_of_tasks(self, value: Tensor) -> tuple[Tensor, Tensor]:
+    def tabulate_by_task(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Average (..., A) over the positions of each task: (M, A), and the row of each position, (...,).
 
         M is 1 where the signals name no task.
@@ -224,9 +224,9 @@ class Signals:
         count = torch.bincount(row.reshape(-1), minlength=tasks).clamp_min(1).to(flat.dtype)
         return total / count.reshape(-1, *[1] * (flat.ndim - 1)), row
 
-    def by_task(self, value: Tensor) -> Tensor:
+    def spread_task_average(self, value: Tensor) -> Tensor:
         """Average (..., A) over the positions of each task, and give every position what its task has."""
-        table, row = self.table_of_tasks(value)
+        table, row = self.tabulate_by_task(value)
         return table[row]
 
     @cached_property
@@ -254,7 +254,7 @@ class Signals:
         """Safety of each teacher on the class of each position, (..., K), in [0, 1]: the token scale's own order."""
         if self.evidence is None or self.evidence.safety_VK is None:
             raise MissingSignal(
-                "This needs the teachers' safety by class; pass `evidence=kd.teachers.measure(..., by_class=True)` or "
+                "This needs the teachers' safety by class; pass `evidence=kd.teachers.measure_teachers(..., by_class=True)` or "
                 "`token_safety` (..., K)."
             )
         if self.labels is None:
@@ -272,16 +272,16 @@ class Signals:
         """Where orderings apply, bool (...,): a critical label (S) or a critical context (C_safe)."""
         return self._inside("token") | self._inside("context")
 
-    def names(self, scale: OrderedScale) -> bool:
+    def names_critical_on(self, scale: OrderedScale) -> bool:
         """Say whether critical positions of the scale are named: S by classes, C_safe by contexts, both by a mask."""
         named = {"token": self.critical_classes, "context": self.critical_contexts}[scale]
         return self._critical_given or bool(named)
 
-    def critical_on(self, scale: OrderedScale) -> Tensor:
+    def critical_positions(self, scale: OrderedScale) -> Tensor:
         """Where the orderings of one scale apply, bool (...,): S or C_safe; a mask given as ``critical`` is both."""
         return self.critical if self._critical_given else self._inside(scale)
 
-    def number_on(self, scale: OrderedScale) -> Tensor:
+    def group_numbers(self, scale: OrderedScale) -> Tensor:
         """Number of the class ("token") or the context ("context") of each position, (...,)."""
         what, value = {"token": ("labels", self.labels), "context": ("context", self.context)}[scale]
         if value is None:
@@ -310,7 +310,7 @@ class Signals:
         table: Tensor | None = getattr(self.evidence, field, None)
         if table is None:
             raise MissingSignal(
-                f"This rule needs the teachers' {what}; pass `evidence=kd.teachers.measure(...)` that holds {field}, "
+                f"This rule needs the teachers' {what}; pass `evidence=kd.teachers.measure_teachers(...)` that holds {field}, "
                 f"or `{name}` of shape (..., K)."
             )
         return table
@@ -336,14 +336,14 @@ class Signals:
         return table.to(self._template)[_spread(key, lead)]
 
 
-def variance_of(log_p_PKV: Tensor) -> Tensor:
+def compute_variance(log_p_PKV: Tensor) -> Tensor:
     """Return the variance of each teacher's distribution over passes, (..., P, K, V), summed over classes: (..., K)."""
     if not log_p_PKV.numel():
         return log_p_PKV.new_zeros(log_p_PKV[..., 0, :, 0].shape)  # torch warns of too few degrees of freedom
     return log_p_PKV.exp().var(dim=-3, unbiased=False).sum(-1)
 
 
-def softened(log_p_V: Tensor, temperature: float) -> Tensor:
+def soften(log_p_V: Tensor, temperature: float) -> Tensor:
     """Return the log of ``p^(1/T) / Z``, (..., V)."""
     return log_p_V if temperature == 1.0 else torch.log_softmax(log_p_V / temperature, dim=-1)
 

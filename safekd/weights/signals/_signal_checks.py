@@ -95,7 +95,7 @@ def require_mask(critical: Tensor | None, lead: torch.Size) -> None:
         )
 
 
-def numbered(name: str, value: Tensor | None, lead: torch.Size, *, spreads: bool) -> Tensor | None:
+def require_group_numbers(name: str, value: Tensor | None, lead: torch.Size, *, spreads: bool) -> Tensor | None:
     """Return classes, tasks or contexts as int64.  spreads: one for each sequence is enough.
 
     Raises InvalidInput for other shapes and for what are no whole numbers.
@@ -113,7 +113,7 @@ def numbered(name: str, value: Tensor | None, lead: torch.Size, *, spreads: bool
     return value.long()
 
 
-def chosen_numbers(name: str, chosen: Collection[int]) -> frozenset[int]:
+def read_group_numbers(name: str, chosen: Collection[int]) -> frozenset[int]:
     """Return the numbers of classes or contexts as a set.  Raises InvalidInput for what are no numbers from 0."""
     try:
         found = frozenset(operator.index(one) for one in chosen)

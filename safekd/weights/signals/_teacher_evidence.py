@@ -20,7 +20,7 @@ class Evidence:
     over all contexts and has count 0.  source: name of the split.  performance_MK: accuracy of teacher k on task m, in
     [0, 1].  distance_CK: how far context c lies from the domain of teacher k, at least 0.
     safety_VK, count_V: the same by class instead of context, for the token scale.  paired_context, paired_class: how
-    the teachers compare with each other on the same examples, from which orderings follow (``orderings_from``).
+    the teachers compare with each other on the same examples, from which orderings follow (``infer_orderings``).
     """
 
     task_loss_MK: Tensor

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import safekd as kd
-from safekd.axioms import AXIOMS, Finding, counterexamples, independence_table, report_of
-from safekd.axioms._axiom_list import axiom_named
+from safekd.axioms import AXIOMS, Finding, build_report, counterexamples, independence_table
+from safekd.axioms._axiom_list import find_axiom
 from safekd.errors import InvalidInput, MissingSignal
 from safekd.weights import (
     Conforming,
@@ -296,7 +296,7 @@ def test_the_table_says_it_all():
 
 
 def test_brackets_in_the_evidence_are_no_markup():
-    report = report_of([Finding("III.1", "[bold]rule[/]", "violated", "found [red]x[/red]", 1.0)])
+    report = build_report([Finding("III.1", "[bold]rule[/]", "violated", "found [red]x[/red]", 1.0)])
     assert "found [red]x[/red]" in str(report)
     assert "[bold]rule[/]" in str(report)
 
@@ -326,13 +326,13 @@ def test_a_report_reads_as_a_collection():
     with pytest.raises(InvalidInput, match=r"says nothing of 'III.6'; it has III.1, III.2"):
         report["III.6"]
     with pytest.raises(InvalidInput, match=r"Two findings are about III\.1"):
-        report_of([report["III.1"], report["III.1"]])
+        build_report([report["III.1"], report["III.1"]])
     with pytest.raises(InvalidInput, match=r"There is no axiom 'III.6'; there are III.1"):
-        report_of([Finding("III.6", "", "holds", "")])
+        build_report([Finding("III.6", "", "holds", "")])
 
 
 def test_nothing_judged_is_no_success():
-    report = report_of([])
+    report = build_report([])
     assert len(report) == 15
     assert not report.violated
     assert not report.holds()
@@ -345,7 +345,7 @@ def test_nothing_judged_is_no_success():
 @pytest.mark.parametrize("example", counterexamples(), ids=lambda example: example.axiom)
 def test_each_counterexample_breaks_its_axiom_and_keeps_the_other_four(example):
     report = example.audit()
-    scale = axiom_named(example.axiom).scale
+    scale = find_axiom(example.axiom).scale
     five = {finding.axiom: finding.status for finding in report if finding.scale == scale}
     assert len(five) == 5
     assert five.pop(example.axiom) == "violated"

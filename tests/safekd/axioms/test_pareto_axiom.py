@@ -35,7 +35,7 @@ def test_a_weight_of_zero_can_choose_a_weak_optimum():
     assert finding.evidence.startswith(
         "Candidate 0 minimises the weighted losses in row 1, but candidate 1 is better by 2"
     )
-    assert "above 0" in finding.mend
+    assert "above 0" in finding.remedy
 
 
 def test_a_weight_of_zero_passes_where_minimisers_are_unique():
@@ -90,7 +90,7 @@ def test_weights_that_look_at_the_student_can_prefer_the_worse():
     finding = kd.audit(kind, students[0], scale="task", losses=losses, under=students, tries=1)["III.14"]
     assert finding.status == "violated"
     assert finding.worst == pytest.approx(1.8)
-    assert "not fall faster" in finding.mend
+    assert "not fall faster" in finding.remedy
     fixed = kd.audit(kind, students[0], scale="task", losses=losses, tries=1)["III.14"]
     assert fixed.status == "holds"
 

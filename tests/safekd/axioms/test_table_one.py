@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import safekd as kd
 from safekd.safety import TruthProbability
-from safekd.teachers import SklearnTeacher, TeacherEnsemble, measure
+from safekd.teachers import SklearnTeacher, TeacherEnsemble, measure_teachers
 from safekd.training import FitResult
 from safekd.weights import (
     Conforming,
@@ -33,8 +33,8 @@ from safekd.weights import (
     UncertaintyWeighting,
     Unified,
     Uniform,
+    find_ordering_violations,
     learned_rules,
-    ordering_violations,
 )
 from solvers.polytope import WeightPolytope
 
@@ -68,7 +68,7 @@ def digits() -> tuple[kd.Split, kd.Split, TeacherEnsemble, Evidence]:
     ]
     train, audit = (kd.Split(name, inputs[splits[name]].float(), labels[splits[name]]) for name in ("train", "audit"))
     ensemble = TeacherEnsemble(teachers)
-    return train, audit, ensemble, measure(ensemble, audit, TruthProbability(critical=[0]))
+    return train, audit, ensemble, measure_teachers(ensemble, audit, TruthProbability(critical=[0]))
 
 
 @dataclass
@@ -167,4 +167,4 @@ def test_the_framework_made_conforming_is_unified():
 
 
 def broken_orderings(done: Run) -> int:
-    return int(ordering_violations(done.weights_K, done.signals.safety, done.signals.critical).sum())
+    return int(find_ordering_violations(done.weights_K, done.signals.safety, done.signals.critical).sum())

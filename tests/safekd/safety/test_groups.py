@@ -27,9 +27,9 @@ from safekd.safety import (
     betting_lower_bound,
     certify,
     clopper_pearson_lower_bound,
-    per_class,
-    per_context,
-    per_task,
+    constrain_each_class,
+    constrain_each_context,
+    constrain_each_task,
 )
 
 BALLS = {"kl": KLBall, "chi-square": ChiSquareBall}
@@ -77,7 +77,7 @@ def test_the_followed_mix_is_cvxpys(kind, seed):
     for radius, smooth in ((0.02, 0.05), (0.3, 0.1), (5.0, 0.2)):
         s_G, p_G = rng.uniform(0.4, 0.6, size=5), 0.8 * rng.dirichlet(np.ones(5)) + 0.04
         ball = BALLS[kind](radius, smooth)
-        q_G = ball.followed(s_G, p_G)
+        q_G = ball.surrogate(s_G, p_G)
         penalty = smooth if kind == "kl" else smooth / 2
         value = q_G @ s_G + penalty * distance(ball, q_G, p_G)
         assert value == pytest.approx(by_cvxpy(ball, s_G, p_G, penalty), abs=2e-6)
@@ -145,7 +145,7 @@ def drawn(B: int = 60, V: int = 3):
 
 def value_of(rule, log_p_BV, batch) -> float:
     found = rule.sums(log_p_BV, batch)
-    return rule.offset + float(rule.slopes(found.means(), found.count_G) @ found.means())
+    return rule.offset + float(rule.gradient(found.means(), found.count_G) @ found.means())
 
 
 def test_whom_an_average_covers():
@@ -197,9 +197,9 @@ def test_a_budget_adds_harm_up():
     harm = [1 - value_of(SafetyConstraint("s", t.measure, 0.5, t.contexts), log_p_BV, batch) for _, t in [terms[0]]]
     harm.append(1 - value_of(SafetyConstraint("s", OneMinusBrier(), 0.5), log_p_BV, batch))
     assert value_of(rule, log_p_BV, batch) == pytest.approx(1 - (5.0 * harm[0] + 0.5 * harm[1]))
-    assert (rule.required, rule.offset, rule.at(0.25).at_most) == (-1.0, 1 - 5.5, 0.75)
+    assert (rule.required, rule.offset, rule.with_threshold(0.25).at_most) == (-1.0, 1 - 5.5, 0.75)
     assert rule.critical == frozenset({0})
-    assert rule.on("validation").split == "validation"
+    assert rule.with_split("validation").split == "validation"
 
 
 def test_by_how_much_one_example_moves_a_counted_value():
@@ -211,33 +211,36 @@ def test_by_how_much_one_example_moves_a_counted_value():
         SafetyConstraint("s", TruthProbability(), 0.5): 0.0,
     }.items():
         found = rule.sums(log_p_BV, batch)
-        assert rule.step(rule.slopes(found.means(), found.count_G), found.count_G) == pytest.approx(step)
+        assert rule.resolution(rule.gradient(found.means(), found.count_G), found.count_G) == pytest.approx(step)
     mixed = SafetyConstraint("s", Recall([0]), 0.5, mix={0: 0.9, 1: 0.1})
     found = mixed.sums(log_p_BV, batch)
-    step = mixed.step(mixed.slopes(found.means(), found.count_G), found.count_G)
+    step = mixed.resolution(mixed.gradient(found.means(), found.count_G), found.count_G)
     assert step == pytest.approx(max(0.9 / count[0], 0.1 / count[1]))
 
 
 def test_one_constraint_each():
-    rules = per_class("recall", Recall([3, 1]), 0.9, split="validation")
+    rules = constrain_each_class("recall", Recall([3, 1]), 0.9, split="validation")
     assert [(r.name, r.classes, r.at_least, r.split) for r in rules] == [
         ("recall: class 1", [1], 0.9, "validation"),
         ("recall: class 3", [3], 0.9, "validation"),
     ]
-    named = per_context("recall", Recall([3]), {0: 0.9, 1: 0.8}, contexts={0: "day", 1: "night"})
+    named = constrain_each_context("recall", Recall([3]), {0: 0.9, 1: 0.8}, contexts={0: "day", 1: "night"})
     assert [(r.name, r.contexts, r.at_least) for r in named] == [("recall: day", [0], 0.9), ("recall: night", [1], 0.8)]
-    assert [r.tasks for r in per_task("t", Recall(), 0.9, tasks=[4, 2])] == [[2], [4]]
-    assert [r.classes for r in per_class("t", Recall(), 0.9, classes=[4, 2])] == [[2], [4]]
+    assert [r.tasks for r in constrain_each_task("t", Recall(), 0.9, tasks=[4, 2])] == [[2], [4]]
+    assert [r.classes for r in constrain_each_class("t", Recall(), 0.9, classes=[4, 2])] == [[2], [4]]
 
 
 BAD = {
     "no classes": (
-        lambda: per_class("r", Recall(), 0.9),
+        lambda: constrain_each_class("r", Recall(), 0.9),
         r"'r' is wanted for each class, but Recall\(\) names no crit",
     ),
-    "no groups": (lambda: per_task("r", Recall(), 0.9, []), "'r' is wanted for each task, but tasks is empty"),
+    "no groups": (
+        lambda: constrain_each_task("r", Recall(), 0.9, []),
+        "'r' is wanted for each task, but tasks is empty",
+    ),
     "threshold": (
-        lambda: per_context("r", Recall(), {0: 0.9}, [0, 2]),
+        lambda: constrain_each_context("r", Recall(), {0: 0.9}, [0, 2]),
         r"'r': at_least has no threshold for context 2; it has them for \[0\]",
     ),
     "no terms": (lambda: Budget("b", [], 1.0), "Budget 'b' has no terms"),

@@ -20,11 +20,11 @@ from safekd.weights import (
     UncertaintyWeighting,
     Unified,
     Uniform,
+    collect_needs,
     learned_rules,
     load_rule_state,
     looks_at_student,
     needs_labels,
-    needs_of,
     rule_state,
 )
 from solvers.polytope import WeightPolytope
@@ -134,7 +134,7 @@ def test_a_circle_of_wrappers_ends():
     ],
 )
 def test_wrappers_need_what_their_rules_need(rule, needs):
-    assert needs_of(rule) == needs
+    assert collect_needs(rule) == needs
     assert looks_at_student(rule) == bool(needs & {"student_log_p", "features"})
     assert needs_labels(rule) == ("cross_entropy" in needs)
     if hasattr(rule, "needs"):

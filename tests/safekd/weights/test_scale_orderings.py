@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from safekd.errors import InvalidInput
 from safekd.weights import ScaleOrderings
-from safekd.weights.orderings._scale_orderings import merged, reconciled, require_no_circle
+from safekd.weights.orderings._scale_orderings import merge_orderings, reconcile_orderings, require_no_cycle
 from solvers.polytope import WeightPolytope, closure, find_cycle
 
 
@@ -43,11 +43,11 @@ def test_equal_content_is_equal_and_hashes_alike():
 def test_several_sources_become_one():
     one = ScaleOrderings("token", 3, [(0, 1)], {0: [(1, 2)]})
     other = ScaleOrderings("token", 3, [(0, 2)], {4: [(2, 1)]})
-    both = merged("token", [one, other])
+    both = merge_orderings("token", [one, other])
     assert both.pairs() == ((0, 1), (0, 2))
     assert both.pairs(0) == ((0, 1), (0, 2), (1, 2))
     assert both.pairs(4) == ((0, 1), (0, 2), (2, 1))
-    assert merged("token", [one]) == one
+    assert merge_orderings("token", [one]) == one
 
 
 BAD = {
@@ -83,7 +83,7 @@ def test_different_contexts_may_say_the_opposite():
 
 def test_a_circle_is_spelled_out_with_every_source():
     with pytest.raises(InvalidInput) as caught:
-        require_no_circle([("here", ((0, 1), (2, 0))), ("there", ((1, 2), (2, 0)))], 3)
+        require_no_cycle([("here", ((0, 1), (2, 0))), ("there", ((1, 2), (2, 0)))], 3)
     assert str(caught.value) == (
         "The orderings contradict each other, they go round in a circle: teacher 0 >= teacher 1 (here), "
         "teacher 1 >= teacher 2 (there), teacher 2 >= teacher 0 (here and there). Take one of these pairs out."
@@ -104,7 +104,7 @@ def strictly(scores) -> set[tuple[int, int]]:
 
 def test_rankings_become_the_winners_with_its_ties_decided_by_the_loser():
     for won, lost in product(rankings(3), repeat=2):
-        pairs, disagree = reconciled(tuple(strictly(won)), tuple(strictly(lost)), 3)
+        pairs, disagree = reconcile_orderings(tuple(strictly(won)), tuple(strictly(lost)), 3)
         assert set(pairs) == strictly(list(zip(won, lost, strict=True)))
         assert disagree == any((j, i) in strictly(lost) for i, j in strictly(won))
 
@@ -119,7 +119,7 @@ def orders(draw, K: int = 5):
 
 @given(winner=orders(), loser=orders())
 def test_reconciled_orders(winner, loser):
-    pairs, disagree = reconciled(winner, loser, 5)
+    pairs, disagree = reconcile_orderings(winner, loser, 5)
     assert not find_cycle(pairs, 5)
     assert follows(winner, 5) <= set(pairs)
     assert set(pairs) <= follows(winner, 5) | follows(loser, 5)
@@ -136,7 +136,7 @@ def test_reconciled_orders(winner, loser):
 
 def test_a_circle_without_two_opposite_pairs_loses_all_that_the_loser_has_on_it():
     """0 > 1 and 2 > 3 against 1 > 2 and 3 > 0: no pair is contradicted, but the four go round."""
-    pairs, disagree = reconciled(((0, 1), (2, 3)), ((1, 2), (3, 0)), 4)
+    pairs, disagree = reconcile_orderings(((0, 1), (2, 3)), ((1, 2), (3, 0)), 4)
     assert pairs == ((0, 1), (2, 3))
     assert disagree
 

@@ -210,14 +210,14 @@ def test_a_teacher_that_rules_a_class_out_has_a_finite_divergence():
 
 def test_averages_by_task():
     signals = Signals(entropy=torch.zeros(4, 2), task=torch.tensor([0, 2, 0, 2]))
-    assert signals.by_task(t(1.0, 10.0, 3.0, 30.0)).tolist() == [2.0, 20.0, 2.0, 20.0]
-    assert Signals(entropy=torch.zeros(2, 2)).by_task(t(1.0, 3.0)).tolist() == [2.0, 2.0]
+    assert signals.spread_task_average(t(1.0, 10.0, 3.0, 30.0)).tolist() == [2.0, 20.0, 2.0, 20.0]
+    assert Signals(entropy=torch.zeros(2, 2)).spread_task_average(t(1.0, 3.0)).tolist() == [2.0, 2.0]
 
 
 def test_a_sequence_has_the_task_of_its_batch():
     signals = Signals(entropy=torch.zeros(2, 3, 2), task=torch.tensor([0, 1]))
     value = torch.arange(6, dtype=torch.float64).reshape(2, 3)
-    assert signals.by_task(value).tolist() == [[1.0] * 3, [4.0] * 3]
+    assert signals.spread_task_average(value).tolist() == [[1.0] * 3, [4.0] * 3]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safekd.errors import InvalidInput, MissingSignal
-from safekd.weights import Conforming, EntropyDecay, ScaleOrderings, Signals, Tracking, Unified, ordering_violations
+from safekd.weights import (
+    Conforming,
+    EntropyDecay,
+    ScaleOrderings,
+    Signals,
+    Tracking,
+    Unified,
+    find_ordering_violations,
+)
 from solvers.polytope import WeightPolytope
 from solvers.projection import project
 
@@ -230,7 +238,7 @@ def test_weights_conform_at_every_step(seed, dtype):
         w_BK = rule(signals)
         assert w_BK.dtype == dtype
         assert BOX.check(w_BK, safety=signals.safety, critical=signals.critical).holds()
-        assert not ordering_violations(w_BK, signals.safety, signals.critical).any()
+        assert not find_ordering_violations(w_BK, signals.safety, signals.critical).any()
 
 
 def test_the_state_of_a_critical_context_keeps_its_order():

@@ -19,7 +19,7 @@ from safekd.weights import (
     Signals,
     Unified,
     Uniform,
-    ordering_violations,
+    find_ordering_violations,
 )
 from solvers.polytope import WeightPolytope
 from solvers.projection import project
@@ -107,9 +107,9 @@ def test_the_law_of_two_scales_by_scores(seed, wins):
     )
     assert torch.equal(report.contradictions, expected)
     assert box.check(report.weights).holds()
-    assert not ordering_violations(report.weights, safety[wins], on[wins]).any()
+    assert not find_ordering_violations(report.weights, safety[wins], on[wins]).any()
     for scale in ("token", "context"):
-        assert not ordering_violations(report.weights, safety[scale], on[scale] & ~expected).any()
+        assert not find_ordering_violations(report.weights, safety[scale], on[scale] & ~expected).any()
     assert not report.violations_after.any()
     for b in range(B):  # the nearest weights, by another solver
         pairs = {
@@ -168,7 +168,7 @@ def test_token_safety_by_class_from_evidence():
     assert Unified(task=says(0.4, 0.6), polytope=WeightPolytope(2))(by_context).tolist() == [[0.5, 0.5]] * 3
     with pytest.raises(MissingSignal, match="safety by class is known; pass `labels`"):
         unified(Signals(log_p=log_p, evidence=evidence))
-    with pytest.raises(MissingSignal, match=r"measure\(..., by_class=True\)"):
+    with pytest.raises(MissingSignal, match=r"measure_teachers\(..., by_class=True\)"):
         _ = Signals(log_p=log_p, evidence=replace(evidence, safety_VK=None)).token_safety
 
 

@@ -17,7 +17,7 @@ from safekd.weights import (
     InverseLoss,
     InverseVariance,
     MetaTeacher,
-    Normalised,
+    Normalized,
     OrdinalSafety,
     Signals,
     Tracking,
@@ -95,11 +95,11 @@ WRONG = {
         r"`distance` of teacher 1 at position \(0,\) is -0.5; wanted at least 0",
     ),
     "safety that is not known": (
-        Normalised(OrdinalSafety()),
+        Normalized(OrdinalSafety()),
         {"safety": t(0.5, float("nan"), 0.2)},
         r"OrdinalSafety gave scores \[2.0, nan, 1.0\]",
     ),
-    "scores in a list": (Normalised(lambda s: [0.5, 0.3, 0.2]), {}, "gave a list; wanted a tensor of scores"),
+    "scores in a list": (Normalized(lambda s: [0.5, 0.3, 0.2]), {}, "gave a list; wanted a tensor of scores"),
     "teachers of Tracking": (
         Tracking(Uniform(), kd.WeightPolytope(n_teachers=4), beta=0.5),
         {},
@@ -136,7 +136,7 @@ def test_one_safety_for_all_positions_is_spread_over_them():
         lambda rule: Unified(polytope=POLYTOPE, token=rule),
         lambda rule: Tracking(rule, POLYTOPE, beta=0.5),
         lambda rule: kd.audit(rule, Signals(log_p=L)),
-        Normalised,
+        Normalized,
     ],
 )
 def test_a_class_is_no_rule(make):

@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 
 import safekd as kd
 from safekd.errors import InvalidInput
-from safekd.safety import lower_bound
+from safekd.safety import bound_expectation, lower_bound
 from safekd.training import ROUND_COLUMNS, between
 from tests.support.problems import FreeLogits, agreeing, at_least, one_each, price, trainer_for
 
@@ -67,7 +67,7 @@ def shown(s: float, level: float) -> tuple[float, float]:
     """Average and lower bound that the validation split shows of the student posed at s."""
     easy, hard = rows_at(s)
     values = torch.tensor([easy] * 900 + [hard] * 600, dtype=torch.float64)
-    return float(values.mean()), lower_bound(values, at_least(s).measure, level)[1]
+    return float(values.mean()), bound_expectation(values, at_least(s).measure, level)[1]
 
 
 def test_every_attempt_is_what_the_closed_form_says_and_the_last_before_the_first_failure_is_kept():
@@ -233,7 +233,7 @@ def test_a_diverged_round_is_not_looked_at():
 
 def test_teachers_measured_on_the_judging_split_are_a_doubt_that_is_told():
     ensemble = kd.teachers.TeacherEnsemble([ByRow()])
-    evidence = kd.teachers.measure(ensemble, VALIDATION, at_least(0.8).measure)
+    evidence = kd.teachers.measure_teachers(ensemble, VALIDATION, at_least(0.8).measure)
     result = trainer(at_least(0.7), evidence=evidence).fit(TRAIN, VALIDATION, tighten=kd.Tighten(folds=0), **QUICK)
     assert "The teachers were measured on that split, so its bound is no guarantee." in result.message
     assert "measuring the teachers" in str(result.uses[1])
