@@ -76,7 +76,7 @@ def digits(seed: int) -> Task:
         "clean": (LogisticRegression(C=100, max_iter=2000), clean_ND, labels_N),
         "robust": (RandomForestClassifier(200, random_state=seed, n_jobs=1), both_ND, both_N),
         "few": (KNeighborsClassifier(5), clean_ND[few], labels_N[few]),
-        "mislabelled": (RandomForestClassifier(50, random_state=seed, n_jobs=1), clean_ND, noisy_N),
+        "mislabeled": (RandomForestClassifier(50, random_state=seed, n_jobs=1), clean_ND, noisy_N),
     }
     teachers: list[Teacher] = [SklearnTeacher(name, made.fit(x, y), 10) for name, (made, x, y) in sets.items()]
     ensemble, safety = TeacherEnsemble(teachers), TruthProbability()

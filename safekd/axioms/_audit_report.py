@@ -21,7 +21,7 @@ from ..io import write_csv, written_whole
 from ._axiom_list import ASSUMPTIONS, AXIOMS, LINEAR, UNIFIED, Axiom, find_axiom
 
 Status = Literal["holds", "violated", "estimated", "not_applicable"]
-_COLOURS = {"holds": "green", "violated": "bold red", "estimated": "cyan", "not_applicable": "dim"}
+_COLORS = {"holds": "green", "violated": "bold red", "estimated": "cyan", "not_applicable": "dim"}
 _WIDTH = 120
 
 
@@ -124,7 +124,7 @@ class AuditReport:
                 finding.scale,
                 finding.name,
                 Text(finding.subject),
-                Text(finding.status.replace("_", " "), style=_COLOURS[finding.status]),
+                Text(finding.status.replace("_", " "), style=_COLORS[finding.status]),
                 "" if finding.worst is None else f"{finding.worst:.3g}",
                 _place(finding.where),
                 f"{finding.rows} of {finding.of}" if finding.of else "",

@@ -1,6 +1,6 @@
 """The audit: a rule and a batch of signals in, fifteen axioms judged.
 
-Normalisation, positivity, bounds and orderings are exact over the batch (``_rows``), continuity is searched for jumps
+Normalization, positivity, bounds and orderings are exact over the batch (``_rows``), continuity is searched for jumps
 (``_continuity``), Pareto compatibility needs losses of candidate students (``_pareto``), the assumptions on the student
 what shows it (``_student``).  Axes: ... positions, B of them, K teachers.
 """
@@ -57,7 +57,7 @@ def audit(
     vary: which readings the search for jumps moves; by default all floats but safety, as an ordering must jump where
     safety ties.  tries, seed: how many lines of each sort it looks along, and which.
     losses, under: candidate students for III.14: losses (N, K) and, if the rule looks at the student, the signals under
-    each; or a function from weights (B, K) to the losses of the students that minimise the sums.
+    each; or a function from weights (B, K) to the losses of the students that minimize the sums.
     student: a module and inputs, to look for kinks (A4).  names: of the teachers, for the report.
     Raises InvalidInput for what does not fit, MissingSignal if the rule needs more signals.
     """
@@ -86,7 +86,7 @@ def audit(
             # assumptions are about the weights that are used
             found += [f for f in mine if last or f.axiom not in ("A1", "A2", "P")]
         w_BK = subjects[-1].weights(signals).reshape(-1, signals.shape[-1])
-        found.append(_realisable(w_BK, signals))
+        found.append(_realizable(w_BK, signals))
     if student is None:
         found.append(Finding("A4", "student", "not_applicable", "No student was given; pass student=(module, inputs)."))
     else:
@@ -156,7 +156,7 @@ def _with_repair(finding: Finding, alone: Finding) -> Finding:
     return replace(finding, evidence=text)
 
 
-def _realisable(w_BK: Tensor, signals: Signals) -> Finding:
+def _realizable(w_BK: Tensor, signals: Signals) -> Finding:
     """Judge (A3) where the signals hold the teachers' distributions and the student's."""
     lead = len(signals.shape) - 1
     try:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from ..errors import InvalidInput
 
-Kind = Literal["normalisation", "positivity", "bounds", "continuity", "ordering", "pareto", "linear", "assumption"]
+Kind = Literal["normalization", "positivity", "bounds", "continuity", "ordering", "pareto", "linear", "assumption"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Axiom:
 
 
 AXIOMS: tuple[Axiom, ...] = (
-    Axiom("III.1", "token", "normalisation", "normalisation", "For each input, token and context weights sum to 1."),
+    Axiom("III.1", "token", "normalization", "normalization", "For each input, token and context weights sum to 1."),
     Axiom("III.2", "token", "positivity", "positivity", "Every weight is above 0."),
     Axiom("III.3", "token", "bounds", "bounded influence", "Every weight lies between w_min and w_max."),
     Axiom("III.4", "token", "continuity", "regularity", "Weights are continuous in input, token and context."),
@@ -43,7 +43,7 @@ AXIOMS: tuple[Axiom, ...] = (
         "ordinal safety",
         "On critical tokens a teacher that is safer than another weighs at least as much.",
     ),
-    Axiom("III.10", "task", "normalisation", "normalisation", "For each task the weights sum to 1."),
+    Axiom("III.10", "task", "normalization", "normalization", "For each task the weights sum to 1."),
     Axiom("III.11", "task", "positivity", "positivity", "Every weight is above 0."),
     Axiom("III.12", "task", "bounds", "boundedness", "Every weight lies between w_min > 0 and w_max."),
     Axiom("III.13", "task", "continuity", "continuity", "Weights are continuous in what is measured of the task."),
@@ -52,10 +52,10 @@ AXIOMS: tuple[Axiom, ...] = (
         "task",
         "pareto",
         "Pareto compatibility",
-        "Whoever minimises the weighted sum of the losses is a Pareto optimum: nobody beats it in one loss without "
+        "Whoever minimizes the weighted sum of the losses is a Pareto optimum: nobody beats it in one loss without "
         "losing in another.",
     ),
-    Axiom("III.18", "context", "normalisation", "normalisation", "For almost every context the weights sum to 1."),
+    Axiom("III.18", "context", "normalization", "normalization", "For almost every context the weights sum to 1."),
     Axiom("III.19", "context", "positivity", "positivity", "Almost everywhere every weight is above 0."),
     Axiom("III.20", "context", "bounds", "boundedness", "Every weight lies between w_min > 0 and w_max."),
     Axiom("III.21", "context", "continuity", "continuity", "Weights are measurable, and continuous in the context."),
@@ -69,7 +69,7 @@ AXIOMS: tuple[Axiom, ...] = (
 )
 
 UNIFIED: tuple[Axiom, ...] = (
-    Axiom("U.1", "unified", "normalisation", "normalisation", "The weights that are used sum to 1."),
+    Axiom("U.1", "unified", "normalization", "normalization", "The weights that are used sum to 1."),
     Axiom("U.2", "unified", "positivity", "positivity", "Every weight that is used is above 0."),
     Axiom("U.3", "unified", "bounds", "bounds", "Every weight that is used lies within the bounds of the polytope."),
     Axiom("U.4", "unified", "continuity", "continuity", "The weights that are used are continuous."),
@@ -85,7 +85,7 @@ UNIFIED: tuple[Axiom, ...] = (
 ASSUMPTIONS: tuple[Axiom, ...] = (
     Axiom("A1", "all", "assumption", "bounded weights", "There is a w_min > 0 below every weight."),
     Axiom("A2", "all", "assumption", "Lipschitz", "Weights move at most L times as far as what they depend on."),
-    Axiom("A3", "all", "assumption", "realisable", "Some student equals the mixture of the teachers."),
+    Axiom("A3", "all", "assumption", "realizable", "Some student equals the mixture of the teachers."),
     Axiom("A4", "all", "assumption", "smooth student", "The student's log-probabilities are twice differentiable."),
 )
 

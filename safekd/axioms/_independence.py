@@ -111,7 +111,7 @@ def _kind_to_failure(x_K: Tensor) -> Tensor:
 
 
 _FAMILIES: dict[Kind, tuple[str, Callable[[Tensor], Tensor], float]] = {
-    "normalisation": ("0.9 (0.4 + 0.1 u, 0.3, 0.3 - 0.1 u)", _light, 0.1),
+    "normalization": ("0.9 (0.4 + 0.1 u, 0.3, 0.3 - 0.1 u)", _light, 0.1),
     "positivity": ("(0.5 + 0.1 u, 0.5 - 0.1 u, 0), with w_min = 0", _silent, 0.0),
     "bounds": ("(0.7 + 0.05 u, 0.2 - 0.05 u, 0.1)", _heavy, 0.1),
     "continuity": ("(0.5, 0.3, 0.2) where x_0 > x_1, (0.4, 0.35, 0.25) elsewhere", _jumping, 0.1),
@@ -123,10 +123,10 @@ _FAMILIES: dict[Kind, tuple[str, Callable[[Tensor], Tensor], float]] = {
     ),
 }
 _FOLLOWS: dict[Kind, str] = {
-    "normalisation": "nothing",
+    "normalization": "nothing",
     "positivity": "bounds, if w_min > 0; nothing, if w_min = 0",
     "bounds": "nothing, for bounds that are given; that some w_min > 0 exists follows from positivity and continuity "
-    "on a compact set of inputs, and w_max = 1 - (K - 1) w_min from normalisation and w_min",
+    "on a compact set of inputs, and w_max = 1 - (K - 1) w_min from normalization and w_min",
     "continuity": "nothing",
     "ordering": "nothing",
     "pareto": "positivity, for weights that do not look at the student; nothing, for those that do",

@@ -1,6 +1,6 @@
-"""Pareto compatibility (III.14): does whoever minimises the weighted losses waste something?
+"""Pareto compatibility (III.14): does whoever minimizes the weighted losses waste something?
 
-With fixed weights above 0 a minimiser is a Pareto optimum, whatever the losses.  A weight of 0 lets through students
+With fixed weights above 0 a minimizer is a Pareto optimum, whatever the losses.  A weight of 0 lets through students
 that somebody beats in that loss for nothing (weak optima only).  Weights that look at the student can prefer one that
 is worse in every respect, because its weights are kinder.  Axes: B rows, K teachers, N candidate students.
 """
@@ -19,7 +19,7 @@ from ._audit_report import Finding
 
 Losses = Tensor | ArrayLike | Callable[[Tensor], Tensor]
 _ULPS = 8
-_REACHED = 1e-9  # relative: how close to a minimum a minimiser that is given as a function may stop
+_REACHED = 1e-9  # relative: how close to a minimum a minimizer that is given as a function may stop
 _REMEDY = {
     False: "Keep every weight above 0: Conforming(rule, polytope) with lower > 0.",
     True: "Let the weights not fall faster than the loss grows, or fix them while the student is chosen.",
@@ -28,7 +28,7 @@ _REMEDY = {
 
 @dataclass(frozen=True)
 class ParetoViolation:
-    """Rows whose minimiser is beaten: which rows, the largest loss given away, by which minimiser to whom, where."""
+    """Rows whose minimizer is beaten: which rows, the largest loss given away, by which minimizer to whom, where."""
 
     rows_B: Tensor
     amount: float = 0.0
@@ -41,7 +41,7 @@ def judge_pareto(axiom: str, subject: str, w_BK: Tensor, losses: Losses, under: 
     """Return the finding on III.14; ``where`` is a row.
 
     w_BK: weights, (B, K).  losses: of N candidate students on what the K teachers teach, (N, K), or a function from
-    weights (B, K) to the losses (B, J) of the students that minimise the sums.  under: weights under each candidate,
+    weights (B, K) to the losses (B, J) of the students that minimize the sums.  under: weights under each candidate,
     N of shape (B, K), for a rule that looks at the student; None if weights do not.
     """
     w_BK = w_BK.double()
@@ -78,7 +78,7 @@ def _table(values: object, name: str, rows: int | None = None, columns: int | No
 
 
 def _table_waste(w_BK: Tensor, losses_NK: Tensor, sums_BN: Tensor, adaptive: bool) -> ParetoViolation:
-    """Find minimisers that are beaten by a candidate no worse in any loss."""
+    """Find minimizers that are beaten by a candidate no worse in any loss."""
     least_B = sums_BN.amin(-1, keepdim=True)
     slack_B = _ULPS * torch.finfo(torch.float64).eps * sums_BN.abs().amax(-1, keepdim=True)
     minimal_BN = sums_BN <= least_B + slack_B
@@ -105,7 +105,7 @@ def _larger(waste: ParetoViolation, beaten_BN: Tensor, gap_N: Tensor, n: int) ->
 
 
 def _reached_waste(reached_BJ: Tensor) -> ParetoViolation:
-    """Find students, reached by minimising, that are beaten by the student of another row."""
+    """Find students, reached by minimizing, that are beaten by the student of another row."""
     slack = _REACHED * float(reached_BJ.abs().max())
     waste = ParetoViolation(torch.zeros(len(reached_BJ), dtype=torch.bool))
     for n in range(len(reached_BJ)):
@@ -120,14 +120,14 @@ def _reached_waste(reached_BJ: Tensor) -> ParetoViolation:
 def _told(axiom: str, subject: str, waste: ParetoViolation, of: int, who: str, adaptive: bool = False) -> Finding:
     rows = int(waste.rows_B.sum())
     if not rows:
-        text = f"In all {of} rows nobody beats whoever minimises the weighted losses."
+        text = f"In all {of} rows nobody beats whoever minimizes the weighted losses."
         return Finding(axiom, subject, "holds", text, 0.0, None, 0, of)
     if not waste.amount > 0:
         row = int(waste.rows_B.to(torch.uint8).argmax())
-        text = f"Weights in row {row} are no numbers, so nobody minimises their sum."
+        text = f"Weights in row {row} are no numbers, so nobody minimizes their sum."
         return Finding(axiom, subject, "violated", text, float("nan"), (row,), rows, of, _REMEDY[adaptive])
     text = (
-        f"{who} {waste.chosen} minimises the weighted losses in row {waste.row}, but {who.lower()} {waste.better} is "
+        f"{who} {waste.chosen} minimizes the weighted losses in row {waste.row}, but {who.lower()} {waste.better} is "
         f"better by {waste.amount:.3g} in one loss and worse in none."
     )
     return Finding(axiom, subject, "violated", text, waste.amount, (waste.row,), rows, of, _REMEDY[adaptive])

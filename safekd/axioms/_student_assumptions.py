@@ -1,4 +1,4 @@
-"""What data tell of the student: (A3), realisable, and (A4), smooth.  Axes: B rows, K teachers, V classes."""
+"""What data tell of the student: (A3), realizable, and (A4), smooth.  Axes: B rows, K teachers, V classes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def judge_realizable(w_BK: Tensor, log_p_BKV: Tensor | None, student_BV: Tensor 
         return Finding("A3", "student", "holds", "The student equals the mixture everywhere.", amount, None, 0, of)
     text = (
         f"The student as it is misses the mixture by {float(miss_B.mean()):.3g} nats on average, {amount:.3g} at worst "
-        "(KL); what is left after training cannot be realised."
+        "(KL); what is left after training cannot be realized."
     )
     return Finding("A3", "student", "estimated", text, amount, (worst,), 0, of)
 

@@ -1,4 +1,4 @@
-"""Labelled examples, batches of them, and which of them a run has used for what.
+"""Labeled examples, batches of them, and which of them a run has used for what.
 
 train = Split("train", inputs_NF, labels_N)     # or any data set of torch: ``as_split``
 train.batch(index)                              # a Batch: inputs, labels, task, context, index

@@ -1,4 +1,4 @@
-"""Labelled examples, and batches of them, as every other module receives them.
+"""Labeled examples, and batches of them, as every other module receives them.
 
 Axes: N examples, B batch.  Labels may carry positions too, (N, T); task and context are one integer an example.
 """
@@ -35,7 +35,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Split:
-    """A named set of labelled examples.
+    """A named set of labeled examples.
 
     name: "train", "validation", ...; inputs: (N, ...) tensor; labels: (N,) or (N, T) class numbers from 0;
     task, context: (N,) integers from 0, zeros when left out; context_names: what to call the contexts.

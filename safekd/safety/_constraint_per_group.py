@@ -35,7 +35,8 @@ def constrain_each_context(
     name: str, measure: SafetyMeasure, at_least: Thresholds, contexts: Groups, **more: Any
 ) -> list[SafetyConstraint]:
     """Return one constraint a context, see ``constrain_each_class``; ``contexts=dict(enumerate(split.context_names))``
-    is all."""
+    is all.
+    """
     return _each("context", name, measure, at_least, contexts, more)
 
 

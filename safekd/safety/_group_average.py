@@ -181,7 +181,7 @@ class Average:
     def gradient(self, mean_G: Tensor, count_G: Tensor, *, surrogate: bool = False) -> Tensor:
         """Return the mix at which the groups' means are read, (G,), float64, without gradient.
 
-        count_G: examples of each group in the data, whose shares are the centre of the ball where no mix is given.
+        count_G: examples of each group in the data, whose shares are the center of the ball where no mix is given.
         followed: the mix that training follows in place of the worst one, whose value has kinks; see Ball.
         """
         if not self.groups:

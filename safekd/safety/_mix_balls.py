@@ -1,6 +1,6 @@
 """The worst mix of groups that is not far from a given one.
 
-    minimise  q . s   over   q >= 0,  sum(q) = 1,  D(q || p) <= radius
+    minimize  q . s   over   q >= 0,  sum(q) = 1,  D(q || p) <= radius
 
 s are the groups' safeties, p their shares, all above 0.  Both distances leave one unknown number:
 

@@ -27,7 +27,7 @@ from ..errors import InvalidInput
 
 Floats = npt.NDArray[np.float64]
 
-# the best bet is about mean / variance of d; neighbours differ by 2, so some bet grows at 8/9 of the best rate or more
+# the best bet is about mean / variance of d; neighbors differ by 2, so some bet grows at 8/9 of the best rate or more
 BETS = 0.95 * 0.5 ** np.arange(7)
 
 

@@ -3,7 +3,7 @@
     signals = Signals(log_p=log_p, labels=labels, context=context, evidence=evidence)
     EntropyDecay(rate=1.0)(signals)                         # raw scores, (..., K): no floor, no ordering
     Conforming(EntropyDecay(), polytope)(signals)           # the nearest weights that obey the polytope
-    Unified(token=..., task=..., context=..., polytope=P)   # three scales: product, normalise, repair
+    Unified(token=..., task=..., context=..., polytope=P)   # three scales: product, normalize, repair
 
 A rule is any callable from signals to scores (..., K).  Which one should I choose?  ``EntropyDecay`` when
 confident teachers are usually right, ``InverseLoss`` when you have measured their losses, ``OrdinalSafety`` where

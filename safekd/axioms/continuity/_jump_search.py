@@ -1,7 +1,7 @@
 """A directed search for jumps of a function along lines.
 
 Each line is looked at in ticks.  Where a row changes most between two ticks, and where it changes otherwise than its
-neighbours foretell, the interval is halved again and again, keeping the half with the larger change.  Along a Lipschitz
+neighbors foretell, the interval is halved again and again, keeping the half with the larger change.  Along a Lipschitz
 function the change shrinks as the interval does; at a jump it stays.  Rows that do not look at each other are searched
 side by side, each in its own interval; otherwise all share the interval of the row that changes most.
 
@@ -21,7 +21,7 @@ from torch import Tensor
 _TICKS = 20
 _FIRST, _LAST = -0.1, 1.13  # no tick in the middle of a line, where two teachers that change places are alike
 _BLOCKS = 4
-_FORETOLD = 1e-3  # what neighbours foretell this well needs no second look
+_FORETOLD = 1e-3  # what neighbors foretell this well needs no second look
 _GROWS = 4.0  # a slope that grows by more when the interval is halved ten times has not settled
 
 
@@ -152,7 +152,7 @@ def _change(one_K: Tensor, other_K: Tensor) -> Tensor:
 
 
 def _surprise(w_TBK: Tensor) -> Tensor:
-    """Return by how much each interval's change differs from what its neighbours foretell, (T - 1, B)."""
+    """Return by how much each interval's change differs from what its neighbors foretell, (T - 1, B)."""
     step_TBK = w_TBK.diff(dim=0)
     near_TBK, far_TBK = step_TBK[1:-3] + step_TBK[3:-1], step_TBK[:-4] + step_TBK[4:]
     apart_TB = (step_TBK[2:-2] - (4 * near_TBK - far_TBK) / 6).abs().amax(-1)  # exact for polynomials of degree four

@@ -7,7 +7,7 @@
 
 Every rule is exact over the rows given.  A row breaks
 
-    normalisation   if its sum misses 1 by more than K ulp, K times the dtype's eps, as a projection keeps it;
+    normalization   if its sum misses 1 by more than K ulp, K times the dtype's eps, as a projection keeps it;
     positivity      if a weight is not above 0;
     bounds          if a weight is outside, without a tolerance; 0.6 means the number nearest to it in w's dtype;
     orderings       if on a critical row a teacher that should weigh at least as much weighs less, without a tolerance
@@ -41,7 +41,7 @@ _MARGIN_ULPS = 2  # as WeightPolytope.check allows
 
 
 class RowAudit:
-    """Counts violations of normalisation, positivity, bounds and orderings over chunks of rows.
+    """Counts violations of normalization, positivity, bounds and orderings over chunks of rows.
 
     polytope: bounds, orderings and linear rows; None if nothing is promised, then weights show the bounds that they
     have.  scale: whose axioms the findings are about, "token", "task", "context" or "unified".  subject: what to call
@@ -128,7 +128,7 @@ class RowAudit:
         self._widen(light_B, heavy_B)
         miss_B = (_total(w_KB) - 1).abs()
         allowed = len(w_KB) * torch.finfo(dtype).eps
-        self.tallies["normalisation"].count_rows(miss_B, miss_B <= allowed, w_KB, first_row)
+        self.tallies["normalization"].count_rows(miss_B, miss_B <= allowed, w_KB, first_row)
         self.tallies["positivity"].count_rows(0 - light_B, light_B > 0, w_KB, first_row)
         if self.polytope is None:  # some w_min > 0 and w_max < inf are asked for, whatever they are
             self.tallies["bounds"].count_rows(0 - light_B, (light_B > 0) & (heavy_B < torch.inf), w_KB, first_row)

@@ -10,7 +10,7 @@ from .._axiom_list import Kind
 from ._violation_tally import RowCounts, Tally
 
 _NEXT: dict[Kind, str] = {
-    "normalisation": "Divide each row by its sum, or project it: kd.project(w, polytope).",
+    "normalization": "Divide each row by its sum, or project it: kd.project(w, polytope).",
     "positivity": "Give the polytope lower > 0 and wrap the rule, Conforming(rule, polytope), or project the weights.",
     "bounds": "Wrap the rule, Conforming(rule, polytope), or project the weights; clipping alone does not do it.",
     "ordering": "Wrap the rule, Conforming(rule, polytope), or project the weights with the same safety scores.",
@@ -75,7 +75,7 @@ def _what(counts: RowCounts, kind: Kind, tally: Tally) -> str:
     broken = [k for k, w in enumerate(w_K) if not math.isfinite(w)]
     if broken:
         return f"{_name(counts, broken[0])} weighs {w_K[broken[0]]}"
-    if kind == "normalisation":
+    if kind == "normalization":
         return f"Weights sum to {math.fsum(w_K):.17g}"
     if kind == "linear":
         return f"{tally.rule} is missed by {tally.worst:.3g}"

@@ -12,7 +12,7 @@ from solvers.polytope import WeightPolytope
 
 from .._axiom_list import Axiom, Kind
 
-JUDGED: tuple[Kind, ...] = ("normalisation", "positivity", "bounds", "ordering", "linear")
+JUDGED: tuple[Kind, ...] = ("normalization", "positivity", "bounds", "ordering", "linear")
 
 Numbers = tuple[float, ...]
 

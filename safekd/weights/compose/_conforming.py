@@ -18,7 +18,7 @@ from ._implied_bounds import Bounds
 
 @dataclass(frozen=True)
 class Conforming(RuleWrapper):
-    """``rule`` followed by normalisation and projection into ``polytope``: axioms III.1-3 and III.5 by construction.
+    """``rule`` followed by normalization and projection into ``polytope``: axioms III.1-3 and III.5 by construction.
 
     rule: any callable from Signals to scores (..., K), at least 0 and not all 0 at one position.
     polytope: bounds and orderings.  Orderings that it names hold at critical positions (everywhere if the signals

@@ -4,7 +4,7 @@ If the weight of teacher k at scale s lies in [a_sk, b_sk], then with A_k = prod
 
     A_k / (A_k + sum_{j != k} B_j)   <=   w_k   <=   B_k / (B_k + sum_{j != k} A_j)
 
-since the normalised product x_k / (x_k + sum of the others) rises in x_k and falls in the others.  For three scales
+since the normalized product x_k / (x_k + sum of the others) rises in x_k and falls in the others.  For three scales
 with bounds [a, b] alike that is a^3 / (a^3 + (K - 1) b^3).  It is a bound, not the range: weights that sum to one at
 each scale cannot all be at a corner.  Axes: K teachers.
 """
@@ -19,7 +19,7 @@ Bounds = tuple[Vector, Vector]
 
 
 def implied_bounds(parts: Iterable[Bounds]) -> Bounds:
-    """Return (lower, upper), K numbers each, between which the normalised product of the parts lies.
+    """Return (lower, upper), K numbers each, between which the normalized product of the parts lies.
 
     parts: (lower, upper) of each scale; a scale that is left out is uniform and changes nothing.
 

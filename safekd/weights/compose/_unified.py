@@ -1,6 +1,6 @@
 """Weights of three scales, composed and repaired (Definition IV.1).
 
-    w_unified  =  normalise(w_token * w_task * w_context),  then projected
+    w_unified  =  normalize(w_token * w_task * w_context),  then projected
 
 The product of conforming weights does not conform: it can break bounds and turn an ordering that both safety-aware
 scales respect (token = context = (.40, .35, .25), task = (.20, .50, .30) gives (.286, .547, .167)).  So the
@@ -96,7 +96,7 @@ class Repair:
 
 @dataclass(frozen=True, kw_only=True)
 class Unified:
-    """Product of up to three rules, normalised, and repaired into ``polytope``; a missing scale is uniform.
+    """Product of up to three rules, normalized, and repaired into ``polytope``; a missing scale is uniform.
 
     token, task, context: callables from Signals to scores (..., K), at least 0.  polytope, metric: where to, and
     in which geometry the nearest point is meant.
@@ -172,7 +172,7 @@ class Unified:
         return resolve_orderings(signals, self.polytope, own, wins=self.wins)
 
     def compose(self, signals: Signals) -> Tensor:
-        """Return the normalised product, (..., K), which need not conform.  Sums of logs: nothing underflows."""
+        """Return the normalized product, (..., K), which need not conform.  Sums of logs: nothing underflows."""
         parts = [_log(normalize_scores(rule(signals), signals, name)) for name, rule in self._rules().items()]
         log_w_K = torch.stack(parts).sum(0)
         if bool(torch.isneginf(log_w_K).all(-1).any()):

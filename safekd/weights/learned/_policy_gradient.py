@@ -20,7 +20,7 @@ class PolicyGradient(nn.Module):
 
     pi is a small network of (entropy, cross-entropy, KL to the student, largest p) of each teacher, trained by
     ``-r log pi``.  The reward of teacher k at a position is minus the student's loss there, cross-entropy plus KD_k,
-    standardised over the batch and cut to [0, 1].  The three parts each sum to one, from the first step on: pi begins
+    standardized over the batch and cut to [0, 1].  The three parts each sum to one, from the first step on: pi begins
     uniform.
     hidden: width.  temperature: of KD and KL, above 0.
     Source: Yang et al. 2025 (MTKD-RL).  Published weights are all ones in the first epoch and sum to K; these do not.

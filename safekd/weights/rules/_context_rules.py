@@ -23,7 +23,7 @@ class OrdinalSafety:
 
     The rank of teacher k is the number of distinct safety values up to its own, so only the order counts: the rule is
     constant while no two teachers change places, and jumps where they do.
-    power >= 0: 0 ignores safety, larger ones favour the safest more.
+    power >= 0: 0 ignores safety, larger ones favor the safest more.
     """
 
     power: float = 1.0

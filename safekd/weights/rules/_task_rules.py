@@ -92,7 +92,7 @@ class GradientAlignment:
 class GradientMinNorm:
     """The shortest common pull: ``argmin_a 1/2 |sum_k a_k g_k|^2 + ridge/2 |a - 1/K|^2``, sum 1, 0 <= a_k <= cap.
 
-    ridge >= 0: with 0 the weights jump where pulls are equal (.4 to .6 between neighbours); any ridge above 0 makes
+    ridge >= 0: with 0 the weights jump where pulls are equal (.4 to .6 between neighbors); any ridge above 0 makes
     them Lipschitz in the pulls.  cap: 1/K to 1.  Pulls are softened by ``temperature`` > 0.
     Source: the multiple-gradient descent algorithm, Desideri 2012; for teachers Du et al. 2020 (AE-KD).
     """

@@ -63,7 +63,7 @@ class WeightRule(Protocol):
         """Return scores, (..., K), at least 0 and not all 0 at one position."""
 
 
-LABELLED = frozenset({"labels", "cross_entropy"})
+LABELED = frozenset({"labels", "cross_entropy"})
 OF_THE_STUDENT = frozenset({"student_log_p", "features"})
 
 
@@ -75,7 +75,7 @@ def collect_needs(rule: object) -> frozenset[str]:
 
 def needs_labels(rule: object) -> bool:
     """Say whether a rule can only be used where true classes are known."""
-    return bool(collect_needs(rule) & LABELLED)
+    return bool(collect_needs(rule) & LABELED)
 
 
 def looks_at_student(rule: object) -> bool:

@@ -80,12 +80,12 @@ def test_keys_differ_where_examples_differ():
     moved[0, 0] = torch.nextafter(moved[0, 0], torch.tensor(9.0))  # the last bit
     swapped = split.inputs.clone()
     swapped[1, :2] = swapped[1, :2].flip(0)
-    relabelled = split.labels.clone()
-    relabelled[2] += 1
+    relabeled = split.labels.clone()
+    relabeled[2] += 1
     before = hash_examples(split)
     for changed, row in [(moved, 0), (swapped, 1)]:
         assert (hash_examples(kd.Split("x", changed, split.labels)) != before).nonzero()[0].tolist() == [row]
-    assert (hash_examples(kd.Split("x", split.inputs, relabelled)) != before).nonzero()[0].tolist() == [2]
+    assert (hash_examples(kd.Split("x", split.inputs, relabeled)) != before).nonzero()[0].tolist() == [2]
 
 
 def test_minus_zero_is_zero_and_whole_numbers_count():

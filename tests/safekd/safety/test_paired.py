@@ -65,7 +65,7 @@ def test_expected_capital_is_one_where_nobody_is_safer(up, down):
 
 
 def test_few_skewed_examples_are_not_taken_for_a_difference():
-    """Most examples favour teacher 0 by a little, rare ones teacher 1 by as much: a t test is fooled, we are not."""
+    """Most examples favor teacher 0 by a little, rare ones teacher 1 by as much: a t test is fooled, we are not."""
     rng, level, runs, n = np.random.default_rng(0), 0.05, 2000, 12
     d = np.where(rng.random((runs, n)) < 0.95, 0.05, -0.95)  # mean 0
     noise = d + rng.normal(0, 1e-3, size=d.shape)

@@ -82,7 +82,7 @@ def test_the_product_breaks_bounds_that_every_scale_respects():
     assert w_BK[0, 0] == 0.6
 
 
-def test_clipping_and_renormalising_would_not_do():
+def test_clipping_and_renormalizing_would_not_do():
     """What the projection is for: (.97, .02, .01) clipped into [.1, .6] and divided by the sum gives .75."""
     raw = t([0.97, 0.02, 0.01])
     clipped = raw.clamp(0.1, 0.6)

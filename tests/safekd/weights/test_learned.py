@@ -255,7 +255,7 @@ def test_the_reward_by_hand():
 
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=20)
-def test_rewards_are_standardised_and_cut(seed):
+def test_rewards_are_standardized_and_cut(seed):
     signals = signals_for(seed=seed)
     s_V = signals.student_log_p.exp()
     own = -s_V[torch.arange(8), signals.labels].log()

@@ -59,7 +59,7 @@ def test_the_recursion_by_hand():
     assert report.drift_G.tolist() == pytest.approx([0.0])
 
 
-def test_scores_are_normalised_averaged_over_the_group_and_projected():
+def test_scores_are_normalized_averaged_over_the_group_and_projected():
     rule = Tracking(Given(), BOX, beta=1.0)
     w_BK = rule(asks([9.0, 0.5, 0.5], [1.4, 0.3, 0.3]))
     asked = (t(0.9, 0.05, 0.05) + t(0.7, 0.15, 0.15)) / 2
