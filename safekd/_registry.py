@@ -1,6 +1,4 @@
-"""Names under which a configuration finds classes: filled by a decorator where a class stands, read by whoever
-lists.
-"""
+"""Registries of classes by name, filled by a decorator where a class stands, read by configurations and lists."""
 
 from __future__ import annotations
 
@@ -10,10 +8,24 @@ from collections.abc import Mapping
 
 
 def snake_case(name: str) -> str:
-    """Return a class name as configurations spell it: ``TopK`` is ``top_k``."""
+    """Return a class name as configurations spell it.
+
+    Args:
+        name: Name of a class, such as ``TopK``.
+
+    Returns:
+        The same in lower case with underscores, ``top_k``.
+    """
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def summarize_classes(registry: Mapping[str, object]) -> dict[str, str]:
-    """Return the first line of each entry's docstring, by its name in the registry."""
+    """Return the first line of each entry's docstring.
+
+    Args:
+        registry: Classes or functions by name.
+
+    Returns:
+        One line each, by the same names.
+    """
     return {name: (inspect.getdoc(entry) or "").partition("\n")[0] for name, entry in registry.items()}

@@ -26,7 +26,7 @@ from safekd.demo import demo_config
 from safekd.experiment import build, mlp
 from safekd.safety import SafetyMeasure, TruthProbability
 from safekd.teachers import SklearnTeacher, Teacher, TeacherEnsemble, measure_domain_distances, measure_teachers
-from safekd.weights import Evidence
+from safekd.weights import TeacherEvidence
 
 CLEAN, DEGRADED = 0, 1
 _IN_TRAINING, _IN_VALIDATION, _IN_USE = 0.05, 0.5, 0.6
@@ -44,7 +44,7 @@ class Task:
     train: Split
     use: Split
     ensemble: TeacherEnsemble
-    evidence: Evidence
+    evidence: TeacherEvidence
     safety: SafetyMeasure
     matters: Tensor
     critical_contexts: Sequence[int]
@@ -126,7 +126,7 @@ def breast_cancer(seed: int) -> Task:
 TASKS: dict[str, Callable[[int], Task]] = {"digits": digits, "breast cancer": breast_cancer}
 
 
-def _with_distances(evidence: Evidence, distance_CK: Tensor) -> Evidence:
+def _with_distances(evidence: TeacherEvidence, distance_CK: Tensor) -> TeacherEvidence:
     return replace(evidence, distance_CK=distance_CK)
 
 

@@ -3,7 +3,9 @@
     report = kd.audit(unified, signals)          # fifteen axioms: holds | violated | estimated | not applicable
     print(report); report["III.5"].evidence; report.holds(); report.to_json("audit.json")
 
-Weights that came without a rule are judged by the row, in constant memory: ``RowAudit`` and ``build_report``.
+``audit`` lists whose weights there are to judge, by which axioms; ``rows`` judges what each row shows, ``continuity``
+searches for jumps, Pareto compatibility and the assumptions on the student have a file each; ``build_report`` puts the
+findings in order.  Weights that came without a rule are judged by the row, in constant memory: ``RowAudit``.
 """
 
 from ._audit_report import AuditReport, Finding, build_report

@@ -1,4 +1,4 @@
-"""What an audit found: one finding a line, a table, and files.  ``build_report`` puts findings into a report."""
+"""What an audit has to say: one finding a line, a table, and files.  ``build_report`` puts findings into a report."""
 
 from __future__ import annotations
 
@@ -29,12 +29,18 @@ _WIDTH = 120
 class Finding:
     """One axiom, judged.
 
-    axiom: its id, "III.5" say.  subject: whose weights were judged, "token rule" say.  status: "holds" and "violated"
-    are exact over the data given, "estimated" is what a search found, "not_applicable" has its reason in evidence.
-    worst: the worst violation, in units of weight, 0 if it holds; for "estimated" the estimate; NaN if a weight is no
-    number; None if there is nothing to measure.  where: index of the worst position in the leading axes, None if
-    there is none.  rows, of: how many positions violate, of how many judged.  evidence: what was seen, in words.
-    remedy: the next move, empty if there is nothing to mend.
+    Attributes:
+        axiom: Its id, "III.5" say.
+        subject: Whose weights were judged, "token rule" say.
+        status: "holds" and "violated" are exact over the data given, "estimated" is what a search saw, "not_applicable"
+            has its reason in ``evidence``.
+        evidence: What was seen, in words.
+        worst: The worst violation, in units of weight, 0 if it holds; for "estimated" the estimate; NaN if a weight is
+            no number; None if there is nothing to measure.
+        where: Index of the worst position in the leading axes, None if there is none.
+        rows: How many positions violate it.
+        judged: How many positions were judged.
+        remedy: The next move, empty if there is nothing to mend.
     """
 
     axiom: str
@@ -44,7 +50,7 @@ class Finding:
     worst: float | None = None
     where: tuple[int, ...] | None = None
     rows: int = 0
-    of: int = 0
+    judged: int = 0
     remedy: str = ""
 
     @property
@@ -63,12 +69,22 @@ class AuditReport:
     """The fifteen axioms of the paper, and what else was judged, a finding each.
 
     ``report["III.5"]`` is one finding, ``for finding in report`` all of them.  ``str(report)`` is a table.
+
+    Attributes:
+        findings: In the order of the paper.
     """
 
     findings: tuple[Finding, ...]
 
     def __getitem__(self, axiom: str) -> Finding:
-        """Return the finding on "III.1" to "III.22", "U.1" to "U.5", "P", "A1" to "A4"; InvalidInput if not judged."""
+        """Return the finding on one axiom.
+
+        Args:
+            axiom: "III.1" to "III.22", "U.1" to "U.5", "P", "A1" to "A4".
+
+        Raises:
+            InvalidInput: It was not judged.
+        """
         for finding in self.findings:
             if finding.axiom == axiom:
                 return finding
@@ -94,17 +110,25 @@ class AuditReport:
         return judged and not self.violated
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a finding: axiom, scale, name, subject, status, worst, where, rows, of, evidence, mend."""
-        return pd.DataFrame([_record(finding) for finding in self.findings], columns=_COLUMNS)
+        """Return one row a finding: its fields, and scale and name of its axiom."""
+        return pd.DataFrame([_as_record(finding) for finding in self.findings], columns=_COLUMNS)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write ``to_frame()``; the file appears whole or not at all."""
+        """Write ``to_frame()``; the file appears whole or not at all.
+
+        Args:
+            path: Where to.
+        """
         write_csv(self.to_frame(), path)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write {"holds": ..., "findings": [...]}; numbers that JSON has not are text ("nan", "inf")."""
-        records = [{**_record(finding), "where": _listed(finding.where)} for finding in self.findings]
-        clean = [{key: _plain(value) for key, value in record.items()} for record in records]
+        """Write {"holds": ..., "findings": [...]}; numbers that JSON has not are text ("nan", "inf").
+
+        Args:
+            path: Where to; the file appears whole or not at all.
+        """
+        records = [{**_as_record(finding), "where": _list_place(finding.where)} for finding in self.findings]
+        clean = [{key: _make_json_safe(value) for key, value in record.items()} for record in records]
         text = json.dumps({"holds": self.holds(), "findings": clean}, indent=2, allow_nan=False)
         with written_whole(path) as temporary:
             temporary.write_text(f"{text}\n", encoding="utf-8")
@@ -113,7 +137,7 @@ class AuditReport:
         """Return the table that ``rich.print`` shows, with remarks beneath."""
         bad = len(self.violated)
         verdict = f"{bad} violated" if bad else "nothing violated" if self.holds() else "nothing judged"
-        remarks = Text("\n".join(_remarks(self.findings)))
+        remarks = Text("\n".join(_list_remarks(self.findings)))
         table = Table(box=box.SIMPLE_HEAD, title=f"Audit: {verdict}", caption=remarks)
         table.title_justify = table.caption_justify = "left"
         for name in ("axiom", "scale", "name", "judged on", "status", "worst", "where", "violating"):
@@ -126,8 +150,8 @@ class AuditReport:
                 Text(finding.subject),
                 Text(finding.status.replace("_", " "), style=_COLORS[finding.status]),
                 "" if finding.worst is None else f"{finding.worst:.3g}",
-                _place(finding.where),
-                f"{finding.rows} of {finding.of}" if finding.of else "",
+                _describe_place(finding.where),
+                f"{finding.rows} of {finding.judged}" if finding.judged else "",
             )
         return table
 
@@ -139,7 +163,15 @@ class AuditReport:
 
 
 def locate_row(row: int, lead: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the index of a row in the leading axes; rows that have no other place are counted."""
+    """Return the index of a row in the leading axes; rows that have no other place are counted.
+
+    Args:
+        row: Number of the row.
+        lead: Shape of the leading axes; None where rows are just numbered.
+
+    Returns:
+        One index an axis.
+    """
     if lead is None:
         return (row,)
     index = []
@@ -150,10 +182,17 @@ def locate_row(row: int, lead: Sequence[int] | None) -> tuple[int, ...]:
 
 
 def build_report(findings: Iterable[Finding], absent: str | Mapping[str, str] = "") -> AuditReport:
-    """Return a report of ``findings``, in the order of the paper, with a line for each of the fifteen axioms.
+    """Return a report of findings, in the order of the paper, with a line for each of the fifteen axioms.
 
-    absent: why an axiom without a finding was not judged, one reason for all or one for each scale.
-    Raises InvalidInput if two findings are about one axiom.
+    Args:
+        findings: One an axiom, in any order.
+        absent: Why an axiom without a finding was not judged, one reason for all or one for each scale.
+
+    Returns:
+        The report.
+
+    Raises:
+        InvalidInput: Two findings are about one axiom.
     """
     given: dict[str, Finding] = {}
     for finding in findings:
@@ -161,36 +200,36 @@ def build_report(findings: Iterable[Finding], absent: str | Mapping[str, str] = 
         if finding.axiom in given:
             raise InvalidInput(f"Two findings are about {finding.axiom}; a report has one a line.")
         given[finding.axiom] = finding
-    lines = [given.get(axiom.id) or _not_judged(axiom, absent) for axiom in AXIOMS]
+    lines = [given.get(axiom.id) or _state_not_judged(axiom, absent) for axiom in AXIOMS]
     return AuditReport((*lines, *(given[axiom.id] for axiom in (*UNIFIED, LINEAR, *ASSUMPTIONS) if axiom.id in given)))
 
 
-def _not_judged(axiom: Axiom, absent: str | Mapping[str, str]) -> Finding:
+def _state_not_judged(axiom: Axiom, absent: str | Mapping[str, str]) -> Finding:
     reason = absent if isinstance(absent, str) else absent.get(axiom.scale, "")
     return Finding(axiom.id, "", "not_applicable", reason or f"No weights of the {axiom.scale} scale were given.")
 
 
-_COLUMNS = ["axiom", "scale", "name", "subject", "status", "worst", "where", "rows", "of", "evidence", "remedy"]
+_COLUMNS = ["axiom", "scale", "name", "subject", "status", "worst", "where", "rows", "judged", "evidence", "remedy"]
 
 
-def _record(finding: Finding) -> dict[str, Any]:
-    record = {**asdict(finding), "scale": finding.scale, "name": finding.name, "where": _place(finding.where)}
+def _as_record(finding: Finding) -> dict[str, Any]:
+    record = {**asdict(finding), "scale": finding.scale, "name": finding.name, "where": _describe_place(finding.where)}
     return {column: record[column] for column in _COLUMNS}
 
 
-def _place(where: tuple[int, ...] | None) -> str:
+def _describe_place(where: tuple[int, ...] | None) -> str:
     return "" if where is None else str(where[0]) if len(where) == 1 else str(where)
 
 
-def _listed(where: tuple[int, ...] | None) -> list[int] | None:
+def _list_place(where: tuple[int, ...] | None) -> list[int] | None:
     return None if where is None else list(where)
 
 
-def _plain(value: Any) -> Any:
+def _make_json_safe(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _remarks(findings: tuple[Finding, ...]) -> Iterator[str]:
+def _list_remarks(findings: tuple[Finding, ...]) -> Iterator[str]:
     """Yield what the table has no room for: evidence of all that is not plainly fine, one line a reason."""
     lines: dict[str, list[str]] = {}
     for finding in findings:

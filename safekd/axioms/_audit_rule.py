@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from solvers.polytope import WeightPolytope
 
+from .._number_checks import is_whole
 from .._torch_state import evaluating
 from ..errors import InvalidInput, MissingSignal
 from ..weights import Signals, collect_modules, require_rule
@@ -47,19 +48,33 @@ def audit(
 ) -> AuditReport:
     """Judge weights by the axioms of the paper.
 
-    rule: ``Unified``, ``Conforming``, any callable from Signals, or weights (..., K).  A Unified is judged at each of
-    its scales, the others left out, repair included, and as a whole in lines U.1 to U.5; anything else at one scale.
-    signals: the batch to judge it on; float64 lets the search see finer.  Weights alone can go without.
-    polytope: what to judge by; by default what the rule carries.  Without one, bounds are estimated.
-    scale: "token", "task" or "context" for a rule that has none; "token" by default.
-    as_weights: True judges what a callable returns as it is, False divides it by its sum first, as whoever uses scores
-    does; by default True for rules that carry a polytope.
-    vary: which readings the search for jumps moves; by default all floats but safety, as an ordering must jump where
-    safety ties.  tries, seed: how many lines of each sort it looks along, and which.
-    losses, under: candidate students for III.14: losses (N, K) and, if the rule looks at the student, the signals under
-    each; or a function from weights (B, K) to the losses of the students that minimize the sums.
-    student: a module and inputs, to look for kinks (A4).  names: of the teachers, for the report.
-    Raises InvalidInput for what does not fit, MissingSignal if the rule needs more signals.
+    Args:
+        rule: ``Unified``, ``Conforming``, any callable from Signals, or weights (..., K).  A Unified is judged at each
+            of its scales, the others left out, repair included, and as a whole in lines U.1 to U.5; anything else at
+            one scale.
+        signals: The batch to judge it on; float64 lets the search see finer.  Weights alone can go without.
+        polytope: What to judge by; by default what the rule carries.  Without one, bounds are estimated.
+        scale: "token", "task" or "context" for a rule that has none; "token" by default.
+        as_weights: True judges what a callable returns as it is, False divides it by its sum first, as whoever uses
+            scores does; by default True for rules that carry a polytope.
+        vary: Which readings the search for jumps moves; by default all floats but safety, as an ordering must jump
+            where safety ties.
+        losses: Losses of candidate students for III.14, (N, K); or a function from weights (B, K) to the losses of the
+            students that minimize the sums.
+        under: The signals under each candidate student, if the rule looks at the student.
+        student: A module and inputs, to look for kinks (A4).
+        names: Of the teachers, for the report.
+        tries: How many lines of each sort are searched, at least 1.
+        seed: Which lines.
+
+    Returns:
+        The report.
+
+    Raises:
+        InvalidInput: Something does not fit.
+        MissingSignal: The rule needs more signals.
+
+    Source: axioms III.1 to III.22 and assumptions (A1) to (A4) of the paper.
     """
     if polytope is not None and not isinstance(polytope, WeightPolytope):
         raise InvalidInput(f"`polytope` is {polytope!r}; wanted a WeightPolytope.")
@@ -67,13 +82,13 @@ def audit(
         if not rule.ndim:
             raise InvalidInput("Weights have shape (); wanted (..., teachers).")
         subject = Subject("weights", scale or "token", lambda _: rule, polytope)
-        return build_report(_judged(subject, signals, losses, None, names), explain_missing_scales(rule))
+        return build_report(_judge_subject(subject, signals, losses, None, names), explain_missing_scales(rule))
     require_rule("rule", rule)
     if signals is None:
         raise InvalidInput("`signals` are missing; a rule is judged on a batch of them. Pass Signals(...).")
     _require_options(signals, tries, student)
     subjects = list(list_subjects(rule, polytope, scale, as_weights))
-    found: list[Finding] = []
+    findings: list[Finding] = []
     with ExitStack() as modes, torch.no_grad():
         for module in collect_modules(rule).values():
             modes.enter_context(evaluating(module))
@@ -81,23 +96,25 @@ def audit(
             last = subject is subjects[-1]
             readings = MovableSignals.finest(signals, subject.weights)
             axiom = select_axioms(subject.scale)["continuity"].id
-            mine = [f for f in _judged(subject, signals, losses, under, names) if f.axiom != axiom]
+            mine = [f for f in _judge_subject(subject, signals, losses, under, names) if f.axiom != axiom]
             mine += judge_continuity(axiom, subject.name, subject.weights, readings, vary, tries, seed)
             # assumptions are about the weights that are used
-            found += [f for f in mine if last or f.axiom not in ("A1", "A2", "P")]
+            findings += [f for f in mine if last or f.axiom not in ("A1", "A2", "P")]
         w_BK = subjects[-1].weights(signals).reshape(-1, signals.shape[-1])
-        found.append(_realizable(w_BK, signals))
+        findings.append(_judge_realizable_signals(w_BK, signals))
     if student is None:
-        found.append(Finding("A4", "student", "not_applicable", "No student was given; pass student=(module, inputs)."))
+        findings.append(
+            Finding("A4", "student", "not_applicable", "No student was given; pass student=(module, inputs).")
+        )
     else:
-        found.append(judge_smooth(*student, seed))
-    return build_report(found, explain_missing_scales(rule))
+        findings.append(judge_smooth(*student, seed))
+    return build_report(findings, explain_missing_scales(rule))
 
 
-def _require_options(signals: object, tries: object, student: Any) -> None:
+def _require_options(signals: object, tries: Any, student: Any) -> None:
     if not isinstance(signals, Signals):
         raise InvalidInput(f"`signals` are a {type(signals).__name__}; wanted Signals(log_p=..., ...).")
-    if isinstance(tries, bool) or not isinstance(tries, int) or tries < 1:
+    if not is_whole(tries) or tries < 1:
         raise InvalidInput(
             f"`tries` is {tries!r}; wanted a whole number, at least 1: without lines nothing is searched."
         )
@@ -106,7 +123,7 @@ def _require_options(signals: object, tries: object, student: Any) -> None:
         raise InvalidInput(f"`student` is a {type(student).__name__}; wanted a pair, (module, tensor of inputs).")
 
 
-def _judged(
+def _judge_subject(
     subject: Subject,
     signals: Signals | None,
     losses: Losses | None,
@@ -116,47 +133,45 @@ def _judged(
     """Return what is exact: the axioms of the subject's scale that rows can tell, (A1), and III.14."""
     w_K = subject.weights(signals)  # type: ignore[arg-type]  # weights that are given need no signals
     lead, K = w_K.shape[:-1], w_K.shape[-1]
-    found = _row_findings(subject, w_K, signals, names)
+    findings = _judge_weights(subject, w_K, signals, names)
     if subject.alone is not None and signals is not None:
-        alone = _row_findings(subject, subject.alone(signals), signals, names)
-        found = [_with_repair(finding, other) for finding, other in zip(found, alone, strict=True)]
+        alone = _judge_weights(subject, subject.alone(signals), signals, names)
+        findings = [_mention_unrepaired(finding, other) for finding, other in zip(findings, alone, strict=True)]
     axioms = select_axioms(subject.scale)
     if losses is None or "pareto" not in axioms:
-        return found
+        return findings
     others = None if under is None else [subject.weights(s).reshape(-1, K) for s in under]
     for n, other_BK in enumerate(others or ()):
         if len(other_BK) != lead.numel():
             raise InvalidInput(
                 f"`under` holds {len(other_BK)} positions for student {n}; wanted {lead.numel()}, as `signals`."
             )
-    waste = judge_pareto(axioms["pareto"].id, subject.name, w_K.reshape(-1, K), losses, others)
-    waste = waste if waste.where is None else replace(waste, where=locate_row(waste.where[0], lead))
-    return [waste if finding.axiom == waste.axiom else finding for finding in found]
+    pareto = judge_pareto(axioms["pareto"].id, subject.name, w_K.reshape(-1, K), losses, others)
+    pareto = pareto if pareto.where is None else replace(pareto, where=locate_row(pareto.where[0], lead))
+    return [pareto if finding.axiom == pareto.axiom else finding for finding in findings]
 
 
-def _row_findings(subject: Subject, w_K: Tensor, signals: Signals | None, names: Sequence[str]) -> list[Finding]:
+def _judge_weights(subject: Subject, w_K: Tensor, signals: Signals | None, names: Sequence[str]) -> list[Finding]:
     rows = RowAudit(subject.polytope, subject.scale, subject=subject.name, names=names, lead=w_K.shape[:-1])
     safety, critical = select_scores(signals, subject.polytope, subject.scale)
     rows.add(w_K, critical=critical, safety=safety)
-    found = list(rows.findings())
+    findings = list(rows.findings())
     own = None if signals is None else find_designated_orderings(subject.rule, subject.polytope, signals)
     if own is None or "ordering" not in rows.axioms:
-        return found
+        return findings
     ordering = judge_orderings(own, rows.axioms["ordering"].id, subject.name, w_K)
-    return [ordering if finding.axiom == ordering.axiom else finding for finding in found]
+    return [ordering if finding.axiom == ordering.axiom else finding for finding in findings]
 
 
-def _with_repair(finding: Finding, alone: Finding) -> Finding:
+def _mention_unrepaired(finding: Finding, alone: Finding) -> Finding:
     """Add what the rule did before it was repaired."""
     if alone.status != "violated" or finding.status == "violated":
         return finding
-    text = (
-        f"{finding.evidence} By itself the rule breaks it in {alone.rows} of {alone.of}, by {alone.worst:.3g} at worst."
-    )
-    return replace(finding, evidence=text)
+    text = f"By itself the rule breaks it in {alone.rows} of {alone.judged}, by {alone.worst:.3g} at worst."
+    return replace(finding, evidence=f"{finding.evidence} {text}")
 
 
-def _realizable(w_BK: Tensor, signals: Signals) -> Finding:
+def _judge_realizable_signals(w_BK: Tensor, signals: Signals) -> Finding:
     """Judge (A3) where the signals hold the teachers' distributions and the student's."""
     lead = len(signals.shape) - 1
     try:

@@ -25,9 +25,13 @@ from .continuity import Weights
 class Subject:
     """Weights to judge.
 
-    name: what the report calls them.  scale: whose axioms.  weights: from signals to weights (..., K).  polytope: what
-    they promise, if anything.  alone: the same rule before it was repaired, None if there is no repair.  rule: what
-    ``weights`` came from, None for weights that were given.
+    Attributes:
+        name: What the report calls them.
+        scale: Whose axioms.
+        weights: From signals to weights (..., K).
+        polytope: What they promise, if anything.
+        alone: The same rule before it was repaired, None if there is no repair.
+        rule: What ``weights`` came from, None for weights that were given.
     """
 
     name: str
@@ -42,7 +46,7 @@ def list_subjects(
     rule: Callable[[Signals], Tensor], polytope: WeightPolytope | None, scale: str | None, as_weights: bool | None
 ) -> Iterator[Subject]:
     """Yield what there is to judge, the whole of a ``Unified`` last."""
-    promised = polytope or _polytope_of(rule)
+    promised = polytope or _carried_polytope(rule)
     if isinstance(rule, Unified):
         if scale is not None:
             raise InvalidInput("`scale` was given, but a Unified has scales of its own. Leave it out.")
@@ -55,15 +59,15 @@ def list_subjects(
         yield Subject("unified weights", "unified", rule, promised, rule=rule)
         return
     if as_weights is None:
-        as_weights = _polytope_of(rule) is not None
+        as_weights = _carried_polytope(rule) is not None
     own = str(getattr(rule, "scale", "any"))
     scale = scale or (own if own in SCALES else "token")
     alone = divide_by_sum(rule.rule) if isinstance(rule, Conforming) else None
-    weights = check_shape_of(rule) if as_weights else divide_by_sum(rule)
+    weights = require_weight_shape(rule) if as_weights else divide_by_sum(rule)
     yield Subject(f"{scale} rule", scale, weights, promised, alone, rule)
 
 
-def check_shape_of(rule: Callable[[Signals], Tensor]) -> Weights:
+def require_weight_shape(rule: Callable[[Signals], Tensor]) -> Weights:
     """Return the rule, its answer looked at for its shape."""
 
     def weights(signals: Signals) -> Tensor:
@@ -76,10 +80,10 @@ def check_shape_of(rule: Callable[[Signals], Tensor]) -> Weights:
 
 def divide_by_sum(rule: Callable[[Signals], Tensor]) -> Weights:
     """Return the rule with its scores divided by their sum; what cannot be divided is judged as it comes, as NaN."""
-    given = check_shape_of(rule)
+    checked = require_weight_shape(rule)
 
     def weights(signals: Signals) -> Tensor:
-        score_K = given(signals)
+        score_K = checked(signals)
         total = score_K.sum(-1, keepdim=True)
         return score_K / torch.where(total > 0, total, torch.nan)  # two negative numbers must not pass as a share
 
@@ -95,6 +99,6 @@ def explain_missing_scales(rule: object) -> dict[str, str]:
     }
 
 
-def _polytope_of(rule: object) -> WeightPolytope | None:
-    found = getattr(rule, "polytope", None)
-    return found if isinstance(found, WeightPolytope) else None
+def _carried_polytope(rule: object) -> WeightPolytope | None:
+    polytope = getattr(rule, "polytope", None)
+    return polytope if isinstance(polytope, WeightPolytope) else None

@@ -20,8 +20,12 @@ Kind = Literal["normalization", "positivity", "bounds", "continuity", "ordering"
 class Axiom:
     """One line of a report.
 
-    id: "III.5", "U.2" or "A1".  scale: "token", "task", "context", "unified" (the composed and repaired weights) or
-    "all".  kind: what sort of condition it is.  name: two or three words.  statement: the condition in words.
+    Attributes:
+        id: "III.5", "U.2" or "A1".
+        scale: "token", "task", "context", "unified" (the composed and repaired weights) or "all".
+        kind: What sort of condition it is.
+        name: Two or three words.
+        statement: The condition in words.
     """
 
     id: str
@@ -95,15 +99,29 @@ _BY_ID = {axiom.id: axiom for axiom in (*AXIOMS, *UNIFIED, LINEAR, *ASSUMPTIONS)
 
 
 def find_axiom(name: str) -> Axiom:
-    """Return the axiom "III.1" to "III.22", the line "U.1" to "U.5" or the assumption "A1" to "A4"."""
+    """Return the axiom, the line or the assumption of that name.
+
+    Args:
+        name: "III.1" to "III.22", "U.1" to "U.5", "P", or "A1" to "A4".
+
+    Raises:
+        InvalidInput: There is none.
+    """
     if name not in _BY_ID:
         raise InvalidInput(f"There is no axiom '{name}'; there are {', '.join(_BY_ID)}.")
     return _BY_ID[name]
 
 
 def select_axioms(scale: str) -> dict[Kind, Axiom]:
-    """Return the five axioms of "token", "task", "context" or "unified" by their kind."""
-    found = {axiom.kind: axiom for axiom in (*AXIOMS, *UNIFIED) if axiom.scale == scale}
-    if not found:
+    """Return the five axioms of a scale by their kind.
+
+    Args:
+        scale: "token", "task", "context" or "unified".
+
+    Raises:
+        InvalidInput: There is no such scale.
+    """
+    axioms = {axiom.kind: axiom for axiom in (*AXIOMS, *UNIFIED) if axiom.scale == scale}
+    if not axioms:
         raise InvalidInput(f"`scale` is {scale!r}; wanted 'token', 'task', 'context' or 'unified'.")
-    return found
+    return axioms

@@ -64,19 +64,21 @@ def judge_orderings(orders: PositionOrderings, axiom: str, subject: str, w_K: Te
     broken_B, w_BK = orders.find_violations(w_K).reshape(-1), w_K.reshape(-1, w_K.shape[-1])
     lost_B = w_BK.isnan().any(-1)
     broken_B = broken_B | lost_B
-    rows, of = int(broken_B.sum()), len(w_BK)
-    if not of:
+    rows, judged = int(broken_B.sum()), len(w_BK)
+    if not judged:
         return Finding(axiom, subject, "not_applicable", "There are no rows.")
     if not rows:
-        return Finding(axiom, subject, "holds", f"In all {of} rows.", 0.0, None, 0, of)
+        return Finding(axiom, subject, "holds", f"In all {judged} rows.", 0.0, None, 0, judged)
     if bool(lost_B.any()):
         where = locate_row(int(lost_B.to(torch.uint8).argmax()), w_K.shape[:-1])
         text = f"A weight at {where} is not a number."
-        return Finding(axiom, subject, "violated", text, math.nan, where, rows, of, suggest_remedy("ordering"))
+        return Finding(axiom, subject, "violated", text, math.nan, where, rows, judged, suggest_remedy("ordering"))
     kept_BK = orders.project(w_K, "euclidean").reshape(w_BK.shape)
     off_B = torch.where(broken_B, (w_BK - kept_BK).abs().amax(-1), -torch.inf)
     worst = int(off_B.argmax())
     where = locate_row(worst, w_K.shape[:-1])
     shown, nearest = ([float(f"{w:.4g}") for w in row_K.tolist()] for row_K in (w_BK[worst], kept_BK[worst]))
     text = f"Weights {shown} at {where} break an ordering that holds there; the nearest that keep it are {nearest}."
-    return Finding(axiom, subject, "violated", text, float(off_B[worst]), where, rows, of, suggest_remedy("ordering"))
+    return Finding(
+        axiom, subject, "violated", text, float(off_B[worst]), where, rows, judged, suggest_remedy("ordering")
+    )

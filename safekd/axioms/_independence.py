@@ -34,9 +34,12 @@ _TRIES = 3
 class Counterexample:
     """Weights that break one axiom and keep the other four of its scale.
 
-    axiom: its id.  formula: the weights of three teachers; x_k is what the scale reads of teacher k, u a smooth
-    number between 0 and 1, sigmoid of the mean of x.  lower: the bound w_min that they are asked to keep, with
-    w_max = 0.6.  weights: from x (..., K) to weights (..., K).
+    Attributes:
+        axiom: Its id.
+        formula: The weights of three teachers; x_k is what the scale reads of teacher k, u a smooth number between 0
+            and 1, sigmoid of the mean of x.
+        weights: From x (..., K) to weights (..., K).
+        lower: The bound w_min that they are asked to keep, with w_max = 0.6.
     """
 
     axiom: str
@@ -45,7 +48,11 @@ class Counterexample:
     lower: float = 0.1
 
     def __call__(self, signals: Signals) -> Tensor:
-        """Return the weights, (..., K)."""
+        """Return the weights, (..., K).
+
+        Args:
+            signals: Readings of three teachers.
+        """
         return self.weights(getattr(signals, _READING[find_axiom(self.axiom).scale]))
 
     def audit(self) -> AuditReport:
@@ -69,7 +76,7 @@ class Counterexample:
         )
 
 
-def _weights(first: Tensor, second: Tensor, third: Tensor) -> Tensor:
+def _stack_weights(first: Tensor, second: Tensor, third: Tensor) -> Tensor:
     return torch.stack([first, second, third], dim=-1)
 
 
@@ -79,7 +86,7 @@ def _u(x_K: Tensor) -> Tensor:
 
 def _conforming(x_K: Tensor) -> Tensor:
     u = _u(x_K)
-    return _weights(0.4 + 0.1 * u, torch.full_like(u, 0.3), 0.3 - 0.1 * u)
+    return _stack_weights(0.4 + 0.1 * u, torch.full_like(u, 0.3), 0.3 - 0.1 * u)
 
 
 def _light(x_K: Tensor) -> Tensor:
@@ -88,12 +95,12 @@ def _light(x_K: Tensor) -> Tensor:
 
 def _silent(x_K: Tensor) -> Tensor:
     u = _u(x_K)
-    return _weights(0.5 + 0.1 * u, 0.5 - 0.1 * u, torch.zeros_like(u))
+    return _stack_weights(0.5 + 0.1 * u, 0.5 - 0.1 * u, torch.zeros_like(u))
 
 
 def _heavy(x_K: Tensor) -> Tensor:
     u = _u(x_K)
-    return _weights(0.7 + 0.05 * u, 0.2 - 0.05 * u, torch.full_like(u, 0.1))
+    return _stack_weights(0.7 + 0.05 * u, 0.2 - 0.05 * u, torch.full_like(u, 0.1))
 
 
 def _jumping(x_K: Tensor) -> Tensor:
@@ -107,7 +114,7 @@ def _reversed(x_K: Tensor) -> Tensor:
 
 def _kind_to_failure(x_K: Tensor) -> Tensor:
     third = 0.1 + 0.4 * (16 * (1.25 - x_K[..., 2])).sigmoid()
-    return _weights((1 - third) / 2, (1 - third) / 2, third)
+    return _stack_weights((1 - third) / 2, (1 - third) / 2, third)
 
 
 _FAMILIES: dict[Kind, tuple[str, Callable[[Tensor], Tensor], float]] = {

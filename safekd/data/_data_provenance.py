@@ -28,8 +28,10 @@ _CHUNK = 2**20  # words at a time
 class SplitUse:
     """What one split was used for.
 
-    roles: in words, for example "gradient steps".  looks: how often a decision was read off it; 0 where it took part
-    in training, or nothing was decided.
+    Attributes:
+        split: The data.
+        roles: In words, for example "gradient steps".
+        looks: How often a decision was read off it; 0 where it took part in training, or nothing was decided.
     """
 
     split: Split
@@ -42,8 +44,13 @@ class SplitUse:
         return self.split.name
 
     def add_looks(self, looks: int, why: str) -> SplitUse:
-        """Return the same use and ``looks`` more looks."""
-        return replace(self, looks=self.looks + looks, roles=(*self.roles, f"{_counted(looks, 'look')} {why}"))
+        """Return the same use and more looks.
+
+        Args:
+            looks: How many more decisions were read off it.
+            why: What for, in words.
+        """
+        return replace(self, looks=self.looks + looks, roles=(*self.roles, f"{_count_nouns(looks, 'look')} {why}"))
 
     @cached_property
     def keys(self) -> Keys:
@@ -57,15 +64,20 @@ class SplitUse:
 
     def record(self) -> dict[str, Any]:
         """Return what is written to disk."""
-        told = {"split": self.name, "examples": len(self.split), "roles": list(self.roles), "looks": self.looks}
-        return {**told, "sha256": self.fingerprint}
+        record = {"split": self.name, "examples": len(self.split), "roles": list(self.roles), "looks": self.looks}
+        return {**record, "sha256": self.fingerprint}
 
     def __str__(self) -> str:
-        return f"{self.name} ({_counted(len(self.split), 'example')}): {', '.join(self.roles)}"
+        return f"{self.name} ({_count_nouns(len(self.split), 'example')}): {', '.join(self.roles)}"
 
 
 class Trained(Protocol):
-    """A student that knows which data it was made with, such as a FitResult."""
+    """A student that knows which data it was made with, such as a FitResult.
+
+    Attributes:
+        student: The student.
+        uses: The splits that were used, and for what.
+    """
 
     @property
     def student(self) -> nn.Module:
@@ -79,16 +91,26 @@ class Trained(Protocol):
 
 
 def find_unseen(data: Split, uses: Sequence[SplitUse]) -> Tensor:
-    """Say which examples of ``data`` none of ``uses`` holds, bool, (N,).
+    """Say which examples of some data none of a run's uses holds.
 
     An example that occurs several times on either side is no evidence that data were used twice: it is kept, unless
-    ``data`` as a whole are the same examples.  Raises InvalidInput naming the use when no example is left.
+    ``data`` as a whole are the same examples.
+
+    Args:
+        data: N examples.
+        uses: The splits that were used, and for what.
+
+    Returns:
+        Bool, (N,).
+
+    Raises:
+        InvalidInput: No example is left; the message names the use.
     """
     mine = SplitUse(data, ())
     fresh_N = np.ones(len(data), dtype=bool)
     for use in uses:
         same = use.split is data or use.fingerprint == mine.fingerprint
-        seen_N = np.isin(mine.keys, _once(use.keys)) & np.isin(mine.keys, _once(mine.keys))
+        seen_N = np.isin(mine.keys, _select_single_keys(use.keys)) & np.isin(mine.keys, _select_single_keys(mine.keys))
         if same or bool(seen_N.all()):
             raise InvalidInput(
                 f"'{data.name}' holds the data that this run used as '{use.name}' for {', '.join(use.roles)}; "
@@ -104,28 +126,35 @@ def find_unseen(data: Split, uses: Sequence[SplitUse]) -> Tensor:
 
 
 def hash_examples(split: Split) -> Keys:
-    """Return one 64-bit number an example, (N,), from its inputs, as float32 or int64, and its labels."""
+    """Return one 64-bit number an example, from its inputs, as float32 or int64, and its labels.
+
+    Args:
+        split: N examples.
+
+    Returns:
+        (N,), equal for equal inputs and labels.
+    """
     size = len(split)
     labels_NL = split.labels.reshape(size, -1)
     inputs_NW = split.inputs.reshape(size, -1)
     rows = max(1, _CHUNK // (inputs_NW.shape[1] + labels_NL.shape[1]))
     parts = []
     for begin in range(0, size, rows):
-        words = [_words(part[begin : begin + rows]) for part in (inputs_NW, labels_NL)]
+        words = [_read_words(part[begin : begin + rows]) for part in (inputs_NW, labels_NL)]
         word_NW = np.concatenate(words, axis=1)
-        place_W = _mixed(np.arange(1, word_NW.shape[1] + 1, dtype=np.uint64))
-        parts.append(_mixed(_mixed(word_NW ^ place_W).sum(axis=1, dtype=np.uint64)))
+        place_W = _mix_bits(np.arange(1, word_NW.shape[1] + 1, dtype=np.uint64))
+        parts.append(_mix_bits(_mix_bits(word_NW ^ place_W).sum(axis=1, dtype=np.uint64)))
     return np.concatenate(parts)
 
 
-def _words(part_NW: Tensor) -> Keys:
+def _read_words(part_NW: Tensor) -> Keys:
     """Return what a tensor holds as words of 64 bits; -0.0 is 0.0."""
     if part_NW.is_floating_point():
         part_NW = (part_NW.float() + 0.0).view(torch.int32)
     return part_NW.detach().cpu().to(torch.int64).numpy().view(np.uint64)
 
 
-def _mixed(word: Keys) -> Keys:
+def _mix_bits(word: Keys) -> Keys:
     """Spread every bit over all 64, one to one.  Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
     mixed: Keys = word + np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -135,12 +164,12 @@ def _mixed(word: Keys) -> Keys:
     return mixed
 
 
-def _once(keys: Keys) -> Keys:
+def _select_single_keys(keys: Keys) -> Keys:
     """Return the keys that occur once."""
-    found, counts = np.unique(keys, return_counts=True)
-    once: Keys = found[counts == 1]
+    single, counts = np.unique(keys, return_counts=True)
+    once: Keys = single[counts == 1]
     return once
 
 
-def _counted(number: int, what: str) -> str:
+def _count_nouns(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -5,7 +5,7 @@ Axes: N examples, B batch.  Labels may carry positions too, (N, T); task and con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,15 @@ from ..errors import InvalidInput
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples of a split: inputs (B, ...), labels (B, ...), task (B,), context (B,), index (B,) in the whole."""
+    """Some examples of a split.
+
+    Attributes:
+        inputs: (B, ...).
+        labels: Class numbers, (B, ...).
+        task: Task of each example, (B,).
+        context: Context of each example, (B,).
+        index: Number of each example in the whole split, (B,).
+    """
 
     inputs: Tensor
     labels: Tensor
@@ -29,7 +37,11 @@ class Batch:
         return int(self.labels.shape[0])
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the same batch on ``device``."""
+        """Return the same batch on another device.
+
+        Args:
+            device: Where its tensors go.
+        """
         return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
@@ -37,10 +49,17 @@ class Batch:
 class Split:
     """A named set of labeled examples.
 
-    name: "train", "validation", ...; inputs: (N, ...) tensor; labels: (N,) or (N, T) class numbers from 0;
-    task, context: (N,) integers from 0, zeros when left out; context_names: what to call the contexts.
-    numbers: (N,) what batches call the examples, 0 to N - 1 when left out; a part keeps the numbers of the whole.
-    Raises InvalidInput when lengths differ, labels are not whole numbers, or inputs are not finite.
+    Attributes:
+        name: "train", "validation", ...
+        inputs: (N, ...).
+        labels: Class numbers from 0, (N,) or (N, T).
+        task: Integers from 0, (N,); zeros when left out.
+        context: Integers from 0, (N,); zeros when left out.
+        context_names: What to call the contexts.
+        numbers: What batches call the examples, (N,); 0 to N - 1 when left out; a part keeps the numbers of the whole.
+
+    Raises:
+        InvalidInput: Lengths differ, labels are no whole numbers, or inputs are not finite.
     """
 
     name: str
@@ -80,7 +99,14 @@ class Split:
         return int(self.labels.shape[0])
 
     def batch(self, index: Tensor | None = None) -> Batch:
-        """Return the examples at ``index`` (B,), or all of them; a mask (N,) of booleans will do too."""
+        """Return some examples, or all of them.
+
+        Args:
+            index: Their places, (B,), or a mask (N,) of booleans; None for all.
+
+        Returns:
+            The batch.
+        """
         if index is None:
             index = torch.arange(len(self), device=self.labels.device)
         if index.dtype == torch.bool:
@@ -95,18 +121,36 @@ class Split:
         )
 
     def part(self, index: Tensor) -> Split:
-        """Return the examples at ``index`` (n,) as a split of the same name; they keep the numbers they have here."""
+        """Return some examples as a split of the same name; they keep the numbers they have here.
+
+        Args:
+            index: Their places, (n,), or a mask (N,) of booleans.
+
+        Returns:
+            A split of n examples.
+        """
         batch, given = self.batch(index), {what for what in _PARTS if getattr(self, what) is not None}
         parts = {what: getattr(batch, what) for what in given - {"numbers"}}
         return replace(self, **parts, numbers=batch.index)
 
     def chunks(self, size: int) -> Iterator[Tensor]:
-        """Yield the numbers of all examples in order, at most ``size`` at a time, each (B,)."""
+        """Yield the places of all examples in order.
+
+        Args:
+            size: How many at a time, at most.
+
+        Yields:
+            Places, (B,).
+        """
         for start in range(0, len(self), size):
             yield torch.arange(start, min(start + size, len(self)), device=self.labels.device)
 
     def to(self, device: torch.device | str) -> Split:
-        """Return the same split on ``device``."""
+        """Return the same split on another device.
+
+        Args:
+            device: Where its tensors go.
+        """
         moved = {name: value.to(device) for name in _PARTS if (value := getattr(self, name)) is not None}
         return replace(self, **moved)
 
@@ -115,9 +159,17 @@ _PARTS = ("inputs", "labels", "task", "context", "numbers")
 
 
 def as_split(data: Any, name: str) -> Split:
-    """Return ``data`` as a Split: a Split, tensors (inputs, labels[, task[, context]]), or a torch dataset of such.
+    """Return data as a Split.
 
-    Raises InvalidInput saying what was found when it is none of these.
+    Args:
+        data: A Split, tensors (inputs, labels[, task[, context]]), or a torch dataset of such.
+        name: Name of the split, where the data have none.
+
+    Returns:
+        The split.
+
+    Raises:
+        InvalidInput: It is none of these; the message says what was given.
     """
     if isinstance(data, Split):
         return data
@@ -130,7 +182,9 @@ def as_split(data: Any, name: str) -> Split:
             items = []
         if items and all(_is_example(item) and len(item) == len(items[0]) for item in items):
             whats = ("inputs", "labels", "task", "context")
-            parts = [_stacked(part, what, name) for part, what in zip(zip(*items, strict=True), whats, strict=False)]
+            parts = [
+                _stack_values(part, what, name) for part, what in zip(zip(*items, strict=True), whats, strict=False)
+            ]
             return Split(name, parts[0], parts[1], *parts[2:])  # type: ignore[arg-type]  # task and context at most
     raise InvalidInput(
         f"`{name}` is a {type(data).__name__}; wanted a kd.Split, tensors (inputs, labels[, task[, context]]), "
@@ -139,13 +193,25 @@ def as_split(data: Any, name: str) -> Split:
 
 
 def move_split(data: Any, name: str, device: torch.device) -> Split:
-    """Return the data on the device; the same Split if it is there already, since targets are kept by Split."""
+    """Return data on a device; the same Split if it is there already, since targets are kept by Split.
+
+    Args:
+        data: What ``as_split`` takes.
+        name: Name of the split, where the data have none.
+        device: Where its tensors go.
+
+    Returns:
+        The split.
+
+    Raises:
+        InvalidInput: As by ``as_split``.
+    """
     split = as_split(data, name)
     moved = split.to(device)
     return split if all(getattr(moved, part) is getattr(split, part) for part in _PARTS) else moved
 
 
-def _stacked(values: Sequence[Any], what: str, name: str) -> Tensor:
+def _stack_values(values: Sequence[Any], what: str, name: str) -> Tensor:
     try:
         return torch.stack([torch.as_tensor(value) for value in values])
     except (TypeError, ValueError, RuntimeError) as error:
@@ -159,38 +225,14 @@ def _is_example(item: Any) -> bool:
     return isinstance(item, tuple) and 2 <= len(item) <= 4
 
 
-def extract_logits(output: Any, who: str) -> Tensor:
-    """Return the logits in what a module gave: a tensor, or a record with a ``logits`` field."""
-    found = getattr(output, "logits", output)
-    if not isinstance(found, Tensor):
-        raise InvalidInput(
-            f"{who} gave a {type(output).__name__}; wanted a tensor of logits, or a record with .logits."
-        )
-    return found
+def expand_to_positions(value: Tensor, shape: torch.Size) -> Tensor:
+    """Repeat one value an example over its positions.
 
+    Args:
+        value: One value for each index of the first axes of ``shape``, (B,) for (B, T) say.
+        shape: Shape of the positions, (...).
 
-class SplitCache:
-    """Rows worked out once a split and kept, as long as they need at most ``limit`` bytes a split."""
-
-    def __init__(self, limit: int = 2**30) -> None:
-        self._limit = limit
-        self._kept: dict[int, tuple[Split, Tensor]] = {}
-
-    def holds(self, split: Split) -> bool:
-        """Tell whether the rows of ``split`` are in memory."""
-        return id(split) in self._kept
-
-    def __getstate__(self) -> dict[str, object]:
-        """Travel empty: what a split is called here, its id, means another object in another process."""
-        return {"_limit": self._limit, "_kept": {}}
-
-    def rows(self, split: Split, index: Tensor, compute: Callable[[Tensor], Tensor], chunk: int = 1024) -> Tensor:
-        """Return ``compute(index)``, from memory where kept; ``compute`` maps example numbers (B,) to rows (B, ...)."""
-        kept = self._kept.get(id(split))
-        if kept is None:
-            one = compute(index[:1])
-            if one.numel() * one.element_size() * len(split) > self._limit:
-                return compute(index)
-            rows = torch.cat([compute(some) for some in split.chunks(chunk)])
-            kept = self._kept[id(split)] = (split, rows)  # holding the split keeps its id taken
-        return kept[1][index]
+    Returns:
+        A view of ``value``, (...).
+    """
+    return value.reshape(value.shape + (1,) * (len(shape) - value.ndim)).expand(shape)

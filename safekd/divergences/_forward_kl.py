@@ -13,10 +13,18 @@ from ..errors import InvalidInput
 
 @dataclass(frozen=True)
 class ForwardKL:
-    """``temperature^2 KL(q^T || p^T)``, the loss of Definition VI.1 up to the target's constant entropy.
+    """``temperature^2 KL(q^T || p^T)``, the distillation loss up to the target's constant entropy.
 
-    temperature T > 0 softens both sides, ``p^(1/T) / Z``; the square keeps gradients of one size
-    (Hinton, Vinyals and Dean 2015).  Zero exactly when the student equals the target.
+    Both sides are softened, ``p^(1/T) / Z``; the square keeps gradients of one size.  Zero exactly when the student
+    equals the target.
+
+    Attributes:
+        temperature: T, above 0 and finite.
+
+    Raises:
+        InvalidInput: It is not.
+
+    Source: Definition VI.1; the square is that of Hinton, Vinyals and Dean 2015.
     """
 
     temperature: float = 1.0
@@ -26,9 +34,17 @@ class ForwardKL:
             raise InvalidInput(f"`temperature` is {self.temperature!r}; it must be above 0 and finite.")
 
     def __call__(self, log_q_V: Tensor, logits_V: Tensor) -> Tensor:
-        """Return one loss a position, shape (...), in nats.
+        """Return one loss a position.
 
-        log_q_V: log of the target, (..., V), minus infinity allowed.  logits_V: the student's, (..., V).
+        Args:
+            log_q_V: Log of the target, (..., V), minus infinity allowed.
+            logits_V: The student's logits, (..., V).
+
+        Returns:
+            Nats, (...).
+
+        Raises:
+            InvalidInput: The shapes differ.
         """
         if log_q_V.shape != logits_V.shape:
             raise InvalidInput(
@@ -41,13 +57,25 @@ class ForwardKL:
         return scale**2 * (log_q_V.exp() * gap_V).sum(-1)
 
     def soften(self, log_q_V: Tensor) -> Tensor:
-        """Return the softened target, probabilities, (..., V)."""
+        """Return the softened target.
+
+        Args:
+            log_q_V: Log of the target, (..., V).
+
+        Returns:
+            Probabilities, (..., V).
+        """
         return torch.softmax(log_q_V / self.temperature, dim=-1)
 
     def shares(self, q_V: Tensor) -> Tensor:
-        """Return how much each softened log-probability of the student counts in the mean loss, (..., V), below 0.
+        """Return how much each softened log-probability of the student counts in the mean loss.
 
         The sum of their products is the mean loss less what depends on the target alone: it has the same gradient.
-        q_V: as ``softened`` gives it.
+
+        Args:
+            q_V: The softened target, as ``soften`` gives it, (..., V).
+
+        Returns:
+            Factors, (..., V), below 0.
         """
         return q_V * (-(self.temperature**2) * q_V.shape[-1] / q_V.numel())

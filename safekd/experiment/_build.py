@@ -24,12 +24,12 @@ from ..weights import (
     EntropyComplement,
     EntropyDecay,
     EntropyInverse,
-    Evidence,
     InverseLoss,
     OrdinalSafety,
     PerformanceSoftmax,
     Rule,
     SafetyBlend,
+    TeacherEvidence,
     Unified,
     Uniform,
     infer_orderings,
@@ -49,7 +49,7 @@ class Experiment:
     table: Table
     splits: dict[str, Split]
     ensemble: TeacherEnsemble
-    evidence: Evidence
+    evidence: TeacherEvidence
     unified: Unified
     constraints: list[SafetyConstraint]
 
@@ -148,7 +148,7 @@ def build(config: ExperimentConfig, folder: Path) -> Experiment:
     return Experiment(config, table, splits, ensemble, evidence, _unified(config, polytope, evidence), constraints)
 
 
-def _unified(config: ExperimentConfig, polytope: WeightPolytope, evidence: Evidence) -> Unified:
+def _unified(config: ExperimentConfig, polytope: WeightPolytope, evidence: TeacherEvidence) -> Unified:
     weights = config.weights
     token: dict[str, Rule] = {
         "uniform": Uniform(),

@@ -69,7 +69,8 @@ class Job:
         if abs(first.required - threshold) > 1e-12:
             raise InvalidInput(
                 f"make_trainer({threshold:g}) gave a trainer whose first constraint, '{first.name}', asks for "
-                f"{first.required:g}; wanted the threshold that it is called with: use constraint.with_threshold(threshold)."
+                f"{first.required:g}; wanted the threshold that it is called with: use "
+                "constraint.with_threshold(threshold)."
             )
         if self.posed is not None and posed(trainer) != self.posed:
             raise InvalidInput(

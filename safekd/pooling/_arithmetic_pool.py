@@ -11,12 +11,21 @@ _LARGEST_EXPONENT = 80.0  # exp of it is finite in float32; only teachers of wei
 
 
 def arithmetic_pool(log_p_KV: Tensor, w_K: Tensor) -> Tensor:
-    """Return log q, the logarithm of ``q = sum_k w_k p_k``, shape (..., V).
+    """Return the logarithm of the linear pool ``q = sum_k w_k p_k``.
 
-    log_p_KV: teachers' log-probabilities, (..., K, V); minus infinity is a probability of zero.
-    w_K: weights, (..., K), at least 0, sum 1.  The pool lies in the teachers' convex hull (Definition III.7).
-    Differentiable at weights and probabilities of zero too.
-    Raises InvalidInput when the shapes do not fit, a weight is negative, or weights do not sum to 1.
+    It lies in the teachers' convex hull, and is differentiable at weights and probabilities of zero too.
+
+    Args:
+        log_p_KV: Teachers' log-probabilities, (..., K, V); minus infinity is a probability of zero.
+        w_K: Weights, (..., K), at least 0, sum 1.
+
+    Returns:
+        log q, (..., V).
+
+    Raises:
+        InvalidInput: The shapes do not fit, a weight is negative, or weights do not sum to 1.
+
+    Source: Definition III.7.
 
     >>> p = torch.tensor([[0.8, 0.2], [0.4, 0.6]])
     >>> arithmetic_pool(p.log(), torch.tensor([0.5, 0.5])).exp()

@@ -19,35 +19,70 @@ def constrain_each_class(
 ) -> list[SafetyConstraint]:
     """Return one constraint a class: the critical classes of ``measure``, or those named.
 
-    at_least: one threshold for all, or one each by number.  classes: numbers, or a mapping from numbers to names; a
-    constraint is called "name: class 3" or "name: that name".  more: further settings of SafetyConstraint.
-    Raises InvalidInput where no class, or no threshold for one, is known.
+    Args:
+        name: What they are called, followed by "class 3" or a name.
+        measure: What is read.
+        at_least: One threshold for all, or one each by number.
+        classes: Numbers, or a mapping from numbers to names; None for the critical classes of ``measure``.
+        **more: Further settings of SafetyConstraint.
+
+    Returns:
+        One constraint each, called "name: class 3" or "name: that name".
+
+    Raises:
+        InvalidInput: No class, or no threshold for one, is known.
     """
     groups = measure.critical if classes is None else classes
     if groups is None:
         raise InvalidInput(
             f"'{name}' is wanted for each class, but {measure!r} names no critical classes; pass classes=."
         )
-    return _each("class", name, measure, at_least, groups, more)
+    return _constrain_each_group("class", name, measure, at_least, groups, more)
 
 
 def constrain_each_context(
     name: str, measure: SafetyMeasure, at_least: Thresholds, contexts: Groups, **more: Any
 ) -> list[SafetyConstraint]:
-    """Return one constraint a context, see ``constrain_each_class``; ``contexts=dict(enumerate(split.context_names))``
-    is all.
+    """Return one constraint a context; ``contexts=dict(enumerate(split.context_names))`` is all.
+
+    Args:
+        name: What they are called, followed by "context 3" or a name.
+        measure: What is read.
+        at_least: One threshold for all, or one each by number.
+        contexts: Numbers, or a mapping from numbers to names.
+        **more: Further settings of SafetyConstraint.
+
+    Returns:
+        One constraint each.
+
+    Raises:
+        InvalidInput: No context, or no threshold for one, is known.
     """
-    return _each("context", name, measure, at_least, contexts, more)
+    return _constrain_each_group("context", name, measure, at_least, contexts, more)
 
 
 def constrain_each_task(
     name: str, measure: SafetyMeasure, at_least: Thresholds, tasks: Groups, **more: Any
 ) -> list[SafetyConstraint]:
-    """Return one constraint a task, see ``constrain_each_class``."""
-    return _each("task", name, measure, at_least, tasks, more)
+    """Return one constraint a task.
+
+    Args:
+        name: What they are called, followed by "task 3" or a name.
+        measure: What is read.
+        at_least: One threshold for all, or one each by number.
+        tasks: Numbers, or a mapping from numbers to names.
+        **more: Further settings of SafetyConstraint.
+
+    Returns:
+        One constraint each.
+
+    Raises:
+        InvalidInput: No task, or no threshold for one, is known.
+    """
+    return _constrain_each_group("task", name, measure, at_least, tasks, more)
 
 
-def _each(
+def _constrain_each_group(
     key: Key, name: str, measure: SafetyMeasure, at_least: Thresholds, groups: Groups, more: dict[str, Any]
 ) -> list[SafetyConstraint]:
     plural = {"context": "contexts", "task": "tasks", "class": "classes"}[key]

@@ -13,12 +13,19 @@ Reading = Callable[[Tensor, Tensor], Tensor]
 
 
 class Custom(SafetyMeasure):
-    """What ``measured`` promises, followed through ``surrogate``; both from (log_p_V, labels) to one value a position.
+    """A measure from two functions: what ``measured`` promises, trained through ``surrogate``.
 
-    measured: values in [0, 1]; it needs no gradient.  surrogate: its differentiable stand-in; pass the same function
-    twice where it is differentiable.  concave, binary: what you vouch for, see SafetyMeasure.
-    Raises InvalidInput, when read, for another shape, for values that leave [0, 1], and for a binary measure that
-    gives anything but 0 and 1; NaN is left to the trainer, which names the constraint.
+    Both take (log_p_V, labels), of shapes (..., V) and (...), to one value a position, (...).  When read, InvalidInput
+    is raised for another shape, for values that leave [0, 1], and for a binary measure that gives anything but 0 and 1;
+    NaN is left to the trainer, which names the constraint.
+
+    Args:
+        measured: Values in [0, 1]; it needs no gradient.
+        surrogate: Its differentiable stand-in; pass the same function twice where it is differentiable.
+        critical: Labels on which it is read, every label by default.
+        concave: Whether you vouch that it is concave in the distribution.
+        binary: Whether each measured value is 0 or 1.
+        name: What messages call it.
     """
 
     def __init__(
@@ -41,7 +48,7 @@ class Custom(SafetyMeasure):
         self.concave, self.binary, self.name = concave, binary, name
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        value = self._shaped(self._readings[0], "measured", log_p_V, labels)
+        value = self._call_reading(self._readings[0], "measured", log_p_V, labels)
         low, high = float(value.detach().amin()), float(value.detach().amax())
         if low < -1e-9 or high > 1 + 1e-6:  # sums of probabilities pass 1 by rounding
             raise InvalidInput(f"`measured` of {self.name} gives values from {low:g} to {high:g}; wanted [0, 1].")
@@ -50,14 +57,14 @@ class Custom(SafetyMeasure):
         return clamp_to_unit(value)
 
     def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        return self._shaped(self._readings[1], "surrogate", log_p_V, labels)
+        return self._call_reading(self._readings[1], "surrogate", log_p_V, labels)
 
-    def _shaped(self, reading: Reading, what: str, log_p_V: Tensor, labels: Tensor) -> Tensor:
+    def _call_reading(self, reading: Reading, what: str, log_p_V: Tensor, labels: Tensor) -> Tensor:
         value = reading(log_p_V, labels)
         if not isinstance(value, Tensor) or value.shape != labels.shape:
-            found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise InvalidInput(
-                f"`{what}` of {self.name} gives {found} for labels of shape {tuple(labels.shape)}; "
+                f"`{what}` of {self.name} gives {given} for labels of shape {tuple(labels.shape)}; "
                 "wanted one value a position."
             )
         return value if value.is_floating_point() else value.to(log_p_V.dtype)

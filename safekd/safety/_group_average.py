@@ -4,14 +4,13 @@
     mix       sum_g share_g mean_g, the groups weighed as in use and not as in the data (importance weights)
     worst     min over mixes q in a ball of sum_g q_g mean_g
 
-All are ``sum_g slope_g mean_g`` with slopes that add up to 1, so all that is ever kept of data is sums and counts a
-group, which batches and ranks can add up before dividing; and the slopes are the gradient too (for ``worst`` by the
-envelope theorem).  Axes: G groups, ... positions, V classes.
+All are ``sum_g gradient_g mean_g`` with a gradient that adds up to 1 (for ``worst`` by the envelope theorem), so all
+that is ever kept of data is sums and counts a group, which batches and ranks can add up before dividing.  Axes: G
+groups, ... positions, V classes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal
@@ -19,7 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..data import Batch
+from .._number_checks import is_finite
+from ..data import Batch, expand_to_positions
 from ..errors import InvalidInput
 from ._mix_balls import Ball
 from ._safety_measure import SafetyMeasure
@@ -30,9 +30,13 @@ _PLURAL = {"context": "contexts", "task": "tasks", "class": "classes"}
 
 @dataclass(frozen=True, eq=False)
 class GroupSums:
-    """Sums over the covered positions of each group, float64, (G,): of surrogate, measured, its square, and counts.
+    """Sums over the covered positions of each group, float64; only the surrogate's carry a gradient.
 
-    Only ``surrogate_G`` carries a gradient.
+    Attributes:
+        surrogate_G: Sums of the surrogate, (G,).
+        measured_G: Sums of the measured values, (G,).
+        measured_squares_G: Sums of their squares, (G,).
+        count_G: Positions, (G,).
     """
 
     surrogate_G: Tensor
@@ -45,7 +49,14 @@ class GroupSums:
 
     @classmethod
     def concatenate(cls, parts: Iterable[GroupSums]) -> GroupSums:
-        """Return the groups of several readings one after the other."""
+        """Return the groups of several readings one after the other.
+
+        Args:
+            parts: Sums of G_1, G_2, ... groups.
+
+        Returns:
+            Sums of all of them.
+        """
         several = list(parts)
         if len(several) == 1:
             return several[0]
@@ -56,25 +67,36 @@ class GroupSums:
         return GroupSums(*(getattr(self, f.name).detach() for f in fields(self)))
 
     def means(self) -> Tensor:
-        """Return the averages of ``measured``, (G,); not a number where a group has no example."""
+        """Return the averages of the measured values, (G,); not a number where a group has no example."""
         return self.measured_G / self.count_G
 
     def variances(self) -> Tensor:
         """Return the squared standard errors of ``means``, (G,); not a number below two examples."""
-        spread_G = (self.measured_squares_G - self.measured_G * self.means()).clamp_min(0) / (self.count_G - 1)
-        return torch.where(self.count_G > 1, spread_G / self.count_G, torch.nan)
+        variance_G = (self.measured_squares_G - self.measured_G * self.means()).clamp_min(0) / (self.count_G - 1)
+        return torch.where(self.count_G > 1, variance_G / self.count_G, torch.nan)
 
 
 @dataclass(frozen=True)
 class Average:
-    """``measure``, averaged over the examples of some contexts, tasks and classes; None for all of them.
+    """A measure, averaged over the examples of some contexts, tasks and classes.
 
-    average: "critical" averages over examples with a critical label, "all" counts every other example as 1.
-    mix: what share each group has in use, by number; by: what a group is, "context", "task" or "class".  Shares are
-    above 0 and sum to 1; examples of other groups do not count.
-    worst: the worst mix in this ball around ``mix``, or, without one, around the shares that the groups have in the
-    data; the groups are then those that ``contexts``, ``tasks`` or ``classes`` name, or the critical classes.
-    Raises InvalidInput for what does not fit together.
+    Attributes:
+        measure: What is read.
+        contexts: Only examples of these contexts count; None for all.
+        tasks: Only examples of these tasks count; None for all.
+        classes: Only examples with these labels count; None for all.
+        average: "critical" averages over examples with a critical label, "all" counts every other example as 1
+            (Definition VIII.3).
+        mix: What share each group has in use, by number, above 0, sum 1; examples of other groups do not count.
+        by: What a group is, "context", "task" or "class".
+        worst: The worst mix in this ball around ``mix``, or, without one, around the shares that the groups have in the
+            data; the groups are then those that ``contexts``, ``tasks`` or ``classes`` name, or the critical classes.
+        who: What messages call it.
+
+    Raises:
+        InvalidInput: Settings do not fit together.
+
+    Source: Definition VIII.3; mixes and balls are ours.
     """
 
     measure: SafetyMeasure
@@ -93,12 +115,12 @@ class Average:
                 f"{self.who}: measure is a {type(self.measure).__name__}; "
                 "wanted a safety measure such as kd.safety.TruthProbability(critical=[0])."
             )
-        for what in _PLURAL.values():
+        for key, what in _PLURAL.items():
             named = getattr(self, what)
             if named is not None and len(tuple(named)) == 0:
                 raise InvalidInput(
                     f"{self.who}: {what} is empty, so nobody is covered; "
-                    f"name at least one {_single(what)}, or leave it out for all."
+                    f"name at least one {key}, or leave it out for all."
                 )
         if self.average not in ("critical", "all"):
             raise InvalidInput(f"{self.who}: average is {self.average!r}; wanted 'critical' or 'all'.")
@@ -107,9 +129,9 @@ class Average:
         if self.worst is not None and not isinstance(self.worst, Ball):
             raise InvalidInput(f"{self.who}: worst is {self.worst!r}; wanted a ball such as kd.safety.KLBall(0.1).")
         if self.mix is not None:
-            self._check_mix(self.mix)
+            self._require_mix(self.mix)
         elif self.worst is not None:
-            self._check_groups()
+            self._require_groups()
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -129,11 +151,18 @@ class Average:
         return max(1, len(self.groups))
 
     def members(self, batch: Batch) -> Tensor:
-        """Say which positions each group averages over, bool, (G, ...)."""
+        """Say which positions each group averages over.
+
+        Args:
+            batch: Examples.
+
+        Returns:
+            Bool, (G, ...).
+        """
         covered = self._candidates(batch)
         if not self.groups:
             return covered.unsqueeze(0)
-        value = _of_positions(batch, self.by)
+        value = _group_numbers(batch, self.by)
         return torch.stack([covered & (value == group) for group in self.groups])
 
     def _candidates(self, batch: Batch) -> Tensor:
@@ -145,44 +174,84 @@ class Average:
         for key, what in _PLURAL.items():
             named = getattr(self, what)
             if named is not None:
-                value = _of_positions(batch, key)
+                value = _group_numbers(batch, key)
                 covered = covered & torch.isin(value, torch.tensor(sorted(named), device=value.device))
         return covered
 
     def covers(self, batch: Batch) -> Tensor:
-        """Say which positions of the batch are averaged, bool, shape of the labels."""
+        """Say which positions of a batch are averaged.
+
+        Args:
+            batch: Examples.
+
+        Returns:
+            Bool, shape of the labels.
+        """
         return self.members(batch).any(0) if self.groups else self._candidates(batch)
 
     def sums(self, log_p_V: Tensor, batch: Batch) -> GroupSums:
-        """Return each group's sums over a batch; of positions that are not covered not even a NaN gets in."""
-        smooth = self.measure.surrogate(log_p_V, batch.labels).double()
+        """Return each group's sums over a batch; of positions that are not covered not even a NaN gets in.
+
+        Args:
+            log_p_V: The student's log-probabilities, (..., V).
+            batch: The examples that they are about.
+
+        Returns:
+            Sums, (G,) each.
+        """
+        surrogate = self.measure.surrogate(log_p_V, batch.labels).double()
         with torch.no_grad():
-            exact = smooth if self.measure.is_differentiable else self.measure.measured(log_p_V, batch.labels).double()
+            measured = (
+                surrogate if self.measure.is_differentiable else self.measure.measured(log_p_V, batch.labels).double()
+            )
         if not self.groups:  # the most common, in the fewest operations: it is read at every step
             inside = self.covers(batch)
-            smooth = torch.where(inside, smooth, 0.0)
-            exact = smooth.detach() if self.measure.is_differentiable else torch.where(inside, exact, 0.0)
-            return GroupSums(*(x.sum().reshape(1) for x in (smooth, exact, exact * exact, inside.double())))
+            surrogate = torch.where(inside, surrogate, 0.0)
+            measured = surrogate.detach() if self.measure.is_differentiable else torch.where(inside, measured, 0.0)
+            return GroupSums(*(x.sum().reshape(1) for x in (surrogate, measured, measured * measured, inside.double())))
         inside_G = self.members(batch).flatten(1)
-        each = torch.stack([smooth, exact, exact * exact]).flatten(1)
+        each = torch.stack([surrogate, measured, measured * measured]).flatten(1)
         sum_Gx = torch.where(inside_G.unsqueeze(1), each, 0.0).sum(-1)
         _, measured_G, measured_squares_G = sum_Gx.detach().unbind(1)
         return GroupSums(sum_Gx[:, 0], measured_G, measured_squares_G, inside_G.sum(-1).double())
 
     def measured_values(self, log_p_V: Tensor, batch: Batch) -> list[Tensor]:
-        """Return the measured values of each group's positions, one after the other, float64."""
-        exact = self.measure.measured(log_p_V, batch.labels).double()
-        return [exact[inside] for inside in self.members(batch)]
+        """Return the measured values of each group's positions.
+
+        Args:
+            log_p_V: The student's log-probabilities, (..., V).
+            batch: The examples that they are about.
+
+        Returns:
+            One tensor (n,) a group, float64.
+        """
+        measured = self.measure.measured(log_p_V, batch.labels).double()
+        return [measured[inside] for inside in self.members(batch)]
 
     def surrogate_values(self, log_p_V: Tensor, batch: Batch) -> Tensor:
-        """Return the surrogate of each position that counts, in whichever group, one after the other."""
+        """Return the surrogate of each position that counts, in whichever group.
+
+        Args:
+            log_p_V: The student's log-probabilities, (..., V).
+            batch: The examples that they are about.
+
+        Returns:
+            Values, (n,).
+        """
         return self.measure.surrogate(log_p_V, batch.labels)[self.covers(batch)]
 
     def gradient(self, mean_G: Tensor, count_G: Tensor, *, surrogate: bool = False) -> Tensor:
-        """Return the mix at which the groups' means are read, (G,), float64, without gradient.
+        """Return the gradient of the average by the groups' means: the mix at which they are read.
 
-        count_G: examples of each group in the data, whose shares are the center of the ball where no mix is given.
-        followed: the mix that training follows in place of the worst one, whose value has kinks; see Ball.
+        Args:
+            mean_G: Means, (G,).
+            count_G: Examples of each group in the data, whose shares are the center of the ball where no mix is given,
+                (G,).
+            surrogate: Whether to take the mix that training follows in place of the worst one, whose value has kinks;
+                see Ball.
+
+        Returns:
+            Shares that sum to 1, (G,), float64, without gradient.
         """
         if not self.groups:
             return torch.ones(1, dtype=torch.float64, device=mean_G.device)
@@ -194,7 +263,14 @@ class Average:
         return torch.from_numpy(q_G).to(mean_G.device)
 
     def names(self, context_names: Collection[str] = ()) -> list[str]:
-        """Return what messages call the groups: "context 3 ('night')"; one empty name where there are none."""
+        """Return what messages call the groups.
+
+        Args:
+            context_names: Names of the contexts, as far as they have any.
+
+        Returns:
+            One name a group, "context 3 ('night')"; one empty name where there are no groups.
+        """
         known = list(context_names) if self.by == "context" else []
         return [
             f"{self.by} {group}" + (f" ('{known[group]}')" if group < len(known) else "") for group in self.groups
@@ -205,14 +281,13 @@ class Average:
         share_G = torch.tensor([float(mix[group]) for group in self.groups], dtype=torch.float64)
         return share_G / share_G.sum()
 
-    def _check_mix(self, mix: Mapping[int, float]) -> None:
+    def _require_mix(self, mix: Mapping[int, float]) -> None:
         if not isinstance(mix, Mapping) or not mix:
             raise InvalidInput(
                 f"{self.who}: mix is {mix!r}; wanted the share of each {self.by}, such as {{0: 0.4, 1: 0.6}}."
             )
         for group, share in mix.items():
-            number = isinstance(share, (int, float)) and not isinstance(share, bool)
-            if not (number and math.isfinite(share) and share > 0):
+            if not (is_finite(share) and share > 0):
                 raise InvalidInput(
                     f"{self.who}: {self.by} {group} has share {share!r} in the mix; wanted a number above 0. "
                     "Leave groups out that do not occur."
@@ -234,7 +309,7 @@ class Average:
                     f"{sorted(self.measure.critical)} of {self.measure!r}."
                 )
 
-    def _check_groups(self) -> None:
+    def _require_groups(self) -> None:
         if len(self.groups) < 2:
             raise InvalidInput(
                 f"{self.who}: the worst mix of {len(self.groups)} groups was asked for; wanted at least two. "
@@ -242,13 +317,8 @@ class Average:
             )
 
 
-def _of_positions(batch: Batch, key: str) -> Tensor:
+def _group_numbers(batch: Batch, key: str) -> Tensor:
     """Return each position's context, task or class, shape of the labels."""
     if key == "class":
         return batch.labels
-    value = batch.context if key == "context" else batch.task
-    return value.reshape(value.shape + (1,) * (batch.labels.ndim - value.ndim)).expand_as(batch.labels)
-
-
-def _single(plural: str) -> str:
-    return next(key for key, what in _PLURAL.items() if what == plural)
+    return expand_to_positions(batch.context if key == "context" else batch.task, batch.labels.shape)

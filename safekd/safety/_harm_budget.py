@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from .._number_checks import is_finite
 from ..errors import InvalidInput
 from ._group_average import Average
 from ._safety_constraint import Constraint, require_name
@@ -17,11 +17,18 @@ from ._safety_measure import SafetyMeasure
 class Budget(Constraint):
     """``sum_j cost_j (1 - safety_j) <= at_most``: one constraint, one multiplier, in units of the budget.
 
-    terms: pairs (cost, what is read); the latter a measure, or an ``Average`` of one over some contexts or a mix.
-    Costs are above 0 and need not sum to 1.  at_most: the budget, at least 0 and below the sum of costs.
     Tables show it as a safety like the others: its value is ``1 - spent``, its threshold ``1 - at_most``; both may lie
     below 0 where costs sum to more than 1.
-    Raises InvalidInput for what does not fit together.
+
+    Attributes:
+        name: What tables and CSV columns call it.
+        terms: Pairs (cost, what is read); the latter a measure, or an ``Average`` of one over some contexts or a mix.
+            Costs are above 0 and need not sum to 1.
+        at_most: The budget, at least 0 and below the sum of costs.
+        split: Name of the data on which it is posed.
+
+    Raises:
+        InvalidInput: Settings do not fit together.
     """
 
     name: str
@@ -34,11 +41,10 @@ class Budget(Constraint):
         if len(self.terms) == 0:
             raise InvalidInput(f"Budget '{self.name}' has no terms; wanted pairs such as (1.0, kd.safety.Recall([0])).")
         for cost, _ in self.terms:
-            if not (isinstance(cost, (int, float)) and math.isfinite(cost) and cost > 0):
+            if not (is_finite(cost) and cost > 0):
                 raise InvalidInput(f"Budget '{self.name}': a cost is {cost!r}; wanted a number above 0.")
         total = sum(cost for cost, _ in self.terms)
-        number = isinstance(self.at_most, (int, float)) and math.isfinite(self.at_most)
-        if not number or not 0 <= self.at_most < total:
+        if not is_finite(self.at_most) or not 0 <= self.at_most < total:
             raise InvalidInput(
                 f"Budget '{self.name}': at_most is {self.at_most!r}; the costs sum to {total:g}, so the budget must be "
                 "at least 0 and below that."
@@ -64,9 +70,17 @@ class Budget(Constraint):
         ]
 
     def with_threshold(self, threshold: float) -> Budget:
-        """Return the same budget with the threshold ``1 - at_most`` moved."""
+        """Return the same budget with the threshold ``1 - at_most`` moved.
+
+        Args:
+            threshold: What ``1 - spent`` must reach.
+        """
         return replace(self, at_most=1 - threshold)
 
     def with_split(self, split: str) -> Budget:
-        """Return the same budget, posed on the split of that name."""
+        """Return the same budget, posed on another split.
+
+        Args:
+            split: Name of the split.
+        """
         return replace(self, split=split)

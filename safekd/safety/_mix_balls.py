@@ -7,12 +7,12 @@ s are the groups' safeties, p their shares, all above 0.  Both distances leave o
     KL           q_g ~ p_g exp(-beta s_g), where beta >= 0 makes D(q || p) = radius; D rises with beta
     chi-square   q_g ~ p_g max(tau - s_g, 0); for each set of groups below tau, tau has a closed form
 
-and a radius that reaches the groups of least safety leaves only them.  The value's slope in s is q itself (Danskin
-1967), so nothing here needs a gradient.  Source: Hu and Hong 2013 (KL); Namkoong and Duchi 2016 (chi-square).
+and a radius that reaches the groups of least safety leaves only them.  The value's gradient in s is q itself (Danskin
+1967), so nothing here needs autograd.  Source: Hu and Hong 2013 (KL); Namkoong and Duchi 2016 (chi-square).
 
-Where the lowest groups are equally safe the value has a kink, and training under it often ends just there.  What is
-followed is therefore the minimum of ``q . s + smooth D(q || p)`` (chi-square: half of that) over the same ball, whose q
-moves steadily, and whose optimum lies at most ``smooth * radius`` above.  Axes: G groups.
+Where the lowest groups are equally safe the value has a kink, and training under it often ends just there.  The
+surrogate is therefore the minimum of ``q . s + smooth D(q || p)`` (chi-square: half of that) over the same ball, whose
+q moves steadily, and whose optimum lies at most ``smooth * radius`` above.  Axes: G groups.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 
+from .._number_checks import is_finite
 from ..errors import InvalidInput
 
 Floats = npt.NDArray[np.float64]
@@ -33,9 +34,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Ball(ABC):
-    """All mixes within ``radius`` of a mix, radius above 0 and finite.
+    """All mixes of groups within a distance of a mix.
 
-    smooth: how far apart in safety groups are that count as clearly apart in what training follows, above 0.
+    Attributes:
+        radius: How far, above 0 and finite, in units of the distance.
+        smooth: How far apart in safety groups are that count as clearly apart in the surrogate, above 0.
+
+    Raises:
+        InvalidInput: One is not above 0 and finite.
     """
 
     radius: float
@@ -44,29 +50,43 @@ class Ball(ABC):
     def __post_init__(self) -> None:
         for what, hint in {"radius": " For the mix itself leave `worst` out.", "smooth": ""}.items():
             value = getattr(self, what)
-            real = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (real and math.isfinite(value) and value > 0):
+            if not (is_finite(value) and value > 0):
                 raise InvalidInput(
                     f"`{what}` of {type(self).__name__} is {value!r}; it must be above 0 and finite.{hint}"
                 )
 
     def worst(self, safety_G: npt.ArrayLike, share_G: npt.ArrayLike) -> Floats:
-        """Return the mix q_G of least ``q . safety`` in the ball around ``share_G``; shares are above 0 and sum to 1.
+        """Return the mix of least ``q . safety`` in the ball.
 
         Groups of equal safety keep their proportions.  A safety that is not a number makes every q one.
+
+        Args:
+            safety_G: Average safety of each group, (G,).
+            share_G: Shares at the center, above 0, sum 1, (G,).
+
+        Returns:
+            q, (G,), float64.
         """
         s_G, p_G = np.asarray(safety_G, dtype=np.float64), np.asarray(share_G, dtype=np.float64)
         if not np.all(np.isfinite(s_G) & (p_G > 0)):
             return np.full_like(s_G, np.nan)
         lowest_G = s_G == s_G.min()
-        if self._distance_to(float(p_G[lowest_G].sum())) <= self.radius:
+        if self._distance_to_groups(float(p_G[lowest_G].sum())) <= self.radius:
             q_G = np.where(lowest_G, p_G, 0.0)
         else:
-            q_G = self._inside(s_G - s_G.min(), p_G)
+            q_G = self._solve_on_boundary(s_G - s_G.min(), p_G)
         return np.asarray(q_G / q_G.sum(), dtype=np.float64)
 
     def surrogate(self, safety_G: npt.ArrayLike, share_G: npt.ArrayLike) -> Floats:
-        """Return the mix that training follows, see the top of the file; shapes as ``worst``."""
+        """Return the mix that training follows in its place, see the top of the file.
+
+        Args:
+            safety_G: Average safety of each group, (G,).
+            share_G: Shares at the center, above 0, sum 1, (G,).
+
+        Returns:
+            q, (G,), float64.
+        """
         s_G, p_G = np.asarray(safety_G, dtype=np.float64), np.asarray(share_G, dtype=np.float64)
         if not np.all(np.isfinite(s_G) & (p_G > 0)):
             return np.full_like(s_G, np.nan)
@@ -76,74 +96,103 @@ class Ball(ABC):
 
     @abstractmethod
     def distance(self, q_G: Floats, p_G: Floats) -> float:
-        """Return D(q || p)."""
+        """Return D(q || p).
+
+        Args:
+            q_G: Shares, (G,).
+            p_G: Shares at the center, above 0, (G,).
+        """
 
     @abstractmethod
     def _penalized(self, gap_G: Floats, p_G: Floats) -> Floats:
         """Return, up to a factor, the q of least ``q . gap + smooth D(q || p)``, whatever its distance."""
 
     @abstractmethod
-    def _distance_to(self, share: float) -> float:
+    def _distance_to_groups(self, share: float) -> float:
         """Return the distance of the nearest mix that holds only groups which have ``share`` in all."""
 
     @abstractmethod
-    def _inside(self, gap_G: Floats, p_G: Floats) -> Floats:
+    def _solve_on_boundary(self, gap_G: Floats, p_G: Floats) -> Floats:
         """Return q up to a factor, where the ball does not reach the groups of gap 0; gaps are at least 0."""
 
 
 class KLBall(Ball):
-    """Mixes q with ``sum q log(q / p) <= radius``, in nats."""
+    """Mixes q with ``sum q log(q / p) <= radius``.
+
+    Attributes:
+        radius: Nats, above 0.
+        smooth: How far apart in safety groups are that count as clearly apart in the surrogate, above 0.
+
+    Source: Hu and Hong 2013.
+    """
 
     def distance(self, q_G: Floats, p_G: Floats) -> float:
-        """Return the relative entropy, nats."""
+        """Return the relative entropy, nats.
+
+        Args:
+            q_G: Shares, (G,).
+            p_G: Shares at the center, above 0, (G,).
+        """
         inside = q_G > 0
         return float(q_G[inside] @ np.log(q_G[inside] / p_G[inside]))
 
     def _penalized(self, gap_G: Floats, p_G: Floats) -> Floats:
         return np.asarray(p_G * np.exp(-gap_G / self.smooth), dtype=np.float64)
 
-    def _distance_to(self, share: float) -> float:
+    def _distance_to_groups(self, share: float) -> float:
         return -math.log(min(share, 1.0))
 
-    def _inside(self, gap_G: Floats, p_G: Floats) -> Floats:
+    def _solve_on_boundary(self, gap_G: Floats, p_G: Floats) -> Floats:
         gap_G = gap_G / gap_G.max()  # so that beta's size does not depend on the spread of safeties
 
-        def tilted(beta: float) -> tuple[Floats, float]:
+        def tilt(beta: float) -> tuple[Floats, float]:
             raw_G = p_G * np.exp(-beta * gap_G)
             q_G = raw_G / raw_G.sum()
             return q_G, float(-beta * (q_G @ gap_G) - np.log(raw_G.sum()))
 
         high = 1.0
-        while tilted(high)[1] < self.radius:
+        while tilt(high)[1] < self.radius:
             high *= 2
             if high > 1e18:  # the radius misses the lowest groups by less than doubles can tell
-                return tilted(high)[0]
-        beta = brentq(lambda b: tilted(b)[1] - self.radius, 0.0, high, xtol=1e-300, rtol=1e-14)
-        return tilted(float(beta))[0]
+                return tilt(high)[0]
+        beta = brentq(lambda b: tilt(b)[1] - self.radius, 0.0, high, xtol=1e-300, rtol=1e-14)
+        return tilt(float(beta))[0]
 
 
 class ChiSquareBall(Ball):
-    """Mixes q with ``sum (q - p)^2 / p <= radius``."""
+    """Mixes q with ``sum (q - p)^2 / p <= radius``.
+
+    Attributes:
+        radius: Above 0, in units of Pearson's chi-square of shares.
+        smooth: How far apart in safety groups are that count as clearly apart in the surrogate, above 0.
+
+    Source: Namkoong and Duchi 2016.
+    """
 
     def distance(self, q_G: Floats, p_G: Floats) -> float:
-        """Return Pearson's chi-square."""
+        """Return Pearson's chi-square.
+
+        Args:
+            q_G: Shares, (G,).
+            p_G: Shares at the center, above 0, (G,).
+        """
         return float(((q_G - p_G) ** 2 / p_G).sum())
 
     def _penalized(self, gap_G: Floats, p_G: Floats) -> Floats:
-        return _below(gap_G, p_G, lambda share, mean, variance: mean + self.smooth / share)
+        return _fill_to_level(gap_G, p_G, lambda share, mean, variance: mean + self.smooth / share)
 
-    def _distance_to(self, share: float) -> float:
+    def _distance_to_groups(self, share: float) -> float:
         return 1 / min(share, 1.0) - 1
 
-    def _inside(self, gap_G: Floats, p_G: Floats) -> Floats:
+    def _solve_on_boundary(self, gap_G: Floats, p_G: Floats) -> Floats:
         def level(share: float, mean: float, variance: float) -> float:
             room = share * (1 + self.radius) - 1 if share < 1 else self.radius
             return mean + math.sqrt(variance / room) if room > 0 and variance > 0 else math.inf
 
-        return _below(gap_G, p_G, level)
+        return _fill_to_level(gap_G, p_G, level)
 
 
-def _below(gap_G: Floats, p_G: Floats, level: Callable[[float, float, float], float]) -> Floats:
+def _fill_to_level(gap_G: Floats, p_G: Floats, level: Callable[[float, float, float], float]) -> Floats:
     """Return ``p max(tau - gap, 0)`` for the tau that lies between the groups which it leaves in and out.
 
     level: tau from the share of the groups that are in, and mean and variance of their gaps.

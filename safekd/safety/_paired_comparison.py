@@ -27,17 +27,40 @@ from ..errors import InvalidInput
 
 Floats = npt.NDArray[np.float64]
 
-# the best bet is about mean / variance of d; neighbors differ by 2, so some bet grows at 8/9 of the best rate or more
-BETS = 0.95 * 0.5 ** np.arange(7)
+
+@dataclass(frozen=True)
+class PairedTestSettings:
+    """The bets of the betting test, fixed beforehand; ``tests/safekd/safety/test_paired.py`` notices.
+
+    Attributes:
+        largest_bet: Share of the capital that the boldest bet stakes, below 1.
+        bets: How many bets there are, each half of the one before.  The best bet is about mean / variance of the
+            differences; as neighbors differ by a factor of 2, some bet grows at 8/9 of the best rate or more.
+    """
+
+    largest_bet: float = 0.95
+    bets: int = 7
+
+    @property
+    def shares(self) -> Floats:
+        """The shares of the capital that are bet, (b,)."""
+        return np.asarray(self.largest_bet * 0.5 ** np.arange(self.bets), dtype=np.float64)
+
+
+BETS = PairedTestSettings().shares
 
 
 @dataclass(frozen=True, eq=False)
 class PairedSums:
     """How K teachers compare on the same examples, group by group: all that the tests need, without the examples.
 
-    groups: numbers of the contexts or classes, (G,).  count_G: examples.  sum_GK: sums of readings.
-    wins_GKK: on how many examples teacher i reads higher than teacher j.  log_capital_GKKb: log capital of the bet
-    that i reads higher than j; None for readings of 0 and 1.
+    Attributes:
+        groups: Numbers of the contexts or classes, G of them.
+        count_G: Examples, (G,).
+        sum_GK: Sums of readings, (G, K).
+        wins_GKK: On how many examples teacher i reads higher than teacher j, (G, K, K).
+        log_capital_GKKb: Log capital of each bet that i reads higher than j, (G, K, K, b); None for readings of 0 and
+            1.
     """
 
     groups: tuple[int, ...]
@@ -48,7 +71,19 @@ class PairedSums:
 
     @classmethod
     def from_values(cls, value_NK: npt.ArrayLike, group_N: npt.ArrayLike, *, binary: bool) -> PairedSums:
-        """Add up readings, (N, K) in [0, 1], over the groups (N,) that are present.  The N must be independent."""
+        """Add up readings over the groups that are present.
+
+        Args:
+            value_NK: Readings in [0, 1], (N, K); the N must be independent.
+            group_N: Number of the group of each example, (N,).
+            binary: Whether readings are 0 and 1, which allows the exact test.
+
+        Returns:
+            The sums.
+
+        Raises:
+            InvalidInput: Shapes do not fit, or readings are outside [0, 1] or not binary.
+        """
         x_NK, group = np.asarray(value_NK, dtype=np.float64), np.asarray(group_N)
         if x_NK.ndim != 2 or group.shape != x_NK.shape[:1]:
             raise InvalidInput(
@@ -67,9 +102,11 @@ class PairedSums:
             groups=tuple(int(g) for g in groups),
             count_G=np.array([len(part) for part in parts], dtype=np.int64),
             sum_GK=np.array([part.sum(0) for part in parts]).reshape(-1, K),
-            wins_GKK=np.array([_wins(part) for part in parts], dtype=np.int64).reshape(-1, K, K),
+            wins_GKK=np.array([_count_wins(part) for part in parts], dtype=np.int64).reshape(-1, K, K),
             log_capital_GKKb=(
-                None if binary else np.array([_log_capital(part) for part in parts]).reshape(-1, K, K, len(BETS))
+                None
+                if binary
+                else np.array([_compute_log_capital(part) for part in parts]).reshape(-1, K, K, len(BETS))
             ),
         )
 
@@ -78,9 +115,14 @@ class PairedSums:
         return self.sum_GK / self.count_G[:, None]
 
     def p_values(self) -> Floats:
-        """Return each group's p-value against "teacher i is not safer than teacher j", (G, K, K), 1 on the diagonal.
+        """Return each group's p-value against "teacher i is not safer than teacher j", 1 on the diagonal.
 
         Below one half only where i's average is above j's: so pairs below one half never go round in a circle.
+
+        Returns:
+            P-values, (G, K, K).
+
+        Source: McNemar 1947 for binary readings; Waudby-Smith and Ramdas 2024, section 4, for others.
         """
         if self.log_capital_GKKb is None:
             losses_GKK = self.wins_GKK.swapaxes(1, 2)
@@ -92,11 +134,11 @@ class PairedSums:
         return np.asarray(p_GKK, dtype=np.float64)
 
 
-def _wins(x_NK: Floats) -> npt.NDArray[np.int64]:
+def _count_wins(x_NK: Floats) -> npt.NDArray[np.int64]:
     return np.stack([(x_NK[:, [i]] > x_NK).sum(0) for i in range(x_NK.shape[1])])
 
 
-def _log_capital(x_NK: Floats) -> Floats:
+def _compute_log_capital(x_NK: Floats) -> Floats:
     """Return the log capital of each bet on each pair, (K, K, b); one teacher at a time, to need memory for (N, K)."""
     rows = []
     for i in range(x_NK.shape[1]):
@@ -106,9 +148,17 @@ def _log_capital(x_NK: Floats) -> Floats:
 
 
 def adjust_p_values(p_values: npt.ArrayLike) -> Floats:
-    """Return p-values adjusted for looking at all of them, same shape: at most ``level`` rejects at that level.
+    """Return p-values adjusted for looking at all of them, by Holm's correction.
 
-    The probability of even one false rejection is then at most the level, however the tests depend on each other.
+    Rejecting those of at most ``level`` makes the probability of even one false rejection at most ``level``, however
+    the tests depend on each other.
+
+    Args:
+        p_values: In [0, 1], any shape.
+
+    Returns:
+        Adjusted p-values, same shape.
+
     Source: Holm 1979.
 
     >>> adjust_p_values([0.01, 0.04, 0.03]).tolist()

@@ -61,7 +61,9 @@ class OneMinusBrier(SafetyMeasure):
 class UnsafeMass(SafetyMeasure):
     """``1 - p(U)``: the probability that is kept off the classes ``unsafe``, U; linear in p, so concave.
 
-    critical: labels on which it is read, every label by default.
+    Args:
+        unsafe: U, class numbers from 0.
+        critical: Labels on which it is read, every label by default.
     """
 
     concave = True
@@ -84,6 +86,10 @@ class Calibration(SafetyMeasure):
     Its average is 1/2 + (mean p_c - share of c) / 2.  ``exactly=0.5`` asks for calibration in the large, and one such
     constraint a context for calibration in each; ``at_least=0.5`` only forbids that c is believed too seldom.  The
     error within bins of confidence (ECE) is no average over examples, so no constraint here can hold it.
+
+    Args:
+        of: c, the class whose probability is read.
+        critical: Labels on which it is read, every label by default.
     """
 
     concave = True

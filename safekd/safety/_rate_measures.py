@@ -6,12 +6,12 @@ above 1/2 the counted one holds.  Axes: ... positions, V classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
+from .._number_checks import is_finite, is_whole
 from ..errors import InvalidInput
 from ._safety_measure import (
     SafetyMeasure,
@@ -29,11 +29,11 @@ class _Rate(SafetyMeasure):
 
     def __init__(self, critical: Collection[int] | None, sharpness: float) -> None:
         super().__init__(critical)
-        if not (sharpness > 0 and math.isfinite(sharpness)):
+        if not (is_finite(sharpness) and sharpness > 0):
             raise InvalidInput(f"`sharpness` is {sharpness!r}; it must be above 0 and finite.")
         self.sharpness = sharpness
 
-    def _odds(self, log_for: Tensor, log_against: Tensor) -> Tensor:
+    def _sigmoid_log_odds(self, log_for: Tensor, log_against: Tensor) -> Tensor:
         return torch.sigmoid(self.sharpness * (log_for - log_against))
 
 
@@ -41,13 +41,18 @@ class _Rate(SafetyMeasure):
 class TopK(_Rate):
     """Whether the truth is among the ``k`` most probable classes, 0 or 1; ties go to the lowest class number.
 
-    sharpness s > 0 sets the surrogate, ``sigmoid(s (log p(y) - log r))``, where r is the probability of all other
-    classes but the k - 1 most probable of them: p(y) > r cannot be outside the first k.
+    The surrogate is ``sigmoid(s (log p(y) - log r))``, where r is the probability of all other classes but the k - 1
+    most probable of them: p(y) > r cannot be outside the first k.
+
+    Args:
+        k: How many classes count, at least 1.
+        critical: Labels on which it is read, every label by default.
+        sharpness: s of the surrogate, above 0.
     """
 
     def __init__(self, k: int, critical: Collection[int] | None = None, sharpness: float = 4.0) -> None:
         super().__init__(critical, sharpness)
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        if not is_whole(k) or k < 1:
             raise InvalidInput(f"`k` is {k!r}; wanted a whole number of at least 1.")
         self.k = k
 
@@ -64,7 +69,7 @@ class TopK(_Rate):
         if self.k > 1:
             first = others_V.topk(self.k - 1, dim=-1).indices
             others_V = others_V.scatter(-1, first, -torch.inf)
-        return self._odds(gather_log_truth(log_p_V, labels), torch.logsumexp(others_V, dim=-1))
+        return self._sigmoid_log_odds(gather_log_truth(log_p_V, labels), torch.logsumexp(others_V, dim=-1))
 
     def _require_more_classes(self, log_p_V: Tensor) -> None:
         if log_p_V.shape[-1] <= self.k:
@@ -80,8 +85,12 @@ class TopK(_Rate):
 class Recall(TopK):
     """Whether the truth is the most probable class, 0 or 1; ties go to the lowest class number, as argmax does.
 
-    sharpness s > 0 sets the surrogate, ``sigmoid(s (log p(y) - log(1 - p(y))))``: at s = 1 it is p(y) itself, and
-    it tends to "p(y) > 1/2" as s grows, which for two classes is recall.
+    The surrogate is ``sigmoid(s (log p(y) - log(1 - p(y))))``: at s = 1 it is p(y) itself, and it tends to "p(y) > 1/2"
+    as s grows, which for two classes is recall.
+
+    Args:
+        critical: Labels on which it is read, every label by default.
+        sharpness: s of the surrogate, above 0.
     """
 
     def __init__(self, critical: Collection[int] | None = None, sharpness: float = 4.0) -> None:
@@ -98,8 +107,13 @@ class Recall(TopK):
 class Avoids(_Rate):
     """Whether the most probable class is none of ``unsafe``, U, 0 or 1: one minus the rate at which U is said.
 
-    With the harmless classes as ``critical`` and the alarming ones as ``unsafe`` it bounds false alarms.
-    sharpness s > 0 sets the surrogate, ``sigmoid(s (log r - log p(U)))`` with r the largest probability outside U.
+    With the harmless classes as ``critical`` and the alarming ones as ``unsafe`` it bounds false alarms.  The surrogate
+    is ``sigmoid(s (log r - log p(U)))`` with r the largest probability outside U.
+
+    Args:
+        unsafe: U, class numbers from 0.
+        critical: Labels on which it is read, every label by default.
+        sharpness: s of the surrogate, above 0.
     """
 
     def __init__(
@@ -109,17 +123,17 @@ class Avoids(_Rate):
         self.unsafe = frozenset(read_class_numbers(unsafe, "unsafe"))
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        self._inside(log_p_V)
+        self._unsafe_log_p(log_p_V)
         said = log_p_V.argmax(-1)
         unsafe = torch.tensor(sorted(self.unsafe), device=said.device)
         return (~torch.isin(said, unsafe)).to(log_p_V.dtype)
 
     def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        inside = self._inside(log_p_V)
+        inside = self._unsafe_log_p(log_p_V)
         outside_V = log_p_V.index_fill(-1, torch.tensor(sorted(self.unsafe), device=log_p_V.device), -torch.inf)
-        return self._odds(outside_V.amax(-1), torch.logsumexp(inside, dim=-1))
+        return self._sigmoid_log_odds(outside_V.amax(-1), torch.logsumexp(inside, dim=-1))
 
-    def _inside(self, log_p_V: Tensor) -> Tensor:
+    def _unsafe_log_p(self, log_p_V: Tensor) -> Tensor:
         if len(self.unsafe) >= log_p_V.shape[-1]:
             raise InvalidInput(f"`unsafe` names every one of {log_p_V.shape[-1]} classes; leave at least one out.")
         return select_classes(log_p_V, self.unsafe, "unsafe")

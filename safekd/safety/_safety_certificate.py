@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch_state import evaluating
-from ..data import Batch, Split, Trained, as_split, extract_logits, find_unseen
+from .._torch_state import evaluating, extract_logits
+from ..data import Batch, Split, Trained, as_split, find_unseen
 from ..errors import InvalidInput
 from ._confidence_bounds import betting_lower_bound, clopper_pearson_lower_bound
 from ._safety_constraint import Constraint
@@ -20,9 +20,16 @@ from ._safety_measure import SafetyMeasure
 class Certificate:
     """A one-sided statement: with the stated confidence, expected safety is at least ``lower_bound``.
 
-    decision: "safe" when the bound reaches ``required``, else "not shown", which is not the same as unsafe.
-    estimate: the plain average on the held-out data; count: how many examples it averages; method: which bound.
-    left_out: covered examples that the student's own run had used and that do not count here.
+    Attributes:
+        constraint: Its name.
+        required: Its threshold.
+        estimate: The plain average on the held-out data.
+        lower_bound: What the data prove.
+        confidence: In (0, 1).
+        count: How many examples the estimate averages.
+        method: Which bound.
+        decision: "safe" when the bound reaches ``required``, else "not shown", which is not the same as unsafe.
+        left_out: Covered examples that the student's own run had used and that do not count here.
     """
 
     constraint: str
@@ -56,20 +63,32 @@ def certify(
 ) -> Certificate:
     """Bound the student's expected safety from below on data that nothing else has seen.
 
-    student: a module that gives logits (B, ..., V), or the result of a run, which knows the data it used: examples that
-    it used are left out and counted, and data that hold no others are refused, naming what they were used for.  A bare
-    module cannot know.  held_out: a Split or what ``as_split`` takes.
-    confidence: in (0, 1).
     A binary measure gets the exact binomial bound (Clopper and Pearson 1934), another one the betting bound
     (Waudby-Smith and Ramdas 2024) in an order shuffled by ``seed``.  Where several groups or measures make one value,
     each mean is bounded at ``1 - (1 - confidence) / groups``, so that all bounds hold at once (Bonferroni), and the
     value is taken at the bounds: it rises with every mean, the worst mix too.  A ball around the data's own shares is
     here the one around the shares in ``held_out``.
+
     The bound is only as honest as the data are unseen: a split that chose thresholds, weights or the student certifies
     nothing.  Values must be independent: the positions of one sequence are not, so certify such students on one
     position a sequence.
-    Raises InvalidInput when no example, or none of some group, is covered by the constraint, when it is an equality,
-    the student gives NaN or too few classes, or its run used the data.
+
+    Args:
+        student: A module that gives logits (B, ..., V), or the result of a run, which knows the data it used: examples
+            that it used are left out and counted, and data that hold no others are refused, naming what they were used
+            for.  A bare module cannot know.
+        constraint: What is to be shown; on which split it is posed does not matter.
+        held_out: A Split or what ``as_split`` takes.
+        confidence: In (0, 1).
+        seed: Of the order in which the betting bound sees the values.
+        batch_size: How many examples the student sees at a time.
+
+    Returns:
+        The certificate.
+
+    Raises:
+        InvalidInput: No example, or none of some group, is covered by the constraint, it is an equality, the student
+            gives NaN or too few classes, or its run used the data.
     """
     if constraint.is_equality:
         raise InvalidInput(
@@ -77,7 +96,7 @@ def certify(
             "Certify the side that matters: a SafetyConstraint of the same measure with at_least."
         )
     data = as_split(held_out, "held_out")
-    module, data, left_out = _fresh(student, constraint, data)
+    module, data, left_out = _drop_used_examples(student, constraint, data)
     values = evaluate_groups(module, constraint, data, batch_size)
     count_G = torch.tensor([float(len(value)) for value in values], dtype=torch.float64)
     if not bool(count_G.any()):
@@ -87,17 +106,17 @@ def certify(
     constraint.require_examples(data)
     level = 1 - (1 - confidence) / len(values) if 0 < confidence < 1 else confidence  # the bounds refuse the latter
     measures = [average.measure for _, average in constraint.parts for _ in range(average.size)]
-    found = [bound_expectation(value, measure, level, seed) for value, measure in zip(values, measures, strict=True)]
-    bound_G = torch.tensor([bound for _, bound in found], dtype=torch.float64)
+    bounds = [bound_expectation(value, measure, level, seed) for value, measure in zip(values, measures, strict=True)]
+    bound_G = torch.tensor([bound for _, bound in bounds], dtype=torch.float64)
     mean_G = torch.stack([value.mean() for value in values])
-    method = " and ".join(sorted({which for which, _ in found}, reverse=True)) + (
+    method = " and ".join(sorted({which for which, _ in bounds}, reverse=True)) + (
         f", Bonferroni over {len(values)} means" if len(values) > 1 else ""
     )
-    bound = _value(constraint, bound_G, count_G)
+    bound = _combine_means(constraint, bound_G, count_G)
     return Certificate(
         constraint=constraint.name,
         required=constraint.required,
-        estimate=_value(constraint, mean_G, count_G),
+        estimate=_combine_means(constraint, mean_G, count_G),
         lower_bound=bound,
         confidence=confidence,
         count=int(count_G.sum()),
@@ -107,16 +126,18 @@ def certify(
     )
 
 
-def _fresh(student: nn.Module | Trained, constraint: Constraint, data: Split) -> tuple[nn.Module, Split, int]:
+def _drop_used_examples(
+    student: nn.Module | Trained, constraint: Constraint, data: Split
+) -> tuple[nn.Module, Split, int]:
     """Return the module, the examples that its run did not use, and how many covered ones that leaves out."""
     if isinstance(student, nn.Module):
         return student, data, 0
-    fresh_N = find_unseen(data, student.uses).to(data.labels.device)
-    left_out = int(constraint.covers(data.batch(~fresh_N)).sum())
-    return student.student, data.part(fresh_N), left_out
+    unused_N = find_unseen(data, student.uses).to(data.labels.device)
+    left_out = int(constraint.covers(data.batch(~unused_N)).sum())
+    return student.student, data.part(unused_N), left_out
 
 
-def _value(constraint: Constraint, mean_G: Tensor, count_G: Tensor) -> float:
+def _combine_means(constraint: Constraint, mean_G: Tensor, count_G: Tensor) -> float:
     return constraint.offset + float(constraint.gradient(mean_G, count_G) @ mean_G)
 
 
@@ -149,7 +170,17 @@ def evaluate_groups(student: nn.Module, constraint: Constraint, data: Split, bat
 def bound_expectation(
     value_N: Tensor, measure: SafetyMeasure, confidence: float = 0.95, seed: int = 0
 ) -> tuple[str, float]:
-    """Return which bound fits what ``measure`` read, and that lower bound on its expectation, as ``certify`` has it."""
+    """Return which bound fits what a measure read, and that lower bound on its expectation, as ``certify`` has it.
+
+    Args:
+        value_N: Measured values in [0, 1], (N,).
+        measure: What they were read by.
+        confidence: In (0, 1).
+        seed: Of the order in which the betting bound sees the values.
+
+    Returns:
+        Name of the method, and the bound.
+    """
     if measure.binary:
         return "Clopper-Pearson", clopper_pearson_lower_bound(int(value_N.sum()), value_N.numel(), confidence)
     order = torch.randperm(value_N.numel(), generator=torch.Generator().manual_seed(seed))

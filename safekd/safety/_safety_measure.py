@@ -1,8 +1,10 @@
 """Safety measures: f(p, y) in [0, 1] on critical classes, 1 elsewhere (Definition VIII.2).
 
-A measure has two readings.  ``measured`` is what is promised to people; ``surrogate`` is what has a gradient.
-Here they are the same; in ``_rates`` the first counts and the second is smooth.
-Axes: ... positions, V classes.
+A measure has two readings.  ``measured`` is what is promised to people; ``surrogate`` is what has a gradient.  In
+``_probability_measures`` they are the same; in ``_rate_measures`` the first counts and the second is smooth.
+
+``MEASURES`` holds every class that ``@register_measure`` stands at, by its name in snake case; a new measure is a class
+there and a name at the door of ``safekd.safety``.  Axes: ... positions, V classes.
 """
 
 from __future__ import annotations
@@ -11,10 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .._number_checks import is_whole
 from .._registry import snake_case
 from ..errors import InvalidInput
 
@@ -22,9 +24,14 @@ from ..errors import InvalidInput
 class SafetyMeasure(ABC):
     """A bounded reading of how reliable a predictive distribution is on critical classes.
 
-    critical: the classes that matter (S of Definition VIII.1), numbers from 0; None means every class.
-    concave: whether it is concave in the distribution, which Corollary VIII.7 needs.
-    binary: whether each measured value is 0 or 1, which the exact binomial certificate needs.
+    Args:
+        critical: The classes that matter (S of Definition VIII.1), numbers from 0; None means every class.
+
+    Attributes:
+        concave: Whether it is concave in the distribution, which Corollary VIII.7 needs.
+        binary: Whether each measured value is 0 or 1, which the exact binomial certificate needs.
+
+    Source: Definition VIII.2.
     """
 
     concave: bool = False
@@ -34,7 +41,14 @@ class SafetyMeasure(ABC):
         self.critical = None if critical is None else frozenset(read_class_numbers(critical, "critical"))
 
     def is_critical(self, labels: Tensor) -> Tensor:
-        """Say for each label whether the measure reads it, bool, shape of ``labels``."""
+        """Say for each label whether the measure reads it.
+
+        Args:
+            labels: Class numbers, (...).
+
+        Returns:
+            Bool, (...).
+        """
         if self.critical is None:
             return torch.ones_like(labels, dtype=torch.bool)
         if len(self.critical) == 1:
@@ -47,18 +61,45 @@ class SafetyMeasure(ABC):
         return type(self)._surrogate is SafetyMeasure._surrogate
 
     def measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        """Return the promised reading, (...), in [0, 1]; 1 where the label is not critical.
+        """Return the promised reading; 1 where the label is not critical.
 
-        log_p_V: log-probabilities, (..., V); labels: (...,) integers.
+        Args:
+            log_p_V: Log-probabilities, (..., V).
+            labels: Class numbers, (...).
+
+        Returns:
+            Values in [0, 1], (...).
+
+        Raises:
+            InvalidInput: The shapes do not fit.
         """
-        return self._everywhere(self._measured, log_p_V, labels)
+        return self._mask_uncritical(self._measured, log_p_V, labels)
 
     def surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        """Return the differentiable reading, (...), in [0, 1]; 1 where the label is not critical."""
-        return self._everywhere(self._surrogate, log_p_V, labels)
+        """Return the differentiable reading; 1 where the label is not critical.
+
+        Args:
+            log_p_V: Log-probabilities, (..., V).
+            labels: Class numbers, (...).
+
+        Returns:
+            Values in [0, 1], (...), that carry a gradient.
+
+        Raises:
+            InvalidInput: The shapes do not fit.
+        """
+        return self._mask_uncritical(self._surrogate, log_p_V, labels)
 
     def surrogate_everywhere(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        """Return the differentiable reading of every position as if all were critical, for callers that choose."""
+        """Return the differentiable reading as if all labels were critical, for callers that choose positions.
+
+        Args:
+            log_p_V: Log-probabilities, (..., V).
+            labels: Class numbers, (...).
+
+        Returns:
+            Values in [0, 1], (...).
+        """
         return self._surrogate(log_p_V, labels)
 
     @abstractmethod
@@ -68,7 +109,7 @@ class SafetyMeasure(ABC):
     def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         return self._measured(log_p_V, labels)
 
-    def _everywhere(self, reading: Callable[[Tensor, Tensor], Tensor], log_p_V: Tensor, labels: Tensor) -> Tensor:
+    def _mask_uncritical(self, reading: Callable[[Tensor, Tensor], Tensor], log_p_V: Tensor, labels: Tensor) -> Tensor:
         if log_p_V.shape[:-1] != labels.shape:
             raise InvalidInput(
                 f"Labels of shape {tuple(labels.shape)} do not fit distributions of shape {tuple(log_p_V.shape)}."
@@ -90,8 +131,7 @@ def register_measure(measure: MeasureClass) -> MeasureClass:
     """Enter a class into ``MEASURES`` under its name in snake case, where configurations find it; a decorator.
 
     Args:
-        measure: A subclass of SafetyMeasure whose settings have defaults, or are ``critical``, ``unsafe``, ``k``,
-        ``of``.
+        measure: A subclass of SafetyMeasure; settings without a default are ``unsafe``, ``k`` and ``of``.
 
     Returns:
         The same class.
@@ -101,7 +141,18 @@ def register_measure(measure: MeasureClass) -> MeasureClass:
 
 
 def read_class_numbers(numbers: Collection[int], what: str) -> list[int]:
-    """Return class numbers as integers.  Raises InvalidInput naming ``what`` when they are none, or not such."""
+    """Return class numbers as integers.
+
+    Args:
+        numbers: Integers from 0.
+        what: What messages call them.
+
+    Returns:
+        The same as a list.
+
+    Raises:
+        InvalidInput: There are none, or one is no such number.
+    """
     if not isinstance(numbers, Collection):
         raise InvalidInput(f"`{what}` is {numbers!r}; wanted a list of class numbers, such as [{numbers!r}].")
     if len(numbers) == 0:
@@ -109,7 +160,7 @@ def read_class_numbers(numbers: Collection[int], what: str) -> list[int]:
             f"`{what}` is empty, so nothing would be measured; name at least one class"
             + (", or leave it out." if what == "critical" else ".")
         )
-    if any(isinstance(c, bool) or not isinstance(c, (int, np.integer)) or c < 0 for c in numbers):
+    if any(not is_whole(c) or c < 0 for c in numbers):
         raise InvalidInput(f"`{what}` is {list(numbers)!r}; wanted class numbers, integers from 0.")
     return [int(c) for c in numbers]
 

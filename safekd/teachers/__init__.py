@@ -6,9 +6,9 @@ CallableTeacher("rule", function)           # a function of the inputs
 StoredTeacher("api", probabilities)         # rows computed elsewhere, one an example of each split
 
 ensemble = TeacherEnsemble([...])           # K of them; checks that their classes agree
-evidence = measure_teachers(ensemble, validation, TruthProbability(critical=[0]))   # losses and safety, for rules and orderings
+evidence = measure_teachers(ensemble, validation, TruthProbability(critical=[0]))    # losses and safety
 Perturbation(passes=8, noise=0.1)           # asks teachers again about inputs with noise: how steady are they?
-orderings = find_significant_orderings(ensemble, validation, Recall([0]))       # only what the counts support
+orderings = find_significant_orderings(ensemble, validation, Recall([0]))   # only what the counts support
 """
 
 from ._domain_distances import measure_domain_distances

@@ -12,12 +12,21 @@ from ..errors import InvalidInput
 
 
 def measure_domain_distances(split: Split, domains: Sequence[Tensor], contexts: int | None = None) -> Tensor:
-    """Return how far each context of ``split`` lies from what each teacher was trained on, (C, K), at least 0.
+    """Return how far each context of a split lies from what each teacher was trained on.
 
-    domains: for each teacher the inputs it was trained on, (N_k, ...), floating.  The distance is that of the mean
-    inputs, in standard deviations of the split, root mean square over features: 1 is as far as its examples scatter.
-    A context without an example is as far as the split as a whole.  Goes into ``Evidence.distance_CK``.
-    Raises InvalidInput for domains without examples or of another kind of input.
+    The distance is that of the mean inputs, in standard deviations of the split, root mean square over features: 1 is
+    as far as its examples scatter.  A context without an example is as far as the split as a whole.
+
+    Args:
+        split: Where contexts are measured.
+        domains: For each teacher the inputs it was trained on, (N_k, ...), floating.
+        contexts: C, how many contexts there are; None counts those present and named.
+
+    Returns:
+        Distances, at least 0, (C, K); they go into ``TeacherEvidence.distance_CK``.
+
+    Raises:
+        InvalidInput: A domain has no examples, or another kind of input.
     """
     batch = split.batch()
     x_ND = batch.inputs.flatten(1).double()

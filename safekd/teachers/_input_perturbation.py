@@ -20,10 +20,15 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Perturbation:
-    """Inputs with Gaussian noise, ``passes`` times over.
+    """Inputs with Gaussian noise, several times over: how steady are teachers?
 
-    passes: at least 2.  noise: its standard deviation, in standard deviations of each input over the split, above 0.
-    seed: the same noise every time.
+    Attributes:
+        passes: P, at least 2.
+        noise: Standard deviation, in standard deviations of each input over the split, above 0.
+        seed: The same noise every time.
+
+    Raises:
+        InvalidInput: There are too few passes, or no noise.
     """
 
     passes: int = 8
@@ -37,14 +42,32 @@ class Perturbation:
             raise InvalidInput(f"`noise` is {self.noise!r}; it must be above 0 and finite, for example 0.1.")
 
     def __call__(self, ensemble: TeacherEnsemble, split: Split) -> Tensor:
-        """Return log-probabilities of all teachers on each pass, (N, ..., P, K, V); raises as ``variance`` does."""
+        """Return log-probabilities of all teachers on each pass.
+
+        Args:
+            ensemble: The teachers.
+            split: The data.
+
+        Returns:
+            (N, ..., P, K, V).
+
+        Raises:
+            InvalidInput: As by ``variance``.
+        """
         return torch.cat(list(self._chunks(ensemble, split)))
 
     def variance(self, ensemble: TeacherEnsemble, split: Split) -> Tensor:
-        """Return the variance of each teacher's distribution over the passes, summed over classes, (N, ..., K).
+        """Return the variance of each teacher's distribution over the passes, summed over classes.
 
-        Raises InvalidInput for inputs that are not floating, and for stored teachers, whose answers to other inputs
-        nobody knows.
+        Args:
+            ensemble: The teachers.
+            split: The data.
+
+        Returns:
+            (N, ..., K).
+
+        Raises:
+            InvalidInput: Inputs are not floating, or a teacher is stored, whose answers to other inputs nobody knows.
         """
         return torch.cat([compute_variance(log_p_PKV) for log_p_PKV in self._chunks(ensemble, split)])
 

@@ -9,16 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._torch_state import evaluating
-from ..data import Batch, extract_logits
+from .._torch_state import evaluating, extract_logits
+from ..data import Batch
 from ..errors import InvalidInput, NotFinite
 from ._teacher import require_floor, take_log
 
 
 class TorchTeacher:
-    """A torch module that maps inputs to logits (B, ..., V); run in eval mode, without gradients.
+    """A torch module that maps inputs to logits; run in eval mode, without gradients.
 
-    columns: which input columns it sees, for a teacher that knows only some features; None for all.
+    Args:
+        name: What tables and messages call it.
+        module: From inputs (B, ...) to logits (B, ..., V).
+        columns: Which input columns it sees, for a teacher that knows only some features; None for all.
     """
 
     def __init__(self, name: str, module: nn.Module, columns: Sequence[int] | None = None) -> None:
@@ -26,9 +29,22 @@ class TorchTeacher:
 
     @torch.no_grad()
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
-        """Return log-probabilities, (B, ..., V)."""
+        """Return log-probabilities.
+
+        Args:
+            batch: Examples.
+            split: Name of the split that the batch is from.
+
+        Returns:
+            (B, ..., V).
+
+        Raises:
+            NotFinite: A logit is not finite; the message names the example.
+        """
         with evaluating(self.module):
-            logits_V = extract_logits(self.module(_visible(batch.inputs, self.columns)), f"Teacher '{self.name}'")
+            logits_V = extract_logits(
+                self.module(_select_columns(batch.inputs, self.columns)), f"Teacher '{self.name}'"
+            )
         if not bool((finite := torch.isfinite(logits_V)).all()):
             example = int(batch.index[(~finite).nonzero()[0, 0]])
             culprit = f"Teacher '{self.name}' gave logits that are not finite on '{split}', example {example}"
@@ -39,9 +55,15 @@ class TorchTeacher:
 class SklearnTeacher:
     """A fitted classifier with ``predict_proba``; it sees inputs as a float64 array.
 
-    classes: how many classes the task has; a class that the classifier never saw gets probability 0.
-    columns: which input columns it was fitted on; None for all.  floor: smallest probability, above 0;
-    None for 1e-6, less with very many classes.
+    Args:
+        name: What tables and messages call it.
+        classifier: Fitted on labels numbered like the task's.
+        classes: How many classes the task has; a class that the classifier never saw gets probability 0.
+        columns: Which input columns it was fitted on; None for all.
+        floor: Smallest probability, above 0; None for 1e-6, less with very many classes.
+
+    Raises:
+        InvalidInput: It is not fitted, gives no probabilities, or was fitted on other classes.
     """
 
     def __init__(
@@ -64,15 +86,33 @@ class SklearnTeacher:
         self.floor = require_floor(floor, name)
 
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
-        """Return log-probabilities, (B, V), float64."""
-        found = self.classifier.predict_proba(_visible(batch.inputs, self.columns).cpu().double().numpy())
+        """Return log-probabilities.
+
+        Args:
+            batch: Examples.
+            split: Name of the split that the batch is from.
+
+        Returns:
+            (B, V), float64.
+        """
+        p = self.classifier.predict_proba(_select_columns(batch.inputs, self.columns).cpu().double().numpy())
         p_BV = torch.zeros(len(batch), self.classes, dtype=torch.float64)
-        p_BV[:, torch.as_tensor(self._seen)] = torch.as_tensor(found, dtype=torch.float64)
+        p_BV[:, torch.as_tensor(self._seen)] = torch.as_tensor(p, dtype=torch.float64)
         return take_log(p_BV, self.name, self.floor).to(batch.inputs.device)
 
 
 class CallableTeacher:
-    """A function from inputs to rows (B, ..., V); gives says what they are: "probabilities" or "logits"."""
+    """A function of the inputs.
+
+    Args:
+        name: What tables and messages call it.
+        function: From inputs (B, ...) to rows (B, ..., V).
+        gives: What the rows are, "probabilities" or "logits".
+        floor: Smallest probability, above 0; None for 1e-6, less with very many classes.
+
+    Raises:
+        InvalidInput: ``gives`` is neither of the two.
+    """
 
     def __init__(
         self, name: str, function: Callable[[Tensor], Any], gives: str = "probabilities", floor: float | None = None
@@ -83,7 +123,15 @@ class CallableTeacher:
 
     @torch.no_grad()
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
-        """Return log-probabilities, (B, ..., V)."""
+        """Return log-probabilities.
+
+        Args:
+            batch: Examples.
+            split: Name of the split that the batch is from.
+
+        Returns:
+            (B, ..., V).
+        """
         rows_V = torch.as_tensor(self.function(batch.inputs), device=batch.inputs.device)
         if self.gives == "logits":
             rows_V = torch.softmax(rows_V, dim=-1)
@@ -91,7 +139,17 @@ class CallableTeacher:
 
 
 class StoredTeacher:
-    """Probabilities computed elsewhere: a tensor (N, ..., V) for one split, or one a split by its name."""
+    """Probabilities computed elsewhere.
+
+    Args:
+        name: What tables and messages call it.
+        probabilities: A tensor (N, ..., V) for one split, or one a split by its name, a row an example in the split's
+            order.
+        floor: Smallest probability, above 0; None for 1e-6, less with very many classes.
+
+    Raises:
+        InvalidInput: They are no tensors.
+    """
 
     def __init__(self, name: str, probabilities: Tensor | Mapping[str, Tensor], floor: float | None = None) -> None:
         self.name, self.floor = name, require_floor(floor, name)
@@ -106,7 +164,18 @@ class StoredTeacher:
             )
 
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
-        """Return the stored rows of the batch's examples as log-probabilities, (B, ..., V)."""
+        """Return the stored rows of the batch's examples as log-probabilities.
+
+        Args:
+            batch: Examples.
+            split: Name of the split that the batch is from.
+
+        Returns:
+            (B, ..., V).
+
+        Raises:
+            InvalidInput: There are no rows for the split, or too few.
+        """
         rows = self._only if self._rows is None else self._rows.get(split)
         if rows is None:
             raise InvalidInput(
@@ -122,5 +191,5 @@ class StoredTeacher:
         return take_log(rows.to(batch.inputs.device)[batch.index], self.name, self.floor)
 
 
-def _visible(inputs: Tensor, columns: Sequence[int] | None) -> Tensor:
+def _select_columns(inputs: Tensor, columns: Sequence[int] | None) -> Tensor:
     return inputs if columns is None else inputs[:, list(columns)]

@@ -9,15 +9,19 @@ from torch import Tensor
 
 from ..data import Batch, Split, SplitCache
 from ..errors import InvalidInput, NotFinite
-from ._teacher import Teacher
+from ._teacher import DISTRIBUTIONS, Teacher
 
 
 class TeacherEnsemble:
     """Several teachers, asked together.
 
-    teachers: at least one, names all different.  cache_limit: outputs on a split are kept when they need at most
-    this many bytes (teachers do not change while a student learns), else they are asked every batch.
-    Raises InvalidInput when teachers give different numbers of classes, naming both.
+    Args:
+        teachers: At least one, names all different.
+        cache_limit: Outputs on a split are kept when they need at most this many bytes (teachers do not change while a
+            student learns), else they are asked every batch.
+
+    Raises:
+        InvalidInput: There are no teachers, or two of one name.
     """
 
     def __init__(self, teachers: Sequence[Teacher], cache_limit: int = 2**30) -> None:
@@ -34,7 +38,18 @@ class TeacherEnsemble:
         return len(self.teachers)
 
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
-        """Return log-probabilities of all teachers, (B, ..., K, V), on the batch's device."""
+        """Return log-probabilities of all teachers.
+
+        Args:
+            batch: Examples.
+            split: Name of the split that the batch is from.
+
+        Returns:
+            (B, ..., K, V), on the batch's device.
+
+        Raises:
+            InvalidInput: Teachers give different numbers of classes, naming both; or what is no distribution.
+        """
         rows = [teacher.log_probabilities(batch, split) for teacher in self.teachers]
         for name, row in zip(self.names, rows, strict=True):
             if row.shape[-1] != rows[0].shape[-1]:
@@ -57,17 +72,29 @@ class TeacherEnsemble:
         return torch.stack([row.to(widest) for row in rows], dim=-2)
 
     def cached_log_probabilities(self, split: Split, index: Tensor) -> Tensor:
-        """Return log-probabilities for the examples ``index`` of ``split``, (B, ..., K, V), from memory where kept."""
+        """Return log-probabilities for some examples of a split, from memory where kept.
+
+        Args:
+            split: Where the examples are from.
+            index: Their numbers, (B,).
+
+        Returns:
+            (B, ..., K, V).
+        """
         return self._cache.rows(split, index, lambda some: self.log_probabilities(split.batch(some), split.name))
 
 
 def _require_distributions(name: str, log_p_V: Tensor, index: Tensor) -> None:
     """Refuse rows whose exponentials do not sum to one, from a teacher of the user's own kind."""
     total = torch.logsumexp(log_p_V.float(), dim=-1).exp()
-    wrong = ~((total - 1).abs() <= 2e-2)
+    wrong = ~((total - 1).abs() <= DISTRIBUTIONS.log_sum_error)
     if bool(wrong.any()):
         where = tuple(int(i) for i in wrong.nonzero()[0])
-        found = f"Teacher '{name}' gave values whose exponentials sum to {float(total[where]):g}"
-        found += f" for example {int(index[where[0]])}"
+        complaint = f"Teacher '{name}' gave values whose exponentials sum to {float(total[where]):g}"
+        complaint += f" for example {int(index[where[0]])}"
         wanted = "log-probabilities, for instance torch.log_softmax(logits, dim=-1)"
-        raise InvalidInput(f"{found}; wanted {wanted}.") if bool(total[where].isfinite()) else NotFinite(found, wanted)
+        raise (
+            InvalidInput(f"{complaint}; wanted {wanted}.")
+            if bool(total[where].isfinite())
+            else NotFinite(complaint, wanted)
+        )

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..data import Split
+from ..data import Split, expand_to_positions
 from ..errors import InvalidInput
 from ..safety import PairedSums, SafetyMeasure
-from ..weights import Evidence, MeasuredOrderings, infer_orderings
+from ..weights import MeasuredOrderings, TeacherEvidence, infer_orderings
 from ._teacher_ensemble import TeacherEnsemble
 
 
@@ -22,16 +22,24 @@ def measure_teachers(
     contexts: int | None = None,
     *,
     by_class: bool = False,
-) -> Evidence:
-    """Measure each teacher's loss a task and safety a context on ``split``, which should not be training data.
+) -> TeacherEvidence:
+    """Measure each teacher's loss a task and safety a context on a split, which should not be training data.
 
-    safety: what is averaged over critical examples.  contexts: how many there are; None counts those present and
-    named.  A context without a critical example takes the average over all contexts, and count_C says 0.
-    by_class: measure safety by class too (safety_VK, count_V), which gives the token scale an order of its own: signals
-    with this evidence order positions in S by the safety on their class, no longer by that in their context.
-    Returns Evidence with task_loss_MK, performance_MK (accuracy), safety_CK, count_C, and how teachers compare on the
-    same examples, where the positions of one example count as one, with their average: they are not independent of
-    each other.
+    Teachers are also compared on the same examples, where the positions of one example count as one, with their
+    average: they are not independent of each other.
+
+    Args:
+        ensemble: The teachers.
+        split: The data.
+        safety: What is averaged over critical examples.
+        contexts: C, how many there are; None counts those present and named.  A context without a critical example
+            takes the average over all contexts, and ``count_C`` says 0.
+        by_class: Whether to measure safety by class too (``safety_VK``, ``count_V``), which gives the token scale an
+            order of its own: signals with this evidence order positions in S by the safety on their class, no longer by
+            that in their context.
+
+    Returns:
+        Evidence for ``Signals`` and ``infer_orderings``.
     """
     everything = torch.arange(len(split), device=split.labels.device)
     batch, log_p_KV = split.batch(everything), ensemble.cached_log_probabilities(split, everything)
@@ -42,16 +50,21 @@ def measure_teachers(
     if contexts is None:
         contexts = max(int(batch.context.max()) + 1, len(split.context_names))
     everywhere = torch.ones_like(critical)
-    task, tasks = _per_position(batch.task, critical), int(batch.task.max()) + 1
+    task, tasks = expand_to_positions(batch.task, critical.shape), int(batch.task.max()) + 1
     right_K = (log_p_KV.argmax(-1) == labels_K).to(loss_K)
-    task_loss_MK, _ = _averages(loss_K, task, everywhere, tasks)
-    performance_MK, _ = _averages(right_K, task, everywhere, tasks)
-    context, example = _per_position(batch.context, critical), _per_position(everything, critical)
-    safety_CK, count_C = _averages(value_K, context, critical, contexts)
-    safety_VK, count_V = _averages(value_K, batch.labels, critical, log_p_KV.shape[-1]) if by_class else (None, None)
+    task_loss_MK, _ = _average_by_group(loss_K, task, everywhere, tasks)
+    performance_MK, _ = _average_by_group(right_K, task, everywhere, tasks)
+    context, example = (
+        expand_to_positions(batch.context, critical.shape),
+        expand_to_positions(everything, critical.shape),
+    )
+    safety_CK, count_C = _average_by_group(value_K, context, critical, contexts)
+    safety_VK, count_V = (
+        _average_by_group(value_K, batch.labels, critical, log_p_KV.shape[-1]) if by_class else (None, None)
+    )
     binary = safety.binary and batch.labels.ndim == 1  # an average over positions is neither 0 nor 1
-    of_class = _paired(value_K, batch.labels, example, critical, binary=binary) if by_class else None
-    return Evidence(
+    paired_class = _compare_on_examples(value_K, batch.labels, example, critical, binary=binary) if by_class else None
+    return TeacherEvidence(
         task_loss_MK=task_loss_MK,
         safety_CK=safety_CK,
         count_C=count_C,
@@ -59,8 +72,8 @@ def measure_teachers(
         performance_MK=performance_MK,
         safety_VK=safety_VK,
         count_V=count_V,
-        paired_context=_paired(value_K, context, example, critical, binary=binary),
-        paired_class=of_class,
+        paired_context=_compare_on_examples(value_K, context, example, critical, binary=binary),
+        paired_class=paired_class,
     )
 
 
@@ -72,11 +85,23 @@ def find_significant_orderings(
     *,
     by: str = "context",
 ) -> MeasuredOrderings:
-    """Measure teachers on ``split`` and return the safety orderings that are significant there; the rest are ties.
+    """Measure teachers on a split and return the safety orderings that are significant there; the rest are ties.
 
-    level: the probability of a false ordering that is accepted in each context, in (0, 0.5).  by: "context", for
-    ``context_orderings`` of Unified, or "class", for its ``token_orderings``.  ``infer_orderings`` does the same with
-    evidence that is there already; ``MeasuredOrderings.to_frame()`` shows every comparison.
+    ``infer_orderings`` does the same with evidence that is there already; ``MeasuredOrderings.to_frame()`` shows every
+    comparison.
+
+    Args:
+        ensemble: The teachers.
+        split: The data.
+        safety: What is compared, over critical examples.
+        level: The probability of a false ordering that is accepted in each context or class, in (0, 0.5).
+        by: "context", for ``context_orderings`` of Unified, or "class", for its ``token_orderings``.
+
+    Returns:
+        The orderings, and every comparison.
+
+    Raises:
+        InvalidInput: Another ``by`` or level.
     """
     if by not in ("context", "class"):
         raise InvalidInput(f"`by` is {by!r}; wanted 'context' or 'class'.")
@@ -84,7 +109,7 @@ def find_significant_orderings(
     return infer_orderings(evidence, level, "context" if by == "context" else "token")
 
 
-def _averages(value_K: Tensor, group: Tensor, counted: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+def _average_by_group(value_K: Tensor, group: Tensor, counted: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Average over each group's counted positions, (G, K), and their number, (G,); an empty group takes the overall."""
     value_PK, group_P = value_K[counted], group[counted]
     overall_K = value_PK.mean(0) if len(value_PK) else value_K.new_ones(value_K.shape[-1])
@@ -96,16 +121,14 @@ def _averages(value_K: Tensor, group: Tensor, counted: Tensor, groups: int) -> t
     return torch.where(count_G.unsqueeze(-1) > 0, mean_GK, overall_K), count_G.cpu()
 
 
-def _paired(value_K: Tensor, group: Tensor, example: Tensor, counted: Tensor, *, binary: bool) -> PairedSums:
+def _compare_on_examples(
+    value_K: Tensor, group: Tensor, example: Tensor, counted: Tensor, *, binary: bool
+) -> PairedSums:
     """Compare teachers in each group, one reading an example: the average over its counted positions there."""
     value_PK, example_P = value_K[counted].double(), example[counted]
-    of = int(example.max()) + 1
-    key, row_P = torch.unique(group[counted] * of + example_P, return_inverse=True)
+    examples = int(example.max()) + 1
+    key, row_P = torch.unique(group[counted] * examples + example_P, return_inverse=True)
     total_NK = value_PK.new_zeros(len(key), value_K.shape[-1]).index_add(0, row_P, value_PK)
     mean_NK = total_NK / torch.bincount(row_P, minlength=len(key)).unsqueeze(-1)
     # exp(log_softmax) can pass 1 by an ulp
-    return PairedSums.from_values(mean_NK.clamp(0, 1).cpu().numpy(), (key // of).cpu().numpy(), binary=binary)
-
-
-def _per_position(value: Tensor, like: Tensor) -> Tensor:
-    return value.reshape(value.shape + (1,) * (like.ndim - value.ndim)).expand_as(like)
+    return PairedSums.from_values(mean_NK.clamp(0, 1).cpu().numpy(), (key // examples).cpu().numpy(), binary=binary)

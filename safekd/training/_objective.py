@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from solvers.kkt import gradients
 
-from .._torch_state import evaluating
-from ..data import Batch, Split, SplitCache, extract_logits
+from .._torch_state import evaluating, extract_logits
+from ..data import Batch, Split, SplitCache
 from ..errors import InvalidInput, NotFinite
 from ..pooling import arithmetic_pool
 from ..safety import Constraint, GroupSums
 from ..teachers import Perturbation, TeacherEnsemble
-from ..weights import Evidence, Rule, Signals, collect_modules, collect_needs, looks_at_student
+from ..weights import Rule, Signals, TeacherEvidence, collect_modules, collect_needs, looks_at_student
 from ._attainable import is_plain
 from .trace import ConstraintReading
 
@@ -64,7 +64,7 @@ class Objective:
     ensemble: TeacherEnsemble
     rule: Rule
     divergence: Loss
-    evidence: Evidence | None
+    evidence: TeacherEvidence | None
     critical_classes: Collection[int]
     critical_contexts: Collection[int]
     features: Callable[[Batch], Tensor] | None = None

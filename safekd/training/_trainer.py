@@ -20,7 +20,7 @@ from ..divergences import ForwardKL
 from ..errors import InvalidInput
 from ..safety import Constraint
 from ..teachers import Perturbation, Teacher, TeacherEnsemble
-from ..weights import Evidence, Rule, Uniform
+from ..weights import Rule, TeacherEvidence, Uniform
 from ._crossfit import CrossFit
 from ._learning import RuleLearning
 from ._objective import Loss, Objective
@@ -69,7 +69,7 @@ class ConstrainedTrainer:
         dual: DualMethod | None = None,
         divergence: Loss | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
-        evidence: Evidence | None = None,
+        evidence: TeacherEvidence | None = None,
         critical_classes: Collection[int] = (),
         critical_contexts: Collection[int] = (),
         batch_size: int | None = None,

@@ -28,10 +28,10 @@ from .compose import (
     Repair,
     Tracking,
     Unified,
+    bound_product,
     family_a,
     family_b,
     family_c,
-    implied_bounds,
 )
 from .learned import (
     LearnedRule,
@@ -78,7 +78,7 @@ from .rules._token_rules import (
     InverseVariance,
     SafetyBlend,
 )
-from .signals import Evidence, Signals, compute_variance
+from .signals import Signals, TeacherEvidence, compute_variance
 
 __all__ = [
     "RULES",
@@ -92,7 +92,6 @@ __all__ = [
     "EntropyComplement",
     "EntropyDecay",
     "EntropyInverse",
-    "Evidence",
     "GradientAlignment",
     "GradientMinNorm",
     "InverseLoss",
@@ -115,11 +114,13 @@ __all__ = [
     "ScaleOrderings",
     "Signals",
     "StudentStep",
+    "TeacherEvidence",
     "Tracking",
     "UncertaintyWeighting",
     "Unified",
     "Uniform",
     "WeightRule",
+    "bound_product",
     "collect_modules",
     "collect_needs",
     "compute_variance",
@@ -127,7 +128,6 @@ __all__ = [
     "family_b",
     "family_c",
     "find_ordering_violations",
-    "implied_bounds",
     "infer_orderings",
     "learned_rules",
     "load_rule_state",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...errors import InvalidInput
 from .._audit_report import Finding, locate_row
-from ._jump_search import Line, LineResult, Precision, rows_interact, search_line
+from ._jump_search import JumpSearchSettings, Line, LineResult, rows_interact, search_line
 from ._movable_signals import MovableSignals
 from ._probe_lines import Weights, changes_weights, draw_lines
 
@@ -30,7 +30,22 @@ _SETTLE = "Bound the slope at its source: a larger eps, ridge or temperature."
 
 @dataclass
 class SearchResult:
-    """What was found along all lines: the worst jump, the steepest slope, and how much was looked at."""
+    """What was seen along all lines.
+
+    Attributes:
+        lines: How many were searched.
+        refused: Along how many the rule refused its inputs.
+        refusal: What it said.
+        jump: The worst jump, in units of weight.
+        jump_line: On the way of which line.
+        jump_row: In which row.
+        width: Over which distance of inputs.
+        jumping_B: Which rows jump, bool, (B,).
+        slope: The steepest slope.
+        slope_line: On the way of which line.
+        slope_row: In which row.
+        growing: Whether the steepest slope was still growing where the search ended.
+    """
 
     lines: int = 0
     refused: int = 0
@@ -45,7 +60,7 @@ class SearchResult:
     slope_row: int = 0
     growing: bool = False
 
-    def take(self, line: Line, look: LineResult) -> None:
+    def add_line(self, line: Line, look: LineResult) -> None:
         """Count one line more."""
         self.lines += 1
         jumping_B = ~(look.jump_B == 0)
@@ -74,18 +89,18 @@ def select_readings(readings: MovableSignals, vary: Sequence[str] | None) -> lis
 
 def search_lines(groups: Iterable[Iterable[Line]]) -> SearchResult:
     """Look along all lines.  Whether rows look at each other is found out once a group."""
-    found = SearchResult()
+    result = SearchResult()
     for lines in groups:
         together: bool | None = None
         for line in lines:
             try:
                 together = rows_interact(line) if together is None else together
-                look = search_line(line, together, Precision.for_dtype(line.speed_B.dtype))
+                look = search_line(line, together, JumpSearchSettings.for_dtype(line.speed_B.dtype))
             except InvalidInput as refusal:
-                found.refused, found.refusal = found.refused + 1, str(refusal)
+                result.refused, result.refusal = result.refused + 1, str(refusal)
             else:
-                found.take(line, look)
-    return found
+                result.add_line(line, look)
+    return result
 
 
 def judge_continuity(
@@ -97,15 +112,26 @@ def judge_continuity(
     tries: int,
     seed: int,
 ) -> tuple[Finding, Finding]:
-    """Return the finding on an axiom of continuity and that on (A2)."""
+    """Return the finding on an axiom of continuity and that on (A2).
+
+    Args:
+        axiom: Id of the axiom.
+        subject: What the report calls the weights.
+        weights: From signals to weights, (..., K).
+        readings: What can be moved.
+        vary: Which readings are; None for all but safety.
+        tries: How many lines of each sort.
+        seed: Which lines.
+
+    Raises:
+        InvalidInput: ``vary`` names a reading that the signals do not hold.
+    """
     names = select_readings(readings, vary)
-    unsure = _repeats(weights, readings)
-    if unsure is not None:
-        text = (
-            f"The rule answered twice to the same signals, and its weights differ by {unsure:.3g}: it is no function."
-        )
+    difference = _compare_answers(weights, readings)
+    if difference is not None:
+        text = f"Two answers of the rule to the same signals differ by {difference:.3g}: it is no function."
         remedy = "Take out what is random, or remember nothing between calls (eval mode)."
-        return tuple(Finding(name, subject, "violated", text, unsure, remedy=remedy) for name in (axiom, "A2"))  # type: ignore[return-value]
+        return tuple(Finding(name, subject, "violated", text, difference, remedy=remedy) for name in (axiom, "A2"))  # type: ignore[return-value]
     if not names or not readings.lead.numel():
         text = (
             "The signals hold no reading that varies continuously." if readings.lead.numel() else "There are no rows."
@@ -114,52 +140,54 @@ def judge_continuity(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         moving = [name for name in names if changes_weights(name, readings, weights, generator)]
-        found = search_lines(draw_lines(readings, moving, weights, tries, generator))
+        result = search_lines(draw_lines(readings, moving, weights, tries, generator))
     what = f"{', '.join(moving or names)} moved"
     held = [name for name in readings.sources if name not in names]
     what += f"; held fixed: {', '.join(held)}" if held else ""
-    return _continuous(axiom, subject, found, what, readings.lead), _lipschitz(subject, found, readings.lead)
+    return _judge_axiom(axiom, subject, result, what, readings.lead), _judge_lipschitz(subject, result, readings.lead)
 
 
-def _repeats(weights: Weights, readings: MovableSignals) -> float | None:
+def _compare_answers(weights: Weights, readings: MovableSignals) -> float | None:
     """Return by how much two answers to the same signals differ, None if they do not."""
     with torch.no_grad():
         one, other = (weights(readings.replace_sources({})) for _ in range(2))
     return None if torch.equal(one.nan_to_num(), other.nan_to_num()) else float((one - other).abs().max())
 
 
-def _continuous(axiom: str, subject: str, found: SearchResult, moved: str, lead: torch.Size) -> Finding:
-    of = lead.numel()
-    if found.refused and not found.lines:
-        return Finding(axiom, subject, "not_applicable", f"The rule refused to be moved: {found.refusal}")
-    refused = f" Along {found.refused} lines the rule refused: {found.refusal}" if found.refused else ""
-    if found.jump != 0:
-        what = "A weight is no number" if math.isnan(found.jump) else f"A weight jumps by {found.jump:.3g}"
-        text = f"{what} between readings {found.width:.1g} apart, on the way of {found.jump_line}.{refused}"
-        where, rows = locate_row(found.jump_row, lead), int(found.jumping_B.sum())
-        return Finding(axiom, subject, "violated", text, found.jump, where, rows, of, _REMEDY)
-    text = f"No jump along {found.lines} lines ({moved}).{refused}"
-    if not found.lines:
+def _judge_axiom(axiom: str, subject: str, result: SearchResult, moved: str, lead: torch.Size) -> Finding:
+    judged = lead.numel()
+    if result.refused and not result.lines:
+        return Finding(axiom, subject, "not_applicable", f"The rule refused to be moved: {result.refusal}")
+    refused = f" Along {result.refused} lines the rule refused: {result.refusal}" if result.refused else ""
+    if result.jump != 0:
+        what = "A weight is no number" if math.isnan(result.jump) else f"A weight jumps by {result.jump:.3g}"
+        text = f"{what} between readings {result.width:.1g} apart, on the way of {result.jump_line}.{refused}"
+        where, rows = locate_row(result.jump_row, lead), int(result.jumping_B.sum())
+        return Finding(axiom, subject, "violated", text, result.jump, where, rows, judged, _REMEDY)
+    text = f"No jump along {result.lines} lines ({moved}).{refused}"
+    if not result.lines:
         text = f"Nothing that was moved changes the weights ({moved})."
-    if found.slope == 0:
-        return Finding(axiom, subject, "estimated", text, 0.0, None, 0, of)
-    text += f" Steepest: a weight moves by {found.slope:.3g} a unit of reading, on the way of {found.slope_line}."
-    return Finding(axiom, subject, "estimated", text, found.slope, locate_row(found.slope_row, lead), 0, of)
+    if result.slope == 0:
+        return Finding(axiom, subject, "estimated", text, 0.0, None, 0, judged)
+    text += f" Steepest: a weight moves by {result.slope:.3g} a unit of reading, on the way of {result.slope_line}."
+    return Finding(axiom, subject, "estimated", text, result.slope, locate_row(result.slope_row, lead), 0, judged)
 
 
-def _lipschitz(subject: str, found: SearchResult, lead: torch.Size) -> Finding:
-    of = lead.numel()
-    if found.refused and not found.lines:
+def _judge_lipschitz(subject: str, result: SearchResult, lead: torch.Size) -> Finding:
+    judged = lead.numel()
+    if result.refused and not result.lines:
         return Finding("A2", subject, "not_applicable", "The rule refused to be moved.")
-    if found.jump != 0:
-        where, rows = locate_row(found.jump_row, lead), int(found.jumping_B.sum())
-        return Finding("A2", subject, "violated", "What jumps is not Lipschitz.", found.jump, where, rows, of, _REMEDY)
-    steepest = locate_row(found.slope_row, lead) if found.slope > 0 else None
-    if found.growing:  # a search cannot tell steep from unbounded
-        text = (
-            f"L is at least {found.slope:.3g}, and the slope was still growing where the search ended, on the way of "
-            f"{found.slope_line}: perhaps there is no L."
+    if result.jump != 0:
+        where, rows = locate_row(result.jump_row, lead), int(result.jumping_B.sum())
+        return Finding(
+            "A2", subject, "violated", "What jumps is not Lipschitz.", result.jump, where, rows, judged, _REMEDY
         )
-        return Finding("A2", subject, "estimated", text, found.slope, steepest, 0, of, _SETTLE)
-    text = f"L is at least {found.slope:.3g}, the steepest that was found."
-    return Finding("A2", subject, "estimated", text, found.slope, steepest, 0, of)
+    steepest = locate_row(result.slope_row, lead) if result.slope > 0 else None
+    if result.growing:  # a search cannot tell steep from unbounded
+        text = (
+            f"L is at least {result.slope:.3g}, and the slope was still growing where the search ended, on the way of "
+            f"{result.slope_line}: perhaps there is no L."
+        )
+        return Finding("A2", subject, "estimated", text, result.slope, steepest, 0, judged, _SETTLE)
+    text = f"L is at least {result.slope:.3g}, the steepest that was found."
+    return Finding("A2", subject, "estimated", text, result.slope, steepest, 0, judged)

@@ -18,19 +18,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_TICKS = 20
-_FIRST, _LAST = -0.1, 1.13  # no tick in the middle of a line, where two teachers that change places are alike
-_BLOCKS = 4
-_FORETOLD = 1e-3  # what neighbors foretell this well needs no second look
-_GROWS = 4.0  # a slope that grows by more when the interval is halved ten times has not settled
-
 
 @dataclass(frozen=True)
 class Line:
     """A way through the inputs of B rows.
 
-    name: where it leads.  at: values (B, K) at places (B,), from 0, where the inputs are, to 1.  speed_B: how far a
-    row's inputs move between places 0 and 1.
+    Attributes:
+        name: Where it leads.
+        evaluate: Values (B, K) at places (B,), from 0, where the inputs are, to 1.
+        speed_B: How far a row's inputs move between places 0 and 1, (B,).
     """
 
     name: str
@@ -40,11 +36,15 @@ class Line:
 
 @dataclass(frozen=True)
 class LineResult:
-    """What a row does along a line, each (B,).
+    """What each row does along a line.
 
-    jump_B: change of a value over the narrowest interval where it did not shrink, 0 if none, NaN if a value is no
-    number.  slope_B: largest change seen a unit of input, jumps left out.  growing_B: it was still growing at the
-    narrowest interval: continuous, as far as could be seen, but not Lipschitz.  width_B: how far apart the inputs were.
+    Attributes:
+        jump_B: Change of a value over the narrowest interval where it did not shrink, 0 if none, NaN if a value is no
+            number, (B,).
+        slope_B: Largest change seen a unit of input, jumps left out, (B,).
+        growing_B: Whether it was still growing at the narrowest interval: continuous, as far as could be seen, but not
+            Lipschitz, (B,).
+        width_B: How far apart the inputs were, (B,).
     """
 
     jump_B: Tensor
@@ -54,18 +54,44 @@ class LineResult:
 
 
 @dataclass(frozen=True)
-class Precision:
-    """How far halving goes, and which changes are too small to count, by dtype."""
+class JumpSearchSettings:
+    """How finely lines are searched, and what counts as a jump; ``tests/safekd/axioms/test_continuity.py`` notices.
 
-    halvings: int
-    floor: float
-    noise: float
+    Attributes:
+        ticks: How many points of a line are looked at first; each costs one evaluation of the rule.
+        first: Place of the first tick, in lengths of the line.
+        last: Place of the last tick; with ``first`` and ``ticks`` it leaves no tick in the middle of a line, where two
+            teachers that change places are alike.
+        halvings: How often an interval is halved: 2^-40 of a line can still be told apart in float64.
+        blocks: In how many blocks the halvings come; after each one a row that has settled ends the search.
+        foretold: What neighbors foretell up to this share of the largest change needs no second look.
+        growth: A slope that grows by more than this factor over a block of halvings has not settled.
+        floor: Changes of a value up to this one are no jump, in units of weight.
+        noise_ulps: Changes up to so many ulp of 1 count as rounding and not as slope.
+        eps: Relative precision of the floats that are searched in.
+    """
 
-    @staticmethod
-    def for_dtype(dtype: torch.dtype) -> Precision:
-        """Return what the floats of ``dtype`` bear."""
+    ticks: int = 20
+    first: float = -0.1
+    last: float = 1.13
+    halvings: int = 40
+    blocks: int = 4
+    foretold: float = 1e-3
+    growth: float = 4.0
+    floor: float = 1e-6
+    noise_ulps: float = 1e3
+    eps: float = torch.finfo(torch.float64).eps
+
+    @classmethod
+    def for_dtype(cls, dtype: torch.dtype) -> JumpSearchSettings:
+        """Return the settings that floats of ``dtype`` bear: shorter ones end sooner, at larger changes."""
         eps = torch.finfo(dtype).eps
-        return Precision(40, 1e-6, 1e3 * eps) if dtype == torch.float64 else Precision(16, 1e-4, 1e3 * eps)
+        return cls(eps=eps) if dtype == torch.float64 else cls(halvings=16, floor=1e-4, eps=eps)
+
+    @property
+    def noise(self) -> float:
+        """The largest change that counts as rounding."""
+        return self.noise_ulps * self.eps
 
 
 def rows_interact(line: Line) -> bool:
@@ -80,40 +106,51 @@ def rows_interact(line: Line) -> bool:
     return False
 
 
-def search_line(line: Line, together: bool, precision: Precision) -> LineResult:
-    """Search one line.  together: rows look at each other, so all of them move together."""
-    place_T = torch.linspace(_FIRST, _LAST, _TICKS).to(line.speed_B)
+def search_line(line: Line, together: bool, settings: JumpSearchSettings) -> LineResult:
+    """Search one line for jumps.
+
+    Args:
+        line: The line.
+        together: Whether rows look at each other, so that all of them move together.
+        settings: How finely.
+
+    Returns:
+        What each row does.
+    """
+    place_T = torch.linspace(settings.first, settings.last, settings.ticks).to(line.speed_B)
     B = len(line.speed_B)
     w_TBK = torch.stack([line.evaluate(place.expand(B)) for place in place_T])
-    change_TB = _change(w_TBK[1:], w_TBK[:-1])
-    slope_B = _per_unit(change_TB.nan_to_num(0).amax(0), place_T[1] - place_T[0], line)
+    change_TB = _largest_change(w_TBK[1:], w_TBK[:-1])
+    slope_B = _divide_by_distance(change_TB.nan_to_num(0).amax(0), place_T[1] - place_T[0], line)
     nothing_B = torch.zeros_like(slope_B)
     look = LineResult(nothing_B, slope_B, nothing_B.bool(), nothing_B)
     if bool((change_TB == 0).all()):
         return look
     starts = [change_TB.argmax(0)]
-    surprise_TB = _surprise(w_TBK)
-    if not bool((surprise_TB.amax(0) <= _FORETOLD * change_TB.amax(0)).all()):
+    surprise_TB = _unforeseen_change(w_TBK)
+    if not bool((surprise_TB.amax(0) <= settings.foretold * change_TB.amax(0)).all()):
         starts.append(surprise_TB.argmax(0))
     for start_B in starts:
         if together:
             worst = change_TB.gather(0, start_B[None])[0].argmax()
             start_B = start_B[worst].expand(B)
-        look = _worse(look, _narrow(line, place_T[start_B], place_T[start_B + 1], together, precision))
+        look = _keep_worse(look, _halve_interval(line, place_T[start_B], place_T[start_B + 1], together, settings))
     return look
 
 
-def _narrow(line: Line, low_B: Tensor, high_B: Tensor, together: bool, precision: Precision) -> LineResult:
+def _halve_interval(
+    line: Line, low_B: Tensor, high_B: Tensor, together: bool, settings: JumpSearchSettings
+) -> LineResult:
     low_BK, high_BK = line.evaluate(low_B), line.evaluate(high_B)
-    change_B = _change(low_BK, high_BK)
+    change_B = _largest_change(low_BK, high_BK)
     slope_B = torch.zeros_like(change_B)
-    per_block = precision.halvings // _BLOCKS
-    for _ in range(_BLOCKS):
+    per_block = settings.halvings // settings.blocks
+    for _ in range(settings.blocks):
         before_B = change_B
         for _ in range(per_block):
             middle_B = (low_B + high_B) / 2
             middle_BK = line.evaluate(middle_B)
-            left_B, right_B = _change(low_BK, middle_BK), _change(middle_BK, high_BK)
+            left_B, right_B = _largest_change(low_BK, middle_BK), _largest_change(middle_BK, high_BK)
             go_left_B = left_B.isnan() | (left_B > right_B)
             if together:
                 go_left_B = go_left_B[torch.maximum(left_B, right_B).argmax()].expand_as(go_left_B)
@@ -121,13 +158,13 @@ def _narrow(line: Line, low_B: Tensor, high_B: Tensor, together: bool, precision
             low_B, high_B = torch.where(go_left_B, low_B, middle_B), torch.where(go_left_B, middle_B, high_B)
             low_BK, high_BK = torch.where(left_BK, low_BK, middle_BK), torch.where(left_BK, middle_BK, high_BK)
             change_B = torch.where(go_left_B, left_B, right_B)
-            counted_B = change_B.where(change_B > precision.noise, torch.zeros_like(change_B))
-            slope_B = torch.maximum(slope_B, _per_unit(counted_B, high_B - low_B, line))
-        unsettled_B = ~(change_B <= precision.floor) & ~(change_B * 2**per_block <= _GROWS * before_B)
+            counted_B = change_B.where(change_B > settings.noise, torch.zeros_like(change_B))
+            slope_B = torch.maximum(slope_B, _divide_by_distance(counted_B, high_B - low_B, line))
+        unsettled_B = ~(change_B <= settings.floor) & ~(change_B * 2**per_block <= settings.growth * before_B)
         if not bool(unsettled_B.any()):
             break
     if bool(unsettled_B.any()):  # the ends were looked at while other rows stood elsewhere
-        change_B = _change(line.evaluate(low_B), line.evaluate(high_B))
+        change_B = _largest_change(line.evaluate(low_B), line.evaluate(high_B))
     jumps_B = unsettled_B & ~(change_B <= before_B / 2)
     return LineResult(
         jump_B=torch.where(jumps_B, change_B, 0.0),
@@ -137,7 +174,7 @@ def _narrow(line: Line, low_B: Tensor, high_B: Tensor, together: bool, precision
     )
 
 
-def _worse(one: LineResult, other: LineResult) -> LineResult:
+def _keep_worse(one: LineResult, other: LineResult) -> LineResult:
     takes_B = other.jump_B.isnan() | (other.jump_B > one.jump_B)
     return LineResult(
         jump_B=torch.where(takes_B, other.jump_B, one.jump_B),
@@ -147,11 +184,11 @@ def _worse(one: LineResult, other: LineResult) -> LineResult:
     )
 
 
-def _change(one_K: Tensor, other_K: Tensor) -> Tensor:
+def _largest_change(one_K: Tensor, other_K: Tensor) -> Tensor:
     return (one_K - other_K).abs().amax(-1)
 
 
-def _surprise(w_TBK: Tensor) -> Tensor:
+def _unforeseen_change(w_TBK: Tensor) -> Tensor:
     """Return by how much each interval's change differs from what its neighbors foretell, (T - 1, B)."""
     step_TBK = w_TBK.diff(dim=0)
     near_TBK, far_TBK = step_TBK[1:-3] + step_TBK[3:-1], step_TBK[:-4] + step_TBK[4:]
@@ -160,6 +197,6 @@ def _surprise(w_TBK: Tensor) -> Tensor:
     return torch.cat([edge_TB, apart_TB, edge_TB])
 
 
-def _per_unit(change_B: Tensor, width: Tensor, line: Line) -> Tensor:
-    moved_B = width * line.speed_B
-    return torch.where(moved_B > 0, change_B / moved_B, torch.zeros_like(change_B))
+def _divide_by_distance(change_B: Tensor, width: Tensor, line: Line) -> Tensor:
+    distance_B = width * line.speed_B
+    return torch.where(distance_B > 0, change_B / distance_B, torch.zeros_like(change_B))

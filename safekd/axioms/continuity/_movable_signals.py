@@ -21,9 +21,17 @@ _TEMPLATE = "_template"  # what Signals takes its shape and dtype from
 
 
 class MovableSignals:
-    """The sources of ``signals``: name -> tensor, floats only, in float64 if ``widen``.
+    """The sources of signals, taken apart so that they can be moved.
 
-    ``moved`` gives the same signals with some sources replaced; labels, tasks, contexts and critical positions stay.
+    Labels, tasks, contexts and critical positions stay.
+
+    Args:
+        signals: The readings of a batch.
+        widen: Whether sources are in float64.
+
+    Attributes:
+        sources: Floats by name.
+        teachers: K.
     """
 
     def __init__(self, signals: Signals, widen: bool = True) -> None:
@@ -38,13 +46,13 @@ class MovableSignals:
         self._key = {_public_name(signals, key, v): key for key, v in stored.items()}
         full, alone = self._copy_with(dict(vars(signals))), self._copy_with({**kept, "evidence": None})
         for name in sorted(computed):
-            value = _read(full, name)
+            value = _read_property(full, name)
             if isinstance(value, Tensor) and not _is_float(value):
                 kept[name] = value  # where positions are critical does not move
-            elif isinstance(value, Tensor) and not _same(value, _read(alone, name)):
+            elif isinstance(value, Tensor) and not _equal_values(value, _read_property(alone, name)):
                 self._key[name], stored[name] = name, value
-        self.sources = {name: _wide(stored[key], widen) for name, key in sorted(self._key.items())}
-        kept[_TEMPLATE] = _wide(kept[_TEMPLATE], widen)
+        self.sources = {name: _widen(stored[key], widen) for name, key in sorted(self._key.items())}
+        kept[_TEMPLATE] = _widen(kept[_TEMPLATE], widen)
         self._base = {**kept, **{self._key[name]: value for name, value in self.sources.items()}}
 
     @classmethod
@@ -63,7 +71,11 @@ class MovableSignals:
         return self._lead
 
     def replace_sources(self, changed: Mapping[str, Tensor]) -> Signals:
-        """Return the signals with other tensors for the sources named."""
+        """Return the signals with other tensors for some sources.
+
+        Args:
+            changed: Tensors by the name of the source.
+        """
         return self._copy_with({**self._base, **{self._key[name]: value for name, value in changed.items()}})
 
     def _copy_with(self, content: dict[str, Any]) -> Signals:
@@ -79,23 +91,23 @@ def _is_float(value: object) -> bool:
 def _public_name(signals: Signals, key: str, value: Tensor) -> str:
     """Return the property that hands out what is stored as ``key``."""
     for name in dir(type(signals)):
-        if isinstance(getattr(type(signals), name), property) and _read(signals, name) is value:
+        if isinstance(getattr(type(signals), name), property) and _read_property(signals, name) is value:
             return name
     return key.lstrip("_")
 
 
-def _read(signals: Signals, name: str) -> Any:
+def _read_property(signals: Signals, name: str) -> Any:
     try:
         return getattr(signals, name)
     except InvalidInput:  # it asks for what was not given
         return None
 
 
-def _same(one: Tensor, other: Tensor | None) -> bool:
+def _equal_values(one: Tensor, other: Tensor | None) -> bool:
     return (
         other is not None and one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
     )
 
 
-def _wide(value: Tensor, widen: bool) -> Tensor:
+def _widen(value: Tensor, widen: bool) -> Tensor:
     return value.detach().double() if widen else value.detach()

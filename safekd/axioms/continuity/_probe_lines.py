@@ -8,6 +8,7 @@ one side of; the rest is random, in several sizes.  Axes: ... positions, K teach
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -19,14 +20,28 @@ from ._jump_search import Line
 from ._movable_signals import MovableSignals
 
 Weights = Callable[[Signals], Tensor]
-_SIZES = (0.05, 0.5, 3.0)  # of random steps, in standard deviations of the reading
-_STRETCH = 8.0
+
+
+@dataclass(frozen=True)
+class ProbeLineSettings:
+    """How far the lines of a search reach; ``tests/safekd/axioms/test_continuity.py`` notices.
+
+    Attributes:
+        sizes: Lengths of random steps, in standard deviations of the reading: near, ordinary and far thresholds.
+        stretch: By how much readings are stretched, to pass thresholds that all rows lie below.
+    """
+
+    sizes: tuple[float, ...] = (0.05, 0.5, 3.0)
+    stretch: float = 8.0
+
+
+_LINES = ProbeLineSettings()
 _UNIT_INTERVAL = ("performance", "safety", "token_safety")
 
 
 def changes_weights(name: str, readings: MovableSignals, weights: Weights, generator: torch.Generator) -> bool:
     """Tell whether weights change from one end of a line to the other, along any line that moves this reading."""
-    for line in _group([name], readings, weights, 1, generator):
+    for line in _draw_group([name], readings, weights, 1, generator):
         here_B = torch.zeros_like(line.speed_B)
         try:
             if not torch.equal(line.evaluate(here_B).nan_to_num(), line.evaluate(here_B + 1).nan_to_num()):
@@ -41,18 +56,23 @@ def draw_lines(
 ) -> Iterator[Iterator[Line]]:
     """Yield lines in groups: each reading named in ``vary`` alone and, if there are several, all of them together.
 
-    tries: half of how many pairs of teachers, twice how many random steps of each size, a group.
+    Args:
+        readings: What can be moved.
+        vary: What is moved.
+        weights: From signals to weights.
+        tries: Half of how many pairs of teachers, twice how many random steps of each size, a group.
+        generator: Of the random choices.
     """
     for group in [[name] for name in vary] + ([list(vary)] if len(vary) > 1 else []):
-        yield _group(group, readings, weights, tries, generator)
+        yield _draw_group(group, readings, weights, tries, generator)
 
 
-def _group(
+def _draw_group(
     group: Sequence[str], readings: MovableSignals, weights: Weights, tries: int, generator: torch.Generator
 ) -> Iterator[Line]:
-    for kind, end in _ends(readings, tries, generator):
+    for kind, end in _draw_ends(readings, tries, generator):
         ends = {name: end(readings.sources[name]) for name in group}
-        line = _line(f"{' and '.join(group)}, {kind}", readings, ends, weights)
+        line = _draw_reading_line(f"{' and '.join(group)}, {kind}", readings, ends, weights)
         if bool((line.speed_B > 0).any()):
             yield line
 
@@ -60,44 +80,47 @@ def _group(
 _End = Callable[[Tensor], Tensor]
 
 
-def _ends(readings: MovableSignals, tries: int, generator: torch.Generator) -> Iterator[tuple[str, _End]]:
+def _draw_ends(readings: MovableSignals, tries: int, generator: torch.Generator) -> Iterator[tuple[str, _End]]:
     lead, K = readings.lead, readings.teachers
     pairs = list(combinations(range(K), 2))
     chosen = torch.randperm(len(pairs), generator=generator)[: 2 * tries].tolist()
     for j, k in (pairs[i] for i in sorted(chosen)):
-        yield f"teachers {j} and {k} changing places", lambda x, j=j, k=k: _swapped(x, lead, K, j, k)  # type: ignore[misc]
+        yield f"teachers {j} and {k} changing places", lambda x, j=j, k=k: _swap_teachers(x, lead, K, j, k)  # type: ignore[misc]
     if K > 1:
-        yield "all teachers mirrored at their mean", lambda x: _mirrored(x, lead, K)
+        yield "all teachers mirrored at their mean", lambda x: _mirror_teachers(x, lead, K)
     rows = lead.numel()
     for _ in range(2 if rows > 1 else 0):
         order = torch.randperm(rows, generator=generator)
-        yield "positions changing places", lambda x, order=order: _permuted(x, lead, order)  # type: ignore[misc]
+        yield "positions changing places", lambda x, order=order: _permute_positions(x, lead, order)  # type: ignore[misc]
     yield "shrinking to nothing", torch.zeros_like
-    yield f"stretched {_STRETCH:g} times", lambda x: _STRETCH * x
-    for size in _SIZES:
+    yield f"stretched {_LINES.stretch:g} times", lambda x: _LINES.stretch * x
+    for size in _LINES.sizes:
         for _ in range((tries + 1) // 2):
-            yield f"random steps of {size:g}", lambda x, size=size: x + size * _step(x, generator)  # type: ignore[misc]
+            yield f"random steps of {size:g}", lambda x, size=size: x + size * _draw_random_step(x, generator)  # type: ignore[misc]
 
 
-def _line(name: str, readings: MovableSignals, ends: dict[str, Tensor], weights: Weights) -> Line:
+def _draw_reading_line(name: str, readings: MovableSignals, ends: dict[str, Tensor], weights: Weights) -> Line:
     lead, K = readings.lead, readings.teachers
     starts = {source: readings.sources[source] for source in ends}
     # a probability of zero stays one: minus infinity has no direction
-    ways = {source: (end - starts[source]).nan_to_num(0, 0, 0) for source, end in ends.items()}
+    directions = {source: (end - starts[source]).nan_to_num(0, 0, 0) for source, end in ends.items()}
 
-    def at(place_B: Tensor) -> Tensor:
-        moved = {source: _point(source, starts[source], way, place_B, lead) for source, way in ways.items()}
+    def evaluate(place_B: Tensor) -> Tensor:
+        moved = {
+            source: _move_reading(source, starts[source], direction, place_B, lead)
+            for source, direction in directions.items()
+        }
         return weights(readings.replace_sources(moved)).detach().reshape(-1, K)
 
-    squares = [way.double().reshape(lead.numel(), -1).square().sum(-1) for way in ways.values()]
+    squares = [direction.double().reshape(lead.numel(), -1).square().sum(-1) for direction in directions.values()]
     speed_B = torch.stack(squares).sum(0).sqrt()
-    coarsest = max((way.dtype for way in ways.values()), key=lambda dtype: torch.finfo(dtype).eps)
-    return Line(name, at, speed_B.to(coarsest))
+    coarsest = max((direction.dtype for direction in directions.values()), key=lambda dtype: torch.finfo(dtype).eps)
+    return Line(name, evaluate, speed_B.to(coarsest))
 
 
-def _point(name: str, start: Tensor, way: Tensor, place_B: Tensor, lead: torch.Size) -> Tensor:
+def _move_reading(name: str, start: Tensor, direction: Tensor, place_B: Tensor, lead: torch.Size) -> Tensor:
     place = place_B.to(start).reshape(lead + (1,) * (start.ndim - len(lead)))
-    point = start + place * way
+    point = start + place * direction
     if _are_distributions(start, lead):
         return point.log_softmax(-1)
     if bool((start >= 0).all()):
@@ -115,7 +138,7 @@ def _teacher_axis(x: Tensor, lead: torch.Size, K: int) -> int | None:
     return axis if axis >= len(lead) and x.shape[axis] == K else None
 
 
-def _swapped(x: Tensor, lead: torch.Size, K: int, j: int, k: int) -> Tensor:
+def _swap_teachers(x: Tensor, lead: torch.Size, K: int, j: int, k: int) -> Tensor:
     axis = _teacher_axis(x, lead, K)
     if axis is None:
         return x
@@ -124,16 +147,16 @@ def _swapped(x: Tensor, lead: torch.Size, K: int, j: int, k: int) -> Tensor:
     return x.index_select(axis, order)
 
 
-def _mirrored(x: Tensor, lead: torch.Size, K: int) -> Tensor:
+def _mirror_teachers(x: Tensor, lead: torch.Size, K: int) -> Tensor:
     axis = _teacher_axis(x, lead, K)
     return x if axis is None else 2 * x.mean(axis, keepdim=True) - x
 
 
-def _permuted(x: Tensor, lead: torch.Size, order: Tensor) -> Tensor:
+def _permute_positions(x: Tensor, lead: torch.Size, order: Tensor) -> Tensor:
     return x.reshape(lead.numel(), -1)[order.to(x.device)].reshape(x.shape)
 
 
-def _step(x: Tensor, generator: torch.Generator) -> Tensor:
+def _draw_random_step(x: Tensor, generator: torch.Generator) -> Tensor:
     """Return a random step whose size is the spread of what is there."""
     finite = x[x.isfinite()]
     spread = float(finite.std()) if finite.numel() > 1 else 0.0

@@ -33,7 +33,7 @@ from solvers.polytope import WeightPolytope, nearest_bounds
 from ...errors import InvalidInput
 from .._audit_report import Finding
 from .._axiom_list import Axiom, Kind, select_axioms
-from ._row_messages import judge_rows
+from ._row_messages import write_row_findings
 from ._violation_tally import RowCounts, Tally
 
 _BLOCK = 1 << 15  # rows whose columns stay in the cache of a processor
@@ -43,10 +43,13 @@ _MARGIN_ULPS = 2  # as WeightPolytope.check allows
 class RowAudit:
     """Counts violations of normalization, positivity, bounds and orderings over chunks of rows.
 
-    polytope: bounds, orderings and linear rows; None if nothing is promised, then weights show the bounds that they
-    have.  scale: whose axioms the findings are about, "token", "task", "context" or "unified".  subject: what to call
-    the weights in the report.  names: of the teachers, likewise.  lead: shape of the positions, where rows are
-    positions of a batch; they are then reported by their index in it.
+    Args:
+        polytope: Bounds, orderings and linear rows; None if nothing is promised, then weights show the bounds that they
+            have.
+        scale: Whose axioms the findings are about, "token", "task", "context" or "unified".
+        subject: What to call the weights in the report.
+        names: Of the teachers, likewise.
+        lead: Shape of the positions, where rows are positions of a batch; they are then reported by their index in it.
     """
 
     def __init__(
@@ -82,16 +85,20 @@ class RowAudit:
     ) -> None:
         """Judge more rows.
 
-        w_BK: weights, (..., K), judged in their own floating dtype.  critical: bool, (...), rows where orderings
-        apply; None for all.  safety: scores, (..., K) or (K,), whose order critical rows must follow, besides the
-        polytope's own.  first_row: number of the first row, for the report.
-        Raises InvalidInput for shapes that do not fit, weights that are no floats, and scores that are NaN.
+        Args:
+            w_BK: Weights, (..., K), judged in their own floating dtype.
+            critical: Rows where orderings apply, bool, (...); None for all.
+            safety: Scores, (..., K) or (K,), whose order critical rows must follow, besides the polytope's own.
+            first_row: Number of the first row, for the report.
+
+        Raises:
+            InvalidInput: Shapes do not fit, weights are no floats, or scores are NaN.
         """
-        w_BK = self._read(w_BK)
-        critical_B = None if critical is None else _fitted("critical", critical, w_BK.shape[:-1]).reshape(-1)
+        w_BK = self._read_weights(w_BK)
+        critical_B = None if critical is None else _broadcast_rows("critical", critical, w_BK.shape[:-1]).reshape(-1)
         if critical_B is not None and critical_B.dtype != torch.bool:
             raise InvalidInput(f"`critical` has dtype {critical_B.dtype}; wanted booleans, one a row.")
-        scores = None if safety is None else _fitted("safety", safety, w_BK.shape).reshape(-1, w_BK.shape[-1])
+        scores = None if safety is None else _broadcast_rows("safety", safety, w_BK.shape).reshape(-1, w_BK.shape[-1])
         if scores is not None and bool(scores.isnan().any()):
             row = first_row + int(scores.isnan().any(-1).nonzero()[0])
             raise InvalidInput(
@@ -112,21 +119,21 @@ class RowAudit:
 
     def findings(self) -> tuple[Finding, ...]:
         """Return what was found: five axioms of the scale and assumption (A1), and the linear rows if there are any."""
-        return judge_rows(self._counts)
+        return write_row_findings(self._counts)
 
-    def _read(self, w: Tensor | ArrayLike) -> Tensor:
+    def _read_weights(self, w: Tensor | ArrayLike) -> Tensor:
         tensor = w if isinstance(w, Tensor) else torch.as_tensor(np.asarray(w))
         if tensor.ndim == 0 or not tensor.is_floating_point() or tensor.shape[-1] == 0:
-            raise InvalidInput(f"Weights must be floats of shape (..., teachers); found {_described(tensor)}.")
+            raise InvalidInput(f"Weights must be floats of shape (..., teachers); found {_describe_tensor(tensor)}.")
         if tensor.shape[-1] != (self.teachers or tensor.shape[-1]):
-            raise InvalidInput(f"Weights of {self.teachers} teachers are judged; found {_described(tensor)}.")
+            raise InvalidInput(f"Weights of {self.teachers} teachers are judged; found {_describe_tensor(tensor)}.")
         self.teachers = tensor.shape[-1]
         return tensor
 
     def _judge_values(self, w_KB: Tensor, dtype: torch.dtype, first_row: int) -> None:
         light_B, heavy_B = w_KB.amin(0), w_KB.amax(0)  # NaN where a weight is
-        self._widen(light_B, heavy_B)
-        miss_B = (_total(w_KB) - 1).abs()
+        self._extend_range(light_B, heavy_B)
+        miss_B = (_sum_teachers(w_KB) - 1).abs()
         allowed = len(w_KB) * torch.finfo(dtype).eps
         self.tallies["normalization"].count_rows(miss_B, miss_B <= allowed, w_KB, first_row)
         self.tallies["positivity"].count_rows(0 - light_B, light_B > 0, w_KB, first_row)
@@ -141,7 +148,7 @@ class RowAudit:
         outside_B = torch.maximum(low_B, high_B)
         self.tallies["bounds"].count_rows(outside_B, outside_B <= 0, w_KB, first_row)
 
-    def _widen(self, light_B: Tensor, heavy_B: Tensor) -> None:
+    def _extend_range(self, light_B: Tensor, heavy_B: Tensor) -> None:
         low, high = float(light_B.min()), float(heavy_B.max())
         if low != low:  # NaN somewhere: the others still have a range
             numbers = ~light_B.isnan()
@@ -167,11 +174,11 @@ class RowAudit:
         self._counts.has_orderings = True
         self._counts.ordered += w_KB.shape[1]
         # gaps are worked out for rows that look wrong only
-        wrong_B = _look_wrong(w_KB, pairs, safety_KB, margin, allowed).nonzero().squeeze(-1)
+        wrong_B = _flag_suspect_rows(w_KB, pairs, safety_KB, margin, allowed).nonzero().squeeze(-1)
         if not len(wrong_B):
             return
         w_KB, safety_KB = w_KB[:, wrong_B], None if safety_KB is None else safety_KB[:, wrong_B]
-        gap_B = _widest_gap(w_KB, pairs, safety_KB, margin)
+        gap_B = _find_widest_gap(w_KB, pairs, safety_KB, margin)
         rows_B = wrong_B if rows_B is None else rows_B[wrong_B]
         self.tallies["ordering"].count_rows(gap_B, gap_B <= allowed, w_KB, first_row, rows_B, safety_KB)
 
@@ -185,7 +192,7 @@ class RowAudit:
                 self.tallies["linear"].add(rule.amount, rule.rows, row, first_row, weights_K, rule.name)
 
 
-def _total(w_KB: Tensor) -> Tensor:
+def _sum_teachers(w_KB: Tensor) -> Tensor:
     """Return the sums, teacher after teacher: the same to the last bit however rows come in chunks."""
     total_B = w_KB[0].clone()
     for w_B in w_KB[1:]:
@@ -193,11 +200,11 @@ def _total(w_KB: Tensor) -> Tensor:
     return total_B
 
 
-def _look_wrong(
+def _flag_suspect_rows(
     w_KB: Tensor, pairs: Sequence[tuple[int, int]], safety_KB: Tensor | None, margin: float, allowed: float
 ) -> Tensor:
     """Say which rows miss an ordering or hold a NaN, bool (B,)."""
-    wrong_B = _total(w_KB).isnan()
+    wrong_B = _sum_teachers(w_KB).isnan()
     lifted_KB = w_KB + (margin - allowed / 2) if margin else w_KB  # rather one too many
     for i, j in pairs:
         wrong_B |= lifted_KB[j] > w_KB[i]
@@ -207,7 +214,7 @@ def _look_wrong(
     return wrong_B
 
 
-def _widest_gap(w_KB: Tensor, pairs: Sequence[tuple[int, int]], safety_KB: Tensor | None, margin: float) -> Tensor:
+def _find_widest_gap(w_KB: Tensor, pairs: Sequence[tuple[int, int]], safety_KB: Tensor | None, margin: float) -> Tensor:
     """Return by how much the worst ordering of each row is missed, (B,); NaN where a weight is NaN."""
     gap_B = torch.full_like(w_KB[0], -torch.inf) + 0 * w_KB.sum(0)  # NaN must show even where no pair is ordered
     for i, j in pairs:
@@ -219,7 +226,7 @@ def _widest_gap(w_KB: Tensor, pairs: Sequence[tuple[int, int]], safety_KB: Tenso
     return gap_B
 
 
-def _fitted(name: str, value: Tensor | ArrayLike, shape: torch.Size) -> Tensor:
+def _broadcast_rows(name: str, value: Tensor | ArrayLike, shape: torch.Size) -> Tensor:
     tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
     try:
         return tensor.broadcast_to(shape)
@@ -229,5 +236,5 @@ def _fitted(name: str, value: Tensor | ArrayLike, shape: torch.Size) -> Tensor:
         ) from cause
 
 
-def _described(tensor: Any) -> str:
+def _describe_tensor(tensor: Any) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"

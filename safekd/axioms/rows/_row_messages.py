@@ -16,32 +16,34 @@ _NEXT: dict[Kind, str] = {
     "ordering": "Wrap the rule, Conforming(rule, polytope), or project the weights with the same safety scores.",
     "linear": "Project the weights into this polytope.",
 }
-_BLIND: dict[Kind, str] = {
+_NOT_IN_ROWS: dict[Kind, str] = {
     "continuity": "Weights alone do not tell; pass the rule and its signals to kd.audit.",
     "pareto": "No losses of candidate students were given; pass `losses` to kd.audit.",
 }
 _SHOWN = 8  # weights of a row that a message spells out
 
 
-def judge_rows(counts: RowCounts) -> tuple[Finding, ...]:
+def write_row_findings(counts: RowCounts) -> tuple[Finding, ...]:
     """Return a finding for each axiom of the scale and for (A1), and for the linear rows if there are any."""
-    found = [_finding(counts, kind, axiom.id) for kind, axiom in counts.axioms.items()]
+    findings = [_judge_kind(counts, kind, axiom.id) for kind, axiom in counts.axioms.items()]
     if counts.polytope is not None and counts.polytope.linear:
-        found.append(_finding(counts, "linear", "P"))
-    return (*found, _bounded_away(counts))
+        findings.append(_judge_kind(counts, "linear", "P"))
+    return (*findings, _judge_bounded_away(counts))
 
 
-def _finding(counts: RowCounts, kind: Kind, axiom: str) -> Finding:
-    tally, of = counts.tallies.get(kind, Tally()), counts.ordered if kind == "ordering" else counts.rows
-    told = partial(Finding, axiom, counts.subject, of=of)
-    why_not = _BLIND.get(kind) or _nothing_to_judge(counts, kind)
+def _judge_kind(counts: RowCounts, kind: Kind, axiom: str) -> Finding:
+    tally, judged = counts.tallies.get(kind, Tally()), counts.ordered if kind == "ordering" else counts.rows
+    finding = partial(Finding, axiom, counts.subject, judged=judged)
+    why_not = _NOT_IN_ROWS.get(kind) or _explain_nothing_judged(counts, kind)
     if why_not:
-        return told("not_applicable", why_not)
+        return finding("not_applicable", why_not)
     if tally.rows:
-        text = f"{_what(counts, kind, tally)} in {_at(counts, tally.row)}{_weighing(tally)}."
+        text = (
+            f"{_describe_violation(counts, kind, tally)} in {_describe_row(counts, tally.row)}{_list_weights(tally)}."
+        )
         if tally.first != tally.row:
-            text += f" The first is {_at(counts, tally.first)}."
-        return told(
+            text += f" The first is {_describe_row(counts, tally.first)}."
+        return finding(
             "violated",
             text,
             tally.worst,
@@ -51,11 +53,11 @@ def _finding(counts: RowCounts, kind: Kind, axiom: str) -> Finding:
         )
     if kind == "bounds" and counts.polytope is None:
         text = f"No bounds were given; the weights seen lie between {counts.lightest:.4g} and {counts.heaviest:.4g}."
-        return told("estimated", text, remedy="Pass `polytope` to judge given bounds.")
-    return told("holds", f"In all {of} rows.", 0.0)
+        return finding("estimated", text, remedy="Pass `polytope` to judge given bounds.")
+    return finding("holds", f"In all {judged} rows.", 0.0)
 
 
-def _nothing_to_judge(counts: RowCounts, kind: Kind) -> str:
+def _explain_nothing_judged(counts: RowCounts, kind: Kind) -> str:
     if not counts.rows:
         return "There are no rows."
     if kind == "ordering" and not counts.has_orderings:
@@ -70,27 +72,27 @@ def suggest_remedy(kind: Kind) -> str:
     return _NEXT[kind]
 
 
-def _what(counts: RowCounts, kind: Kind, tally: Tally) -> str:
+def _describe_violation(counts: RowCounts, kind: Kind, tally: Tally) -> str:
     w_K = tally.weights_K
     broken = [k for k, w in enumerate(w_K) if not math.isfinite(w)]
     if broken:
-        return f"{_name(counts, broken[0])} weighs {w_K[broken[0]]}"
+        return f"{_name_teacher(counts, broken[0])} weighs {w_K[broken[0]]}"
     if kind == "normalization":
         return f"Weights sum to {math.fsum(w_K):.17g}"
     if kind == "linear":
-        return f"{tally.rule} is missed by {tally.worst:.3g}"
+        return f"{tally.condition} is missed by {tally.worst:.3g}"
     if kind == "ordering":
-        return _inverted(counts, tally)
+        return _describe_inversion(counts, tally)
     lightest = min(range(len(w_K)), key=w_K.__getitem__)
     if kind == "positivity" or counts.polytope is None:
-        return f"{_name(counts, lightest)} weighs {w_K[lightest]:.4g}"
+        return f"{_name_teacher(counts, lightest)} weighs {w_K[lightest]:.4g}"
     low_K, high_K = counts.polytope.lower, counts.polytope.upper
     k = max(range(len(w_K)), key=lambda k: max(low_K[k] - w_K[k], w_K[k] - high_K[k]))
     side = f"above upper={high_K[k]:g}" if w_K[k] > high_K[k] else f"below lower={low_K[k]:g}"
-    return f"{_name(counts, k)} weighs {w_K[k]:.17g}, {side},"
+    return f"{_name_teacher(counts, k)} weighs {w_K[k]:.17g}, {side},"
 
 
-def _inverted(counts: RowCounts, tally: Tally) -> str:
+def _describe_inversion(counts: RowCounts, tally: Tally) -> str:
     w_K, s_K = tally.weights_K, tally.safety_K
     pairs = [] if counts.polytope is None else [*counts.polytope.orderings]
     margin = 0.0 if counts.polytope is None else counts.polytope.margin
@@ -99,38 +101,39 @@ def _inverted(counts: RowCounts, tally: Tally) -> str:
     i, j = max(pairs, key=lambda pair: w_K[pair[1]] - w_K[pair[0]])
     by = f" plus the margin {margin:g}" if margin else ""
     why = f" though its safety is {s_K[i]:.4g} against {s_K[j]:.4g}" if s_K and s_K[i] > s_K[j] else ""
-    return f"{_name(counts, i)} weighs less than {_name(counts, j)}{by}, {w_K[i]:.17g} against {w_K[j]:.17g},{why}"
+    names = f"{_name_teacher(counts, i)} weighs less than {_name_teacher(counts, j)}"
+    return f"{names}{by}, {w_K[i]:.17g} against {w_K[j]:.17g},{why}"
 
 
-def _at(counts: RowCounts, row: int) -> str:
+def _describe_row(counts: RowCounts, row: int) -> str:
     place = locate_row(row, counts.lead)
     return f"position {place}" if len(place) > 1 else f"row {row}"
 
 
-def _name(counts: RowCounts, k: int) -> str:
+def _name_teacher(counts: RowCounts, k: int) -> str:
     return f"'{counts.names[k]}'" if k < len(counts.names) else f"Teacher {k}"
 
 
-def _weighing(tally: Tally) -> str:
+def _list_weights(tally: Tally) -> str:
     if len(tally.weights_K) > _SHOWN:
         return ""
     return f", ({', '.join(f'{w:.4g}' for w in tally.weights_K)})"
 
 
-def _bounded_away(counts: RowCounts) -> Finding:
+def _judge_bounded_away(counts: RowCounts) -> Finding:
     """Judge (A1): a w_min > 0 below every weight, promised by the polytope or at least seen."""
     positive = counts.tallies["positivity"]
-    told = partial(Finding, "A1", counts.subject, of=counts.rows)
+    finding = partial(Finding, "A1", counts.subject, judged=counts.rows)
     if not counts.rows:
-        return told("not_applicable", _nothing_to_judge(counts, "assumption"))
+        return finding("not_applicable", _explain_nothing_judged(counts, "assumption"))
     if positive.rows:
-        text = f"{_what(counts, 'positivity', positive)} in {_at(counts, positive.row)}."
+        text = f"{_describe_violation(counts, 'positivity', positive)} in {_describe_row(counts, positive.row)}."
         where = locate_row(positive.row, counts.lead)
-        return told("violated", text, positive.worst, where, positive.rows, remedy=suggest_remedy("positivity"))
+        return finding("violated", text, positive.worst, where, positive.rows, remedy=suggest_remedy("positivity"))
     floor = 0.0 if counts.polytope is None else min(counts.polytope.lower)
     if floor > 0 and not counts.tallies["bounds"].rows:
-        return told("holds", f"In all {counts.rows} rows, w_min = {floor:g}.", 0.0)
+        return finding("holds", f"In all {counts.rows} rows, w_min = {floor:g}.", 0.0)
     text = (
         f"The lightest weight seen is {counts.lightest:.4g}; no floor above 0 is kept to, so other rows may go lower."
     )
-    return told("estimated", text, remedy="Give the polytope lower > 0.")
+    return finding("estimated", text, remedy="Give the polytope lower > 0.")

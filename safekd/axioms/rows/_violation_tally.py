@@ -19,10 +19,16 @@ Numbers = tuple[float, ...]
 
 @dataclass
 class Tally:
-    """Counts the rows that break a rule and keeps the worst of them; a NaN is worse than any number.
+    """Counts the rows that break a condition and keeps the worst of them; a NaN is worse than any number.
 
-    rows: how many.  first: the lowest row number.  worst: the largest excess.  row: where; weights_K, safety_K: what
-    stood there.  rule: which rule, where a tally is about several.
+    Attributes:
+        rows: How many.
+        first: The lowest row number.
+        worst: The largest excess.
+        row: Where.
+        weights_K: What weights stood there, K of them.
+        safety_K: What scores stood there, none if there were none.
+        condition: Which condition, where a tally is about several.
     """
 
     rows: int = 0
@@ -31,7 +37,7 @@ class Tally:
     row: int = 0
     weights_K: Numbers = ()
     safety_K: Numbers = ()
-    rule: str = ""
+    condition: str = ""
 
     def count_rows(
         self,
@@ -42,23 +48,41 @@ class Tally:
         rows_B: Tensor | None = None,
         safety_KB: Tensor | None = None,
     ) -> None:
-        """Count the rows that are not fine.  rows_B: their places in the chunk, None if it holds them all."""
+        """Count the rows that are not fine.
+
+        Args:
+            excess_B: By how much each row breaks the condition, (B,).
+            fine_B: Which rows keep it, bool, (B,).
+            w_KB: Weights, (K, B).
+            first_row: Number of the chunk's first row.
+            rows_B: Places of these rows in the chunk, (B,); None if they are all of it.
+            safety_KB: Scores, (K, B).
+        """
         count = int((~fine_B).sum())
         if not count:
             return
-        at = int(excess_B.masked_fill(fine_B, -torch.inf).argmax())  # which points at a NaN before any number
+        worst_column = int(excess_B.masked_fill(fine_B, -torch.inf).argmax())  # which points at a NaN before any number
         first = int((~fine_B).to(torch.uint8).argmax())
-        at_row, first_of = (place if rows_B is None else int(rows_B[place]) for place in (at, first))
-        scores = () if safety_KB is None else tuple(safety_KB[:, at].tolist())
+        at_row, first_of = (place if rows_B is None else int(rows_B[place]) for place in (worst_column, first))
+        scores = () if safety_KB is None else tuple(safety_KB[:, worst_column].tolist())
         place = first_row + at_row
-        self._keep(count, float(excess_B[at]), place, first_row + first_of, tuple(w_KB[:, at].tolist()), scores)
+        self._keep_worst(
+            count,
+            float(excess_B[worst_column]),
+            place,
+            first_row + first_of,
+            tuple(w_KB[:, worst_column].tolist()),
+            scores,
+        )
 
-    def add(self, amount: float, rows: int, row: int, first_row: int, weights_K: Numbers, rule: str) -> None:
+    def add(self, amount: float, rows: int, row: int, first_row: int, weights_K: Numbers, condition: str) -> None:
         """Count what somebody else has judged; ``first`` is then the worst row of the chunk."""
-        if rows and self._keep(rows, amount, first_row + row, first_row + row, weights_K, ()):
-            self.rule = rule
+        if rows and self._keep_worst(rows, amount, first_row + row, first_row + row, weights_K, ()):
+            self.condition = condition
 
-    def _keep(self, count: int, worst: float, row: int, first: int, weights_K: Numbers, safety_K: Numbers) -> bool:
+    def _keep_worst(
+        self, count: int, worst: float, row: int, first: int, weights_K: Numbers, safety_K: Numbers
+    ) -> bool:
         self.first = min(self.first, first) if self.rows else first
         worse = not self.rows or (not math.isnan(self.worst) and not worst <= self.worst)
         self.rows += count

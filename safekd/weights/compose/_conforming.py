@@ -13,19 +13,25 @@ from ...errors import InvalidInput
 from ..orderings import Metric, PositionOrderings, ScaleOrderings, require_compatible_orderings, resolve_orderings
 from ..rules import Rule, RuleWrapper, require_rule, require_scores
 from ..signals import Signals
-from ._implied_bounds import Bounds
+from ._product_bounds import Bounds
 
 
 @dataclass(frozen=True)
 class Conforming(RuleWrapper):
     """``rule`` followed by normalization and projection into ``polytope``: axioms III.1-3 and III.5 by construction.
 
-    rule: any callable from Signals to scores (..., K), at least 0 and not all 0 at one position.
-    polytope: bounds and orderings.  Orderings that it names hold at critical positions (everywhere if the signals
-    name no critical class or context).  If it names none and ``ordered`` is True, each critical position follows
-    its own safety scores.  metric: "euclidean" or "kl".
-    orderings: those of one scale, for instance ``infer_orderings(evidence)``; they replace that scale's safety scores.
-    Raises InvalidInput if they contradict the polytope's, InfeasiblePolytope if they leave no weights.
+    Attributes:
+        rule: Any callable from Signals to scores (..., K), at least 0 and not all 0 at one position.
+        polytope: Bounds and orderings.  Orderings that it names hold at critical positions (everywhere if the signals
+            name no critical class or context).
+        metric: "euclidean" or "kl".
+        ordered: Whether each critical position follows its own safety scores, if the polytope names no orderings.
+        orderings: Those of one scale, for instance ``infer_orderings(evidence)``; they replace that scale's safety
+            scores.
+
+    Raises:
+        InvalidInput: The orderings contradict the polytope's.
+        InfeasiblePolytope: They leave no weights.
     """
 
     rule: Rule
@@ -44,19 +50,31 @@ class Conforming(RuleWrapper):
         return self.polytope.lower, self.polytope.upper
 
     def __call__(self, signals: Signals) -> Tensor:
-        """Return conforming weights, (..., K)."""
+        """Return conforming weights, (..., K).
+
+        Args:
+            signals: The readings of a batch.
+        """
         raw_K = normalize_scores(self.rule(signals), signals, type(self.rule).__name__)
         return self.orders(signals).project(raw_K, self.metric)
 
     def orders(self, signals: Signals) -> PositionOrderings:
-        """Return the orderings of each position."""
+        """Return the orderings that hold at each position.
+
+        Args:
+            signals: The readings of a batch.
+        """
         own = {} if self.orderings is None else {self.orderings.scale: self.orderings}
         return resolve_orderings(signals, self.polytope, own, scored=self.ordered)
 
 
 @dataclass(frozen=True)
 class Normalized(RuleWrapper):
-    """``rule`` followed by division by the sum, and nothing else: weights as the rule wants them, axiom III.1 only."""
+    """``rule`` followed by division by the sum, and nothing else: weights as the rule wants them, axiom III.1 only.
+
+    Attributes:
+        rule: Any callable from Signals to scores (..., K).
+    """
 
     rule: Rule
 
@@ -64,12 +82,28 @@ class Normalized(RuleWrapper):
         require_rule("rule", self.rule)
 
     def __call__(self, signals: Signals) -> Tensor:
-        """Return weights, (..., K), that sum to one."""
+        """Return weights, (..., K), that sum to one.
+
+        Args:
+            signals: The readings of a batch.
+        """
         return normalize_scores(self.rule(signals), signals, type(self.rule).__name__)
 
 
 def normalize_scores(score_K: Tensor, signals: Signals, who: str) -> Tensor:
-    """Return scores divided by their sum, (..., K).  Raises InvalidInput naming the rule and the position."""
+    """Return scores divided by their sum.
+
+    Args:
+        score_K: Scores, (..., K), at least 0.
+        signals: What the rule was given.
+        who: What messages call the rule.
+
+    Returns:
+        Weights, (..., K).
+
+    Raises:
+        InvalidInput: Scores are below 0, not finite, or all 0; the message names the rule and the position.
+    """
     require_scores(score_K, signals, who)
     total = score_K.sum(-1, keepdim=True)
     bad = ~torch.isfinite(score_K).all(-1) | (score_K < 0).any(-1) | (total.squeeze(-1) <= 0)

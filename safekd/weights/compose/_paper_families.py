@@ -15,14 +15,30 @@ Metric = Literal["euclidean", "kl"]
 
 
 def family_a(polytope: WeightPolytope, *, rate: float = 1.0, metric: Metric = "euclidean") -> Unified:
-    """Return Family A, by entropy: ``exp(-rate H_k)``, ``1 / loss_k(t)``, and ranks of safety in the context."""
+    """Return Family A, by entropy: ``exp(-rate H_k)``, ``1 / loss_k(t)``, and ranks of safety in the context.
+
+    Args:
+        polytope: What all weights conform to.
+        rate: Of the entropy, at least 0, a nat.
+        metric: "euclidean" or "kl".
+
+    Source: Theorem V.2.
+    """
     return Unified(
         polytope=polytope, metric=metric, token=EntropyDecay(rate), task=InverseLoss(), context=OrdinalSafety()
     )
 
 
 def family_b(polytope: WeightPolytope, *, rate: float = 1.0, metric: Metric = "euclidean") -> Unified:
-    """Return Family B, by variance: ``1 / var_k``, alignment of gradients, and ``exp(-rate d(c, domain_k))``."""
+    """Return Family B, by variance: ``1 / var_k``, alignment of gradients, and ``exp(-rate d(c, domain_k))``.
+
+    Args:
+        polytope: What all weights conform to.
+        rate: Of the distance, at least 0, one over its unit.
+        metric: "euclidean" or "kl".
+
+    Source: Theorem V.2.
+    """
     return Unified(
         polytope=polytope,
         metric=metric,
@@ -33,7 +49,15 @@ def family_b(polytope: WeightPolytope, *, rate: float = 1.0, metric: Metric = "e
 
 
 def family_c(polytope: WeightPolytope, *, rate: float = 1.0, metric: Metric = "euclidean") -> Unified:
-    """Return Family C, a hybrid: entropy and safety, a softmax of performance, and ``exp(-rate d(c, domain_k))``."""
+    """Return Family C, a hybrid: entropy and safety, a softmax of performance, and ``exp(-rate d(c, domain_k))``.
+
+    Args:
+        polytope: What all weights conform to.
+        rate: Of the distance, at least 0, one over its unit.
+        metric: "euclidean" or "kl".
+
+    Source: Theorem V.2.
+    """
     return Unified(
         polytope=polytope,
         metric=metric,

@@ -33,7 +33,7 @@ from ..rules import Rule, collect_needs, require_rule
 from ..rules._generic_rules import Uniform
 from ..signals import ORDERED_SCALES, OrderedScale, Signals
 from ._conforming import normalize_scores
-from ._implied_bounds import Bounds, implied_bounds
+from ._product_bounds import Bounds, bound_product
 
 Orderings = ScaleOrderings | Iterable[tuple[int, int]]
 
@@ -42,13 +42,18 @@ Orderings = ScaleOrderings | Iterable[tuple[int, int]]
 class Repair:
     """What the repair did to one batch.
 
-    composed: product weights before, (..., K); weights: after; distance: Euclidean distance between them, (...);
-    violations_before, violations_after: bool (...), where an ordering that holds at the position is broken, as where a
-    safer teacher counts less at a critical position, which is any position if the signals name none.
-    contradictions: bool (...), where token and context scale rank two teachers differently; there the order of the
-    scale ``wins`` holds together with the polytope's own, and of the other's what does not go against them.  bounds:
-    lower and upper bound of each teacher's weight in ``composed`` that follow from those of the parts, None if a part
-    has no bounds.
+    Attributes:
+        composed: Product weights before the repair, (..., K).
+        weights: Conforming weights after it, (..., K).
+        distance: Euclidean distance between them, (...).
+        violations_before: Bool, (...), where ``composed`` breaks an ordering that holds at the position, as where a
+            safer teacher counts less at a critical position, which is any position if the signals name none.
+        violations_after: The same of ``weights``.
+        contradictions: Bool, (...), where token and context scale rank two teachers differently; there the order of the
+            scale ``wins`` holds together with the polytope's own, and of the other's what does not go against them.
+        wins: "token" or "context".
+        bounds: Lower and upper bound of each teacher's weight in ``composed`` that follow from those of the parts, None
+            if a part has no bounds.
     """
 
     composed: Tensor
@@ -98,15 +103,24 @@ class Repair:
 class Unified:
     """Product of up to three rules, normalized, and repaired into ``polytope``; a missing scale is uniform.
 
-    token, task, context: callables from Signals to scores (..., K), at least 0.  polytope, metric: where to, and
-    in which geometry the nearest point is meant.
-    token_orderings, context_orderings: pairs (i, j) that hold on S and on C_safe, or ``ScaleOrderings`` for those that
-    differ by class or context; orderings of a ``Conforming`` token or context rule are added to them.  A scale
-    without any follows its safety scores (``token_safety``, ``safety``) instead; ``resolve_orderings`` has the details.
-    wins: which scale's order holds at a position where the two rank teachers differently, "context" by default.
+    Attributes:
+        polytope: Where to the product is repaired.
+        token: Rule of the token scale, from Signals to scores (..., K), at least 0.
+        task: Rule of the task scale.
+        context: Rule of the context scale.
+        metric: In which geometry the nearest point is meant, "euclidean" or "kl".
+        token_orderings: Pairs (i, j) that hold on S, or ``ScaleOrderings`` for those that differ by class; orderings of
+            a ``Conforming`` token rule are added to them.  A scale without any follows its safety scores
+            (``token_safety``, ``safety``) instead; ``resolve_orderings`` has the details.
+        context_orderings: The same for C_safe and contexts.
+        wins: Which scale's order holds at a position where the two rank teachers differently.
 
-    Raises InvalidInput when no scale is given, and when orderings that hold everywhere contradict each other (with a
-    polytope that allows ties, such teachers weigh the same instead).
+    Raises:
+        InvalidInput: No scale is given, or orderings that hold everywhere contradict each other (with a polytope that
+            allows ties, such teachers weigh the same instead).
+
+    Source: Definition IV.1; the repair is ours, since Theorem IV.2 promises normalization, boundedness and convexity
+    only.
     """
 
     polytope: WeightPolytope
@@ -135,7 +149,9 @@ class Unified:
                 )
         for scale in ORDERED_SCALES:
             given = getattr(self, f"{scale}_orderings")
-            object.__setattr__(self, f"{scale}_orderings", None if given is None else self._read(scale, given))
+            object.__setattr__(
+                self, f"{scale}_orderings", None if given is None else self._as_scale_orderings(scale, given)
+            )
         require_compatible_orderings(
             self.polytope, [source for sources in self._sources.values() for source in sources]
         )
@@ -151,7 +167,7 @@ class Unified:
         parts = [getattr(rule, "bounds", None) for rule in self._rules().values() if not isinstance(rule, Uniform)]
         if not parts:
             return ((1 / self.polytope.n_teachers,) * self.polytope.n_teachers,) * 2
-        return None if None in parts else implied_bounds(part for part in parts if part is not None)
+        return None if None in parts else bound_product(part for part in parts if part is not None)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -159,21 +175,41 @@ class Unified:
         return collect_needs(self._rules())
 
     def __call__(self, signals: Signals) -> Tensor:
-        """Return conforming weights, (..., K)."""
+        """Return conforming weights, (..., K).
+
+        Args:
+            signals: The readings of a batch.
+        """
         return self.orders(signals).project(self.compose(signals), self.metric)
 
     def orders(self, signals: Signals) -> PositionOrderings:
-        """Return the orderings of each position."""
+        """Return the orderings that hold at each position.
+
+        Args:
+            signals: The readings of a batch.
+        """
         own = {
-            scale: merge_orderings(scale, [found for _, found in named])
+            scale: merge_orderings(scale, [orderings for _, orderings in named])
             for scale, named in self._sources.items()
             if named
         }
         return resolve_orderings(signals, self.polytope, own, wins=self.wins)
 
     def compose(self, signals: Signals) -> Tensor:
-        """Return the normalized product, (..., K), which need not conform.  Sums of logs: nothing underflows."""
-        parts = [_log(normalize_scores(rule(signals), signals, name)) for name, rule in self._rules().items()]
+        """Return the normalized product, which need not conform.  Sums of logs: nothing underflows.
+
+        Args:
+            signals: The readings of a batch.
+
+        Returns:
+            Weights, (..., K).
+
+        Raises:
+            InvalidInput: At some position every teacher has weight 0 at some scale.
+
+        Source: Definition IV.1, and IV.3 for the logs.
+        """
+        parts = [_log_weights(normalize_scores(rule(signals), signals, name)) for name, rule in self._rules().items()]
         log_w_K = torch.stack(parts).sum(0)
         if bool(torch.isneginf(log_w_K).all(-1).any()):
             where = tuple(int(i) for i in torch.isneginf(log_w_K).all(-1).nonzero()[0])
@@ -184,7 +220,11 @@ class Unified:
         return torch.softmax(log_w_K, dim=-1)
 
     def repair(self, signals: Signals) -> Repair:
-        """Return the weights together with what it took to make them conform."""
+        """Return the weights together with what it took to make them conform.
+
+        Args:
+            signals: The readings of a batch.
+        """
         composed, orders = self.compose(signals), self.orders(signals)
         weights = orders.project(composed, self.metric)
         return Repair(
@@ -220,7 +260,7 @@ class Unified:
                 sources[scale].append((f"`{scale}_orderings`", given))
         return sources
 
-    def _read(self, scale: OrderedScale, given: Orderings) -> ScaleOrderings:
+    def _as_scale_orderings(self, scale: OrderedScale, given: Orderings) -> ScaleOrderings:
         if not isinstance(given, ScaleOrderings):
             return ScaleOrderings(scale, self.polytope.n_teachers, given)
         if given.scale != scale:
@@ -230,7 +270,7 @@ class Unified:
         return given
 
 
-def _log(w_K: Tensor) -> Tensor:
+def _log_weights(w_K: Tensor) -> Tensor:
     """Return the logarithm, whose gradient at a weight of 0, where the product stays 0, is none and not 0 * inf."""
     none_K = w_K == 0
     return w_K.masked_fill(none_K, 1.0).log().masked_fill(none_K, -torch.inf)

@@ -36,24 +36,43 @@ from torch import Tensor, nn
 from solvers.polytope import WeightPolytope
 from solvers.projection import project
 
+from ..._number_checks import is_finite, is_whole
+from ...data import expand_to_positions
 from ...errors import InvalidInput, MissingSignal
 from ..orderings import PositionOrderings, ScaleOrderings, require_compatible_orderings, resolve_orderings
 from ..rules import Rule, RuleWrapper, require_rule
 from ..signals import OrderedScale, Signals
 from ._conforming import normalize_scores
-from ._implied_bounds import Bounds
+from ._product_bounds import Bounds
 
-_ROUNDING = 1e-6  # below this distance a ratio of distances says little
+
+@dataclass(frozen=True)
+class DriftSettings:
+    """What a drift report looks at; ``tests/safekd/weights/test_tracking.py`` notices.
+
+    Attributes:
+        least_distance: Below this distance from the target a ratio of distances says little of the contraction: it is
+            mostly rounding.
+    """
+
+    least_distance: float = 1e-6
+
+
+_DRIFT = DriftSettings()
 
 
 @dataclass(frozen=True)
 class DriftReport:
-    """How the weights of each group follow their target, (G,) each, NaN for groups never seen.
+    """How the weights of each group follow their target, NaN for groups never seen.
 
-    steps_G: updates so far.  contraction: 1 - beta.  lag_G: distance of the weights from the last target.  bound_G:
-    what the recursion promises of that distance.  drift_G: how far the target moved at the last update.
-    shrinkage_G: the largest factor by which an update shrank the distance to its target (distances below 1e-6 are not
-    looked at, where rounding counts); at most ``contraction``.
+    Attributes:
+        steps_G: Updates so far, (G,).
+        contraction: 1 - beta.
+        lag_G: Distance of the weights from the last target, (G,).
+        bound_G: What the recursion promises of that distance, (G,).
+        drift_G: How far the target moved at the last update, (G,).
+        shrinkage_G: The largest factor by which an update shrank the distance to its target, (G,), where the distance
+            is more than rounding; at most ``contraction``.
     """
 
     steps_G: Tensor
@@ -76,20 +95,28 @@ class DriftReport:
 
 
 class Tracking(RuleWrapper, nn.Module):
-    """A rule whose weights move at most a share ``beta`` of the way to where the rule wants them, a batch at a time.
-
-    rule: any callable from Signals to scores (..., K); a ``Unified`` or ``Conforming`` one too.  polytope: where the
-    weights stay.  beta: in (0, 1]; 1 follows at once.  by: "context" or "task" keeps a vector for each of ``groups``;
-    None keeps one for all.  start: weights (K,) to start from, projected; None starts each group at its first target.
-    ordered, orderings: as in ``Conforming``.
+    """A rule whose weights move a share ``beta`` of the way to where another rule wants them, a batch at a time.
 
     In training mode each call is one update of the groups in the batch; in evaluation mode (``eval()``) weights stand
-    still.  A group's orderings are those of the context scale that hold at all its positions in the batch; positions
+    still. A group's orderings are those of the context scale that hold at all its positions in the batch; positions
     with further ones are projected once more, so that the weights returned conform everywhere.  Gradients flow through
     the present batch, not into earlier ones.  The state is in ``state_dict()``, in float64, on the module's device.
 
-    Raises InvalidInput for a beta outside (0, 1], a number of groups below 1, an unknown ``by``, or a position whose
-    context or task is not among the groups.
+    Args:
+        rule: Any callable from Signals to scores (..., K); a ``Unified`` or ``Conforming`` one too.
+        polytope: Where the weights stay.
+        beta: In (0, 1]; 1 follows at once.
+        by: "context" or "task" keeps a vector for each of ``groups``; None keeps one for all.
+        groups: G, how many contexts or tasks there are.
+        start: Weights (K,) to start from, projected; None starts each group at its first target.
+        ordered: As in ``Conforming``.
+        orderings: As in ``Conforming``.
+
+    Raises:
+        InvalidInput: A beta outside (0, 1], a number of groups below 1, an unknown ``by``, or, when called, a position
+            whose context or task is not among the groups.
+
+    Source: the bound on the lag is derived at the top of the file.
     """
 
     state_GK: Tensor
@@ -112,12 +139,11 @@ class Tracking(RuleWrapper, nn.Module):
         orderings: ScaleOrderings | None = None,
     ) -> None:
         super().__init__()
-        number = isinstance(beta, (int, float)) and not isinstance(beta, bool) and math.isfinite(beta)
-        if not number or not 0 < beta <= 1:
+        if not is_finite(beta) or not 0 < beta <= 1:
             raise InvalidInput(f"`beta` of Tracking is {beta!r}; wanted a share above 0 and at most 1, such as 0.1.")
         if by not in ("context", "task", None):
             raise InvalidInput(f"`by` of Tracking is {by!r}; wanted 'context', 'task' or None, one vector for all.")
-        if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or (by is None and groups != 1):
+        if not is_whole(groups) or groups < 1 or (by is None and groups != 1):
             raise InvalidInput(
                 f"`groups` of Tracking is {groups!r}; wanted how many {by or 'vector'}s there are, at least 1"
                 + (", and just 1 with by=None." if by is None else ".")
@@ -159,26 +185,35 @@ class Tracking(RuleWrapper, nn.Module):
         return DriftReport(self.steps_G.clone(), self.contraction, *known)
 
     def forward(self, signals: Signals) -> Tensor:
-        """Return conforming weights, (..., K), after one update of the groups in the batch if in training mode."""
+        """Return conforming weights, after one update of the groups in the batch if in training mode.
+
+        Args:
+            signals: The readings of a batch.
+
+        Returns:
+            Weights, (..., K).
+        """
         if signals.shape[-1] != self.polytope.n_teachers:
             raise InvalidInput(
                 f"The signals have {signals.shape[-1]} teachers, the polytope of Tracking has "
                 f"{self.polytope.n_teachers}; wanted equal."
             )
         raw_K = normalize_scores(self.rule(signals), signals, type(self.rule).__name__)
-        group = self._group(signals)
+        group = self._number_positions(signals)
         present_P, row = torch.unique(group, return_inverse=True)
         if not len(present_P):
             return raw_K
-        of_groups = self._orders_of_groups(signals, present_P, row)
-        asked_PK = _averages(raw_K.double(), row, len(present_P))
-        target_PK = of_groups.project(asked_PK, "euclidean")
-        weights_PK = self._updated(present_P, asked_PK, target_PK, of_groups)
+        group_orderings = self._resolve_group_orderings(signals, present_P, row)
+        asked_PK = _average_rows(raw_K.double(), row, len(present_P))
+        target_PK = group_orderings.project(asked_PK, "euclidean")
+        weights_PK = self._update_groups(present_P, asked_PK, target_PK, group_orderings)
         own = {} if self.orderings is None else {self.orderings.scale: self.orderings}
         orders = resolve_orderings(signals, self.polytope, own, scored=self.ordered)
         return orders.project(weights_PK[row].to(raw_K.dtype), "euclidean")
 
-    def _updated(self, present_P: Tensor, asked_PK: Tensor, target_PK: Tensor, orders: PositionOrderings) -> Tensor:
+    def _update_groups(
+        self, present_P: Tensor, asked_PK: Tensor, target_PK: Tensor, orders: PositionOrderings
+    ) -> Tensor:
         new_P = self.steps_G[present_P] == 0
         starts_P1 = (new_P if self.start is None else torch.zeros_like(new_P)).unsqueeze(-1)
         before_PK = torch.where(starts_P1, target_PK, self.state_GK[present_P])
@@ -192,7 +227,7 @@ class Tracking(RuleWrapper, nn.Module):
             drift_P = (target_PK - last_PK).norm(dim=-1)
             far_P, near_P = (before_PK - target_PK).norm(dim=-1), (after_PK - target_PK).norm(dim=-1)
             promised_P = torch.where(new_P, far_P, self.bound_G[present_P])
-            shrunk_P = torch.where(far_P > _ROUNDING, near_P / far_P, 0.0)
+            shrunk_P = torch.where(far_P > _DRIFT.least_distance, near_P / far_P, 0.0)
             self.bound_G[present_P] = self.contraction * (promised_P + drift_P)
             self.drift_G[present_P] = drift_P
             self.shrinkage_G[present_P] = torch.maximum(self.shrinkage_G[present_P], shrunk_P)
@@ -201,7 +236,7 @@ class Tracking(RuleWrapper, nn.Module):
             self.steps_G[present_P] += 1
         return after_PK
 
-    def _group(self, signals: Signals) -> Tensor:
+    def _number_positions(self, signals: Signals) -> Tensor:
         """Return the number of each position's group, (...,)."""
         lead, groups = signals.shape[:-1], len(self.steps_G)
         key: Tensor | None = None if self.by is None else getattr(signals, self.by)
@@ -215,31 +250,31 @@ class Tracking(RuleWrapper, nn.Module):
                 f"A position has {self.by} {int(outside[0])}, but Tracking keeps weights for {self.by} 0 to "
                 f"{groups - 1} only; pass `groups`, the number of {self.by}s."
             )
-        return key.reshape(key.shape + (1,) * (len(lead) - key.ndim)).expand(lead)
+        return expand_to_positions(key, lead)
 
-    def _orders_of_groups(self, signals: Signals, present_P: Tensor, row: Tensor) -> PositionOrderings:
+    def _resolve_group_orderings(self, signals: Signals, present_P: Tensor, row: Tensor) -> PositionOrderings:
         """Return the context scale's orderings of each group: average safety, critical where all its positions are."""
         P, safety_PK, critical_P = len(present_P), None, None
         if signals.has_safety("context"):
-            safety_PK = _averages(signals.safety.expand(signals.shape).double(), row, P)
+            safety_PK = _average_rows(signals.safety.expand(signals.shape).double(), row, P)
         if signals.names_critical:
             critical = (
                 signals.critical_positions("context") if signals.names_critical_on("context") else signals.critical
             )
-            critical_P = _averages(critical.double().unsqueeze(-1), row, P).squeeze(-1) == 1
-        of_groups = Signals(
+            critical_P = _average_rows(critical.double().unsqueeze(-1), row, P).squeeze(-1) == 1
+        group_orderings = Signals(
             entropy=torch.zeros(P, self.polytope.n_teachers, dtype=torch.float64, device=signals.device),
             context=present_P if self.by == "context" else None,
             safety=safety_PK,
             critical=critical_P,
         )
         given, own = self.orderings, dict[OrderedScale, ScaleOrderings]()
-        if given is not None and given.scale == "context" and (self.by == "context" or not given.of):
+        if given is not None and given.scale == "context" and (self.by == "context" or not given.by_group):
             own = {"context": given}
-        return resolve_orderings(of_groups, self.polytope, own, scored=self.ordered)
+        return resolve_orderings(group_orderings, self.polytope, own, scored=self.ordered)
 
 
-def _averages(value_K: Tensor, row: Tensor, count: int) -> Tensor:
+def _average_rows(value_K: Tensor, row: Tensor, count: int) -> Tensor:
     """Return the average of (..., K) over the positions of each row, (count, K)."""
     flat = value_K.reshape(-1, value_K.shape[-1])
     total = flat.new_zeros(count, flat.shape[-1]).index_add(0, row.reshape(-1), flat)

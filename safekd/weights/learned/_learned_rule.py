@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from ..._number_checks import is_whole
 from ...errors import InvalidInput
 from ..rules import WeightRule, walk_rule
 from ..signals import Signals
@@ -23,10 +24,13 @@ from ..signals import Signals
 class StudentStep:
     """One step of the student, before it is taken, as a rule that learns from it sees it.
 
-    signals: the readings of the batch, labels and ``student_log_p`` (without gradient) among them.
-    weights_K: the weights that pooled the teachers, (..., K), after composition and projection; they carry the gradient
-    to the rule's parameters.  student: the module; whoever runs it leaves modes, gradients and running averages as they
-    were.  inputs: what it was given, (B, ...).  rate: learning rate of the student's optimizer.
+    Attributes:
+        signals: The readings of the batch, labels and ``student_log_p`` (without gradient) among them.
+        weights_K: The weights that pooled the teachers, (..., K), after composition and projection; they carry the
+            gradient to the rule's parameters.
+        student: The module; whoever runs it leaves modes, gradients and running averages as they were.
+        inputs: What it was given, (B, ...).
+        rate: Learning rate of the student's optimizer.
     """
 
     signals: Signals
@@ -41,12 +45,25 @@ class LearnedRule(WeightRule, Protocol):
     """A rule that is an ``nn.Module`` and says what its parameters learn from."""
 
     def learn(self, step: StudentStep) -> Tensor | None:
-        """Return the scalar whose gradient trains the parameters; None: the distillation loss does."""
+        """Return what trains the rule's parameters.
+
+        Args:
+            step: The step that the student is about to take.
+
+        Returns:
+            A scalar whose gradient trains the parameters; None where the distillation loss does.
+        """
 
 
 @dataclass(frozen=True)
 class Learner:
-    """A module inside a rule, where it stands, and the parameters that it alone answers for, by name."""
+    """A module inside a rule, where it stands, and the parameters that it alone answers for.
+
+    Attributes:
+        place: Where it stands in the rule, "token.rule"; "" is the rule itself.
+        module: The module.
+        parameters: Its trainable parameters by name.
+    """
 
     place: str
     module: nn.Module
@@ -59,7 +76,17 @@ class Learner:
         return f"{kind} at '{self.place}'" if self.place else kind
 
     def loss(self, step: StudentStep) -> Tensor | None:
-        """Return the module's own loss, or None where it has none."""
+        """Return the module's own loss.
+
+        Args:
+            step: The step that the student is about to take.
+
+        Returns:
+            A scalar, or None where the module has no loss of its own.
+
+        Raises:
+            InvalidInput: It gave more than one number.
+        """
         learn = getattr(self.module, "learn", None)
         loss: Tensor | None = None if learn is None else learn(step)
         if loss is not None and loss.ndim:
@@ -74,25 +101,39 @@ def learned_rules(rule: object) -> list[Learner]:
 
     Wrappers are looked into: dataclasses such as Unified and Conforming, modules, containers, objects that can be
     called.  A function hides what it uses: write a dataclass instead.
+
+    Args:
+        rule: A rule, wrapped or not.
+
+    Returns:
+        One learner a module that has trainable parameters.
     """
-    found = []
-    for place, part in walk_rule(rule, lambda part: not _teaches_itself(part)):
+    learners = []
+    for place, part in walk_rule(rule, lambda part: not _has_own_loss(part)):
         if isinstance(part, nn.Module):
-            named = part.named_parameters(recurse=_teaches_itself(part))
+            named = part.named_parameters(recurse=_has_own_loss(part))
             trainable = {name: p for name, p in named if p.requires_grad}
             if trainable:
-                found.append(Learner(place, part, trainable))
-    return found
+                learners.append(Learner(place, part, trainable))
+    return learners
 
 
-def _teaches_itself(part: object) -> bool:
+def _has_own_loss(part: object) -> bool:
     return isinstance(part, nn.Module) and callable(getattr(part, "learn", None))
 
 
 def require_counts(rule: nn.Module, **counts: int) -> None:
-    """Raise InvalidInput unless each is a whole number of at least 1."""
+    """Refuse settings that are no whole numbers of at least 1.
+
+    Args:
+        rule: The rule, for the message.
+        **counts: The settings by name.
+
+    Raises:
+        InvalidInput: One is no such number.
+    """
     for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not is_whole(value) or value < 1:
             raise InvalidInput(
                 f"`{name}` of {type(rule).__name__} is {value!r}; it must be a whole number, at least 1."
             )

@@ -21,8 +21,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..._torch_state import evaluating
-from ...data import extract_logits
+from ..._torch_state import evaluating, extract_logits
 from ...errors import InvalidInput
 from ..rules import register_rule
 from ..signals import Signals
@@ -34,14 +33,19 @@ Parameters = Mapping[str, Tensor]
 
 @register_rule
 class MetaTeacher(nn.Module):
-    """Weights of a small network of (entropy, cross-entropy, KL to the student, largest p) of each teacher.
+    """Weights that make the student's next step help most where the student is worst, learned by a look-ahead.
 
-    Its parameters follow the gradient of the student's cross-entropy on hard positions after a look-ahead step, by way
-    of the weights that were used, after composition and projection.  The look-ahead is one plain gradient step of the
+    They come from a small network of (entropy, cross-entropy, KL to the student, largest p) of each teacher.  Its
+    parameters follow the gradient of the student's cross-entropy on hard positions after a look-ahead step, by way of
+    the weights that were used, after composition and projection.  The look-ahead is one plain gradient step of the
     distillation loss alone with the student's learning rate, read in eval mode: no dropout in it, no running average
     moved.  It costs two more backward passes of the student and three forward ones.
-    hidden: width.  temperature: of KD and KL, above 0.  hard: share of the batch's positions, those of the largest
-    cross-entropy, in (0, 1].
+
+    Args:
+        hidden: Width of the network, at least 1.
+        temperature: Of KD and KL, above 0.
+        hard: Share of the batch's positions, those of the largest cross-entropy, in (0, 1].
+
     Source: meta-learned weights, Zhang et al. 2023 (MMKD).  The published network reads all logits, which is impossible
     for large vocabularies.
     """
@@ -58,39 +62,56 @@ class MetaTeacher(nn.Module):
         self.network = TeacherNetwork(hidden, temperature)
 
     def forward(self, signals: Signals) -> Tensor:
-        """Return weights, (..., K), that sum to one."""
+        """Return weights, (..., K), that sum to one.
+
+        Args:
+            signals: The readings of a batch.
+        """
         weights_K: Tensor = self.network(signals).exp()
         return weights_K
 
     def learn(self, step: StudentStep) -> Tensor:
-        """Return a scalar whose gradient by ``step.weights_K`` is that of the hard positions' loss after the step."""
-        slope_K = look_ahead(step, self.network.temperature, self.hard)
-        return (slope_K.to(step.weights_K) * step.weights_K).sum()
+        """Return a scalar whose gradient by ``step.weights_K`` is that of the hard positions' loss after the step.
+
+        Args:
+            step: The step that the student is about to take.
+        """
+        gradient_K = look_ahead(step, self.network.temperature, self.hard)
+        return (gradient_K.to(step.weights_K) * step.weights_K).sum()
 
 
 def look_ahead(step: StudentStep, temperature: float, hard: float) -> Tensor:
-    """Return the gradient by each weight, (..., K), of the cross-entropy on hard positions after one student step.
+    """Return the gradient by each weight of the cross-entropy on hard positions after one student step.
 
-    Raises MissingSignal where the true classes are not known.
+    Args:
+        step: The step that the student is about to take.
+        temperature: Of KD, above 0.
+        hard: Share of positions that count, in (0, 1].
+
+    Returns:
+        The gradient, (..., K).
+
+    Raises:
+        MissingSignal: The true classes are not known.
     """
     student, labels = step.student, step.signals.true_classes
     theta = {n: p.detach().requires_grad_() for n, p in student.named_parameters() if p.requires_grad}
 
-    def logits_at(parameters: Parameters) -> Tensor:
+    def compute_logits(parameters: Parameters) -> Tensor:
         return extract_logits(functional_call(student, dict(parameters), (step.inputs,)), "The student")
 
     with evaluating(student), torch.enable_grad(), _differentiable_twice():
-        z_V = logits_at(theta)
+        z_V = compute_logits(theta)
         read = Signals(log_p=step.signals.log_p, student_log_p=torch.log_softmax(z_V.detach(), dim=-1))
-        pull_KV = read.student_gradient(temperature)
+        gradient_KV = read.student_gradient(temperature)
         w_K, positions = step.weights_K.detach(), labels.numel()
-        pulled_V = (w_K.unsqueeze(-1) * pull_KV).sum(-2) / positions
-        slope = _gradient(z_V, theta, pulled_V.to(z_V))
-        ahead = {n: (p.detach() - step.rate * slope[n]).requires_grad_() for n, p in theta.items()}
-        chosen = _hardest(z_V.detach(), labels, hard)
-        quiz = nn.functional.cross_entropy(logits_at(ahead).flatten(0, -2)[chosen], labels.flatten()[chosen])
-        change_V = _directional(logits_at, theta, _gradient(quiz, ahead))
-    return -(step.rate / positions) * (pull_KV * change_V.unsqueeze(-2)).sum(-1)
+        pooled_V = (w_K.unsqueeze(-1) * gradient_KV).sum(-2) / positions
+        gradient = _backward_gradient(z_V, theta, pooled_V.to(z_V))
+        ahead = {n: (p.detach() - step.rate * gradient[n]).requires_grad_() for n, p in theta.items()}
+        chosen = _select_hardest(z_V.detach(), labels, hard)
+        hard_loss = nn.functional.cross_entropy(compute_logits(ahead).flatten(0, -2)[chosen], labels.flatten()[chosen])
+        change_V = _directional_derivative(compute_logits, theta, _backward_gradient(hard_loss, ahead))
+    return -(step.rate / positions) * (gradient_KV * change_V.unsqueeze(-2)).sum(-1)
 
 
 @contextmanager
@@ -100,18 +121,18 @@ def _differentiable_twice() -> Iterator[None]:
         yield
 
 
-def _hardest(z_V: Tensor, labels: Tensor, share: float) -> Tensor:
+def _select_hardest(z_V: Tensor, labels: Tensor, share: float) -> Tensor:
     loss = nn.functional.cross_entropy(z_V.flatten(0, -2), labels.flatten(), reduction="none")
     return loss.topk(math.ceil(share * len(loss))).indices
 
 
-def _gradient(output: Tensor, at: Parameters, direction: Tensor | None = None) -> dict[str, Tensor]:
+def _backward_gradient(output: Tensor, at: Parameters, direction: Tensor | None = None) -> dict[str, Tensor]:
     """Return the gradient of <direction, output>, or of a scalar, zero for parameters that it does not depend on."""
-    found: Sequence[Tensor | None] = torch.autograd.grad(output, list(at.values()), direction, allow_unused=True)
-    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(at.items(), found, strict=True)}
+    gradients: Sequence[Tensor | None] = torch.autograd.grad(output, list(at.values()), direction, allow_unused=True)
+    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(at.items(), gradients, strict=True)}
 
 
-def _directional(function: Callable[[Parameters], Tensor], at: Parameters, direction: Parameters) -> Tensor:
+def _directional_derivative(function: Callable[[Parameters], Tensor], at: Parameters, direction: Parameters) -> Tensor:
     """Return the derivative of a function in a direction, by one pass forward where its operations allow that."""
     try:
         with forward_ad.dual_level():
@@ -121,6 +142,6 @@ def _directional(function: Callable[[Parameters], Tensor], at: Parameters, direc
     except NotImplementedError:  # an operation knows only how to go backwards: derive its gradient once more
         value = function(at)
         weight = torch.zeros_like(value, requires_grad=True)
-        slopes = torch.autograd.grad(value, list(at.values()), weight, create_graph=True, allow_unused=True)
-        parts = [(s * direction[n]).sum() for n, s in zip(at, slopes, strict=True) if s is not None]
+        gradients = torch.autograd.grad(value, list(at.values()), weight, create_graph=True, allow_unused=True)
+        parts = [(s * direction[n]).sum() for n, s in zip(at, gradients, strict=True) if s is not None]
         return torch.autograd.grad(torch.stack(parts).sum(), weight)[0]

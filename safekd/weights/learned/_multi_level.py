@@ -19,7 +19,11 @@ class MultiLevel(nn.Module):
 
     theta and W are learned by the distillation loss itself, through target and projection: weight moves to teachers
     whose answers the student can take up.  Weights begin uniform.
-    n_teachers: K.  features: D, the length of h(x); see ``features=`` of ConstrainedTrainer.
+
+    Args:
+        n_teachers: K.
+        features: D, the length of h(x); see ``features=`` of ConstrainedTrainer.
+
     Source: adaptive multi-teacher multi-level distillation, Liu, Zhang and Wang 2020.
     """
 
@@ -35,7 +39,17 @@ class MultiLevel(nn.Module):
         self.W_D = nn.Parameter(torch.full((features,), features**-0.5))
 
     def forward(self, signals: Signals) -> Tensor:
-        """Return weights, (..., K), that sum to one.  Raises InvalidInput for other numbers of teachers or features."""
+        """Return weights that sum to one.
+
+        Args:
+            signals: The readings of a batch, features among them.
+
+        Returns:
+            Weights, (..., K).
+
+        Raises:
+            InvalidInput: The signals have other numbers of teachers or features.
+        """
         require_teachers(self, len(self.theta_KD), signals)
         wanted = (*signals.shape[:-1], len(self.W_D))
         if signals.features.shape != wanted:
@@ -47,4 +61,8 @@ class MultiLevel(nn.Module):
         return torch.softmax(score_K, dim=-1).to(signals.ones())
 
     def learn(self, step: StudentStep) -> None:
-        """Return nothing: the distillation loss teaches it."""
+        """Return nothing: the distillation loss teaches it.
+
+        Args:
+            step: Not looked at.
+        """

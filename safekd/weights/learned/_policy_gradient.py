@@ -18,11 +18,14 @@ from ._teacher_network import READINGS, TeacherNetwork
 class PolicyGradient(nn.Module):
     """``(pi + Confidence + softmax_k KL) / 3``: the mean of a policy, of trust in the label, and of the student's gap.
 
-    pi is a small network of (entropy, cross-entropy, KL to the student, largest p) of each teacher, trained by
-    ``-r log pi``.  The reward of teacher k at a position is minus the student's loss there, cross-entropy plus KD_k,
-    standardized over the batch and cut to [0, 1].  The three parts each sum to one, from the first step on: pi begins
-    uniform.
-    hidden: width.  temperature: of KD and KL, above 0.
+    pi is a small network of (entropy, cross-entropy, KL to the student, largest p) of each teacher, trained by ``-r log
+    pi``. The reward of teacher k at a position is minus the student's loss there, cross-entropy plus KD_k, standardized
+    over the batch and cut to [0, 1].  The three parts each sum to one, from the first step on: pi begins uniform.
+
+    Args:
+        hidden: Width of the network, at least 1.
+        temperature: Of KD and KL, above 0.
+
     Source: Yang et al. 2025 (MTKD-RL).  Published weights are all ones in the first epoch and sum to K; these do not.
     """
 
@@ -35,18 +38,30 @@ class PolicyGradient(nn.Module):
         self.network = TeacherNetwork(hidden, temperature)
 
     def forward(self, signals: Signals) -> Tensor:
-        """Return weights, (..., K), that sum to one."""
+        """Return weights, (..., K), that sum to one.
+
+        Args:
+            signals: The readings of a batch.
+        """
         gap_K = torch.softmax(signals.student_divergence(self.network.temperature).detach(), dim=-1)
         pi_K: Tensor = self.network(signals).exp()
         return (pi_K + Confidence()(signals) + gap_K) / 3
 
     def learn(self, step: StudentStep) -> Tensor:
-        """Return the policy loss, averaged over positions."""
+        """Return the policy loss, averaged over positions.
+
+        Args:
+            step: The step that the student is about to take.
+        """
         log_pi_K: Tensor = self.network(step.signals)
         return -(self.reward(step.signals) * log_pi_K).sum(-1).mean()
 
     def reward(self, signals: Signals) -> Tensor:
-        """Return the reward of each teacher, (..., K), in [0, 1]; 0 everywhere when all losses are alike."""
+        """Return the reward of each teacher, (..., K), in [0, 1]; 0 everywhere when all losses are alike.
+
+        Args:
+            signals: The readings of a batch, labels and the student's distributions among them.
+        """
         missed = -signals.student_log_p.gather(-1, signals.true_classes.unsqueeze(-1))
         gain_K = -(missed + signals.student_divergence(self.network.temperature)).detach()
         spread = gain_K.std(unbiased=False)

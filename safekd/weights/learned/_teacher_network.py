@@ -1,6 +1,8 @@
-"""A small network that looks at each teacher with the same eyes.  Axes: ... positions, K teachers, V classes."""
+"""A small network that scores every teacher by the same function.  Axes: ... positions, K teachers, V classes."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,17 @@ from ..signals import Signals
 from ._learned_rule import require_counts
 
 READINGS = frozenset({"log_p", "entropy", "cross_entropy", "student_log_p"})
-_LARGEST = 1e6  # nats; where a teacher gave the truth probability 0
+
+
+@dataclass(frozen=True)
+class TeacherNetworkSettings:
+    """How readings enter the network; ``tests/safekd/weights/test_learned.py`` notices.
+
+    Attributes:
+        largest: Readings above it enter as it, nats: a teacher that gave the truth probability 0 has an infinite loss.
+    """
+
+    largest: float = 1e6
 
 
 class TeacherNetwork(nn.Module):
@@ -18,22 +30,32 @@ class TeacherNetwork(nn.Module):
 
     The network is one for all teachers, (4) -> hidden -> (1), so it works for any number of teachers and of classes,
     and renaming teachers renames weights.  Readings in nats enter as log(1 + x).  Its last layer begins at zero:
-    uniform weights.  hidden: at least 1.  temperature: that of the KL, above 0.
+    uniform weights.
+
+    Args:
+        hidden: Width, at least 1.
+        temperature: That of the KL, above 0.
+        settings: How readings enter; the defaults if left out.
     """
 
-    def __init__(self, hidden: int, temperature: float) -> None:
+    def __init__(self, hidden: int, temperature: float, settings: TeacherNetworkSettings | None = None) -> None:
         super().__init__()
         require_counts(self, hidden=hidden)
         require_number(self, "temperature", temperature, above=0)
         self.temperature = float(temperature)
+        self.settings = settings or TeacherNetworkSettings()
         self.inner = nn.Linear(4, hidden)
         self.outer = nn.Linear(hidden, 1, bias=False)
         nn.init.zeros_(self.outer.weight)
 
     def forward(self, signals: Signals) -> Tensor:
-        """Return log-weights, (..., K), whose exponentials sum to one, in the signals' dtype."""
+        """Return log-weights, (..., K), whose exponentials sum to one, in the signals' dtype.
+
+        Args:
+            signals: The readings of a batch.
+        """
         nats = signals.entropy, signals.cross_entropy, signals.student_divergence(self.temperature)
-        readings = [value.to(self.outer.weight).clamp(0, _LARGEST).log1p() for value in nats]
+        readings = [value.to(self.outer.weight).clamp(0, self.settings.largest).log1p() for value in nats]
         readings.append(signals.log_p.amax(-1).exp())
         x_K4 = torch.stack([value.detach().to(self.outer.weight) for value in readings], dim=-1)
         score_K = self.outer(torch.tanh(self.inner(x_K4))).squeeze(-1)

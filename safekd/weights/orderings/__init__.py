@@ -1,8 +1,7 @@
 """Who must not count less than whom: orderings given, measured, and as they hold at each position of a batch.
 
 ``ScaleOrderings`` are the pairs of one scale; ``infer_orderings`` draws them from evidence where a difference is
-significant; ``resolve_orderings`` settles which hold at a position, where scales meet and may disagree, and projects
-onto them.
+significant; ``resolve_orderings`` settles which hold at a position, where scales meet and may disagree, and projects.
 """
 
 from ._measured_orderings import Comparison, MeasuredOrderings, infer_orderings

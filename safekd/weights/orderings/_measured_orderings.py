@@ -13,16 +13,16 @@ tiers would have to assert or drop pairs for which there is no evidence.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 
+from ..._number_checks import is_finite
 from ...errors import InvalidInput, MissingSignal
 from ...safety import PairedSums, adjust_p_values
-from ..signals import Evidence, OrderedScale
+from ..signals import OrderedScale, TeacherEvidence
 from ._scale_orderings import ScaleOrderings
 
 
@@ -30,9 +30,18 @@ from ._scale_orderings import ScaleOrderings
 class Comparison:
     """Two teachers in one context (or class): i has the higher average, or the lower number if they are equal.
 
-    group: number of the context or class.  count: examples on which both were read.  wins, losses: on how many of them
-    i reads higher, and lower.  mean_i, mean_j: averages.  p_value: against "i is not safer than j".  p_adjusted: after
-    Holm's correction for all pairs of the group.  asserted: whether it became an ordering.
+    Attributes:
+        group: Number of the context or class.
+        i: The teacher that reads higher on average.
+        j: The other one.
+        count: Examples on which both were read.
+        wins: On how many of them i reads higher.
+        losses: On how many of them i reads lower.
+        mean_i: Average of i, in [0, 1].
+        mean_j: Average of j.
+        p_value: Against "i is not safer than j".
+        p_adjusted: After Holm's correction for all pairs of the group.
+        asserted: Whether it became an ordering.
     """
 
     group: int
@@ -57,7 +66,14 @@ class Comparison:
 class MeasuredOrderings(ScaleOrderings):
     """Orderings that evidence supports, with every comparison behind them, ties included.
 
-    level: at most this probability of a false ordering, in each context or class.  source: the split.
+    Attributes:
+        scale: "token" or "context".
+        n_teachers: K.
+        everywhere: None: each context or class has its own.
+        by_group: Pairs (i, j) that are significant, by the number of the context or class.
+        level: At most this probability of a false ordering, in each context or class.
+        source: Name of the split.
+        comparisons: All pairs of teachers in each context or class.
     """
 
     level: float
@@ -67,12 +83,12 @@ class MeasuredOrderings(ScaleOrderings):
     def __init__(
         self, scale: OrderedScale, n_teachers: int, level: float, source: str, comparisons: Sequence[Comparison]
     ) -> None:
-        of: dict[int, list[tuple[int, int]]] = {}
+        by_group: dict[int, list[tuple[int, int]]] = {}
         for found in comparisons:
-            of.setdefault(found.group, [])
+            by_group.setdefault(found.group, [])
             if found.asserted:
-                of[found.group].append((found.i, found.j))
-        super().__init__(scale, n_teachers, of=of)
+                by_group[found.group].append((found.i, found.j))
+        super().__init__(scale, n_teachers, by_group=by_group)
         object.__setattr__(self, "level", level)
         object.__setattr__(self, "source", source)
         object.__setattr__(self, "comparisons", tuple(comparisons))
@@ -88,22 +104,35 @@ class MeasuredOrderings(ScaleOrderings):
         """Return a line for each context or class: its orderings, and how many pairs are ties."""
         name = "class" if self.scale == "token" else "context"
         lines = [f"Orderings significant at {self.level:g} on '{self.source}':"]
-        for number, pairs in self.of:
+        for number, pairs in self.by_group:
             here = [found for found in self.comparisons if found.group == number]
             said = ", ".join(f"teacher {i} >= teacher {j}" for i, j in pairs) or "none"
             lines.append(f"  {name} {number} ({here[0].count} examples): {said}; {len(here) - len(pairs)} ties")
         return "\n".join(lines)
 
 
-def infer_orderings(evidence: Evidence, level: float = 0.05, scale: OrderedScale = "context") -> MeasuredOrderings:
+def infer_orderings(
+    evidence: TeacherEvidence, level: float = 0.05, scale: OrderedScale = "context"
+) -> MeasuredOrderings:
     """Return the orderings that are significant in the evidence; the other pairs are ties.
 
-    level: in (0, 0.5), the probability of a false ordering that is accepted in each context (scale "context") or class
-    (scale "token").  Readings of 0 and 1 get an exact sign test, others a betting test; ``PairedSums`` says why.
-    Raises InvalidInput for other levels, MissingSignal when the evidence holds no comparisons of that scale.
+    Readings of 0 and 1 get an exact sign test, others a betting test; ``PairedSums`` says why.
+
+    Args:
+        evidence: What was measured of the teachers.
+        level: In (0, 0.5), the probability of a false ordering that is accepted in each context or class.
+        scale: "context", or "token" for orderings by class.
+
+    Returns:
+        The orderings, and every comparison.
+
+    Raises:
+        InvalidInput: Another level.
+        MissingSignal: The evidence holds no comparisons of that scale.
+
+    Source: Holm 1979 for several pairs at once.
     """
-    number = isinstance(level, (int, float)) and not isinstance(level, bool) and math.isfinite(level)
-    if not number or not 0 < level < 0.5:
+    if not is_finite(level) or not 0 < level < 0.5:
         raise InvalidInput(f"`level` is {level!r}; wanted a probability above 0 and below 0.5, for example 0.05.")
     paired = {"context": evidence.paired_context, "token": evidence.paired_class}.get(scale)
     if paired is None:
@@ -112,11 +141,11 @@ def infer_orderings(evidence: Evidence, level: float = 0.05, scale: OrderedScale
             f"The evidence does not compare teachers at scale {scale!r}; wanted 'token' or 'context', and "
             f"`evidence=kd.teachers.measure_teachers(...{option})`."
         )
-    comparisons = [found for g in range(len(paired.groups)) for found in _comparisons(paired, g, level)]
+    comparisons = [found for g in range(len(paired.groups)) for found in _compare_pairs(paired, g, level)]
     return MeasuredOrderings(scale, paired.sum_GK.shape[-1], level, evidence.source, comparisons)
 
 
-def _comparisons(paired: PairedSums, g: int, level: float) -> list[Comparison]:
+def _compare_pairs(paired: PairedSums, g: int, level: float) -> list[Comparison]:
     p_KK, mean_K, wins_KK = paired.p_values()[g], paired.means()[g], paired.wins_GKK[g]
     K = len(mean_K)
     adjusted_KK = np.ones((K, K))

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from solvers.polytope import Pairs, WeightPolytope, closure, find_cycle, read_orderings
 
+from ..._number_checks import is_whole
 from ...errors import InvalidInput
 from ..signals import ORDERED_SCALES, OrderedScale
 
@@ -23,62 +25,89 @@ from ..signals import ORDERED_SCALES, OrderedScale
 class ScaleOrderings:
     """Who must not count less than whom, at the critical positions of one scale.
 
-    scale: "token" (S, the critical classes) or "context" (C_safe).  n_teachers: K.  everywhere: pairs (i, j) that hold
-    in every critical class or context.  of: further pairs by the number of the class or context in which they hold.
-    Equal content is equal and hashes alike.  Raises InvalidInput for indices that are not there, and for pairs that go
-    round in a circle, which it spells out.
+    Equal content is equal and hashes alike.
 
-    >>> ScaleOrderings("context", 3, everywhere=[(0, 2)], of={1: [(1, 2)]}).pairs(1)
+    Attributes:
+        scale: "token" (S, the critical classes) or "context" (C_safe).
+        n_teachers: K.
+        everywhere: Pairs (i, j), teacher i at least as heavy as teacher j, that hold in every critical class or
+            context.
+        by_group: Further pairs by the number of the class or context in which they hold; given as a mapping.
+
+    Raises:
+        InvalidInput: An index is not there, or pairs go round in a circle, which the message spells out.
+
+    Source: axioms III.5 (token) and III.22 (context).
+
+    >>> ScaleOrderings("context", 3, everywhere=[(0, 2)], by_group={1: [(1, 2)]}).pairs(1)
     ((0, 2), (1, 2))
     """
 
     scale: OrderedScale
     n_teachers: int
     everywhere: Pairs
-    of: tuple[tuple[int, Pairs], ...]
+    by_group: tuple[tuple[int, Pairs], ...]
 
     def __init__(
         self,
         scale: OrderedScale,
         n_teachers: int,
         everywhere: Iterable[tuple[int, int]] = (),
-        of: Mapping[int, Iterable[tuple[int, int]]] | None = None,
+        by_group: Mapping[int, Iterable[tuple[int, int]]] | None = None,
     ) -> None:
         if scale not in ORDERED_SCALES:
             raise InvalidInput(f"`scale` of orderings is {scale!r}; wanted 'token' or 'context'.")
         # circles are looked for below, where it is known between whom
-        own = {_number(g): read_orderings(pairs, n_teachers, ties=True) for g, pairs in dict(of or {}).items()}
+        own = {
+            _require_group_number(g): read_orderings(pairs, n_teachers, ties=True)
+            for g, pairs in dict(by_group or {}).items()
+        }
         object.__setattr__(self, "scale", scale)
         object.__setattr__(self, "n_teachers", n_teachers)
         object.__setattr__(self, "everywhere", read_orderings(everywhere, n_teachers, ties=True))
-        object.__setattr__(self, "of", tuple(sorted(own.items())))
-        for own_named in [[], *([one] for one in self.named())]:
+        object.__setattr__(self, "by_group", tuple(sorted(own.items())))
+        for own_named in [[], *([one] for one in self.list_named_pairs())]:
             require_no_cycle([(f"the {scale} scale, everywhere", self.everywhere), *own_named], n_teachers)
 
     @property
     def numbers(self) -> tuple[int, ...]:
         """The classes or contexts that have pairs of their own, ascending."""
-        return tuple(number for number, _ in self.of)
+        return tuple(number for number, _ in self.by_group)
 
     def pairs(self, number: int | None = None) -> Pairs:
-        """Return the pairs that hold in the class or context ``number``; None for those that hold in every one."""
-        own: Pairs = () if number is None else dict(self.of).get(number, ())
+        """Return the pairs that hold in one class or context.
+
+        Args:
+            number: The class or context; None for those that hold in every one.
+
+        Returns:
+            Pairs (i, j), ascending.
+        """
+        own: Pairs = () if number is None else dict(self.by_group).get(number, ())
         return tuple(sorted({*self.everywhere, *own}))
 
-    def named(self) -> list[tuple[str, Pairs]]:
+    def list_named_pairs(self) -> list[tuple[str, Pairs]]:
         """Return the pairs of single classes or contexts with a name for messages."""
         what = "class" if self.scale == "token" else "context"
-        return [(f"the {self.scale} scale, {what} {number}", pairs) for number, pairs in self.of]
+        return [(f"the {self.scale} scale, {what} {number}", pairs) for number, pairs in self.by_group]
 
 
-def _number(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise InvalidInput(f"`of` names {value!r}; wanted the number of a class or context, an integer from 0.")
+def _require_group_number(value: Any) -> int:
+    if not is_whole(value) or value < 0:
+        raise InvalidInput(f"`by_group` names {value!r}; wanted the number of a class or context, an integer from 0.")
     return int(value)
 
 
 def require_no_cycle(named: Sequence[tuple[str, Pairs]], n_teachers: int) -> None:
-    """Raise InvalidInput if the pairs of several sources go round in a circle together, with the source of each."""
+    """Refuse pairs of several sources that go round in a circle together.
+
+    Args:
+        named: Name of each source for the message, and its pairs.
+        n_teachers: K.
+
+    Raises:
+        InvalidInput: They do; the message names the source of each pair.
+    """
     cycle = find_cycle(tuple(sorted({pair for _, pairs in named for pair in pairs})), n_teachers)
     if not cycle:
         return
@@ -101,12 +130,19 @@ def require_polytope(polytope: object) -> None:
 
 
 def require_compatible_orderings(polytope: WeightPolytope, named: Sequence[tuple[str, ScaleOrderings]]) -> None:
-    """Refuse orderings of scales, given with a name each, that contradict each other or the polytope from the start.
+    """Refuse orderings of scales that contradict each other or the polytope from the start.
 
     What holds everywhere is looked at together, what holds in one class or context with what holds everywhere at its
     own scale: which class meets which context is known only from data.  A polytope with ties takes circles as equal
     weights.
-    Raises InvalidInput, and InfeasiblePolytope if margins or bounds leave no weights.
+
+    Args:
+        polytope: Bounds and orderings that all weights keep.
+        named: Name of each source for the message, and its orderings.
+
+    Raises:
+        InvalidInput: They contradict each other, or are for another number of teachers.
+        InfeasiblePolytope: Margins or bounds leave no weights.
     """
     require_polytope(polytope)
     for name, found in named:
@@ -116,7 +152,7 @@ def require_compatible_orderings(polytope: WeightPolytope, named: Sequence[tuple
             )
     own = ("the polytope", polytope.orderings)
     together = [[own, *((name, found.everywhere) for name, found in named)]]
-    together += [[own, (name, found.everywhere), one] for name, found in named for one in found.named()]
+    together += [[own, (name, found.everywhere), one] for name, found in named for one in found.list_named_pairs()]
     for sources in together:
         if not polytope.ties:
             require_no_cycle(sources, polytope.n_teachers)
@@ -124,7 +160,15 @@ def require_compatible_orderings(polytope: WeightPolytope, named: Sequence[tuple
 
 
 def merge_orderings(scale: OrderedScale, several: Sequence[ScaleOrderings]) -> ScaleOrderings:
-    """Return the orderings of several sources at one scale as one."""
+    """Return the orderings of several sources at one scale as one.
+
+    Args:
+        scale: "token" or "context".
+        several: At least one, all of that scale.
+
+    Returns:
+        All their pairs.
+    """
     if len(several) == 1:
         return several[0]
     numbers = sorted({number for found in several for number in found.numbers})
@@ -142,13 +186,21 @@ def reconcile_orderings(winner: Pairs, loser: Pairs, n_teachers: int) -> tuple[P
     The winner's hold whole.  Of the loser's, with all that follows from them, those stay whose opposite does not follow
     from the winner's, and which do not go round in a circle with what is left.  Where both rank all teachers, this is
     the winner's ranking, with its ties decided by the loser.
+
+    Args:
+        winner: Pairs (i, j) of the scale that wins.
+        loser: Pairs of the other one.
+        n_teachers: K.
+
+    Returns:
+        The pairs that hold, and True where a pair of the loser's was given up.
     """
     won_KK, lost_KK = closure(winner, n_teachers), closure(loser, n_teachers)
     kept_KK = lost_KK & ~won_KK.T
-    around_KK = closure(_pairs(won_KK | kept_KK), n_teachers).T  # [i, j]: j stands above i
-    kept_KK &= ~around_KK | won_KK  # every circle has a pair of the loser's, and loses it
-    return _pairs(won_KK | kept_KK), bool((lost_KK & ~kept_KK).any())
+    reverse_KK = closure(_list_pairs(won_KK | kept_KK), n_teachers).T  # [i, j]: j stands above i
+    kept_KK &= ~reverse_KK | won_KK  # every circle has a pair of the loser's, and loses it
+    return _list_pairs(won_KK | kept_KK), bool((lost_KK & ~kept_KK).any())
 
 
-def _pairs(above_KK: npt.NDArray[np.bool_]) -> Pairs:
+def _list_pairs(above_KK: npt.NDArray[np.bool_]) -> Pairs:
     return tuple((int(i), int(j)) for i, j in np.argwhere(above_KK) if i != j)

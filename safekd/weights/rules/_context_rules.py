@@ -19,11 +19,15 @@ from ._weight_rule import register_rule, require_number
 @register_rule
 @dataclass(frozen=True)
 class OrdinalSafety:
-    """``rank_k ^ power`` by safety in the position's context: 1 for the least safe, ties alike; Family A.
+    """``rank_k ^ power`` by safety in the position's context: 1 for the least safe, ties alike.
 
     The rank of teacher k is the number of distinct safety values up to its own, so only the order counts: the rule is
     constant while no two teachers change places, and jumps where they do.
-    power >= 0: 0 ignores safety, larger ones favor the safest more.
+
+    Attributes:
+        power: At least 0: 0 ignores safety, larger ones favor the safest more.
+
+    Source: Family A of Theorem V.2.
     """
 
     power: float = 1.0
@@ -35,7 +39,11 @@ class OrdinalSafety:
         require_number(self, "power", self.power, least=0)
 
     def __call__(self, signals: Signals) -> Tensor:
-        """Return raw scores, (..., K)."""
+        """Return raw scores, (..., K).
+
+        Args:
+            signals: The readings of a batch.
+        """
         sorted_K, order_K = signals.safety.sort(dim=-1)
         new_K = torch.ones_like(sorted_K)
         new_K[..., 1:] = (sorted_K.diff(dim=-1) > 0).to(sorted_K)
@@ -49,9 +57,13 @@ class OrdinalSafety:
 class DomainDistance:
     """``exp(-rate d(c, domain_k))``: the nearer a context to what teacher k was trained on, the heavier.
 
-    Families B and C of Theorem V.2.  rate >= 0, one over the unit of the distance.  Scores are given relative to the
-    nearest teacher's, so that no rate makes all of them vanish.
-    Raises InvalidInput for a distance below 0.
+    Scores are given relative to the nearest teacher's, so that no rate makes all of them vanish.  A distance below 0
+    raises InvalidInput.
+
+    Attributes:
+        rate: At least 0, one over the unit of the distance.
+
+    Source: Families B and C of Theorem V.2.
     """
 
     rate: float = 1.0
@@ -63,7 +75,11 @@ class DomainDistance:
         require_number(self, "rate", self.rate, least=0)
 
     def __call__(self, signals: Signals) -> Tensor:
-        """Return raw scores, (..., K)."""
+        """Return raw scores, (..., K).
+
+        Args:
+            signals: The readings of a batch.
+        """
         below = signals.distance < 0
         if bool(below.any()):
             where = tuple(int(i) for i in below.nonzero()[0])

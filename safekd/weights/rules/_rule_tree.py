@@ -15,10 +15,17 @@ _IN_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def walk_rule(rule: object, enter: Callable[[object], bool]) -> Iterator[tuple[str, object]]:
-    """Yield all that a rule holds, itself first, each part once, with its place: "token.rule"; the rule's own is "".
+    """Yield all that a rule holds, itself first, each part once.
 
-    enter: whether to look inside a part.  Dataclasses, modules, lists, dictionaries, partials, bound methods and
-    objects that can be called show what they hold; a function does not say what it uses.
+    Dataclasses, modules, lists, dictionaries, partials, bound methods and objects that can be called show what they
+    hold; a function does not say what it uses.
+
+    Args:
+        rule: Where to begin.
+        enter: Whether to look inside a part.
+
+    Yields:
+        The place of each part and the part: "token.rule", the rule's own being "".
     """
     seen: set[int] = set()
     waiting: list[tuple[str, object]] = [("", rule)]
@@ -29,22 +36,36 @@ def walk_rule(rule: object, enter: Callable[[object], bool]) -> Iterator[tuple[s
         seen.add(id(part))
         yield place, part
         if enter(part):
-            waiting.extend(reversed([(join_names(place, name), inner) for name, inner in _held(part)]))
+            waiting.extend(reversed([(join_names(place, name), inner) for name, inner in _list_held(part)]))
 
 
 def collect_modules(rule: object) -> dict[str, nn.Module]:
-    """Return the outermost modules inside a rule, by place ("" is its own): they hold all that it can save."""
-    found: dict[str, nn.Module] = {}
+    """Return the outermost modules inside a rule: they hold all that it can save.
+
+    Args:
+        rule: A rule, wrapped or not.
+
+    Returns:
+        Modules by their place; "" is the rule's own.
+    """
+    modules: dict[str, nn.Module] = {}
     covered: set[int] = set()
     for place, part in walk_rule(rule, lambda part: True):
         if isinstance(part, nn.Module) and id(part) not in covered:
-            found[place] = part
+            modules[place] = part
             covered |= {id(inner) for inner in part.modules()}
-    return found
+    return modules
 
 
 def rule_state(rule: object) -> dict[str, Tensor]:
-    """Return copies of all parameters and buffers inside a rule, by place and name."""
+    """Return copies of all parameters and buffers inside a rule.
+
+    Args:
+        rule: A rule, wrapped or not.
+
+    Returns:
+        Tensors by place and name, as ``weighting_rule.safetensors`` holds them.
+    """
     return {
         join_names(place, name): value.detach().clone()
         for place, module in collect_modules(rule).items()
@@ -55,7 +76,12 @@ def rule_state(rule: object) -> dict[str, Tensor]:
 def load_rule_state(rule: object, state: Mapping[str, Tensor]) -> None:
     """Give a rule the parameters and buffers that ``rule_state`` returned.
 
-    Raises InvalidInput when names or shapes are those of another rule; nothing is loaded then.
+    Args:
+        rule: A rule of the same making.
+        state: Tensors by place and name.
+
+    Raises:
+        InvalidInput: Names or shapes are those of another rule; nothing is loaded then.
     """
     own = rule_state(rule)
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -76,7 +102,7 @@ def join_names(place: str, name: str) -> str:
     return f"{place}.{name}".strip(".")
 
 
-def _held(part: object) -> list[tuple[str, object]]:
+def _list_held(part: object) -> list[tuple[str, object]]:
     if isinstance(part, nn.Module):
         own = {name: value for name, value in vars(part).items() if name not in _IN_EVERY_MODULE}
         return [*part.named_children(), *own.items()]
@@ -85,7 +111,7 @@ def _held(part: object) -> list[tuple[str, object]]:
     if isinstance(part, (list, tuple)):
         return [(str(number), value) for number, value in enumerate(part)]
     if isinstance(part, functools.partial):
-        return [("", part.func), *_held(part.args), *part.keywords.items()]
+        return [("", part.func), *_list_held(part.args), *part.keywords.items()]
     if isinstance(part, MethodType):
         return [("", part.__self__)]
     if isinstance(part, (type, FunctionType)):

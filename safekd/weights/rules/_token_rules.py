@@ -19,9 +19,14 @@ from ._weight_rule import register_rule, require_number
 @register_rule
 @dataclass(frozen=True)
 class EntropyDecay:
-    """``exp(-rate H_k)``: the surer a teacher, the heavier; Family A of Theorem V.2.  rate >= 0, a nat.
+    """``exp(-rate H_k)``: the surer a teacher, the heavier.
 
     Scores are given relative to the surest teacher's, so that no rate makes all of them vanish.
+
+    Attributes:
+        rate: At least 0, a nat.
+
+    Source: Family A of Theorem V.2.
     """
 
     rate: float = 1.0
@@ -33,14 +38,24 @@ class EntropyDecay:
         require_number(self, "rate", self.rate, least=0)
 
     def __call__(self, signals: Signals) -> Tensor:
-        """Return raw scores, (..., K)."""
+        """Return raw scores, (..., K).
+
+        Args:
+            signals: The readings of a batch.
+        """
         return torch.exp(-self.rate * (signals.entropy - signals.entropy.amin(-1, keepdim=True)))
 
 
 @register_rule
 @dataclass(frozen=True)
 class EntropyInverse:
-    """``1 / (H_k + eps)``, the rule of the paper's Appendix A.  eps > 0, nats."""
+    """``1 / (H_k + eps)``: inversely proportional to entropy.
+
+    Attributes:
+        eps: Above 0, nats; without it a teacher without entropy divides by zero.
+
+    Source: Appendix A of the paper.
+    """
 
     eps: float = 1e-12
     scale: ClassVar[str] = "token"
@@ -51,7 +66,11 @@ class EntropyInverse:
         require_number(self, "eps", self.eps, above=0, why="or a teacher without entropy divides by zero")
 
     def __call__(self, signals: Signals) -> Tensor:
-        """Return raw scores, (..., K)."""
+        """Return raw scores, (..., K).
+
+        Args:
+            signals: The readings of a batch.
+        """
         return 1 / (signals.entropy + self.eps)
 
 
@@ -69,16 +88,26 @@ class EntropyComplement:
     continuous: ClassVar[bool] = False
 
     def __call__(self, signals: Signals) -> Tensor:
-        """Return weights, (..., K), that sum to one."""
+        """Return weights, (..., K), that sum to one.
+
+        Args:
+            signals: The readings of a batch.
+        """
         total = signals.entropy.sum(-1, keepdim=True)
         share_K = signals.entropy / torch.where(total == 0, 1.0, total)
-        return _complement(torch.where(total == 0, 1 / signals.shape[-1], share_K))
+        return _complement_shares(torch.where(total == 0, 1 / signals.shape[-1], share_K))
 
 
 @register_rule
 @dataclass(frozen=True)
 class InverseVariance:
-    """``1 / (var_k + eps)``: the steadier over perturbed passes or over a window, the heavier; Family B.  eps > 0."""
+    """``1 / (var_k + eps)``: the steadier over perturbed passes or over a window, the heavier.
+
+    Attributes:
+        eps: Above 0; without it a teacher that never varies divides by zero.
+
+    Source: Family B of Theorem V.2.
+    """
 
     eps: float = 1e-6
     scale: ClassVar[str] = "token"
@@ -89,7 +118,11 @@ class InverseVariance:
         require_number(self, "eps", self.eps, above=0, why="or a teacher that never varies divides by zero")
 
     def __call__(self, signals: Signals) -> Tensor:
-        """Return raw scores, (..., K)."""
+        """Return raw scores, (..., K).
+
+        Args:
+            signals: The readings of a batch.
+        """
         return 1 / (signals.variance + self.eps)
 
 
@@ -106,18 +139,27 @@ class Confidence:
     continuous: ClassVar[bool] = True
 
     def __call__(self, signals: Signals) -> Tensor:
-        """Return weights, (..., K), that sum to one."""
-        return _complement(torch.softmax(signals.cross_entropy, dim=-1))
+        """Return weights, (..., K), that sum to one.
+
+        Args:
+            signals: The readings of a batch.
+        """
+        return _complement_shares(torch.softmax(signals.cross_entropy, dim=-1))
 
 
 @register_rule
 @dataclass(frozen=True)
 class SafetyBlend:
-    """``softmax(-a H_k + b s_k)`` at critical positions, ``softmax(-a H_k)`` elsewhere; Family C of Theorem V.2.
+    """``softmax(-a H_k + b s_k)`` at critical positions, ``softmax(-a H_k)`` elsewhere.
 
-    a = ``uncertainty`` >= 0, a nat; b = ``safety`` >= 0, how much a teacher's safety in [0, 1] counts: its safety on
-    the token where that was measured (``token_safety``), in the context otherwise.  Critical positions are those of
-    ``Signals.critical``, all if the signals name none.
+    s_k is a teacher's safety on the token where that was measured (``token_safety``), in the context otherwise.
+    Critical positions are those of ``Signals.critical``, all if the signals name none.
+
+    Attributes:
+        uncertainty: a, at least 0, a nat.
+        safety: b, at least 0: how much a safety in [0, 1] counts.
+
+    Source: Family C of Theorem V.2.
     """
 
     uncertainty: float = 1.0
@@ -131,7 +173,11 @@ class SafetyBlend:
         require_number(self, "safety", self.safety, least=0)
 
     def __call__(self, signals: Signals) -> Tensor:
-        """Return weights, (..., K), that sum to one."""
+        """Return weights, (..., K), that sum to one.
+
+        Args:
+            signals: The readings of a batch.
+        """
         known_K = signals.token_safety if signals.has_safety("token") else signals.safety
         bonus_K = self.safety * known_K
         if signals.names_critical:
@@ -139,7 +185,7 @@ class SafetyBlend:
         return torch.softmax(bonus_K - self.uncertainty * signals.entropy, dim=-1)
 
 
-def _complement(share_K: Tensor) -> Tensor:
+def _complement_shares(share_K: Tensor) -> Tensor:
     """Return what is left of one, in equal parts of the others: (1 - share) / (K - 1), and 1 where K = 1."""
     K = share_K.shape[-1]
     return torch.ones_like(share_K) if K == 1 else (1 - share_K) / (K - 1)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
-import numpy as np
 from torch import Tensor
 
+from ..._number_checks import is_finite
 from ..._registry import snake_case
 from ...errors import InvalidInput
 from ..signals import Signals
@@ -24,8 +24,7 @@ RuleClass = TypeVar("RuleClass", bound=type[Any])
 
 
 def register_rule(rule: RuleClass) -> RuleClass:
-    """Enter a class into ``RULES`` under its scale and its name in snake case, where configurations find it; a
-    decorator.
+    """Enter a class into ``RULES`` under its scale and its name in snake case; a decorator.
 
     Args:
         rule: A class whose objects are weighting rules, and whose ``scale`` is "token", "task", "context" or, for all
@@ -43,8 +42,10 @@ def register_rule(rule: RuleClass) -> RuleClass:
 class WeightRule(Protocol):
     """A rule that says what it looks at.  Any callable from Signals to scores (..., K) can be used as a rule.
 
-    scale: "token", "task", "context" or "any", the scale it is meant for.  needs: names of the readings of Signals that
-    it asks for.  continuous: whether its scores are continuous in those readings.
+    Attributes:
+        scale: "token", "task", "context" or "any", the scale it is meant for.
+        needs: Names of the readings of Signals that it asks for.
+        continuous: Whether its scores are continuous in those readings.
     """
 
     @property
@@ -60,7 +61,11 @@ class WeightRule(Protocol):
         """Whether its scores are continuous in those readings."""
 
     def __call__(self, signals: Signals) -> Tensor:
-        """Return scores, (..., K), at least 0 and not all 0 at one position."""
+        """Return scores, (..., K), at least 0 and not all 0 at one position.
+
+        Args:
+            signals: The readings of a batch.
+        """
 
 
 LABELED = frozenset({"labels", "cross_entropy"})
@@ -68,18 +73,39 @@ OF_THE_STUDENT = frozenset({"student_log_p", "features"})
 
 
 def collect_needs(rule: object) -> frozenset[str]:
-    """Return the readings that a rule asks for, or that the rules inside it do; none are known of a plain function."""
-    parts = walk_rule(rule, lambda part: _declared(part) is None)
-    return frozenset().union(*(_declared(part) or () for _, part in parts))
+    """Return the readings that a rule asks for, or that the rules inside it do; none are known of a plain function.
+
+    Args:
+        rule: A rule, wrapped or not.
+
+    Returns:
+        Names of readings of Signals.
+    """
+    parts = walk_rule(rule, lambda part: _declared_needs(part) is None)
+    return frozenset().union(*(_declared_needs(part) or () for _, part in parts))
 
 
 def needs_labels(rule: object) -> bool:
-    """Say whether a rule can only be used where true classes are known."""
+    """Say whether a rule can only be used where true classes are known.
+
+    Args:
+        rule: A rule, wrapped or not.
+
+    Returns:
+        True if it, or a rule inside it, looks at labels.
+    """
     return bool(collect_needs(rule) & LABELED)
 
 
 def looks_at_student(rule: object) -> bool:
-    """Say whether a rule's scores change as the student learns."""
+    """Say whether a rule's scores change as the student learns.
+
+    Args:
+        rule: A rule, wrapped or not.
+
+    Returns:
+        True if it, or a rule inside it, looks at the student's distributions or features.
+    """
     return bool(collect_needs(rule) & OF_THE_STUDENT)
 
 
@@ -105,7 +131,15 @@ class RuleWrapper:
 
 
 def require_rule(name: str, rule: object) -> None:
-    """Raise InvalidInput unless it can be called with signals: an object or a function, not a class."""
+    """Refuse what cannot be called with signals.
+
+    Args:
+        name: What messages call the argument.
+        rule: An object or a function.
+
+    Raises:
+        InvalidInput: It is a class, or cannot be called.
+    """
     if isinstance(rule, type):
         raise InvalidInput(
             f"`{name}` is the class {rule.__name__}; wanted a rule: {rule.__name__}(), with its parameters."
@@ -115,7 +149,16 @@ def require_rule(name: str, rule: object) -> None:
 
 
 def require_scores(score_K: object, signals: Signals, who: str) -> None:
-    """Raise InvalidInput, naming the rule, unless it gave a tensor (..., K)."""
+    """Refuse what is no tensor of scores.
+
+    Args:
+        score_K: What a rule gave; wanted (..., K).
+        signals: What it was given.
+        who: What messages call the rule.
+
+    Raises:
+        InvalidInput: It is no tensor, or of another shape; the message names the rule.
+    """
     if not isinstance(score_K, Tensor):
         raise InvalidInput(
             f"{who} gave a {type(score_K).__name__}; wanted a tensor of scores of shape {tuple(signals.shape)}."
@@ -129,20 +172,25 @@ def require_scores(score_K: object, signals: Signals, who: str) -> None:
 def require_number(
     rule: object, name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf, why: str = ""
 ) -> None:
-    """Raise InvalidInput unless ``value`` is finite, above ``above`` and at least ``least``."""
-    fine = (
-        isinstance(value, (int, float, np.integer, np.floating))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value > above
-        and value >= least
-    )
-    if not fine:
+    """Refuse a setting of a rule that is out of range.
+
+    Args:
+        rule: The rule, for the message.
+        name: Name of the setting.
+        value: What was given.
+        above: It must be above this number.
+        least: It must be at least this number.
+        why: A reason for the message.
+
+    Raises:
+        InvalidInput: It is no finite number in that range.
+    """
+    if not (is_finite(value) and value > above and value >= least):
         bound = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
         reason = f", {why}" if why else ""
         raise InvalidInput(f"`{name}` of {type(rule).__name__} is {value!r}; it must be {bound} and finite{reason}.")
 
 
-def _declared(part: object) -> frozenset[str] | None:
+def _declared_needs(part: object) -> frozenset[str] | None:
     needs = getattr(part, "needs", None)
     return frozenset(needs) if isinstance(needs, (frozenset, set, tuple, list)) else None

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ...data import expand_to_positions
 from ...errors import InvalidInput, MissingSignal
 from ._signal_checks import (
     read_group_numbers,
@@ -22,23 +23,44 @@ from ._signal_checks import (
     require_same_teachers,
     require_scores_fit,
 )
-from ._teacher_evidence import Evidence
+from ._teacher_evidence import TeacherEvidence
 
 OrderedScale = Literal["token", "context"]  # the scales with safety orderings, axioms III.5 and III.22
 ORDERED_SCALES: tuple[OrderedScale, OrderedScale] = ("token", "context")
 
 
 class Signals:
-    """The readings of one batch that rules score teachers by.
+    """The readings of one batch that rules score teachers by, each worked out on first use.
 
-    log_p: teachers' log-probabilities, (..., K, V).  labels: (...,) true classes.  task, context: integers, shape of
-    the leading axes, (B,) for (B, T) positions too.  evidence: what was measured beforehand.
-    critical_classes, critical_contexts: S and C_safe, where orderings apply.
-    log_p_passes: those of P perturbed passes or of a window, (..., P, K, V).  student_log_p: the student's, (..., V).
-    features: a representation of each position, (..., D), for rules that learn from it.
-    Any reading may also be given outright: entropy, cross_entropy, variance, task_loss, performance, safety,
-    token_safety, distance, each (..., K), and critical, bool (...,).  A rule that needs what is not there raises
-    MissingSignal, which says what to give.
+    Any reading may also be given outright.  A rule that needs what is not there raises MissingSignal, which says what
+    to give.
+
+    Args:
+        log_p: Teachers' log-probabilities, (..., K, V).
+        labels: True classes, integers, (...).
+        task: Task of each position, integers from 0, (...), or (B,) for (B, T) positions.
+        context: Context of each position, likewise.
+        evidence: What was measured of the teachers beforehand.
+        critical_classes: S, the classes on which safety orderings apply.
+        critical_contexts: C_safe, the contexts in which they apply.
+        log_p_passes: Log-probabilities of P perturbed passes or of a window, (..., P, K, V).
+        student_log_p: The student's log-probabilities, (..., V).
+        features: A representation of each position, (..., D), for rules that learn from it.
+        entropy: Entropy of each teacher, nats, (..., K).
+        cross_entropy: Cross-entropy of each teacher on the label, nats, (..., K).
+        variance: Variance of each teacher over passes, summed over classes, (..., K).
+        task_loss: Loss of each teacher on the position's task, nats, (..., K).
+        performance: Accuracy of each teacher on the position's task, in [0, 1], (..., K).
+        safety: Safety of each teacher in the position's context, in [0, 1], (..., K).
+        distance: Distance of the position's context from each teacher's domain, at least 0, (..., K).
+        token_safety: Safety of each teacher on the position's class, in [0, 1], (..., K).
+        critical: Where orderings apply, bool, (...); stands for S and C_safe both.
+
+    Attributes:
+        names_critical: Whether anything says which positions are critical; if not, orderings apply at all of them.
+
+    Raises:
+        InvalidInput: Nothing is given, shapes or dtypes do not fit each other, or ``log_p`` holds no log-probabilities.
     """
 
     def __init__(
@@ -48,7 +70,7 @@ class Signals:
         labels: Tensor | None = None,
         task: Tensor | None = None,
         context: Tensor | None = None,
-        evidence: Evidence | None = None,
+        evidence: TeacherEvidence | None = None,
         critical_classes: Collection[int] = (),
         critical_contexts: Collection[int] = (),
         log_p_passes: Tensor | None = None,
@@ -172,12 +194,21 @@ class Signals:
         return {}
 
     @cached_property
-    def _pulls(self) -> dict[float, Tensor]:
+    def _gradients(self) -> dict[float, Tensor]:
         """What ``student_gradient`` has worked out, by temperature."""
         return {}
 
     def student_divergence(self, temperature: float = 1.0) -> Tensor:
-        """KL of each teacher from the student, ``T^2 KL(p_k^T || p_s^T)``, (..., K), nats."""
+        """Return the KL divergence of each teacher from the student, ``T^2 KL(p_k^T || p_s^T)``.
+
+        Args:
+            temperature: T, above 0; both sides are softened by it.
+
+        Returns:
+            Nats, (..., K); kept for the next call.
+
+        Source: Hinton, Vinyals and Dean 2015.
+        """
         if temperature not in self._divergences:
             log_p_KV, log_s_V = soften(self.log_p, temperature), soften(self.student_log_p, temperature)
             p_KV = log_p_KV.exp()
@@ -186,11 +217,18 @@ class Signals:
         return self._divergences[temperature]
 
     def student_gradient(self, temperature: float = 1.0) -> Tensor:
-        """Gradient of ``student_divergence`` by the student's logits, (..., K, V): no backward pass is needed."""
-        if temperature not in self._pulls:
+        """Return the gradient of ``student_divergence`` by the student's logits; no backward pass is needed.
+
+        Args:
+            temperature: T, above 0.
+
+        Returns:
+            ``T (p_s^T - p_k^T)``, (..., K, V); kept for the next call.
+        """
+        if temperature not in self._gradients:
             p_KV, s_V = soften(self.log_p, temperature).exp(), soften(self.student_log_p, temperature).exp()
-            self._pulls[temperature] = temperature * (s_V.unsqueeze(-2) - p_KV)
-        return self._pulls[temperature]
+            self._gradients[temperature] = temperature * (s_V.unsqueeze(-2) - p_KV)
+        return self._gradients[temperature]
 
     @cached_property
     def true_classes(self) -> Tensor:
@@ -209,14 +247,21 @@ class Signals:
         return self.labels
 
     def tabulate_by_task(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Average (..., A) over the positions of each task: (M, A), and the row of each position, (...,).
+        """Average a reading over the positions of each task.
 
-        M is 1 where the signals name no task.
+        Args:
+            value: One reading a position, (..., A).
+
+        Returns:
+            The averages, (M, A), M being 1 where the signals name no task; and the row of each position in them, (...).
+
+        Raises:
+            InvalidInput: A task is below 0.
         """
         lead = self.shape[:-1]
         flat = value.reshape(-1, *value.shape[len(lead) :])
         row = torch.zeros(lead, dtype=torch.long, device=value.device)
-        row = row if self.task is None else _spread(self.task, lead)
+        row = row if self.task is None else expand_to_positions(self.task, lead)
         if row.numel() and int(row.min()) < 0:
             raise InvalidInput(f"A position has task {int(row.min())}; wanted numbers from 0.")
         tasks = int(row.max()) + 1 if row.numel() else 1
@@ -225,70 +270,108 @@ class Signals:
         return total / count.reshape(-1, *[1] * (flat.ndim - 1)), row
 
     def spread_task_average(self, value: Tensor) -> Tensor:
-        """Average (..., A) over the positions of each task, and give every position what its task has."""
+        """Average a reading over the positions of each task, and give every position what its task has.
+
+        Args:
+            value: One reading a position, (..., A).
+
+        Returns:
+            Averages, (..., A).
+        """
         table, row = self.tabulate_by_task(value)
         return table[row]
 
     @cached_property
     def task_loss(self) -> Tensor:
         """Loss of each teacher on the task of each position, (..., K), nats."""
-        return self._of_task("task_loss", "losses a task")
+        return self._look_up_task("task_loss", "losses a task")
 
     @cached_property
     def performance(self) -> Tensor:
         """Accuracy of each teacher on the task of each position, (..., K), in [0, 1]."""
-        return self._of_task("performance", "performance a task")
+        return self._look_up_task("performance", "performance a task")
 
     @cached_property
     def safety(self) -> Tensor:
         """Safety of each teacher in the context of each position, (..., K), in [0, 1]."""
-        return self._of_context("safety", "safety")
+        return self._look_up_context("safety", "safety")
 
     @cached_property
     def distance(self) -> Tensor:
         """Distance of the context of each position from each teacher's domain, (..., K), at least 0."""
-        return self._of_context("distance", "distance from the context")
+        return self._look_up_context("distance", "distance from the context")
 
     @cached_property
     def token_safety(self) -> Tensor:
         """Safety of each teacher on the class of each position, (..., K), in [0, 1]: the token scale's own order."""
         if self.evidence is None or self.evidence.safety_VK is None:
             raise MissingSignal(
-                "This needs the teachers' safety by class; pass `evidence=kd.teachers.measure_teachers(..., by_class=True)` or "
-                "`token_safety` (..., K)."
+                "This needs the teachers' safety by class; pass "
+                "`evidence=kd.teachers.measure_teachers(..., by_class=True)` or `token_safety` (..., K)."
             )
         if self.labels is None:
             raise MissingSignal("The teachers' safety by class is known; pass `labels`, the class of each position.")
         # padding such as -100 is no class and never critical; any row will do for it
-        return self._looked_up(self.evidence.safety_VK, self.labels.clamp_min(0), "class")
+        return self._look_up(self.evidence.safety_VK, self.labels.clamp_min(0), "class")
 
     def has_safety(self, scale: OrderedScale) -> bool:
-        """Say whether there are safety scores of the scale: ``token_safety``, or ``safety`` for contexts."""
+        """Say whether there are safety scores of a scale.
+
+        Args:
+            scale: "token" for ``token_safety``, "context" for ``safety``.
+
+        Returns:
+            True if they were given or evidence holds them.
+        """
         name, table = {"token": ("token_safety", "safety_VK"), "context": ("safety", "safety_CK")}[scale]
         return name in self.__dict__ or getattr(self.evidence, table, None) is not None
 
     @cached_property
     def critical(self) -> Tensor:
         """Where orderings apply, bool (...,): a critical label (S) or a critical context (C_safe)."""
-        return self._inside("token") | self._inside("context")
+        return self._critical_mask("token") | self._critical_mask("context")
 
     def names_critical_on(self, scale: OrderedScale) -> bool:
-        """Say whether critical positions of the scale are named: S by classes, C_safe by contexts, both by a mask."""
+        """Say whether critical positions of a scale are named: S by classes, C_safe by contexts, both by a mask.
+
+        Args:
+            scale: "token" or "context".
+
+        Returns:
+            True if they are.
+        """
         named = {"token": self.critical_classes, "context": self.critical_contexts}[scale]
         return self._critical_given or bool(named)
 
     def critical_positions(self, scale: OrderedScale) -> Tensor:
-        """Where the orderings of one scale apply, bool (...,): S or C_safe; a mask given as ``critical`` is both."""
-        return self.critical if self._critical_given else self._inside(scale)
+        """Return where the orderings of one scale apply: S or C_safe; a mask given as ``critical`` is both.
+
+        Args:
+            scale: "token" or "context".
+
+        Returns:
+            Bool, (...).
+        """
+        return self.critical if self._critical_given else self._critical_mask(scale)
 
     def group_numbers(self, scale: OrderedScale) -> Tensor:
-        """Number of the class ("token") or the context ("context") of each position, (...,)."""
+        """Return the number of the class ("token") or of the context ("context") of each position.
+
+        Args:
+            scale: "token" or "context".
+
+        Returns:
+            Integers, (...).
+
+        Raises:
+            MissingSignal: Labels or contexts were not given.
+        """
         what, value = {"token": ("labels", self.labels), "context": ("context", self.context)}[scale]
         if value is None:
             raise MissingSignal(f"The orderings of the {scale} scale differ from one to another; pass `{what}`.")
-        return _spread(value, self.shape[:-1])
+        return expand_to_positions(value, self.shape[:-1])
 
-    def _inside(self, scale: OrderedScale) -> Tensor:
+    def _critical_mask(self, scale: OrderedScale) -> Tensor:
         chosen, value, what, of_what = {
             "token": (self.critical_classes, self.labels, "labels", "classes"),
             "context": (self.critical_contexts, self.context, "context", "contexts"),
@@ -298,24 +381,24 @@ class Signals:
             return torch.zeros(lead, dtype=torch.bool, device=self._template.device)
         if value is None:
             raise MissingSignal(f"Critical {of_what} {sorted(chosen)} are named; pass `{what}` to find them by.")
-        return _spread(torch.isin(value, torch.tensor(sorted(chosen), device=value.device)), lead)
+        return expand_to_positions(torch.isin(value, torch.tensor(sorted(chosen), device=value.device)), lead)
 
-    def _of_task(self, name: str, what: str) -> Tensor:
-        return self._looked_up(self._measured(f"{name}_MK", name, what), self.task, "task")
+    def _look_up_task(self, name: str, what: str) -> Tensor:
+        return self._look_up(self._evidence_table(f"{name}_MK", name, what), self.task, "task")
 
-    def _of_context(self, name: str, what: str) -> Tensor:
-        return self._looked_up(self._measured(f"{name}_CK", name, what), self.context, "context")
+    def _look_up_context(self, name: str, what: str) -> Tensor:
+        return self._look_up(self._evidence_table(f"{name}_CK", name, what), self.context, "context")
 
-    def _measured(self, field: str, name: str, what: str) -> Tensor:
+    def _evidence_table(self, field: str, name: str, what: str) -> Tensor:
         table: Tensor | None = getattr(self.evidence, field, None)
         if table is None:
             raise MissingSignal(
-                f"This rule needs the teachers' {what}; pass `evidence=kd.teachers.measure_teachers(...)` that holds {field}, "
-                f"or `{name}` of shape (..., K)."
+                f"This rule needs the teachers' {what}; pass `evidence=kd.teachers.measure_teachers(...)` that holds "
+                f"{field}, or `{name}` of shape (..., K)."
             )
         return table
 
-    def _looked_up(self, table: Tensor, key: Tensor | None, what: str) -> Tensor:
+    def _look_up(self, table: Tensor, key: Tensor | None, what: str) -> Tensor:
         lead = self.shape[:-1]
         if key is None and len(table) > 1:
             raise MissingSignal(
@@ -333,21 +416,33 @@ class Signals:
                 f"A position has {what} {int(outside[0])}, but the evidence covers {what} 0 to {len(table) - 1} only; "
                 f"measure the teachers on data that has every {what}."
             )
-        return table.to(self._template)[_spread(key, lead)]
+        return table.to(self._template)[expand_to_positions(key, lead)]
 
 
 def compute_variance(log_p_PKV: Tensor) -> Tensor:
-    """Return the variance of each teacher's distribution over passes, (..., P, K, V), summed over classes: (..., K)."""
+    """Return the variance of each teacher's distribution over passes, summed over classes.
+
+    Args:
+        log_p_PKV: Log-probabilities of P passes, (..., P, K, V).
+
+    Returns:
+        Variances, (..., K); 0 where there is no pass.
+
+    Source: Family B of Theorem V.2.
+    """
     if not log_p_PKV.numel():
         return log_p_PKV.new_zeros(log_p_PKV[..., 0, :, 0].shape)  # torch warns of too few degrees of freedom
     return log_p_PKV.exp().var(dim=-3, unbiased=False).sum(-1)
 
 
 def soften(log_p_V: Tensor, temperature: float) -> Tensor:
-    """Return the log of ``p^(1/T) / Z``, (..., V)."""
+    """Return the log of ``p^(1/T) / Z``.
+
+    Args:
+        log_p_V: Log-probabilities, (..., V).
+        temperature: T, above 0; 1 changes nothing.
+
+    Returns:
+        Log-probabilities, (..., V).
+    """
     return log_p_V if temperature == 1.0 else torch.log_softmax(log_p_V / temperature, dim=-1)
-
-
-def _spread(value: Tensor, lead: torch.Size) -> Tensor:
-    """Repeat one value a sequence over its positions."""
-    return value.reshape(value.shape + (1,) * (len(lead) - value.ndim)).expand(lead)

@@ -8,13 +8,27 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...errors import InvalidInput
 
-_OFF = 0.1  # from a sum of 1: no dtype rounds as much, and logits or probabilities miss it by more
+
+@dataclass(frozen=True)
+class SignalCheckSettings:
+    """How far readings may be off; ``tests/safekd/weights/test_weights_refusals.py`` notices.
+
+    Attributes:
+        sum_error: How far probabilities may sum beside 1: no dtype rounds as much, and logits, or probabilities that
+            were passed as their logarithms, miss it by more.
+    """
+
+    sum_error: float = 0.1
+
+
+_CHECKS = SignalCheckSettings()
 
 
 def require_log_p(log_p: Tensor | None) -> None:
@@ -24,12 +38,12 @@ def require_log_p(log_p: Tensor | None) -> None:
     _require_tensor("log_p", log_p)
     if log_p.ndim < 2 or not log_p.is_floating_point() or 0 in log_p.shape[-2:]:
         raise InvalidInput(
-            f"`log_p` is {_dtype(log_p)} of shape {tuple(log_p.shape)}; wanted floats, (..., teachers, classes)."
+            f"`log_p` is {_dtype_name(log_p)} of shape {tuple(log_p.shape)}; wanted floats, (..., teachers, classes)."
         )
     if not log_p.numel() or not log_p.is_cpu:  # elsewhere a look at a value waits for the device
         return
     sum_K = log_p.detach()[(0,) * (log_p.ndim - 2)].float().exp().sum(-1)
-    off_K = (sum_K - 1).abs() > _OFF  # NaN is not: who meets one names the position
+    off_K = (sum_K - 1).abs() > _CHECKS.sum_error  # NaN is not: who meets one names the position
     if bool(off_K.any()):
         k = int(off_K.to(torch.uint8).argmax())
         raise InvalidInput(
@@ -90,8 +104,8 @@ def require_mask(critical: Tensor | None, lead: torch.Size) -> None:
     _require_tensor("critical", critical)
     if critical.dtype != torch.bool or critical.shape != lead:
         raise InvalidInput(
-            f"`critical` is {_dtype(critical)} of shape {tuple(critical.shape)}; wanted bool of shape {tuple(lead)}, "
-            "one for each position."
+            f"`critical` is {_dtype_name(critical)} of shape {tuple(critical.shape)}; wanted bool of shape "
+            f"{tuple(lead)}, one for each position."
         )
 
 
@@ -104,7 +118,7 @@ def require_group_numbers(name: str, value: Tensor | None, lead: torch.Size, *, 
         return None
     _require_tensor(name, value)
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
-        raise InvalidInput(f"`{name}` is {_dtype(value)}; wanted integers, a number from 0 for each position.")
+        raise InvalidInput(f"`{name}` is {_dtype_name(value)}; wanted integers, a number from 0 for each position.")
     if value.shape != (lead[: value.ndim] if spreads else lead):
         fewer = " (or one for each sequence)" if spreads and len(lead) > 1 else ""
         raise InvalidInput(
@@ -116,12 +130,12 @@ def require_group_numbers(name: str, value: Tensor | None, lead: torch.Size, *, 
 def read_group_numbers(name: str, chosen: Collection[int]) -> frozenset[int]:
     """Return the numbers of classes or contexts as a set.  Raises InvalidInput for what are no numbers from 0."""
     try:
-        found = frozenset(operator.index(one) for one in chosen)
+        numbers = frozenset(operator.index(one) for one in chosen)
     except TypeError:
         raise InvalidInput(f"`{name}` is {chosen!r}; wanted a list of numbers, such as [0].") from None
-    if found and min(found) < 0:
-        raise InvalidInput(f"`{name}` names {min(found)}; wanted numbers from 0.")
-    return found
+    if numbers and min(numbers) < 0:
+        raise InvalidInput(f"`{name}` names {min(numbers)}; wanted numbers from 0.")
+    return numbers
 
 
 def _require_tensor(name: str, value: object) -> None:
@@ -129,5 +143,5 @@ def _require_tensor(name: str, value: object) -> None:
         raise InvalidInput(f"`{name}` is a {type(value).__name__}; wanted a tensor: torch.as_tensor({name}).")
 
 
-def _dtype(value: Tensor) -> str:
+def _dtype_name(value: Tensor) -> str:
     return str(value.dtype).removeprefix("torch.")

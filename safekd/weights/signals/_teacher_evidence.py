@@ -12,15 +12,23 @@ from ...safety import PairedSums
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What was measured of the teachers beforehand, and on which split.
+class TeacherEvidence:
+    """What was measured of the teachers before a student is trained, and on which split.
 
-    task_loss_MK: mean cross-entropy of teacher k on task m, nats.  safety_CK: mean safety of teacher k in context
-    c.  count_C: how many critical examples each row of safety_CK averages; a context with none takes the average
-    over all contexts and has count 0.  source: name of the split.  performance_MK: accuracy of teacher k on task m, in
-    [0, 1].  distance_CK: how far context c lies from the domain of teacher k, at least 0.
-    safety_VK, count_V: the same by class instead of context, for the token scale.  paired_context, paired_class: how
-    the teachers compare with each other on the same examples, from which orderings follow (``infer_orderings``).
+    ``kd.teachers.measure_teachers`` makes it; rules and orderings read it through ``Signals``.
+
+    Attributes:
+        task_loss_MK: Mean cross-entropy of teacher k on task m, nats, (M, K).
+        safety_CK: Mean safety of teacher k in context c, in [0, 1], (C, K).
+        count_C: How many critical examples each row of ``safety_CK`` averages, (C,); a context with none takes the
+            average over all contexts and has count 0.
+        source: Name of the split.
+        performance_MK: Accuracy of teacher k on task m, in [0, 1], (M, K).
+        distance_CK: How far context c lies from the domain of teacher k, at least 0, (C, K).
+        safety_VK: Mean safety of teacher k on class v, for the token scale, (V, K).
+        count_V: How many examples each row of ``safety_VK`` averages, (V,).
+        paired_context: How teachers compare on the same examples of each context; orderings follow from it.
+        paired_class: The same by class.
     """
 
     task_loss_MK: Tensor
@@ -34,8 +42,15 @@ class Evidence:
     paired_context: PairedSums | None = None
     paired_class: PairedSums | None = None
 
-    def to(self, device: torch.device | str) -> Evidence:
-        """Return the same evidence on ``device``."""
+    def to(self, device: torch.device | str) -> TeacherEvidence:
+        """Return the same evidence on another device.
+
+        Args:
+            device: Where its tensors go.
+
+        Returns:
+            Evidence with equal content.
+        """
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         moved: dict[str, Any] = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()}
-        return Evidence(**moved)
+        return TeacherEvidence(**moved)

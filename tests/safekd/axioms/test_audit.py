@@ -90,7 +90,7 @@ def test_a_raw_rule_breaks_what_projection_would_keep():
     gaps = torch.where(ranked & critical[:, None], by_hand, -1.0)
     assert raw["III.5"].worst == pytest.approx(float(gaps.max()))
     assert raw["III.5"].where == (int(gaps.amax(-1).argmax()),)
-    assert raw["III.5"].of == int(critical.sum())
+    assert raw["III.5"].judged == int(critical.sum())
     assert kd.audit(Conforming(EntropyDecay(5.0), BOX), signals, tries=1).holds()
 
 
@@ -254,7 +254,7 @@ def test_batches_of_every_shape(shape):
     polytope = kd.WeightPolytope(shape[-1], 0.1, 1.0)
     report = kd.audit(Conforming(EntropyDecay(), polytope), Signals(log_p=log_p), tries=1)
     assert report.holds()
-    assert report["III.1"].of == log_p[..., 0, 0].numel()
+    assert report["III.1"].judged == log_p[..., 0, 0].numel()
 
 
 def test_an_empty_batch_proves_nothing():
@@ -265,7 +265,7 @@ def test_an_empty_batch_proves_nothing():
 
 
 def test_measured_evidence_will_do():
-    evidence = kd.weights.Evidence(
+    evidence = kd.weights.TeacherEvidence(
         t([0.1, 0.9, 0.5], [0.4, 0.3, 0.2]), t([0.9, 0.8, 0.7], [0.5, 0.6, 0.7]), torch.tensor([9, 8]), "audit"
     )
     given_ = everything(0)
@@ -273,7 +273,7 @@ def test_measured_evidence_will_do():
     signals = Signals(log_p=given_["log_p"], evidence=evidence, **where, critical_classes=[0], critical_contexts=[1])
     report = kd.audit(kd.weights.family_a(BOX), signals, tries=1)
     assert report.holds()
-    assert report["III.22"].of == int(signals.critical.sum())
+    assert report["III.22"].judged == int(signals.critical.sum())
 
 
 # the report -----------------------------------------------------------------------------------------------------------

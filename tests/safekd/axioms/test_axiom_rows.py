@@ -69,7 +69,7 @@ def test_worst_where_and_how_many():
     w[2] = t(0.75, 0.15, 0.1)
     w[4] = t(0.62, 0.28, 0.1)
     bounds = judged(w)["III.3"]
-    assert (bounds.status, bounds.rows, bounds.of, bounds.where) == ("violated", 2, 6, (2,))
+    assert (bounds.status, bounds.rows, bounds.judged, bounds.where) == ("violated", 2, 6, (2,))
     assert bounds.worst == pytest.approx(0.15)
     assert bounds.evidence.startswith("Teacher 0 weighs 0.75, above upper=0.6, in row 2, (0.75, 0.15, 0.1).")
     assert "Conforming(rule, polytope)" in bounds.remedy
@@ -105,7 +105,7 @@ def test_a_nan_stays_the_worst():
 def test_orderings_hold_on_critical_rows_only():
     w = t([0.2, 0.3, 0.5], [0.2, 0.3, 0.5], [0.5, 0.3, 0.2])
     finding = judged(w, safety=SAFETY, critical=torch.tensor([False, True, True]))["III.5"]
-    assert (finding.status, finding.rows, finding.of, finding.where) == ("violated", 1, 2, (1,))
+    assert (finding.status, finding.rows, finding.judged, finding.where) == ("violated", 1, 2, (1,))
     assert judged(w[:1], safety=SAFETY, critical=torch.tensor([False]))["III.5"].status == "not_applicable"
 
 

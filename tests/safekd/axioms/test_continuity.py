@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import safekd as kd
-from safekd.axioms.continuity._jump_search import Line, Precision, rows_interact, search_line
+from safekd.axioms.continuity._jump_search import JumpSearchSettings, Line, rows_interact, search_line
 from safekd.errors import InvalidInput
 from safekd.weights import (
     Conforming,
@@ -22,7 +22,7 @@ from safekd.weights import (
 from tests.support.weighting import everything, t
 
 BOX = kd.WeightPolytope(3, lower=0.1, upper=0.6)
-F64 = Precision.for_dtype(torch.float64)
+F64 = JumpSearchSettings.for_dtype(torch.float64)
 
 
 def along(function, B=1):
@@ -217,7 +217,7 @@ def test_only_what_is_asked_for_moves():
 
 
 def test_readings_from_evidence_move_too():
-    evidence = kd.weights.Evidence(t([0.1, 0.9, 0.5]), t([0.9, 0.8, 0.7]), torch.tensor([9]), "audit")
+    evidence = kd.weights.TeacherEvidence(t([0.1, 0.9, 0.5]), t([0.9, 0.8, 0.7]), torch.tensor([9]), "audit")
     signals = Signals(log_p=everything(0)["log_p"], evidence=evidence)
     finding = continuity(InverseLoss(), signals, "III.13")
     assert finding.worst > 0.1
@@ -270,7 +270,7 @@ def test_a_network_is_judged_in_its_own_dtype_and_in_eval_mode():
 def test_a_random_rule_is_no_function():
     report = kd.audit(lambda signals: torch.rand(signals.shape), Signals(**everything(0)), polytope=BOX)
     assert report["III.4"].status == report["A2"].status == "violated"
-    assert "answered twice to the same signals" in report["III.4"].evidence
+    assert "to the same signals differ" in report["III.4"].evidence
 
 
 def test_a_refusal_along_the_way_is_told():

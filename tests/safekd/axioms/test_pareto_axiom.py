@@ -30,7 +30,7 @@ def test_positive_weights_choose_optima():
 def test_a_weight_of_zero_can_choose_a_weak_optimum():
     """Weights (1, 0) cannot tell (1, 5) from (1, 3)."""
     finding = pareto([[0.5, 0.5], [1.0, 0.0]], t([1.0, 5.0], [1.0, 3.0], [2.0, 2.5]))
-    assert (finding.status, finding.where, finding.rows, finding.of) == ("violated", (1,), 1, 2)
+    assert (finding.status, finding.where, finding.rows, finding.judged) == ("violated", (1,), 1, 2)
     assert finding.worst == 2
     assert finding.evidence.startswith(
         "Candidate 0 minimizes the weighted losses in row 1, but candidate 1 is better by 2"

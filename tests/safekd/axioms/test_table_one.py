@@ -22,7 +22,6 @@ from safekd.training import FitResult
 from safekd.weights import (
     Conforming,
     EntropyDecay,
-    Evidence,
     InverseLoss,
     MetaTeacher,
     MultiLevel,
@@ -30,6 +29,7 @@ from safekd.weights import (
     PolicyGradient,
     Rule,
     Signals,
+    TeacherEvidence,
     UncertaintyWeighting,
     Unified,
     Uniform,
@@ -51,7 +51,7 @@ ROWS = {
 
 
 @cache
-def digits() -> tuple[kd.Split, kd.Split, TeacherEnsemble, Evidence]:
+def digits() -> tuple[kd.Split, kd.Split, TeacherEnsemble, TeacherEvidence]:
     data = load_digits(n_class=6)
     inputs, labels = torch.tensor(data.data / 16), torch.tensor(data.target)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))

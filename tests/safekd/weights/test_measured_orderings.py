@@ -20,15 +20,15 @@ from safekd.experiment.config import parse_config
 from safekd.report import orderings_table
 from safekd.safety import PairedSums, Recall, TruthProbability
 from safekd.teachers import StoredTeacher, TeacherEnsemble, find_significant_orderings, measure_teachers
-from safekd.weights import Conforming, Evidence, Signals, Unified, infer_orderings
+from safekd.weights import Conforming, Signals, TeacherEvidence, Unified, infer_orderings
 from solvers.polytope import WeightPolytope, find_cycle
 
 
-def evidence_of(values, groups, *, binary: bool) -> Evidence:
+def evidence_of(values, groups, *, binary: bool) -> TeacherEvidence:
     """Return evidence that holds nothing but comparisons, in contexts and in classes alike."""
     sums = PairedSums.from_values(values, groups, binary=binary)
     none = torch.zeros(1, np.shape(values)[1])
-    return Evidence(none, none, torch.zeros(1), "validation", paired_context=sums, paired_class=sums)
+    return TeacherEvidence(none, none, torch.zeros(1), "validation", paired_context=sums, paired_class=sums)
 
 
 def right(*counts: tuple[int, ...]) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_equal_teachers_are_hardly_ever_ordered():
     rng, level, runs = np.random.default_rng(0), 0.1, 600
     values = (rng.random((runs * 40, 4)) < 0.7) * 1.0
     found = infer_orderings(evidence_of(values, np.repeat(np.arange(runs), 40), binary=True), level=level)
-    wrong = sum(bool(pairs) for _, pairs in found.of) / runs
+    wrong = sum(bool(pairs) for _, pairs in found.by_group) / runs
     assert 0 < wrong <= level
     # the averages alone would have ordered almost every context
     assert np.mean([c.mean_i > c.mean_j for c in found.comparisons]) > 0.8
@@ -149,7 +149,7 @@ def test_measured_on_the_critical_examples_of_each_context():
     found = find_significant_orderings(ENSEMBLE, split(), Recall([1]), level=0.05)
     assert found.source == "validation"
     assert {c.count for c in found.comparisons} == {10}
-    assert found.of == tuple((c, ((0, 1), (2, 1))) for c in range(3))
+    assert found.by_group == tuple((c, ((0, 1), (2, 1))) for c in range(3))
     expected = binomtest(10, 10, alternative="greater").pvalue
     assert found.comparisons[0].p_value == pytest.approx(expected)
 
@@ -170,7 +170,10 @@ def test_measure_holds_the_comparisons():
     assert evidence.paired_context.groups == (0, 1, 2)
     assert evidence.paired_context.wins_GKK[0].tolist() == [[0, 10, 0], [0, 0, 0], [0, 10, 0]]
     assert evidence.paired_class is None
-    assert infer_orderings(evidence.to("cpu")).of == find_significant_orderings(ENSEMBLE, split(), Recall([1])).of
+    assert (
+        infer_orderings(evidence.to("cpu")).by_group
+        == find_significant_orderings(ENSEMBLE, split(), Recall([1])).by_group
+    )
     with pytest.raises(MissingSignal, match=r"does not compare teachers at scale 'token'.*by_class=True"):
         infer_orderings(evidence, scale="token")
 
@@ -183,7 +186,7 @@ def test_the_positions_of_one_example_count_as_one():
     split_NT = Split("validation", torch.zeros(5, 40), labels, context=torch.tensor([0, 0, 0, 0, 1]))
     found = find_significant_orderings(ensemble, split_NT, Recall([1]))
     assert [c.count for c in found.comparisons] == [4, 1]
-    assert found.of == ((0, ()), (1, ()))
+    assert found.by_group == ((0, ()), (1, ()))
     evidence = measure_teachers(ensemble, split_NT, Recall([1]))
     assert evidence.count_C.tolist() == [160, 40]
     assert evidence.paired_context.log_capital_GKKb is not None  # averages are tested as such, not as 0 and 1

@@ -25,7 +25,7 @@ def follows(pairs, K: int) -> set[tuple[int, int]]:
 
 
 def test_pairs_of_one_context_come_on_top_of_those_everywhere():
-    found = ScaleOrderings("context", 4, everywhere=[(0, 3)], of={2: [(1, 2), (0, 1)], 5: []})
+    found = ScaleOrderings("context", 4, everywhere=[(0, 3)], by_group={2: [(1, 2), (0, 1)], 5: []})
     assert found.pairs() == ((0, 3),)
     assert found.pairs(2) == ((0, 1), (0, 3), (1, 2))
     assert found.pairs(5) == found.pairs(9) == ((0, 3),)
@@ -53,8 +53,12 @@ def test_several_sources_become_one():
 BAD = {
     "scale": (("task", 3), {}, "`scale` of orderings is 'task'; wanted 'token' or 'context'"),
     "index": (("token", 3), {"everywhere": [(0, 3)]}, "names teacher 3 in .*there are 3 teachers"),
-    "number": (("token", 3), {"of": {-1: [(0, 1)]}}, "`of` names -1; wanted the number of a class or context"),
-    "word": (("token", 3), {"of": {"small": [(0, 1)]}}, "`of` names 'small'; wanted the number"),
+    "number": (
+        ("token", 3),
+        {"by_group": {-1: [(0, 1)]}},
+        "`by_group` names -1; wanted the number of a class or context",
+    ),
+    "word": (("token", 3), {"by_group": {"small": [(0, 1)]}}, "`by_group` names 'small'; wanted the number"),
     "circle": (
         ("token", 3),
         {"everywhere": [(0, 1), (1, 2), (2, 0)]},
@@ -62,7 +66,7 @@ BAD = {
     ),
     "circle with one context": (
         ("context", 3),
-        {"everywhere": [(0, 1)], "of": {3: [(1, 0)]}},
+        {"everywhere": [(0, 1)], "by_group": {3: [(1, 0)]}},
         r"teacher 0 >= teacher 1 \(the context scale, everywhere\), teacher 1 >= teacher 0 \(the context scale, conte",
     ),
 }
@@ -76,7 +80,7 @@ def test_orderings_that_are_refused(case):
 
 
 def test_different_contexts_may_say_the_opposite():
-    found = ScaleOrderings("context", 2, of={0: [(0, 1)], 1: [(1, 0)]})
+    found = ScaleOrderings("context", 2, by_group={0: [(0, 1)], 1: [(1, 0)]})
     assert found.pairs(0) == ((0, 1),)
     assert found.pairs(1) == ((1, 0),)
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from safekd.errors import InvalidInput, MissingSignal
-from safekd.weights import EntropyDecay, Evidence, InverseLoss, OrdinalSafety, Signals, Uniform
+from safekd.weights import EntropyDecay, InverseLoss, OrdinalSafety, Signals, TeacherEvidence, Uniform
 from tests.support.weighting import log_p, t
 
-EVIDENCE = Evidence(
+EVIDENCE = TeacherEvidence(
     task_loss_MK=t([0.1, 0.2, 0.4], [1.0, 0.5, 0.25]),
     safety_CK=t([0.9, 0.5, 0.7], [0.2, 0.8, 0.8]),
     count_C=torch.tensor([5, 7]),
@@ -90,7 +90,7 @@ def test_what_is_critical(named, expected):
 
 
 def test_evidence_of_one_context_needs_no_context():
-    one = Evidence(t([0.1, 0.2]), t([0.9, 0.8]), torch.tensor([4]), "validation")
+    one = TeacherEvidence(t([0.1, 0.2]), t([0.9, 0.8]), torch.tensor([4]), "validation")
     signals = Signals(log_p=log_p(0, 3, 2, 4), evidence=one)
     assert torch.equal(signals.safety, one.safety_CK.expand(3, 2))
 

@@ -255,7 +255,7 @@ def test_the_state_of_a_critical_context_keeps_its_order():
 
 
 def test_orderings_of_contexts_replace_scores():
-    orderings = ScaleOrderings("context", 3, of={1: [(0, 2)]})
+    orderings = ScaleOrderings("context", 3, by_group={1: [(0, 2)]})
     rule = Tracking(Given(), BOX, beta=0.5, groups=2, orderings=orderings)
     w_BK = rule(asks([0.2, 0.3, 0.5], [0.2, 0.3, 0.5], context=torch.tensor([0, 1]), safety=t([0.1, 0.9, 0.5])))
     assert w_BK.tolist() == [pytest.approx([0.2, 0.3, 0.5]), pytest.approx([0.35, 0.3, 0.35])]

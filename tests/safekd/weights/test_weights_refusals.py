@@ -12,7 +12,6 @@ from safekd.weights import (
     Conforming,
     DomainDistance,
     EntropyDecay,
-    Evidence,
     GradientAlignment,
     InverseLoss,
     InverseVariance,
@@ -20,6 +19,7 @@ from safekd.weights import (
     Normalized,
     OrdinalSafety,
     Signals,
+    TeacherEvidence,
     Tracking,
     Unified,
     Uniform,
@@ -29,7 +29,7 @@ from tests.support.weighting import log_p, t
 L = log_p(0, 4, 3, 5)
 WHOLE = torch.zeros(4, dtype=torch.long)
 POLYTOPE = kd.WeightPolytope(n_teachers=3, lower=0.05, upper=0.6)
-EVIDENCE = Evidence(t([0.1, 0.2, 0.4], [1.0, 0.5, 0.25]), t([0.9, 0.5, 0.7]), torch.tensor([5]), "validation")
+EVIDENCE = TeacherEvidence(t([0.1, 0.2, 0.4], [1.0, 0.5, 0.25]), t([0.9, 0.5, 0.7]), torch.tensor([5]), "validation")
 
 UNFIT = {
     "logits": (

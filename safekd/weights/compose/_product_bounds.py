@@ -18,12 +18,18 @@ Vector = tuple[float, ...]
 Bounds = tuple[Vector, Vector]
 
 
-def implied_bounds(parts: Iterable[Bounds]) -> Bounds:
-    """Return (lower, upper), K numbers each, between which the normalized product of the parts lies.
+def bound_product(parts: Iterable[Bounds]) -> Bounds:
+    """Return the bounds between which the normalized product of the parts lies.
 
-    parts: (lower, upper) of each scale; a scale that is left out is uniform and changes nothing.
+    Args:
+        parts: (lower, upper) of each scale, K numbers each; a scale that is left out is uniform and changes nothing.
 
-    >>> lower, upper = implied_bounds([((0.1,) * 3, (0.6,) * 3)] * 3)
+    Returns:
+        (lower, upper), K numbers each.
+
+    Source: derived at the top of the file; for common bounds it is the one after Definition IV.1.
+
+    >>> lower, upper = bound_product([((0.1,) * 3, (0.6,) * 3)] * 3)
     >>> round(lower[0], 4), round(upper[0], 4)
     (0.0023, 0.9908)
     """
