@@ -151,8 +151,8 @@ class Split:
         Args:
             device: Where its tensors go.
         """
-        moved = {name: value.to(device) for name in _PARTS if (value := getattr(self, name)) is not None}
-        return replace(self, **moved)
+        on_device = {name: value.to(device) for name in _PARTS if (value := getattr(self, name)) is not None}
+        return replace(self, **on_device)
 
 
 _PARTS = ("inputs", "labels", "task", "context", "numbers")
@@ -207,8 +207,8 @@ def move_split(data: Any, name: str, device: torch.device) -> Split:
         InvalidInput: As by ``as_split``.
     """
     split = as_split(data, name)
-    moved = split.to(device)
-    return split if all(getattr(moved, part) is getattr(split, part) for part in _PARTS) else moved
+    on_device = split.to(device)
+    return split if all(getattr(on_device, part) is getattr(split, part) for part in _PARTS) else on_device
 
 
 def _stack_values(values: Sequence[Any], what: str, name: str) -> Tensor:

@@ -154,7 +154,7 @@ def _compare_answers(weights: Weights, readings: MovableSignals) -> float | None
     return None if torch.equal(one.nan_to_num(), other.nan_to_num()) else float((one - other).abs().max())
 
 
-def _judge_axiom(axiom: str, subject: str, result: SearchResult, moved: str, lead: torch.Size) -> Finding:
+def _judge_axiom(axiom: str, subject: str, result: SearchResult, scope: str, lead: torch.Size) -> Finding:
     judged = lead.numel()
     if result.refused and not result.lines:
         return Finding(axiom, subject, "not_applicable", f"The rule refused to be moved: {result.refusal}")
@@ -164,9 +164,9 @@ def _judge_axiom(axiom: str, subject: str, result: SearchResult, moved: str, lea
         text = f"{what} between readings {result.width:.1g} apart, on the way of {result.jump_line}.{refused}"
         where, rows = locate_row(result.jump_row, lead), int(result.jumping_B.sum())
         return Finding(axiom, subject, "violated", text, result.jump, where, rows, judged, _REMEDY)
-    text = f"No jump along {result.lines} lines ({moved}).{refused}"
+    text = f"No jump along {result.lines} lines ({scope}).{refused}"
     if not result.lines:
-        text = f"Nothing that was moved changes the weights ({moved})."
+        text = f"Nothing that was moved changes the weights ({scope})."
     if result.slope == 0:
         return Finding(axiom, subject, "estimated", text, 0.0, None, 0, judged)
     text += f" Steepest: a weight moves by {result.slope:.3g} a unit of reading, on the way of {result.slope_line}."

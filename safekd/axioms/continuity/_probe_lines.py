@@ -106,11 +106,11 @@ def _draw_reading_line(name: str, readings: MovableSignals, ends: dict[str, Tens
     directions = {source: (end - starts[source]).nan_to_num(0, 0, 0) for source, end in ends.items()}
 
     def evaluate(place_B: Tensor) -> Tensor:
-        moved = {
+        changed = {
             source: _move_reading(source, starts[source], direction, place_B, lead)
             for source, direction in directions.items()
         }
-        return weights(readings.replace_sources(moved)).detach().reshape(-1, K)
+        return weights(readings.replace_sources(changed)).detach().reshape(-1, K)
 
     squares = [direction.double().reshape(lead.numel(), -1).square().sum(-1) for direction in directions.values()]
     speed_B = torch.stack(squares).sum(0).sqrt()

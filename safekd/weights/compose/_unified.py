@@ -79,10 +79,10 @@ class Repair:
         """Return the counts in words."""
         if not self.distance.numel():
             return "no positions"
-        moved = self.distance.detach()
+        distance = self.distance.detach()
         lines = [
             f"{int(self.repaired.sum())} of {self.distance.numel()} positions repaired, moved by "
-            f"{float(moved.mean()):.4g} on average and {float(moved.max()):.4g} at most",
+            f"{float(distance.mean()):.4g} on average and {float(distance.max()):.4g} at most",
             f"orderings broken at {int(self.violations_before.sum())} positions before, "
             f"at {int(self.violations_after.sum())} after",
         ]

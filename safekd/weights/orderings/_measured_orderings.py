@@ -84,10 +84,10 @@ class MeasuredOrderings(ScaleOrderings):
         self, scale: OrderedScale, n_teachers: int, level: float, source: str, comparisons: Sequence[Comparison]
     ) -> None:
         by_group: dict[int, list[tuple[int, int]]] = {}
-        for found in comparisons:
-            by_group.setdefault(found.group, [])
-            if found.asserted:
-                by_group[found.group].append((found.i, found.j))
+        for comparison in comparisons:
+            by_group.setdefault(comparison.group, [])
+            if comparison.asserted:
+                by_group[comparison.group].append((comparison.i, comparison.j))
         super().__init__(scale, n_teachers, by_group=by_group)
         object.__setattr__(self, "level", level)
         object.__setattr__(self, "source", source)
@@ -96,7 +96,7 @@ class MeasuredOrderings(ScaleOrderings):
     def to_frame(self) -> pd.DataFrame:
         """Return one row a comparison: ``context`` or ``class``, then what ``Comparison`` holds."""
         columns = [*Comparison.__dataclass_fields__, "difference"]
-        rows = [{**asdict(found), "difference": found.difference} for found in self.comparisons]
+        rows = [{**asdict(comparison), "difference": comparison.difference} for comparison in self.comparisons]
         name = "class" if self.scale == "token" else "context"
         return pd.DataFrame(rows, columns=columns).rename(columns={"group": name})
 
@@ -105,7 +105,7 @@ class MeasuredOrderings(ScaleOrderings):
         name = "class" if self.scale == "token" else "context"
         lines = [f"Orderings significant at {self.level:g} on '{self.source}':"]
         for number, pairs in self.by_group:
-            here = [found for found in self.comparisons if found.group == number]
+            here = [comparison for comparison in self.comparisons if comparison.group == number]
             said = ", ".join(f"teacher {i} >= teacher {j}" for i, j in pairs) or "none"
             lines.append(f"  {name} {number} ({here[0].count} examples): {said}; {len(here) - len(pairs)} ties")
         return "\n".join(lines)
@@ -141,7 +141,7 @@ def infer_orderings(
             f"The evidence does not compare teachers at scale {scale!r}; wanted 'token' or 'context', and "
             f"`evidence=kd.teachers.measure_teachers(...{option})`."
         )
-    comparisons = [found for g in range(len(paired.groups)) for found in _compare_pairs(paired, g, level)]
+    comparisons = [comparison for g in range(len(paired.groups)) for comparison in _compare_pairs(paired, g, level)]
     return MeasuredOrderings(scale, paired.sum_GK.shape[-1], level, evidence.source, comparisons)
 
 
@@ -151,11 +151,11 @@ def _compare_pairs(paired: PairedSums, g: int, level: float) -> list[Comparison]
     adjusted_KK = np.ones((K, K))
     directed_KK = ~np.eye(K, dtype=bool)
     adjusted_KK[directed_KK] = adjust_p_values(p_KK[directed_KK])
-    found = []
+    comparisons = []
     for a in range(K):
         for b in range(a + 1, K):
             i, j = (a, b) if mean_K[a] >= mean_K[b] else (b, a)
-            found.append(
+            comparisons.append(
                 Comparison(
                     group=paired.groups[g],
                     i=i,
@@ -170,4 +170,4 @@ def _compare_pairs(paired: PairedSums, g: int, level: float) -> list[Comparison]
                     asserted=bool(adjusted_KK[i, j] <= level),
                 )
             )
-    return found
+    return comparisons

@@ -145,14 +145,16 @@ def require_compatible_orderings(polytope: WeightPolytope, named: Sequence[tuple
         InfeasiblePolytope: Margins or bounds leave no weights.
     """
     require_polytope(polytope)
-    for name, found in named:
-        if found.n_teachers != polytope.n_teachers:
+    for name, orderings in named:
+        if orderings.n_teachers != polytope.n_teachers:
             raise InvalidInput(
-                f"{name} are for {found.n_teachers} teachers, the polytope has {polytope.n_teachers}; wanted equal."
+                f"{name} are for {orderings.n_teachers} teachers, the polytope has {polytope.n_teachers}; wanted equal."
             )
     own = ("the polytope", polytope.orderings)
-    together = [[own, *((name, found.everywhere) for name, found in named)]]
-    together += [[own, (name, found.everywhere), one] for name, found in named for one in found.list_named_pairs()]
+    together = [[own, *((name, orderings.everywhere) for name, orderings in named)]]
+    together += [
+        [own, (name, orderings.everywhere), one] for name, orderings in named for one in orderings.list_named_pairs()
+    ]
     for sources in together:
         if not polytope.ties:
             require_no_cycle(sources, polytope.n_teachers)
@@ -171,12 +173,12 @@ def merge_orderings(scale: OrderedScale, several: Sequence[ScaleOrderings]) -> S
     """
     if len(several) == 1:
         return several[0]
-    numbers = sorted({number for found in several for number in found.numbers})
+    numbers = sorted({number for orderings in several for number in orderings.numbers})
     return ScaleOrderings(
         scale,
         several[0].n_teachers,
-        {pair for found in several for pair in found.everywhere},
-        {number: {pair for found in several for pair in found.pairs(number)} for number in numbers},
+        {pair for orderings in several for pair in orderings.everywhere},
+        {number: {pair for orderings in several for pair in orderings.pairs(number)} for number in numbers},
     )
 
 

@@ -4,7 +4,8 @@
 and works out on first use what a rule asks for: entropies, losses a task, safety in a context, critical positions.
 """
 
-from ._batch_signals import ORDERED_SCALES, OrderedScale, Signals, compute_variance, soften
+from ._batch_signals import ORDERED_SCALES, OrderedScale, Signals
+from ._teacher_distributions import compute_variance, soften
 from ._teacher_evidence import TeacherEvidence
 
 __all__ = ["ORDERED_SCALES", "OrderedScale", "Signals", "TeacherEvidence", "compute_variance", "soften"]

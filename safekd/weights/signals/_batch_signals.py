@@ -23,7 +23,8 @@ from ._signal_checks import (
     require_same_teachers,
     require_scores_fit,
 )
-from ._teacher_evidence import TeacherEvidence
+from ._teacher_distributions import compute_variance, soften
+from ._teacher_evidence import TeacherEvidence, look_up
 
 OrderedScale = Literal["token", "context"]  # the scales with safety orderings, axioms III.5 and III.22
 ORDERED_SCALES: tuple[OrderedScale, OrderedScale] = ("token", "context")
@@ -312,7 +313,7 @@ class Signals:
         if self.labels is None:
             raise MissingSignal("The teachers' safety by class is known; pass `labels`, the class of each position.")
         # padding such as -100 is no class and never critical; any row will do for it
-        return self._look_up(self.evidence.safety_VK, self.labels.clamp_min(0), "class")
+        return look_up(self.evidence.safety_VK, self.labels.clamp_min(0), "class", self._template)
 
     def has_safety(self, scale: OrderedScale) -> bool:
         """Say whether there are safety scores of a scale.
@@ -384,10 +385,10 @@ class Signals:
         return expand_to_positions(torch.isin(value, torch.tensor(sorted(chosen), device=value.device)), lead)
 
     def _look_up_task(self, name: str, what: str) -> Tensor:
-        return self._look_up(self._evidence_table(f"{name}_MK", name, what), self.task, "task")
+        return look_up(self._evidence_table(f"{name}_MK", name, what), self.task, "task", self._template)
 
     def _look_up_context(self, name: str, what: str) -> Tensor:
-        return self._look_up(self._evidence_table(f"{name}_CK", name, what), self.context, "context")
+        return look_up(self._evidence_table(f"{name}_CK", name, what), self.context, "context", self._template)
 
     def _evidence_table(self, field: str, name: str, what: str) -> Tensor:
         table: Tensor | None = getattr(self.evidence, field, None)
@@ -397,52 +398,3 @@ class Signals:
                 f"{field}, or `{name}` of shape (..., K)."
             )
         return table
-
-    def _look_up(self, table: Tensor, key: Tensor | None, what: str) -> Tensor:
-        lead = self.shape[:-1]
-        if key is None and len(table) > 1:
-            raise MissingSignal(
-                f"The evidence tells {len(table)} {what}s apart; pass `{what}`, the {what} of each position."
-            )
-        if key is None:
-            key = torch.zeros(lead, dtype=torch.long, device=self._template.device)
-        if table.shape[-1] != self.shape[-1]:
-            raise InvalidInput(
-                f"The evidence is about {table.shape[-1]} teachers, the signals have {self.shape[-1]}; measure these."
-            )
-        outside = key[(key < 0) | (key >= len(table))]
-        if outside.numel():
-            raise InvalidInput(
-                f"A position has {what} {int(outside[0])}, but the evidence covers {what} 0 to {len(table) - 1} only; "
-                f"measure the teachers on data that has every {what}."
-            )
-        return table.to(self._template)[expand_to_positions(key, lead)]
-
-
-def compute_variance(log_p_PKV: Tensor) -> Tensor:
-    """Return the variance of each teacher's distribution over passes, summed over classes.
-
-    Args:
-        log_p_PKV: Log-probabilities of P passes, (..., P, K, V).
-
-    Returns:
-        Variances, (..., K); 0 where there is no pass.
-
-    Source: Family B of Theorem V.2.
-    """
-    if not log_p_PKV.numel():
-        return log_p_PKV.new_zeros(log_p_PKV[..., 0, :, 0].shape)  # torch warns of too few degrees of freedom
-    return log_p_PKV.exp().var(dim=-3, unbiased=False).sum(-1)
-
-
-def soften(log_p_V: Tensor, temperature: float) -> Tensor:
-    """Return the log of ``p^(1/T) / Z``.
-
-    Args:
-        log_p_V: Log-probabilities, (..., V).
-        temperature: T, above 0; 1 changes nothing.
-
-    Returns:
-        Log-probabilities, (..., V).
-    """
-    return log_p_V if temperature == 1.0 else torch.log_softmax(log_p_V / temperature, dim=-1)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...data import expand_to_positions
+from ...errors import InvalidInput, MissingSignal
 from ...safety import PairedSums
 
 
@@ -52,5 +54,41 @@ class TeacherEvidence:
             Evidence with equal content.
         """
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()}
-        return TeacherEvidence(**moved)
+        placed: dict[str, Any] = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()}
+        return TeacherEvidence(**placed)
+
+
+def look_up(table: Tensor, key: Tensor | None, what: str, template: Tensor) -> Tensor:
+    """Return the rows of a table of evidence for the positions of a batch.
+
+    Args:
+        table: One row a task, context or class, (G, K).
+        key: Number of the row of each position, (...), or (B,) for (B, T) positions; None where there is one row.
+        what: What rows are about: "task", "context" or "class".
+        template: Of the batch's scores, (..., K); its dtype and device are taken on.
+
+    Returns:
+        Readings, (..., K).
+
+    Raises:
+        MissingSignal: There are several rows and no key.
+        InvalidInput: The evidence is about other teachers, or lacks a row.
+    """
+    lead = template.shape[:-1]
+    if key is None and len(table) > 1:
+        raise MissingSignal(
+            f"The evidence tells {len(table)} {what}s apart; pass `{what}`, the {what} of each position."
+        )
+    if key is None:
+        key = torch.zeros(lead, dtype=torch.long, device=template.device)
+    if table.shape[-1] != template.shape[-1]:
+        raise InvalidInput(
+            f"The evidence is about {table.shape[-1]} teachers, the signals have {template.shape[-1]}; measure these."
+        )
+    outside = key[(key < 0) | (key >= len(table))]
+    if outside.numel():
+        raise InvalidInput(
+            f"A position has {what} {int(outside[0])}, but the evidence covers {what} 0 to {len(table) - 1} only; "
+            f"measure the teachers on data that has every {what}."
+        )
+    return table.to(template)[expand_to_positions(key, lead)]
