@@ -174,7 +174,7 @@ def markdown(rows: pd.DataFrame, seeds: int, epochs: int) -> str:
     ]
     head = ["rule", "", "accuracy", "to uniform", "safety", "to uniform", "order", "bounds", "step"]
     for name, of_task in rows.groupby("task", sort=False):
-        parts += [f"## {name}", table(head, list(_lines(of_task))), _words(of_task)]
+        parts += [f"## {name}", table(head, list(_lines(of_task))), _summarize(of_task)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -217,7 +217,7 @@ def difference(values: pd.Series, base: pd.Series) -> Difference:
     return Difference(float(gap.mean()), half)
 
 
-def _words(rows: pd.DataFrame) -> str:
+def _summarize(rows: pd.DataFrame) -> str:
     """Say what the table says: which rules differ from uniform weights for sure, and what making them conform costs."""
     base = rows[(rows["rule"] == "Uniform") & ~rows["conforming"]].set_index("seed")
     sentences = []

@@ -57,7 +57,7 @@ def audit(
         scale: "token", "task" or "context" for a rule that has none; "token" by default.
         as_weights: True judges what a callable returns as it is, False divides it by its sum first, as whoever uses
             scores does; by default True for rules that carry a polytope.
-        vary: Which readings the search for jumps moves; by default all floats but safety, as an ordering must jump
+        vary: Which signals the search for jumps moves; by default all floats but safety, as an ordering must jump
             where safety ties.
         losses: Losses of candidate students for III.14, (N, K); or a function from weights (B, K) to the losses of the
             students that minimize the sums.
@@ -94,10 +94,10 @@ def audit(
             modes.enter_context(evaluating(module))
         for subject in subjects:
             last = subject is subjects[-1]
-            readings = MovableSignals.finest(signals, subject.weights)
+            movable = MovableSignals.finest(signals, subject.weights)
             axiom = select_axioms(subject.scale)["continuity"].id
             mine = [f for f in _judge_subject(subject, signals, losses, under, names) if f.axiom != axiom]
-            mine += judge_continuity(axiom, subject.name, subject.weights, readings, vary, tries, seed)
+            mine += judge_continuity(axiom, subject.name, subject.weights, movable, vary, tries, seed)
             # assumptions are about the weights that are used
             findings += [f for f in mine if last or f.axiom not in ("A1", "A2", "P")]
         w_BK = subjects[-1].weights(signals).reshape(-1, signals.shape[-1])

@@ -22,7 +22,7 @@ from ._audit_report import AuditReport
 from ._audit_rule import audit
 from ._axiom_list import AXIOMS, Kind, find_axiom
 
-_READING = {"token": "entropy", "task": "task_loss", "context": "distance"}
+_SIGNAL = {"token": "entropy", "task": "task_loss", "context": "distance"}
 _SAFETY_K = (0.9, 0.6, 0.3)
 _READING_BK = ((0.2, 1.1, 0.7), (0.9, 0.4, 1.3), (1.5, 0.8, 0.3), (0.6, 0.5, 1.0), (1.2, 1.4, 0.1), (0.3, 0.9, 1.6))
 # what four students lose on what each teacher teaches; the first beats the second in everything
@@ -51,16 +51,16 @@ class Counterexample:
         """Return the weights, (..., K).
 
         Args:
-            signals: Readings of three teachers.
+            signals: Signals of three teachers.
         """
-        return self.weights(getattr(signals, _READING[find_axiom(self.axiom).scale]))
+        return self.weights(getattr(signals, _SIGNAL[find_axiom(self.axiom).scale]))
 
     def audit(self) -> AuditReport:
         """Return what the audit says of these weights."""
         scale = find_axiom(self.axiom).scale
-        reading, safety = _READING[scale], torch.tensor(_SAFETY_K, dtype=torch.float64)
+        signal, safety = _SIGNAL[scale], torch.tensor(_SAFETY_K, dtype=torch.float64)
         x_BK = torch.tensor(_READING_BK, dtype=torch.float64)
-        given: dict[str, Any] = {reading: x_BK, "safety": safety.expand_as(x_BK)}
+        given: dict[str, Any] = {signal: x_BK, "safety": safety.expand_as(x_BK)}
         signals = Signals(**given)
         losses_NK = torch.tensor(_LOSSES_NK, dtype=torch.float64)
         students = [Signals(task_loss=loss_K.expand_as(x_BK)) for loss_K in losses_NK] if scale == "task" else None
@@ -80,52 +80,52 @@ def _stack_weights(first: Tensor, second: Tensor, third: Tensor) -> Tensor:
     return torch.stack([first, second, third], dim=-1)
 
 
-def _u(x_K: Tensor) -> Tensor:
+def _squash_mean(x_K: Tensor) -> Tensor:
     return x_K.mean(-1).sigmoid()
 
 
-def _conforming(x_K: Tensor) -> Tensor:
-    u = _u(x_K)
+def _weigh_conforming(x_K: Tensor) -> Tensor:
+    u = _squash_mean(x_K)
     return _stack_weights(0.4 + 0.1 * u, torch.full_like(u, 0.3), 0.3 - 0.1 * u)
 
 
-def _light(x_K: Tensor) -> Tensor:
-    return 0.9 * _conforming(x_K)
+def _break_normalization(x_K: Tensor) -> Tensor:
+    return 0.9 * _weigh_conforming(x_K)
 
 
-def _silent(x_K: Tensor) -> Tensor:
-    u = _u(x_K)
+def _break_positivity(x_K: Tensor) -> Tensor:
+    u = _squash_mean(x_K)
     return _stack_weights(0.5 + 0.1 * u, 0.5 - 0.1 * u, torch.zeros_like(u))
 
 
-def _heavy(x_K: Tensor) -> Tensor:
-    u = _u(x_K)
+def _break_bounds(x_K: Tensor) -> Tensor:
+    u = _squash_mean(x_K)
     return _stack_weights(0.7 + 0.05 * u, 0.2 - 0.05 * u, torch.full_like(u, 0.1))
 
 
-def _jumping(x_K: Tensor) -> Tensor:
+def _break_continuity(x_K: Tensor) -> Tensor:
     ahead = x_K[..., 0] > x_K[..., 1]
     return torch.where(ahead.unsqueeze(-1), x_K.new_tensor([0.5, 0.3, 0.2]), x_K.new_tensor([0.4, 0.35, 0.25]))
 
 
-def _reversed(x_K: Tensor) -> Tensor:
-    return _conforming(x_K).flip(-1)
+def _break_ordering(x_K: Tensor) -> Tensor:
+    return _weigh_conforming(x_K).flip(-1)
 
 
-def _kind_to_failure(x_K: Tensor) -> Tensor:
+def _break_pareto(x_K: Tensor) -> Tensor:
     third = 0.1 + 0.4 * (16 * (1.25 - x_K[..., 2])).sigmoid()
     return _stack_weights((1 - third) / 2, (1 - third) / 2, third)
 
 
 _FAMILIES: dict[Kind, tuple[str, Callable[[Tensor], Tensor], float]] = {
-    "normalization": ("0.9 (0.4 + 0.1 u, 0.3, 0.3 - 0.1 u)", _light, 0.1),
-    "positivity": ("(0.5 + 0.1 u, 0.5 - 0.1 u, 0), with w_min = 0", _silent, 0.0),
-    "bounds": ("(0.7 + 0.05 u, 0.2 - 0.05 u, 0.1)", _heavy, 0.1),
-    "continuity": ("(0.5, 0.3, 0.2) where x_0 > x_1, (0.4, 0.35, 0.25) elsewhere", _jumping, 0.1),
-    "ordering": ("(0.3 - 0.1 u, 0.3, 0.4 + 0.1 u)", _reversed, 0.1),
+    "normalization": ("0.9 (0.4 + 0.1 u, 0.3, 0.3 - 0.1 u)", _break_normalization, 0.1),
+    "positivity": ("(0.5 + 0.1 u, 0.5 - 0.1 u, 0), with w_min = 0", _break_positivity, 0.0),
+    "bounds": ("(0.7 + 0.05 u, 0.2 - 0.05 u, 0.1)", _break_bounds, 0.1),
+    "continuity": ("(0.5, 0.3, 0.2) where x_0 > x_1, (0.4, 0.35, 0.25) elsewhere", _break_continuity, 0.1),
+    "ordering": ("(0.3 - 0.1 u, 0.3, 0.4 + 0.1 u)", _break_ordering, 0.1),
     "pareto": (
         "((1 - v)/2, (1 - v)/2, v), v = 0.1 + 0.4 sigmoid(16 (1.25 - x_2)), x the losses of the student",
-        _kind_to_failure,
+        _break_pareto,
         0.1,
     ),
 }

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
 
+
+@dataclass(frozen=True)
+class PoolingSettings:
+    """How far weights may be off; ``tests/safekd/test_pooling.py`` notices.
+
+    Attributes:
+        sum_error: How far weights may sum beside 1: half types round a sum of many by this much.
+    """
+
+    sum_error: float = 1e-3
+
+
+_POOLING = PoolingSettings()
 _LARGEST_EXPONENT = 80.0  # exp of it is finite in float32; only teachers of weight 0 ever reach it
 
 
@@ -39,7 +54,7 @@ def arithmetic_pool(log_p_KV: Tensor, w_K: Tensor) -> Tensor:
     if bool((w_K < 0).any()):
         raise InvalidInput(f"A weight is {float(w_K.min()):g}; a pool needs weights of at least 0. Project them first.")
     miss = (w_K.detach().double().sum(-1) - 1).abs()
-    if not bool((miss <= max(1e-3, 4 * torch.finfo(w_K.dtype).eps)).all()):
+    if not bool((miss <= max(_POOLING.sum_error, 4 * torch.finfo(w_K.dtype).eps)).all()):
         total = float(w_K.detach().double().sum(-1).flatten()[miss.flatten().argmax()])
         raise InvalidInput(
             f"Weights sum to {total:g}; a pool needs weights that sum to 1. Divide them by their sum, "

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from ..errors import InvalidInput
 from ._safety_measure import SafetyMeasure, clamp_to_unit
 
-Reading = Callable[[Tensor, Tensor], Tensor]
+ValueFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class RangeSettings:
+    """How far measured values may leave [0, 1]; ``tests/safekd/safety/test_measures.py`` notices.
+
+    Attributes:
+        below: How far below 0.
+        above: How far above 1: sums of probabilities in float32 pass it by rounding.
+    """
+
+    below: float = 1e-9
+    above: float = 1e-6
+
+
+_RANGE = RangeSettings()
 
 
 class Custom(SafetyMeasure):
@@ -30,8 +47,8 @@ class Custom(SafetyMeasure):
 
     def __init__(
         self,
-        measured: Reading,
-        surrogate: Reading,
+        measured: ValueFunction,
+        surrogate: ValueFunction,
         *,
         critical: Collection[int] | None = None,
         concave: bool = False,
@@ -39,28 +56,28 @@ class Custom(SafetyMeasure):
         name: str = "Custom",
     ) -> None:
         super().__init__(critical)
-        for what, reading in {"measured": measured, "surrogate": surrogate}.items():
-            if not callable(reading):
+        for what, function in {"measured": measured, "surrogate": surrogate}.items():
+            if not callable(function):
                 raise InvalidInput(
-                    f"`{what}` of {name} is a {type(reading).__name__}; wanted a function of (log_p_V, labels)."
+                    f"`{what}` of {name} is a {type(function).__name__}; wanted a function of (log_p_V, labels)."
                 )
-        self._readings = measured, surrogate
+        self._functions = measured, surrogate
         self.concave, self.binary, self.name = concave, binary, name
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        value = self._call_reading(self._readings[0], "measured", log_p_V, labels)
+        value = self._call_function(self._functions[0], "measured", log_p_V, labels)
         low, high = float(value.detach().amin()), float(value.detach().amax())
-        if low < -1e-9 or high > 1 + 1e-6:  # sums of probabilities pass 1 by rounding
+        if low < -_RANGE.below or high > 1 + _RANGE.above:
             raise InvalidInput(f"`measured` of {self.name} gives values from {low:g} to {high:g}; wanted [0, 1].")
         if self.binary and bool(((value != 0) & (value != 1) & ~value.isnan()).any()):
             raise InvalidInput(f"{self.name} is called binary, but `measured` gives other values than 0 and 1.")
         return clamp_to_unit(value)
 
     def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        return self._call_reading(self._readings[1], "surrogate", log_p_V, labels)
+        return self._call_function(self._functions[1], "surrogate", log_p_V, labels)
 
-    def _call_reading(self, reading: Reading, what: str, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        value = reading(log_p_V, labels)
+    def _call_function(self, function: ValueFunction, what: str, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        value = function(log_p_V, labels)
         if not isinstance(value, Tensor) or value.shape != labels.shape:
             given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise InvalidInput(

@@ -49,7 +49,7 @@ class GroupSums:
 
     @classmethod
     def concatenate(cls, parts: Iterable[GroupSums]) -> GroupSums:
-        """Return the groups of several readings one after the other.
+        """Return the groups of several sums one after the other.
 
         Args:
             parts: Sums of G_1, G_2, ... groups.

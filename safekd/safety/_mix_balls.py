@@ -11,8 +11,8 @@ and a radius that reaches the groups of least safety leaves only them.  The valu
 1967), so nothing here needs autograd.  Source: Hu and Hong 2013 (KL); Namkoong and Duchi 2016 (chi-square).
 
 Where the lowest groups are equally safe the value has a kink, and training under it often ends just there.  The
-surrogate is therefore the minimum of ``q . s + smooth D(q || p)`` (chi-square: half of that) over the same ball, whose
-q moves steadily, and whose optimum lies at most ``smooth * radius`` above.  Axes: G groups.
+surrogate is therefore the minimum of ``q . s + smoothing D(q || p)`` (chi-square: half of that) over the same ball,
+whose q moves steadily, and whose optimum lies at most ``smoothing * radius`` above.  Axes: G groups.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class Ball(ABC):
 
     Attributes:
         radius: How far, above 0 and finite, in units of the distance.
-        smooth: How far apart in safety groups are that count as clearly apart in the surrogate, above 0.
+        smoothing: How far apart in safety groups are that count as clearly apart in the surrogate, above 0.
 
     Raises:
         InvalidInput: One is not above 0 and finite.
     """
 
     radius: float
-    smooth: float = 0.05
+    smoothing: float = 0.05
 
     def __post_init__(self) -> None:
-        for what, hint in {"radius": " For the mix itself leave `worst` out.", "smooth": ""}.items():
+        for what, hint in {"radius": " For the mix itself leave `worst` out.", "smoothing": ""}.items():
             value = getattr(self, what)
             if not (is_finite(value) and value > 0):
                 raise InvalidInput(
@@ -105,7 +105,7 @@ class Ball(ABC):
 
     @abstractmethod
     def _penalized(self, gap_G: Floats, p_G: Floats) -> Floats:
-        """Return, up to a factor, the q of least ``q . gap + smooth D(q || p)``, whatever its distance."""
+        """Return, up to a factor, the q of least ``q . gap + smoothing D(q || p)``, whatever its distance."""
 
     @abstractmethod
     def _distance_to_groups(self, share: float) -> float:
@@ -121,7 +121,7 @@ class KLBall(Ball):
 
     Attributes:
         radius: Nats, above 0.
-        smooth: How far apart in safety groups are that count as clearly apart in the surrogate, above 0.
+        smoothing: How far apart in safety groups are that count as clearly apart in the surrogate, above 0.
 
     Source: Hu and Hong 2013.
     """
@@ -137,7 +137,7 @@ class KLBall(Ball):
         return float(q_G[inside] @ np.log(q_G[inside] / p_G[inside]))
 
     def _penalized(self, gap_G: Floats, p_G: Floats) -> Floats:
-        return np.asarray(p_G * np.exp(-gap_G / self.smooth), dtype=np.float64)
+        return np.asarray(p_G * np.exp(-gap_G / self.smoothing), dtype=np.float64)
 
     def _distance_to_groups(self, share: float) -> float:
         return -math.log(min(share, 1.0))
@@ -164,7 +164,7 @@ class ChiSquareBall(Ball):
 
     Attributes:
         radius: Above 0, in units of Pearson's chi-square of shares.
-        smooth: How far apart in safety groups are that count as clearly apart in the surrogate, above 0.
+        smoothing: How far apart in safety groups are that count as clearly apart in the surrogate, above 0.
 
     Source: Namkoong and Duchi 2016.
     """
@@ -179,7 +179,7 @@ class ChiSquareBall(Ball):
         return float(((q_G - p_G) ** 2 / p_G).sum())
 
     def _penalized(self, gap_G: Floats, p_G: Floats) -> Floats:
-        return _fill_to_level(gap_G, p_G, lambda share, mean, variance: mean + self.smooth / share)
+        return _fill_to_level(gap_G, p_G, lambda share, mean, variance: mean + self.smoothing / share)
 
     def _distance_to_groups(self, share: float) -> float:
         return 1 / min(share, 1.0) - 1

@@ -3,9 +3,9 @@
 Teachers i and j are read on the same examples, so their differences d = x_i - x_j in [-1, 1] are what counts; most of
 what makes an example hard cancels.  Against "i is not safer than j", that is E[d] <= 0:
 
-    0/1 readings    exact sign test (McNemar's, exactly): of the examples on which they differ, i wins at most half in
+    0/1 values    exact sign test (McNemar's, exactly): of the examples on which they differ, i wins at most half in
                     expectation, so at least this many wins has probability sum_{s >= wins} C(n, s) / 2^n
-    other readings  a gambler bets the share b of the capital on each d, which becomes prod(1 + b d); its expectation
+    other values  a gambler bets the share b of the capital on each d, which becomes prod(1 + b d); its expectation
                     is at most 1, also of the average over several b, so 1 / capital is a p-value (Markov)
 
 A t test would be wrong where it matters: on few examples, skewed ones above all, it finds differences that are not
@@ -57,9 +57,9 @@ class PairedSums:
     Attributes:
         groups: Numbers of the contexts or classes, G of them.
         count_G: Examples, (G,).
-        sum_GK: Sums of readings, (G, K).
+        sum_GK: Sums of values, (G, K).
         wins_GKK: On how many examples teacher i reads higher than teacher j, (G, K, K).
-        log_capital_GKKb: Log capital of each bet that i reads higher than j, (G, K, K, b); None for readings of 0 and
+        log_capital_GKKb: Log capital of each bet that i reads higher than j, (G, K, K, b); None for values of 0 and
             1.
     """
 
@@ -71,30 +71,30 @@ class PairedSums:
 
     @classmethod
     def from_values(cls, value_NK: npt.ArrayLike, group_N: npt.ArrayLike, *, binary: bool) -> PairedSums:
-        """Add up readings over the groups that are present.
+        """Add up values over the groups that are present.
 
         Args:
-            value_NK: Readings in [0, 1], (N, K); the N must be independent.
+            value_NK: Values in [0, 1], (N, K); the N must be independent.
             group_N: Number of the group of each example, (N,).
-            binary: Whether readings are 0 and 1, which allows the exact test.
+            binary: Whether values are 0 and 1, which allows the exact test.
 
         Returns:
             The sums.
 
         Raises:
-            InvalidInput: Shapes do not fit, or readings are outside [0, 1] or not binary.
+            InvalidInput: Shapes do not fit, or values are outside [0, 1] or not binary.
         """
         x_NK, group = np.asarray(value_NK, dtype=np.float64), np.asarray(group_N)
         if x_NK.ndim != 2 or group.shape != x_NK.shape[:1]:
             raise InvalidInput(
-                f"Readings have shape {x_NK.shape}, groups {group.shape}; wanted (examples, teachers) and (examples,)."
+                f"Values have shape {x_NK.shape}, groups {group.shape}; wanted (examples, teachers) and (examples,)."
             )
         if not np.all((x_NK >= 0) & (x_NK <= 1)):
             raise InvalidInput(
-                f"Readings lie between {x_NK.min():g} and {x_NK.max():g}; teachers are compared by readings in [0, 1]."
+                f"Values lie between {x_NK.min():g} and {x_NK.max():g}; teachers are compared by values in [0, 1]."
             )
         if binary and not np.all((x_NK == 0) | (x_NK == 1)):
-            raise InvalidInput("Readings hold other values than 0 and 1, but are called binary; pass binary=False.")
+            raise InvalidInput("Values hold other values than 0 and 1, but are called binary; pass binary=False.")
         groups = np.unique(group)
         parts = [x_NK[group == g] for g in groups]
         K = x_NK.shape[1]
@@ -111,7 +111,7 @@ class PairedSums:
         )
 
     def means(self) -> Floats:
-        """Return average readings, (G, K)."""
+        """Return average values, (G, K)."""
         return self.sum_GK / self.count_G[:, None]
 
     def p_values(self) -> Floats:
@@ -122,7 +122,7 @@ class PairedSums:
         Returns:
             P-values, (G, K, K).
 
-        Source: McNemar 1947 for binary readings; Waudby-Smith and Ramdas 2024, section 4, for others.
+        Source: McNemar 1947 for binary values; Waudby-Smith and Ramdas 2024, section 4, for others.
         """
         if self.log_capital_GKKb is None:
             losses_GKK = self.wins_GKK.swapaxes(1, 2)

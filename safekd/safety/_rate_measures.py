@@ -1,4 +1,4 @@
-"""Rates: measures that count, and the smooth readings that have a gradient in their stead.
+"""Rates: measures that count, and the smooth values that have a gradient in their stead.
 
 A surrogate is ``sigmoid(sharpness * log-odds)`` of an event that is at least as hard as the counted one, so that
 above 1/2 the counted one holds.  Axes: ... positions, V classes.

@@ -1,6 +1,6 @@
 """Safety measures: f(p, y) in [0, 1] on critical classes, 1 elsewhere (Definition VIII.2).
 
-A measure has two readings.  ``measured`` is what is promised to people; ``surrogate`` is what has a gradient.  In
+A measure has two values.  ``measured`` is what is promised to people; ``surrogate`` is what has a gradient.  In
 ``_probability_measures`` they are the same; in ``_rate_measures`` the first counts and the second is smooth.
 
 ``MEASURES`` holds every class that ``@register_measure`` stands at, by its name in snake case; a new measure is a class
@@ -22,7 +22,7 @@ from ..errors import InvalidInput
 
 
 class SafetyMeasure(ABC):
-    """A bounded reading of how reliable a predictive distribution is on critical classes.
+    """A bounded measure of how reliable a predictive distribution is on critical classes.
 
     Args:
         critical: The classes that matter (S of Definition VIII.1), numbers from 0; None means every class.
@@ -61,7 +61,7 @@ class SafetyMeasure(ABC):
         return type(self)._surrogate is SafetyMeasure._surrogate
 
     def measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        """Return the promised reading; 1 where the label is not critical.
+        """Return the measured value; 1 where the label is not critical.
 
         Args:
             log_p_V: Log-probabilities, (..., V).
@@ -76,7 +76,7 @@ class SafetyMeasure(ABC):
         return self._mask_uncritical(self._measured, log_p_V, labels)
 
     def surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        """Return the differentiable reading; 1 where the label is not critical.
+        """Return the surrogate value; 1 where the label is not critical.
 
         Args:
             log_p_V: Log-probabilities, (..., V).
@@ -91,7 +91,7 @@ class SafetyMeasure(ABC):
         return self._mask_uncritical(self._surrogate, log_p_V, labels)
 
     def surrogate_everywhere(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        """Return the differentiable reading as if all labels were critical, for callers that choose positions.
+        """Return the surrogate value as if all labels were critical, for callers that choose positions.
 
         Args:
             log_p_V: Log-probabilities, (..., V).
@@ -109,12 +109,12 @@ class SafetyMeasure(ABC):
     def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         return self._measured(log_p_V, labels)
 
-    def _mask_uncritical(self, reading: Callable[[Tensor, Tensor], Tensor], log_p_V: Tensor, labels: Tensor) -> Tensor:
+    def _mask_uncritical(self, function: Callable[[Tensor, Tensor], Tensor], log_p_V: Tensor, labels: Tensor) -> Tensor:
         if log_p_V.shape[:-1] != labels.shape:
             raise InvalidInput(
                 f"Labels of shape {tuple(labels.shape)} do not fit distributions of shape {tuple(log_p_V.shape)}."
             )
-        value = reading(log_p_V, labels)
+        value = function(log_p_V, labels)
         return value if self.critical is None else torch.where(self.is_critical(labels), value, 1.0)
 
     def __repr__(self) -> str:

@@ -124,7 +124,7 @@ def _average_by_group(value_K: Tensor, group: Tensor, counted: Tensor, groups: i
 def _compare_on_examples(
     value_K: Tensor, group: Tensor, example: Tensor, counted: Tensor, *, binary: bool
 ) -> PairedSums:
-    """Compare teachers in each group, one reading an example: the average over its counted positions there."""
+    """Compare teachers in each group, one value an example: the average over its counted positions there."""
     value_PK, example_P = value_K[counted].double(), example[counted]
     examples = int(example.max()) + 1
     key, row_P = torch.unique(group[counted] * examples + example_P, return_inverse=True)

@@ -5,10 +5,11 @@
     Conforming(EntropyDecay(), polytope)(signals)           # the nearest weights that obey the polytope
     Unified(token=..., task=..., context=..., polytope=P)   # three scales: product, normalize, repair
 
-A rule is any callable from signals to scores (..., K).  Which one should I choose?  ``EntropyDecay`` when
-confident teachers are usually right, ``InverseLoss`` when you have measured their losses, ``OrdinalSafety`` where
-safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``family_a``, ``family_b`` and
-``family_c`` are the three of Theorem V.2.
+In this order: ``signals`` reads a batch, ``rules`` and ``learned`` score teachers by it, ``orderings`` says who must
+not count less than whom at each position, ``compose`` multiplies scores and projects.  A rule is any callable from
+signals to scores (..., K).  Which one should I choose?  ``EntropyDecay`` when confident teachers are usually right,
+``InverseLoss`` when you have measured their losses, ``OrdinalSafety`` where safety ranks must show in the weights;
+``Unified`` multiplies what you have.  ``family_a``, ``family_b`` and ``family_c`` are the three of Theorem V.2.
 
     token     EntropyDecay, EntropyInverse, EntropyComplement, InverseVariance, Confidence (labels), SafetyBlend
     task      InverseLoss, PerformanceSoftmax, GradientAlignment (labels, student), GradientMinNorm (student)
@@ -17,7 +18,8 @@ safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``
     learned   UncertaintyWeighting (task), MultiLevel (features), MetaTeacher, PolicyGradient (labels, student):
               modules, which ``ConstrainedTrainer`` trains beside the student
 
-``infer_orderings(evidence)`` keeps noise from becoming an ordering; ``Tracking`` follows signals that change over time.
+``RULES`` holds them by scale and name, as configurations spell it.  ``infer_orderings(evidence)`` keeps noise from
+becoming an ordering; ``Tracking`` follows signals that change over time.
 """
 
 from .compose import (

@@ -1,4 +1,4 @@
-"""A search for jumps of weights along lines through the readings that they depend on.
+"""A search for jumps of weights along lines through the signals that they depend on.
 
 ``MovableSignals`` takes signals apart into what can be moved; ``_probe_lines`` draws lines on which rules jump if they
 do; ``search_line`` halves intervals where weights change most; ``judge_continuity`` judges what was seen along all

@@ -2,7 +2,7 @@
 
 Labels, tasks, contexts and critical positions stay as they are, and so do safety scores unless they are asked for:
 orderings are given, and weights that follow an ordering must jump where two teachers' safety ties.  Everything else
-that the signals hold is moved, each reading alone and all together.
+that the signals hold is moved, each signal alone and all together.
 """
 
 from __future__ import annotations
@@ -75,14 +75,14 @@ class SearchResult:
             self.growing = bool(look.growing_B[row])
 
 
-def select_readings(readings: MovableSignals, vary: Sequence[str] | None) -> list[str]:
-    """Return which readings to move: those asked for, or all but safety.  Raises InvalidInput for an unknown one."""
+def select_signals(movable: MovableSignals, vary: Sequence[str] | None) -> list[str]:
+    """Return which signals to move: those asked for, or all but safety.  Raises InvalidInput for an unknown one."""
     if vary is None:
-        return [name for name in readings.sources if name not in HELD]
+        return [name for name in movable.sources if name not in HELD]
     vary = [vary] if isinstance(vary, str) else vary
     for name in vary:
-        if name not in readings.sources:
-            known = ", ".join(readings.sources) or "none"
+        if name not in movable.sources:
+            known = ", ".join(movable.sources) or "none"
             raise InvalidInput(f"`vary` names '{name}', which the signals do not hold; they hold {known}.")
     return list(vary)
 
@@ -107,7 +107,7 @@ def judge_continuity(
     axiom: str,
     subject: str,
     weights: Weights,
-    readings: MovableSignals,
+    movable: MovableSignals,
     vary: Sequence[str] | None,
     tries: int,
     seed: int,
@@ -118,39 +118,37 @@ def judge_continuity(
         axiom: Id of the axiom.
         subject: What the report calls the weights.
         weights: From signals to weights, (..., K).
-        readings: What can be moved.
-        vary: Which readings are; None for all but safety.
+        movable: What can be moved.
+        vary: Which signals are; None for all but safety.
         tries: How many lines of each sort.
         seed: Which lines.
 
     Raises:
-        InvalidInput: ``vary`` names a reading that the signals do not hold.
+        InvalidInput: ``vary`` names a signal that was not given.
     """
-    names = select_readings(readings, vary)
-    difference = _compare_answers(weights, readings)
+    names = select_signals(movable, vary)
+    difference = _compare_answers(weights, movable)
     if difference is not None:
         text = f"Two answers of the rule to the same signals differ by {difference:.3g}: it is no function."
         remedy = "Take out what is random, or remember nothing between calls (eval mode)."
         return tuple(Finding(name, subject, "violated", text, difference, remedy=remedy) for name in (axiom, "A2"))  # type: ignore[return-value]
-    if not names or not readings.lead.numel():
-        text = (
-            "The signals hold no reading that varies continuously." if readings.lead.numel() else "There are no rows."
-        )
+    if not names or not movable.lead.numel():
+        text = "No signal varies continuously." if movable.lead.numel() else "There are no rows."
         return tuple(Finding(name, subject, "not_applicable", text) for name in (axiom, "A2"))  # type: ignore[return-value]
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        moving = [name for name in names if changes_weights(name, readings, weights, generator)]
-        result = search_lines(draw_lines(readings, moving, weights, tries, generator))
+        moving = [name for name in names if changes_weights(name, movable, weights, generator)]
+        result = search_lines(draw_lines(movable, moving, weights, tries, generator))
     what = f"{', '.join(moving or names)} moved"
-    held = [name for name in readings.sources if name not in names]
+    held = [name for name in movable.sources if name not in names]
     what += f"; held fixed: {', '.join(held)}" if held else ""
-    return _judge_axiom(axiom, subject, result, what, readings.lead), _judge_lipschitz(subject, result, readings.lead)
+    return _judge_axiom(axiom, subject, result, what, movable.lead), _judge_lipschitz(subject, result, movable.lead)
 
 
-def _compare_answers(weights: Weights, readings: MovableSignals) -> float | None:
+def _compare_answers(weights: Weights, movable: MovableSignals) -> float | None:
     """Return by how much two answers to the same signals differ, None if they do not."""
     with torch.no_grad():
-        one, other = (weights(readings.replace_sources({})) for _ in range(2))
+        one, other = (weights(movable.replace_sources({})) for _ in range(2))
     return None if torch.equal(one.nan_to_num(), other.nan_to_num()) else float((one - other).abs().max())
 
 
@@ -161,7 +159,7 @@ def _judge_axiom(axiom: str, subject: str, result: SearchResult, scope: str, lea
     refused = f" Along {result.refused} lines the rule refused: {result.refusal}" if result.refused else ""
     if result.jump != 0:
         what = "A weight is no number" if math.isnan(result.jump) else f"A weight jumps by {result.jump:.3g}"
-        text = f"{what} between readings {result.width:.1g} apart, on the way of {result.jump_line}.{refused}"
+        text = f"{what} between signals {result.width:.1g} apart, on the way of {result.jump_line}.{refused}"
         where, rows = locate_row(result.jump_row, lead), int(result.jumping_B.sum())
         return Finding(axiom, subject, "violated", text, result.jump, where, rows, judged, _REMEDY)
     text = f"No jump along {result.lines} lines ({scope}).{refused}"
@@ -169,7 +167,7 @@ def _judge_axiom(axiom: str, subject: str, result: SearchResult, scope: str, lea
         text = f"Nothing that was moved changes the weights ({scope})."
     if result.slope == 0:
         return Finding(axiom, subject, "estimated", text, 0.0, None, 0, judged)
-    text += f" Steepest: a weight moves by {result.slope:.3g} a unit of reading, on the way of {result.slope_line}."
+    text += f" Steepest: a weight moves by {result.slope:.3g} a unit of signal, on the way of {result.slope_line}."
     return Finding(axiom, subject, "estimated", text, result.slope, locate_row(result.slope_row, lead), 0, judged)
 
 

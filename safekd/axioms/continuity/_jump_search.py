@@ -69,6 +69,8 @@ class JumpSearchSettings:
         floor: Changes of a value up to this one are no jump, in units of weight.
         noise_ulps: Changes up to so many ulp of 1 count as rounding and not as slope.
         eps: Relative precision of the floats that are searched in.
+        row_rtol: Values of a row that differ by less than this when other rows move do not look at them, relative.
+        row_atol: The same, absolute.
     """
 
     ticks: int = 20
@@ -81,6 +83,8 @@ class JumpSearchSettings:
     floor: float = 1e-6
     noise_ulps: float = 1e3
     eps: float = torch.finfo(torch.float64).eps
+    row_rtol: float = 1e-5
+    row_atol: float = 1e-7
 
     @classmethod
     def for_dtype(cls, dtype: torch.dtype) -> JumpSearchSettings:
@@ -94,14 +98,17 @@ class JumpSearchSettings:
         return self.noise_ulps * self.eps
 
 
-def rows_interact(line: Line) -> bool:
+_DEFAULTS = JumpSearchSettings()
+
+
+def rows_interact(line: Line, settings: JumpSearchSettings = _DEFAULTS) -> bool:
     """Tell whether a row's values change when other rows move."""
     B = len(line.speed_B)
     place_B = torch.linspace(0.1, 0.9, B).to(line.speed_B)
     mixed_BK = line.evaluate(place_B)
     for b in {0, B // 2, B - 1}:
         alone_K = line.evaluate(place_B[b].expand(B))[b]
-        if not torch.allclose(mixed_BK[b], alone_K, rtol=1e-5, atol=1e-7, equal_nan=True):
+        if not torch.allclose(mixed_BK[b], alone_K, rtol=settings.row_rtol, atol=settings.row_atol, equal_nan=True):
             return True
     return False
 

@@ -1,4 +1,4 @@
-"""The readings of a batch, taken apart so that they can be moved.
+"""The signals of a batch, taken apart so that they can be moved.
 
 A ``Signals`` holds tensors (log-probabilities, say), looks others up in its evidence, and computes the rest from them.
 What is computed must follow when its source moves; everything else is a source, whether given outright or looked up.
@@ -26,7 +26,7 @@ class MovableSignals:
     Labels, tasks, contexts and critical positions stay.
 
     Args:
-        signals: The readings of a batch.
+        signals: The signals of a batch.
         widen: Whether sources are in float64.
 
     Attributes:
@@ -57,7 +57,7 @@ class MovableSignals:
 
     @classmethod
     def finest(cls, signals: Signals, weights: Callable[[Signals], Tensor]) -> MovableSignals:
-        """Return the readings in float64, where differences show longest, if the weights take them."""
+        """Return the signals in float64, where differences show longest, if the weights take them."""
         wide = cls(signals)
         try:
             weights(wide.replace_sources({}))

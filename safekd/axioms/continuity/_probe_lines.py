@@ -1,7 +1,7 @@
 """Lines along which weights might jump: where teachers change places, rows do, and everywhere else.
 
 Rules jump where something ties or passes a threshold.  Two teachers that change places tie half-way; rows that change
-places pass every threshold that tells them apart; shrinking and stretching a reading passes those that all rows lie on
+places pass every threshold that tells them apart; shrinking and stretching a signal passes those that all rows lie on
 one side of; the rest is random, in several sizes.  Axes: ... positions, K teachers.
 """
 
@@ -27,8 +27,8 @@ class ProbeLineSettings:
     """How far the lines of a search reach; ``tests/safekd/axioms/test_continuity.py`` notices.
 
     Attributes:
-        sizes: Lengths of random steps, in standard deviations of the reading: near, ordinary and far thresholds.
-        stretch: By how much readings are stretched, to pass thresholds that all rows lie below.
+        sizes: Lengths of random steps, in standard deviations of the signal: near, ordinary and far thresholds.
+        stretch: By how much signals are stretched, to pass thresholds that all rows lie below.
     """
 
     sizes: tuple[float, ...] = (0.05, 0.5, 3.0)
@@ -39,9 +39,9 @@ _LINES = ProbeLineSettings()
 _UNIT_INTERVAL = ("performance", "safety", "token_safety")
 
 
-def changes_weights(name: str, readings: MovableSignals, weights: Weights, generator: torch.Generator) -> bool:
-    """Tell whether weights change from one end of a line to the other, along any line that moves this reading."""
-    for line in _draw_group([name], readings, weights, 1, generator):
+def changes_weights(name: str, movable: MovableSignals, weights: Weights, generator: torch.Generator) -> bool:
+    """Tell whether weights change from one end of a line to the other, along any line that moves this signal."""
+    for line in _draw_group([name], movable, weights, 1, generator):
         here_B = torch.zeros_like(line.speed_B)
         try:
             if not torch.equal(line.evaluate(here_B).nan_to_num(), line.evaluate(here_B + 1).nan_to_num()):
@@ -52,27 +52,27 @@ def changes_weights(name: str, readings: MovableSignals, weights: Weights, gener
 
 
 def draw_lines(
-    readings: MovableSignals, vary: Sequence[str], weights: Weights, tries: int, generator: torch.Generator
+    movable: MovableSignals, vary: Sequence[str], weights: Weights, tries: int, generator: torch.Generator
 ) -> Iterator[Iterator[Line]]:
-    """Yield lines in groups: each reading named in ``vary`` alone and, if there are several, all of them together.
+    """Yield lines in groups: each signal named in ``vary`` alone and, if there are several, all of them together.
 
     Args:
-        readings: What can be moved.
+        movable: What can be moved.
         vary: What is moved.
         weights: From signals to weights.
         tries: Half of how many pairs of teachers, twice how many random steps of each size, a group.
         generator: Of the random choices.
     """
     for group in [[name] for name in vary] + ([list(vary)] if len(vary) > 1 else []):
-        yield _draw_group(group, readings, weights, tries, generator)
+        yield _draw_group(group, movable, weights, tries, generator)
 
 
 def _draw_group(
-    group: Sequence[str], readings: MovableSignals, weights: Weights, tries: int, generator: torch.Generator
+    group: Sequence[str], movable: MovableSignals, weights: Weights, tries: int, generator: torch.Generator
 ) -> Iterator[Line]:
-    for kind, end in _draw_ends(readings, tries, generator):
-        ends = {name: end(readings.sources[name]) for name in group}
-        line = _draw_reading_line(f"{' and '.join(group)}, {kind}", readings, ends, weights)
+    for kind, end in _draw_ends(movable, tries, generator):
+        ends = {name: end(movable.sources[name]) for name in group}
+        line = _draw_signal_line(f"{' and '.join(group)}, {kind}", movable, ends, weights)
         if bool((line.speed_B > 0).any()):
             yield line
 
@@ -80,8 +80,8 @@ def _draw_group(
 _End = Callable[[Tensor], Tensor]
 
 
-def _draw_ends(readings: MovableSignals, tries: int, generator: torch.Generator) -> Iterator[tuple[str, _End]]:
-    lead, K = readings.lead, readings.teachers
+def _draw_ends(movable: MovableSignals, tries: int, generator: torch.Generator) -> Iterator[tuple[str, _End]]:
+    lead, K = movable.lead, movable.teachers
     pairs = list(combinations(range(K), 2))
     chosen = torch.randperm(len(pairs), generator=generator)[: 2 * tries].tolist()
     for j, k in (pairs[i] for i in sorted(chosen)):
@@ -99,18 +99,18 @@ def _draw_ends(readings: MovableSignals, tries: int, generator: torch.Generator)
             yield f"random steps of {size:g}", lambda x, size=size: x + size * _draw_random_step(x, generator)  # type: ignore[misc]
 
 
-def _draw_reading_line(name: str, readings: MovableSignals, ends: dict[str, Tensor], weights: Weights) -> Line:
-    lead, K = readings.lead, readings.teachers
-    starts = {source: readings.sources[source] for source in ends}
+def _draw_signal_line(name: str, movable: MovableSignals, ends: dict[str, Tensor], weights: Weights) -> Line:
+    lead, K = movable.lead, movable.teachers
+    starts = {source: movable.sources[source] for source in ends}
     # a probability of zero stays one: minus infinity has no direction
     directions = {source: (end - starts[source]).nan_to_num(0, 0, 0) for source, end in ends.items()}
 
     def evaluate(place_B: Tensor) -> Tensor:
         changed = {
-            source: _move_reading(source, starts[source], direction, place_B, lead)
+            source: _move_signal(source, starts[source], direction, place_B, lead)
             for source, direction in directions.items()
         }
-        return weights(readings.replace_sources(changed)).detach().reshape(-1, K)
+        return weights(movable.replace_sources(changed)).detach().reshape(-1, K)
 
     squares = [direction.double().reshape(lead.numel(), -1).square().sum(-1) for direction in directions.values()]
     speed_B = torch.stack(squares).sum(0).sqrt()
@@ -118,7 +118,7 @@ def _draw_reading_line(name: str, readings: MovableSignals, ends: dict[str, Tens
     return Line(name, evaluate, speed_B.to(coarsest))
 
 
-def _move_reading(name: str, start: Tensor, direction: Tensor, place_B: Tensor, lead: torch.Size) -> Tensor:
+def _move_signal(name: str, start: Tensor, direction: Tensor, place_B: Tensor, lead: torch.Size) -> Tensor:
     place = place_B.to(start).reshape(lead + (1,) * (start.ndim - len(lead)))
     point = start + place * direction
     if _are_distributions(start, lead):

@@ -53,7 +53,7 @@ class Conforming(RuleWrapper):
         """Return conforming weights, (..., K).
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         raw_K = normalize_scores(self.rule(signals), signals, type(self.rule).__name__)
         return self.orders(signals).project(raw_K, self.metric)
@@ -62,7 +62,7 @@ class Conforming(RuleWrapper):
         """Return the orderings that hold at each position.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         own = {} if self.orderings is None else {self.orderings.scale: self.orderings}
         return resolve_orderings(signals, self.polytope, own, scored=self.ordered)
@@ -85,7 +85,7 @@ class Normalized(RuleWrapper):
         """Return weights, (..., K), that sum to one.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         return normalize_scores(self.rule(signals), signals, type(self.rule).__name__)
 

@@ -171,14 +171,14 @@ class Unified:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The readings that the rules inside ask for."""
+        """The signals that the rules inside ask for."""
         return collect_needs(self._rules())
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return conforming weights, (..., K).
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         return self.orders(signals).project(self.compose(signals), self.metric)
 
@@ -186,7 +186,7 @@ class Unified:
         """Return the orderings that hold at each position.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         own = {
             scale: merge_orderings(scale, [orderings for _, orderings in named])
@@ -199,7 +199,7 @@ class Unified:
         """Return the normalized product, which need not conform.  Sums of logs: nothing underflows.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
 
         Returns:
             Weights, (..., K).
@@ -223,7 +223,7 @@ class Unified:
         """Return the weights together with what it took to make them conform.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         composed, orders = self.compose(signals), self.orders(signals)
         weights = orders.project(composed, self.metric)

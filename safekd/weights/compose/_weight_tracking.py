@@ -18,7 +18,7 @@ and, from w_0 on, writing d_i = |w*_i - w*_{i-1}| for the drift of the target an
 
 So a target that stands still is reached geometrically, one that drifts by at most d a step is followed at a distance
 of at most d (1 - beta) / beta in the end, and a jump of size J is forgotten like (1 - beta)^n J.  While P stays the
-same, |w*_n - w*_{n-1}| <= |u_n - u_{n-1}|.  The price of a small lag is noise: if the u_n scatter independently around
+same, |w*_n - w*_{n-1}| <= |u_n - u_{n-1}|.  What a small lag costs is noise: if the u_n scatter independently around
 a standing target inside the set, the weights keep about beta / (2 - beta) of the variance.
 Axes: ... positions, G groups, P groups present in a batch, K teachers.
 """
@@ -188,7 +188,7 @@ class Tracking(RuleWrapper, nn.Module):
         """Return conforming weights, after one update of the groups in the batch if in training mode.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
 
         Returns:
             Weights, (..., K).

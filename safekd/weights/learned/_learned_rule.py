@@ -25,7 +25,7 @@ class StudentStep:
     """One step of the student, before it is taken, as a rule that learns from it sees it.
 
     Attributes:
-        signals: The readings of the batch, labels and ``student_log_p`` (without gradient) among them.
+        signals: The signals of the batch, labels and ``student_log_p`` (without gradient) among them.
         weights_K: The weights that pooled the teachers, (..., K), after composition and projection; they carry the
             gradient to the rule's parameters.
         student: The module; whoever runs it leaves modes, gradients and running averages as they were.

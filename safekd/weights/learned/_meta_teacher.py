@@ -26,7 +26,7 @@ from ...errors import InvalidInput
 from ..rules import register_rule
 from ..signals import Signals
 from ._learned_rule import StudentStep
-from ._teacher_network import READINGS, TeacherNetwork
+from ._teacher_network import NETWORK_NEEDS, TeacherNetwork
 
 Parameters = Mapping[str, Tensor]
 
@@ -51,7 +51,7 @@ class MetaTeacher(nn.Module):
     """
 
     scale: ClassVar[str] = "token"
-    needs: ClassVar[frozenset[str]] = READINGS
+    needs: ClassVar[frozenset[str]] = NETWORK_NEEDS
     continuous: ClassVar[bool] = True
 
     def __init__(self, hidden: int = 16, *, temperature: float = 1.0, hard: float = 0.5) -> None:
@@ -65,7 +65,7 @@ class MetaTeacher(nn.Module):
         """Return weights, (..., K), that sum to one.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         weights_K: Tensor = self.network(signals).exp()
         return weights_K

@@ -42,7 +42,7 @@ class MultiLevel(nn.Module):
         """Return weights that sum to one.
 
         Args:
-            signals: The readings of a batch, features among them.
+            signals: The signals of a batch, features among them.
 
         Returns:
             Weights, (..., K).

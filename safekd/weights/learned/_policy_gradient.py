@@ -11,7 +11,7 @@ from ..rules import register_rule
 from ..rules._token_rules import Confidence
 from ..signals import Signals
 from ._learned_rule import StudentStep
-from ._teacher_network import READINGS, TeacherNetwork
+from ._teacher_network import NETWORK_NEEDS, TeacherNetwork
 
 
 @register_rule
@@ -30,7 +30,7 @@ class PolicyGradient(nn.Module):
     """
 
     scale: ClassVar[str] = "token"
-    needs: ClassVar[frozenset[str]] = READINGS
+    needs: ClassVar[frozenset[str]] = NETWORK_NEEDS
     continuous: ClassVar[bool] = True
 
     def __init__(self, hidden: int = 16, *, temperature: float = 1.0) -> None:
@@ -41,7 +41,7 @@ class PolicyGradient(nn.Module):
         """Return weights, (..., K), that sum to one.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         gap_K = torch.softmax(signals.student_divergence(self.network.temperature).detach(), dim=-1)
         pi_K: Tensor = self.network(signals).exp()
@@ -60,7 +60,7 @@ class PolicyGradient(nn.Module):
         """Return the reward of each teacher, (..., K), in [0, 1]; 0 everywhere when all losses are alike.
 
         Args:
-            signals: The readings of a batch, labels and the student's distributions among them.
+            signals: The signals of a batch, labels and the student's distributions among them.
         """
         missed = -signals.student_log_p.gather(-1, signals.true_classes.unsqueeze(-1))
         gain_K = -(missed + signals.student_divergence(self.network.temperature)).detach()

@@ -11,31 +11,32 @@ from ..rules import require_number
 from ..signals import Signals
 from ._learned_rule import require_counts
 
-READINGS = frozenset({"log_p", "entropy", "cross_entropy", "student_log_p"})
+NETWORK_NEEDS = frozenset({"log_p", "entropy", "cross_entropy", "student_log_p"})
 
 
 @dataclass(frozen=True)
 class TeacherNetworkSettings:
-    """How readings enter the network; ``tests/safekd/weights/test_learned.py`` notices.
+    """How statistics enter the network; ``tests/safekd/weights/test_learned.py`` notices.
 
     Attributes:
-        largest: Readings above it enter as it, nats: a teacher that gave the truth probability 0 has an infinite loss.
+        largest: Statistics above it enter as it, nats: a teacher that gave the truth probability 0 has an infinite
+            loss.
     """
 
     largest: float = 1e6
 
 
 class TeacherNetwork(nn.Module):
-    """Log-weights from four readings a teacher: entropy, cross-entropy on the label, KL to the student, largest p.
+    """Log-weights from four statistics of each teacher.
 
-    The network is one for all teachers, (4) -> hidden -> (1), so it works for any number of teachers and of classes,
-    and renaming teachers renames weights.  Readings in nats enter as log(1 + x).  Its last layer begins at zero:
-    uniform weights.
+    They are entropy, cross-entropy on the label, KL to the student and largest p.  The network is one for all teachers,
+    (4) -> hidden -> (1), so it works for any number of teachers and of classes, and renaming teachers renames weights.
+    Statistics in nats enter as log(1 + x).  Its last layer begins at zero: uniform weights.
 
     Args:
         hidden: Width, at least 1.
         temperature: That of the KL, above 0.
-        settings: How readings enter; the defaults if left out.
+        settings: How statistics enter; the defaults if left out.
     """
 
     def __init__(self, hidden: int, temperature: float, settings: TeacherNetworkSettings | None = None) -> None:
@@ -52,11 +53,11 @@ class TeacherNetwork(nn.Module):
         """Return log-weights, (..., K), whose exponentials sum to one, in the signals' dtype.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         nats = signals.entropy, signals.cross_entropy, signals.student_divergence(self.temperature)
-        readings = [value.to(self.outer.weight).clamp(0, self.settings.largest).log1p() for value in nats]
-        readings.append(signals.log_p.amax(-1).exp())
-        x_K4 = torch.stack([value.detach().to(self.outer.weight) for value in readings], dim=-1)
+        statistics = [value.to(self.outer.weight).clamp(0, self.settings.largest).log1p() for value in nats]
+        statistics.append(signals.log_p.amax(-1).exp())
+        x_K4 = torch.stack([value.detach().to(self.outer.weight) for value in statistics], dim=-1)
         score_K = self.outer(torch.tanh(self.inner(x_K4))).squeeze(-1)
         return torch.log_softmax(score_K, dim=-1).to(signals.ones())

@@ -50,7 +50,7 @@ class UncertaintyWeighting(nn.Module):
         """Return weights, (..., K), that sum to one.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         require_teachers(self, self.s_MK.shape[-1], signals)
         w_MK = torch.softmax(-self.s_MK, dim=-1).to(signals.ones())

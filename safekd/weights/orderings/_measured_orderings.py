@@ -116,7 +116,7 @@ def infer_orderings(
 ) -> MeasuredOrderings:
     """Return the orderings that are significant in the evidence; the other pairs are ties.
 
-    Readings of 0 and 1 get an exact sign test, others a betting test; ``PairedSums`` says why.
+    Values of 0 and 1 get an exact sign test, others a betting test; ``PairedSums`` says why.
 
     Args:
         evidence: What was measured of the teachers.

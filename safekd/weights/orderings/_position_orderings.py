@@ -117,7 +117,7 @@ def resolve_orderings(
     """Return the orderings that hold at each position of a batch.
 
     Args:
-        signals: Readings, with what is critical and how safe teachers are.
+        signals: Signals, with what is critical and how safe teachers are.
         polytope: Bounds, and orderings that hold at all critical positions; these replace safety scores.
         own: Pairs of a scale, which replace its safety scores.
         wins: Whose order holds where token and context scale disagree.

@@ -42,7 +42,7 @@ class OrdinalSafety:
         """Return raw scores, (..., K).
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         sorted_K, order_K = signals.safety.sort(dim=-1)
         new_K = torch.ones_like(sorted_K)
@@ -78,7 +78,7 @@ class DomainDistance:
         """Return raw scores, (..., K).
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         below = signals.distance < 0
         if bool(below.any()):

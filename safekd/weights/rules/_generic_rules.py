@@ -42,7 +42,7 @@ class Uniform:
         """Return 1/K, (..., K).
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         return signals.ones() / signals.shape[-1]
 
@@ -80,7 +80,7 @@ class MinDivergence:
         """Return weights, (..., K), that sum to one.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         log_p_KV = soften(signals.log_p.detach().double(), self.temperature)
         log_s_V = soften(signals.student_log_p.detach().double(), self.temperature)
@@ -90,7 +90,7 @@ class MinDivergence:
         for _ in range(self.descent.steps):
             log_ratio_V = torch.nan_to_num(arithmetic_pool(log_p_KV, w_K) - log_s_V, neginf=0.0, posinf=0.0)
             gradient_K = (p_KV * log_ratio_V.unsqueeze(-2)).sum(-1)
-            # log w - step (slope + log w / strength): the entropy's own slope joins in
+            # log w - step (gradient + log w / strength): the entropy's own gradient joins in
             log_w_K = (1 - step / self.strength) * torch.log_softmax(log_w_K, dim=-1) - step * gradient_K
             before_K, w_K = w_K, torch.softmax(log_w_K, dim=-1)
             if not bool(((w_K - before_K).abs() > self.descent.tolerance).any()):

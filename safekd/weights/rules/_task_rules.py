@@ -42,7 +42,7 @@ class InverseLoss:
         """Return raw scores, (..., K).
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         return 1 / (signals.task_loss + self.eps)
 
@@ -70,7 +70,7 @@ class PerformanceSoftmax:
         """Return weights, (..., K), that sum to one.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         return torch.softmax(signals.performance / self.temperature, dim=-1)
 
@@ -105,7 +105,7 @@ class GradientAlignment:
         """Return weights, (..., K), that sum to one.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         gradient_KV = signals.student_gradient(self.temperature)
         label_V = compute_label_gradient(signals)
@@ -150,7 +150,7 @@ class GradientMinNorm:
         """Return weights, (..., K), that sum to one; no gradient flows through them.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
 
         Raises:
             InvalidInput: ``cap`` leaves no weights for so few teachers.

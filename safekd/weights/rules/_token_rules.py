@@ -41,7 +41,7 @@ class EntropyDecay:
         """Return raw scores, (..., K).
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         return torch.exp(-self.rate * (signals.entropy - signals.entropy.amin(-1, keepdim=True)))
 
@@ -69,7 +69,7 @@ class EntropyInverse:
         """Return raw scores, (..., K).
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         return 1 / (signals.entropy + self.eps)
 
@@ -91,7 +91,7 @@ class EntropyComplement:
         """Return weights, (..., K), that sum to one.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         total = signals.entropy.sum(-1, keepdim=True)
         share_K = signals.entropy / torch.where(total == 0, 1.0, total)
@@ -121,7 +121,7 @@ class InverseVariance:
         """Return raw scores, (..., K).
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         return 1 / (signals.variance + self.eps)
 
@@ -142,7 +142,7 @@ class Confidence:
         """Return weights, (..., K), that sum to one.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         return _complement_shares(torch.softmax(signals.cross_entropy, dim=-1))
 
@@ -176,7 +176,7 @@ class SafetyBlend:
         """Return weights, (..., K), that sum to one.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
         known_K = signals.token_safety if signals.has_safety("token") else signals.safety
         bonus_K = self.safety * known_K

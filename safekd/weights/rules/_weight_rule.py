@@ -1,4 +1,4 @@
-"""What a weighting rule is: readings in, scores out, with a label that says what it looks at."""
+"""What a weighting rule is: signals in, scores out, with a label that says what it looks at."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class WeightRule(Protocol):
 
     Attributes:
         scale: "token", "task", "context" or "any", the scale it is meant for.
-        needs: Names of the readings of Signals that it asks for.
-        continuous: Whether its scores are continuous in those readings.
+        needs: Names of the signals that it asks for.
+        continuous: Whether its scores are continuous in those signals.
     """
 
     @property
@@ -54,17 +54,17 @@ class WeightRule(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The readings that it asks for."""
+        """The signals that it asks for."""
 
     @property
     def continuous(self) -> bool:
-        """Whether its scores are continuous in those readings."""
+        """Whether its scores are continuous in those signals."""
 
     def __call__(self, signals: Signals) -> Tensor:
         """Return scores, (..., K), at least 0 and not all 0 at one position.
 
         Args:
-            signals: The readings of a batch.
+            signals: The signals of a batch.
         """
 
 
@@ -73,13 +73,13 @@ OF_THE_STUDENT = frozenset({"student_log_p", "features"})
 
 
 def collect_needs(rule: object) -> frozenset[str]:
-    """Return the readings that a rule asks for, or that the rules inside it do; none are known of a plain function.
+    """Return the signals that a rule asks for, or that the rules inside it do; none are known of a plain function.
 
     Args:
         rule: A rule, wrapped or not.
 
     Returns:
-        Names of readings of Signals.
+        Names of signals.
     """
     parts = walk_rule(rule, lambda part: _declared_needs(part) is None)
     return frozenset().union(*(_declared_needs(part) or () for _, part in parts))
@@ -121,7 +121,7 @@ class RuleWrapper:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The readings that the rule inside asks for."""
+        """The signals that the rule inside asks for."""
         return collect_needs(self.rule)
 
     @property

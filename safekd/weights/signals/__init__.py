@@ -1,4 +1,4 @@
-"""What rules look at: the readings of a batch, and what was measured of the teachers beforehand.
+"""What rules look at: the signals of a batch, and what was measured of the teachers beforehand.
 
 ``TeacherEvidence`` comes first, once a run; ``Signals`` puts it beside a batch's distributions, checks that shapes fit,
 and works out on first use what a rule asks for: entropies, losses a task, safety in a context, critical positions.

@@ -31,9 +31,9 @@ ORDERED_SCALES: tuple[OrderedScale, OrderedScale] = ("token", "context")
 
 
 class Signals:
-    """The readings of one batch that rules score teachers by, each worked out on first use.
+    """The signals of one batch that rules score teachers by, each worked out on first use.
 
-    Any reading may also be given outright.  A rule that needs what is not there raises MissingSignal, which says what
+    Any signal may also be given outright.  A rule that needs what is not there raises MissingSignal, which says what
     to give.
 
     Args:
@@ -133,7 +133,7 @@ class Signals:
 
     @property
     def device(self) -> torch.device:
-        """Where the readings lie."""
+        """Where the signals lie."""
         return self._template.device
 
     def ones(self) -> Tensor:
@@ -248,10 +248,10 @@ class Signals:
         return self.labels
 
     def tabulate_by_task(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Average a reading over the positions of each task.
+        """Average a signal over the positions of each task.
 
         Args:
-            value: One reading a position, (..., A).
+            value: One signal a position, (..., A).
 
         Returns:
             The averages, (M, A), M being 1 where the signals name no task; and the row of each position in them, (...).
@@ -271,10 +271,10 @@ class Signals:
         return total / count.reshape(-1, *[1] * (flat.ndim - 1)), row
 
     def spread_task_average(self, value: Tensor) -> Tensor:
-        """Average a reading over the positions of each task, and give every position what its task has.
+        """Average a signal over the positions of each task, and give every position what its task has.
 
         Args:
-            value: One reading a position, (..., A).
+            value: One signal a position, (..., A).
 
         Returns:
             Averages, (..., A).

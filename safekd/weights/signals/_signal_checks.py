@@ -1,4 +1,4 @@
-"""Readings that do not fit each other, refused before torch broadcasts them or fails in its own words.
+"""Signals that do not fit each other, refused before torch broadcasts them or fails in its own words.
 
 Shapes and dtypes are looked at, which costs nothing, and of the values only those of one position.
 Axes: ... positions, K teachers, V classes.
@@ -18,7 +18,7 @@ from ...errors import InvalidInput
 
 @dataclass(frozen=True)
 class SignalCheckSettings:
-    """How far readings may be off; ``tests/safekd/weights/test_weights_refusals.py`` notices.
+    """How far signals may be off; ``tests/safekd/weights/test_weights_refusals.py`` notices.
 
     Attributes:
         sum_error: How far probabilities may sum beside 1: no dtype rounds as much, and logits, or probabilities that
@@ -69,7 +69,7 @@ def require_same_teachers(log_p: Tensor | None, passes: Tensor | None, student: 
 
 
 def require_lead(name: str, value: Tensor | None, lead: torch.Size, wanted: tuple[str, ...]) -> None:
-    """Raise InvalidInput unless a reading has the positions ``lead`` and further axes, as many as ``wanted`` names."""
+    """Raise InvalidInput unless a signal has the positions ``lead`` and further axes, as many as ``wanted`` names."""
     if value is None:
         return
     _require_tensor(name, value)
@@ -79,7 +79,7 @@ def require_lead(name: str, value: Tensor | None, lead: torch.Size, wanted: tupl
 
 
 def require_scores_fit(scores: Mapping[str, Tensor | None], log_p: Tensor | None) -> None:
-    """Raise InvalidInput unless each reading is one number a position and teacher, or spreads to that."""
+    """Raise InvalidInput unless each signal is one number a position and teacher, or spreads to that."""
     shape = None if log_p is None else log_p.shape[:-1]
     for name, value in scores.items():
         if value is None:

@@ -1,4 +1,4 @@
-"""Two readings of teachers' distributions.  Axes: ... positions, P passes, K teachers, V classes."""
+"""Two statistics of teachers' distributions.  Axes: ... positions, P passes, K teachers, V classes."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def look_up(table: Tensor, key: Tensor | None, what: str, template: Tensor) -> T
         template: Of the batch's scores, (..., K); its dtype and device are taken on.
 
     Returns:
-        Readings, (..., K).
+        Signals, (..., K).
 
     Raises:
         MissingSignal: There are several rows and no key.

@@ -50,9 +50,11 @@ def test_sums_by_hand():
 def test_sums_add_up_over_batches():
     log_p_BV, labels = drawn(8)
     context = torch.arange(40) % 3
-    rule = SafetyConstraint("s", TruthProbability([0]), 0.9, mix={0: 0.2, 1: 0.3, 2: 0.5})
-    whole = rule.sums(log_p_BV, batch_of(labels, context))
-    parts = [rule.sums(log_p_BV[part], batch_of(labels[part], context[part])) for part in (slice(0, 17), slice(17, 40))]
+    constraint = SafetyConstraint("s", TruthProbability([0]), 0.9, mix={0: 0.2, 1: 0.3, 2: 0.5})
+    whole = constraint.sums(log_p_BV, batch_of(labels, context))
+    parts = [
+        constraint.sums(log_p_BV[part], batch_of(labels[part], context[part])) for part in (slice(0, 17), slice(17, 40))
+    ]
     for name, value in vars(parts[0] + parts[1]).items():
         torch.testing.assert_close(value, getattr(whole, name))
 
@@ -61,18 +63,18 @@ def test_only_the_surrogate_has_a_gradient_and_only_where_covered():
     log_p_BV, labels = drawn(9)
     logits = log_p_BV.clone().requires_grad_()
     batch = batch_of(labels, context=torch.arange(40) % 2)
-    rule = SafetyConstraint("s", Recall([0]), 0.9, contexts=[1])
-    found = rule.sums(logits.log_softmax(-1), batch)
+    constraint = SafetyConstraint("s", Recall([0]), 0.9, contexts=[1])
+    found = constraint.sums(logits.log_softmax(-1), batch)
     assert not found.measured_G.requires_grad
     found.surrogate_G.sum().backward()
-    assert torch.equal(logits.grad.abs().sum(-1) > 0, rule.covers(batch))
+    assert torch.equal(logits.grad.abs().sum(-1) > 0, constraint.covers(batch))
 
 
 def test_contexts_cover_all_positions_of_their_sequences():
     labels = torch.tensor([[0, 1, 0], [0, 0, 1]])
     batch = Split("train", torch.zeros(2, 1), labels, context=torch.tensor([1, 0])).batch()
-    rule = SafetyConstraint("s", TruthProbability([0]), 0.9, contexts=[1])
-    assert rule.covers(batch).tolist() == [[True, False, True], [False, False, False]]
+    constraint = SafetyConstraint("s", TruthProbability([0]), 0.9, contexts=[1])
+    assert constraint.covers(batch).tolist() == [[True, False, True], [False, False, False]]
 
 
 def test_nobody_covered_sums_to_zero():
@@ -83,12 +85,12 @@ def test_nobody_covered_sums_to_zero():
 
 
 def test_another_threshold():
-    rule = SafetyConstraint("s", TruthProbability([0]), 0.9, contexts=[1], split="validation", average="all")
-    changed = rule.with_threshold(0.5)
+    constraint = SafetyConstraint("s", TruthProbability([0]), 0.9, contexts=[1], split="validation", average="all")
+    changed = constraint.with_threshold(0.5)
     assert changed.at_least == 0.5
-    assert changed.with_threshold(0.9) == rule
+    assert changed.with_threshold(0.9) == constraint
     with pytest.raises(InvalidInput, match=r"at_least is 1.5"):
-        rule.with_threshold(1.5)
+        constraint.with_threshold(1.5)
 
 
 BAD_CONSTRAINTS = {

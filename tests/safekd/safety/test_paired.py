@@ -143,11 +143,11 @@ def test_holm_by_hand(case):
 
 
 BAD = {
-    "range": ([[0.5, 1.5]], [0], False, r"Readings lie between 0.5 and 1.5; .* by readings in \[0, 1\]"),
-    "nan": ([[0.5, float("nan")]], [0], False, "Readings lie between nan"),
+    "range": ([[0.5, 1.5]], [0], False, r"Values lie between 0.5 and 1.5; .* by values in \[0, 1\]"),
+    "nan": ([[0.5, float("nan")]], [0], False, "Values lie between nan"),
     "binary": ([[0.5, 1.0]], [0], True, "other values than 0 and 1, but are called binary; pass binary=False"),
-    "shape": ([0.5, 1.0], [0], False, r"Readings have shape \(2,\), groups \(1,\); wanted \(examples, teachers\)"),
-    "lengths": ([[0.5, 1.0]], [0, 1], False, r"Readings have shape \(1, 2\), groups \(2,\)"),
+    "shape": ([0.5, 1.0], [0], False, r"Values have shape \(2,\), groups \(1,\); wanted \(examples, teachers\)"),
+    "lengths": ([[0.5, 1.0]], [0, 1], False, r"Values have shape \(1, 2\), groups \(2,\)"),
 }
 
 

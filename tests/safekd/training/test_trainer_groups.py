@@ -78,7 +78,7 @@ def test_the_worst_mix_is_held_and_priced(ball, s):
 
 
 def test_a_wide_ball_asks_for_the_worst_group_alone():
-    ball = KLBall(9.0, smooth=0.01)
+    ball = KLBall(9.0, smoothing=0.01)
     rule = SafetyConstraint("worst", TruthProbability([0, 1]), 0.34, by="class", worst=ball)
     result = trainer_for(rule).fit(one_each(), **EXACT)
     assert result.student.p() == pytest.approx(answer(0.34), abs=1e-5)

@@ -20,7 +20,7 @@ from safekd.weights import (
     bound_product,
 )
 from solvers.polytope import WeightPolytope
-from tests.support.unified_rules import BOX, says, t
+from tests.support.weighting import BOX, says, t
 
 # bounds of the product ------------------------------------------------------------------------------------------------
 

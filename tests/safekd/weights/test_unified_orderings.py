@@ -23,7 +23,7 @@ from safekd.weights import (
 )
 from solvers.polytope import WeightPolytope
 from solvers.projection import project
-from tests.support.unified_rules import BOX, says, scores, t
+from tests.support.weighting import BOX, says, scores, t
 
 # orderings that contradict each other at some positions ---------------------------------------------------------------
 
