@@ -111,7 +111,7 @@ class AuditReport:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a finding: its fields, and scale and name of its axiom."""
-        return pd.DataFrame([_as_record(finding) for finding in self.findings], columns=_COLUMNS)
+        return pd.DataFrame([_tabulate_finding(finding) for finding in self.findings], columns=_COLUMNS)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write ``to_frame()``; the file appears whole or not at all.
@@ -127,7 +127,7 @@ class AuditReport:
         Args:
             path: Where to; the file appears whole or not at all.
         """
-        records = [{**_as_record(finding), "where": _list_place(finding.where)} for finding in self.findings]
+        records = [{**_tabulate_finding(finding), "where": _list_place(finding.where)} for finding in self.findings]
         clean = [{key: _make_json_safe(value) for key, value in record.items()} for record in records]
         text = json.dumps({"holds": self.holds(), "findings": clean}, indent=2, allow_nan=False)
         with written_whole(path) as temporary:
@@ -212,7 +212,7 @@ def _state_not_judged(axiom: Axiom, absent: str | Mapping[str, str]) -> Finding:
 _COLUMNS = ["axiom", "scale", "name", "subject", "status", "worst", "where", "rows", "judged", "evidence", "remedy"]
 
 
-def _as_record(finding: Finding) -> dict[str, Any]:
+def _tabulate_finding(finding: Finding) -> dict[str, Any]:
     record = {**asdict(finding), "scale": finding.scale, "name": finding.name, "where": _describe_place(finding.where)}
     return {column: record[column] for column in _COLUMNS}
 
