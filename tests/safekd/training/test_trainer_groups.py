@@ -29,16 +29,16 @@ from safekd.safety import (
 )
 from safekd.teachers import StoredTeacher
 from safekd.training._batch_values import BatchValue
-from tests.support.problems import FreeLogits, Q, agreeing, answer, at_least, one_each, price, trainer_for
+from tests.support.problems import FreeLogits, Q, agreeing, answer, at_least, one_each, optimal_multiplier, trainer_for
 
 EXACT = {"epochs": 3000, "tolerance": 1e-7, "trace_every": 25}
 
 
 def tilted(weight, s: float, q=Q) -> tuple[list[float], float]:
     """The optimal distribution and multiplier of ``sum_k weight_k p_k >= s``, where it binds."""
-    p = lambda price: [q_k / (1 + price * (s - a)) for q_k, a in zip(q, weight, strict=True)]  # noqa: E731
+    p = lambda multiplier: [q_k / (1 + multiplier * (s - a)) for q_k, a in zip(q, weight, strict=True)]  # noqa: E731
     top = 1 / (max(weight) - s)
-    found = brentq(lambda price: sum(p(price)) - 1, 1e-6, top * (1 - 1e-9), xtol=1e-14)
+    found = brentq(lambda multiplier: sum(p(multiplier)) - 1, 1e-6, top * (1 - 1e-9), xtol=1e-14)
     return p(found), found
 
 
@@ -82,7 +82,7 @@ def test_a_wide_ball_asks_for_the_worst_group_alone():
     rule = SafetyConstraint("worst", TruthProbability([0, 1]), 0.34, by="class", worst=ball)
     result = trainer_for(rule).fit(one_each(), **EXACT)
     assert result.student.p() == pytest.approx(answer(0.34), abs=1e-5)
-    assert result.multipliers["worst"] == pytest.approx(price(0.34), rel=1e-4)
+    assert result.multipliers["worst"] == pytest.approx(optimal_multiplier(0.34), rel=1e-4)
 
 
 @pytest.mark.parametrize("s", [0.15, 0.6])
@@ -135,7 +135,7 @@ def test_copies_share_the_price(copies):
     result = trainer_for(*(at_least(0.6, f"copy {i}") for i in range(copies)), lr=0.2).fit(one_each(), **EXACT)
     assert result.status == "converged", result.message
     assert result.student.p() == pytest.approx(answer(0.6), abs=1e-6)
-    assert sum(result.multipliers.values()) == pytest.approx(price(0.6), rel=1e-5)
+    assert sum(result.multipliers.values()) == pytest.approx(optimal_multiplier(0.6), rel=1e-5)
 
 
 def test_dependent_constraints_do_no_harm():
@@ -162,7 +162,7 @@ def test_one_constraint_a_context():
     result = trainer_for(*rules, student=FreeLogits(rows=2), teachers=agreeing(examples=6), lr=1.0).fit(data, **EXACT)
     assert result.status == "converged"
     assert result.multipliers == pytest.approx(
-        {"safe: context 0": price(0.5) / 2, "safe: context 1": price(0.7) / 2}, rel=1e-4
+        {"safe: context 0": optimal_multiplier(0.5) / 2, "safe: context 1": optimal_multiplier(0.7) / 2}, rel=1e-4
     )
 
 
@@ -176,7 +176,7 @@ def test_a_deployment_mix_pays_where_it_will_be_used():
     s = [result.student.p(c)[0] for c in range(2)]
     assert 0.25 * s[0] + 0.75 * s[1] == pytest.approx(0.6, abs=1e-6)
     for c, (share, use) in enumerate([(0.75, 0.25), (0.25, 0.75)]):  # d(share value(s))/ds = lambda use
-        assert share * price(s[c]) == pytest.approx(result.multipliers["use"] * use, rel=1e-4)
+        assert share * optimal_multiplier(s[c]) == pytest.approx(result.multipliers["use"] * use, rel=1e-4)
     assert s[1] > 0.65
 
 
@@ -311,7 +311,7 @@ def test_a_class_that_most_batches_lack_has_its_own_price():
     trainer = trainer_for(at_least(0.5), batch_size=1, lr=0.05, dual=kd.AugmentedLagrangian(rho=1.0, step=0.05))
     result = trainer.fit(one_each(), epochs=250, tolerance=1e-9)
     assert result.student.p()[0] == pytest.approx(0.5, abs=0.03)
-    assert result.multipliers["first"] == pytest.approx(price(0.5), rel=0.2)
+    assert result.multipliers["first"] == pytest.approx(optimal_multiplier(0.5), rel=0.2)
 
 
 @pytest.mark.parametrize("how", ["at_least", "exactly"])
