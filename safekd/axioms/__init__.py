@@ -10,7 +10,7 @@ findings in order.  Weights that came without a rule are judged by the row, in c
 
 from ._audit_report import AuditReport, Finding, build_report
 from ._audit_rule import audit
-from ._axiom_list import ASSUMPTIONS, AXIOMS, UNIFIED, Axiom
+from ._axiom_list import ASSUMPTIONS, AXIOMS, UNIFIED, Axiom, find_axiom
 from ._independence import Counterexample, counterexamples, independence_table
 from .rows import RowAudit
 
@@ -26,5 +26,6 @@ __all__ = [
     "audit",
     "build_report",
     "counterexamples",
+    "find_axiom",
     "independence_table",
 ]

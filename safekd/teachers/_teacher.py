@@ -100,13 +100,9 @@ def take_log(p_V: Tensor, name: str, floor: float | None) -> Tensor:
     if bool(bad.any()):
         row = tuple(int(i) for i in bad.nonzero()[0])
         shown = ", ".join(f"{x:.6g}" for x in p_V[row][:8].tolist()) + (", ..." if classes > 8 else "")
-        complaint = f"Teacher '{name}' gave [{shown}] (sum {float(total[row]):.6g}) for example {row[0]}"
+        what = f"Teacher '{name}' gave [{shown}] (sum {float(total[row]):.6g}) for example {row[0]}"
         wanted = "probabilities: finite, at least 0, sum 1"
-        raise (
-            InvalidInput(f"{complaint}; wanted {wanted}.")
-            if bool(total[row].isfinite())
-            else NotFinite(complaint, wanted)
-        )
+        raise (InvalidInput(f"{what}; wanted {wanted}.") if bool(total[row].isfinite()) else NotFinite(what, wanted))
     least = min(DISTRIBUTIONS.floor, DISTRIBUTIONS.floor_mass / classes) if floor is None else floor
     p_V = p_V.clamp_min(least)
     return (p_V / p_V.sum(-1, keepdim=True)).log()

@@ -90,11 +90,7 @@ def _require_distributions(name: str, log_p_V: Tensor, index: Tensor) -> None:
     wrong = ~((total - 1).abs() <= DISTRIBUTIONS.log_sum_error)
     if bool(wrong.any()):
         where = tuple(int(i) for i in wrong.nonzero()[0])
-        complaint = f"Teacher '{name}' gave values whose exponentials sum to {float(total[where]):g}"
-        complaint += f" for example {int(index[where[0]])}"
+        what = f"Teacher '{name}' gave values whose exponentials sum to {float(total[where]):g}"
+        what += f" for example {int(index[where[0]])}"
         wanted = "log-probabilities, for instance torch.log_softmax(logits, dim=-1)"
-        raise (
-            InvalidInput(f"{complaint}; wanted {wanted}.")
-            if bool(total[where].isfinite())
-            else NotFinite(complaint, wanted)
-        )
+        raise (InvalidInput(f"{what}; wanted {wanted}.") if bool(total[where].isfinite()) else NotFinite(what, wanted))

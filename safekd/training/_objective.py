@@ -120,7 +120,7 @@ class Objective:
                     return self.pool(split, index, logits_V).log_q_V
                 return self._targets.rows(split, index, lambda some: self.pool(split, some).log_q_V, _CHUNK)
             except NotFinite as error:
-                self.complaint = self.complaint or error.culprit
+                self.complaint = self.complaint or error.source
                 return torch.full_like(logits_V, torch.nan)
 
     def keeps(self, split: Split) -> bool:

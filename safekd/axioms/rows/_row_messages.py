@@ -68,7 +68,7 @@ def _explain_nothing_judged(counts: RowCounts, kind: Kind) -> str:
 
 
 def suggest_remedy(kind: Kind) -> str:
-    """Return how to mend what breaks a rule of this kind."""
+    """Return the next move where a condition of this kind is broken."""
     return _NEXT[kind]
 
 

@@ -126,22 +126,26 @@ def _select_hardest(z_V: Tensor, labels: Tensor, share: float) -> Tensor:
     return loss.topk(math.ceil(share * len(loss))).indices
 
 
-def _backward_gradient(output: Tensor, at: Parameters, direction: Tensor | None = None) -> dict[str, Tensor]:
+def _backward_gradient(output: Tensor, parameters: Parameters, direction: Tensor | None = None) -> dict[str, Tensor]:
     """Return the gradient of <direction, output>, or of a scalar, zero for parameters that it does not depend on."""
-    gradients: Sequence[Tensor | None] = torch.autograd.grad(output, list(at.values()), direction, allow_unused=True)
-    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(at.items(), gradients, strict=True)}
+    gradients: Sequence[Tensor | None] = torch.autograd.grad(
+        output, list(parameters.values()), direction, allow_unused=True
+    )
+    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(parameters.items(), gradients, strict=True)}
 
 
-def _directional_derivative(function: Callable[[Parameters], Tensor], at: Parameters, direction: Parameters) -> Tensor:
+def _directional_derivative(
+    function: Callable[[Parameters], Tensor], parameters: Parameters, direction: Parameters
+) -> Tensor:
     """Return the derivative of a function in a direction, by one pass forward where its operations allow that."""
     try:
         with forward_ad.dual_level():
-            moving = {n: forward_ad.make_dual(p, direction[n]) for n, p in at.items()}  # type: ignore[no-untyped-call]
+            moving = {n: forward_ad.make_dual(p, direction[n]) for n, p in parameters.items()}  # type: ignore[no-untyped-call]
             change: Tensor = forward_ad.unpack_dual(function(moving)).tangent  # type: ignore[no-untyped-call]
             return change.detach()
     except NotImplementedError:  # an operation knows only how to go backwards: derive its gradient once more
-        value = function(at)
+        value = function(parameters)
         weight = torch.zeros_like(value, requires_grad=True)
-        gradients = torch.autograd.grad(value, list(at.values()), weight, create_graph=True, allow_unused=True)
-        parts = [(s * direction[n]).sum() for n, s in zip(at, gradients, strict=True) if s is not None]
+        gradients = torch.autograd.grad(value, list(parameters.values()), weight, create_graph=True, allow_unused=True)
+        parts = [(s * direction[n]).sum() for n, s in zip(parameters, gradients, strict=True) if s is not None]
         return torch.autograd.grad(torch.stack(parts).sum(), weight)[0]

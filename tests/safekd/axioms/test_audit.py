@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import safekd as kd
-from safekd.axioms import AXIOMS, Finding, build_report, counterexamples, independence_table
-from safekd.axioms._axiom_list import find_axiom
+from safekd.axioms import AXIOMS, Finding, build_report, counterexamples, find_axiom, independence_table
 from safekd.errors import InvalidInput, MissingSignal
 from safekd.weights import (
     Conforming,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from safekd.errors import InvalidInput
 from safekd.weights import ScaleOrderings
-from safekd.weights.orderings._scale_orderings import merge_orderings, reconcile_orderings, require_no_cycle
+from safekd.weights.orderings import merge_orderings, reconcile_orderings, require_no_cycle
 from solvers.polytope import WeightPolytope, closure, find_cycle
 
 
