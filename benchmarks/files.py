@@ -148,7 +148,7 @@ def conforms(path: Path, options: argparse.Namespace) -> bool:
     from safekd.weight_files import audit_file
 
     report = audit_file(path, _rules(options.teachers))
-    return report.holds() and report["III.5"].of == options.rows
+    return report.holds() and report["III.5"].judged == options.rows
 
 
 def facts(options: argparse.Namespace, size: int) -> dict[str, str]:

@@ -21,7 +21,7 @@ Names are imported when first used, so ``import safekd`` does not import torch; 
 
 import lazy_loader
 
-from ._shadow import require_our_solvers
+from ._shadowed_solvers import require_our_solvers
 
 require_our_solvers()
 

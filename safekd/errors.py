@@ -24,9 +24,11 @@ class InvalidConfig(InvalidInput):
 class NotFinite(InvalidInput):
     """A teacher gave a number that is not finite; within a run this is no error but the verdict ``diverged``.
 
-    culprit: who gave it, and for which example.
+    Args:
+        source: Who gave it, and for which example.
+        wanted: What was expected instead.
     """
 
-    def __init__(self, culprit: str, wanted: str) -> None:
-        super().__init__(f"{culprit}; wanted {wanted}.")
-        self.culprit = culprit
+    def __init__(self, source: str, wanted: str) -> None:
+        super().__init__(f"{source}; wanted {wanted}.")
+        self.source = source

@@ -37,7 +37,7 @@ def fit_up_a_ladder(
 
     def attempt(place: float) -> tuple[FitResult, bool]:
         made = trainer()
-        made.constraints = [rule.at(between(rule.required, highest, place))]
+        made.constraints = [rule.with_threshold(between(rule.required, highest, place))]
         result = fit(made, start)
         return result, kd.certify(result.student, rule, judge, level).decision == "safe"
 

@@ -86,7 +86,7 @@ def _task(
     def evaluate(x: Sequence[Tensor]) -> Values:
         logits_NV = forward(x, batch.inputs)
         sums = rule.sums(torch.log_softmax(logits_NV, dim=-1), batch)
-        g_M = (rule.required - sums.smooth_G / sums.count_G).to(logits_NV)
+        g_M = (rule.required - sums.surrogate_G / sums.count_G).to(logits_NV)
         return loss(log_q_NV, logits_NV).mean(), g_M, logits_NV.new_zeros(0)
 
     problem = Problem(

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scipy.stats import t as student_t
 
 from safekd import ConstrainedTrainer, WeightPolytope
-from safekd.weights import Conforming, Normalised, Rule, Unified, ordering_violations
+from safekd.weights import Conforming, Normalized, Rule, Unified, find_ordering_violations
 
 from .._timing import processor, today, versions
 from ..projection._report import table
@@ -122,7 +122,7 @@ def train(task: Task, name: str, conforming: bool, seed: int, epochs: int) -> Ro
     signals = trainer.objective.signals(task.train, index)
     with torch.no_grad():
         w_BK = weights(signals)
-    broken_B = ordering_violations(w_BK, signals.safety, signals.critical)
+    broken_B = find_ordering_violations(w_BK, signals.safety, signals.critical)
     outside_B = ((w_BK < LOWER) | (w_BK > UPPER)).any(-1)
     return Row(
         task.name,
@@ -141,7 +141,7 @@ def _raw(rule: Rule) -> Rule:
     """Return the rule with its scores made to sum to one, and nothing else done to them."""
     if isinstance(rule, Unified):
         return rule.compose
-    return Normalised(rule)
+    return Normalized(rule)
 
 
 def _conforming(rule: Rule, task: Task) -> Rule:
@@ -174,7 +174,7 @@ def markdown(rows: pd.DataFrame, seeds: int, epochs: int) -> str:
     ]
     head = ["rule", "", "accuracy", "to uniform", "safety", "to uniform", "order", "bounds", "step"]
     for name, of_task in rows.groupby("task", sort=False):
-        parts += [f"## {name}", table(head, list(_lines(of_task))), _words(of_task)]
+        parts += [f"## {name}", table(head, list(_lines(of_task))), _summarize(of_task)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -217,7 +217,7 @@ def difference(values: pd.Series, base: pd.Series) -> Difference:
     return Difference(float(gap.mean()), half)
 
 
-def _words(rows: pd.DataFrame) -> str:
+def _summarize(rows: pd.DataFrame) -> str:
     """Say what the table says: which rules differ from uniform weights for sure, and what making them conform costs."""
     base = rows[(rows["rule"] == "Uniform") & ~rows["conforming"]].set_index("seed")
     sentences = []

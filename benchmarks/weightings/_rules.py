@@ -1,56 +1,29 @@
-"""The rules that are compared, each made for a task and a polytope."""
+"""The rules that are compared, each made for a task and a polytope: all in the registry, and the paper's families."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
-from safekd.weights import (
-    Confidence,
-    DomainDistance,
-    EntropyComplement,
-    EntropyDecay,
-    EntropyInverse,
-    GradientAlignment,
-    GradientMinNorm,
-    InverseLoss,
-    InverseVariance,
-    MetaTeacher,
-    MinDivergence,
-    MultiLevel,
-    OrdinalSafety,
-    PerformanceSoftmax,
-    PolicyGradient,
-    Rule,
-    SafetyBlend,
-    UncertaintyWeighting,
-    Uniform,
-    family_a,
-    family_b,
-    family_c,
-)
+from safekd import weights
+from safekd.weights import Rule, family_a, family_b, family_c
 from solvers import WeightPolytope
 
 from ._tasks import Task
 
+
+def _fit_to_task(make: Callable[..., Rule]) -> Callable[[Task, WeightPolytope], Rule]:
+    def fitted(task: Task, polytope: WeightPolytope) -> Rule:
+        known: dict[str, Any] = {"n_teachers": len(task.ensemble), "features": task.train.inputs[0].numel()}
+        asked = inspect.signature(make).parameters
+        return make(**{name: value for name, value in known.items() if name in asked})
+
+    return fitted
+
+
 RULES: dict[str, Callable[[Task, WeightPolytope], Rule]] = {
-    "Uniform": lambda task, polytope: Uniform(),
-    "EntropyDecay": lambda task, polytope: EntropyDecay(),
-    "EntropyInverse": lambda task, polytope: EntropyInverse(),
-    "EntropyComplement": lambda task, polytope: EntropyComplement(),
-    "InverseVariance": lambda task, polytope: InverseVariance(),
-    "Confidence": lambda task, polytope: Confidence(),
-    "SafetyBlend": lambda task, polytope: SafetyBlend(),
-    "InverseLoss": lambda task, polytope: InverseLoss(),
-    "PerformanceSoftmax": lambda task, polytope: PerformanceSoftmax(),
-    "GradientAlignment": lambda task, polytope: GradientAlignment(),
-    "GradientMinNorm": lambda task, polytope: GradientMinNorm(),
-    "OrdinalSafety": lambda task, polytope: OrdinalSafety(),
-    "DomainDistance": lambda task, polytope: DomainDistance(),
-    "MinDivergence": lambda task, polytope: MinDivergence(),
-    "UncertaintyWeighting": lambda task, polytope: UncertaintyWeighting(len(task.ensemble)),
-    "MultiLevel": lambda task, polytope: MultiLevel(len(task.ensemble), task.train.inputs[0].numel()),
-    "MetaTeacher": lambda task, polytope: MetaTeacher(),
-    "PolicyGradient": lambda task, polytope: PolicyGradient(),
+    **{make.__name__: _fit_to_task(make) for of_scale in weights.RULES.values() for make in of_scale.values()},
     "family A": lambda task, polytope: family_a(polytope),
     "family B": lambda task, polytope: family_b(polytope),
     "family C": lambda task, polytope: family_c(polytope),

@@ -25,8 +25,8 @@ from safekd.data import Split
 from safekd.demo import demo_config
 from safekd.experiment import build, mlp
 from safekd.safety import SafetyMeasure, TruthProbability
-from safekd.teachers import SklearnTeacher, Teacher, TeacherEnsemble, domain_distances, measure
-from safekd.weights import Evidence
+from safekd.teachers import SklearnTeacher, Teacher, TeacherEnsemble, measure_domain_distances, measure_teachers
+from safekd.weights import TeacherEvidence
 
 CLEAN, DEGRADED = 0, 1
 _IN_TRAINING, _IN_VALIDATION, _IN_USE = 0.05, 0.5, 0.6
@@ -44,7 +44,7 @@ class Task:
     train: Split
     use: Split
     ensemble: TeacherEnsemble
-    evidence: Evidence
+    evidence: TeacherEvidence
     safety: SafetyMeasure
     matters: Tensor
     critical_contexts: Sequence[int]
@@ -76,12 +76,14 @@ def digits(seed: int) -> Task:
         "clean": (LogisticRegression(C=100, max_iter=2000), clean_ND, labels_N),
         "robust": (RandomForestClassifier(200, random_state=seed, n_jobs=1), both_ND, both_N),
         "few": (KNeighborsClassifier(5), clean_ND[few], labels_N[few]),
-        "mislabelled": (RandomForestClassifier(50, random_state=seed, n_jobs=1), clean_ND, noisy_N),
+        "mislabeled": (RandomForestClassifier(50, random_state=seed, n_jobs=1), clean_ND, noisy_N),
     }
     teachers: list[Teacher] = [SklearnTeacher(name, made.fit(x, y), 10) for name, (made, x, y) in sets.items()]
     ensemble, safety = TeacherEnsemble(teachers), TruthProbability()
-    evidence = measure(ensemble, splits["validation"], safety, contexts=2)
-    distance_CK = domain_distances(splits["validation"], [torch.as_tensor(x) for _, x, _ in sets.values()], contexts=2)
+    evidence = measure_teachers(ensemble, splits["validation"], safety, contexts=2)
+    distance_CK = measure_domain_distances(
+        splits["validation"], [torch.as_tensor(x) for _, x, _ in sets.values()], contexts=2
+    )
     return Task(
         "digits",
         splits["train"],
@@ -106,7 +108,7 @@ def breast_cancer(seed: int) -> Task:
     shown = [getattr(teacher, "contexts", None) or list(experiment.table.contexts) for teacher in config.teachers]
     numbers = [torch.tensor(experiment.table.context_numbers(names)) for names in shown]
     domains = [train.inputs[torch.isin(train.batch().context, here)] for here in numbers]
-    distance_CK = domain_distances(experiment.validation, domains, len(experiment.table.contexts))
+    distance_CK = measure_domain_distances(experiment.validation, domains, len(experiment.table.contexts))
     return Task(
         "breast cancer",
         train,
@@ -124,7 +126,7 @@ def breast_cancer(seed: int) -> Task:
 TASKS: dict[str, Callable[[int], Task]] = {"digits": digits, "breast cancer": breast_cancer}
 
 
-def _with_distances(evidence: Evidence, distance_CK: Tensor) -> Evidence:
+def _with_distances(evidence: TeacherEvidence, distance_CK: Tensor) -> TeacherEvidence:
     return replace(evidence, distance_CK=distance_CK)
 
 

@@ -3,14 +3,16 @@
     report = kd.audit(unified, signals)          # fifteen axioms: holds | violated | estimated | not applicable
     print(report); report["III.5"].evidence; report.holds(); report.to_json("audit.json")
 
-Weights that came without a rule are judged by the row, in constant memory: ``RowAudit`` and ``report_of``.
+``audit`` lists whose weights there are to judge, by which axioms; ``rows`` judges what each row shows, ``continuity``
+searches for jumps, Pareto compatibility and the assumptions on the student have a file each; ``build_report`` puts the
+findings in order.  Weights that came without a rule are judged by the row, in constant memory: ``RowAudit``.
 """
 
-from ._audit import audit
-from ._axioms import ASSUMPTIONS, AXIOMS, UNIFIED, Axiom
+from ._audit_report import AuditReport, Finding, build_report
+from ._audit_rule import audit
+from ._axiom_list import ASSUMPTIONS, AXIOMS, UNIFIED, Axiom, find_axiom
 from ._independence import Counterexample, counterexamples, independence_table
-from ._report import AuditReport, Finding, report_of
-from ._rows import RowAudit
+from .rows import RowAudit
 
 __all__ = [
     "ASSUMPTIONS",
@@ -22,7 +24,8 @@ __all__ = [
     "Finding",
     "RowAudit",
     "audit",
+    "build_report",
     "counterexamples",
+    "find_axiom",
     "independence_table",
-    "report_of",
 ]

@@ -18,11 +18,11 @@ from torch import Tensor
 from solvers.polytope import WeightPolytope
 
 from ..weights import Signals
-from ._audit import audit
-from ._axioms import AXIOMS, Kind, axiom_named
-from ._report import AuditReport
+from ._audit_report import AuditReport
+from ._audit_rule import audit
+from ._axiom_list import AXIOMS, Kind, find_axiom
 
-_READING = {"token": "entropy", "task": "task_loss", "context": "distance"}
+_SIGNAL = {"token": "entropy", "task": "task_loss", "context": "distance"}
 _SAFETY_K = (0.9, 0.6, 0.3)
 _READING_BK = ((0.2, 1.1, 0.7), (0.9, 0.4, 1.3), (1.5, 0.8, 0.3), (0.6, 0.5, 1.0), (1.2, 1.4, 0.1), (0.3, 0.9, 1.6))
 # what four students lose on what each teacher teaches; the first beats the second in everything
@@ -34,9 +34,12 @@ _TRIES = 3
 class Counterexample:
     """Weights that break one axiom and keep the other four of its scale.
 
-    axiom: its id.  formula: the weights of three teachers; x_k is what the scale reads of teacher k, u a smooth
-    number between 0 and 1, sigmoid of the mean of x.  lower: the bound w_min that they are asked to keep, with
-    w_max = 0.6.  weights: from x (..., K) to weights (..., K).
+    Attributes:
+        axiom: Its id.
+        formula: The weights of three teachers; x_k is what the scale reads of teacher k, u a smooth number between 0
+            and 1, sigmoid of the mean of x.
+        weights: From x (..., K) to weights (..., K).
+        lower: The bound w_min that they are asked to keep, with w_max = 0.6.
     """
 
     axiom: str
@@ -45,15 +48,19 @@ class Counterexample:
     lower: float = 0.1
 
     def __call__(self, signals: Signals) -> Tensor:
-        """Return the weights, (..., K)."""
-        return self.weights(getattr(signals, _READING[axiom_named(self.axiom).scale]))
+        """Return the weights, (..., K).
+
+        Args:
+            signals: Signals of three teachers.
+        """
+        return self.weights(getattr(signals, _SIGNAL[find_axiom(self.axiom).scale]))
 
     def audit(self) -> AuditReport:
         """Return what the audit says of these weights."""
-        scale = axiom_named(self.axiom).scale
-        reading, safety = _READING[scale], torch.tensor(_SAFETY_K, dtype=torch.float64)
+        scale = find_axiom(self.axiom).scale
+        signal, safety = _SIGNAL[scale], torch.tensor(_SAFETY_K, dtype=torch.float64)
         x_BK = torch.tensor(_READING_BK, dtype=torch.float64)
-        given: dict[str, Any] = {reading: x_BK, "safety": safety.expand_as(x_BK)}
+        given: dict[str, Any] = {signal: x_BK, "safety": safety.expand_as(x_BK)}
         signals = Signals(**given)
         losses_NK = torch.tensor(_LOSSES_NK, dtype=torch.float64)
         students = [Signals(task_loss=loss_K.expand_as(x_BK)) for loss_K in losses_NK] if scale == "task" else None
@@ -69,64 +76,64 @@ class Counterexample:
         )
 
 
-def _weights(first: Tensor, second: Tensor, third: Tensor) -> Tensor:
+def _stack_weights(first: Tensor, second: Tensor, third: Tensor) -> Tensor:
     return torch.stack([first, second, third], dim=-1)
 
 
-def _u(x_K: Tensor) -> Tensor:
+def _squash_mean(x_K: Tensor) -> Tensor:
     return x_K.mean(-1).sigmoid()
 
 
-def _conforming(x_K: Tensor) -> Tensor:
-    u = _u(x_K)
-    return _weights(0.4 + 0.1 * u, torch.full_like(u, 0.3), 0.3 - 0.1 * u)
+def _weigh_conforming(x_K: Tensor) -> Tensor:
+    u = _squash_mean(x_K)
+    return _stack_weights(0.4 + 0.1 * u, torch.full_like(u, 0.3), 0.3 - 0.1 * u)
 
 
-def _light(x_K: Tensor) -> Tensor:
-    return 0.9 * _conforming(x_K)
+def _break_normalization(x_K: Tensor) -> Tensor:
+    return 0.9 * _weigh_conforming(x_K)
 
 
-def _silent(x_K: Tensor) -> Tensor:
-    u = _u(x_K)
-    return _weights(0.5 + 0.1 * u, 0.5 - 0.1 * u, torch.zeros_like(u))
+def _break_positivity(x_K: Tensor) -> Tensor:
+    u = _squash_mean(x_K)
+    return _stack_weights(0.5 + 0.1 * u, 0.5 - 0.1 * u, torch.zeros_like(u))
 
 
-def _heavy(x_K: Tensor) -> Tensor:
-    u = _u(x_K)
-    return _weights(0.7 + 0.05 * u, 0.2 - 0.05 * u, torch.full_like(u, 0.1))
+def _break_bounds(x_K: Tensor) -> Tensor:
+    u = _squash_mean(x_K)
+    return _stack_weights(0.7 + 0.05 * u, 0.2 - 0.05 * u, torch.full_like(u, 0.1))
 
 
-def _jumping(x_K: Tensor) -> Tensor:
+def _break_continuity(x_K: Tensor) -> Tensor:
     ahead = x_K[..., 0] > x_K[..., 1]
     return torch.where(ahead.unsqueeze(-1), x_K.new_tensor([0.5, 0.3, 0.2]), x_K.new_tensor([0.4, 0.35, 0.25]))
 
 
-def _reversed(x_K: Tensor) -> Tensor:
-    return _conforming(x_K).flip(-1)
+def _break_ordering(x_K: Tensor) -> Tensor:
+    return _weigh_conforming(x_K).flip(-1)
 
 
-def _kind_to_failure(x_K: Tensor) -> Tensor:
+def _break_pareto(x_K: Tensor) -> Tensor:
     third = 0.1 + 0.4 * (16 * (1.25 - x_K[..., 2])).sigmoid()
-    return _weights((1 - third) / 2, (1 - third) / 2, third)
+    return _stack_weights((1 - third) / 2, (1 - third) / 2, third)
 
 
 _FAMILIES: dict[Kind, tuple[str, Callable[[Tensor], Tensor], float]] = {
-    "normalisation": ("0.9 (0.4 + 0.1 u, 0.3, 0.3 - 0.1 u)", _light, 0.1),
-    "positivity": ("(0.5 + 0.1 u, 0.5 - 0.1 u, 0), with w_min = 0", _silent, 0.0),
-    "bounds": ("(0.7 + 0.05 u, 0.2 - 0.05 u, 0.1)", _heavy, 0.1),
-    "continuity": ("(0.5, 0.3, 0.2) where x_0 > x_1, (0.4, 0.35, 0.25) elsewhere", _jumping, 0.1),
-    "ordering": ("(0.3 - 0.1 u, 0.3, 0.4 + 0.1 u)", _reversed, 0.1),
+    "normalization": ("0.9 (0.4 + 0.1 u, 0.3, 0.3 - 0.1 u)", _break_normalization, 0.1),
+    "positivity": ("(0.5 + 0.1 u, 0.5 - 0.1 u, 0), with w_min = 0", _break_positivity, 0.0),
+    "bounds": ("(0.7 + 0.05 u, 0.2 - 0.05 u, 0.1)", _break_bounds, 0.1),
+    "continuity": ("(0.5, 0.3, 0.2) where x_0 > x_1, (0.4, 0.35, 0.25) elsewhere", _break_continuity, 0.1),
+    "ordering": ("(0.3 - 0.1 u, 0.3, 0.4 + 0.1 u)", _break_ordering, 0.1),
     "pareto": (
         "((1 - v)/2, (1 - v)/2, v), v = 0.1 + 0.4 sigmoid(16 (1.25 - x_2)), x the losses of the student",
-        _kind_to_failure,
+        _break_pareto,
         0.1,
     ),
 }
 _FOLLOWS: dict[Kind, str] = {
-    "normalisation": "nothing",
+    "normalization": "nothing",
     "positivity": "bounds, if w_min > 0; nothing, if w_min = 0",
     "bounds": "nothing, for bounds that are given; that some w_min > 0 exists follows from positivity and continuity "
-    "on a compact set of inputs, and w_max = 1 - (K - 1) w_min from normalisation and w_min",
+    "on a compact set of inputs, and w_max = 1 - (K - 1) w_min from normalization and w_min",
     "continuity": "nothing",
     "ordering": "nothing",
     "pareto": "positivity, for weights that do not look at the student; nothing, for those that do",
@@ -146,7 +153,7 @@ def independence_table() -> pd.DataFrame:
     """
     rows = []
     for example in counterexamples():
-        axiom, report = axiom_named(example.axiom), example.audit()
+        axiom, report = find_axiom(example.axiom), example.audit()
         broken = [finding.axiom for finding in report.violated if finding.scale == axiom.scale]
         rows.append(
             {

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from .._threads import threads
+from .._torch_state import limit_threads
 from ..experiment import build
 from ..experiment.config import load_config
 from ..io import written_whole
@@ -24,7 +24,7 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
     config, folder = load_config(path)
     target = run_dir or Path(config.run_dir or Path("runs") / path.stem)
     text = path.read_text(encoding="utf-8")
-    with bar(console) as progress, threads(config.training.threads):
+    with bar(console) as progress, limit_threads(config.training.threads):
         task = progress.add_task("fitting teachers", total=config.training.epochs)
         experiment = build(config, folder)
 

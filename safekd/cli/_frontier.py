@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
-from .._threads import threads
+from .._torch_state import limit_threads
 from ..errors import InvalidInput
 from ..experiment import Experiment, build
 from ..experiment.config import load_config
@@ -46,7 +46,7 @@ def show_frontier(console: Console, path: Path, output: Path, plot: Path | None,
     settings, pinned = config.frontier, config.training.threads
     seeds = options.seeds or settings.seeds
     jobs = options.jobs or settings.jobs
-    with threads(pinned), _Landing(console) as landing:
+    with limit_threads(pinned), _Landing(console) as landing:
         experiment = build(config, folder)
         landing.constraint = experiment.constraints[0].name
         frontier = _traced(

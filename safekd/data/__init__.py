@@ -1,12 +1,16 @@
-"""Labelled examples, batches of them, and which of them a run has used for what.
+"""Labeled examples, batches of them, and which of them a run has used for what.
 
-train = Split("train", inputs_NF, labels_N)     # or any data set of torch: ``as_split``
-train.batch(index)                              # a Batch: inputs, labels, task, context, index
-unseen(held_out, uses)                          # which examples nothing has trained on or looked at
+    train = Split("train", inputs_NF, labels_N)     # or any data set of torch: ``as_split``
+    train.batch(index)                              # a Batch: inputs, labels, task, context, index
+    find_unseen(held_out, uses)                     # which examples nothing has trained on or looked at
+
+A ``SplitCache`` keeps what is worked out once a split; ``SplitUse`` says what a split was used for, and is told from
+copies by what is in its examples.
 """
 
-from ._provenance import SplitUse, Trained, keys_of, unseen
-from ._splits import Batch, Split, SplitCache, as_split, logits_of, placed
+from ._data_provenance import SplitUse, Trained, find_unseen, hash_examples
+from ._split import Batch, Split, as_split, expand_to_positions, move_split
+from ._split_cache import SplitCache
 
 __all__ = [
     "Batch",
@@ -15,8 +19,8 @@ __all__ = [
     "SplitUse",
     "Trained",
     "as_split",
-    "keys_of",
-    "logits_of",
-    "placed",
-    "unseen",
+    "expand_to_positions",
+    "find_unseen",
+    "hash_examples",
+    "move_split",
 ]

@@ -14,7 +14,7 @@ import pandas as pd
 
 from solvers.primal_dual import FixedPenalty
 
-from .._threads import threads
+from .._torch_state import limit_threads
 from ..errors import SolverFailure
 from ..experiment import Arm, ArmReport, Experiment, build, run_arm, training_signals
 from ..experiment.config import ExperimentConfig, parse_config
@@ -73,7 +73,7 @@ def run_demo(run_dir: str | os.PathLike[str] = "runs/demo", seed: int = 0, tell:
     tell: called with (what is being done, how much is done, of how much), for a progress bar.
     """
     text, config = demo_config(seed)
-    with threads(config.training.threads):
+    with limit_threads(config.training.threads):
         return _run(text, config, Path(run_dir), tell)
 
 
@@ -133,7 +133,7 @@ def weights_table(experiment: Experiment) -> pd.DataFrame:
         "class": np.array(experiment.table.classes)[batch.labels.numpy()],
         "context": np.array(experiment.table.contexts)[batch.context.numpy()],
         "critical": signals.critical.numpy(),
-        "moved": repair.moved.numpy(),
+        "moved": repair.distance.numpy(),
     }
     for k, name in enumerate(experiment.ensemble.names):
         columns[f"raw: {name}"] = repair.composed[:, k].numpy()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from .._threads import threads
+from .._torch_state import limit_threads
 from ..experiment import build, run_arm
 from ._run import demo_config, four_arms
 
@@ -35,7 +35,7 @@ def run_seeds(seeds: Iterable[int], tell: Callable[[dict[str, Any]], None] | Non
     rows = []
     for seed in seeds:
         _, config = demo_config(seed)
-        with threads(config.training.threads):
+        with limit_threads(config.training.threads):
             experiment = build(config, Path())
             arms = four_arms(experiment)
             uniform, constrained = run_arm(experiment, arms[0]), run_arm(experiment, arms[-1])

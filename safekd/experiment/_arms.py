@@ -11,7 +11,7 @@ from torch import Tensor
 
 from solvers.primal_dual import DualMethod
 
-from .._modes import evaluating
+from .._torch_state import evaluating
 from ..safety import Certificate, SafetyConstraint, certify
 from ..training import FitResult, Objective, on_one_split
 from ..training.trace import ConstraintReading, TracePoint
@@ -100,7 +100,7 @@ def training_signals(experiment: Experiment) -> Signals:
 def _weights(experiment: Experiment, rule: Rule) -> tuple[Tensor, int]:
     signals = training_signals(experiment)
     weights_K = rule(signals)
-    return weights_K, int(experiment.unified.orders(signals).broken(weights_K).sum())
+    return weights_K, int(experiment.unified.orders(signals).find_violations(weights_K).sum())
 
 
 def _read(

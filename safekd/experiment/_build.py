@@ -17,22 +17,22 @@ from ..data import Split
 from ..divergences import ForwardKL
 from ..errors import InvalidConfig
 from ..safety import SafetyConstraint
-from ..teachers import TeacherEnsemble, measure
+from ..teachers import TeacherEnsemble, measure_teachers
 from ..training import ConstrainedTrainer, CrossFit, Tighten
 from ..weights import (
     Confidence,
     EntropyComplement,
     EntropyDecay,
     EntropyInverse,
-    Evidence,
     InverseLoss,
     OrdinalSafety,
     PerformanceSoftmax,
     Rule,
     SafetyBlend,
+    TeacherEvidence,
     Unified,
     Uniform,
-    orderings_from,
+    infer_orderings,
 )
 from ._constraints import constraints_of
 from ._data import Table, load_table, split_table
@@ -49,7 +49,7 @@ class Experiment:
     table: Table
     splits: dict[str, Split]
     ensemble: TeacherEnsemble
-    evidence: Evidence
+    evidence: TeacherEvidence
     unified: Unified
     constraints: list[SafetyConstraint]
 
@@ -122,7 +122,7 @@ class Experiment:
     def trainer_at(self, threshold: float, seed: int | None = None) -> ConstrainedTrainer:
         """Return a trainer whose first constraint asks for ``threshold``; the others stay."""
         first, *others = self.constraints
-        return self.trainer(constraints=[first.at(threshold), *others], seed=seed)
+        return self.trainer(constraints=[first.with_threshold(threshold), *others], seed=seed)
 
 
 def build(config: ExperimentConfig, folder: Path) -> Experiment:
@@ -144,11 +144,11 @@ def build(config: ExperimentConfig, folder: Path) -> Experiment:
             for teacher in config.teachers
         ]
     )
-    evidence = measure(ensemble, splits["validation"], constraints[0].measure, contexts=len(table.contexts))
+    evidence = measure_teachers(ensemble, splits["validation"], constraints[0].measure, contexts=len(table.contexts))
     return Experiment(config, table, splits, ensemble, evidence, _unified(config, polytope, evidence), constraints)
 
 
-def _unified(config: ExperimentConfig, polytope: WeightPolytope, evidence: Evidence) -> Unified:
+def _unified(config: ExperimentConfig, polytope: WeightPolytope, evidence: TeacherEvidence) -> Unified:
     weights = config.weights
     token: dict[str, Rule] = {
         "uniform": Uniform(),
@@ -170,7 +170,7 @@ def _unified(config: ExperimentConfig, polytope: WeightPolytope, evidence: Evide
         context=context[weights.context],
         polytope=polytope,
         metric=weights.metric,
-        context_orderings=None if weights.level is None else orderings_from(evidence, weights.level),
+        context_orderings=None if weights.level is None else infer_orderings(evidence, weights.level),
     )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from solvers import indicators
 
-from .._numbers import is_number
+from .._number_checks import is_number
 from ..errors import InvalidInput
 from . import _files
 from ._point import FrontierPoint, Renumbered

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._numbers import is_number, is_whole
+from .._number_checks import is_number, is_whole
 from ..errors import InvalidInput
 from ..training import ConstrainedTrainer
 

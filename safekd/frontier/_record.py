@@ -69,7 +69,7 @@ def _heard(trainer: ConstrainedTrainer, job: Job) -> list[float]:
     if job.folder is None:
         return []
     first = torch.arange(min(4, len(job.train)))
-    p = trainer.objective.ensemble.on(job.train, first).exp().flatten()
+    p = trainer.objective.ensemble.cached_log_probabilities(job.train, first).exp().flatten()
     step = max(1, p.numel() // _SHOWN)
     values: list[float] = p[::step].double().tolist()
     return values

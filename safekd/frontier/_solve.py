@@ -18,8 +18,8 @@ from torch import Tensor
 from solvers.kkt import KKTResiduals, kkt_residuals
 from solvers.primal_dual import FixedPenalty
 
-from .._threads import threads
-from ..data import Split, placed
+from .._torch_state import limit_threads
+from ..data import Split, move_split
 from ..errors import InvalidInput
 from ..training import ConstrainedTrainer, FitResult, WarmStart
 from ..training.trace import Callback, StopTraining, TracePoint
@@ -69,7 +69,8 @@ class Job:
         if abs(first.required - threshold) > 1e-12:
             raise InvalidInput(
                 f"make_trainer({threshold:g}) gave a trainer whose first constraint, '{first.name}', asks for "
-                f"{first.required:g}; wanted the threshold that it is called with: use constraint.at(threshold)."
+                f"{first.required:g}; wanted the threshold that it is called with: use "
+                "constraint.with_threshold(threshold)."
             )
         if self.posed is not None and posed(trainer) != self.posed:
             raise InvalidInput(
@@ -83,7 +84,7 @@ class Job:
                     f"`held` names '{name}', which is no further constraint of the trainer; there are {names}, "
                     f"besides '{first.name}', which is swept."
                 )
-        trainer.constraints[1:] = [rule.at(request.held.get(rule.name, rule.required)) for rule in others]
+        trainer.constraints[1:] = [rule.with_threshold(request.held.get(rule.name, rule.required)) for rule in others]
         if request.weight is not None:
             trainer.use_dual(FixedPenalty(request.weight))
         return trainer
@@ -94,7 +95,7 @@ class Job:
             **({} if self.validation is None else {"validation": self.validation}),
             **(self.fit.get("splits") or {}),
         }
-        return {name: placed(data, name, trainer.device) for name, data in given.items()}
+        return {name: move_split(data, name, trainer.device) for name, data in given.items()}
 
 
 def posed(trainer: ConstrainedTrainer) -> tuple[str, ...]:
@@ -125,7 +126,7 @@ def solve(job: Job, request: Request, start: Cell | None, before: Cell | None, m
     """
     began = time.perf_counter()
     try:
-        with threads(job.threads), torch.random.fork_rng(devices=[]):
+        with limit_threads(job.threads), torch.random.fork_rng(devices=[]):
             made = Made.of(job, request) if made is None else made
             trainer = made.trainer
             torch.set_rng_state(made.random)
@@ -295,7 +296,7 @@ def read_student(job: Job, trainer: ConstrainedTrainer, multipliers: list[float]
     rules = trainer.constraints
     trainer.student.eval()
     trainer.learning.eval()
-    train, splits = placed(job.train, "train", trainer.device), job.splits(trainer)
+    train, splits = move_split(job.train, "train", trainer.device), job.splits(trainer)
     full = trainer.objective.full_pass(train, splits, rules, with_gradients=True)
     g_M = torch.tensor([r.required - r.measured for r in full.readings], dtype=torch.float64)
     price_M = torch.tensor(multipliers, dtype=torch.float64)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .._numbers import is_whole
+from .._number_checks import is_whole
 from ..data import as_split
 from ..errors import InvalidInput, SolverFailure
 from ..safety import Constraint
@@ -57,7 +57,8 @@ def trace_frontier(
     """Trace distillation loss against safety, one constrained run a threshold, and check what was found.
 
     make_trainer: threshold -> a fresh ConstrainedTrainer whose first constraint asks for it (use
-    ``constraint.at(threshold)``); with ``seeds`` it is also given ``seed=``.  targets: how many thresholds, spread
+    ``constraint.with_threshold(threshold)``); with ``seeds`` it is also given ``seed=``.  targets: how many
+    thresholds, spread
     evenly from what the unconstrained student reaches to ``highest``, both ends included; or the thresholds, in (0, 1].
     method: "epsilon", constrained runs, which reach concave parts too; "mu", fixed weights, which say what they miss.
     epochs, fit: passed to ``ConstrainedTrainer.fit`` for every run; a warm run is read oftener, since it is soon over.

@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 
-from .._numbers import is_number
-from .._threads import threads
+from .._number_checks import is_number
+from .._torch_state import limit_threads
 from ..data import as_split
 from ..errors import InvalidInput
 from ..training import WarmStart
@@ -95,7 +95,7 @@ def verify(
     if not is_number(tolerance) or not 0 < tolerance < math.inf:
         raise InvalidInput(f"`tolerance` is {tolerance!r}; wanted a number above 0, for example 1e-9.")
     job = Job("", make_trainer, as_split(train, "train"), validation, 1, {"splits": splits}, kept.threads, None)
-    with threads(kept.threads), torch.random.fork_rng(devices=[]):
+    with limit_threads(kept.threads), torch.random.fork_rng(devices=[]):
         found = [_compared(job, index, row, kept, tolerance) for index, row in enumerate(rows.to_dict("records"))]
     return VerifyReport(pd.DataFrame(found))
 

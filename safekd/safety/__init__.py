@@ -1,31 +1,37 @@
 """Safety: what is measured, what is required, and what can be certified.
 
-measure = TruthProbability(critical=[0])                  # f(p, y) in [0, 1] on critical classes
-rule = SafetyConstraint("malignant", measure, at_least=0.95)
-in_use = SafetyConstraint("in use", measure, 0.95, mix={0: 0.4, 1: 0.6}, worst=KLBall(0.05))    # contexts as in use
-rules = per_context("recall", Recall([0]), 0.9, contexts=[0, 1])                                # one each
-Budget("harm", [(5.0, Recall([0])), (1.0, Recall([1]))], at_most=0.3)                           # one for all
-certify(student, rule, held_out)                          # one-sided bound: "safe" or "not shown"
-PairedSums.of(values, contexts, binary=True).p_values()   # which teacher is safer, on the same examples
+    measure = TruthProbability(critical=[0])                      # f(p, y) in [0, 1] on critical classes
+    constraint = SafetyConstraint("malignant", measure, at_least=0.95)
+    in_use = SafetyConstraint("in use", measure, 0.95, mix={0: 0.4, 1: 0.6}, worst=KLBall(0.05))    # contexts as in use
+    constraints = constrain_each_context("recall", Recall([0]), 0.9, contexts=[0, 1])               # one each
+    Budget("harm", [(5.0, Recall([0])), (1.0, Recall([1]))], at_most=0.3)                           # one for all
+    certify(student, constraint, held_out)                        # one-sided bound: "safe" or "not shown"
+    PairedSums.from_values(values, contexts, binary=True).p_values()    # which teacher is safer, on the same examples
 
-Which measure: ``TruthProbability`` and ``UnsafeMass`` are linear in the distribution, the easiest to train and to
-reason about; ``Margin`` and ``OneMinusBrier`` are concave; ``Recall``, ``TopK`` and ``Avoids`` count, and are followed
-through surrogates; ``Calibration`` wants ``exactly=0.5``; ``Custom`` is anything else.
+A ``SafetyMeasure`` reads one position; an ``Average`` reads it over groups of examples, by sums that batches and ranks
+add up; a ``Constraint`` compares averages with a threshold; ``certify`` bounds them on held-out data.
+
+Which measure?  ``TruthProbability`` and ``UnsafeMass`` are linear in the distribution, the easiest to train and to
+reason about; ``Margin`` and ``OneMinusBrier`` are concave; ``Recall``, ``TopK`` and ``Avoids`` count, and are trained
+through surrogates; ``Calibration`` wants ``exactly=0.5``; ``Custom`` is anything else.  ``MEASURES`` holds all of them
+by the names that configurations use.
 """
 
-from ._average import Average, GroupSums
-from ._balls import Ball, ChiSquareBall, KLBall
-from ._bounds import betting_lower_bound, clopper_pearson_lower_bound, skew_adjusted_t_lower_bound
-from ._budget import Budget
-from ._certificate import Certificate, certify, lower_bound, measured_values
-from ._constraint import Constraint, SafetyConstraint
-from ._custom import Custom
-from ._each import per_class, per_context, per_task
-from ._measures import Calibration, Margin, OneMinusBrier, SafetyMeasure, TruthProbability, UnsafeMass
-from ._paired import PairedSums, holm
-from ._rates import Avoids, Recall, TopK
+from ._confidence_bounds import betting_lower_bound, clopper_pearson_lower_bound, skew_adjusted_t_lower_bound
+from ._constraint_per_group import constrain_each_class, constrain_each_context, constrain_each_task
+from ._custom_measure import Custom
+from ._group_average import Average, GroupSums
+from ._harm_budget import Budget
+from ._mix_balls import Ball, ChiSquareBall, KLBall
+from ._paired_comparison import PairedSums, adjust_p_values
+from ._probability_measures import Calibration, Margin, OneMinusBrier, TruthProbability, UnsafeMass
+from ._rate_measures import Avoids, Recall, TopK
+from ._safety_certificate import Certificate, bound_expectation, certify, evaluate_groups
+from ._safety_constraint import Constraint, SafetyConstraint
+from ._safety_measure import MEASURES, SafetyMeasure, register_measure
 
 __all__ = [
+    "MEASURES",
     "Average",
     "Avoids",
     "Ball",
@@ -46,14 +52,15 @@ __all__ = [
     "TopK",
     "TruthProbability",
     "UnsafeMass",
+    "adjust_p_values",
     "betting_lower_bound",
+    "bound_expectation",
     "certify",
     "clopper_pearson_lower_bound",
-    "holm",
-    "lower_bound",
-    "measured_values",
-    "per_class",
-    "per_context",
-    "per_task",
+    "constrain_each_class",
+    "constrain_each_context",
+    "constrain_each_task",
+    "evaluate_groups",
+    "register_measure",
     "skew_adjusted_t_lower_bound",
 ]

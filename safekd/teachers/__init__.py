@@ -6,17 +6,17 @@ CallableTeacher("rule", function)           # a function of the inputs
 StoredTeacher("api", probabilities)         # rows computed elsewhere, one an example of each split
 
 ensemble = TeacherEnsemble([...])           # K of them; checks that their classes agree
-evidence = measure(ensemble, validation, TruthProbability(critical=[0]))   # losses and safety, for rules and orderings
+evidence = measure_teachers(ensemble, validation, TruthProbability(critical=[0]))    # losses and safety
 Perturbation(passes=8, noise=0.1)           # asks teachers again about inputs with noise: how steady are they?
-orderings = significant_orderings(ensemble, validation, Recall([0]))       # only what the counts support
+orderings = find_significant_orderings(ensemble, validation, Recall([0]))   # only what the counts support
 """
 
-from ._adapters import CallableTeacher, SklearnTeacher, StoredTeacher, TorchTeacher
-from ._distances import domain_distances
-from ._ensemble import TeacherEnsemble
-from ._evidence import measure, significant_orderings
-from ._perturbation import Perturbation
+from ._domain_distances import measure_domain_distances
+from ._input_perturbation import Perturbation
 from ._teacher import Teacher
+from ._teacher_adapters import CallableTeacher, SklearnTeacher, StoredTeacher, TorchTeacher
+from ._teacher_ensemble import TeacherEnsemble
+from ._teacher_measurement import find_significant_orderings, measure_teachers
 
 __all__ = [
     "CallableTeacher",
@@ -26,7 +26,7 @@ __all__ = [
     "Teacher",
     "TeacherEnsemble",
     "TorchTeacher",
-    "domain_distances",
-    "measure",
-    "significant_orderings",
+    "find_significant_orderings",
+    "measure_domain_distances",
+    "measure_teachers",
 ]

@@ -27,7 +27,9 @@ class BatchValue:
     def __init__(self, rule: Constraint, count_G: Tensor) -> None:
         self.rule, self.count_G = rule, count_G
         self._kept = torch.zeros(3, len(count_G), dtype=torch.float64, device=count_G.device)  # smooth, exact, count
-        self._fixed_G = None if rule.moves else rule.slopes(torch.full_like(count_G, torch.nan), count_G)
+        self._fixed_G = (
+            None if rule.gradient_depends_on_means else rule.gradient(torch.full_like(count_G, torch.nan), count_G)
+        )
 
     def read(self, sums: GroupSums, share: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return g to follow, which carries the gradient, g as measured, and whether the batch says anything of it.
@@ -37,7 +39,7 @@ class BatchValue:
         if self._fixed_G is not None and len(self.count_G) == 1:
             return self._of_one(sums, share, self._fixed_G)
         found = sums.detach()
-        fresh = torch.stack([found.smooth_G, found.exact_G, found.count_G])
+        fresh = torch.stack([found.surrogate_G, found.measured_G, found.count_G])
         if share < 1:
             usable = torch.isfinite(fresh).all(0) & (found.count_G > 0)
             self._kept = torch.where(usable, _KEEP * self._kept + (1 - _KEEP) * fresh, self._kept)
@@ -46,10 +48,10 @@ class BatchValue:
         smooth_mean_G, exact_mean_G = self._kept[:2] / self._kept[2].clamp_min(1e-300)
         slope_G = followed_G = self._fixed_G
         if slope_G is None or followed_G is None:
-            slope_G = self.rule.slopes(exact_mean_G, self.count_G)
-            followed_G = self.rule.slopes(smooth_mean_G, self.count_G, followed=True)
+            slope_G = self.rule.gradient(exact_mean_G, self.count_G)
+            followed_G = self.rule.gradient(smooth_mean_G, self.count_G, surrogate=True)
         mean_G = torch.where(found.count_G > 0, found.means(), exact_mean_G)
-        smooth = self.rule.offset + (followed_G * sums.smooth_G / (share * self.count_G)).sum()
+        smooth = self.rule.offset + (followed_G * sums.surrogate_G / (share * self.count_G)).sum()
         exact = self.rule.offset + slope_G @ mean_G
         present = (found.count_G > 0).any() & (self._kept[2] > 0).all()
         return self.rule.required - smooth, self.rule.required - exact, present
@@ -57,6 +59,6 @@ class BatchValue:
     def _of_one(self, sums: GroupSums, share: float, slope_G: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same for one group alone, which has nothing to remember; few operations, for it is most constraints."""
         needed = self.rule.required - self.rule.offset
-        smooth_G = needed - sums.smooth_G * (slope_G / (share * self.count_G))
-        exact_G = needed - slope_G * sums.exact_G / sums.count_G.clamp_min(1)
-        return smooth_G[0], exact_G[0], sums.count_G[0] > 0
+        surrogate_G = needed - sums.surrogate_G * (slope_G / (share * self.count_G))
+        measured_G = needed - slope_G * sums.measured_G / sums.count_G.clamp_min(1)
+        return surrogate_G[0], measured_G[0], sums.count_G[0] > 0

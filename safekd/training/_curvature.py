@@ -18,7 +18,7 @@ from torch import Tensor
 from solvers.second_order import SETTINGS as SECOND_ORDER
 from solvers.second_order import estimate_curvature, orthonormal_rows, project_on_tangent
 
-from .._modes import evaluating
+from .._torch_state import evaluating
 from ._merit import Merit, parted
 
 _CHUNK = 4096
@@ -141,7 +141,7 @@ def _shares(merit: Merit) -> Iterator[Tensor]:
                 log_q_V = objective.target(split, index, logits_V.detach())
                 share = share + objective.loss(log_q_V, logits_V).sum() / split.labels.numel()
             for m in here:
-                share = share - price_M[m] * (slopes[m] * rules[m].sums(log_p_V, batch).smooth_G).sum()
+                share = share - price_M[m] * (slopes[m] * rules[m].sums(log_p_V, batch).surrogate_G).sum()
             yield share
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..data import Split
 from ..errors import InvalidInput
-from ..safety import Constraint, clopper_pearson_lower_bound, measured_values, skew_adjusted_t_lower_bound
+from ..safety import Constraint, clopper_pearson_lower_bound, evaluate_groups, skew_adjusted_t_lower_bound
 from ._result import FitResult
 from ._rounds import Judged, Rounds
 
@@ -251,7 +251,7 @@ def folds_of(train: Split, count: int, seed: int) -> Tensor:
 
 
 def _values(result: FitResult, asked: Constraint, split: Split) -> Tensor:
-    (value_n,) = measured_values(result.student, asked, split)  # one average without groups, by ``Rounds.choose``
+    (value_n,) = evaluate_groups(result.student, asked, split)  # one average without groups, by ``Rounds.choose``
     return value_n
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidInput
-from ..weights import Rule, StudentStep, learned_rules, load_rule_state, modules_of, rule_state
+from ..weights import Rule, StudentStep, collect_modules, learned_rules, load_rule_state, rule_state
 from . import _culprit
 
 _RULE, _OPTIMIZER = "rule.", "optimizer."
@@ -33,7 +33,7 @@ class RuleLearning:
         students: torch.optim.Optimizer,
         device: torch.device | str,
     ) -> None:
-        self.rule, self.modules = rule, list(modules_of(rule).values())
+        self.rule, self.modules = rule, list(collect_modules(rule).values())
         for module in self.modules:
             module.to(device)
             if not module.training:

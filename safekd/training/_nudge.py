@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from scipy.optimize import minimize as scipy_minimize
 
-from .._modes import evaluating
+from .._torch_state import evaluating
 from ._merit import Floats, Merit
 
 _NUDGE = 0.1

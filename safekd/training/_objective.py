@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from solvers.kkt import gradients
 
-from .._modes import evaluating
-from ..data import Batch, Split, SplitCache, logits_of
+from .._torch_state import evaluating, extract_logits
+from ..data import Batch, Split, SplitCache
 from ..errors import InvalidInput, NotFinite
 from ..pooling import arithmetic_pool
 from ..safety import Constraint, GroupSums
 from ..teachers import Perturbation, TeacherEnsemble
-from ..weights import Evidence, Rule, Signals, looks_at_student, modules_of, needs_of
+from ..weights import Rule, Signals, TeacherEvidence, collect_modules, collect_needs, looks_at_student
 from ._attainable import is_plain
 from .trace import ConstraintReading
 
@@ -64,7 +64,7 @@ class Objective:
     ensemble: TeacherEnsemble
     rule: Rule
     divergence: Loss
-    evidence: Evidence | None
+    evidence: TeacherEvidence | None
     critical_classes: Collection[int]
     critical_contexts: Collection[int]
     features: Callable[[Batch], Tensor] | None = None
@@ -75,7 +75,7 @@ class Objective:
         self._variances: dict[int, tuple[Split, Tensor]] = {}
         self.complaint: str | None = None  # of a teacher, in the last pass: its targets are no numbers then
         self._counts: dict[tuple[int, int], tuple[Constraint, Split, Tensor]] = {}
-        self._needs, modules = needs_of(self.rule), modules_of(self.rule).values()
+        self._needs, modules = collect_needs(self.rule), collect_modules(self.rule).values()
         self.fixed = not (looks_at_student(self.rule) or modules)
         self.readers = nn.ModuleList([self.student, *modules])  # all that has an eval mode
 
@@ -88,7 +88,7 @@ class Objective:
         if logits_V is None and not self.fixed:
             with evaluating(self.readers), torch.no_grad():
                 logits_V = self.logits(batch)
-        log_p_KV = self.ensemble.on(split, index)
+        log_p_KV = self.ensemble.cached_log_probabilities(split, index)
         if logits_V is not None:
             _require_same_classes(log_p_KV, logits_V)
         return Signals(
@@ -120,7 +120,7 @@ class Objective:
                     return self.pool(split, index, logits_V).log_q_V
                 return self._targets.rows(split, index, lambda some: self.pool(split, some).log_q_V, _CHUNK)
             except NotFinite as error:
-                self.complaint = self.complaint or error.culprit
+                self.complaint = self.complaint or error.source
                 return torch.full_like(logits_V, torch.nan)
 
     def keeps(self, split: Split) -> bool:
@@ -129,7 +129,7 @@ class Objective:
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the student's logits, (B, ..., V)."""
-        logits_V = logits_of(self.student(batch.inputs), "The student")
+        logits_V = extract_logits(self.student(batch.inputs), "The student")
         if logits_V.shape[:-1] != batch.labels.shape:
             raise InvalidInput(
                 f"The student gives {tuple(logits_V.shape)} for labels of shape {tuple(batch.labels.shape)}; "
@@ -188,9 +188,9 @@ class Objective:
             split = placed[rule.split]
             count_G = self.counts(rule, split)
             mean_G = torch.full_like(count_G, torch.nan)
-            if rule.moves:
+            if rule.gradient_depends_on_means:
                 mean_G = self._smooth_means(rule, split, count_G)
-            found.append(torch.where(count_G > 0, rule.slopes(mean_G, count_G, followed=True) / count_G, 0.0))
+            found.append(torch.where(count_G > 0, rule.gradient(mean_G, count_G, surrogate=True) / count_G, 0.0))
         return found
 
     def counts(self, rule: Constraint, split: Split) -> Tensor:
@@ -206,7 +206,7 @@ class Objective:
         total_G = torch.zeros_like(count_G)
         for index in split.chunks(_CHUNK):
             batch = split.batch(index)
-            total_G += rule.sums(torch.log_softmax(self.logits(batch), dim=-1), batch).smooth_G
+            total_G += rule.sums(torch.log_softmax(self.logits(batch), dim=-1), batch).surrogate_G
         return total_G / count_G
 
     def _variance(self, split: Split, index: Tensor) -> Tensor | None:
@@ -255,7 +255,7 @@ class _Sums:
         for m in here:
             found = self.constraints[m].sums(log_p_V, batch)
             if self.slopes is not None:
-                scalars.append(-(self.slopes[m] * found.smooth_G).sum())
+                scalars.append(-(self.slopes[m] * found.surrogate_G).sum())
             before, found = self.sums[m], found.detach()
             self.sums[m] = found if before is None else before + found
         if self.slopes is not None:
@@ -276,23 +276,27 @@ class _Sums:
 
 def on_one_split(constraints: Sequence[Constraint]) -> list[Constraint]:
     """Return the constraints as if all were posed on the split that is read as ``train``."""
-    return [rule.on("train") for rule in constraints]
+    return [rule.with_split("train") for rule in constraints]
 
 
 def _reading(rule: Constraint, found: GroupSums) -> ConstraintReading:
-    mean_G, smooth_G = found.means(), found.smooth_G / found.count_G
-    slope_G = rule.slopes(mean_G, found.count_G)
-    surrogate_slope_G = rule.slopes(smooth_G, found.count_G, followed=True) if rule.moves else slope_G
+    mean_G, surrogate_G = found.means(), found.surrogate_G / found.count_G
+    slope_G = rule.gradient(mean_G, found.count_G)
+    surrogate_slope_G = (
+        rule.gradient(surrogate_G, found.count_G, surrogate=True) if rule.gradient_depends_on_means else slope_G
+    )
     return ConstraintReading(
         name=rule.name,
         split=rule.split,
         measured=rule.offset + float(slope_G @ mean_G),
-        surrogate=rule.offset + float(surrogate_slope_G @ smooth_G),
+        surrogate=rule.offset + float(surrogate_slope_G @ surrogate_G),
         required=rule.required,
         count=int(found.count_G.sum()),
         standard_error=float((slope_G.square() * found.variances()).sum().sqrt()),
         equality=rule.is_equality,
-        resolution=0.0 if is_plain(rule) else rule.step(slope_G, found.count_G),  # a plain one is posed where it lands
+        resolution=0.0
+        if is_plain(rule)
+        else rule.resolution(slope_G, found.count_G),  # a plain one is posed where it lands
     )
 
 

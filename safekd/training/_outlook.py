@@ -18,7 +18,7 @@ from torch import Tensor
 
 from solvers.infeasibility import solve_least_violation_on_simplices
 
-from .._modes import evaluating
+from .._torch_state import evaluating
 from ..data import Split
 from ..safety import Constraint, Recall, SafetyConstraint
 from ._attainable import attainable, is_plain

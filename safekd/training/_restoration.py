@@ -18,7 +18,7 @@ from scipy.optimize import minimize as scipy_minimize
 from solvers.infeasibility import violation_gradient_norm
 from solvers.kkt import gradients
 
-from .._modes import evaluating
+from .._torch_state import evaluating
 from ..data import Split
 from ..safety import Constraint
 from ._merit import Floats, parted
@@ -97,7 +97,7 @@ class _Descent:
                 for index in split.chunks(_CHUNK):
                     batch = split.batch(index)
                     log_p_V = torch.log_softmax(self.objective.logits(batch), -1)
-                    safety = torch.cat([part.followed(log_p_V, batch) for _, part in rule.parts])
+                    safety = torch.cat([part.surrogate_values(log_p_V, batch) for _, part in rule.parts])
                     nothing = torch.finfo(safety.dtype).tiny  # at or below, not even the logarithm has a slope
                     value = -float(share) * safety.clamp_min(nothing).log().sum() / count
                     total += float(value.detach())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..data import Split, SplitUse, placed
+from ..data import Split, SplitUse, move_split
 from ..errors import InvalidInput
 from ..safety import Constraint
 from ._attainable import is_plain
@@ -56,9 +56,9 @@ class Rounds:
         on_round: OnRound | None,
     ) -> None:
         self.trainer, self.warm_start, self._once, self._on_round = trainer, warm_start, once, on_round
-        self.train = placed(train, "train", trainer.device)
-        self.validation = None if validation is None else placed(validation, "validation", trainer.device)
-        self.splits = {name: placed(data, name, trainer.device) for name, data in splits.items()}
+        self.train = move_split(train, "train", trainer.device)
+        self.validation = None if validation is None else move_split(validation, "validation", trainer.device)
+        self.splits = {name: move_split(data, name, trainer.device) for name, data in splits.items()}
         self.asked = list(trainer.constraints)
         self.raised: list[int] = []
         self.rows: list[dict[str, Any]] = []
@@ -99,7 +99,7 @@ class Rounds:
     def posed(self, places: Places) -> list[Constraint]:
         """Return the constraints at ``places``: 0 is what was asked for, 1 the highest, between them even log-odds."""
         return [
-            rule.at(between(rule.required, self.highest[m], places[m])) if m in self.raised else rule
+            rule.with_threshold(between(rule.required, self.highest[m], places[m])) if m in self.raised else rule
             for m, rule in enumerate(self.asked)
         ]
 
@@ -177,7 +177,7 @@ class Rounds:
         for split in judges:
             here = next((number for number, use in enumerate(told) if use.split is split), len(told))
             known = told[here] if here < len(told) else SplitUse(split, ())
-            told[here:] = [known.looked_at(looks, "to raise thresholds"), *told[here + 1 :]]
+            told[here:] = [known.add_looks(looks, "to raise thresholds"), *told[here + 1 :]]
         return told
 
     def doubt(self, judges: Sequence[str]) -> str:

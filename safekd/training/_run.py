@@ -18,7 +18,7 @@ from torch import Tensor
 from solvers.kkt import KKTResiduals, kkt_residuals
 from solvers.primal_dual import PrimalDual
 
-from ..data import placed
+from ..data import move_split
 from ..errors import InvalidInput
 from ._averaging import AveragedIterate
 from ._closing import Closing
@@ -66,9 +66,9 @@ class Run:
         taken = {"train"} if validation is None else {"train", "validation"}
         if twice := sorted(taken & set(splits)):
             raise InvalidInput(f"`splits` names '{twice[0]}', which fit takes as an argument of its own; give it once.")
-        self.train = placed(train, "train", trainer.device)
+        self.train = move_split(train, "train", trainer.device)
         named = dict(splits) if validation is None else {"validation": validation, **splits}
-        self.splits = {name: placed(data, name, trainer.device) for name, data in named.items()}
+        self.splits = {name: move_split(data, name, trainer.device) for name, data in named.items()}
         for rule in trainer.constraints:
             if rule.split != "train" and rule.split not in self.splits:
                 raise InvalidInput(

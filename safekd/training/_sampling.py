@@ -18,7 +18,7 @@ from torch import Tensor
 
 from solvers.kkt import gradients
 
-from .._modes import evaluating
+from .._torch_state import evaluating
 from ..data import Split
 from ..errors import InvalidInput
 from ..safety import Constraint
@@ -105,7 +105,7 @@ def sampled_gradients(
                 for m, rule in enumerate(constraints):
                     if rule.split == name:
                         inflate = len(split) / sampled.batch_size
-                        scalars[m + 1] = -inflate * (counted[m] * rule.sums(log_p_V, batch).smooth_G).sum()
+                        scalars[m + 1] = -inflate * (counted[m] * rule.sums(log_p_V, batch).surrogate_G).sum()
             rows = gradients([scalars[m] for m in range(len(weight))], variables)
             total += rows
             squares += rows.square().sum(1).cpu()

@@ -66,7 +66,7 @@ class Stepper:
         try:
             culprit = self._try(index, other) if self.swift is None or other is not None else self._swiftly(index)
         except NotFinite as error:  # of a teacher, before anything moved
-            culprit = error.culprit
+            culprit = error.source
         if culprit is not None:
             if put_back is not None:
                 put_back()

@@ -86,7 +86,7 @@ class SwiftReader:
     @torch.no_grad()
     def _share(self, index: Tensor, logits_V: Tensor) -> Tensor:
         log_q_V = self.objective.target(self.train, index, logits_V.detach())
-        return self.divergence.shares(self.divergence.softened(log_q_V))
+        return self.divergence.shares(self.divergence.soften(log_q_V))
 
 
 class _Average:
@@ -101,7 +101,7 @@ class _Average:
 
     def read(self, log_p_V: Tensor, labels: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return g to follow, g as measured, and whether the batch says anything of it."""
-        value = self.measure.unmasked(log_p_V, labels).reshape(-1).double()
+        value = self.measure.surrogate_everywhere(log_p_V, labels).reshape(-1).double()
         if index is None:
             g = self.required - torch.dot(self.share_N, value)
             return g, g, g
@@ -112,7 +112,7 @@ class _Average:
 
 
 def _is_simple(rule: Constraint) -> bool:
-    if not isinstance(rule, SafetyConstraint) or rule.split != "train" or rule.moves:
+    if not isinstance(rule, SafetyConstraint) or rule.split != "train" or rule.gradient_depends_on_means:
         return False
     ((_, average),) = rule.parts
     masked = average.average == "critical" or average.measure.critical is None

@@ -9,7 +9,7 @@ import torch
 
 from ..data import SplitUse
 from ..errors import InvalidInput
-from ..safety import Constraint, certify, lower_bound
+from ..safety import Constraint, bound_expectation, certify
 from ._fixed_sequence import Places, descending, fixed_sequence
 from ._fold_search import FoldSearch
 from ._result import FitResult, Verdict
@@ -188,7 +188,7 @@ class _Search:
 def _faultless(asked: Constraint, cases: int, level: float) -> float:
     """Return what a student that gets 1 on every case would show."""
     ((_, average),) = asked.parts
-    return lower_bound(torch.ones(cases, dtype=torch.float64), average.measure, level)[1]
+    return bound_expectation(torch.ones(cases, dtype=torch.float64), average.measure, level)[1]
 
 
 def _needed(asked: Constraint, level: float) -> int:

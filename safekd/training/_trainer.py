@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from solvers.primal_dual import DualMethod, PIGain
 
-from .._numbers import is_number, is_whole
+from .._number_checks import is_number, is_whole
 from ..data import Batch
 from ..divergences import ForwardKL
 from ..errors import InvalidInput
 from ..safety import Constraint
 from ..teachers import Perturbation, Teacher, TeacherEnsemble
-from ..weights import Evidence, Rule, Uniform
+from ..weights import Rule, TeacherEvidence, Uniform
 from ._crossfit import CrossFit
 from ._learning import RuleLearning
 from ._objective import Loss, Objective
@@ -69,7 +69,7 @@ class ConstrainedTrainer:
         dual: DualMethod | None = None,
         divergence: Loss | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
-        evidence: Evidence | None = None,
+        evidence: TeacherEvidence | None = None,
         critical_classes: Collection[int] = (),
         critical_contexts: Collection[int] = (),
         batch_size: int | None = None,

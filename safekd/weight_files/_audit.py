@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 
-from .._threads import threads
-from ..axioms import AuditReport, Finding, RowAudit, report_of
+from .._torch_state import limit_threads
+from ..axioms import AuditReport, Finding, RowAudit, build_report
 from ..io import open_table
 from ._project import Progress
 from ._rules import Rules, as_config, bind
@@ -31,7 +31,7 @@ def audit_file(
     Raises InvalidInput naming line, column and cell of what is no weight.
     """
     config = as_config(rules)
-    with open_table(path) as table, threads(1):  # blocks are too short for torch's own
+    with open_table(path) as table, limit_threads(1):  # blocks are too short for torch's own
         bound = bind(config, table, called)
         audit = RowAudit(bound.polytope, scale, subject=table.path.name, names=bound.teachers)
         rows, places = 0, {}
@@ -44,7 +44,7 @@ def audit_file(
             if on_progress is not None:
                 on_progress(rows, block.done, table.total)
     findings = [_placed(finding, places) for finding in audit.findings()]
-    return report_of(findings, _BLIND.format(scale=scale))
+    return build_report(findings, _BLIND.format(scale=scale))
 
 
 def _placed(finding: Finding, places: Mapping[int, str]) -> Finding:

@@ -3,12 +3,13 @@
     signals = Signals(log_p=log_p, labels=labels, context=context, evidence=evidence)
     EntropyDecay(rate=1.0)(signals)                         # raw scores, (..., K): no floor, no ordering
     Conforming(EntropyDecay(), polytope)(signals)           # the nearest weights that obey the polytope
-    Unified(token=..., task=..., context=..., polytope=P)   # three scales: product, normalise, repair
+    Unified(token=..., task=..., context=..., polytope=P)   # three scales: product, normalize, repair
 
-A rule is any callable from signals to scores (..., K).  Which one should I choose?  ``EntropyDecay`` when
-confident teachers are usually right, ``InverseLoss`` when you have measured their losses, ``OrdinalSafety`` where
-safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``family_a``, ``family_b`` and
-``family_c`` are the three of Theorem V.2.
+In this order: ``signals`` reads a batch, ``rules`` and ``learned`` score teachers by it, ``orderings`` says who must
+not count less than whom at each position, ``compose`` multiplies scores and projects.  A rule is any callable from
+signals to scores (..., K).  Which one should I choose?  ``EntropyDecay`` when confident teachers are usually right,
+``InverseLoss`` when you have measured their losses, ``OrdinalSafety`` where safety ranks must show in the weights;
+``Unified`` multiplies what you have.  ``family_a``, ``family_b`` and ``family_c`` are the three of Theorem V.2.
 
     token     EntropyDecay, EntropyInverse, EntropyComplement, InverseVariance, Confidence (labels), SafetyBlend
     task      InverseLoss, PerformanceSoftmax, GradientAlignment (labels, student), GradientMinNorm (student)
@@ -17,33 +18,73 @@ safety ranks must show in the weights; ``Unified`` multiplies what you have.  ``
     learned   UncertaintyWeighting (task), MultiLevel (features), MetaTeacher, PolicyGradient (labels, student):
               modules, which ``ConstrainedTrainer`` trains beside the student
 
-``orderings_from(evidence)`` keeps noise from becoming an ordering; ``Tracking`` follows signals that change over time.
+``RULES`` holds them by scale and name, as configurations spell it.  ``infer_orderings(evidence)`` keeps noise from
+becoming an ordering; ``Tracking`` follows signals that change over time.
 """
 
-from ._any import MinDivergence, Uniform
-from ._conforming import Conforming, Normalised
-from ._context import DomainDistance, OrdinalSafety
-from ._evidence import Evidence
-from ._families import family_a, family_b, family_c
-from ._implied import Bounds, implied_bounds
-from ._learned import LearnedRule, Learner, StudentStep, learned_rules, load_rule_state, rule_state
-from ._learned_meta import MetaTeacher
-from ._learned_multilevel import MultiLevel
-from ._learned_policy import PolicyGradient
-from ._learned_uncertainty import UncertaintyWeighting
-from ._measured_orderings import Comparison, MeasuredOrderings, orderings_from
-from ._orderings import ordering_violations
-from ._parts import modules_of
-from ._rule import Rule as Rule
-from ._rule import WeightRule, looks_at_student, needs_labels, needs_of, require_rule, require_scores
-from ._scale_orderings import ScaleOrderings
-from ._signals import Signals, variance_of
-from ._task import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
-from ._token import Confidence, EntropyComplement, EntropyDecay, EntropyInverse, InverseVariance, SafetyBlend
-from ._tracking import DriftReport, Tracking
-from ._unified import Repair, Unified
+from .compose import (
+    Bounds,
+    Conforming,
+    DriftReport,
+    Normalized,
+    Repair,
+    Tracking,
+    Unified,
+    bound_product,
+    family_a,
+    family_b,
+    family_c,
+)
+from .learned import (
+    LearnedRule,
+    Learner,
+    MetaTeacher,
+    MultiLevel,
+    PolicyGradient,
+    StudentStep,
+    UncertaintyWeighting,
+    learned_rules,
+)
+from .orderings import (
+    Comparison,
+    MeasuredOrderings,
+    PositionOrderings,
+    ScaleOrderings,
+    find_ordering_violations,
+    infer_orderings,
+)
+from .rules import (
+    RULES,
+    SCALES,
+    Rule,
+    Scale,
+    WeightRule,
+    collect_modules,
+    collect_needs,
+    load_rule_state,
+    looks_at_student,
+    needs_labels,
+    register_rule,
+    require_rule,
+    require_scores,
+    rule_state,
+)
+from .rules._context_rules import DomainDistance, OrdinalSafety
+from .rules._generic_rules import MinDivergence, Uniform
+from .rules._task_rules import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
+from .rules._token_rules import (
+    Confidence,
+    EntropyComplement,
+    EntropyDecay,
+    EntropyInverse,
+    InverseVariance,
+    SafetyBlend,
+)
+from .signals import Signals, TeacherEvidence, compute_variance
 
 __all__ = [
+    "RULES",
+    "SCALES",
     "Bounds",
     "Comparison",
     "Confidence",
@@ -53,7 +94,6 @@ __all__ = [
     "EntropyComplement",
     "EntropyDecay",
     "EntropyInverse",
-    "Evidence",
     "GradientAlignment",
     "GradientMinNorm",
     "InverseLoss",
@@ -64,34 +104,39 @@ __all__ = [
     "MetaTeacher",
     "MinDivergence",
     "MultiLevel",
-    "Normalised",
+    "Normalized",
     "OrdinalSafety",
     "PerformanceSoftmax",
     "PolicyGradient",
+    "PositionOrderings",
     "Repair",
+    "Rule",
     "SafetyBlend",
+    "Scale",
     "ScaleOrderings",
     "Signals",
     "StudentStep",
+    "TeacherEvidence",
     "Tracking",
     "UncertaintyWeighting",
     "Unified",
     "Uniform",
     "WeightRule",
+    "bound_product",
+    "collect_modules",
+    "collect_needs",
+    "compute_variance",
     "family_a",
     "family_b",
     "family_c",
-    "implied_bounds",
+    "find_ordering_violations",
+    "infer_orderings",
     "learned_rules",
     "load_rule_state",
     "looks_at_student",
-    "modules_of",
     "needs_labels",
-    "needs_of",
-    "ordering_violations",
-    "orderings_from",
+    "register_rule",
     "require_rule",
     "require_scores",
     "rule_state",
-    "variance_of",
 ]

@@ -156,7 +156,9 @@ def test_the_four_teachers_are_different(demo):
     import torch
 
     experiment = demo[0].experiment
-    p = experiment.ensemble.on(experiment.validation, torch.arange(len(experiment.validation))).exp()[..., 0]
+    p = experiment.ensemble.cached_log_probabilities(
+        experiment.validation, torch.arange(len(experiment.validation))
+    ).exp()[..., 0]
     assert p.shape[1] == 4
     for a in range(4):
         for b in range(a):

@@ -4,7 +4,7 @@ A student of free logits gives one distribution p, whatever the input.  Its teac
 
     min KL(q || p)  s.t.  p_0 >= s     has     p_0 = s,  p_k = q_k (1 - s) / (1 - q_0)     for s >= q_0
     value      q_0 log(q_0 / s) + (1 - q_0) log((1 - q_0) / (1 - s))
-    multiplier (1 - q_0) / (1 - s) - q_0 / s,  the slope of the value in s
+    multiplier (1 - q_0) / (1 - s) - q_0 / s,  the derivative of the value by s
 
 Axes: V classes.
 """
@@ -48,7 +48,7 @@ def value(s: float, q: Sequence[float] = Q) -> float:
     return 0.0 if s <= q[0] else q[0] * math.log(q[0] / s) + (1 - q[0]) * math.log((1 - q[0]) / (1 - s))
 
 
-def price(s: float, q: Sequence[float] = Q) -> float:
+def optimal_multiplier(s: float, q: Sequence[float] = Q) -> float:
     """The optimal multiplier."""
     return 0.0 if s <= q[0] else (1 - q[0]) / (1 - s) - q[0] / s
 

@@ -40,7 +40,7 @@ class RandomProblem:
     @property
     def wanted(self) -> np.ndarray:
         """Thresholds, (M,)."""
-        return np.array([rule.at_least for rule in self.constraints])
+        return np.array([constraint.at_least for constraint in self.constraints])
 
     def student(self) -> FreeLogits:
         return FreeLogits(self.q_RV.shape[1], self.q_RV.shape[0])
@@ -76,17 +76,17 @@ def draw_problem(seed: int) -> RandomProblem:
     measures = [TruthProbability(critical=[int(c)]) for c in classes]
     everywhere = kind in ("conflict", "impossible")
     contexts = [None if everywhere or draw.random() < 0.6 else [int(draw.integers(R))] for _ in range(M)]
-    rules = [
+    constraints = [
         kd.SafetyConstraint(f"class {c}", f, 0.5, contexts=where)
         for c, f, where in zip(classes, measures, contexts, strict=True)
     ]
-    gain_MRV = np.stack([_gain(rule, split, R, V) for rule in rules])
-    problem = RandomProblem(kind, split, teachers, rules, q_RV, np.bincount(row_N) / len(row_N), gain_MRV)
+    gain_MRV = np.stack([_gain(constraint, split, R, V) for constraint in constraints])
+    problem = RandomProblem(kind, split, teachers, constraints, q_RV, np.bincount(row_N) / len(row_N), gain_MRV)
     return replace(problem, constraints=_thresholds(problem, draw))
 
 
-def _gain(rule: kd.SafetyConstraint, split: kd.Split, R: int, V: int) -> np.ndarray:
-    covered = rule.covers(split.batch()).numpy()
+def _gain(constraint: kd.SafetyConstraint, split: kd.Split, R: int, V: int) -> np.ndarray:
+    covered = constraint.covers(split.batch()).numpy()
     gain_RV = np.zeros((R, V))
     np.add.at(gain_RV, (split.context.numpy()[covered], split.labels.numpy()[covered]), 1 / covered.sum())
     return gain_RV
@@ -105,7 +105,7 @@ def _thresholds(problem: RandomProblem, draw: np.random.Generator) -> list[kd.Sa
         "edge": most,
     }[problem.kind]
     wanted_M = (start_M + move).clip(0.02, 1.0)
-    return [rule.at(float(s)) for rule, s in zip(problem.constraints, wanted_M, strict=True)]
+    return [constraint.with_threshold(float(s)) for constraint, s in zip(problem.constraints, wanted_M, strict=True)]
 
 
 def room(gain_MRV: np.ndarray, wanted_M: np.ndarray) -> float:

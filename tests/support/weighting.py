@@ -1,10 +1,14 @@
-"""Signals for tests of weighting rules."""
+"""Signals, rules and a polytope for tests of weighting rules."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+
+from solvers.polytope import WeightPolytope
+
+BOX = WeightPolytope(3, lower=0.1, upper=0.6)
 
 
 def t(*values):
@@ -42,3 +46,13 @@ def of_teachers(given: dict[str, Any], teachers: torch.Tensor) -> dict[str, Any]
         along = axis.get(name, -1)
         chosen[name] = value if along is None else value.index_select(along, teachers)
     return chosen
+
+
+def says(*values):
+    """Return a rule that gives these scores at every position."""
+    return lambda signals: t(*values).expand(signals.shape)
+
+
+def scores(*rows):
+    """Return a rule that gives these scores, one row a position."""
+    return lambda signals: t(*rows)

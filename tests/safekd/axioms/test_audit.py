@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import safekd as kd
-from safekd.axioms import AXIOMS, Finding, counterexamples, independence_table, report_of
-from safekd.axioms._axioms import axiom_named
+from safekd.axioms import AXIOMS, Finding, build_report, counterexamples, find_axiom, independence_table
 from safekd.errors import InvalidInput, MissingSignal
 from safekd.weights import (
     Conforming,
@@ -90,7 +89,7 @@ def test_a_raw_rule_breaks_what_projection_would_keep():
     gaps = torch.where(ranked & critical[:, None], by_hand, -1.0)
     assert raw["III.5"].worst == pytest.approx(float(gaps.max()))
     assert raw["III.5"].where == (int(gaps.amax(-1).argmax()),)
-    assert raw["III.5"].of == int(critical.sum())
+    assert raw["III.5"].judged == int(critical.sum())
     assert kd.audit(Conforming(EntropyDecay(5.0), BOX), signals, tries=1).holds()
 
 
@@ -254,7 +253,7 @@ def test_batches_of_every_shape(shape):
     polytope = kd.WeightPolytope(shape[-1], 0.1, 1.0)
     report = kd.audit(Conforming(EntropyDecay(), polytope), Signals(log_p=log_p), tries=1)
     assert report.holds()
-    assert report["III.1"].of == log_p[..., 0, 0].numel()
+    assert report["III.1"].judged == log_p[..., 0, 0].numel()
 
 
 def test_an_empty_batch_proves_nothing():
@@ -265,7 +264,7 @@ def test_an_empty_batch_proves_nothing():
 
 
 def test_measured_evidence_will_do():
-    evidence = kd.weights.Evidence(
+    evidence = kd.weights.TeacherEvidence(
         t([0.1, 0.9, 0.5], [0.4, 0.3, 0.2]), t([0.9, 0.8, 0.7], [0.5, 0.6, 0.7]), torch.tensor([9, 8]), "audit"
     )
     given_ = everything(0)
@@ -273,7 +272,7 @@ def test_measured_evidence_will_do():
     signals = Signals(log_p=given_["log_p"], evidence=evidence, **where, critical_classes=[0], critical_contexts=[1])
     report = kd.audit(kd.weights.family_a(BOX), signals, tries=1)
     assert report.holds()
-    assert report["III.22"].of == int(signals.critical.sum())
+    assert report["III.22"].judged == int(signals.critical.sum())
 
 
 # the report -----------------------------------------------------------------------------------------------------------
@@ -296,7 +295,7 @@ def test_the_table_says_it_all():
 
 
 def test_brackets_in_the_evidence_are_no_markup():
-    report = report_of([Finding("III.1", "[bold]rule[/]", "violated", "found [red]x[/red]", 1.0)])
+    report = build_report([Finding("III.1", "[bold]rule[/]", "violated", "found [red]x[/red]", 1.0)])
     assert "found [red]x[/red]" in str(report)
     assert "[bold]rule[/]" in str(report)
 
@@ -326,13 +325,13 @@ def test_a_report_reads_as_a_collection():
     with pytest.raises(InvalidInput, match=r"says nothing of 'III.6'; it has III.1, III.2"):
         report["III.6"]
     with pytest.raises(InvalidInput, match=r"Two findings are about III\.1"):
-        report_of([report["III.1"], report["III.1"]])
+        build_report([report["III.1"], report["III.1"]])
     with pytest.raises(InvalidInput, match=r"There is no axiom 'III.6'; there are III.1"):
-        report_of([Finding("III.6", "", "holds", "")])
+        build_report([Finding("III.6", "", "holds", "")])
 
 
 def test_nothing_judged_is_no_success():
-    report = report_of([])
+    report = build_report([])
     assert len(report) == 15
     assert not report.violated
     assert not report.holds()
@@ -345,7 +344,7 @@ def test_nothing_judged_is_no_success():
 @pytest.mark.parametrize("example", counterexamples(), ids=lambda example: example.axiom)
 def test_each_counterexample_breaks_its_axiom_and_keeps_the_other_four(example):
     report = example.audit()
-    scale = axiom_named(example.axiom).scale
+    scale = find_axiom(example.axiom).scale
     five = {finding.axiom: finding.status for finding in report if finding.scale == scale}
     assert len(five) == 5
     assert five.pop(example.axiom) == "violated"

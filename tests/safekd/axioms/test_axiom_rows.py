@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safekd.axioms import RowAudit, report_of
+from safekd.axioms import RowAudit, build_report
 from safekd.errors import InvalidInput
 from solvers.polytope import WeightPolytope
 from solvers.projection import project
@@ -25,7 +25,7 @@ NAN, INF = float("nan"), float("inf")
 def judged(w, polytope=BOX, scale="token", **more):
     rows = RowAudit(polytope, scale)
     rows.add(w, **more)
-    return report_of(rows.findings())
+    return build_report(rows.findings())
 
 
 def broken(report):
@@ -69,10 +69,10 @@ def test_worst_where_and_how_many():
     w[2] = t(0.75, 0.15, 0.1)
     w[4] = t(0.62, 0.28, 0.1)
     bounds = judged(w)["III.3"]
-    assert (bounds.status, bounds.rows, bounds.of, bounds.where) == ("violated", 2, 6, (2,))
+    assert (bounds.status, bounds.rows, bounds.judged, bounds.where) == ("violated", 2, 6, (2,))
     assert bounds.worst == pytest.approx(0.15)
     assert bounds.evidence.startswith("Teacher 0 weighs 0.75, above upper=0.6, in row 2, (0.75, 0.15, 0.1).")
-    assert "Conforming(rule, polytope)" in bounds.mend
+    assert "Conforming(rule, polytope)" in bounds.remedy
 
 
 def test_the_first_row_is_told_when_another_is_worse():
@@ -86,7 +86,7 @@ def test_the_first_row_is_told_when_another_is_worse():
 def test_teachers_are_named():
     rows = RowAudit(BOX, names=["forest", "linear", "boosting"])
     rows.add(t([0.2, 0.5, 0.3]), safety=SAFETY)
-    text = report_of(rows.findings())["III.5"].evidence
+    text = build_report(rows.findings())["III.5"].evidence
     assert text.startswith(
         "'forest' weighs less than 'linear', 0.20000000000000001 against 0.5, though its safety is 0.9"
     )
@@ -94,9 +94,9 @@ def test_teachers_are_named():
 
 def test_a_nan_stays_the_worst():
     rows = RowAudit(BOX)
-    for w in ([0.9, 0.05, 0.05], [NAN, 0.5, 0.5], [1.0, 0.0, 0.0]):
-        rows.add(t([w]), first_row=rows.seen.rows)
-    finding = report_of(rows.findings())["III.3"]
+    for row, w in enumerate(([0.9, 0.05, 0.05], [NAN, 0.5, 0.5], [1.0, 0.0, 0.0])):
+        rows.add(t([w]), first_row=row)
+    finding = build_report(rows.findings())["III.3"]
     assert math.isnan(finding.worst)
     assert finding.where == (1,)
     assert finding.rows == 3
@@ -105,7 +105,7 @@ def test_a_nan_stays_the_worst():
 def test_orderings_hold_on_critical_rows_only():
     w = t([0.2, 0.3, 0.5], [0.2, 0.3, 0.5], [0.5, 0.3, 0.2])
     finding = judged(w, safety=SAFETY, critical=torch.tensor([False, True, True]))["III.5"]
-    assert (finding.status, finding.rows, finding.of, finding.where) == ("violated", 1, 2, (1,))
+    assert (finding.status, finding.rows, finding.judged, finding.where) == ("violated", 1, 2, (1,))
     assert judged(w[:1], safety=SAFETY, critical=torch.tensor([False]))["III.5"].status == "not_applicable"
 
 
@@ -196,7 +196,7 @@ def test_arrays_and_lists_and_more_axes():
     assert judged([0.5, 0.3, 0.2]).holds()
     rows = RowAudit(BOX, lead=(2, 2))
     rows.add(t([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]], [[0.5, 0.3, 0.2], [0.7, 0.2, 0.1]]))
-    finding = report_of(rows.findings())["III.3"]
+    finding = build_report(rows.findings())["III.3"]
     assert finding.where == (1, 1)
     assert "in position (1, 1)" in finding.evidence
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import safekd as kd
-from safekd.axioms._search import Line, Precision, look_along, looks_at_other_rows
+from safekd.axioms.continuity._jump_search import JumpSearchSettings, Line, rows_interact, search_line
 from safekd.errors import InvalidInput
 from safekd.weights import (
     Conforming,
@@ -22,12 +22,12 @@ from safekd.weights import (
 from tests.support.weighting import everything, t
 
 BOX = kd.WeightPolytope(3, lower=0.1, upper=0.6)
-F64 = Precision.of(torch.float64)
+F64 = JumpSearchSettings.for_dtype(torch.float64)
 
 
 def along(function, B=1):
     """Look along the line from 0 to 1 itself."""
-    return look_along(
+    return search_line(
         Line("x", lambda x_B: function(x_B).unsqueeze(-1), torch.ones(B, dtype=torch.float64)), False, F64
     )
 
@@ -103,10 +103,10 @@ def test_rows_that_look_at_each_other_move_together():
         return torch.stack([(x_B.mean() > 0.3).double(), 0.1 * torch.sin(5 * (x_B[1] - 0.8))]).unsqueeze(-1)
 
     line = Line("x", of_all, torch.ones(2, dtype=torch.float64))
-    assert look_along(Line("x", of_all_and_own, line.speed_B), True, F64).jump_B.tolist() == [1.0, 0.0]
-    assert looks_at_other_rows(Line("x", lambda x_B: x_B.mean().expand(2).unsqueeze(-1), line.speed_B))
-    assert not looks_at_other_rows(Line("x", lambda x_B: x_B.unsqueeze(-1), line.speed_B))
-    assert look_along(line, True, F64).jump_B.tolist() == [1.0, 1.0]
+    assert search_line(Line("x", of_all_and_own, line.speed_B), True, F64).jump_B.tolist() == [1.0, 0.0]
+    assert rows_interact(Line("x", lambda x_B: x_B.mean().expand(2).unsqueeze(-1), line.speed_B))
+    assert not rows_interact(Line("x", lambda x_B: x_B.unsqueeze(-1), line.speed_B))
+    assert search_line(line, True, F64).jump_B.tolist() == [1.0, 1.0]
 
 
 # rules ----------------------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_shortest_pulls_jump_without_a_ridge_from_point_four_to_point_six():
     assert finding.status == "violated"
     assert finding.worst == pytest.approx(0.2, rel=1e-3)
     assert "changing places" in finding.evidence
-    assert "ridge" in finding.mend
+    assert "ridge" in finding.remedy
 
 
 @pytest.mark.parametrize("ridge", [1e-1, 1e-3, 1e-6])
@@ -217,7 +217,7 @@ def test_only_what_is_asked_for_moves():
 
 
 def test_readings_from_evidence_move_too():
-    evidence = kd.weights.Evidence(t([0.1, 0.9, 0.5]), t([0.9, 0.8, 0.7]), torch.tensor([9]), "audit")
+    evidence = kd.weights.TeacherEvidence(t([0.1, 0.9, 0.5]), t([0.9, 0.8, 0.7]), torch.tensor([9]), "audit")
     signals = Signals(log_p=everything(0)["log_p"], evidence=evidence)
     finding = continuity(InverseLoss(), signals, "III.13")
     assert finding.worst > 0.1
@@ -270,7 +270,7 @@ def test_a_network_is_judged_in_its_own_dtype_and_in_eval_mode():
 def test_a_random_rule_is_no_function():
     report = kd.audit(lambda signals: torch.rand(signals.shape), Signals(**everything(0)), polytope=BOX)
     assert report["III.4"].status == report["A2"].status == "violated"
-    assert "answered twice to the same signals" in report["III.4"].evidence
+    assert "to the same signals differ" in report["III.4"].evidence
 
 
 def test_a_refusal_along_the_way_is_told():

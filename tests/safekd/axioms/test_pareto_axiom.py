@@ -30,15 +30,15 @@ def test_positive_weights_choose_optima():
 def test_a_weight_of_zero_can_choose_a_weak_optimum():
     """Weights (1, 0) cannot tell (1, 5) from (1, 3)."""
     finding = pareto([[0.5, 0.5], [1.0, 0.0]], t([1.0, 5.0], [1.0, 3.0], [2.0, 2.5]))
-    assert (finding.status, finding.where, finding.rows, finding.of) == ("violated", (1,), 1, 2)
+    assert (finding.status, finding.where, finding.rows, finding.judged) == ("violated", (1,), 1, 2)
     assert finding.worst == 2
     assert finding.evidence.startswith(
-        "Candidate 0 minimises the weighted losses in row 1, but candidate 1 is better by 2"
+        "Candidate 0 minimizes the weighted losses in row 1, but candidate 1 is better by 2"
     )
-    assert "above 0" in finding.mend
+    assert "above 0" in finding.remedy
 
 
-def test_a_weight_of_zero_passes_where_minimisers_are_unique():
+def test_a_weight_of_zero_passes_where_minimizers_are_unique():
     assert pareto([[1.0, 0.0]], FRONT).status == "holds"
 
 
@@ -90,12 +90,12 @@ def test_weights_that_look_at_the_student_can_prefer_the_worse():
     finding = kd.audit(kind, students[0], scale="task", losses=losses, under=students, tries=1)["III.14"]
     assert finding.status == "violated"
     assert finding.worst == pytest.approx(1.8)
-    assert "not fall faster" in finding.mend
+    assert "not fall faster" in finding.remedy
     fixed = kd.audit(kind, students[0], scale="task", losses=losses, tries=1)["III.14"]
     assert fixed.status == "holds"
 
 
-def test_minimisers_found_by_somebody_else():
+def test_minimizers_found_by_somebody_else():
     """The minimum over x of a x^2 + b (x - 2)^2 is at x = 2 b / (a + b): on the front.  One that stops early is not."""
 
     def solved(w_BK):
@@ -111,7 +111,7 @@ def test_minimisers_found_by_somebody_else():
     assert pareto(w, solved).status == "holds"
     finding = pareto(w, stopped)
     assert (finding.status, finding.where) == ("violated", (0,))
-    assert finding.evidence.startswith("The student of row 0 minimises")
+    assert finding.evidence.startswith("The student of row 0 minimizes")
 
 
 REFUSED = {
@@ -141,7 +141,7 @@ def test_without_losses_nobody_can_tell():
 # assumptions on the student -------------------------------------------------------------------------------------------
 
 
-def test_a_student_that_equals_the_mixture_is_realised():
+def test_a_student_that_equals_the_mixture_is_realized():
     teachers = log_p(0, 4, 2, 5)
     mixed = teachers.exp().mean(-2).log()
     uniform = kd.weights.Uniform()

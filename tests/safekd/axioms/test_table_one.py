@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 import safekd as kd
 from safekd.safety import TruthProbability
-from safekd.teachers import SklearnTeacher, TeacherEnsemble, measure
+from safekd.teachers import SklearnTeacher, TeacherEnsemble, measure_teachers
 from safekd.training import FitResult
 from safekd.weights import (
     Conforming,
     EntropyDecay,
-    Evidence,
     InverseLoss,
     MetaTeacher,
     MultiLevel,
@@ -30,11 +29,12 @@ from safekd.weights import (
     PolicyGradient,
     Rule,
     Signals,
+    TeacherEvidence,
     UncertaintyWeighting,
     Unified,
     Uniform,
+    find_ordering_violations,
     learned_rules,
-    ordering_violations,
 )
 from solvers.polytope import WeightPolytope
 
@@ -51,7 +51,7 @@ ROWS = {
 
 
 @cache
-def digits() -> tuple[kd.Split, kd.Split, TeacherEnsemble, Evidence]:
+def digits() -> tuple[kd.Split, kd.Split, TeacherEnsemble, TeacherEvidence]:
     data = load_digits(n_class=6)
     inputs, labels = torch.tensor(data.data / 16), torch.tensor(data.target)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
@@ -68,7 +68,7 @@ def digits() -> tuple[kd.Split, kd.Split, TeacherEnsemble, Evidence]:
     ]
     train, audit = (kd.Split(name, inputs[splits[name]].float(), labels[splits[name]]) for name in ("train", "audit"))
     ensemble = TeacherEnsemble(teachers)
-    return train, audit, ensemble, measure(ensemble, audit, TruthProbability(critical=[0]))
+    return train, audit, ensemble, measure_teachers(ensemble, audit, TruthProbability(critical=[0]))
 
 
 @dataclass
@@ -167,4 +167,4 @@ def test_the_framework_made_conforming_is_unified():
 
 
 def broken_orderings(done: Run) -> int:
-    return int(ordering_violations(done.weights_K, done.signals.safety, done.signals.critical).sum())
+    return int(find_ordering_violations(done.weights_K, done.signals.safety, done.signals.critical).sum())

@@ -29,7 +29,7 @@ def test_weights_that_conform_pass(weights, capsys):
 
 
 BROKEN = {
-    "normalisation": ("3,0.5,0.25,0.25000000001", "III.1"),
+    "normalization": ("3,0.5,0.25,0.25000000001", "III.1"),
     "positivity": ("3,1.25,0.0,-0.25", "III.2"),
     "bounds": ("3,0.5000000000000001,0.25,0.25", "III.3"),
     "ordering": ("3,0.25,0.5,0.25", "III.5"),
@@ -48,7 +48,7 @@ def test_one_row_that_does_not_is_found_named_and_exits_1(kind, weights, tmp_pat
     told = {finding["axiom"]: finding for finding in json.loads((tmp_path / "report.json").read_text())["findings"]}
     assert told[axiom]["status"] == "violated"
     assert told[axiom]["where"] == [3]
-    assert (told[axiom]["rows"], told[axiom]["of"]) == (1, 3)
+    assert (told[axiom]["rows"], told[axiom]["judged"]) == (1, 3)
     assert "Row 3 is " in told[axiom]["evidence"]
     frame = pd.read_csv(tmp_path / "report.csv").set_index("axiom")
     assert frame.loc[axiom, "status"] == "violated"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import safekd as kd
-from safekd.data import SplitUse, keys_of, unseen
+from safekd.data import SplitUse, find_unseen, hash_examples
 from safekd.errors import InvalidInput
 from tests.support.problems import FreeLogits, agreeing, at_least, one_each, trainer_for
 
@@ -22,7 +22,7 @@ def drawn(seed: int, name: str = "train", size: int = N) -> kd.Split:
 
 def seen_of(data: kd.Split, *used: kd.Split) -> list[int]:
     """Numbers of the examples that are left out."""
-    return (~unseen(data, [SplitUse(split, ("gradient steps",)) for split in used])).nonzero().squeeze(-1).tolist()
+    return (~find_unseen(data, [SplitUse(split, ("gradient steps",)) for split in used])).nonzero().squeeze(-1).tolist()
 
 
 def glued(*splits: kd.Split, name: str = "held_out") -> kd.Split:
@@ -75,32 +75,32 @@ def test_inputs_that_recur_by_nature_are_no_evidence():
 
 def test_keys_differ_where_examples_differ():
     split = drawn(0, size=2000)
-    assert len(set(keys_of(split).tolist())) == 2000
+    assert len(set(hash_examples(split).tolist())) == 2000
     moved = split.inputs.clone()
     moved[0, 0] = torch.nextafter(moved[0, 0], torch.tensor(9.0))  # the last bit
     swapped = split.inputs.clone()
     swapped[1, :2] = swapped[1, :2].flip(0)
-    relabelled = split.labels.clone()
-    relabelled[2] += 1
-    before = keys_of(split)
+    relabeled = split.labels.clone()
+    relabeled[2] += 1
+    before = hash_examples(split)
     for changed, row in [(moved, 0), (swapped, 1)]:
-        assert (keys_of(kd.Split("x", changed, split.labels)) != before).nonzero()[0].tolist() == [row]
-    assert (keys_of(kd.Split("x", split.inputs, relabelled)) != before).nonzero()[0].tolist() == [2]
+        assert (hash_examples(kd.Split("x", changed, split.labels)) != before).nonzero()[0].tolist() == [row]
+    assert (hash_examples(kd.Split("x", split.inputs, relabeled)) != before).nonzero()[0].tolist() == [2]
 
 
 def test_minus_zero_is_zero_and_whole_numbers_count():
-    keys = keys_of(kd.Split("x", torch.tensor([[0.0], [-0.0]]), torch.tensor([1, 1])))
+    keys = hash_examples(kd.Split("x", torch.tensor([[0.0], [-0.0]]), torch.tensor([1, 1])))
     assert keys[0] == keys[1]
     tokens = torch.tensor([[5, 2**40], [5, 2**41]])
-    first, second = keys_of(kd.Split("x", tokens, torch.tensor([[0, 1], [0, 1]])))
+    first, second = hash_examples(kd.Split("x", tokens, torch.tensor([[0, 1], [0, 1]])))
     assert first != second
 
 
 def test_chunks_do_not_matter(monkeypatch):
     split = drawn(0)
-    whole = keys_of(split)
-    monkeypatch.setattr("safekd.data._provenance._CHUNK", 7)
-    assert (keys_of(split) == whole).all()
+    whole = hash_examples(split)
+    monkeypatch.setattr("safekd.data._data_provenance._CHUNK", 7)
+    assert (hash_examples(split) == whole).all()
 
 
 # ---- runs ----
@@ -163,6 +163,6 @@ def test_a_part_keeps_the_numbers_of_the_whole():
     rows = torch.softmax(torch.randn(N, 3, generator=torch.Generator().manual_seed(2)), -1)
     ensemble = kd.teachers.TeacherEnsemble([kd.teachers.StoredTeacher("s", rows)])
     everything = torch.arange(3)
-    assert torch.allclose(ensemble.on(part, everything).exp()[:, 0], rows[[5, 3, 8]], atol=1e-6)
-    measured = kd.teachers.measure(ensemble, part, at_least(0.5).measure)
+    assert torch.allclose(ensemble.cached_log_probabilities(part, everything).exp()[:, 0], rows[[5, 3, 8]], atol=1e-6)
+    measured = kd.teachers.measure_teachers(ensemble, part, at_least(0.5).measure)
     assert measured.task_loss_MK.shape == (1, 1)

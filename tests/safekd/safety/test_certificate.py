@@ -76,9 +76,9 @@ def test_an_average_above_the_threshold_is_not_enough(right):
     assert found.decision == ("safe" if right >= 96 else "not shown")
 
 
-@pytest.mark.parametrize("rule", [RECALL, TRUTH])
-def test_a_wrong_student_is_refused(rule):
-    found = certify(student_right_on(10, 1000), rule, held_out(1000))
+@pytest.mark.parametrize("constraint", [RECALL, TRUTH])
+def test_a_wrong_student_is_refused(constraint):
+    found = certify(student_right_on(10, 1000), constraint, held_out(1000))
     assert found.decision == "not shown"
     assert found.lower_bound < 0.2
 
@@ -112,8 +112,8 @@ def test_only_covered_examples_count():
         torch.tensor([0, 0, 1, 0, 1, 0]),
         context=torch.tensor([0, 1, 1, 1, 0, 2]),
     )
-    rule = SafetyConstraint("night", Recall([0]), 0.5, contexts=[1, 2])
-    found = certify(student_right_on(2, 6), rule, data)
+    constraint = SafetyConstraint("night", Recall([0]), 0.5, contexts=[1, 2])
+    found = certify(student_right_on(2, 6), constraint, data)
     assert (found.count, found.estimate) == (3, pytest.approx(1 / 3))
     assert certify(student_right_on(2, 6), SafetyConstraint("all", Recall([0]), 0.5, average="all"), data).count == 6
 
@@ -128,11 +128,11 @@ def test_nobody_covered_is_told():
         certify(student_right_on(3, 3), RECALL, data)
 
 
-@pytest.mark.parametrize("rule", [RECALL, TRUTH])
-def test_nan_is_never_safe(rule):
+@pytest.mark.parametrize("constraint", [RECALL, TRUTH])
+def test_nan_is_never_safe(constraint):
     """An argmax takes NaN for the most probable class, so a broken student would have perfect recall of class 0."""
     with pytest.raises(InvalidInput, match="gives values that are not finite on 'certify'; it cannot be certified"):
-        certify(Table(torch.full((50, 2), float("nan"))), rule, held_out(50))
+        certify(Table(torch.full((50, 2), float("nan"))), constraint, held_out(50))
 
 
 def test_a_label_that_the_student_cannot_give():

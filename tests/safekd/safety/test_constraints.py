@@ -27,7 +27,7 @@ def test_the_two_averages_are_related_as_said(seed, kind):
     every = SafetyConstraint("s", MEASURES[kind]([0, 1]), 0.9, average="all").sums(log_p_BV, batch)
     assert int(every.count_G) == 40
     share = int(some.count_G) / 40
-    for reading in ("smooth_G", "exact_G"):
+    for reading in ("surrogate_G", "measured_G"):
         safety = float(getattr(some, reading) / some.count_G)
         assert float(getattr(every, reading)) / 40 == pytest.approx(1 - share * (1 - safety), abs=1e-12)
 
@@ -36,23 +36,25 @@ def test_sums_by_hand():
     p_BV = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], dtype=torch.float64)
     batch = batch_of(torch.tensor([0, 0, 1, 0]), context=torch.tensor([0, 1, 0, 2]))
     found = SafetyConstraint("s", Recall([0], sharpness=1.0), 0.9).sums(p_BV.log(), batch)
-    assert (float(found.smooth_G), float(found.exact_G)) == (pytest.approx(0.9 + 0.2 + 0.3), 1)
-    assert (float(found.square_G), int(found.count_G)) == (1, 3)
+    assert (float(found.surrogate_G), float(found.measured_G)) == (pytest.approx(0.9 + 0.2 + 0.3), 1)
+    assert (float(found.measured_squares_G), int(found.count_G)) == (1, 3)
     some = SafetyConstraint("s", Recall([0], sharpness=1.0), 0.9, contexts=[0, 2])
     assert some.covers(batch).tolist() == [True, False, False, True]
     found = some.sums(p_BV.log(), batch)
-    assert (float(found.smooth_G), float(found.exact_G), int(found.count_G)) == (pytest.approx(0.9 + 0.3), 1, 2)
+    assert (float(found.surrogate_G), float(found.measured_G), int(found.count_G)) == (pytest.approx(0.9 + 0.3), 1, 2)
     every = SafetyConstraint("s", Recall([0]), 0.9, contexts=[0], average="all")
     assert every.covers(batch).tolist() == [True, False, True, False]
-    assert float(every.sums(p_BV.log(), batch).exact_G) == 2  # one recalled, one not critical
+    assert float(every.sums(p_BV.log(), batch).measured_G) == 2  # one recalled, one not critical
 
 
 def test_sums_add_up_over_batches():
     log_p_BV, labels = drawn(8)
     context = torch.arange(40) % 3
-    rule = SafetyConstraint("s", TruthProbability([0]), 0.9, mix={0: 0.2, 1: 0.3, 2: 0.5})
-    whole = rule.sums(log_p_BV, batch_of(labels, context))
-    parts = [rule.sums(log_p_BV[part], batch_of(labels[part], context[part])) for part in (slice(0, 17), slice(17, 40))]
+    constraint = SafetyConstraint("s", TruthProbability([0]), 0.9, mix={0: 0.2, 1: 0.3, 2: 0.5})
+    whole = constraint.sums(log_p_BV, batch_of(labels, context))
+    parts = [
+        constraint.sums(log_p_BV[part], batch_of(labels[part], context[part])) for part in (slice(0, 17), slice(17, 40))
+    ]
     for name, value in vars(parts[0] + parts[1]).items():
         torch.testing.assert_close(value, getattr(whole, name))
 
@@ -61,18 +63,18 @@ def test_only_the_surrogate_has_a_gradient_and_only_where_covered():
     log_p_BV, labels = drawn(9)
     logits = log_p_BV.clone().requires_grad_()
     batch = batch_of(labels, context=torch.arange(40) % 2)
-    rule = SafetyConstraint("s", Recall([0]), 0.9, contexts=[1])
-    found = rule.sums(logits.log_softmax(-1), batch)
-    assert not found.exact_G.requires_grad
-    found.smooth_G.sum().backward()
-    assert torch.equal(logits.grad.abs().sum(-1) > 0, rule.covers(batch))
+    constraint = SafetyConstraint("s", Recall([0]), 0.9, contexts=[1])
+    found = constraint.sums(logits.log_softmax(-1), batch)
+    assert not found.measured_G.requires_grad
+    found.surrogate_G.sum().backward()
+    assert torch.equal(logits.grad.abs().sum(-1) > 0, constraint.covers(batch))
 
 
 def test_contexts_cover_all_positions_of_their_sequences():
     labels = torch.tensor([[0, 1, 0], [0, 0, 1]])
     batch = Split("train", torch.zeros(2, 1), labels, context=torch.tensor([1, 0])).batch()
-    rule = SafetyConstraint("s", TruthProbability([0]), 0.9, contexts=[1])
-    assert rule.covers(batch).tolist() == [[True, False, True], [False, False, False]]
+    constraint = SafetyConstraint("s", TruthProbability([0]), 0.9, contexts=[1])
+    assert constraint.covers(batch).tolist() == [[True, False, True], [False, False, False]]
 
 
 def test_nobody_covered_sums_to_zero():
@@ -83,12 +85,12 @@ def test_nobody_covered_sums_to_zero():
 
 
 def test_another_threshold():
-    rule = SafetyConstraint("s", TruthProbability([0]), 0.9, contexts=[1], split="validation", average="all")
-    changed = rule.at(0.5)
+    constraint = SafetyConstraint("s", TruthProbability([0]), 0.9, contexts=[1], split="validation", average="all")
+    changed = constraint.with_threshold(0.5)
     assert changed.at_least == 0.5
-    assert changed.at(0.9) == rule
+    assert changed.with_threshold(0.9) == constraint
     with pytest.raises(InvalidInput, match=r"at_least is 1.5"):
-        rule.at(1.5)
+        constraint.with_threshold(1.5)
 
 
 BAD_CONSTRAINTS = {

@@ -27,9 +27,9 @@ from safekd.safety import (
     betting_lower_bound,
     certify,
     clopper_pearson_lower_bound,
-    per_class,
-    per_context,
-    per_task,
+    constrain_each_class,
+    constrain_each_context,
+    constrain_each_task,
 )
 
 BALLS = {"kl": KLBall, "chi-square": ChiSquareBall}
@@ -71,18 +71,18 @@ def test_the_worst_mix_is_cvxpys(kind, seed):
 
 @each_ball
 @pytest.mark.parametrize("seed", range(4))
-def test_the_followed_mix_is_cvxpys(kind, seed):
-    """Min q . s + smooth KL(q || p), for chi-square half of it, over the ball; within smooth * radius of the worst."""
+def test_the_surrogate_mix_is_cvxpys(kind, seed):
+    """Min q . s + smoothing KL(q || p) over the ball (chi-square: half of that); near the worst one."""
     rng = np.random.default_rng(seed)
-    for radius, smooth in ((0.02, 0.05), (0.3, 0.1), (5.0, 0.2)):
+    for radius, smoothing in ((0.02, 0.05), (0.3, 0.1), (5.0, 0.2)):
         s_G, p_G = rng.uniform(0.4, 0.6, size=5), 0.8 * rng.dirichlet(np.ones(5)) + 0.04
-        ball = BALLS[kind](radius, smooth)
-        q_G = ball.followed(s_G, p_G)
-        penalty = smooth if kind == "kl" else smooth / 2
+        ball = BALLS[kind](radius, smoothing)
+        q_G = ball.surrogate(s_G, p_G)
+        penalty = smoothing if kind == "kl" else smoothing / 2
         value = q_G @ s_G + penalty * distance(ball, q_G, p_G)
         assert value == pytest.approx(by_cvxpy(ball, s_G, p_G, penalty), abs=2e-6)
         lowest = ball.worst(s_G, p_G) @ s_G
-        assert lowest - 1e-12 <= q_G @ s_G <= lowest + smooth * radius
+        assert lowest - 1e-12 <= q_G @ s_G <= lowest + smoothing * radius
 
 
 @each_ball
@@ -112,8 +112,8 @@ def test_the_slope_of_the_worst_value_is_the_mix_itself(kind):
     q_G = ball.worst(s_G, p_G)
     for g, step in enumerate(1e-6 * np.eye(4)):
         up, down = s_G + step, s_G - step
-        slope = (ball.worst(up, p_G) @ up - ball.worst(down, p_G) @ down) / 2e-6
-        assert slope == pytest.approx(q_G[g], abs=1e-6)
+        gradient = (ball.worst(up, p_G) @ up - ball.worst(down, p_G) @ down) / 2e-6
+        assert gradient == pytest.approx(q_G[g], abs=1e-6)
 
 
 @each_ball
@@ -127,7 +127,7 @@ def test_a_ball_that_reaches_the_worst_groups_holds_only_them(kind):
 @each_ball
 @pytest.mark.parametrize("radius", [0.0, -1.0, math.inf, math.nan, "1", True])
 def test_a_radius_that_is_none(kind, radius):
-    for what, settings in {"radius": {"radius": radius}, "smooth": {"radius": 1.0, "smooth": radius}}.items():
+    for what, settings in {"radius": {"radius": radius}, "smoothing": {"radius": 1.0, "smoothing": radius}}.items():
         with pytest.raises(InvalidInput, match=f"`{what}` of {BALLS[kind].__name__} is {radius!r}; it must be above 0"):
             BALLS[kind](**settings)
 
@@ -143,9 +143,9 @@ def drawn(B: int = 60, V: int = 3):
     return log_p_BV, Split("train", torch.zeros(B, 1), labels, task, context).batch()
 
 
-def value_of(rule, log_p_BV, batch) -> float:
-    found = rule.sums(log_p_BV, batch)
-    return rule.offset + float(rule.slopes(found.means(), found.count_G) @ found.means())
+def value_of(constraint, log_p_BV, batch) -> float:
+    found = constraint.sums(log_p_BV, batch)
+    return constraint.offset + float(constraint.gradient(found.means(), found.count_G) @ found.means())
 
 
 def test_whom_an_average_covers():
@@ -157,9 +157,9 @@ def test_whom_an_average_covers():
         (("classes", 1),): batch.labels == 1,
         (("classes", 1), ("contexts", 0)): (batch.labels == 1) & (batch.context == 0),
     }.items():
-        rule = SafetyConstraint("s", TruthProbability(), 0.5, **{what: [number] for what, number in settings})
-        assert torch.equal(rule.covers(batch), chosen)
-        assert value_of(rule, log_p_BV, batch) == pytest.approx(float(truth[chosen].mean()))
+        constraint = SafetyConstraint("s", TruthProbability(), 0.5, **{what: [number] for what, number in settings})
+        assert torch.equal(constraint.covers(batch), chosen)
+        assert value_of(constraint, log_p_BV, batch) == pytest.approx(float(truth[chosen].mean()))
 
 
 @pytest.mark.parametrize("by", ["context", "task", "class"])
@@ -167,10 +167,10 @@ def test_a_mix_weighs_groups_as_told(by):
     log_p_BV, batch = drawn()
     truth = log_p_BV.gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1).exp()
     key = {"context": batch.context, "task": batch.task, "class": batch.labels}[by]
-    rule = SafetyConstraint("s", TruthProbability(), 0.5, mix={1: 0.95, 0: 0.05}, by=by)
+    constraint = SafetyConstraint("s", TruthProbability(), 0.5, mix={1: 0.95, 0: 0.05}, by=by)
     expected = 0.05 * truth[key == 0].mean() + 0.95 * truth[key == 1].mean()
-    assert value_of(rule, log_p_BV, batch) == pytest.approx(float(expected))
-    assert torch.equal(rule.covers(batch), key < 2)
+    assert value_of(constraint, log_p_BV, batch) == pytest.approx(float(expected))
+    assert torch.equal(constraint.covers(batch), key < 2)
 
 
 @each_ball
@@ -184,8 +184,8 @@ def test_the_worst_mix_lies_round_the_mix_or_round_the_datas_own_shares(kind):
         count_G.append(int(inside.sum()))
     own = SafetyConstraint("s", measure, 0.5, contexts=[0, 1, 2], worst=ball)
     mixed = SafetyConstraint("s", measure, 0.5, mix={0: 0.2, 1: 0.5, 2: 0.3}, worst=ball)
-    for rule, p_G in ((own, np.array(count_G) / sum(count_G)), (mixed, np.array([0.2, 0.5, 0.3]))):
-        assert value_of(rule, log_p_BV, batch) == pytest.approx(by_cvxpy(ball, np.array(mean_G), p_G), abs=2e-6)
+    for constraint, p_G in ((own, np.array(count_G) / sum(count_G)), (mixed, np.array([0.2, 0.5, 0.3]))):
+        assert value_of(constraint, log_p_BV, batch) == pytest.approx(by_cvxpy(ball, np.array(mean_G), p_G), abs=2e-6)
     by_class = SafetyConstraint("s", measure, 0.5, by="class", worst=ball)
     assert by_class.parts[0][1].groups == (0, 1)
 
@@ -193,51 +193,56 @@ def test_the_worst_mix_lies_round_the_mix_or_round_the_datas_own_shares(kind):
 def test_a_budget_adds_harm_up():
     log_p_BV, batch = drawn()
     terms = [(5.0, Average(Recall([0]), contexts=[1])), (0.5, OneMinusBrier())]
-    rule = Budget("harm", terms, at_most=2.0)
+    constraint = Budget("harm", terms, at_most=2.0)
     harm = [1 - value_of(SafetyConstraint("s", t.measure, 0.5, t.contexts), log_p_BV, batch) for _, t in [terms[0]]]
     harm.append(1 - value_of(SafetyConstraint("s", OneMinusBrier(), 0.5), log_p_BV, batch))
-    assert value_of(rule, log_p_BV, batch) == pytest.approx(1 - (5.0 * harm[0] + 0.5 * harm[1]))
-    assert (rule.required, rule.offset, rule.at(0.25).at_most) == (-1.0, 1 - 5.5, 0.75)
-    assert rule.critical == frozenset({0})
-    assert rule.on("validation").split == "validation"
+    assert value_of(constraint, log_p_BV, batch) == pytest.approx(1 - (5.0 * harm[0] + 0.5 * harm[1]))
+    assert (constraint.required, constraint.offset, constraint.with_threshold(0.25).at_most) == (-1.0, 1 - 5.5, 0.75)
+    assert constraint.critical == frozenset({0})
+    assert constraint.with_split("validation").split == "validation"
 
 
 def test_by_how_much_one_example_moves_a_counted_value():
     log_p_BV, batch = drawn()
     count = [int(((batch.context == c) & (batch.labels == 0)).sum()) for c in range(2)]
-    for rule, step in {
+    for constraint, step in {
         SafetyConstraint("s", Recall([0]), 0.5, contexts=(0,)): 1 / count[0],
         Budget("b", ((3.0, Average(Recall([0]), contexts=(0,))), (9.0, TruthProbability())), 1.0): 3 / count[0],
         SafetyConstraint("s", TruthProbability(), 0.5): 0.0,
     }.items():
-        found = rule.sums(log_p_BV, batch)
-        assert rule.step(rule.slopes(found.means(), found.count_G), found.count_G) == pytest.approx(step)
+        found = constraint.sums(log_p_BV, batch)
+        assert constraint.resolution(constraint.gradient(found.means(), found.count_G), found.count_G) == pytest.approx(
+            step
+        )
     mixed = SafetyConstraint("s", Recall([0]), 0.5, mix={0: 0.9, 1: 0.1})
     found = mixed.sums(log_p_BV, batch)
-    step = mixed.step(mixed.slopes(found.means(), found.count_G), found.count_G)
+    step = mixed.resolution(mixed.gradient(found.means(), found.count_G), found.count_G)
     assert step == pytest.approx(max(0.9 / count[0], 0.1 / count[1]))
 
 
 def test_one_constraint_each():
-    rules = per_class("recall", Recall([3, 1]), 0.9, split="validation")
-    assert [(r.name, r.classes, r.at_least, r.split) for r in rules] == [
+    constraints = constrain_each_class("recall", Recall([3, 1]), 0.9, split="validation")
+    assert [(r.name, r.classes, r.at_least, r.split) for r in constraints] == [
         ("recall: class 1", [1], 0.9, "validation"),
         ("recall: class 3", [3], 0.9, "validation"),
     ]
-    named = per_context("recall", Recall([3]), {0: 0.9, 1: 0.8}, contexts={0: "day", 1: "night"})
+    named = constrain_each_context("recall", Recall([3]), {0: 0.9, 1: 0.8}, contexts={0: "day", 1: "night"})
     assert [(r.name, r.contexts, r.at_least) for r in named] == [("recall: day", [0], 0.9), ("recall: night", [1], 0.8)]
-    assert [r.tasks for r in per_task("t", Recall(), 0.9, tasks=[4, 2])] == [[2], [4]]
-    assert [r.classes for r in per_class("t", Recall(), 0.9, classes=[4, 2])] == [[2], [4]]
+    assert [r.tasks for r in constrain_each_task("t", Recall(), 0.9, tasks=[4, 2])] == [[2], [4]]
+    assert [r.classes for r in constrain_each_class("t", Recall(), 0.9, classes=[4, 2])] == [[2], [4]]
 
 
 BAD = {
     "no classes": (
-        lambda: per_class("r", Recall(), 0.9),
+        lambda: constrain_each_class("r", Recall(), 0.9),
         r"'r' is wanted for each class, but Recall\(\) names no crit",
     ),
-    "no groups": (lambda: per_task("r", Recall(), 0.9, []), "'r' is wanted for each task, but tasks is empty"),
+    "no groups": (
+        lambda: constrain_each_task("r", Recall(), 0.9, []),
+        "'r' is wanted for each task, but tasks is empty",
+    ),
     "threshold": (
-        lambda: per_context("r", Recall(), {0: 0.9}, [0, 2]),
+        lambda: constrain_each_context("r", Recall(), {0: 0.9}, [0, 2]),
         r"'r': at_least has no threshold for context 2; it has them for \[0\]",
     ),
     "no terms": (lambda: Budget("b", [], 1.0), "Budget 'b' has no terms"),
@@ -277,8 +282,8 @@ CONTEXT = [0] * 200 + [1] * 100
 
 
 def test_a_mix_is_certified_group_by_group():
-    rule = SafetyConstraint("s", Recall([0]), 0.8, mix={0: 0.3, 1: 0.7})
-    found = certify(Table(RIGHT), rule, held_out(CONTEXT))
+    constraint = SafetyConstraint("s", Recall([0]), 0.8, mix={0: 0.3, 1: 0.7})
+    found = certify(Table(RIGHT), constraint, held_out(CONTEXT))
     low = [clopper_pearson_lower_bound(195, 200, 0.975), clopper_pearson_lower_bound(80, 100, 0.975)]
     assert found.lower_bound == pytest.approx(0.3 * low[0] + 0.7 * low[1])
     assert found.estimate == pytest.approx(0.3 * 195 / 200 + 0.7 * 0.8)
@@ -289,16 +294,16 @@ def test_a_mix_is_certified_group_by_group():
 @each_ball
 def test_a_worst_mix_is_certified_at_the_bounds_of_its_groups(kind):
     ball = BALLS[kind](0.1)
-    rule = SafetyConstraint("s", Recall([0]), 0.6, mix={0: 0.3, 1: 0.7}, worst=ball)
-    found = certify(Table(RIGHT), rule, held_out(CONTEXT))
+    constraint = SafetyConstraint("s", Recall([0]), 0.6, mix={0: 0.3, 1: 0.7}, worst=ball)
+    found = certify(Table(RIGHT), constraint, held_out(CONTEXT))
     low = np.array([clopper_pearson_lower_bound(195, 200, 0.975), clopper_pearson_lower_bound(80, 100, 0.975)])
     assert found.lower_bound == pytest.approx(by_cvxpy(ball, low, np.array([0.3, 0.7])), abs=2e-6)
     assert found.decision == "safe"
 
 
 def test_a_budget_is_certified():
-    rule = Budget("harm", [(2.0, Average(Recall([0]), contexts=[1])), (1.0, TruthProbability([0]))], at_most=1.0)
-    found = certify(Table(RIGHT), rule, held_out(CONTEXT), seed=1)
+    constraint = Budget("harm", [(2.0, Average(Recall([0]), contexts=[1])), (1.0, TruthProbability([0]))], at_most=1.0)
+    found = certify(Table(RIGHT), constraint, held_out(CONTEXT), seed=1)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
     bets = betting_lower_bound(torch.tensor(RIGHT, dtype=torch.float64)[order].numpy(), 0.975)
     low = [clopper_pearson_lower_bound(80, 100, 0.975), bets]
@@ -312,14 +317,14 @@ def test_a_certificate_of_the_worst_mix_is_wrong_no_more_often_than_stated(kind)
     """True safeties .9 and .7; of 200 certificates at 80 %, at most a fifth may lie above the true worst mix."""
     ball, p_G, s_G = BALLS[kind](0.05), np.array([0.4, 0.6]), np.array([0.9, 0.7])
     true = float(ball.worst(s_G, p_G) @ s_G)
-    rule = SafetyConstraint("s", Recall([0]), 0.5, mix={0: 0.4, 1: 0.6}, worst=ball)
+    constraint = SafetyConstraint("s", Recall([0]), 0.5, mix={0: 0.4, 1: 0.6}, worst=ball)
     draw = torch.Generator().manual_seed(0)
     context = torch.arange(80) % 2
     chance = torch.tensor(s_G)[context]
     above = 0
     for _ in range(200):
         right = torch.where(torch.rand(80, generator=draw) < chance, 0.9, 0.1)
-        above += certify(Table(right), rule, held_out(context.tolist()), confidence=0.8).lower_bound > true
+        above += certify(Table(right), constraint, held_out(context.tolist()), confidence=0.8).lower_bound > true
     assert above / 200 <= 0.2 + 3 * (0.2 * 0.8 / 200) ** 0.5
 
 

@@ -152,9 +152,9 @@ def test_what_rounding_moves_out_of_bounds_still_has_a_slope(measure):
     logits.requires_grad_()
     value = measure.measured(logits.log_softmax(-1), torch.arange(500) % 2)
     assert ((value >= 0) & (value <= 1)).all()
-    slope = torch.autograd.grad(measure.surrogate(logits.log_softmax(-1), torch.arange(500) % 2).sum(), logits)[0]
-    assert torch.isfinite(slope).all()
-    assert (slope[1::2].abs().sum(-1) > 0).all()
+    gradient = torch.autograd.grad(measure.surrogate(logits.log_softmax(-1), torch.arange(500) % 2).sum(), logits)[0]
+    assert torch.isfinite(gradient).all()
+    assert (gradient[1::2].abs().sum(-1) > 0).all()
 
 
 @pytest.mark.parametrize("c", range(4))
@@ -173,8 +173,8 @@ def test_a_tie_goes_to_the_lowest_class():
 @given(seed=st.integers(0, 10**6))
 def test_smooth_recall_at_sharpness_one_is_the_truth_probability(seed):
     log_p_BV, labels = drawn(seed)
-    smooth = Recall(critical=[0, 2], sharpness=1.0).surrogate(log_p_BV, labels)
-    torch.testing.assert_close(smooth, TruthProbability(critical=[0, 2]).surrogate(log_p_BV, labels))
+    surrogate = Recall(critical=[0, 2], sharpness=1.0).surrogate(log_p_BV, labels)
+    torch.testing.assert_close(surrogate, TruthProbability(critical=[0, 2]).surrogate(log_p_BV, labels))
 
 
 def test_sharper_recall_tends_to_the_majority_which_is_recall_for_two_classes():
@@ -303,11 +303,11 @@ def test_readings_that_are_refused(case):
 
 def test_the_two_functions_of_a_custom_measure_are_both_used():
     log_p_BV, labels = drawn(7)
-    rule = Custom(lambda p, y: p.argmax(-1) == y, squared, binary=True, critical=[0, 1], name="Hit")
-    assert torch.equal(rule.measured(log_p_BV, labels), Recall([0, 1]).measured(log_p_BV, labels))
+    measure = Custom(lambda p, y: p.argmax(-1) == y, squared, binary=True, critical=[0, 1], name="Hit")
+    assert torch.equal(measure.measured(log_p_BV, labels), Recall([0, 1]).measured(log_p_BV, labels))
     critical = labels < 2
-    assert torch.equal(rule.surrogate(log_p_BV, labels)[critical], squared(log_p_BV, labels)[critical])
-    assert repr(rule) == "Hit(critical=[0, 1])"
+    assert torch.equal(measure.surrogate(log_p_BV, labels)[critical], squared(log_p_BV, labels)[critical])
+    assert repr(measure) == "Hit(critical=[0, 1])"
 
 
 @pytest.mark.parametrize("sharpness", [0.0, -1.0, float("inf"), float("nan")])

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from safekd.errors import InvalidInput
-from safekd.safety import PairedSums, holm
-from safekd.safety._paired import BETS
+from safekd.safety import PairedSums, adjust_p_values
+from safekd.safety._paired_comparison import BETS
 
 
 def p_of(values, binary: bool):
     """Return the p-value that teacher 0 is safer than teacher 1, all examples in one group."""
-    return PairedSums.of(values, np.zeros(len(values), dtype=int), binary=binary).p_values()[0, 0, 1]
+    return PairedSums.from_values(values, np.zeros(len(values), dtype=int), binary=binary).p_values()[0, 0, 1]
 
 
 def test_sums_by_hand():
     values = [[1, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 0]]
-    sums = PairedSums.of(values, [4, 4, 4, 7], binary=True)
+    sums = PairedSums.from_values(values, [4, 4, 4, 7], binary=True)
     assert sums.groups == (4, 7)
     assert sums.count_G.tolist() == [3, 1]
     assert sums.means().tolist() == [pytest.approx([2 / 3] * 3), [1, 0, 0]]
@@ -35,7 +35,7 @@ def test_sums_by_hand():
 def test_zero_one_readings_get_the_exact_sign_test(seed):
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 2, size=(int(rng.integers(1, 40)), 4))
-    p_KK = PairedSums.of(values, np.zeros(len(values)), binary=True).p_values()[0]
+    p_KK = PairedSums.from_values(values, np.zeros(len(values)), binary=True).p_values()[0]
     for i, j in product(range(4), repeat=2):
         wins, losses = int((values[:, i] > values[:, j]).sum()), int((values[:, i] < values[:, j]).sum())
         expected = binomtest(wins, wins + losses, 0.5, alternative="greater").pvalue if wins + losses else 1.0
@@ -47,7 +47,7 @@ def test_the_capital_by_hand():
     values = [[0.9, 0.4], [0.3, 0.5]]
     capital = np.mean([(1 + 0.5 * b) * (1 - 0.2 * b) for b in BETS])
     assert p_of(values, binary=False) == pytest.approx(1 / capital)
-    assert PairedSums.of(values, [0, 0], binary=False).p_values()[0, 1, 0] == 1
+    assert PairedSums.from_values(values, [0, 0], binary=False).p_values()[0, 1, 0] == 1
 
 
 @pytest.mark.parametrize(("up", "down"), [(0.5, 0.5), (0.9, 0.1), (0.1, 0.9), (1.0, 0.25)])
@@ -56,14 +56,16 @@ def test_expected_capital_is_one_where_nobody_is_safer(up, down):
     chance, n, expected = down / (up + down), 6, 0.0
     for outcome in product([True, False], repeat=n):
         d = np.where(outcome, up, -down)
-        sums = PairedSums.of(np.stack([np.maximum(d, 0), np.maximum(-d, 0)], axis=1), np.zeros(n), binary=False)
+        sums = PairedSums.from_values(
+            np.stack([np.maximum(d, 0), np.maximum(-d, 0)], axis=1), np.zeros(n), binary=False
+        )
         capital = np.exp(sums.log_capital_GKKb[0, 0, 1]).mean()
         expected += np.prod(np.where(outcome, chance, 1 - chance)) * capital
     assert expected == pytest.approx(1)
 
 
 def test_few_skewed_examples_are_not_taken_for_a_difference():
-    """Most examples favour teacher 0 by a little, rare ones teacher 1 by as much: a t test is fooled, we are not."""
+    """Most examples favor teacher 0 by a little, rare ones teacher 1 by as much: a t test is fooled, we are not."""
     rng, level, runs, n = np.random.default_rng(0), 0.05, 2000, 12
     d = np.where(rng.random((runs, n)) < 0.95, 0.05, -0.95)  # mean 0
     noise = d + rng.normal(0, 1e-3, size=d.shape)
@@ -101,7 +103,7 @@ def test_a_p_value_below_one_half_needs_the_higher_average(seed):
     """Which is why significant orderings cannot go round in a circle."""
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 3, size=(int(rng.integers(1, 30)), 4)) / 2
-    sums = PairedSums.of(values, np.zeros(len(values)), binary=False)
+    sums = PairedSums.from_values(values, np.zeros(len(values)), binary=False)
     for i, j in np.argwhere(sums.p_values()[0] < 0.5):
         assert sums.means()[0, i] > sums.means()[0, j]
 
@@ -110,7 +112,9 @@ def test_a_p_value_below_one_half_needs_the_higher_average(seed):
 def test_the_order_of_examples_does_not_matter(seed):
     rng = np.random.default_rng(seed)
     values = rng.random((25, 3))
-    p, shuffled = (PairedSums.of(x, np.zeros(25), binary=False).p_values() for x in (values, rng.permutation(values)))
+    p, shuffled = (
+        PairedSums.from_values(x, np.zeros(25), binary=False).p_values() for x in (values, rng.permutation(values))
+    )
     np.testing.assert_allclose(p, shuffled, rtol=1e-9)
 
 
@@ -120,7 +124,7 @@ def test_huge_capitals_do_not_overflow():
 
 
 def test_no_examples_at_all():
-    assert PairedSums.of(np.empty((0, 3)), np.empty(0, dtype=int), binary=True).p_values().shape == (0, 3, 3)
+    assert PairedSums.from_values(np.empty((0, 3)), np.empty(0, dtype=int), binary=True).p_values().shape == (0, 3, 3)
 
 
 HOLM = {
@@ -135,15 +139,15 @@ HOLM = {
 @pytest.mark.parametrize("case", HOLM)
 def test_holm_by_hand(case):
     given_, expected = HOLM[case]
-    assert holm(given_).tolist() == pytest.approx(expected)
+    assert adjust_p_values(given_).tolist() == pytest.approx(expected)
 
 
 BAD = {
-    "range": ([[0.5, 1.5]], [0], False, r"Readings lie between 0.5 and 1.5; .* by readings in \[0, 1\]"),
-    "nan": ([[0.5, float("nan")]], [0], False, "Readings lie between nan"),
+    "range": ([[0.5, 1.5]], [0], False, r"Values lie between 0.5 and 1.5; .* by values in \[0, 1\]"),
+    "nan": ([[0.5, float("nan")]], [0], False, "Values lie between nan"),
     "binary": ([[0.5, 1.0]], [0], True, "other values than 0 and 1, but are called binary; pass binary=False"),
-    "shape": ([0.5, 1.0], [0], False, r"Readings have shape \(2,\), groups \(1,\); wanted \(examples, teachers\)"),
-    "lengths": ([[0.5, 1.0]], [0, 1], False, r"Readings have shape \(1, 2\), groups \(2,\)"),
+    "shape": ([0.5, 1.0], [0], False, r"Values have shape \(2,\), groups \(1,\); wanted \(examples, teachers\)"),
+    "lengths": ([[0.5, 1.0]], [0, 1], False, r"Values have shape \(1, 2\), groups \(2,\)"),
 }
 
 
@@ -151,4 +155,4 @@ BAD = {
 def test_readings_that_are_refused(case):
     values, groups, binary, message = BAD[case]
     with pytest.raises(InvalidInput, match=message):
-        PairedSums.of(values, groups, binary=binary)
+        PairedSums.from_values(values, groups, binary=binary)

@@ -12,7 +12,7 @@ from torch import nn
 
 from safekd.data import Split
 from safekd.safety import Recall, TruthProbability
-from safekd.teachers import StoredTeacher, TeacherEnsemble, TorchTeacher, measure
+from safekd.teachers import StoredTeacher, TeacherEnsemble, TorchTeacher, measure_teachers
 
 N, V = 30, 3
 X = torch.randn(N, 4, generator=torch.Generator().manual_seed(0))
@@ -33,7 +33,7 @@ def test_measure_by_hand():
         context=torch.tensor([0, 1, 1, 0]),
     )
     ensemble = TeacherEnsemble([StoredTeacher("one", one), StoredTeacher("two", two)])
-    evidence = measure(ensemble, split, TruthProbability([0]))
+    evidence = measure_teachers(ensemble, split, TruthProbability([0]))
     loss_MK = [
         [-(math.log(0.8) + math.log(0.4)) / 2, -(math.log(0.6) + math.log(0.9)) / 2],
         [-(math.log(0.7) + math.log(0.5)) / 2, -(math.log(0.8) + math.log(0.7)) / 2],
@@ -53,8 +53,8 @@ def test_measure_agrees_with_sklearn():
             TorchTeacher("net", nn.Linear(4, V)),
         ]
     )
-    evidence = measure(ensemble, SPLIT, Recall([1]))
-    p_NKV = ensemble.on(SPLIT, torch.arange(N)).exp().numpy()
+    evidence = measure_teachers(ensemble, SPLIT, Recall([1]))
+    p_NKV = ensemble.cached_log_probabilities(SPLIT, torch.arange(N)).exp().numpy()
     for k in range(3):
         p_NV = p_NKV[:, k] / p_NKV[:, k].sum(-1, keepdims=True)
         assert float(evidence.task_loss_MK[0, k]) == pytest.approx(log_loss(Y.numpy(), p_NV), rel=1e-5)
@@ -71,7 +71,7 @@ def test_an_empty_context_falls_back_to_the_average_and_says_so():
         context=(Y == 1).long(),
         context_names=("day", "night", "holiday"),
     )
-    evidence = measure(TeacherEnsemble([StoredTeacher("api", P_NV)]), split, TruthProbability([0]))
+    evidence = measure_teachers(TeacherEnsemble([StoredTeacher("api", P_NV)]), split, TruthProbability([0]))
     overall = P_NV[Y == 0, 0].mean()
     assert evidence.safety_CK[:, 0].tolist() == pytest.approx([float(overall)] * 3, abs=1e-5)
     assert evidence.count_C.tolist() == [10, 0, 0]
@@ -79,12 +79,14 @@ def test_an_empty_context_falls_back_to_the_average_and_says_so():
 
 def test_the_number_of_contexts_may_be_given():
     ensemble = TeacherEnsemble([StoredTeacher("api", P_NV)])
-    assert measure(ensemble, SPLIT, Recall([0]), contexts=4).count_C.tolist() == [10, 0, 0, 0]
+    assert measure_teachers(ensemble, SPLIT, Recall([0]), contexts=4).count_C.tolist() == [10, 0, 0, 0]
 
 
 def test_with_no_critical_example_everyone_is_safe():
     """Definition VIII.2: 1 off the critical set; the count of 0 says on what that rests."""
-    evidence = measure(TeacherEnsemble([StoredTeacher("api", P_NV)]), Split("validation", X, Y * 0), Recall([2]))
+    evidence = measure_teachers(
+        TeacherEnsemble([StoredTeacher("api", P_NV)]), Split("validation", X, Y * 0), Recall([2])
+    )
     assert evidence.safety_CK.tolist() == [[1.0]]
     assert evidence.count_C.tolist() == [0]
 
@@ -94,7 +96,7 @@ def test_measure_counts_positions():
     p_NTV = torch.rand(4, 3, 2, generator=torch.Generator().manual_seed(2)).softmax(-1)
     labels = torch.tensor([[0, 1, 0], [1, 1, 1], [0, 0, 0], [1, 0, 1]])
     split = Split("validation", torch.zeros(4, 3), labels, context=torch.tensor([0, 0, 1, 1]))
-    evidence = measure(TeacherEnsemble([StoredTeacher("lm", p_NTV)]), split, TruthProbability([0]))
+    evidence = measure_teachers(TeacherEnsemble([StoredTeacher("lm", p_NTV)]), split, TruthProbability([0]))
     expected = [p_NTV[:2, :, 0][labels[:2] == 0].mean(), p_NTV[2:, :, 0][labels[2:] == 0].mean()]
     assert evidence.safety_CK[:, 0].tolist() == pytest.approx([float(x) for x in expected], abs=1e-5)
     assert evidence.count_C.tolist() == [2, 4]

@@ -14,7 +14,7 @@ from safekd.teachers import (
     StoredTeacher,
     TeacherEnsemble,
     TorchTeacher,
-    domain_distances,
+    measure_domain_distances,
 )
 from safekd.weights import InverseVariance, Signals
 
@@ -87,17 +87,17 @@ def test_distances_by_hand():
     """Inputs scatter by 1 around 0 in context 0 and around 4 in context 1; the split as a whole by sqrt(5)."""
     inputs = torch.tensor([[-1.0], [1.0], [3.0], [5.0]], dtype=torch.float64)
     data = Split("validation", inputs, torch.zeros(4, dtype=torch.long), context=torch.tensor([0, 0, 1, 1]))
-    distance_CK = domain_distances(data, [inputs[:2], inputs[2:], inputs], contexts=3)
+    distance_CK = measure_domain_distances(data, [inputs[:2], inputs[2:], inputs], contexts=3)
     near, half, far = 0.0, 2 / 5**0.5, 4 / 5**0.5
     expected = torch.tensor([[near, far, half], [far, near, half], [half, half, near]], dtype=torch.float64)
     torch.testing.assert_close(distance_CK, expected)
 
 
 def test_an_input_that_never_changes_is_no_distance_of_its_own():
-    assert domain_distances(split(), [split().inputs]).tolist() == [[0.0]]
+    assert measure_domain_distances(split(), [split().inputs]).tolist() == [[0.0]]
 
 
 @pytest.mark.parametrize("domain", [torch.zeros(0, 3), torch.zeros(4, 2), torch.zeros(3)])
 def test_a_domain_of_another_kind_is_named(domain):
     with pytest.raises(InvalidInput, match=r"Domain 1 has shape .*; wanted at least one example of shape \(3,\)"):
-        domain_distances(split(), [split().inputs, domain])
+        measure_domain_distances(split(), [split().inputs, domain])

@@ -25,20 +25,20 @@ from safekd.safety import (
     Recall,
     SafetyConstraint,
     TruthProbability,
-    per_context,
+    constrain_each_context,
 )
 from safekd.teachers import StoredTeacher
 from safekd.training._batch_values import BatchValue
-from tests.support.problems import FreeLogits, Q, agreeing, answer, at_least, one_each, price, trainer_for
+from tests.support.problems import FreeLogits, Q, agreeing, answer, at_least, one_each, optimal_multiplier, trainer_for
 
 EXACT = {"epochs": 3000, "tolerance": 1e-7, "trace_every": 25}
 
 
 def tilted(weight, s: float, q=Q) -> tuple[list[float], float]:
     """The optimal distribution and multiplier of ``sum_k weight_k p_k >= s``, where it binds."""
-    p = lambda price: [q_k / (1 + price * (s - a)) for q_k, a in zip(q, weight, strict=True)]  # noqa: E731
+    p = lambda multiplier: [q_k / (1 + multiplier * (s - a)) for q_k, a in zip(q, weight, strict=True)]  # noqa: E731
     top = 1 / (max(weight) - s)
-    found = brentq(lambda price: sum(p(price)) - 1, 1e-6, top * (1 - 1e-9), xtol=1e-14)
+    found = brentq(lambda multiplier: sum(p(multiplier)) - 1, 1e-6, top * (1 - 1e-9), xtol=1e-14)
     return p(found), found
 
 
@@ -71,18 +71,18 @@ def test_the_worst_mix_is_held_and_priced(ball, s):
     assert result.status == "converged", result.message
     p_02 = [result.student.p()[k] for k in (0, 2)]
     assert ball.worst(p_02, [0.5, 0.5]) @ p_02 == pytest.approx(s, abs=1e-6)
-    q = ball.followed(p_02, [0.5, 0.5])
+    q = ball.surrogate(p_02, [0.5, 0.5])
     p, multiplier = tilted((q[0], 0.0, q[1]), q @ p_02)
     assert result.student.p() == pytest.approx(p, abs=1e-5)
     assert result.multipliers["worst"] == pytest.approx(multiplier, rel=1e-4)
 
 
 def test_a_wide_ball_asks_for_the_worst_group_alone():
-    ball = KLBall(9.0, smooth=0.01)
+    ball = KLBall(9.0, smoothing=0.01)
     rule = SafetyConstraint("worst", TruthProbability([0, 1]), 0.34, by="class", worst=ball)
     result = trainer_for(rule).fit(one_each(), **EXACT)
     assert result.student.p() == pytest.approx(answer(0.34), abs=1e-5)
-    assert result.multipliers["worst"] == pytest.approx(price(0.34), rel=1e-4)
+    assert result.multipliers["worst"] == pytest.approx(optimal_multiplier(0.34), rel=1e-4)
 
 
 @pytest.mark.parametrize("s", [0.15, 0.6])
@@ -135,7 +135,7 @@ def test_copies_share_the_price(copies):
     result = trainer_for(*(at_least(0.6, f"copy {i}") for i in range(copies)), lr=0.2).fit(one_each(), **EXACT)
     assert result.status == "converged", result.message
     assert result.student.p() == pytest.approx(answer(0.6), abs=1e-6)
-    assert sum(result.multipliers.values()) == pytest.approx(price(0.6), rel=1e-5)
+    assert sum(result.multipliers.values()) == pytest.approx(optimal_multiplier(0.6), rel=1e-5)
 
 
 def test_dependent_constraints_do_no_harm():
@@ -158,11 +158,11 @@ def test_one_constraint_a_context():
     """Rows of free logits of their own: each price is the closed form's, times the context's share of the loss."""
     context = torch.tensor([0, 0, 0, 1, 1, 1])
     data = kd.Split("train", context.reshape(-1, 1), torch.tensor([0, 1, 2] * 2), context=context)
-    rules = per_context("safe", TruthProbability([0]), {0: 0.5, 1: 0.7}, contexts=[0, 1])
+    rules = constrain_each_context("safe", TruthProbability([0]), {0: 0.5, 1: 0.7}, contexts=[0, 1])
     result = trainer_for(*rules, student=FreeLogits(rows=2), teachers=agreeing(examples=6), lr=1.0).fit(data, **EXACT)
     assert result.status == "converged"
     assert result.multipliers == pytest.approx(
-        {"safe: context 0": price(0.5) / 2, "safe: context 1": price(0.7) / 2}, rel=1e-4
+        {"safe: context 0": optimal_multiplier(0.5) / 2, "safe: context 1": optimal_multiplier(0.7) / 2}, rel=1e-4
     )
 
 
@@ -176,7 +176,7 @@ def test_a_deployment_mix_pays_where_it_will_be_used():
     s = [result.student.p(c)[0] for c in range(2)]
     assert 0.25 * s[0] + 0.75 * s[1] == pytest.approx(0.6, abs=1e-6)
     for c, (share, use) in enumerate([(0.75, 0.25), (0.25, 0.75)]):  # d(share value(s))/ds = lambda use
-        assert share * price(s[c]) == pytest.approx(result.multipliers["use"] * use, rel=1e-4)
+        assert share * optimal_multiplier(s[c]) == pytest.approx(result.multipliers["use"] * use, rel=1e-4)
     assert s[1] > 0.65
 
 
@@ -234,7 +234,7 @@ def task(N: int = 30):
 def value(rule: Constraint, log_p_V, batch, which: str, **how) -> float:
     found = rule.sums(log_p_V.detach(), batch)
     mean_G = getattr(found, which) / found.count_G
-    return rule.offset + float(rule.slopes(mean_G, found.count_G, **how) @ mean_G)
+    return rule.offset + float(rule.gradient(mean_G, found.count_G, **how) @ mean_G)
 
 
 @each_kind
@@ -246,17 +246,17 @@ def test_a_full_pass_reads_values_slopes_and_errors(kind, monkeypatch):
     batch = data.batch()
     log_p = lambda: student(data.inputs).log_softmax(-1)  # noqa: E731
     reading = full.readings[0]
-    assert reading.measured == pytest.approx(value(rule, log_p(), batch, "exact_G"), abs=1e-12)
-    assert reading.surrogate == pytest.approx(value(rule, log_p(), batch, "smooth_G", followed=True), abs=1e-12)
+    assert reading.measured == pytest.approx(value(rule, log_p(), batch, "measured_G"), abs=1e-12)
+    assert reading.surrogate == pytest.approx(value(rule, log_p(), batch, "surrogate_G", surrogate=True), abs=1e-12)
     found = rule.sums(log_p(), batch)
-    mean_G = found.smooth_G / found.count_G
-    followed = (rule.slopes(mean_G.detach(), found.count_G, followed=True) * mean_G).sum()
+    mean_G = found.surrogate_G / found.count_G
+    followed = (rule.gradient(mean_G.detach(), found.count_G, surrogate=True) * mean_G).sum()
     slopes = torch.autograd.grad(-followed, list(student.parameters()))
     assert full.jacobian_Mn[0].tolist() == pytest.approx(torch.cat([x.flatten() for x in slopes]).tolist(), abs=1e-12)
 
-    values = [one for _, average in rule.parts for one in average.values(log_p().detach(), batch)]
+    values = [one for _, average in rule.parts for one in average.measured_values(log_p().detach(), batch)]
     mean_G = torch.stack([one.mean() for one in values])
-    q_G = rule.slopes(mean_G, torch.tensor([float(len(one)) for one in values]).double())
+    q_G = rule.gradient(mean_G, torch.tensor([float(len(one)) for one in values]).double())
     variance = sum(float(q) ** 2 * float(one.var()) / len(one) for q, one in zip(q_G, values, strict=True))
     assert reading.standard_error == pytest.approx(variance**0.5)
     assert reading.count == sum(len(one) for one in values)
@@ -279,7 +279,9 @@ def test_what_is_followed_is_right_on_average_over_all_batches(kind):
     for pair in itertools.combinations(range(8), 2):
         read._kept = kept  # each pair as if it came right after the whole
         pairs.append(gradient(list(pair), 0.25))
-    near = {"rtol": 0.2, "atol": 5e-3} if rule.moves else {}  # a batch moves the running means, and the mix with them
+    near = (
+        {"rtol": 0.2, "atol": 5e-3} if rule.gradient_depends_on_means else {}
+    )  # a batch moves the running means, and the mix with them
     torch.testing.assert_close(torch.stack(pairs).mean(0), full, **near)
 
 
@@ -309,7 +311,7 @@ def test_a_class_that_most_batches_lack_has_its_own_price():
     trainer = trainer_for(at_least(0.5), batch_size=1, lr=0.05, dual=kd.AugmentedLagrangian(rho=1.0, step=0.05))
     result = trainer.fit(one_each(), epochs=250, tolerance=1e-9)
     assert result.student.p()[0] == pytest.approx(0.5, abs=0.03)
-    assert result.multipliers["first"] == pytest.approx(price(0.5), rel=0.2)
+    assert result.multipliers["first"] == pytest.approx(optimal_multiplier(0.5), rel=0.2)
 
 
 @pytest.mark.parametrize("how", ["at_least", "exactly"])

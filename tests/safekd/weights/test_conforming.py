@@ -16,7 +16,7 @@ from safekd.weights import (
     Signals,
     Unified,
     Uniform,
-    ordering_violations,
+    find_ordering_violations,
 )
 from solvers.polytope import WeightPolytope
 
@@ -57,7 +57,7 @@ def test_the_product_breaks_an_ordering_that_both_safety_aware_scales_respect():
     """.40 .40 .20 = .032, .35 .35 .50 = .06125, .25 .25 .30 = .01875; teacher 0 was above 1 twice and ends below."""
     composed = Unified(**TRAP, polytope=BOX).compose(Signals(**ONE_CRITICAL))
     assert composed.tolist() == [pytest.approx([0.286, 0.547, 0.167], abs=5e-4)]
-    assert ordering_violations(composed, ONE_CRITICAL["safety"], ONE_CRITICAL["critical"]).tolist() == [True]
+    assert find_ordering_violations(composed, ONE_CRITICAL["safety"], ONE_CRITICAL["critical"]).tolist() == [True]
 
 
 def test_unified_repairs_it():
@@ -68,7 +68,7 @@ def test_unified_repairs_it():
     assert report.violations_after.tolist() == [False]
     assert report.repaired_fraction == 1
     half_gap = (report.composed[0, 1] - report.composed[0, 0]) / 2
-    assert float(report.moved) == pytest.approx(float(half_gap) * 2**0.5)
+    assert float(report.distance) == pytest.approx(float(half_gap) * 2**0.5)
 
 
 def test_the_product_breaks_bounds_that_every_scale_respects():
@@ -82,7 +82,7 @@ def test_the_product_breaks_bounds_that_every_scale_respects():
     assert w_BK[0, 0] == 0.6
 
 
-def test_clipping_and_renormalising_would_not_do():
+def test_clipping_and_renormalizing_would_not_do():
     """What the projection is for: (.97, .02, .01) clipped into [.1, .6] and divided by the sum gives .75."""
     raw = t([0.97, 0.02, 0.01])
     clipped = raw.clamp(0.1, 0.6)
@@ -119,7 +119,7 @@ def test_weights_conform(kind, metric, seed, dtype):
     w_BK = RULES[kind](BOX, metric)(signals)
     assert w_BK.dtype == dtype
     assert BOX.check(w_BK, safety=signals.safety, critical=signals.critical).holds()
-    assert not ordering_violations(w_BK, signals.safety, signals.critical).any()
+    assert not find_ordering_violations(w_BK, signals.safety, signals.critical).any()
 
 
 @each_rule
@@ -144,7 +144,7 @@ def test_the_same_signals_give_the_same_weights_twice(kind):
     first = rule(unnamed)
     assert not unnamed.critical.any()
     assert torch.equal(rule(unnamed), first)
-    assert not ordering_violations(first, signals.safety, torch.ones(20, dtype=torch.bool)).any()
+    assert not find_ordering_violations(first, signals.safety, torch.ones(20, dtype=torch.bool)).any()
 
 
 def test_weights_that_conform_are_left_alone():
@@ -267,7 +267,7 @@ def test_the_size_of_scores_does_not_matter():
 def test_the_report_when_nothing_has_to_move():
     report = Unified(token=Uniform(), polytope=BOX).repair(drawn(0))
     assert report.repaired_fraction == 0
-    assert (report.moved < 1e-12).all()
+    assert (report.distance < 1e-12).all()
     assert not report.violations_before.any()
 
 
@@ -275,10 +275,10 @@ def test_the_report_counts_what_moved():
     rows = t([0.5, 0.3, 0.2], [0.9, 0.05, 0.05], [0.4, 0.4, 0.2], [0.6, 0.35, 0.05])
     report = Unified(token=lambda signals: rows, polytope=BOX).repair(Signals(entropy=torch.ones(4, 3).double()))
     assert report.repaired_fraction == 0.5
-    assert (report.moved > 1e-9).tolist() == [False, True, False, True]
+    assert (report.distance > 1e-9).tolist() == [False, True, False, True]
     expected = (report.weights - report.composed).square().sum(-1).sqrt()
-    torch.testing.assert_close(report.moved, expected)
-    assert float(report.moved[1]) == pytest.approx((0.3**2 + 0.15**2 + 0.15**2) ** 0.5)
+    torch.testing.assert_close(report.distance, expected)
+    assert float(report.distance[1]) == pytest.approx((0.3**2 + 0.15**2 + 0.15**2) ** 0.5)
     assert not report.violations_before.any()
     assert not report.violations_after.any()
 
@@ -290,7 +290,7 @@ def test_the_report_tells_violations_before_from_after(seed):
     torch.testing.assert_close(report.weights, RULES["unified"](BOX, "euclidean")(signals))
     assert not report.violations_after.any()
     assert not (report.violations_before & ~signals.critical).any()
-    assert (report.moved[report.violations_before] > 0).all()
+    assert (report.distance[report.violations_before] > 0).all()
 
 
 # refusals -------------------------------------------------------------------------------------------------------------
@@ -365,16 +365,16 @@ JUDGED = {
 @pytest.mark.parametrize("case", JUDGED)
 def test_the_judge_can_say_no(case):
     w_K, wrong = JUDGED[case]
-    assert bool(ordering_violations(w_K, t(0.9, 0.8, 0.1), torch.tensor(True))) is wrong
-    assert not bool(ordering_violations(w_K, t(0.9, 0.8, 0.1), torch.tensor(False)))
+    assert bool(find_ordering_violations(w_K, t(0.9, 0.8, 0.1), torch.tensor(True))) is wrong
+    assert not bool(find_ordering_violations(w_K, t(0.9, 0.8, 0.1), torch.tensor(False)))
 
 
 def test_equal_safety_says_nothing():
-    assert not bool(ordering_violations(t(0.1, 0.9), t(0.5, 0.5), torch.tensor(True)))
+    assert not bool(find_ordering_violations(t(0.1, 0.9), t(0.5, 0.5), torch.tensor(True)))
 
 
 def test_a_weight_that_is_no_number_is_wrong_even_between_equals():
-    assert bool(ordering_violations(t(float("nan"), 0.9), t(0.5, 0.5), torch.tensor(True)))
+    assert bool(find_ordering_violations(t(float("nan"), 0.9), t(0.5, 0.5), torch.tensor(True)))
 
 
 @given(seed=st.integers(0, 10**6))
@@ -385,4 +385,4 @@ def test_the_judge_agrees_with_looking_at_every_pair(seed):
         bool(critical) and any(s[i] > s[j] and w[i] < w[j] for i in range(4) for j in range(4))
         for w, s, critical in zip(w_BK.tolist(), signals.safety.tolist(), signals.critical, strict=True)
     ]
-    assert ordering_violations(w_BK, signals.safety, signals.critical).tolist() == expected
+    assert find_ordering_violations(w_BK, signals.safety, signals.critical).tolist() == expected

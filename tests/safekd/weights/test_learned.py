@@ -19,7 +19,7 @@ from safekd.weights import (
     Signals,
     UncertaintyWeighting,
     WeightRule,
-    needs_of,
+    collect_needs,
 )
 from solvers.polytope import WeightPolytope
 from tests.support.learning import (
@@ -197,8 +197,8 @@ def test_one_row_of_weights_is_shared_by_all_tasks_and_positions():
     rule = stirred(UncertaintyWeighting(3))
     assert rule(signals).shape == (4, 5, 3)
     assert len(rule(signals).reshape(-1, 3).unique(dim=0)) == 1
-    assert needs_of(rule) == frozenset()
-    assert needs_of(UncertaintyWeighting(3, n_tasks=2)) == {"task"}
+    assert collect_needs(rule) == frozenset()
+    assert collect_needs(UncertaintyWeighting(3, n_tasks=2)) == {"task"}
 
 
 # ---- MultiLevel ------------------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_the_reward_by_hand():
 
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=20)
-def test_rewards_are_standardised_and_cut(seed):
+def test_rewards_are_standardized_and_cut(seed):
     signals = signals_for(seed=seed)
     s_V = signals.student_log_p.exp()
     own = -s_V[torch.arange(8), signals.labels].log()

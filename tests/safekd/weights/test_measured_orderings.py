@@ -19,16 +19,16 @@ from safekd.experiment import build, training_signals
 from safekd.experiment.config import parse_config
 from safekd.report import orderings_table
 from safekd.safety import PairedSums, Recall, TruthProbability
-from safekd.teachers import StoredTeacher, TeacherEnsemble, measure, significant_orderings
-from safekd.weights import Conforming, Evidence, Signals, Unified, orderings_from
+from safekd.teachers import StoredTeacher, TeacherEnsemble, find_significant_orderings, measure_teachers
+from safekd.weights import Conforming, Signals, TeacherEvidence, Unified, infer_orderings
 from solvers.polytope import WeightPolytope, find_cycle
 
 
-def evidence_of(values, groups, *, binary: bool) -> Evidence:
+def evidence_of(values, groups, *, binary: bool) -> TeacherEvidence:
     """Return evidence that holds nothing but comparisons, in contexts and in classes alike."""
-    sums = PairedSums.of(values, groups, binary=binary)
+    sums = PairedSums.from_values(values, groups, binary=binary)
     none = torch.zeros(1, np.shape(values)[1])
-    return Evidence(none, none, torch.zeros(1), "validation", paired_context=sums, paired_class=sums)
+    return TeacherEvidence(none, none, torch.zeros(1), "validation", paired_context=sums, paired_class=sums)
 
 
 def right(*counts: tuple[int, ...]) -> np.ndarray:
@@ -39,7 +39,7 @@ def right(*counts: tuple[int, ...]) -> np.ndarray:
 def test_by_hand():
     """Of 12 cases teacher 0 wins 9 over teacher 1 and loses none: p = 2^-9; two statements, so 2^-8 after Holm."""
     values = right((9, 1, 0), (3, 1, 1))
-    found = orderings_from(evidence_of(values, np.zeros(12), binary=True), level=0.05)
+    found = infer_orderings(evidence_of(values, np.zeros(12), binary=True), level=0.05)
     assert found.pairs(0) == ((0, 1),)
     (row,) = found.comparisons
     assert (row.i, row.j, row.count, row.wins, row.losses) == (0, 1, 12, 9, 0)
@@ -47,23 +47,23 @@ def test_by_hand():
     assert row.p_value == pytest.approx(2**-9)
     assert row.p_adjusted == pytest.approx(2**-8)
     assert row.asserted
-    assert orderings_from(evidence_of(values, np.zeros(12), binary=True), level=2**-8.5).pairs(0) == ()
+    assert infer_orderings(evidence_of(values, np.zeros(12), binary=True), level=2**-8.5).pairs(0) == ()
 
 
 def test_holm_over_all_pairs_of_a_context():
     """Three teachers make six statements: 1/2^7 is significant alone, not among six at .04; at .05 it is."""
     values = right((7, 1, 0, 1), (40, 1, 1, 1))
     evidence = evidence_of(values, np.zeros(len(values)), binary=True)
-    found = orderings_from(evidence, level=0.05)
+    found = infer_orderings(evidence, level=0.05)
     assert {(c.i, c.j) for c in found.comparisons if c.asserted} == {(0, 1), (2, 1)}
     assert [c.p_adjusted for c in found.comparisons if c.asserted] == pytest.approx([6 / 128, 6 / 128])
-    assert orderings_from(evidence, level=0.04).pairs(0) == ()
+    assert infer_orderings(evidence, level=0.04).pairs(0) == ()
 
 
 def test_each_context_has_its_own_evidence():
     values = np.concatenate([right((20, 1, 0)), right((20, 0, 1)), right((1, 1, 0))])
     context = np.repeat([0, 2, 5], [20, 20, 1])
-    found = orderings_from(evidence_of(values, context, binary=True))
+    found = infer_orderings(evidence_of(values, context, binary=True))
     assert found.pairs(0) == ((0, 1),)
     assert found.pairs(2) == ((1, 0),)
     assert found.pairs(5) == found.pairs(1) == ()
@@ -78,7 +78,7 @@ def test_orderings_never_go_round_and_point_to_the_higher_average(seed, binary):
     skill = rng.random(5)
     values = rng.random((150, 5)) ** (1 / (0.2 + skill))
     values = (values > 0.5) * 1.0 if binary else values
-    found = orderings_from(evidence_of(values, rng.integers(0, 2, 150), binary=binary), level=0.4)
+    found = infer_orderings(evidence_of(values, rng.integers(0, 2, 150), binary=binary), level=0.4)
     for g in (0, 1):
         assert not find_cycle(found.pairs(g), 5)
     for c in found.comparisons:
@@ -90,15 +90,15 @@ def test_equal_teachers_are_hardly_ever_ordered():
     """Four teachers alike, 600 times: even one ordering in a context is allowed in a share ``level`` of them only."""
     rng, level, runs = np.random.default_rng(0), 0.1, 600
     values = (rng.random((runs * 40, 4)) < 0.7) * 1.0
-    found = orderings_from(evidence_of(values, np.repeat(np.arange(runs), 40), binary=True), level=level)
-    wrong = sum(bool(pairs) for _, pairs in found.of) / runs
+    found = infer_orderings(evidence_of(values, np.repeat(np.arange(runs), 40), binary=True), level=level)
+    wrong = sum(bool(pairs) for _, pairs in found.by_group) / runs
     assert 0 < wrong <= level
     # the averages alone would have ordered almost every context
     assert np.mean([c.mean_i > c.mean_j for c in found.comparisons]) > 0.8
 
 
 def test_every_comparison_in_a_frame():
-    found = orderings_from(evidence_of(right((8, 1, 0, 0), (2, 1, 1, 1)), np.full(10, 3), binary=True))
+    found = infer_orderings(evidence_of(right((8, 1, 0, 0), (2, 1, 1, 1)), np.full(10, 3), binary=True))
     frame = found.to_frame()
     assert list(frame.columns) == ["context", "i", "j", "count", "wins", "losses", "mean_i", "mean_j", "p_value",
                                    "p_adjusted", "asserted", "difference"]  # fmt: skip
@@ -108,14 +108,14 @@ def test_every_comparison_in_a_frame():
         [3, 1, 2, False],
     ]
     assert frame["difference"].tolist() == pytest.approx([0.8, 0.8, 0.0])
-    tokens = orderings_from(evidence_of(right((8, 1, 0)), np.full(8, 3), binary=True), scale="token")
+    tokens = infer_orderings(evidence_of(right((8, 1, 0)), np.full(8, 3), binary=True), scale="token")
     assert tokens.scale == "token"
     assert "class" in tokens.to_frame()
     assert "class 3" in str(tokens)
 
 
 def test_the_table_names_teachers_and_ties():
-    found = orderings_from(evidence_of(right((9, 1, 0, 0)), np.zeros(9), binary=True))
+    found = infer_orderings(evidence_of(right((9, 1, 0, 0)), np.zeros(9), binary=True))
     console = Console(width=160, file=io.StringIO(), record=True)
     console.print(orderings_table(found, ["ann", "bob", "cas"]))
     text = console.export_text()
@@ -146,33 +146,36 @@ ENSEMBLE = TeacherEnsemble([teacher("good", 0.9), teacher("bad", 0.3), teacher("
 
 
 def test_measured_on_the_critical_examples_of_each_context():
-    found = significant_orderings(ENSEMBLE, split(), Recall([1]), level=0.05)
+    found = find_significant_orderings(ENSEMBLE, split(), Recall([1]), level=0.05)
     assert found.source == "validation"
     assert {c.count for c in found.comparisons} == {10}
-    assert found.of == tuple((c, ((0, 1), (2, 1))) for c in range(3))
+    assert found.by_group == tuple((c, ((0, 1), (2, 1))) for c in range(3))
     expected = binomtest(10, 10, alternative="greater").pvalue
     assert found.comparisons[0].p_value == pytest.approx(expected)
 
 
 def test_measured_by_class():
-    found = significant_orderings(ENSEMBLE, split(), TruthProbability([0, 1]), level=0.05, by="class")
+    found = find_significant_orderings(ENSEMBLE, split(), TruthProbability([0, 1]), level=0.05, by="class")
     assert found.scale == "token"
     assert found.numbers == (0, 1)
     assert found.pairs(1) == ((0, 1), (2, 1))
-    evidence = measure(ENSEMBLE, split(), TruthProbability([1]), by_class=True)
+    evidence = measure_teachers(ENSEMBLE, split(), TruthProbability([1]), by_class=True)
     assert evidence.safety_VK[1].tolist() == pytest.approx([0.9, 0.3, 0.9], abs=1e-5)
     assert evidence.count_V.tolist() == [0, 30]
     assert evidence.paired_class.groups == (1,)
 
 
 def test_measure_holds_the_comparisons():
-    evidence = measure(ENSEMBLE, split(), Recall([1]))
+    evidence = measure_teachers(ENSEMBLE, split(), Recall([1]))
     assert evidence.paired_context.groups == (0, 1, 2)
     assert evidence.paired_context.wins_GKK[0].tolist() == [[0, 10, 0], [0, 0, 0], [0, 10, 0]]
     assert evidence.paired_class is None
-    assert orderings_from(evidence.to("cpu")).of == significant_orderings(ENSEMBLE, split(), Recall([1])).of
+    assert (
+        infer_orderings(evidence.to("cpu")).by_group
+        == find_significant_orderings(ENSEMBLE, split(), Recall([1])).by_group
+    )
     with pytest.raises(MissingSignal, match=r"does not compare teachers at scale 'token'.*by_class=True"):
-        orderings_from(evidence, scale="token")
+        infer_orderings(evidence, scale="token")
 
 
 def test_the_positions_of_one_example_count_as_one():
@@ -181,10 +184,10 @@ def test_the_positions_of_one_example_count_as_one():
     rows = torch.tensor([0.2, 0.8], dtype=torch.float64).expand(5, 40, 2)
     ensemble = TeacherEnsemble([StoredTeacher("one", rows), StoredTeacher("other", rows.flip(-1))])
     split_NT = Split("validation", torch.zeros(5, 40), labels, context=torch.tensor([0, 0, 0, 0, 1]))
-    found = significant_orderings(ensemble, split_NT, Recall([1]))
+    found = find_significant_orderings(ensemble, split_NT, Recall([1]))
     assert [c.count for c in found.comparisons] == [4, 1]
-    assert found.of == ((0, ()), (1, ()))
-    evidence = measure(ensemble, split_NT, Recall([1]))
+    assert found.by_group == ((0, ()), (1, ()))
+    evidence = measure_teachers(ensemble, split_NT, Recall([1]))
     assert evidence.count_C.tolist() == [160, 40]
     assert evidence.paired_context.log_capital_GKKb is not None  # averages are tested as such, not as 0 and 1
 
@@ -193,19 +196,19 @@ def test_a_context_with_one_case_orders_nobody():
     context = torch.where(torch.arange(N) == 1, 1, 0)
     data = Split("validation", torch.zeros(N, 1), LABELS, context=context)
     for measure_ in (Recall([1]), TruthProbability([1])):
-        found = significant_orderings(ENSEMBLE, data, measure_, level=0.49)
+        found = find_significant_orderings(ENSEMBLE, data, measure_, level=0.49)
         assert found.pairs(1) == ()
         assert found.pairs(0) == ((0, 1), (2, 1))
 
 
 def test_used_by_conforming_and_unified():
-    found = significant_orderings(ENSEMBLE, split(), Recall([1]))
+    found = find_significant_orderings(ENSEMBLE, split(), Recall([1]))
     box = WeightPolytope(3, 0.1, 0.6)
     raw = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
     signals = Signals(
         entropy=torch.ones(4, 3, dtype=torch.float64),
         context=torch.tensor([0, 1, 2, 3]),
-        evidence=measure(ENSEMBLE, split(), Recall([1])),
+        evidence=measure_teachers(ENSEMBLE, split(), Recall([1])),
     )
     rules = [
         Conforming(lambda s: raw.expand(s.shape), box, orderings=found),
@@ -221,12 +224,12 @@ BAD = [0.0, 0.5, 1.0, -0.1, float("nan"), True, "0.05"]
 @pytest.mark.parametrize("level", BAD)
 def test_levels_that_are_refused(level):
     with pytest.raises(InvalidInput, match=r"`level` is .*; wanted a probability above 0 and below 0.5"):
-        orderings_from(evidence_of([[1.0, 0.0]], [0], binary=True), level)
+        infer_orderings(evidence_of([[1.0, 0.0]], [0], binary=True), level)
 
 
 def test_an_unknown_kind_of_group():
     with pytest.raises(InvalidInput, match="`by` is 'task'; wanted 'context' or 'class'"):
-        significant_orderings(ENSEMBLE, split(), Recall([1]), by="task")
+        find_significant_orderings(ENSEMBLE, split(), Recall([1]), by="task")
 
 
 # in an experiment -----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from safekd.weights import (
     StudentStep,
     Unified,
 )
-from safekd.weights._learned_meta import look_ahead
+from safekd.weights.learned._meta_teacher import look_ahead
 from solvers.polytope import WeightPolytope
 from tests.support.learning import (
     D,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from safekd.errors import InvalidInput
 from safekd.weights import ScaleOrderings
-from safekd.weights._scale_orderings import merged, reconciled, require_no_circle
+from safekd.weights.orderings import merge_orderings, reconcile_orderings, require_no_cycle
 from solvers.polytope import WeightPolytope, closure, find_cycle
 
 
@@ -25,7 +25,7 @@ def follows(pairs, K: int) -> set[tuple[int, int]]:
 
 
 def test_pairs_of_one_context_come_on_top_of_those_everywhere():
-    found = ScaleOrderings("context", 4, everywhere=[(0, 3)], of={2: [(1, 2), (0, 1)], 5: []})
+    found = ScaleOrderings("context", 4, everywhere=[(0, 3)], by_group={2: [(1, 2), (0, 1)], 5: []})
     assert found.pairs() == ((0, 3),)
     assert found.pairs(2) == ((0, 1), (0, 3), (1, 2))
     assert found.pairs(5) == found.pairs(9) == ((0, 3),)
@@ -43,18 +43,22 @@ def test_equal_content_is_equal_and_hashes_alike():
 def test_several_sources_become_one():
     one = ScaleOrderings("token", 3, [(0, 1)], {0: [(1, 2)]})
     other = ScaleOrderings("token", 3, [(0, 2)], {4: [(2, 1)]})
-    both = merged("token", [one, other])
+    both = merge_orderings("token", [one, other])
     assert both.pairs() == ((0, 1), (0, 2))
     assert both.pairs(0) == ((0, 1), (0, 2), (1, 2))
     assert both.pairs(4) == ((0, 1), (0, 2), (2, 1))
-    assert merged("token", [one]) == one
+    assert merge_orderings("token", [one]) == one
 
 
 BAD = {
     "scale": (("task", 3), {}, "`scale` of orderings is 'task'; wanted 'token' or 'context'"),
     "index": (("token", 3), {"everywhere": [(0, 3)]}, "names teacher 3 in .*there are 3 teachers"),
-    "number": (("token", 3), {"of": {-1: [(0, 1)]}}, "`of` names -1; wanted the number of a class or context"),
-    "word": (("token", 3), {"of": {"small": [(0, 1)]}}, "`of` names 'small'; wanted the number"),
+    "number": (
+        ("token", 3),
+        {"by_group": {-1: [(0, 1)]}},
+        "`by_group` names -1; wanted the number of a class or context",
+    ),
+    "word": (("token", 3), {"by_group": {"small": [(0, 1)]}}, "`by_group` names 'small'; wanted the number"),
     "circle": (
         ("token", 3),
         {"everywhere": [(0, 1), (1, 2), (2, 0)]},
@@ -62,7 +66,7 @@ BAD = {
     ),
     "circle with one context": (
         ("context", 3),
-        {"everywhere": [(0, 1)], "of": {3: [(1, 0)]}},
+        {"everywhere": [(0, 1)], "by_group": {3: [(1, 0)]}},
         r"teacher 0 >= teacher 1 \(the context scale, everywhere\), teacher 1 >= teacher 0 \(the context scale, conte",
     ),
 }
@@ -76,14 +80,14 @@ def test_orderings_that_are_refused(case):
 
 
 def test_different_contexts_may_say_the_opposite():
-    found = ScaleOrderings("context", 2, of={0: [(0, 1)], 1: [(1, 0)]})
+    found = ScaleOrderings("context", 2, by_group={0: [(0, 1)], 1: [(1, 0)]})
     assert found.pairs(0) == ((0, 1),)
     assert found.pairs(1) == ((1, 0),)
 
 
 def test_a_circle_is_spelled_out_with_every_source():
     with pytest.raises(InvalidInput) as caught:
-        require_no_circle([("here", ((0, 1), (2, 0))), ("there", ((1, 2), (2, 0)))], 3)
+        require_no_cycle([("here", ((0, 1), (2, 0))), ("there", ((1, 2), (2, 0)))], 3)
     assert str(caught.value) == (
         "The orderings contradict each other, they go round in a circle: teacher 0 >= teacher 1 (here), "
         "teacher 1 >= teacher 2 (there), teacher 2 >= teacher 0 (here and there). Take one of these pairs out."
@@ -104,7 +108,7 @@ def strictly(scores) -> set[tuple[int, int]]:
 
 def test_rankings_become_the_winners_with_its_ties_decided_by_the_loser():
     for won, lost in product(rankings(3), repeat=2):
-        pairs, disagree = reconciled(tuple(strictly(won)), tuple(strictly(lost)), 3)
+        pairs, disagree = reconcile_orderings(tuple(strictly(won)), tuple(strictly(lost)), 3)
         assert set(pairs) == strictly(list(zip(won, lost, strict=True)))
         assert disagree == any((j, i) in strictly(lost) for i, j in strictly(won))
 
@@ -119,7 +123,7 @@ def orders(draw, K: int = 5):
 
 @given(winner=orders(), loser=orders())
 def test_reconciled_orders(winner, loser):
-    pairs, disagree = reconciled(winner, loser, 5)
+    pairs, disagree = reconcile_orderings(winner, loser, 5)
     assert not find_cycle(pairs, 5)
     assert follows(winner, 5) <= set(pairs)
     assert set(pairs) <= follows(winner, 5) | follows(loser, 5)
@@ -136,7 +140,7 @@ def test_reconciled_orders(winner, loser):
 
 def test_a_circle_without_two_opposite_pairs_loses_all_that_the_loser_has_on_it():
     """0 > 1 and 2 > 3 against 1 > 2 and 3 > 0: no pair is contradicted, but the four go round."""
-    pairs, disagree = reconciled(((0, 1), (2, 3)), ((1, 2), (3, 0)), 4)
+    pairs, disagree = reconcile_orderings(((0, 1), (2, 3)), ((1, 2), (3, 0)), 4)
     assert pairs == ((0, 1), (2, 3))
     assert disagree
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from safekd.errors import InvalidInput, MissingSignal
-from safekd.weights import EntropyDecay, Evidence, InverseLoss, OrdinalSafety, Signals, Uniform
+from safekd.weights import EntropyDecay, InverseLoss, OrdinalSafety, Signals, TeacherEvidence, Uniform
 from tests.support.weighting import log_p, t
 
-EVIDENCE = Evidence(
+EVIDENCE = TeacherEvidence(
     task_loss_MK=t([0.1, 0.2, 0.4], [1.0, 0.5, 0.25]),
     safety_CK=t([0.9, 0.5, 0.7], [0.2, 0.8, 0.8]),
     count_C=torch.tensor([5, 7]),
@@ -90,7 +90,7 @@ def test_what_is_critical(named, expected):
 
 
 def test_evidence_of_one_context_needs_no_context():
-    one = Evidence(t([0.1, 0.2]), t([0.9, 0.8]), torch.tensor([4]), "validation")
+    one = TeacherEvidence(t([0.1, 0.2]), t([0.9, 0.8]), torch.tensor([4]), "validation")
     signals = Signals(log_p=log_p(0, 3, 2, 4), evidence=one)
     assert torch.equal(signals.safety, one.safety_CK.expand(3, 2))
 
@@ -210,14 +210,14 @@ def test_a_teacher_that_rules_a_class_out_has_a_finite_divergence():
 
 def test_averages_by_task():
     signals = Signals(entropy=torch.zeros(4, 2), task=torch.tensor([0, 2, 0, 2]))
-    assert signals.by_task(t(1.0, 10.0, 3.0, 30.0)).tolist() == [2.0, 20.0, 2.0, 20.0]
-    assert Signals(entropy=torch.zeros(2, 2)).by_task(t(1.0, 3.0)).tolist() == [2.0, 2.0]
+    assert signals.spread_task_average(t(1.0, 10.0, 3.0, 30.0)).tolist() == [2.0, 20.0, 2.0, 20.0]
+    assert Signals(entropy=torch.zeros(2, 2)).spread_task_average(t(1.0, 3.0)).tolist() == [2.0, 2.0]
 
 
 def test_a_sequence_has_the_task_of_its_batch():
     signals = Signals(entropy=torch.zeros(2, 3, 2), task=torch.tensor([0, 1]))
     value = torch.arange(6, dtype=torch.float64).reshape(2, 3)
-    assert signals.by_task(value).tolist() == [[1.0] * 3, [4.0] * 3]
+    assert signals.spread_task_average(value).tolist() == [[1.0] * 3, [4.0] * 3]
 
 
 @pytest.mark.parametrize(

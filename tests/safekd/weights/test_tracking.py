@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safekd.errors import InvalidInput, MissingSignal
-from safekd.weights import Conforming, EntropyDecay, ScaleOrderings, Signals, Tracking, Unified, ordering_violations
+from safekd.weights import (
+    Conforming,
+    EntropyDecay,
+    ScaleOrderings,
+    Signals,
+    Tracking,
+    Unified,
+    find_ordering_violations,
+)
 from solvers.polytope import WeightPolytope
 from solvers.projection import project
 
@@ -51,7 +59,7 @@ def test_the_recursion_by_hand():
     assert report.drift_G.tolist() == pytest.approx([0.0])
 
 
-def test_scores_are_normalised_averaged_over_the_group_and_projected():
+def test_scores_are_normalized_averaged_over_the_group_and_projected():
     rule = Tracking(Given(), BOX, beta=1.0)
     w_BK = rule(asks([9.0, 0.5, 0.5], [1.4, 0.3, 0.3]))
     asked = (t(0.9, 0.05, 0.05) + t(0.7, 0.15, 0.15)) / 2
@@ -230,7 +238,7 @@ def test_weights_conform_at_every_step(seed, dtype):
         w_BK = rule(signals)
         assert w_BK.dtype == dtype
         assert BOX.check(w_BK, safety=signals.safety, critical=signals.critical).holds()
-        assert not ordering_violations(w_BK, signals.safety, signals.critical).any()
+        assert not find_ordering_violations(w_BK, signals.safety, signals.critical).any()
 
 
 def test_the_state_of_a_critical_context_keeps_its_order():
@@ -247,7 +255,7 @@ def test_the_state_of_a_critical_context_keeps_its_order():
 
 
 def test_orderings_of_contexts_replace_scores():
-    orderings = ScaleOrderings("context", 3, of={1: [(0, 2)]})
+    orderings = ScaleOrderings("context", 3, by_group={1: [(0, 2)]})
     rule = Tracking(Given(), BOX, beta=0.5, groups=2, orderings=orderings)
     w_BK = rule(asks([0.2, 0.3, 0.5], [0.2, 0.3, 0.5], context=torch.tensor([0, 1]), safety=t([0.1, 0.9, 0.5])))
     assert w_BK.tolist() == [pytest.approx([0.2, 0.3, 0.5]), pytest.approx([0.35, 0.3, 0.35])]

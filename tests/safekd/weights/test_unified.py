@@ -17,10 +17,10 @@ from safekd.weights import (
     Signals,
     Unified,
     Uniform,
-    implied_bounds,
+    bound_product,
 )
 from solvers.polytope import WeightPolytope
-from tests.support.unified_rules import BOX, says, t
+from tests.support.weighting import BOX, says, t
 
 # bounds of the product ------------------------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@ from tests.support.unified_rules import BOX, says, t
 @pytest.mark.parametrize(("a", "b"), [(0.1, 0.6), (0.05, 0.9), (0.0, 1.0), (0.125, 0.5)])
 def test_three_scales_with_the_same_bounds(K, a, b):
     """a^3 / (a^3 + (K - 1) b^3) <= w <= b^3 / (b^3 + (K - 1) a^3)."""
-    lower, upper = implied_bounds([((a,) * K, (b,) * K)] * 3)
+    lower, upper = bound_product([((a,) * K, (b,) * K)] * 3)
     assert lower == pytest.approx([1.0 if K == 1 else a**3 / (a**3 + (K - 1) * b**3)] * K)
     assert upper == pytest.approx([b**3 / (b**3 + (K - 1) * a**3)] * K)
 
@@ -40,7 +40,7 @@ def test_bounds_of_the_product_are_those_at_the_corners(seed, scales):
     rng, K = np.random.default_rng(seed), 2 if scales == 3 else 3
     low_SK = rng.uniform(0.01, 0.3, size=(scales, K))
     high_SK = low_SK + rng.uniform(0, 0.7, size=(scales, K))
-    lower, upper = implied_bounds([(tuple(a), tuple(b)) for a, b in zip(low_SK, high_SK, strict=True)])
+    lower, upper = bound_product([(tuple(a), tuple(b)) for a, b in zip(low_SK, high_SK, strict=True)])
     corners = [
         np.where(np.reshape(choice, (scales, K)), high_SK, low_SK).prod(0)
         for choice in product([0, 1], repeat=scales * K)
@@ -51,7 +51,7 @@ def test_bounds_of_the_product_are_those_at_the_corners(seed, scales):
 
 
 def test_a_teacher_that_is_shut_out_at_one_scale():
-    lower, upper = implied_bounds([((0.0, 0.5, 0.2), (0.0, 0.6, 0.5)), ((0.2, 0.2, 0.2), (0.6, 0.6, 0.6))])
+    lower, upper = bound_product([((0.0, 0.5, 0.2), (0.0, 0.6, 0.5)), ((0.2, 0.2, 0.2), (0.6, 0.6, 0.6))])
     assert (lower[0], upper[0]) == (0, 0)
     assert lower[1] == pytest.approx(0.1 / (0.1 + 0.3))
     assert upper[1] == pytest.approx(0.36 / (0.36 + 0.04))
@@ -157,7 +157,7 @@ CIRCLES = {
     ),
     "one context and the polytope": (
         {
-            "context_orderings": ScaleOrderings("context", 3, of={2: [(1, 0)]}),
+            "context_orderings": ScaleOrderings("context", 3, by_group={2: [(1, 0)]}),
             "polytope": WeightPolytope(3, orderings=[(0, 1)]),
         },
         "teacher 0 >= teacher 1 (the polytope), teacher 1 >= teacher 0 (the context scale, context 2)",
@@ -191,7 +191,7 @@ def test_a_polytope_with_ties_takes_a_contradiction_as_equal_weights():
 
 
 def test_conforming_refuses_orderings_against_its_polytope():
-    orderings = ScaleOrderings("context", 3, of={1: [(2, 1)]})
+    orderings = ScaleOrderings("context", 3, by_group={1: [(2, 1)]})
     with pytest.raises(InvalidInput, match=r"teacher 1 >= teacher 2 \(the polytope\), .* context 1\)"):
         Conforming(Uniform(), WeightPolytope(3, orderings=[(1, 2)]), orderings=orderings)
 

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from safekd.errors import InvalidInput, MissingSignal
 from safekd.weights import (
     Conforming,
-    Evidence,
     ScaleOrderings,
     Signals,
+    TeacherEvidence,
     Unified,
     Uniform,
-    ordering_violations,
+    find_ordering_violations,
 )
 from solvers.polytope import WeightPolytope
 from solvers.projection import project
-from tests.support.unified_rules import BOX, says, scores, t
+from tests.support.weighting import BOX, says, scores, t
 
 # orderings that contradict each other at some positions ---------------------------------------------------------------
 
@@ -107,9 +107,9 @@ def test_the_law_of_two_scales_by_scores(seed, wins):
     )
     assert torch.equal(report.contradictions, expected)
     assert box.check(report.weights).holds()
-    assert not ordering_violations(report.weights, safety[wins], on[wins]).any()
+    assert not find_ordering_violations(report.weights, safety[wins], on[wins]).any()
     for scale in ("token", "context"):
-        assert not ordering_violations(report.weights, safety[scale], on[scale] & ~expected).any()
+        assert not find_ordering_violations(report.weights, safety[scale], on[scale] & ~expected).any()
     assert not report.violations_after.any()
     for b in range(B):  # the nearest weights, by another solver
         pairs = {
@@ -149,7 +149,7 @@ def test_with_one_order_only_it_holds_at_all_critical_positions():
 
 
 def test_token_safety_by_class_from_evidence():
-    evidence = Evidence(
+    evidence = TeacherEvidence(
         task_loss_MK=t([1.0, 1.0]),
         safety_CK=t([0.9, 0.1]),
         count_C=torch.tensor([5]),
@@ -168,7 +168,7 @@ def test_token_safety_by_class_from_evidence():
     assert Unified(task=says(0.4, 0.6), polytope=WeightPolytope(2))(by_context).tolist() == [[0.5, 0.5]] * 3
     with pytest.raises(MissingSignal, match="safety by class is known; pass `labels`"):
         unified(Signals(log_p=log_p, evidence=evidence))
-    with pytest.raises(MissingSignal, match=r"measure\(..., by_class=True\)"):
+    with pytest.raises(MissingSignal, match=r"measure_teachers\(..., by_class=True\)"):
         _ = Signals(log_p=log_p, evidence=replace(evidence, safety_VK=None)).token_safety
 
 
@@ -177,8 +177,8 @@ def test_token_safety_by_class_from_evidence():
 
 def test_pairs_of_single_contexts_and_classes():
     rules = {
-        "token_orderings": ScaleOrderings("token", 3, of={1: [(2, 1)]}),
-        "context_orderings": ScaleOrderings("context", 3, of={1: [(1, 0)], 2: [(0, 2)]}),
+        "token_orderings": ScaleOrderings("token", 3, by_group={1: [(2, 1)]}),
+        "context_orderings": ScaleOrderings("context", 3, by_group={1: [(1, 0)], 2: [(0, 2)]}),
     }
     signals = Signals(
         entropy=torch.ones(5, 3, dtype=torch.float64),
@@ -202,8 +202,8 @@ def test_pairs_of_single_contexts_and_classes():
 def test_pairs_that_meet_at_a_position_only_are_told_there():
     """Class 1 says 0 >= 1, context 1 says 1 >= 0: only data say whether they meet."""
     rules = {
-        "token_orderings": ScaleOrderings("token", 2, of={1: [(0, 1)]}),
-        "context_orderings": ScaleOrderings("context", 2, of={1: [(1, 0)]}),
+        "token_orderings": ScaleOrderings("token", 2, by_group={1: [(0, 1)]}),
+        "context_orderings": ScaleOrderings("context", 2, by_group={1: [(1, 0)]}),
     }
     signals = Signals(
         entropy=torch.ones(2, 3, 2, dtype=torch.float64),
@@ -246,7 +246,7 @@ def test_the_two_ways_agree(seed):
 
     def pairs(scale, table):
         of = {g: [(i, j) for i, j in product(range(4), repeat=2) if row[i] > row[j]] for g, row in enumerate(table)}
-        return ScaleOrderings(scale, 4, of=of)
+        return ScaleOrderings(scale, 4, by_group=of)
 
     box = WeightPolytope(4, 0.05, 0.6)
     scored = Unified(task=lambda _: raw, polytope=box).repair(
@@ -264,7 +264,7 @@ def test_the_two_ways_agree(seed):
 
 
 def test_padding_is_no_class():
-    rules = {"token_orderings": ScaleOrderings("token", 2, of={1: [(1, 0)]})}
+    rules = {"token_orderings": ScaleOrderings("token", 2, by_group={1: [(1, 0)]})}
     unified = Unified(task=says(0.6, 0.4), polytope=WeightPolytope(2), **rules)
     signals = Signals(entropy=torch.ones(3, 2, dtype=torch.float64), labels=torch.tensor([-100, 1, 5000]))
     assert unified(signals).tolist() == [pytest.approx([0.6, 0.4]), [0.5, 0.5], pytest.approx([0.6, 0.4])]
@@ -273,8 +273,8 @@ def test_padding_is_no_class():
 def test_three_sources_may_go_round_at_a_position():
     """The polytope says 0 >= 1, class 1 says 1 >= 2, context 1 says 2 >= 0: any two of them are fine."""
     rules = {
-        "token_orderings": ScaleOrderings("token", 3, of={1: [(1, 2)]}),
-        "context_orderings": ScaleOrderings("context", 3, of={1: [(2, 0)]}),
+        "token_orderings": ScaleOrderings("token", 3, by_group={1: [(1, 2)]}),
+        "context_orderings": ScaleOrderings("context", 3, by_group={1: [(2, 0)]}),
     }
     named = WeightPolytope(3, 0.1, 0.6, [(0, 1)])
     signals = Signals(
@@ -305,7 +305,7 @@ def test_orderings_of_conforming_parts_are_kept_by_the_repair():
 
 
 def test_conforming_with_orderings_of_its_own():
-    orderings = ScaleOrderings("context", 3, of={1: [(2, 0)]})
+    orderings = ScaleOrderings("context", 3, by_group={1: [(2, 0)]})
     rule = Conforming(says(0.5, 0.3, 0.2), BOX, orderings=orderings)
     entropy = torch.ones(3, 3, dtype=torch.float64)
     signals = Signals(entropy=entropy, context=torch.tensor([0, 1, 1]), critical=torch.tensor([True, True, False]))
@@ -344,7 +344,7 @@ def test_pairs_hold_to_the_last_bit_and_gradients_pass(metric, dtype):
     generator = torch.Generator().manual_seed(0)
     raw = (torch.rand(50, 3, generator=generator) + 0.05).to(dtype).requires_grad_()
     context = torch.randint(3, (50,), generator=generator)
-    orderings = ScaleOrderings("context", 3, of={0: [(0, 1)], 1: [(1, 0), (1, 2)]})
+    orderings = ScaleOrderings("context", 3, by_group={0: [(0, 1)], 1: [(1, 0), (1, 2)]})
     rule = Unified(task=lambda _: raw, polytope=BOX, context_orderings=orderings, metric=metric)
     w_BK = rule(Signals(entropy=raw.detach(), context=context))
     assert w_BK.dtype == dtype
@@ -389,7 +389,7 @@ def test_the_report_in_words():
 
 def test_a_zero_in_the_kl_geometry_is_told_by_its_place_in_the_batch():
     rows = scores([0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.5, 0.0])
-    orderings = ScaleOrderings("context", 3, of={0: [(0, 1)], 1: [(1, 0)]})
+    orderings = ScaleOrderings("context", 3, by_group={0: [(0, 1)], 1: [(1, 0)]})
     rule = Conforming(rows, BOX, metric="kl", orderings=orderings)
     with pytest.raises(InvalidInput, match="`v` holds 0 at row 2, teacher 2; metric='kl' needs positive scores"):
         rule(Signals(entropy=torch.ones(3, 3, dtype=torch.float64), context=torch.tensor([0, 0, 1])))

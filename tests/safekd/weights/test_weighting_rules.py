@@ -25,7 +25,7 @@ from safekd.weights import (
     InverseLoss,
     InverseVariance,
     MinDivergence,
-    Normalised,
+    Normalized,
     OrdinalSafety,
     PerformanceSoftmax,
     SafetyBlend,
@@ -158,7 +158,7 @@ def _stand_in(gone):
     return {"distance": torch.ones(4, 3)} if gone != "distance" else {"performance": torch.ones(4, 3)}
 
 
-@pytest.mark.parametrize("wrap", [Normalised, lambda rule: Conforming(rule, WeightPolytope(3))])
+@pytest.mark.parametrize("wrap", [Normalized, lambda rule: Conforming(rule, WeightPolytope(3))])
 def test_a_wrapper_says_what_the_rule_inside_says(wrap):
     for rule in (EntropyDecay(), OrdinalSafety()):
         wrapped = wrap(rule)
@@ -168,7 +168,7 @@ def test_a_wrapper_says_what_the_rule_inside_says(wrap):
 
 
 def test_weights_as_a_rule_wants_them():
-    assert Normalised(EntropyInverse(1.0))(Signals(entropy=t(0.0, 1.0))).tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert Normalized(EntropyInverse(1.0))(Signals(entropy=t(0.0, 1.0))).tolist() == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_which_rules_need_labels_or_the_student():

@@ -31,4 +31,4 @@ def test_every_rule_has_a_line():
         name: thing for name, thing in vars(weights).items() if isinstance(thing, type) and name in weights.__all__
     }
     rules = {name for name, thing in classes.items() if hasattr(thing, "needs") and hasattr(thing, "continuous")}
-    assert listed == rules - {"WeightRule", "LearnedRule", "Conforming", "Normalised", "Unified", "Tracking"}
+    assert listed == rules - {"WeightRule", "LearnedRule", "Conforming", "Normalized", "Unified", "Tracking"}

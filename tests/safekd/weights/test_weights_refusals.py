@@ -12,14 +12,14 @@ from safekd.weights import (
     Conforming,
     DomainDistance,
     EntropyDecay,
-    Evidence,
     GradientAlignment,
     InverseLoss,
     InverseVariance,
     MetaTeacher,
-    Normalised,
+    Normalized,
     OrdinalSafety,
     Signals,
+    TeacherEvidence,
     Tracking,
     Unified,
     Uniform,
@@ -29,7 +29,7 @@ from tests.support.weighting import log_p, t
 L = log_p(0, 4, 3, 5)
 WHOLE = torch.zeros(4, dtype=torch.long)
 POLYTOPE = kd.WeightPolytope(n_teachers=3, lower=0.05, upper=0.6)
-EVIDENCE = Evidence(t([0.1, 0.2, 0.4], [1.0, 0.5, 0.25]), t([0.9, 0.5, 0.7]), torch.tensor([5]), "validation")
+EVIDENCE = TeacherEvidence(t([0.1, 0.2, 0.4], [1.0, 0.5, 0.25]), t([0.9, 0.5, 0.7]), torch.tensor([5]), "validation")
 
 UNFIT = {
     "logits": (
@@ -95,11 +95,11 @@ WRONG = {
         r"`distance` of teacher 1 at position \(0,\) is -0.5; wanted at least 0",
     ),
     "safety that is not known": (
-        Normalised(OrdinalSafety()),
+        Normalized(OrdinalSafety()),
         {"safety": t(0.5, float("nan"), 0.2)},
         r"OrdinalSafety gave scores \[2.0, nan, 1.0\]",
     ),
-    "scores in a list": (Normalised(lambda s: [0.5, 0.3, 0.2]), {}, "gave a list; wanted a tensor of scores"),
+    "scores in a list": (Normalized(lambda s: [0.5, 0.3, 0.2]), {}, "gave a list; wanted a tensor of scores"),
     "teachers of Tracking": (
         Tracking(Uniform(), kd.WeightPolytope(n_teachers=4), beta=0.5),
         {},
@@ -136,7 +136,7 @@ def test_one_safety_for_all_positions_is_spread_over_them():
         lambda rule: Unified(polytope=POLYTOPE, token=rule),
         lambda rule: Tracking(rule, POLYTOPE, beta=0.5),
         lambda rule: kd.audit(rule, Signals(log_p=L)),
-        Normalised,
+        Normalized,
     ],
 )
 def test_a_class_is_no_rule(make):

@@ -13,7 +13,17 @@ import safekd as kd
 from safekd.safety import Recall, TruthProbability
 from safekd.teachers import StoredTeacher
 from safekd.training._outlook import outlook
-from tests.support.problems import FreeLogits, Q, agreeing, at_least, one_each, price, same, state, trainer_for
+from tests.support.problems import (
+    FreeLogits,
+    Q,
+    agreeing,
+    at_least,
+    one_each,
+    optimal_multiplier,
+    same,
+    state,
+    trainer_for,
+)
 
 
 def test_too_few_steps_are_told():
@@ -56,7 +66,7 @@ def test_a_growing_multiplier_alone_is_not_infeasible():
     hasty = kd.AugmentedLagrangian(rho=10.0)  # by hand: by itself it waits for the student
     result = trainer_for(at_least(0.6), lr=1e-4, dual=hasty).fit(one_each(), epochs=200)
     assert (result.trace["lambda_first"].diff().dropna() > 0).all()
-    assert result.multipliers["first"] > 10 * price(0.6)
+    assert result.multipliers["first"] > 10 * optimal_multiplier(0.6)
     assert not result.feasible
     assert result.status == "budget_spent"
 

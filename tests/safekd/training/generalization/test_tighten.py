@@ -15,9 +15,9 @@ from scipy.optimize import brentq
 
 import safekd as kd
 from safekd.errors import InvalidInput
-from safekd.safety import lower_bound
+from safekd.safety import bound_expectation
 from safekd.training import ROUND_COLUMNS, between
-from tests.support.problems import FreeLogits, agreeing, at_least, one_each, price, trainer_for
+from tests.support.problems import FreeLogits, agreeing, at_least, one_each, optimal_multiplier, trainer_for
 
 EASY, HARD = (0.9, 0.06, 0.04), (0.3, 0.5, 0.2)
 EXACT = {"epochs": 1000, "tolerance": 3e-4, "trace_every": 25}
@@ -53,7 +53,9 @@ def rows_at(s: float) -> list[float]:
 
     def at(multiplier: float) -> list[float]:
         return [
-            brentq(lambda p, q=q: price(p, q) - multiplier, q[0], 1 - 1e-12, xtol=1e-15) if multiplier > 0 else q[0]
+            brentq(lambda p, q=q: optimal_multiplier(p, q) - multiplier, q[0], 1 - 1e-12, xtol=1e-15)
+            if multiplier > 0
+            else q[0]
             for q in (EASY, HARD)
         ]
 
@@ -67,7 +69,7 @@ def shown(s: float, level: float) -> tuple[float, float]:
     """Average and lower bound that the validation split shows of the student posed at s."""
     easy, hard = rows_at(s)
     values = torch.tensor([easy] * 900 + [hard] * 600, dtype=torch.float64)
-    return float(values.mean()), lower_bound(values, at_least(s).measure, level)[1]
+    return float(values.mean()), bound_expectation(values, at_least(s).measure, level)[1]
 
 
 def test_every_attempt_is_what_the_closed_form_says_and_the_last_before_the_first_failure_is_kept():
@@ -159,7 +161,7 @@ def test_too_few_cases_are_told_before_any_look_with_the_number_needed():
     assert "holds 18 examples of 'first'" in result.message
     assert "It was not looked at" in result.message
     needed = int(result.next_move.split("at least ")[1].split()[0])
-    best = [lower_bound(torch.ones(n), at_least(0.8).measure, 0.99)[1] for n in (18, needed - 1, needed)]
+    best = [bound_expectation(torch.ones(n), at_least(0.8).measure, 0.99)[1] for n in (18, needed - 1, needed)]
     assert best[0] < 0.8
     assert best[1] < 0.8 <= best[2]
     assert result.student.p(1)[0] == pytest.approx(rows_at(0.8)[1], abs=1e-2)  # trained as asked
@@ -233,7 +235,7 @@ def test_a_diverged_round_is_not_looked_at():
 
 def test_teachers_measured_on_the_judging_split_are_a_doubt_that_is_told():
     ensemble = kd.teachers.TeacherEnsemble([ByRow()])
-    evidence = kd.teachers.measure(ensemble, VALIDATION, at_least(0.8).measure)
+    evidence = kd.teachers.measure_teachers(ensemble, VALIDATION, at_least(0.8).measure)
     result = trainer(at_least(0.7), evidence=evidence).fit(TRAIN, VALIDATION, tighten=kd.Tighten(folds=0), **QUICK)
     assert "The teachers were measured on that split, so its bound is no guarantee." in result.message
     assert "measuring the teachers" in str(result.uses[1])

@@ -1,0 +1,31 @@
+"""Registries of classes by name, filled by a decorator where a class stands, read by configurations and lists."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+
+
+def snake_case(name: str) -> str:
+    """Return a class name as configurations spell it.
+
+    Args:
+        name: Name of a class, such as ``TopK``.
+
+    Returns:
+        The same in lower case with underscores, ``top_k``.
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def summarize_classes(registry: Mapping[str, object]) -> dict[str, str]:
+    """Return the first line of each entry's docstring.
+
+    Args:
+        registry: Classes or functions by name.
+
+    Returns:
+        One line each, by the same names.
+    """
+    return {name: (inspect.getdoc(entry) or "").partition("\n")[0] for name, entry in registry.items()}

@@ -1,0 +1,184 @@
+"""The audit: a rule and a batch of signals in, fifteen axioms judged.
+
+Normalization, positivity, bounds and orderings are exact over the batch (``_rows``), continuity is searched for jumps
+(``_continuity``), Pareto compatibility needs losses of candidate students (``_pareto``), the assumptions on the student
+what shows it (``_student``).  Axes: ... positions, B of them, K teachers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solvers.polytope import WeightPolytope
+
+from .._number_checks import is_whole
+from .._torch_state import evaluating
+from ..errors import InvalidInput, MissingSignal
+from ..weights import Signals, collect_modules, require_rule
+from ._audit_report import AuditReport, Finding, build_report, locate_row
+from ._audit_subjects import Subject, explain_missing_scales, list_subjects
+from ._axiom_list import select_axioms
+from ._designated_orderings import find_designated_orderings, judge_orderings, select_scores
+from ._pareto_compatibility import Losses, judge_pareto
+from ._student_assumptions import judge_realizable, judge_smooth
+from .continuity import MovableSignals, judge_continuity
+from .rows import RowAudit
+
+
+def audit(
+    rule: Callable[[Signals], Tensor] | Tensor,
+    signals: Signals | None = None,
+    *,
+    polytope: WeightPolytope | None = None,
+    scale: str | None = None,
+    as_weights: bool | None = None,
+    vary: Sequence[str] | None = None,
+    losses: Losses | None = None,
+    under: Sequence[Signals] | None = None,
+    student: tuple[nn.Module, Tensor] | None = None,
+    names: Sequence[str] = (),
+    tries: int = 4,
+    seed: int = 0,
+) -> AuditReport:
+    """Judge weights by the axioms of the paper.
+
+    Args:
+        rule: ``Unified``, ``Conforming``, any callable from Signals, or weights (..., K).  A Unified is judged at each
+            of its scales, the others left out, repair included, and as a whole in lines U.1 to U.5; anything else at
+            one scale.
+        signals: The batch to judge it on; float64 lets the search see finer.  Weights alone can go without.
+        polytope: What to judge by; by default what the rule carries.  Without one, bounds are estimated.
+        scale: "token", "task" or "context" for a rule that has none; "token" by default.
+        as_weights: True judges what a callable returns as it is, False divides it by its sum first, as whoever uses
+            scores does; by default True for rules that carry a polytope.
+        vary: Which signals the search for jumps moves; by default all floats but safety, as an ordering must jump
+            where safety ties.
+        losses: Losses of candidate students for III.14, (N, K); or a function from weights (B, K) to the losses of the
+            students that minimize the sums.
+        under: The signals under each candidate student, if the rule looks at the student.
+        student: A module and inputs, to look for kinks (A4).
+        names: Of the teachers, for the report.
+        tries: How many lines of each sort are searched, at least 1.
+        seed: Which lines.
+
+    Returns:
+        The report.
+
+    Raises:
+        InvalidInput: Something does not fit.
+        MissingSignal: The rule needs more signals.
+
+    Source: axioms III.1 to III.22 and assumptions (A1) to (A4) of the paper.
+    """
+    if polytope is not None and not isinstance(polytope, WeightPolytope):
+        raise InvalidInput(f"`polytope` is {polytope!r}; wanted a WeightPolytope.")
+    if isinstance(rule, Tensor):
+        if not rule.ndim:
+            raise InvalidInput("Weights have shape (); wanted (..., teachers).")
+        subject = Subject("weights", scale or "token", lambda _: rule, polytope)
+        return build_report(_judge_subject(subject, signals, losses, None, names), explain_missing_scales(rule))
+    require_rule("rule", rule)
+    if signals is None:
+        raise InvalidInput("`signals` are missing; a rule is judged on a batch of them. Pass Signals(...).")
+    _require_options(signals, tries, student)
+    subjects = list(list_subjects(rule, polytope, scale, as_weights))
+    findings: list[Finding] = []
+    with ExitStack() as modes, torch.no_grad():
+        for module in collect_modules(rule).values():
+            modes.enter_context(evaluating(module))
+        for subject in subjects:
+            last = subject is subjects[-1]
+            movable = MovableSignals.finest(signals, subject.weights)
+            axiom = select_axioms(subject.scale)["continuity"].id
+            mine = [f for f in _judge_subject(subject, signals, losses, under, names) if f.axiom != axiom]
+            mine += judge_continuity(axiom, subject.name, subject.weights, movable, vary, tries, seed)
+            # assumptions are about the weights that are used
+            findings += [f for f in mine if last or f.axiom not in ("A1", "A2", "P")]
+        w_BK = subjects[-1].weights(signals).reshape(-1, signals.shape[-1])
+        findings.append(_judge_realizable_signals(w_BK, signals))
+    if student is None:
+        findings.append(
+            Finding("A4", "student", "not_applicable", "No student was given; pass student=(module, inputs).")
+        )
+    else:
+        findings.append(judge_smooth(*student, seed))
+    return build_report(findings, explain_missing_scales(rule))
+
+
+def _require_options(signals: object, tries: Any, student: Any) -> None:
+    if not isinstance(signals, Signals):
+        raise InvalidInput(f"`signals` are a {type(signals).__name__}; wanted Signals(log_p=..., ...).")
+    if not is_whole(tries) or tries < 1:
+        raise InvalidInput(
+            f"`tries` is {tries!r}; wanted a whole number, at least 1: without lines nothing is searched."
+        )
+    pair = isinstance(student, tuple) and len(student) == 2
+    if student is not None and not (pair and isinstance(student[0], nn.Module) and isinstance(student[1], Tensor)):
+        raise InvalidInput(f"`student` is a {type(student).__name__}; wanted a pair, (module, tensor of inputs).")
+
+
+def _judge_subject(
+    subject: Subject,
+    signals: Signals | None,
+    losses: Losses | None,
+    under: Sequence[Signals] | None,
+    names: Sequence[str],
+) -> list[Finding]:
+    """Return what is exact: the axioms of the subject's scale that rows can tell, (A1), and III.14."""
+    w_K = subject.weights(signals)  # type: ignore[arg-type]  # weights that are given need no signals
+    lead, K = w_K.shape[:-1], w_K.shape[-1]
+    findings = _judge_weights(subject, w_K, signals, names)
+    if subject.alone is not None and signals is not None:
+        alone = _judge_weights(subject, subject.alone(signals), signals, names)
+        findings = [_mention_unrepaired(finding, other) for finding, other in zip(findings, alone, strict=True)]
+    axioms = select_axioms(subject.scale)
+    if losses is None or "pareto" not in axioms:
+        return findings
+    others = None if under is None else [subject.weights(s).reshape(-1, K) for s in under]
+    for n, other_BK in enumerate(others or ()):
+        if len(other_BK) != lead.numel():
+            raise InvalidInput(
+                f"`under` holds {len(other_BK)} positions for student {n}; wanted {lead.numel()}, as `signals`."
+            )
+    pareto = judge_pareto(axioms["pareto"].id, subject.name, w_K.reshape(-1, K), losses, others)
+    pareto = pareto if pareto.where is None else replace(pareto, where=locate_row(pareto.where[0], lead))
+    return [pareto if finding.axiom == pareto.axiom else finding for finding in findings]
+
+
+def _judge_weights(subject: Subject, w_K: Tensor, signals: Signals | None, names: Sequence[str]) -> list[Finding]:
+    rows = RowAudit(subject.polytope, subject.scale, subject=subject.name, names=names, lead=w_K.shape[:-1])
+    safety, critical = select_scores(signals, subject.polytope, subject.scale)
+    rows.add(w_K, critical=critical, safety=safety)
+    findings = list(rows.findings())
+    own = None if signals is None else find_designated_orderings(subject.rule, subject.polytope, signals)
+    if own is None or "ordering" not in rows.axioms:
+        return findings
+    ordering = judge_orderings(own, rows.axioms["ordering"].id, subject.name, w_K)
+    return [ordering if finding.axiom == ordering.axiom else finding for finding in findings]
+
+
+def _mention_unrepaired(finding: Finding, alone: Finding) -> Finding:
+    """Add what the rule did before it was repaired."""
+    if alone.status != "violated" or finding.status == "violated":
+        return finding
+    text = f"By itself the rule breaks it in {alone.rows} of {alone.judged}, by {alone.worst:.3g} at worst."
+    return replace(finding, evidence=f"{finding.evidence} {text}")
+
+
+def _judge_realizable_signals(w_BK: Tensor, signals: Signals) -> Finding:
+    """Judge (A3) where the signals hold the teachers' distributions and the student's."""
+    lead = len(signals.shape) - 1
+    try:
+        log_p_KV, student_V = signals.log_p, signals.student_log_p
+    except MissingSignal:
+        return judge_realizable(w_BK, None, None)
+    B = len(w_BK)
+    return judge_realizable(
+        w_BK, log_p_KV.reshape(B, *log_p_KV.shape[lead:]), student_V.reshape(B, *student_V.shape[lead:])
+    )

@@ -1,0 +1,175 @@
+"""Which data a run used, and for what, so that nobody certifies a student on them by mistake.
+
+Examples are told apart by what is in them, inputs and label, not by the name of their split: a copy, a shuffled one, a
+part of one are found too.  Axes: N examples, W words of 64 bits, L labels an example.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import InvalidInput
+from ._split import Split
+
+Keys = NDArray[np.uint64]
+_CHUNK = 2**20  # words at a time
+
+
+@dataclass(frozen=True)
+class SplitUse:
+    """What one split was used for.
+
+    Attributes:
+        split: The data.
+        roles: In words, for example "gradient steps".
+        looks: How often a decision was read off it; 0 where it took part in training, or nothing was decided.
+    """
+
+    split: Split
+    roles: tuple[str, ...]
+    looks: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name of the split."""
+        return self.split.name
+
+    def add_looks(self, looks: int, why: str) -> SplitUse:
+        """Return the same use and more looks.
+
+        Args:
+            looks: How many more decisions were read off it.
+            why: What for, in words.
+        """
+        return replace(self, looks=self.looks + looks, roles=(*self.roles, f"{_count_nouns(looks, 'look')} {why}"))
+
+    @cached_property
+    def keys(self) -> Keys:
+        """One number an example, (N,), equal for equal inputs and label."""
+        return hash_examples(self.split)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the examples, in whatever order they come."""
+        return hashlib.sha256(np.sort(self.keys).tobytes()).hexdigest()
+
+    def record(self) -> dict[str, Any]:
+        """Return what is written to disk."""
+        record = {"split": self.name, "examples": len(self.split), "roles": list(self.roles), "looks": self.looks}
+        return {**record, "sha256": self.fingerprint}
+
+    def __str__(self) -> str:
+        return f"{self.name} ({_count_nouns(len(self.split), 'example')}): {', '.join(self.roles)}"
+
+
+class Trained(Protocol):
+    """A student that knows which data it was made with, such as a FitResult.
+
+    Attributes:
+        student: The student.
+        uses: The splits that were used, and for what.
+    """
+
+    @property
+    def student(self) -> nn.Module:
+        """The student."""
+        ...
+
+    @property
+    def uses(self) -> Sequence[SplitUse]:
+        """The splits that were used, and for what."""
+        ...
+
+
+def find_unseen(data: Split, uses: Sequence[SplitUse]) -> Tensor:
+    """Say which examples of some data none of a run's uses holds.
+
+    An example that occurs several times on either side is no evidence that data were used twice: it is kept, unless
+    ``data`` as a whole are the same examples.
+
+    Args:
+        data: N examples.
+        uses: The splits that were used, and for what.
+
+    Returns:
+        Bool, (N,).
+
+    Raises:
+        InvalidInput: No example is left; the message names the use.
+    """
+    mine = SplitUse(data, ())
+    fresh_N = np.ones(len(data), dtype=bool)
+    for use in uses:
+        same = use.split is data or use.fingerprint == mine.fingerprint
+        seen_N = np.isin(mine.keys, _select_single_keys(use.keys)) & np.isin(mine.keys, _select_single_keys(mine.keys))
+        if same or bool(seen_N.all()):
+            raise InvalidInput(
+                f"'{data.name}' holds the data that this run used as '{use.name}' for {', '.join(use.roles)}; "
+                "a bound on them proves nothing new. Certify on data that nothing else saw."
+            )
+        fresh_N &= ~seen_N
+    if not fresh_N.any():
+        raise InvalidInput(
+            f"Every example of '{data.name}' was used in this run: {'; '.join(map(str, uses))}. "
+            "Certify on data that nothing else saw."
+        )
+    return torch.from_numpy(fresh_N)
+
+
+def hash_examples(split: Split) -> Keys:
+    """Return one 64-bit number an example, from its inputs, as float32 or int64, and its labels.
+
+    Args:
+        split: N examples.
+
+    Returns:
+        (N,), equal for equal inputs and labels.
+    """
+    size = len(split)
+    labels_NL = split.labels.reshape(size, -1)
+    inputs_NW = split.inputs.reshape(size, -1)
+    rows = max(1, _CHUNK // (inputs_NW.shape[1] + labels_NL.shape[1]))
+    parts = []
+    for begin in range(0, size, rows):
+        words = [_read_words(part[begin : begin + rows]) for part in (inputs_NW, labels_NL)]
+        word_NW = np.concatenate(words, axis=1)
+        place_W = _mix_bits(np.arange(1, word_NW.shape[1] + 1, dtype=np.uint64))
+        parts.append(_mix_bits(_mix_bits(word_NW ^ place_W).sum(axis=1, dtype=np.uint64)))
+    return np.concatenate(parts)
+
+
+def _read_words(part_NW: Tensor) -> Keys:
+    """Return what a tensor holds as words of 64 bits; -0.0 is 0.0."""
+    if part_NW.is_floating_point():
+        part_NW = (part_NW.float() + 0.0).view(torch.int32)
+    return part_NW.detach().cpu().to(torch.int64).numpy().view(np.uint64)
+
+
+def _mix_bits(word: Keys) -> Keys:
+    """Spread every bit over all 64, one to one.  Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+    mixed: Keys = word + np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+def _select_single_keys(keys: Keys) -> Keys:
+    """Return the keys that occur once."""
+    single, counts = np.unique(keys, return_counts=True)
+    once: Keys = single[counts == 1]
+    return once
+
+
+def _count_nouns(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,106 @@
+"""Measures that are differentiable themselves: functions of the probabilities, concave in them.
+
+Axes: ... positions, V classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from ._safety_measure import (
+    SafetyMeasure,
+    add_setting,
+    clamp_to_unit,
+    gather_log_truth,
+    mark_truth,
+    read_class_numbers,
+    register_measure,
+    select_classes,
+)
+
+
+@register_measure
+class TruthProbability(SafetyMeasure):
+    """The probability given to the truth, p(y): linear in p, so concave."""
+
+    concave = True
+
+    def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        return gather_log_truth(log_p_V, labels).exp()
+
+
+@register_measure
+class Margin(SafetyMeasure):
+    """How far the truth leads: ``(1 + p(y) - max of the others) / 2``, above 1/2 where it is most probable; concave."""
+
+    concave = True
+
+    def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        rest = log_p_V.masked_fill(mark_truth(log_p_V, labels), -torch.inf).amax(-1)
+        return clamp_to_unit((1 + gather_log_truth(log_p_V, labels).exp() - rest.exp()) / 2)
+
+
+@register_measure
+class OneMinusBrier(SafetyMeasure):
+    """``1 - sum_k (p_k - [k = y])^2 / 2``: the Brier score, halved so that it is within [0, 1]; concave.
+
+    Source: Brier 1950.
+    """
+
+    concave = True
+
+    def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        p_V = log_p_V.exp()
+        return clamp_to_unit(1 - (p_V - mark_truth(log_p_V, labels).to(p_V)).square().sum(-1) / 2)
+
+
+@register_measure
+class UnsafeMass(SafetyMeasure):
+    """``1 - p(U)``: the probability that is kept off the classes ``unsafe``, U; linear in p, so concave.
+
+    Args:
+        unsafe: U, class numbers from 0.
+        critical: Labels on which it is read, every label by default.
+    """
+
+    concave = True
+
+    def __init__(self, unsafe: Collection[int], critical: Collection[int] | None = None) -> None:
+        super().__init__(critical)
+        self.unsafe = frozenset(read_class_numbers(unsafe, "unsafe"))
+
+    def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        return clamp_to_unit(1 - select_classes(log_p_V, self.unsafe, "unsafe").exp().sum(-1))
+
+    def __repr__(self) -> str:
+        return add_setting(super().__repr__(), f"unsafe={sorted(self.unsafe)}")
+
+
+@register_measure
+class Calibration(SafetyMeasure):
+    """Whether the class ``of`` is believed as often as it happens: ``(1 + p_c - [y = c]) / 2``, linear in p.
+
+    Its average is 1/2 + (mean p_c - share of c) / 2.  ``exactly=0.5`` asks for calibration in the large, and one such
+    constraint a context for calibration in each; ``at_least=0.5`` only forbids that c is believed too seldom.  The
+    error within bins of confidence (ECE) is no average over examples, so no constraint here can hold it.
+
+    Args:
+        of: c, the class whose probability is read.
+        critical: Labels on which it is read, every label by default.
+    """
+
+    concave = True
+
+    def __init__(self, of: int, critical: Collection[int] | None = None) -> None:
+        super().__init__(critical)
+        (self.of,) = read_class_numbers([of], "of")
+
+    def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        p_c = select_classes(log_p_V, [self.of], "of").exp().squeeze(-1)
+        return clamp_to_unit((1 + p_c - (labels == self.of).to(p_c)) / 2)
+
+    def __repr__(self) -> str:
+        return add_setting(super().__repr__(), f"of={self.of}")

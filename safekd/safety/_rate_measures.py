@@ -1,0 +1,142 @@
+"""Rates: measures that count, and the smooth values that have a gradient in their stead.
+
+A surrogate is ``sigmoid(sharpness * log-odds)`` of an event that is at least as hard as the counted one, so that
+above 1/2 the counted one holds.  Axes: ... positions, V classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from .._number_checks import is_finite, is_whole
+from ..errors import InvalidInput
+from ._safety_measure import (
+    SafetyMeasure,
+    add_setting,
+    gather_log_truth,
+    mark_truth,
+    read_class_numbers,
+    register_measure,
+    select_classes,
+)
+
+
+class _Rate(SafetyMeasure):
+    binary = True
+
+    def __init__(self, critical: Collection[int] | None, sharpness: float) -> None:
+        super().__init__(critical)
+        if not (is_finite(sharpness) and sharpness > 0):
+            raise InvalidInput(f"`sharpness` is {sharpness!r}; it must be above 0 and finite.")
+        self.sharpness = sharpness
+
+    def _sigmoid_log_odds(self, log_for: Tensor, log_against: Tensor) -> Tensor:
+        return torch.sigmoid(self.sharpness * (log_for - log_against))
+
+
+@register_measure
+class TopK(_Rate):
+    """Whether the truth is among the ``k`` most probable classes, 0 or 1; ties go to the lowest class number.
+
+    The surrogate is ``sigmoid(s (log p(y) - log r))``, where r is the probability of all other classes but the k - 1
+    most probable of them: p(y) > r cannot be outside the first k.
+
+    Args:
+        k: How many classes count, at least 1.
+        critical: Labels on which it is read, every label by default.
+        sharpness: s of the surrogate, above 0.
+    """
+
+    def __init__(self, k: int, critical: Collection[int] | None = None, sharpness: float = 4.0) -> None:
+        super().__init__(critical, sharpness)
+        if not is_whole(k) or k < 1:
+            raise InvalidInput(f"`k` is {k!r}; wanted a whole number of at least 1.")
+        self.k = k
+
+    def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        self._require_more_classes(log_p_V)
+        log_p_y = gather_log_truth(log_p_V, labels).unsqueeze(-1)
+        earlier = torch.arange(log_p_V.shape[-1], device=labels.device) < labels.unsqueeze(-1)
+        ahead = (log_p_V > log_p_y) | ((log_p_V == log_p_y) & earlier)
+        return (ahead.sum(-1) < self.k).to(log_p_V.dtype)
+
+    def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        self._require_more_classes(log_p_V)
+        others_V = log_p_V.masked_fill(mark_truth(log_p_V, labels), -torch.inf)
+        if self.k > 1:
+            first = others_V.topk(self.k - 1, dim=-1).indices
+            others_V = others_V.scatter(-1, first, -torch.inf)
+        return self._sigmoid_log_odds(gather_log_truth(log_p_V, labels), torch.logsumexp(others_V, dim=-1))
+
+    def _require_more_classes(self, log_p_V: Tensor) -> None:
+        if log_p_V.shape[-1] <= self.k:
+            raise InvalidInput(
+                f"{self!r} says nothing of a student with {log_p_V.shape[-1]} classes; wanted more than {self.k}."
+            )
+
+    def __repr__(self) -> str:
+        return add_setting(super().__repr__(), f"k={self.k}")
+
+
+@register_measure
+class Recall(TopK):
+    """Whether the truth is the most probable class, 0 or 1; ties go to the lowest class number, as argmax does.
+
+    The surrogate is ``sigmoid(s (log p(y) - log(1 - p(y))))``: at s = 1 it is p(y) itself, and it tends to "p(y) > 1/2"
+    as s grows, which for two classes is recall.
+
+    Args:
+        critical: Labels on which it is read, every label by default.
+        sharpness: s of the surrogate, above 0.
+    """
+
+    def __init__(self, critical: Collection[int] | None = None, sharpness: float = 4.0) -> None:
+        super().__init__(1, critical, sharpness)
+
+    def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        return (log_p_V.argmax(-1) == labels).to(log_p_V.dtype)
+
+    def __repr__(self) -> str:
+        return SafetyMeasure.__repr__(self)
+
+
+@register_measure
+class Avoids(_Rate):
+    """Whether the most probable class is none of ``unsafe``, U, 0 or 1: one minus the rate at which U is said.
+
+    With the harmless classes as ``critical`` and the alarming ones as ``unsafe`` it bounds false alarms.  The surrogate
+    is ``sigmoid(s (log r - log p(U)))`` with r the largest probability outside U.
+
+    Args:
+        unsafe: U, class numbers from 0.
+        critical: Labels on which it is read, every label by default.
+        sharpness: s of the surrogate, above 0.
+    """
+
+    def __init__(
+        self, unsafe: Collection[int], critical: Collection[int] | None = None, sharpness: float = 4.0
+    ) -> None:
+        super().__init__(critical, sharpness)
+        self.unsafe = frozenset(read_class_numbers(unsafe, "unsafe"))
+
+    def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        self._unsafe_log_p(log_p_V)
+        said = log_p_V.argmax(-1)
+        unsafe = torch.tensor(sorted(self.unsafe), device=said.device)
+        return (~torch.isin(said, unsafe)).to(log_p_V.dtype)
+
+    def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        inside = self._unsafe_log_p(log_p_V)
+        outside_V = log_p_V.index_fill(-1, torch.tensor(sorted(self.unsafe), device=log_p_V.device), -torch.inf)
+        return self._sigmoid_log_odds(outside_V.amax(-1), torch.logsumexp(inside, dim=-1))
+
+    def _unsafe_log_p(self, log_p_V: Tensor) -> Tensor:
+        if len(self.unsafe) >= log_p_V.shape[-1]:
+            raise InvalidInput(f"`unsafe` names every one of {log_p_V.shape[-1]} classes; leave at least one out.")
+        return select_classes(log_p_V, self.unsafe, "unsafe")
+
+    def __repr__(self) -> str:
+        return add_setting(super().__repr__(), f"unsafe={sorted(self.unsafe)}")

@@ -1,0 +1,198 @@
+"""Safety measures: f(p, y) in [0, 1] on critical classes, 1 elsewhere (Definition VIII.2).
+
+A measure has two values.  ``measured`` is what is promised to people; ``surrogate`` is what has a gradient.  In
+``_probability_measures`` they are the same; in ``_rate_measures`` the first counts and the second is smooth.
+
+``MEASURES`` holds every class that ``@register_measure`` stands at, by its name in snake case; a new measure is a class
+there and a name at the door of ``safekd.safety``.  Axes: ... positions, V classes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from .._number_checks import is_whole
+from .._registry import snake_case
+from ..errors import InvalidInput
+
+
+class SafetyMeasure(ABC):
+    """A bounded measure of how reliable a predictive distribution is on critical classes.
+
+    Args:
+        critical: The classes that matter (S of Definition VIII.1), numbers from 0; None means every class.
+
+    Attributes:
+        concave: Whether it is concave in the distribution, which Corollary VIII.7 needs.
+        binary: Whether each measured value is 0 or 1, which the exact binomial certificate needs.
+
+    Source: Definition VIII.2.
+    """
+
+    concave: bool = False
+    binary: bool = False
+
+    def __init__(self, critical: Collection[int] | None = None) -> None:
+        self.critical = None if critical is None else frozenset(read_class_numbers(critical, "critical"))
+
+    def is_critical(self, labels: Tensor) -> Tensor:
+        """Say for each label whether the measure reads it.
+
+        Args:
+            labels: Class numbers, (...).
+
+        Returns:
+            Bool, (...).
+        """
+        if self.critical is None:
+            return torch.ones_like(labels, dtype=torch.bool)
+        if len(self.critical) == 1:
+            return labels == next(iter(self.critical))
+        return torch.isin(labels, torch.tensor(sorted(self.critical), device=labels.device))
+
+    @property
+    def is_differentiable(self) -> bool:
+        """Whether what is promised has a gradient itself, so that measured and surrogate are one number."""
+        return type(self)._surrogate is SafetyMeasure._surrogate
+
+    def measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        """Return the measured value; 1 where the label is not critical.
+
+        Args:
+            log_p_V: Log-probabilities, (..., V).
+            labels: Class numbers, (...).
+
+        Returns:
+            Values in [0, 1], (...).
+
+        Raises:
+            InvalidInput: The shapes do not fit.
+        """
+        return self._mask_uncritical(self._measured, log_p_V, labels)
+
+    def surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        """Return the surrogate value; 1 where the label is not critical.
+
+        Args:
+            log_p_V: Log-probabilities, (..., V).
+            labels: Class numbers, (...).
+
+        Returns:
+            Values in [0, 1], (...), that carry a gradient.
+
+        Raises:
+            InvalidInput: The shapes do not fit.
+        """
+        return self._mask_uncritical(self._surrogate, log_p_V, labels)
+
+    def surrogate_everywhere(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        """Return the surrogate value as if all labels were critical, for callers that choose positions.
+
+        Args:
+            log_p_V: Log-probabilities, (..., V).
+            labels: Class numbers, (...).
+
+        Returns:
+            Values in [0, 1], (...).
+        """
+        return self._surrogate(log_p_V, labels)
+
+    @abstractmethod
+    def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        """Return f(p, y) for every position as if all were critical."""
+
+    def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        return self._measured(log_p_V, labels)
+
+    def _mask_uncritical(self, function: Callable[[Tensor, Tensor], Tensor], log_p_V: Tensor, labels: Tensor) -> Tensor:
+        if log_p_V.shape[:-1] != labels.shape:
+            raise InvalidInput(
+                f"Labels of shape {tuple(labels.shape)} do not fit distributions of shape {tuple(log_p_V.shape)}."
+            )
+        value = function(log_p_V, labels)
+        return value if self.critical is None else torch.where(self.is_critical(labels), value, 1.0)
+
+    def __repr__(self) -> str:
+        chosen = "" if self.critical is None else f"critical={sorted(self.critical)}"
+        return f"{type(self).__name__}({chosen})"
+
+
+MEASURES: dict[str, type[SafetyMeasure]] = {}
+
+MeasureClass = TypeVar("MeasureClass", bound=type[SafetyMeasure])
+
+
+def register_measure(measure: MeasureClass) -> MeasureClass:
+    """Enter a class into ``MEASURES`` under its name in snake case, where configurations find it; a decorator.
+
+    Args:
+        measure: A subclass of SafetyMeasure; settings without a default are ``unsafe``, ``k`` and ``of``.
+
+    Returns:
+        The same class.
+    """
+    MEASURES[snake_case(measure.__name__)] = measure
+    return measure
+
+
+def read_class_numbers(numbers: Collection[int], what: str) -> list[int]:
+    """Return class numbers as integers.
+
+    Args:
+        numbers: Integers from 0.
+        what: What messages call them.
+
+    Returns:
+        The same as a list.
+
+    Raises:
+        InvalidInput: There are none, or one is no such number.
+    """
+    if not isinstance(numbers, Collection):
+        raise InvalidInput(f"`{what}` is {numbers!r}; wanted a list of class numbers, such as [{numbers!r}].")
+    if len(numbers) == 0:
+        raise InvalidInput(
+            f"`{what}` is empty, so nothing would be measured; name at least one class"
+            + (", or leave it out." if what == "critical" else ".")
+        )
+    if any(not is_whole(c) or c < 0 for c in numbers):
+        raise InvalidInput(f"`{what}` is {list(numbers)!r}; wanted class numbers, integers from 0.")
+    return [int(c) for c in numbers]
+
+
+def gather_log_truth(log_p_V: Tensor, labels: Tensor) -> Tensor:
+    """Return log p(y), (...)."""
+    return log_p_V.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+
+
+def mark_truth(log_p_V: Tensor, labels: Tensor) -> Tensor:
+    """Return whether each class is the label, bool, (..., V)."""
+    return torch.zeros_like(log_p_V, dtype=torch.bool).scatter(-1, labels.unsqueeze(-1), True)
+
+
+def select_classes(log_p_V: Tensor, classes: Collection[int], what: str) -> Tensor:
+    """Return the log-probabilities of some classes, (..., len(classes)).  Raises InvalidInput for one beyond V."""
+    if max(classes) >= log_p_V.shape[-1]:
+        raise InvalidInput(
+            f"`{what}` names class {max(classes)}, but the student knows only {log_p_V.shape[-1]} classes, from 0."
+        )
+    return log_p_V[..., sorted(classes)]
+
+
+def clamp_to_unit(value: Tensor) -> Tensor:
+    """Return ``value`` moved into [0, 1], which rounding can leave by an ulp; its gradient stays, as clamp's would not.
+
+    What is no number stays none.
+    """
+    return value + (value.detach().clamp(0, 1) - value.detach())
+
+
+def add_setting(text: str, more: str) -> str:
+    """Put one more setting in front of those in ``Name(...)``."""
+    name, _, settings = text.partition("(")
+    return f"{name}({more}{', ' if settings != ')' else ''}{settings}"

@@ -1,0 +1,94 @@
+"""Asking teachers the same thing several times: what rules by variance look at.  Axes: N examples, P passes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..data import Split
+from ..errors import InvalidInput
+from ..weights import compute_variance
+from ._teacher_adapters import StoredTeacher
+from ._teacher_ensemble import TeacherEnsemble
+
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """Inputs with Gaussian noise, several times over: how steady are teachers?
+
+    Attributes:
+        passes: P, at least 2.
+        noise: Standard deviation, in standard deviations of each input over the split, above 0.
+        seed: The same noise every time.
+
+    Raises:
+        InvalidInput: There are too few passes, or no noise.
+    """
+
+    passes: int = 8
+    noise: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.passes < 2:
+            raise InvalidInput(f"`passes` is {self.passes}; it takes at least 2 to tell whether a teacher is steady.")
+        if not (self.noise > 0 and math.isfinite(self.noise)):
+            raise InvalidInput(f"`noise` is {self.noise!r}; it must be above 0 and finite, for example 0.1.")
+
+    def __call__(self, ensemble: TeacherEnsemble, split: Split) -> Tensor:
+        """Return log-probabilities of all teachers on each pass.
+
+        Args:
+            ensemble: The teachers.
+            split: The data.
+
+        Returns:
+            (N, ..., P, K, V).
+
+        Raises:
+            InvalidInput: As by ``variance``.
+        """
+        return torch.cat(list(self._chunks(ensemble, split)))
+
+    def variance(self, ensemble: TeacherEnsemble, split: Split) -> Tensor:
+        """Return the variance of each teacher's distribution over the passes, summed over classes.
+
+        Args:
+            ensemble: The teachers.
+            split: The data.
+
+        Returns:
+            (N, ..., K).
+
+        Raises:
+            InvalidInput: Inputs are not floating, or a teacher is stored, whose answers to other inputs nobody knows.
+        """
+        return torch.cat([compute_variance(log_p_PKV) for log_p_PKV in self._chunks(ensemble, split)])
+
+    def _chunks(self, ensemble: TeacherEnsemble, split: Split) -> Iterator[Tensor]:
+        """Yield what the teachers say of some examples on each pass, (B, ..., P, K, V)."""
+        for teacher in ensemble.teachers:
+            if isinstance(teacher, StoredTeacher):
+                raise InvalidInput(
+                    f"Teacher '{teacher.name}' is stored; what it says of perturbed inputs is not known. Use a rule "
+                    "that does not need the variance."
+                )
+        if not split.inputs.is_floating_point():
+            raise InvalidInput(
+                f"Inputs of split '{split.name}' are {split.inputs.dtype}; noise needs floating inputs. Use a rule "
+                "that does not need the variance."
+            )
+        x = split.inputs
+        spread = self.noise * x.std(dim=0, unbiased=False)
+        generator = torch.Generator().manual_seed(self.seed)
+        noise_P = [torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device) for _ in range(self.passes)]
+        for index in split.chunks(_CHUNK):
+            batch = split.batch(index)
+            shaken = [replace(batch, inputs=batch.inputs + spread * noise[index]) for noise in noise_P]
+            yield torch.stack([ensemble.log_probabilities(b, split.name) for b in shaken], dim=-3)

@@ -1,0 +1,195 @@
+"""Teachers from what people have: a torch module, a fitted scikit-learn classifier, a function, stored rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .._torch_state import evaluating, extract_logits
+from ..data import Batch
+from ..errors import InvalidInput, NotFinite
+from ._teacher import require_floor, take_log
+
+
+class TorchTeacher:
+    """A torch module that maps inputs to logits; run in eval mode, without gradients.
+
+    Args:
+        name: What tables and messages call it.
+        module: From inputs (B, ...) to logits (B, ..., V).
+        columns: Which input columns it sees, for a teacher that knows only some features; None for all.
+    """
+
+    def __init__(self, name: str, module: nn.Module, columns: Sequence[int] | None = None) -> None:
+        self.name, self.module, self.columns = name, module, columns
+
+    @torch.no_grad()
+    def log_probabilities(self, batch: Batch, split: str) -> Tensor:
+        """Return log-probabilities.
+
+        Args:
+            batch: Examples.
+            split: Name of the split that the batch is from.
+
+        Returns:
+            (B, ..., V).
+
+        Raises:
+            NotFinite: A logit is not finite; the message names the example.
+        """
+        with evaluating(self.module):
+            logits_V = extract_logits(
+                self.module(_select_columns(batch.inputs, self.columns)), f"Teacher '{self.name}'"
+            )
+        if not bool((finite := torch.isfinite(logits_V)).all()):
+            example = int(batch.index[(~finite).nonzero()[0, 0]])
+            source = f"Teacher '{self.name}' gave logits that are not finite on '{split}', example {example}"
+            raise NotFinite(source, "finite logits")
+        return torch.log_softmax(logits_V.float() if logits_V.dtype.itemsize < 4 else logits_V, dim=-1)
+
+
+class SklearnTeacher:
+    """A fitted classifier with ``predict_proba``; it sees inputs as a float64 array.
+
+    Args:
+        name: What tables and messages call it.
+        classifier: Fitted on labels numbered like the task's.
+        classes: How many classes the task has; a class that the classifier never saw gets probability 0.
+        columns: Which input columns it was fitted on; None for all.
+        floor: Smallest probability, above 0; None for 1e-6, less with very many classes.
+
+    Raises:
+        InvalidInput: It is not fitted, gives no probabilities, or was fitted on other classes.
+    """
+
+    def __init__(
+        self, name: str, classifier: Any, classes: int, columns: Sequence[int] | None = None, floor: float | None = None
+    ) -> None:
+        seen = getattr(classifier, "classes_", None)
+        if not hasattr(classifier, "predict_proba") or seen is None:
+            raise InvalidInput(
+                f"Teacher '{name}' is a {type(classifier).__name__} without predict_proba or not fitted; "
+                "fit a classifier that gives probabilities first."
+            )
+        self._seen = np.asarray(seen)
+        if not np.issubdtype(self._seen.dtype, np.integer) or self._seen.min() < 0 or self._seen.max() >= classes:
+            raise InvalidInput(
+                f"Teacher '{name}' was fitted on classes {self._seen.tolist()}, "
+                f"the task has {classes}: 0 to {classes - 1}. "
+                "Fit it on labels numbered like the task's."
+            )
+        self.name, self.classifier, self.classes, self.columns = name, classifier, classes, columns
+        self.floor = require_floor(floor, name)
+
+    def log_probabilities(self, batch: Batch, split: str) -> Tensor:
+        """Return log-probabilities.
+
+        Args:
+            batch: Examples.
+            split: Name of the split that the batch is from.
+
+        Returns:
+            (B, V), float64.
+        """
+        p = self.classifier.predict_proba(_select_columns(batch.inputs, self.columns).cpu().double().numpy())
+        p_BV = torch.zeros(len(batch), self.classes, dtype=torch.float64)
+        p_BV[:, torch.as_tensor(self._seen)] = torch.as_tensor(p, dtype=torch.float64)
+        return take_log(p_BV, self.name, self.floor).to(batch.inputs.device)
+
+
+class CallableTeacher:
+    """A function of the inputs.
+
+    Args:
+        name: What tables and messages call it.
+        function: From inputs (B, ...) to rows (B, ..., V).
+        gives: What the rows are, "probabilities" or "logits".
+        floor: Smallest probability, above 0; None for 1e-6, less with very many classes.
+
+    Raises:
+        InvalidInput: ``gives`` is neither of the two.
+    """
+
+    def __init__(
+        self, name: str, function: Callable[[Tensor], Any], gives: str = "probabilities", floor: float | None = None
+    ) -> None:
+        if gives not in ("probabilities", "logits"):
+            raise InvalidInput(f"Teacher '{name}': gives is {gives!r}; wanted 'probabilities' or 'logits'.")
+        self.name, self.function, self.gives, self.floor = name, function, gives, require_floor(floor, name)
+
+    @torch.no_grad()
+    def log_probabilities(self, batch: Batch, split: str) -> Tensor:
+        """Return log-probabilities.
+
+        Args:
+            batch: Examples.
+            split: Name of the split that the batch is from.
+
+        Returns:
+            (B, ..., V).
+        """
+        rows_V = torch.as_tensor(self.function(batch.inputs), device=batch.inputs.device)
+        if self.gives == "logits":
+            rows_V = torch.softmax(rows_V, dim=-1)
+        return take_log(rows_V, self.name, self.floor)
+
+
+class StoredTeacher:
+    """Probabilities computed elsewhere.
+
+    Args:
+        name: What tables and messages call it.
+        probabilities: A tensor (N, ..., V) for one split, or one a split by its name, a row an example in the split's
+            order.
+        floor: Smallest probability, above 0; None for 1e-6, less with very many classes.
+
+    Raises:
+        InvalidInput: They are no tensors.
+    """
+
+    def __init__(self, name: str, probabilities: Tensor | Mapping[str, Tensor], floor: float | None = None) -> None:
+        self.name, self.floor = name, require_floor(floor, name)
+        self._rows = probabilities if isinstance(probabilities, Mapping) else None
+        self._only = probabilities if isinstance(probabilities, Tensor) else None
+        parts = list(probabilities.values()) if isinstance(probabilities, Mapping) else [probabilities]
+        wrong = [type(part).__name__ for part in parts if not isinstance(part, Tensor)]
+        if wrong:
+            raise InvalidInput(
+                f"Teacher '{name}': stored probabilities are a {wrong[0]}; "
+                "wanted a tensor (N, V), or a dictionary from split name to such a tensor."
+            )
+
+    def log_probabilities(self, batch: Batch, split: str) -> Tensor:
+        """Return the stored rows of the batch's examples as log-probabilities.
+
+        Args:
+            batch: Examples.
+            split: Name of the split that the batch is from.
+
+        Returns:
+            (B, ..., V).
+
+        Raises:
+            InvalidInput: There are no rows for the split, or too few.
+        """
+        rows = self._only if self._rows is None else self._rows.get(split)
+        if rows is None:
+            raise InvalidInput(
+                f"Teacher '{self.name}' has no stored rows for split '{split}'; it has {sorted(self._rows or {})}."
+            )
+        last = int(batch.index.max())
+        if last >= len(rows):
+            raise InvalidInput(
+                f"Teacher '{self.name}' has {len(rows)} stored rows for split '{split}', "
+                f"but example {last} was asked for; "
+                "store one row an example, in the split's order."
+            )
+        return take_log(rows.to(batch.inputs.device)[batch.index], self.name, self.floor)
+
+
+def _select_columns(inputs: Tensor, columns: Sequence[int] | None) -> Tensor:
+    return inputs if columns is None else inputs[:, list(columns)]

@@ -1,0 +1,134 @@
+"""Measuring teachers: the numbers behind performance-based rules and safety orderings.
+
+Axes: N examples, P positions counted, G groups (contexts or classes), K teachers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..data import Split, expand_to_positions
+from ..errors import InvalidInput
+from ..safety import PairedSums, SafetyMeasure
+from ..weights import MeasuredOrderings, TeacherEvidence, infer_orderings
+from ._teacher_ensemble import TeacherEnsemble
+
+
+def measure_teachers(
+    ensemble: TeacherEnsemble,
+    split: Split,
+    safety: SafetyMeasure,
+    contexts: int | None = None,
+    *,
+    by_class: bool = False,
+) -> TeacherEvidence:
+    """Measure each teacher's loss a task and safety a context on a split, which should not be training data.
+
+    Teachers are also compared on the same examples, where the positions of one example count as one, with their
+    average: they are not independent of each other.
+
+    Args:
+        ensemble: The teachers.
+        split: The data.
+        safety: What is averaged over critical examples.
+        contexts: C, how many there are; None counts those present and named.  A context without a critical example
+            takes the average over all contexts, and ``count_C`` says 0.
+        by_class: Whether to measure safety by class too (``safety_VK``, ``count_V``), which gives the token scale an
+            order of its own: signals with this evidence order positions in S by the safety on their class, no longer by
+            that in their context.
+
+    Returns:
+        Evidence for ``Signals`` and ``infer_orderings``.
+    """
+    everything = torch.arange(len(split), device=split.labels.device)
+    batch, log_p_KV = split.batch(everything), ensemble.cached_log_probabilities(split, everything)
+    labels_K = batch.labels.unsqueeze(-1).expand(log_p_KV.shape[:-1])
+    loss_K = -log_p_KV.gather(-1, labels_K.unsqueeze(-1)).squeeze(-1)
+    value_K = safety.measured(log_p_KV, labels_K).to(log_p_KV)
+    critical = safety.is_critical(batch.labels)
+    if contexts is None:
+        contexts = max(int(batch.context.max()) + 1, len(split.context_names))
+    everywhere = torch.ones_like(critical)
+    task, tasks = expand_to_positions(batch.task, critical.shape), int(batch.task.max()) + 1
+    right_K = (log_p_KV.argmax(-1) == labels_K).to(loss_K)
+    task_loss_MK, _ = _average_by_group(loss_K, task, everywhere, tasks)
+    performance_MK, _ = _average_by_group(right_K, task, everywhere, tasks)
+    context, example = (
+        expand_to_positions(batch.context, critical.shape),
+        expand_to_positions(everything, critical.shape),
+    )
+    safety_CK, count_C = _average_by_group(value_K, context, critical, contexts)
+    safety_VK, count_V = (
+        _average_by_group(value_K, batch.labels, critical, log_p_KV.shape[-1]) if by_class else (None, None)
+    )
+    binary = safety.binary and batch.labels.ndim == 1  # an average over positions is neither 0 nor 1
+    paired_class = _compare_on_examples(value_K, batch.labels, example, critical, binary=binary) if by_class else None
+    return TeacherEvidence(
+        task_loss_MK=task_loss_MK,
+        safety_CK=safety_CK,
+        count_C=count_C,
+        source=split.name,
+        performance_MK=performance_MK,
+        safety_VK=safety_VK,
+        count_V=count_V,
+        paired_context=_compare_on_examples(value_K, context, example, critical, binary=binary),
+        paired_class=paired_class,
+    )
+
+
+def find_significant_orderings(
+    ensemble: TeacherEnsemble,
+    split: Split,
+    safety: SafetyMeasure,
+    level: float = 0.05,
+    *,
+    by: str = "context",
+) -> MeasuredOrderings:
+    """Measure teachers on a split and return the safety orderings that are significant there; the rest are ties.
+
+    ``infer_orderings`` does the same with evidence that is there already; ``MeasuredOrderings.to_frame()`` shows every
+    comparison.
+
+    Args:
+        ensemble: The teachers.
+        split: The data.
+        safety: What is compared, over critical examples.
+        level: The probability of a false ordering that is accepted in each context or class, in (0, 0.5).
+        by: "context", for ``context_orderings`` of Unified, or "class", for its ``token_orderings``.
+
+    Returns:
+        The orderings, and every comparison.
+
+    Raises:
+        InvalidInput: Another ``by`` or level.
+    """
+    if by not in ("context", "class"):
+        raise InvalidInput(f"`by` is {by!r}; wanted 'context' or 'class'.")
+    evidence = measure_teachers(ensemble, split, safety, by_class=by == "class")
+    return infer_orderings(evidence, level, "context" if by == "context" else "token")
+
+
+def _average_by_group(value_K: Tensor, group: Tensor, counted: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Average over each group's counted positions, (G, K), and their number, (G,); an empty group takes the overall."""
+    value_PK, group_P = value_K[counted], group[counted]
+    overall_K = value_PK.mean(0) if len(value_PK) else value_K.new_ones(value_K.shape[-1])
+    inside = group_P < groups
+    count_G = torch.bincount(group_P[inside], minlength=groups)
+    total_GK = value_K.new_zeros(groups, value_K.shape[-1], dtype=torch.float64)
+    total_GK.index_add_(0, group_P[inside], value_PK[inside].double())
+    mean_GK = (total_GK / count_G.clamp_min(1).unsqueeze(-1)).to(value_K)
+    return torch.where(count_G.unsqueeze(-1) > 0, mean_GK, overall_K), count_G.cpu()
+
+
+def _compare_on_examples(
+    value_K: Tensor, group: Tensor, example: Tensor, counted: Tensor, *, binary: bool
+) -> PairedSums:
+    """Compare teachers in each group, one value an example: the average over its counted positions there."""
+    value_PK, example_P = value_K[counted].double(), example[counted]
+    examples = int(example.max()) + 1
+    key, row_P = torch.unique(group[counted] * examples + example_P, return_inverse=True)
+    total_NK = value_PK.new_zeros(len(key), value_K.shape[-1]).index_add(0, row_P, value_PK)
+    mean_NK = total_NK / torch.bincount(row_P, minlength=len(key)).unsqueeze(-1)
+    # exp(log_softmax) can pass 1 by an ulp
+    return PairedSums.from_values(mean_NK.clamp(0, 1).cpu().numpy(), (key // examples).cpu().numpy(), binary=binary)
