@@ -1,12 +1,20 @@
-"""What one cell of text says."""
+"""What one cell of text says, and the types that tables of both formats share."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import InvalidInput
+
+Floats = NDArray[np.floating[Any]]
+Write = Callable[[Any, Floats], None]
+FORMULA_SIGNS = "=+-@\t"  # a spreadsheet takes what begins with one of these for a formula
 
 _LONGEST = 60  # characters of a cell that a message spells out
 _TRUTHS = {"0": False, "1": True, "false": False, "true": True}
@@ -27,7 +35,7 @@ def truth(cell: str) -> bool | None:
 
 def is_formula(cell: str) -> bool:
     """Tell whether a spreadsheet would run the cell: it begins with = + - @ or a tab, and is no number."""
-    return cell[:1] in tuple("=+-@\t") and math.isnan(number(cell))
+    return cell[:1] in tuple(FORMULA_SIGNS) and math.isnan(number(cell))
 
 
 def refusal(place: str, cell: object, wanted: str) -> InvalidInput:

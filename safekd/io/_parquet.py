@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidInput
 from ._atomic import written_whole
-from ._blocks import Floats, Write
-from ._cells import column_names, refusal, truth
+from ._cells import Floats, Write, column_names, refusal, truth
 from ._paths import require_target
 
 _T = TypeVar("_T")

@@ -27,7 +27,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         table = CsvTable(file, stream)
         blocks = list(table.blocks())
     columns = {name: [cell for block in blocks for cell in block.cells(name)] for name in table.columns}
-    lines = np.concatenate([block.line_N for block in blocks]).tolist()
+    lines = np.concatenate([block.line_numbers() for block in blocks]).tolist()
     return pd.DataFrame(columns, index=lines, dtype=object)
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidInput
+from ._cells import Floats, Write
+from ._csv import CsvTable
+from ._paths import first_bytes, is_parquet, opened
 
-Floats = NDArray[np.floating[Any]]
-Write = Callable[[Any, Floats], None]
+_PARQUET = (b"PAR1", b"PARE")  # a Parquet file begins with one of these; the second says that it is encrypted
 
 
 class Block(Protocol):
@@ -59,3 +61,21 @@ class Table(Protocol):
 
         The new file appears when the context ends without an error, or not at all.
         """
+
+
+@contextmanager
+def open_table(path: str | os.PathLike[str]) -> Iterator[Table]:
+    """Open a Parquet file, known by its suffix or its first bytes, or else a CSV file with a header.
+
+    Raises InvalidInput when there is no such file, it cannot be read, has no header, or has two columns of one name.
+    """
+    file = Path(path)
+    with opened(file) as stream:
+        head = b"" if is_parquet(file) else first_bytes(stream, file)
+        if not is_parquet(file) and head not in _PARQUET:
+            yield CsvTable(file, stream, head)
+            return
+    from ._parquet import ParquetTable  # Arrow's part for Parquet takes a moment to import
+
+    with file.open("rb") as seekable:
+        yield ParquetTable(file, seekable)
