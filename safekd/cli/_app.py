@@ -17,7 +17,6 @@ app = typer.Typer(
     name="safekd",
     help="Multi-teacher knowledge distillation that is safe by construction.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 out, err = Console(), Console(stderr=True)
@@ -54,7 +53,7 @@ def main() -> None:
 
     try:
         with _ended_politely():
-            app()
+            app(prog_name="safekd")
     except SafekdError as error:
         _complain(" ".join([str(error), *getattr(error, "__notes__", [])]))
         sys.exit(2)
