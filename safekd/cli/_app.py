@@ -113,7 +113,7 @@ def demo(
 ) -> None:
     """Distil four biased breast-cancer teachers into one student that meets its safety threshold."""
     out.print("[bold]safekd demo[/bold]: 569 real cases, four teachers, one student that must not miss malignant ones")
-    from ._demo import show_demo, show_seeds
+    from ._demo_command import show_demo, show_seeds
 
     code = show_seeds(out, seeds, run_dir) if seeds else show_demo(out, run_dir, seed)
     raise typer.Exit(code)
@@ -125,7 +125,7 @@ def train(
     run_dir: Annotated[Path | None, typer.Option(help="where results are written; overrides the file")] = None,
 ) -> None:
     """Train the student that an experiment file describes, under its safety constraints."""
-    from ._experiments import show_training
+    from ._train_command import show_training
 
     raise typer.Exit(show_training(out, config, run_dir))
 
@@ -152,7 +152,7 @@ def frontier(
     Finished runs survive in OUTPUT.cells: after a kill, --resume goes on there.  Exit code 0: every row is feasible;
     1: some are not, or --verify found a row that is not what its student is; 2: bad input.
     """
-    from ._frontier import SweepOptions, show_frontier
+    from ._frontier_command import SweepOptions, show_frontier
 
     options = SweepOptions(method, targets, budget, seeds, jobs, resume, verify)
     raise typer.Exit(show_frontier(out, config, output, plot, options))
@@ -173,7 +173,7 @@ def project(
     rules: RulesFile = None,
 ) -> None:
     """Project the weights in a file onto the nearest ones that obey the rules.  Any number of rows."""
-    from ._files import Options, show_projection
+    from ._file_commands import Options, show_projection
 
     order_by = {"order": order, "margin": margin, "safety_columns": safety_columns, "critical_column": critical_column}
     options = Options(rules, {"teachers": teacher, "lower": lower, "upper": upper, "metric": metric, **order_by})
@@ -199,7 +199,7 @@ def audit(
 
     Exit code 0: nothing is violated; 1: something is; 2: bad input.
     """
-    from ._files import Options, show_audit
+    from ._file_commands import Options, show_audit
 
     order_by = {"order": order, "margin": margin, "safety_columns": safety_columns, "critical_column": critical_column}
     options = Options(rules, {"teachers": teacher, "lower": lower, "upper": upper, **order_by})

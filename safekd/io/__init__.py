@@ -15,6 +15,6 @@ Of any size, CSV or Parquet, block by block in constant memory:
 
 from ._atomic import written_whole
 from ._open_table import Block, Table, open_table
-from ._text import numbers, read_table, write_csv
+from ._small_tables import numbers, read_table, write_csv
 
 __all__ = ["Block", "Table", "numbers", "open_table", "read_table", "write_csv", "written_whole"]

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidInput
 from ._atomic import written_whole
-from ._cells import FORMULA_SIGNS, Floats, Write, column_names, is_formula, number, refusal, truth
+from ._cell_text import FORMULA_SIGNS, Floats, Write, column_names, is_formula, number, refusal, truth
 from ._csv_rows import QUOTE, Places, count_line_breaks, find_rows
-from ._paths import require_target
+from ._table_paths import require_target
 
 _CHUNK = 1 << 22  # bytes read at a time
 _LONGEST_ROW = 1 << 26  # bytes; without an end to it, an open quote would take the rest of the file into memory

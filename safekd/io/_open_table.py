@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidInput
-from ._cells import Floats, Write
+from ._cell_text import Floats, Write
 from ._csv import CsvTable
-from ._paths import first_bytes, is_parquet, opened
+from ._table_paths import first_bytes, is_parquet, opened
 
 _PARQUET = (b"PAR1", b"PARE")  # a Parquet file begins with one of these; the second says that it is encrypted
 

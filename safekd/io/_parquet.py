@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidInput
 from ._atomic import written_whole
-from ._cells import Floats, Write, column_names, refusal, truth
-from ._paths import require_target
+from ._cell_text import Floats, Write, column_names, refusal, truth
+from ._table_paths import require_target
 
 _T = TypeVar("_T")
 _ROWS = 1 << 17  # of a block, and of a row group that is written

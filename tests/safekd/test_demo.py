@@ -15,7 +15,7 @@ import pytest
 import safekd as kd
 from safekd.cli import main
 from safekd.demo import DemoOutcome, run_demo
-from safekd.demo._seeds import SLACK
+from safekd.demo._run_seeds import SLACK
 from safekd.report import comparison, frontier_table, seeds_table
 from safekd.training.trace import MACHINE_COLUMNS, read_trace
 from tests.support import ROOT
@@ -51,7 +51,7 @@ def commands(tmp_path_factory):
     ran = Commands(folder / "first", folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("safekd.cli._demo.run_demo", ran.demo)
+        patch.setattr("safekd.cli._demo_command.run_demo", ran.demo)
         for line in DEMO_COMMANDS.splitlines():
             patch.setattr(sys, "argv", line.split())
             with pytest.raises(SystemExit) as end:

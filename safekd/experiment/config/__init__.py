@@ -4,8 +4,7 @@ config, folder = load_config("experiment.toml")     # strict: an unknown key is 
 rules = load_rules("rules.toml")                    # for weights in files: `safekd project`, `safekd audit`
 """
 
-from ._load import load_config, load_rules, parse_config, read_rules
-from ._models import (
+from ._config_models import (
     ConstraintConfig,
     ContextConfig,
     DataConfig,
@@ -17,7 +16,8 @@ from ._models import (
     TrainingConfig,
     WeightsConfig,
 )
-from ._rules import LinearConfig, RulesConfig
+from ._load_config import load_config, load_rules, parse_config, read_rules
+from ._rule_set import LinearConfig, RulesConfig
 
 __all__ = [
     "ConstraintConfig",

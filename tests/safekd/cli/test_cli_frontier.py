@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import safekd as kd
-from safekd.cli._frontier import SweepOptions, show_frontier
+from safekd.cli._frontier_command import SweepOptions, show_frontier
 from safekd.experiment import build
 from safekd.experiment.config import load_config
 from tests.support.cli_runner import run_cli
@@ -110,7 +110,7 @@ def test_an_interrupt_says_how_to_go_on(end, code, folder, capsys, monkeypatch):
         end.add_note(f"{more['run_dir']} keeps 2 finished runs; go on there with resume='auto' (--resume).")
         raise end
 
-    monkeypatch.setattr("safekd.cli._frontier.trace_frontier", stopped)
+    monkeypatch.setattr("safekd.cli._frontier_command.trace_frontier", stopped)
     ran = run_cli(capsys, "frontier", folder / "mine.toml", "-o", folder / "new.csv")
     assert ran.code == code
     assert "new.csv.cells keeps 2 finished runs; go on there with resume='auto' (--resume)." in ran.err

@@ -11,7 +11,18 @@ import safekd as kd
 from tests.support.shell import run_shell
 
 COMMANDS = ("demo", "train", "frontier", "project", "audit")
-HEAVY = ("torch", "numpy", "pandas", "pyarrow", "scipy", "sklearn", "numba", "cvxpy", "matplotlib", "solvers.projection")
+HEAVY = (
+    "torch",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+    "numba",
+    "cvxpy",
+    "matplotlib",
+    "solvers.projection",
+)
 
 
 def test_the_package_runs_as_a_module(tmp_path):

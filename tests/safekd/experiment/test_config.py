@@ -8,8 +8,8 @@ import pytest
 
 import safekd as kd
 from safekd.demo import demo_config
-from safekd.experiment._constraints import constraints_of
-from safekd.experiment._data import Table, load_table
+from safekd.experiment._configured_constraints import constraints_of
+from safekd.experiment._example_table import Table, load_table
 from safekd.experiment.config import load_config, parse_config
 from safekd.safety import ChiSquareBall, KLBall
 

@@ -7,7 +7,8 @@ import textwrap
 import pytest
 
 import safekd as kd
-from safekd.experiment.config import RulesConfig, _rules, load_rules, read_rules
+from safekd.experiment.config import RulesConfig, load_rules, read_rules
+from safekd.experiment.config import _rule_set as _rules
 
 
 @pytest.fixture

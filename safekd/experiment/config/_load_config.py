@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ...errors import InvalidConfig
-from ._models import ExperimentConfig
-from ._rules import RulesConfig
+from ._config_models import ExperimentConfig
+from ._rule_set import RulesConfig
 
 M = TypeVar("M", bound=BaseModel)
 

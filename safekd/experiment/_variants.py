@@ -16,7 +16,7 @@ from ..safety import Certificate, SafetyConstraint, certify
 from ..training import FitResult, Objective, on_one_split
 from ..training.trace import ConstraintReading, TracePoint
 from ..weights import Rule, Signals
-from ._build import Experiment
+from ._build_experiment import Experiment
 
 
 @dataclass(frozen=True)

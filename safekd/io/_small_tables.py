@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 
 from ._atomic import written_whole
-from ._cells import is_formula, number, refusal
+from ._cell_text import is_formula, number, refusal
 from ._csv import CsvTable
-from ._paths import opened
+from ._table_paths import opened
 
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from ..experiment import Experiment, build
 from ..experiment.config import load_config
 from ..frontier import Frontier, trace_frontier, verify
 from ..report import frontier_table
-from ._progress import show_written
+from ._progress_bars import show_written
 
 _PICTURES = (".png", ".svg", ".pdf", ".html")
 _SHOWN = 30  # rows of the live table: a screen

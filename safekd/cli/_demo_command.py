@@ -9,7 +9,7 @@ from rich.console import Console
 from ..demo import run_demo, run_seeds
 from ..io import write_csv
 from ..report import comparison, frontier_table, seeds_table, teachers_table
-from ._progress import bar, show_written
+from ._progress_bars import bar, show_written
 
 
 def show_demo(console: Console, run_dir: Path, seed: int) -> int:

@@ -20,7 +20,7 @@ from ..safety import (
     TruthProbability,
     UnsafeMass,
 )
-from ._data import Table
+from ._example_table import Table
 from .config import ConstraintConfig
 
 _BALLS: dict[str, type[Ball]] = {"kl": KLBall, "chi_square": ChiSquareBall}

@@ -13,8 +13,8 @@ from solvers.projection import project
 
 from ..errors import SafekdError
 from ..io import Block, open_table
-from ._rules import FileRules, Floats, Rules, as_config, bind
-from ._summary import Projected
+from ._file_rules import FileRules, Floats, Rules, as_config, bind
+from ._projection_summary import Projected
 
 Progress = Callable[[int, int, int | None], None]
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from .._threads import threads
 from ..experiment import build, run_arm
-from ._run import demo_config, four_arms
+from ._run_demo import demo_config, four_arms
 
 SLACK = 0.005  # fixed before any seed was run
 

@@ -34,10 +34,10 @@ from ..weights import (
     Uniform,
     orderings_from,
 )
-from ._constraints import constraints_of
-from ._data import Table, load_table, split_table
+from ._configured_constraints import constraints_of
+from ._configured_teachers import fitted_teacher, stored_teacher
+from ._example_table import Table, load_table, split_table
 from ._students import mlp
-from ._teachers import fitted_teacher, stored_teacher
 from .config import ExperimentConfig, FittedTeacherConfig
 
 

@@ -15,7 +15,7 @@ from ..data import Split
 from ..errors import InvalidConfig, InvalidInput
 from ..io import numbers, read_table
 from ..teachers import SklearnTeacher, StoredTeacher, Teacher
-from ._data import Array, Table
+from ._example_table import Array, Table
 from .config import FittedTeacherConfig, StoredTeacherConfig
 
 _KINDS: dict[str, Any] = {

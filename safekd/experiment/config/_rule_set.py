@@ -23,7 +23,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ._models import Strict
+from ._config_models import Strict
 
 Bounds = float | list[float] | dict[str, float]
 _BOUNDS = "a number, a list with one for each teacher, or { name = number }"

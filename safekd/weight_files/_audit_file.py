@@ -9,8 +9,8 @@ from dataclasses import replace
 from .._threads import threads
 from ..axioms import AuditReport, Finding, RowAudit, report_of
 from ..io import open_table
-from ._project import Progress
-from ._rules import Rules, as_config, bind
+from ._file_rules import Rules, as_config, bind
+from ._project_file import Progress
 
 _BLIND = "Only rows of the {scale} scale were judged; choose another with scale= or --scale."
 

@@ -15,7 +15,7 @@ from ..errors import InvalidInput
 from ..experiment.config import RulesConfig, load_rules
 from ..report import projection_summary
 from ..weight_files import audit_file, project_file
-from ._progress import rows_bar, show_written
+from ._progress_bars import rows_bar, show_written
 
 _METRICS = ("euclidean", "kl")
 _SAID = {

@@ -16,7 +16,7 @@ from ..report import fit_summary, rounds_table
 from ..safety import certify
 from ..training import save_run
 from ..training.trace import TracePoint
-from ._progress import bar, show_written
+from ._progress_bars import bar, show_written
 
 
 def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
