@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ..demo import run_demo, run_seeds
 from ..io import write_csv
-from ..report import comparison, frontier_table, seeds_table, teachers_table
+from ..report import comparison_table, frontier_table, seeds_table, teachers_table
 from ._progress_bars import bar, show_written
 
 
@@ -25,7 +25,7 @@ def show_demo(console: Console, run_dir: Path, seed: int) -> int:
         outcome = run_demo(run_dir, seed, tell)
     constrained = outcome.reports[-1].result
     console.print(teachers_table(outcome.experiment))
-    console.print(comparison(outcome.experiment, outcome.reports))
+    console.print(comparison_table(outcome.experiment, outcome.reports))
     console.print(frontier_table(outcome.frontier))
     console.print(str(outcome.verified), highlight=False)
     console.print(f"The constrained run {constrained.status}: {constrained.message}", highlight=False)

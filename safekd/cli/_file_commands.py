@@ -49,7 +49,7 @@ class Options:
         return base.model_copy(update=changes)
 
     @property
-    def called(self) -> dict[str, str]:
+    def key_labels(self) -> dict[str, str]:
         """What messages call each key: its option, or its name in the file if that is where it was said."""
         return {key: said for key, said in _SAID.items() if self.file is None or self.given.get(key) not in (None, [])}
 
@@ -57,7 +57,7 @@ class Options:
 def show_projection(out: Console, err: Console, path: Path, output: Path, options: Options) -> int:
     """Project every row with a progress bar, write, and print what moved; return the exit code."""
     with _told(err, "projecting") as tell:
-        done = project_file(path, output, options.config(), called=options.called, on_progress=tell)
+        done = project_file(path, output, options.config(), key_labels=options.key_labels, on_progress=tell)
     out.print(projection_summary(done))
     show_written(out, [output])
     return 0
@@ -74,7 +74,7 @@ def show_audit(
     if json is not None and csv is not None and os.path.abspath(json) == os.path.abspath(csv):
         raise InvalidInput(f"--json and --csv both name {json}; write to two files.")
     with _told(err, "judging") as tell:
-        report = audit_file(path, options.config(), scale=scale, called=options.called, on_progress=tell)
+        report = audit_file(path, options.config(), scale=scale, key_labels=options.key_labels, on_progress=tell)
     out.print(report)
     if json is not None:
         report.to_json(json)

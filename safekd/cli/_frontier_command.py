@@ -15,7 +15,7 @@ from rich.table import Table
 
 from .._threads import threads
 from ..errors import InvalidInput
-from ..experiment import Experiment, build
+from ..experiment import Experiment, build_experiment
 from ..experiment.config import load_config
 from ..frontier import Frontier, trace_frontier, verify
 from ..report import frontier_table
@@ -47,7 +47,7 @@ def show_frontier(console: Console, path: Path, output: Path, plot: Path | None,
     seeds = options.seeds or settings.seeds
     jobs = options.jobs or settings.jobs
     with threads(pinned), _Landing(console) as landing:
-        experiment = build(config, folder)
+        experiment = build_experiment(config, folder)
         landing.constraint = experiment.constraints[0].name
         frontier = _traced(
             experiment.trainer_at,
@@ -63,13 +63,13 @@ def show_frontier(console: Console, path: Path, output: Path, plot: Path | None,
             seeds=None if seeds is None else range(config.seed, config.seed + seeds),
             jobs=jobs,
             threads=pinned,
-            run_dir=f"{output}.cells",
+            run_dir=f"{output}.points",
             resume="auto" if options.resume else None,
             splits=experiment.others,
             on_point=landing.tell,
         )
     frontier.to_csv(output)
-    written = [output, Path(f"{output}.meta.json"), Path(f"{output}.cells")]
+    written = [output, Path(f"{output}.meta.json"), Path(f"{output}.points")]
     if plot is not None:
         frontier.plot(plot, required=experiment.constraints[0].required)
         written.append(plot)

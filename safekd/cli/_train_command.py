@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 
 from .._threads import threads
-from ..experiment import build
+from ..experiment import build_experiment
 from ..experiment.config import load_config
 from ..io import written_whole
-from ..report import fit_summary, rounds_table
+from ..report import fit_summary, tightening_table
 from ..safety import certify
 from ..training import save_run
 from ..training.trace import TracePoint
@@ -26,7 +26,7 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
     text = path.read_text(encoding="utf-8")
     with bar(console) as progress, threads(config.training.threads):
         task = progress.add_task("fitting teachers", total=config.training.epochs)
-        experiment = build(config, folder)
+        experiment = build_experiment(config, folder)
 
         def tell(point: TracePoint) -> None:
             said = f"loss {point.loss:.4f}, " + ", ".join(f"{r.name} {r.measured:.4f}" for r in point.readings)
@@ -52,7 +52,7 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
         temporary.write_text(text, encoding="utf-8")
     console.print(fit_summary(result))
     if result.tightening is not None:
-        console.print(rounds_table(result.tightening))
+        console.print(tightening_table(result.tightening))
     console.print(f"{result.status}: {result.message}\n{result.next_move}", highlight=False)
     for constraint in experiment.constraints:
         console.print(str(certify(result, constraint, experiment.splits["certify"])), highlight=False)

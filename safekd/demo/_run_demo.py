@@ -16,7 +16,7 @@ from solvers.primal_dual import FixedPenalty
 
 from .._threads import threads
 from ..errors import SolverFailure
-from ..experiment import Arm, ArmReport, Experiment, build, run_arm, training_signals
+from ..experiment import Experiment, Variant, VariantReport, build_experiment, find_training_signals, run_variant
 from ..experiment.config import ExperimentConfig, parse_config
 from ..frontier import Frontier, VerifyReport, trace_frontier, verify
 from ..io import write_csv, written_whole
@@ -33,7 +33,7 @@ class DemoOutcome:
     """What the demo found, and the files it wrote.  verified: every student of the frontier, read anew."""
 
     experiment: Experiment
-    reports: list[ArmReport]
+    reports: list[VariantReport]
     frontier: Frontier
     verified: VerifyReport
     written: list[Path]
@@ -46,7 +46,7 @@ def demo_config(seed: int = 0) -> tuple[str, ExperimentConfig]:
     return text, parse_config(text, "the demo's configuration")
 
 
-def four_arms(experiment: Experiment) -> list[Arm]:
+def four_variants(experiment: Experiment) -> list[Variant]:
     """Return the four ways of training that the demo compares.
 
     uniform distillation; adaptive weights as they come, neither projected nor constrained; conforming weights with a
@@ -54,16 +54,16 @@ def four_arms(experiment: Experiment) -> list[Arm]:
     """
     weights = experiment.unified
     return [
-        Arm("uniform", Uniform(), ()),
-        Arm("adaptive", weights.compose, ()),
-        Arm(
+        Variant("uniform", Uniform(), ()),
+        Variant("adaptive", weights.compose, ()),
+        Variant(
             "fixed penalty",
             weights,
             experiment.constraints,
             FixedPenalty(PENALTY),
             before=weights.compose,
         ),
-        Arm("constrained", weights, experiment.constraints, before=weights.compose),
+        Variant("constrained", weights, experiment.constraints, before=weights.compose),
     ]
 
 
@@ -81,11 +81,11 @@ def _run(text: str, config: ExperimentConfig, run_dir: Path, tell: Tell | None) 
     say = tell or (lambda what, done, of: None)
     steps = 5 + config.frontier.targets if isinstance(config.frontier.targets, int) else 0
     say("fitting four teachers", 0, steps)
-    experiment = build(config, Path())
+    experiment = build_experiment(config, Path())
     reports = []
-    for number, arm in enumerate(four_arms(experiment)):
-        say(f"training: {arm.name}", 1 + number, steps)
-        reports.append(run_arm(experiment, arm))
+    for number, variant in enumerate(four_variants(experiment)):
+        say(f"training: {variant.name}", 1 + number, steps)
+        reports.append(run_variant(experiment, variant))
     say("tracing the frontier", 5, steps)
     done = [5]
 
@@ -112,7 +112,9 @@ def _run(text: str, config: ExperimentConfig, run_dir: Path, tell: Tell | None) 
     return DemoOutcome(experiment, reports, frontier, verified, written)
 
 
-def _write(experiment: Experiment, reports: list[ArmReport], frontier: Frontier, folder: Path, text: str) -> list[Path]:
+def _write(
+    experiment: Experiment, reports: list[VariantReport], frontier: Frontier, folder: Path, text: str
+) -> list[Path]:
     constrained = reports[-1]
     written = save_run(constrained.result, folder)
     write_csv(weights_table(experiment), folder / "weights.csv")
@@ -126,7 +128,7 @@ def _write(experiment: Experiment, reports: list[ArmReport], frontier: Frontier,
 
 def weights_table(experiment: Experiment) -> pd.DataFrame:
     """Return the weights of every training example: class, context, whether orderings apply, raw and conforming."""
-    signals = training_signals(experiment)
+    signals = find_training_signals(experiment)
     repair = experiment.unified.repair(signals)
     batch = experiment.train.batch()
     columns: dict[str, Any] = {

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from .._threads import threads
-from ..experiment import build, run_arm
-from ._run_demo import demo_config, four_arms
+from ..experiment import build_experiment, run_variant
+from ._run_demo import demo_config, four_variants
 
 SLACK = 0.005  # fixed before any seed was run
 
@@ -36,9 +36,9 @@ def run_seeds(seeds: Iterable[int], tell: Callable[[dict[str, Any]], None] | Non
     for seed in seeds:
         _, config = demo_config(seed)
         with threads(config.training.threads):
-            experiment = build(config, Path())
-            arms = four_arms(experiment)
-            uniform, constrained = run_arm(experiment, arms[0]), run_arm(experiment, arms[-1])
+            experiment = build_experiment(config, Path())
+            variants = four_variants(experiment)
+            uniform, constrained = run_variant(experiment, variants[0]), run_variant(experiment, variants[-1])
         required = experiment.constraints[0].required
         reached = {name: constrained.readings[name].measured for name in ("train", "validation", "test")}
         residuals = constrained.result.residuals

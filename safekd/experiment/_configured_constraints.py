@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
 from dataclasses import replace
+from typing import Any
 
-from ..safety import (
-    Avoids,
-    Ball,
-    Calibration,
-    ChiSquareBall,
-    KLBall,
-    Margin,
-    OneMinusBrier,
-    Recall,
-    SafetyConstraint,
-    SafetyMeasure,
-    TopK,
-    TruthProbability,
-    UnsafeMass,
-)
-from ._example_table import Table
+from ..safety import Ball, ChiSquareBall, KLBall, SafetyConstraint, SafetyMeasure
+from ._example_table import ExampleTable
+from ._registries import MEASURES
 from .config import ConstraintConfig
 
 _BALLS: dict[str, type[Ball]] = {"kl": KLBall, "chi_square": ChiSquareBall}
 
 
-def constraints_of(config: ConstraintConfig, table: Table) -> list[SafetyConstraint]:
-    """Return the constraint that ``config`` states, or one for each context or class where it asks for that.
+def build_constraints(config: ConstraintConfig, table: ExampleTable) -> list[SafetyConstraint]:
+    """Return the constraint that a configuration states, or one for each context or class where it asks for that.
 
-    Raises InvalidConfig for a class or context that the data lack, InvalidInput for what does not fit together.
+    Args:
+        config: The constraint as the experiment file has it.
+        table: The examples, whose classes and contexts it names.
+
+    Raises:
+        InvalidConfig: The data lack a class or context.
+        InvalidInput: What it states does not fit together.
     """
     everywhere = list(range(len(table.contexts)))
     contexts = None if config.contexts is None else table.context_numbers(config.contexts)
@@ -40,9 +34,9 @@ def constraints_of(config: ConstraintConfig, table: Table) -> list[SafetyConstra
         mix = dict(zip(numbers, config.mix.values(), strict=True))
     elif config.worst is not None and config.by == "context" and contexts is None:
         contexts = everywhere
-    rule = SafetyConstraint(
+    constraint = SafetyConstraint(
         config.name,
-        _measure(config, table),
+        _build_measure(config, table),
         config.at_least,
         contexts,
         config.split,
@@ -54,24 +48,17 @@ def constraints_of(config: ConstraintConfig, table: Table) -> list[SafetyConstra
     )
     if config.each == "context":
         chosen = everywhere if contexts is None else contexts
-        return [replace(rule, name=f"{rule.name}: {table.contexts[c]}", contexts=[c]) for c in chosen]
+        return [replace(constraint, name=f"{constraint.name}: {table.contexts[c]}", contexts=[c]) for c in chosen]
     if config.each == "class":
         chosen = table.class_numbers(config.critical)
-        return [replace(rule, name=f"{rule.name}: {table.classes[c]}", classes=[c]) for c in chosen]
-    return [rule]
+        return [replace(constraint, name=f"{constraint.name}: {table.classes[c]}", classes=[c]) for c in chosen]
+    return [constraint]
 
 
-def _measure(config: ConstraintConfig, table: Table) -> SafetyMeasure:
-    critical = table.class_numbers(config.critical)
-    unsafe = table.class_numbers(config.unsafe or [])
-    kinds: dict[str, Callable[[], SafetyMeasure]] = {
-        "truth_probability": lambda: TruthProbability(critical),
-        "margin": lambda: Margin(critical),
-        "one_minus_brier": lambda: OneMinusBrier(critical),
-        "unsafe_mass": lambda: UnsafeMass(unsafe, critical),
-        "calibration": lambda: Calibration(table.class_numbers([config.of or ""])[0], critical),
-        "recall": lambda: Recall(critical),
-        "top_k": lambda: TopK(config.k or 1, critical),
-        "avoids": lambda: Avoids(unsafe, critical),
-    }
-    return kinds[config.measure]()
+def _build_measure(config: ConstraintConfig, table: ExampleTable) -> SafetyMeasure:
+    """Return the measure that is named, with those of the configuration's keys that it takes."""
+    given: dict[str, Any] = {"critical": table.class_numbers(config.critical), "k": config.k}
+    given["unsafe"] = table.class_numbers(config.unsafe or [])
+    given["of"] = None if config.of is None else table.class_numbers([config.of])[0]
+    measure = MEASURES[config.measure]
+    return measure(**{key: given[key] for key in inspect.signature(measure).parameters if key in given})

@@ -15,7 +15,7 @@ from ..data import Split
 from ..errors import InvalidConfig, InvalidInput
 from ..io import numbers, read_table
 from ..teachers import SklearnTeacher, StoredTeacher, Teacher
-from ._example_table import Array, Table
+from ._example_table import Array, ExampleTable
 from .config import FittedTeacherConfig, StoredTeacherConfig
 
 _KINDS: dict[str, Any] = {
@@ -26,8 +26,18 @@ _KINDS: dict[str, Any] = {
 }
 
 
-def fitted_teacher(config: FittedTeacherConfig, table: Table, train: Split, seed: int) -> Teacher:
-    """Fit one teacher on its slice of the training split.  Same seed, same teacher."""
+def fit_configured_teacher(config: FittedTeacherConfig, table: ExampleTable, train: Split, seed: int) -> Teacher:
+    """Fit one teacher on its slice of the training split.  Same seed, same teacher.
+
+    Args:
+        config: The classifier, its options, and what it is trained on.
+        table: The examples, whose classes, contexts and features ``config`` names.
+        train: The training split.
+        seed: Of what the classifier and the choice of its examples draw, at least 0.
+
+    Raises:
+        InvalidConfig: It would see fewer than two classes, or scikit-learn refuses its options.
+    """
     batch = train.batch()
     x_NF, label_N, context_N = batch.inputs.double().numpy(), batch.labels.numpy(), batch.context.numpy()
     seen = np.ones(len(label_N), dtype=bool)
@@ -56,19 +66,31 @@ def fitted_teacher(config: FittedTeacherConfig, table: Table, train: Split, seed
     return SklearnTeacher(config.name, model, classes=len(table.classes), columns=columns)
 
 
-def stored_teacher(config: StoredTeacherConfig, table: Table, index: dict[str, Array], folder: Path) -> Teacher:
-    """Read one teacher's probabilities: one row an example of the whole table, one column named after each class."""
+def read_stored_teacher(
+    config: StoredTeacherConfig, table: ExampleTable, index: dict[str, Array], folder: Path
+) -> Teacher:
+    """Read one teacher's probabilities: one row an example of the whole table, one column named after each class.
+
+    Args:
+        config: Name and file of the teacher.
+        table: The examples.
+        index: Rows of the table that each split holds, by the split's name.
+        folder: Where a relative path starts.
+
+    Raises:
+        InvalidInput: The file has other classes or another number of rows than the data, or a cell is no number.
+    """
     frame = read_table(folder / config.path)
-    found = [str(column) for column in frame.columns]
-    if len(found) != len(table.classes):
+    columns = [str(column) for column in frame.columns]
+    if len(columns) != len(table.classes):
         raise InvalidInput(
-            f"Teacher '{config.name}' gives {len(found)} classes ({', '.join(found)}), "
+            f"Teacher '{config.name}' gives {len(columns)} classes ({', '.join(columns)}), "
             f"the data have {len(table.classes)} ({', '.join(table.classes)}); "
             f"wanted one column a class in {config.path}."
         )
-    if set(found) != set(table.classes):
+    if set(columns) != set(table.classes):
         raise InvalidInput(
-            f"Teacher '{config.name}': {config.path} has columns {', '.join(found)}; "
+            f"Teacher '{config.name}': {config.path} has columns {', '.join(columns)}; "
             f"wanted one named after each class: {', '.join(table.classes)}."
         )
     if len(frame) != len(table.label_N):

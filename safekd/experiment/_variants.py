@@ -20,10 +20,15 @@ from ._build_experiment import Experiment
 
 
 @dataclass(frozen=True)
-class Arm:
-    """A way of training: which weights, which constraints, which multipliers.
+class Variant:
+    """A way of training that is compared with others: which weights, which constraints, which multipliers.
 
-    before: the weights ahead of the projection, to count what it repaired; None when nothing is projected.
+    Attributes:
+        name: What tables call it.
+        rule: Weighting rule.
+        constraints: Safety constraints, or none.
+        dual: Dual method; None for the trainer's own.
+        before: The weights ahead of the projection, to count what it repaired; None when nothing is projected.
     """
 
     name: str
@@ -34,16 +39,26 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class ArmReport:
-    """What an arm reached.
+class VariantReport:
+    """What a variant reached.
 
-    loss: distillation loss on the training split against the arm's own target, nats.  accuracy: on the test split.
-    readings: first constraint by split, all contexts; by_context: the same by
-    (split, context name).  violations_before, violations_after: training positions where an ordering is
-    broken (a safer teacher counts less), before and after projection; before is None when nothing is projected.
+    Attributes:
+        variant: The way of training.
+        result: Its run.
+        loss: Distillation loss on the training split against the variant's own target, nats.
+        accuracy: On the test split.
+        readings: The experiment's first constraint, all contexts, by split.
+        by_context: The same by (split, context name).
+        certificate: What the certify split shows of the first constraint.
+        lightest: Smallest weight of a teacher over the training split.
+        heaviest: Largest.
+        violations_before: Training positions where an ordering is broken (a safer teacher counts less) before the
+            projection; None when nothing is projected.
+        violations_after: The same after it.
+        seconds: How long training took.
     """
 
-    arm: Arm
+    variant: Variant
     result: FitResult
     loss: float
     accuracy: float
@@ -57,12 +72,23 @@ class ArmReport:
     seconds: float
 
 
-def run_arm(
-    experiment: Experiment, arm: Arm, *, confidence: float = 0.95, on_trace: Callable[[TracePoint], None] | None = None
-) -> ArmReport:
-    """Train one arm and read it on every split.  Only the certify split decides the certificate."""
+def run_variant(
+    experiment: Experiment,
+    variant: Variant,
+    *,
+    confidence: float = 0.95,
+    on_trace: Callable[[TracePoint], None] | None = None,
+) -> VariantReport:
+    """Train one variant and read it on every split.  Only the certify split decides the certificate.
+
+    Args:
+        experiment: Data, teachers, and settings of training.
+        variant: The way of training.
+        confidence: Of the certificate, between 0 and 1.
+        on_trace: Called with each line of the trace.
+    """
     began = time.perf_counter()
-    trainer = experiment.trainer(rule=arm.rule, constraints=arm.constraints, dual=arm.dual)
+    trainer = experiment.trainer(rule=variant.rule, constraints=variant.constraints, dual=variant.dual)
     settings = experiment.config.training
     result = trainer.fit(
         experiment.train,
@@ -73,50 +99,54 @@ def run_arm(
         on_trace=on_trace,
     )
     seconds = time.perf_counter() - began
-    read = {name: _read(experiment, trainer.objective, name) for name in experiment.splits}
-    weights_K, after = _weights(experiment, arm.rule)
-    return ArmReport(
-        arm=arm,
+    read = {name: _read_by_context(experiment, trainer.objective, name) for name in experiment.splits}
+    weights_K, after = _weigh_training_split(experiment, variant.rule)
+    return VariantReport(
+        variant=variant,
         result=result,
         loss=result.point.loss,
-        accuracy=_accuracy(experiment, result),
+        accuracy=_measure_accuracy(experiment, result),
         readings={name: overall for name, (overall, _) in read.items()},
         by_context={(name, context): reading for name, (_, each) in read.items() for context, reading in each.items()},
         certificate=certify(result, experiment.constraints[0], experiment.splits["certify"], confidence),
         lightest=float(weights_K.min()),
         heaviest=float(weights_K.max()),
-        violations_before=None if arm.before is None else _weights(experiment, arm.before)[1],
+        violations_before=None if variant.before is None else _weigh_training_split(experiment, variant.before)[1],
         violations_after=after,
         seconds=seconds,
     )
 
 
-def training_signals(experiment: Experiment) -> Signals:
-    """Return the signals of the whole training split, as the trainer sees them."""
+def find_training_signals(experiment: Experiment) -> Signals:
+    """Return the signals of the whole training split, as the trainer sees them.
+
+    Args:
+        experiment: Data, teachers and evidence.
+    """
     everything = torch.arange(len(experiment.train))
     return experiment.trainer().objective.signals(experiment.train, everything)
 
 
-def _weights(experiment: Experiment, rule: Rule) -> tuple[Tensor, int]:
-    signals = training_signals(experiment)
+def _weigh_training_split(experiment: Experiment, rule: Rule) -> tuple[Tensor, int]:
+    signals = find_training_signals(experiment)
     weights_K = rule(signals)
     return weights_K, int(experiment.unified.orders(signals).broken(weights_K).sum())
 
 
-def _read(
+def _read_by_context(
     experiment: Experiment, objective: Objective, split: str
 ) -> tuple[ConstraintReading, dict[str, ConstraintReading]]:
     """Read the first constraint on a whole split: overall, and by context name."""
-    rule = experiment.constraints[0]
+    constraint = experiment.constraints[0]
     contexts = experiment.table.contexts
-    narrowed = [replace(rule, contexts=[number], mix=None, worst=None) for number in range(len(contexts))]
+    narrowed = [replace(constraint, contexts=[number], mix=None, worst=None) for number in range(len(contexts))]
     data = experiment.splits[split]
-    found = objective.full_pass(data, {}, on_one_split([rule, *narrowed]), with_gradients=False).readings
-    overall, *each = [replace(reading, split=split) for reading in found]
+    readings = objective.full_pass(data, {}, on_one_split([constraint, *narrowed]), with_gradients=False).readings
+    overall, *each = [replace(reading, split=split) for reading in readings]
     return overall, dict(zip(contexts, each, strict=True))
 
 
-def _accuracy(experiment: Experiment, result: FitResult) -> float:
+def _measure_accuracy(experiment: Experiment, result: FitResult) -> float:
     batch = experiment.splits["test"].batch()
     with evaluating(result.student), torch.no_grad():
         return float((result.student(batch.inputs).argmax(-1) == batch.labels).double().mean())

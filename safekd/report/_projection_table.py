@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
-from ..weight_files import Projected
+from ..weight_files import ProjectionSummary
 
 
-def projection_summary(done: Projected) -> Table:
+def projection_summary(done: ProjectionSummary) -> Table:
     """Return what a projection did to each teacher's column."""
     table = Table(box=box.SIMPLE_HEAD, title=f"{done.rows:,} rows projected")
     for name in ("teacher", "lightest before", "after", "heaviest before", "after"):

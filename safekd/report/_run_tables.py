@@ -8,24 +8,24 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
-from ..experiment import ArmReport, Experiment
+from ..experiment import Experiment, VariantReport
 from ..frontier import Frontier
 from ..training import FitResult
 from ..training.trace import ConstraintReading
 from ..weights import MeasuredOrderings
 
 
-def comparison(experiment: Experiment, reports: Sequence[ArmReport]) -> Table:
-    """Return the arms side by side, one column an arm, one row a question."""
+def comparison_table(experiment: Experiment, reports: Sequence[VariantReport]) -> Table:
+    """Return the variants side by side, one column a variant, one row a question."""
     rule = experiment.constraints[0]
     sign = "=" if rule.is_equality else ">="
     title = f"Safety required: {rule.name} {sign} {rule.required:g} on the {rule.split} split"
     table = Table(box=box.SIMPLE_HEAD, title=title)
     table.add_column("", no_wrap=True)
     for report in reports:
-        table.add_column(report.arm.name, justify="right", max_width=13)
+        table.add_column(report.variant.name, justify="right", max_width=13)
 
-    def row(name: str, value: Callable[[ArmReport], str]) -> None:
+    def row(name: str, value: Callable[[VariantReport], str]) -> None:
         table.add_row(name, *(value(report) for report in reports))
 
     row("test accuracy", lambda r: f"{r.accuracy:.3f}")
@@ -38,7 +38,7 @@ def comparison(experiment: Experiment, reports: Sequence[ArmReport]) -> Table:
             for context in experiment.table.contexts:
                 cases = reports[0].by_context[split, context].count
                 row(f"  {context} ({cases})", lambda r, k=(split, context): _plain(r.by_context[k].measured))  # type: ignore[misc]
-    row("required", lambda r: f"{rule.required:g}" if r.arm.constraints else "not asked")
+    row("required", lambda r: f"{rule.required:g}" if r.variant.constraints else "not asked")
     row("certified bound (2)", lambda r: f"{r.certificate.lower_bound:.3f}")
     row("certificate says", lambda r: r.certificate.decision)
     row("lightest weight", lambda r: f"{r.lightest:.3f}")
@@ -180,7 +180,7 @@ def seeds_table(rows: pd.DataFrame) -> Table:
     return table
 
 
-def _violations(report: ArmReport) -> str:
+def _violations(report: VariantReport) -> str:
     if report.violations_before is None:
         return f"{report.violations_after} left" if report.violations_after else "0"
     return f"{report.violations_before} -> {report.violations_after}"

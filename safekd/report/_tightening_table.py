@@ -15,7 +15,7 @@ _OUT_OF_FOLD = (
 )
 
 
-def rounds_table(raised: Tightening) -> Table:
+def tightening_table(raised: Tightening) -> Table:
     """Return one row a round and constraint: what was posed, what new data showed, whether that cleared."""
     judged = raised.on if raised.on != "crossfit" else "out of fold"
     table = Table(

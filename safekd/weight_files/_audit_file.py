@@ -9,7 +9,7 @@ from dataclasses import replace
 from .._threads import threads
 from ..axioms import AuditReport, Finding, RowAudit, report_of
 from ..io import open_table
-from ._file_rules import Rules, as_config, bind
+from ._file_rules import Rules, as_config, bind_rules
 from ._project_file import Progress
 
 _BLIND = "Only rows of the {scale} scale were judged; choose another with scale= or --scale."
@@ -20,19 +20,19 @@ def audit_file(
     rules: Rules,
     *,
     scale: str = "token",
-    called: Mapping[str, str] | None = None,
+    key_labels: Mapping[str, str] | None = None,
     on_progress: Progress | None = None,
 ) -> AuditReport:
     """Judge the weights in a CSV or Parquet file: normalisation, positivity, bounds, orderings, linear rows.
 
-    rules, called, on_progress: as in ``project_file``.  scale: whose axioms the report is about, "token", "task",
+    rules, key_labels, on_progress: as in ``project_file``.  scale: whose axioms the report is about, "token", "task",
     "context" or "unified".  Every rule is exact over all rows; where the report names a row, the first one is 1, and
     the evidence says where in the file that is.  Continuity and Pareto compatibility cannot be told from a file.
     Raises InvalidInput naming line, column and cell of what is no weight.
     """
     config = as_config(rules)
     with open_table(path) as table, threads(1):  # blocks are too short for torch's own
-        bound = bind(config, table, called)
+        bound = bind_rules(config, table, key_labels)
         audit = RowAudit(bound.polytope, scale, subject=table.path.name, names=bound.teachers)
         rows, places = 0, {}
         for block in table.blocks():

@@ -58,14 +58,14 @@ def as_config(rules: Rules) -> RulesConfig:
     return read_rules(rules) if isinstance(rules, Mapping) else load_rules(rules)
 
 
-def bind(config: RulesConfig, table: Table, called: Mapping[str, str] | None = None) -> FileRules:
+def bind_rules(config: RulesConfig, table: Table, key_labels: Mapping[str, str] | None = None) -> FileRules:
     """Tie a rule set to a table.
 
-    called: what messages call a key of the rule set, where not by its own name ("order" may be "--order").
+    key_labels: what messages call a key of the rule set, where not by its own name ("order" may be "--order").
     Raises InvalidInput for columns that are not there and rules that contradict each other, InfeasiblePolytope if no
     weights meet them.
     """
-    return _Binder(config, table.columns, table.path, called or {}).bound()
+    return _Binder(config, table.columns, table.path, key_labels or {}).bound()
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class _Binder:
     config: RulesConfig
     columns: tuple[str, ...]
     path: Path
-    called: Mapping[str, str]
+    key_labels: Mapping[str, str]
 
     def bound(self) -> FileRules:
         config = self.config
@@ -183,7 +183,7 @@ class _Binder:
             raise InvalidInput(f"{said}: {self.path} has no {what} '{name}'; it has: {', '.join(known)}.")
 
     def _name(self, key: str) -> str:
-        return self.called.get(key, f"`{key}`")
+        return self.key_labels.get(key, f"`{key}`")
 
 
 def _legend(message: str, teachers: Sequence[str]) -> str:

@@ -13,8 +13,8 @@ from solvers.projection import project
 
 from ..errors import SafekdError
 from ..io import Block, open_table
-from ._file_rules import FileRules, Floats, Rules, as_config, bind
-from ._projection_summary import Projected
+from ._file_rules import FileRules, Floats, Rules, as_config, bind_rules
+from ._projection_summary import ProjectionSummary
 
 Progress = Callable[[int, int, int | None], None]
 
@@ -24,12 +24,12 @@ def project_file(
     output: str | os.PathLike[str],
     rules: Rules,
     *,
-    called: Mapping[str, str] | None = None,
+    key_labels: Mapping[str, str] | None = None,
     on_progress: Progress | None = None,
-) -> Projected:
+) -> ProjectionSummary:
     """Write a copy of a CSV or Parquet file in which the teachers' columns hold the nearest conforming weights.
 
-    rules: a ``RulesConfig``, a mapping with its keys, or the path of a TOML file.  called: what messages call a key.
+    rules: a ``RulesConfig``, a mapping with its keys, or the path of a TOML file.  key_labels: what messages call a key.
     on_progress: is told the number of rows done, and how much has been read of how much (None where unknown).
 
     Any number of rows, in constant memory.  Weights are written so that they read back bit for bit; all other columns
@@ -40,11 +40,11 @@ def project_file(
     """
     config = as_config(rules)
     with open_table(path) as table:
-        bound = bind(config, table, called)
-        done = Projected(bound.teachers)
+        bound = bind_rules(config, table, key_labels)
+        done = ProjectionSummary(bound.teachers)
         with table.copy(output, bound.teachers) as write:
             for block in table.blocks():
-                raw_NK, w_NK = _projected(bound, block)
+                raw_NK, w_NK = _project_block(bound, block)
                 write(block, w_NK)
                 done.add(raw_NK, w_NK)
                 if on_progress is not None:
@@ -52,7 +52,7 @@ def project_file(
     return done
 
 
-def _projected(rules: FileRules, block: Block) -> tuple[Floats, Floats]:
+def _project_block(rules: FileRules, block: Block) -> tuple[Floats, Floats]:
     """Return the weights of a block before and after projection, (N, K)."""
     raw_NK, ordering = rules.weights(block), rules.ordering(block)
     if rules.metric == "kl":

@@ -14,7 +14,7 @@ _UNMOVED = 1e-12  # Euclidean distance that rounding may cost
 
 
 @dataclass
-class Projected:
+class ProjectionSummary:
     """Counted while rows go by.
 
     teachers: columns.  rows: how many there were.  moved: how many of them moved further than rounding does.

@@ -16,7 +16,7 @@ import safekd as kd
 from safekd.cli import main
 from safekd.demo import DemoOutcome, run_demo
 from safekd.demo._run_seeds import SLACK
-from safekd.report import comparison, frontier_table, seeds_table
+from safekd.report import comparison_table, frontier_table, seeds_table
 from safekd.training.trace import MACHINE_COLUMNS, read_trace
 from tests.support import ROOT
 
@@ -195,7 +195,7 @@ def test_the_frontier_costs_at_most_three_cold_runs_and_every_point_is_read_agai
 
 def test_the_table_has_every_column_and_shows_misses(demo):
     outcome = demo[0]
-    text = _text(comparison(outcome.experiment, outcome.reports))
+    text = _text(comparison_table(outcome.experiment, outcome.reports))
     for words in ("uniform", "adaptive", "fixed", "constrained", "test accuracy", "small", "medium",
                   "large", "required", "certified", "lightest", "heaviest", "order broken", "status"):  # fmt: skip
         assert words in text, words

@@ -1,13 +1,17 @@
 """The configuration of an experiment, as frozen and strict models: every key is known, every value is in range.
 
-Each field's description is what a user reads when the value is refused.
+Each field's description is what a user reads when the value is refused.  Measures and weighting rules are looked up in
+their registries, which are imported when an experiment is checked: a rule set for weights in files needs none of them.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Strict(BaseModel):
@@ -17,6 +21,49 @@ class Strict(BaseModel):
 
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Metric = Literal["euclidean", "kl"]
+
+
+def find_measures() -> Mapping[str, Callable[..., Any]]:
+    """Return the safety measures that a configuration can name."""
+    from .._registries import MEASURES
+
+    return MEASURES
+
+
+def find_rules(scale: str) -> Mapping[str, Callable[..., Any]]:
+    """Return the weighting rules of a scale that a configuration can name.
+
+    Args:
+        scale: "token", "task" or "context".
+    """
+    from .._registries import RULES
+
+    return RULES[scale]
+
+
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean ...?" with the nearest known name, or nothing where none is near.
+
+    Args:
+        name: What was written.
+        known: What could have been.
+    """
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else ""
+
+
+def _registered(what: str, find_known: Callable[[], Mapping[str, Any]]) -> AfterValidator:
+    """Return the check that a name is in a registry."""
+
+    def require_known(name: str) -> str:
+        known = sorted(find_known())
+        if name not in known:
+            hint = suggest_name(name, known) or "choose a known one."
+            raise ValueError(f"there is no {what} of that name; {hint} Known: {', '.join(known)}")
+        return name
+
+    return AfterValidator(require_known)
 
 
 class ContextConfig(Strict):
@@ -88,12 +135,13 @@ TeacherConfig = Annotated[FittedTeacherConfig | StoredTeacherConfig, Field(discr
 class WeightsConfig(Strict):
     """Rules of three scales, and the polytope that their product is repaired into."""
 
-    token: Literal[
-        "uniform", "entropy_decay", "entropy_inverse", "entropy_complement", "confidence", "safety_blend"
-    ] = "entropy_decay"
+    token: Annotated[str, _registered("token rule", lambda: find_rules("token"))] = "entropy_decay"
     rate: float = Field(default=1.0, ge=0, description="decay rate of entropy_decay, at least 0")
-    task: Literal["uniform", "inverse_loss", "performance_softmax"] = "inverse_loss"
-    context: Literal["uniform", "ordinal_safety"] = "ordinal_safety"
+    entropy_floor: float = Field(
+        default=1e-3, gt=0, description="what entropy_inverse adds to an entropy, in nats, above 0: weights stay finite"
+    )
+    task: Annotated[str, _registered("task rule", lambda: find_rules("task"))] = "inverse_loss"
+    context: Annotated[str, _registered("context rule", lambda: find_rules("context"))] = "ordinal_safety"
     lower: float = Field(default=0.05, ge=0, le=1, description="lightest weight of a teacher, between 0 and 1")
     upper: float = Field(default=0.6, gt=0, le=1, description="heaviest weight of a teacher, between 0 and 1")
     critical_contexts: list[str] = Field(default=[], description="contexts where safer teachers must not count less")
@@ -104,7 +152,7 @@ class WeightsConfig(Strict):
         description="order teachers only where the validation split shows the difference at this level of "
         "significance; left out: every measured difference, however few its cases",
     )
-    metric: Literal["euclidean", "kl"] = "euclidean"
+    metric: Metric = "euclidean"
 
 
 class StudentConfig(Strict):
@@ -124,13 +172,9 @@ class ConstraintConfig(Strict):
     """One safety requirement, or, with ``each``, one for each context or critical class."""
 
     name: str = Field(min_length=1)
-    measure: Literal[
-        "truth_probability", "margin", "one_minus_brier", "unsafe_mass", "calibration", "recall", "top_k", "avoids"
-    ] = "truth_probability"
+    measure: Annotated[str, _registered("safety measure", find_measures)] = "truth_probability"
     critical: list[str] = Field(min_length=1, description="class names")
-    unsafe: list[str] | None = Field(
-        default=None, min_length=1, description="class names that unsafe_mass and avoids keep off"
-    )
+    unsafe: list[str] | None = Field(default=None, min_length=1, description="class names that a measure keeps off")
     k: int | None = Field(default=None, ge=1, description="how many classes top_k looks at, at least 1")
     of: str | None = Field(default=None, description="the class name whose calibration is read")
     at_least: float | None = Field(default=None, gt=0, le=1, description="threshold: a number above 0 and at most 1")
@@ -158,12 +202,12 @@ class ConstraintConfig(Strict):
         if (self.at_least is None) == (self.exactly is None):
             found = "neither" if self.at_least is None else "both"
             raise ValueError(f"found {found} of at_least and exactly; wanted one, a number above 0 and at most 1")
-        needed = {"unsafe_mass": "unsafe", "avoids": "unsafe", "top_k": "k", "calibration": "of"}.get(self.measure)
+        takes = inspect.signature(find_measures()[self.measure]).parameters
         for key in ("unsafe", "k", "of"):
             given = getattr(self, key) is not None
-            if key == needed and not given:
+            if not given and key in takes and takes[key].default is inspect.Parameter.empty:
                 raise ValueError(f"measure '{self.measure}' needs `{key}`")
-            if key != needed and given:
+            if given and key not in takes:
                 raise ValueError(f"`{key}` says nothing to measure '{self.measure}'; remove it")
         if self.each is not None and (self.mix is not None or self.worst is not None):
             raise ValueError("`each` makes one constraint a group, `mix` and `worst` one of all groups; wanted one way")

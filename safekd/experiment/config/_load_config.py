@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import types
 import typing
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ...errors import InvalidConfig
-from ._config_models import ExperimentConfig
+from ._config_models import ExperimentConfig, suggest_name
 from ._rule_set import RulesConfig
 
 M = TypeVar("M", bound=BaseModel)
@@ -93,8 +92,7 @@ def _explained(details: ErrorDetails, root: type[BaseModel]) -> str:
     key = _dotted(place, root)
     if kind == "extra_forbidden" and model is not None:
         known = list(model.model_fields)
-        near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else "remove it."
+        hint = suggest_name(str(place[-1]), known) or "remove it."
         return f"unknown key '{key}'; {hint} Known keys there: {', '.join(known)}."
     if kind == "missing":
         return f"'{key}' is missing{_wanted(model, place)}."

@@ -1,4 +1,4 @@
-"""The rule set for weights in a file, as ``safekd project --rules`` and ``safekd validation --rules`` read it.
+"""The rule set for weights in a file, as ``safekd project --rules`` and ``safekd audit --rules`` read it.
 
 Keys that are left out have the values of an empty file; options of the command line override the file.
 
@@ -19,11 +19,11 @@ at_most = 0.5                               # ... or at_least, or equals
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from ._config_models import Strict
+from ._config_models import Metric, Strict
 
 Bounds = float | list[float] | dict[str, float]
 _BOUNDS = "a number, a list with one for each teacher, or { name = number }"
@@ -56,7 +56,7 @@ class RulesConfig(Strict):
     order: list[str] = Field(default=[], description='a list such as ["a>=b", "b>=c"]')
     margin: float = Field(default=0.0, ge=0, description="a number of at least 0")
     ties: bool = False
-    metric: Literal["euclidean", "kl"] = "euclidean"
+    metric: Metric = "euclidean"
     safety_columns: Columns | None = Field(default=None, description="names of columns, one a teacher")
     critical_column: str | None = Field(default=None, description="the name of a column of 0, 1, true and false")
     linear: list[LinearConfig] = Field(default=[], description="tables [[linear]]")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import textwrap
 
 import pytest
@@ -85,3 +87,15 @@ def test_a_mapping_is_read_alike():
     assert read_rules({"upper": 0.5}) == RulesConfig(upper=0.5)
     with pytest.raises(kd.InvalidConfig, match=r"mine: unknown key 'uper'; did you mean 'upper'"):
         read_rules({"uper": 0.5}, "mine")
+
+
+def test_rules_are_read_without_torch():
+    """Weights in a file need none of what an experiment needs, and its registries least of all."""
+    code = (
+        "import sys\n"
+        "from safekd.experiment.config import read_rules\n"
+        "read_rules({'lower': 0.1})\n"
+        "print('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout.strip() == "False", ran.stderr

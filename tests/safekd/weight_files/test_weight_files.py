@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import safekd as kd
 from safekd.io import _csv, _parquet
-from safekd.weight_files import Projected
+from safekd.weight_files import ProjectionSummary
 
 SEED = np.random.default_rng(5)
 RAW_NK = SEED.dirichlet(np.ones(3), 500)
@@ -246,7 +246,7 @@ def test_a_device_is_no_place_for_a_file(tmp_path):
 
 
 def test_the_summary_adds_up():
-    whole, pieces = Projected(("a", "b", "c")), Projected(("a", "b", "c"))
+    whole, pieces = ProjectionSummary(("a", "b", "c")), ProjectionSummary(("a", "b", "c"))
     w_NK = kd.project(RAW_NK, kd.WeightPolytope(3, upper=0.5))
     whole.add(RAW_NK, w_NK)
     for n in range(0, 500, 100):

@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from safekd.data import Split
 from safekd.demo import demo_config
 from safekd.errors import InvalidConfig, InvalidInput, MissingSignal
-from safekd.experiment import build, training_signals
+from safekd.experiment import find_training_signals
 from safekd.experiment.config import parse_config
 from safekd.report import orderings_table
 from safekd.safety import PairedSums, Recall, TruthProbability
@@ -236,7 +236,7 @@ def test_an_unknown_kind_of_group():
 def demo_at_level(tmp_path_factory):
     text, _ = demo_config()
     text = text.replace('critical_contexts = ["small"]', 'critical_contexts = ["small"]\nlevel = 0.05')
-    return build(parse_config(text, "the demo with a level"), tmp_path_factory.mktemp("demo"))
+    return build_experiment(parse_config(text, "the demo with a level"), tmp_path_factory.mktemp("demo"))
 
 
 def test_the_single_case_of_small_lesions_orders_nobody(demo_at_level):
@@ -245,7 +245,7 @@ def test_the_single_case_of_small_lesions_orders_nobody(demo_at_level):
     assert evidence.count_C.tolist()[0] == 1
     assert len(set(evidence.safety_CK[0].tolist())) > 1
     assert found.pairs(0) == ()
-    signals = training_signals(demo_at_level)
+    signals = find_training_signals(demo_at_level)
     repair = demo_at_level.unified.repair(signals)
     small = signals.context == 0
     assert not repair.violations_before[small].any()
