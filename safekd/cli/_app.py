@@ -52,36 +52,36 @@ def main() -> None:
     from ..errors import SafekdError
 
     try:
-        with _ended_politely():
+        with _unwind_on_sigterm():
             app(prog_name="safekd")
     except SafekdError as error:
-        _complain(" ".join([str(error), *getattr(error, "__notes__", [])]))
+        _print_error(" ".join([str(error), *getattr(error, "__notes__", [])]))
         sys.exit(2)
     except OSError as error:
-        _complain(f"{error.filename or 'the system'}: {error.strerror or error}.")
+        _print_error(f"{error.filename or 'the system'}: {error.strerror or error}.")
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:
         code = 130 if isinstance(end, KeyboardInterrupt) else end.code
         if code in (130, 143):  # typer turns the former into the latter
-            _complain("stopped; nothing half written was left behind.")
+            _print_error("stopped; nothing half written was left behind.")
         sys.exit(code)
 
 
-def _complain(message: str) -> None:
+def _print_error(message: str) -> None:
     err.print(f"safekd: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def _ended_politely() -> Iterator[None]:
+def _unwind_on_sigterm() -> Iterator[None]:
     """Let a request to terminate unwind like an interrupt, so that temporary files are removed."""
     if threading.current_thread() is not threading.main_thread():  # signals are none of its business
         yield
         return
 
-    def leave(number: int, _: object) -> None:
+    def exit_on_signal(number: int, _: object) -> None:
         sys.exit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = signal.signal(signal.SIGTERM, exit_on_signal)
     try:
         yield
     finally:
@@ -97,7 +97,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def take_options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version and stop")
     ] = False,
@@ -105,8 +105,8 @@ def options(
     """Take the options that belong to no command."""
 
 
-@app.command()
-def demo(
+@app.command("demo")
+def demo_command(
     run_dir: Annotated[Path, typer.Option(help="where results are written")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="splits, teachers and student follow from it")] = 0,
     seeds: Annotated[int, typer.Option(min=0, help="instead: repeat the promise over this many seeds")] = 0,
@@ -119,8 +119,8 @@ def demo(
     raise typer.Exit(code)
 
 
-@app.command()
-def train(
+@app.command("train")
+def train_command(
     config: Config,
     run_dir: Annotated[Path | None, typer.Option(help="where results are written; overrides the file")] = None,
 ) -> None:
@@ -130,8 +130,8 @@ def train(
     raise typer.Exit(show_training(out, config, run_dir))
 
 
-@app.command()
-def frontier(
+@app.command("frontier")
+def frontier_command(
     config: Config,
     output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write; runs are kept in OUTPUT.points")],
     method: Annotated[
@@ -158,8 +158,8 @@ def frontier(
     raise typer.Exit(show_frontier(out, config, output, plot, options))
 
 
-@app.command()
-def project(
+@app.command("project")
+def project_command(
     weights: Weights,
     output: Annotated[Path, typer.Option("--output", "-o", help="file to write, all columns kept; not the input")],
     teacher: Teacher = None,
@@ -173,15 +173,15 @@ def project(
     rules: RulesFile = None,
 ) -> None:
     """Project the weights in a file onto the nearest ones that obey the rules.  Any number of rows."""
-    from ._file_commands import Options, show_projection
+    from ._file_commands import RuleOptions, show_projection
 
     order_by = {"order": order, "margin": margin, "safety_columns": safety_columns, "critical_column": critical_column}
-    options = Options(rules, {"teachers": teacher, "lower": lower, "upper": upper, "metric": metric, **order_by})
+    options = RuleOptions(rules, {"teachers": teacher, "lower": lower, "upper": upper, "metric": metric, **order_by})
     raise typer.Exit(show_projection(out, err, weights, output, options))
 
 
-@app.command()
-def audit(
+@app.command("audit")
+def audit_command(
     weights: Weights,
     teacher: Teacher = None,
     lower: Lower = None,
@@ -199,8 +199,8 @@ def audit(
 
     Exit code 0: nothing is violated; 1: something is; 2: bad input.
     """
-    from ._file_commands import Options, show_audit
+    from ._file_commands import RuleOptions, show_audit
 
     order_by = {"order": order, "margin": margin, "safety_columns": safety_columns, "critical_column": critical_column}
-    options = Options(rules, {"teachers": teacher, "lower": lower, "upper": upper, **order_by})
+    options = RuleOptions(rules, {"teachers": teacher, "lower": lower, "upper": upper, **order_by})
     raise typer.Exit(show_audit(out, err, weights, options, scale, json, csv))

@@ -7,18 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
 from ..errors import InvalidInput
-from ..experiment.config import RulesConfig, load_rules
+from ..experiment.config import Metric, RulesConfig, load_rules
 from ..report import projection_summary
 from ..weight_files import audit_file, project_file
-from ._progress_bars import rows_bar, show_written
+from ._progress_bars import show_rows, show_written
 
-_METRICS = ("euclidean", "kl")
-_SAID = {
+_OPTION_OF = {
     "teachers": "--teacher",
     "lower": "--lower",
     "upper": "--upper",
@@ -31,8 +30,13 @@ _SAID = {
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the command line says of the rules.  file: a rule set.  given: options, None or empty where left out."""
+class RuleOptions:
+    """What the command line says of the rules.
+
+    Attributes:
+        file: A rule set in TOML, or None.
+        given: Options by the key that they set, None or empty where left out.
+    """
 
     file: Path | None
     given: Mapping[str, Any]
@@ -40,67 +44,89 @@ class Options:
     def config(self) -> RulesConfig:
         """Return the rule set, options before the file."""
         changes = {key: value for key, value in self.given.items() if value not in (None, [])}
-        if changes.get("metric", "kl") not in _METRICS:
-            raise InvalidInput(f"--metric is '{changes['metric']}'; wanted euclidean or kl.")
+        if changes.get("metric", "kl") not in get_args(Metric):
+            raise InvalidInput(f"--metric is '{changes['metric']}'; wanted {' or '.join(get_args(Metric))}.")
         for key in ("lower", "upper"):
             if key in changes:
-                changes[key] = _bounds(_SAID[key], changes[key])
+                changes[key] = _parse_bounds(_OPTION_OF[key], changes[key])
         base = RulesConfig() if self.file is None else load_rules(self.file)
         return base.model_copy(update=changes)
 
     @property
     def key_labels(self) -> dict[str, str]:
-        """What messages call each key: its option, or its name in the file if that is where it was said."""
-        return {key: said for key, said in _SAID.items() if self.file is None or self.given.get(key) not in (None, [])}
+        """What messages call each key: its option, or its name in the file if that is where it stands."""
+        return {
+            key: option
+            for key, option in _OPTION_OF.items()
+            if self.file is None or self.given.get(key) not in (None, [])
+        }
 
 
-def show_projection(out: Console, err: Console, path: Path, output: Path, options: Options) -> int:
-    """Project every row with a progress bar, write, and print what moved; return the exit code."""
-    with _told(err, "projecting") as tell:
-        done = project_file(path, output, options.config(), key_labels=options.key_labels, on_progress=tell)
+def show_projection(out: Console, err: Console, path: Path, output: Path, options: RuleOptions) -> int:
+    """Project every row with a progress bar, write, and print what moved; return the exit code.
+
+    Args:
+        out: Where results are printed.
+        err: Where the progress bar is drawn.
+        path: The weights.
+        output: The copy to write.
+        options: The rules.
+    """
+    with _report_rows(err, "projecting") as report:
+        done = project_file(path, output, options.config(), key_labels=options.key_labels, on_progress=report)
     out.print(projection_summary(done))
     show_written(out, [output])
     return 0
 
 
 def show_audit(
-    out: Console, err: Console, path: Path, options: Options, scale: str, json: Path | None, csv: Path | None
+    out: Console, err: Console, path: Path, options: RuleOptions, scale: str, json: Path | None, csv: Path | None
 ) -> int:
-    """Judge every row with a progress bar, print and write the report; return the exit code."""
+    """Judge every row with a progress bar, print and write the report; return the exit code.
+
+    Args:
+        out: Where the report is printed.
+        err: Where the progress bar is drawn.
+        path: The weights.
+        options: The rules.
+        scale: Whose axioms are judged.
+        json: Where the report is written as JSON, or None.
+        csv: Where it is written as CSV, or None.
+    """
     targets = {"--json": json, "--csv": csv}
     for option, target in targets.items():
         if target is not None and target.exists() and path.exists() and target.samefile(path):
             raise InvalidInput(f"{option} {target} is the input itself, which would be lost; write to another file.")
     if json is not None and csv is not None and os.path.abspath(json) == os.path.abspath(csv):
         raise InvalidInput(f"--json and --csv both name {json}; write to two files.")
-    with _told(err, "judging") as tell:
-        report = audit_file(path, options.config(), scale=scale, key_labels=options.key_labels, on_progress=tell)
-    out.print(report)
+    with _report_rows(err, "judging") as report:
+        judged = audit_file(path, options.config(), scale=scale, key_labels=options.key_labels, on_progress=report)
+    out.print(judged)
     if json is not None:
-        report.to_json(json)
+        judged.to_json(json)
     if csv is not None:
-        report.to_csv(csv)
+        judged.to_csv(csv)
     written = [target for target in targets.values() if target is not None]
     if written:
         show_written(out, written)
-    return 0 if report.holds() else 1
+    return 0 if judged.holds() else 1
 
 
 @contextmanager
-def _told(console: Console, what: str) -> Iterator[Callable[[int, int, int | None], None]]:
+def _report_rows(console: Console, what: str) -> Iterator[Callable[[int, int, int | None], None]]:
     """Show a bar while rows go by."""
-    with rows_bar(console) as progress:
+    with show_rows(console) as progress:
         task = progress.add_task(what, total=None, rows="")
 
-        def tell(rows: int, done: int, total: int | None) -> None:
+        def report(rows: int, done: int, total: int | None) -> None:
             elapsed = progress.tasks[0].elapsed or 0.0
             rate = f", {rows / elapsed:,.0f} a second" if elapsed else ""
             progress.update(task, completed=done, total=total, rows=f"{rows:,} rows{rate}")
 
-        yield tell
+        yield report
 
 
-def _bounds(option: str, text: str) -> float | list[float] | dict[str, float]:
+def _parse_bounds(option: str, text: str) -> float | list[float] | dict[str, float]:
     """Return what "0.1", "0.1,0.2" or "a=0.1,b=0.2" says."""
     parts = text.split(",")
     if "=" in text:
@@ -109,12 +135,12 @@ def _bounds(option: str, text: str) -> float | list[float] | dict[str, float]:
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise InvalidInput(f"{option}: '{min(twice)}' has two bounds in '{text}'; give it one.")
-        return {name: _number(option, number) for name, (_, _, number) in zip(names, named, strict=True)}
-    numbers = [_number(option, part) for part in parts]
+        return {name: _parse_number(option, number) for name, (_, _, number) in zip(names, named, strict=True)}
+    numbers = [_parse_number(option, part) for part in parts]
     return numbers if len(numbers) > 1 else numbers[0]
 
 
-def _number(option: str, text: str) -> float:
+def _parse_number(option: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:

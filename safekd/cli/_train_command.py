@@ -16,26 +16,32 @@ from ..report import fit_summary, tightening_table
 from ..safety import certify
 from ..training import save_run
 from ..training.trace import TracePoint
-from ._progress_bars import bar, show_written
+from ._progress_bars import show_steps, show_written
 
 
 def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
-    """Train with a progress bar, save, and print the result; return the exit code."""
+    """Train with a progress bar, save, and print the result; return the exit code.
+
+    Args:
+        console: Where it is printed.
+        path: The experiment file.
+        run_dir: Where results are written; None for where the file says.
+    """
     config, folder = load_config(path)
     target = run_dir or Path(config.run_dir or Path("runs") / path.stem)
     text = path.read_text(encoding="utf-8")
-    with bar(console) as progress, threads(config.training.threads):
+    with show_steps(console) as progress, threads(config.training.threads):
         task = progress.add_task("fitting teachers", total=config.training.epochs)
         experiment = build_experiment(config, folder)
 
-        def tell(point: TracePoint) -> None:
-            said = f"loss {point.loss:.4f}, " + ", ".join(f"{r.name} {r.measured:.4f}" for r in point.readings)
-            progress.update(task, description=said, completed=point.epoch)
+        def show_loss(point: TracePoint) -> None:
+            text = f"loss {point.loss:.4f}, " + ", ".join(f"{r.name} {r.measured:.4f}" for r in point.readings)
+            progress.update(task, description=text, completed=point.epoch)
 
-        def told(row: Mapping[str, Any]) -> None:
-            said = f"round {row['round']}: '{row['constraint']}' posed at {row['posed']:.4f}, {row['status']}"
-            shown = f"new data show {row['judged']:.4f}" if row["cases"] else "no new data were looked at"
-            progress.console.print(f"{said}; {shown}", highlight=False)
+        def show_attempt(row: Mapping[str, Any]) -> None:
+            text = f"round {row['round']}: '{row['constraint']}' posed at {row['posed']:.4f}, {row['status']}"
+            judged = f"new data show {row['judged']:.4f}" if row["cases"] else "no new data were looked at"
+            progress.console.print(f"{text}; {judged}", highlight=False)
 
         result = experiment.trainer().fit(
             experiment.train,
@@ -44,8 +50,8 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
             epochs=config.training.epochs,
             tolerance=config.training.tolerance,
             tighten=experiment.tighten,
-            on_trace=tell,
-            on_round=told,
+            on_trace=show_loss,
+            on_round=show_attempt,
         )
     written = save_run(result, target)
     with written_whole(target / "config.toml") as temporary:

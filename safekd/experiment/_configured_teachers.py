@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from ..data import Split
 from ..errors import InvalidConfig, InvalidInput
-from ..io import numbers, read_table
+from ..io import parse_numbers, read_table
 from ..teachers import SklearnTeacher, StoredTeacher, Teacher
 from ._example_table import Array, ExampleTable
 from .config import FittedTeacherConfig, StoredTeacherConfig
@@ -98,5 +98,5 @@ def read_stored_teacher(
             f"Teacher '{config.name}': {config.path} has {len(frame)} rows, the data have {len(table.label_N)}; "
             "wanted one row an example, in the same order."
         )
-    p_NV = torch.tensor(numbers(frame[table.classes], config.path))
+    p_NV = torch.tensor(parse_numbers(frame[table.classes], config.path))
     return StoredTeacher(config.name, {name: p_NV[torch.tensor(rows)] for name, rows in index.items()})

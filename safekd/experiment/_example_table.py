@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..data import Split
 from ..errors import InvalidConfig, InvalidInput
-from ..io import numbers, read_table
+from ..io import parse_numbers, read_table
 from .config import DataConfig
 
 Array = NDArray[Any]
@@ -115,7 +115,7 @@ def load_examples(config: DataConfig, folder: Path) -> ExampleTable:
     chosen = [c for c in frame.columns if any(fnmatchcase(c, pattern) for pattern in config.features)]
     if not chosen:
         raise InvalidConfig(f"data.features {config.features} match no column; there are: {', '.join(frame.columns)}.")
-    x_NF = numbers(frame[chosen], config.source)
+    x_NF = parse_numbers(frame[chosen], config.source)
     return ExampleTable(x_NF, np.asarray(labels), context_N, chosen, classes, names)
 
 
@@ -169,7 +169,7 @@ def _cut_contexts(frame: pd.DataFrame, config: DataConfig) -> tuple[Array, list[
     column, names = config.context.column, config.context.names
     if column not in frame.columns:
         raise InvalidConfig(f"data.context.column is '{column}'; {config.source} has: {', '.join(frame.columns)}.")
-    value_N = numbers(frame[[column]], config.source)[:, 0]
+    value_N = parse_numbers(frame[[column]], config.source)[:, 0]
     cuts = np.quantile(value_N, np.arange(1, len(names)) / len(names))
     return np.digitize(value_N, cuts), names
 

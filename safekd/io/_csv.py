@@ -25,7 +25,16 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidInput
 from ._atomic import written_whole
-from ._cell_text import FORMULA_SIGNS, Floats, Write, column_names, is_formula, number, refusal, truth
+from ._cell_text import (
+    FORMULA_SIGNS,
+    Floats,
+    Write,
+    is_formula,
+    parse_number,
+    parse_truths,
+    refuse_cell,
+    require_distinct_names,
+)
 from ._csv_rows import QUOTE, Places, count_line_breaks, find_rows
 from ._table_paths import require_target
 
@@ -52,7 +61,7 @@ class CsvTable:
         if header is None:
             raise InvalidInput(f"{self.path} is empty; wanted a header line and at least one row.")
         self._header = header
-        self.columns = column_names([header.cell(0, c) for c in range(header.begin_NC.shape[1])], path)
+        self.columns = require_distinct_names([header.cell(0, c) for c in range(header.begin_NC.shape[1])], path)
 
     def blocks(self) -> Iterator[CsvBlock]:
         """Go through all rows."""
@@ -212,7 +221,7 @@ class CsvBlock:
         places = [self.table.columns.index(name) for name in columns]
         x_NK = self._parse_numbers(places)
         if x_NK is None:  # pyarrow does not know all ways to write a number, "+1" for one
-            x_NK = np.array([[number(self.cell(n, c)) for c in places] for n in range(self.rows)])
+            x_NK = np.array([[parse_number(self.cell(n, c)) for c in places] for n in range(self.rows)])
         bad = np.argwhere(~np.isfinite(x_NK))
         if len(bad):
             row, k = bad[0].tolist()
@@ -229,13 +238,11 @@ class CsvBlock:
             InvalidInput: A cell is none of these; the first one is named.
         """
         encoded = self._column(column).dictionary_encode()
-        known = [truth(_unquote(raw)) for raw in encoded.dictionary.to_pylist()]
-        which_N = encoded.indices.to_numpy()
-        wrong = np.flatnonzero(np.isin(which_N, [i for i, value in enumerate(known) if value is None]))
-        if len(wrong):
-            raise self.refused(int(wrong[0]), column, "0, 1, true or false")
-        says: NDArray[np.bool_] = np.array(known, dtype=bool)[which_N]
-        return says
+        texts = [_unquote(raw) for raw in encoded.dictionary.to_pylist()]
+        true_N, wrong = parse_truths(texts, encoded.indices.to_numpy())
+        if wrong is not None:
+            raise self.refused(wrong, column, "0, 1, true or false")
+        return true_N
 
     def place(self, row: int, column: str | None = None) -> str:
         """Return file and line of a row, or file, line and column of a cell.
@@ -256,7 +263,7 @@ class CsvBlock:
             column: Name of the cell's column.
             wanted: What should stand there.
         """
-        return refusal(self.place(row, column), self.cell(row, self.table.columns.index(column)), wanted)
+        return refuse_cell(self.place(row, column), self.cell(row, self.table.columns.index(column)), wanted)
 
     def paste_numbers(self, new_C: Sequence[int | None], w_NK: Floats, ending: bytes) -> pa.Buffer:
         """Return the rows as bytes, some of their cells replaced by numbers.

@@ -106,5 +106,9 @@ def _drop_quoted(data: bytes, end_J: Places, final: bool) -> tuple[Places, str |
 
 
 def count_line_breaks(data: bytes) -> int:
-    """Return how many lines end in these bytes; CR LF ends one."""
+    """Return how many lines end in some bytes; CR LF ends one.
+
+    Args:
+        data: The bytes.
+    """
     return data.count(b"\n") + (data.count(b"\r") - data.count(b"\r\n") if CR in data else 0)
