@@ -18,7 +18,7 @@ from torch import Tensor
 
 from safekd import ConstrainedTrainer
 from safekd.data import Split
-from safekd.demo import demo_config
+from safekd.demo import load_demo_config
 from safekd.experiment import build_experiment
 from safekd.safety import SafetyConstraint, TruthProbability
 from solvers.primal_dual import DualMethod
@@ -60,7 +60,7 @@ def digits(steps: int = STEPS) -> StudentTask:
 
 def breast_cancer(steps: int = STEPS) -> StudentTask:
     """Return the demo's task, from seed 0."""
-    _, config = demo_config(0)
+    _, config = load_demo_config(0)
     experiment = build_experiment(config, Path("."))
 
     def trainer(constrained: bool, dual: DualMethod | None) -> ConstrainedTrainer:

@@ -22,7 +22,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from safekd.data import Split
-from safekd.demo import demo_config
+from safekd.demo import load_demo_config
 from safekd.experiment import build_experiment, build_mlp
 from safekd.safety import SafetyMeasure, TruthProbability
 from safekd.teachers import SklearnTeacher, Teacher, TeacherEnsemble, domain_distances, measure
@@ -98,7 +98,7 @@ def digits(seed: int) -> Task:
 
 def breast_cancer(seed: int) -> Task:
     """Return the demo's task; the test split stands for use."""
-    _, config = demo_config(seed)
+    _, config = load_demo_config(seed)
     experiment = build_experiment(config, Path("."))
     rule = experiment.constraints[0]
     use = experiment.splits["test"]

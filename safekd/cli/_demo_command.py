@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ..demo import run_demo, run_seeds
 from ..io import write_csv
-from ..report import comparison_table, frontier_table, seeds_table, teachers_table
+from ..report import tabulate_frontier, tabulate_seeds, tabulate_teachers, tabulate_variants
 from ._progress_bars import show_steps, show_written
 
 
@@ -30,9 +30,9 @@ def show_demo(console: Console, run_dir: Path, seed: int) -> int:
 
         outcome = run_demo(run_dir, seed, show_progress)
     constrained = outcome.reports[-1].result
-    console.print(teachers_table(outcome.experiment))
-    console.print(comparison_table(outcome.experiment, outcome.reports))
-    console.print(frontier_table(outcome.frontier))
+    console.print(tabulate_teachers(outcome.experiment))
+    console.print(tabulate_variants(outcome.experiment, outcome.reports))
+    console.print(tabulate_frontier(outcome.frontier))
     console.print(str(outcome.verified), highlight=False)
     console.print(f"The constrained run {constrained.status}: {constrained.message}", highlight=False)
     console.print(str(outcome.reports[-1].certificate), highlight=False)
@@ -57,6 +57,6 @@ def show_seeds(console: Console, seeds: int, run_dir: Path) -> int:
 
         rows = run_seeds(range(seeds), show_seed)
     write_csv(rows, run_dir / "seeds.csv")
-    console.print(seeds_table(rows))
+    console.print(tabulate_seeds(rows))
     show_written(console, [run_dir / "seeds.csv"])
     return 0 if bool(rows["met_train"].all()) else 1

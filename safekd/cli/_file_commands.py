@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ..errors import InvalidInput
 from ..experiment.config import Metric, RulesConfig, load_rules
-from ..report import projection_summary
+from ..report import tabulate_projection
 from ..weight_files import audit_file, project_file
 from ._progress_bars import show_rows, show_written
 
@@ -74,7 +74,7 @@ def show_projection(out: Console, err: Console, path: Path, output: Path, option
     """
     with _report_rows(err, "projecting") as report:
         done = project_file(path, output, options.config(), key_labels=options.key_labels, on_progress=report)
-    out.print(projection_summary(done))
+    out.print(tabulate_projection(done))
     show_written(out, [output])
     return 0
 

@@ -18,7 +18,7 @@ from ..errors import InvalidInput
 from ..experiment import Experiment, build_experiment
 from ..experiment.config import load_config
 from ..frontier import Frontier, trace_frontier, verify
-from ..report import frontier_table
+from ..report import tabulate_frontier
 from ._progress_bars import show_written
 
 _PICTURES = (".png", ".svg", ".pdf", ".html")
@@ -91,7 +91,7 @@ def show_frontier(console: Console, path: Path, output: Path, plot: Path | None,
     if plot is not None:
         frontier.plot(plot, required=experiment.constraints[0].required)
         written.append(plot)
-    console.print(frontier_table(frontier))
+    console.print(tabulate_frontier(frontier))
     for note in frontier.meta["notes"]:
         console.print(f"note: {note}", markup=False, highlight=False)
     holds = _verify_students(console, frontier, experiment) if options.verify else True

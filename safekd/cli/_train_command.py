@@ -12,7 +12,7 @@ from .._threads import threads
 from ..experiment import build_experiment
 from ..experiment.config import load_config
 from ..io import written_whole
-from ..report import fit_summary, tightening_table
+from ..report import tabulate_fit, tabulate_tightening
 from ..safety import certify
 from ..training import save_run
 from ..training.trace import TracePoint
@@ -56,9 +56,9 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
     written = save_run(result, target)
     with written_whole(target / "config.toml") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    console.print(fit_summary(result))
+    console.print(tabulate_fit(result))
     if result.tightening is not None:
-        console.print(tightening_table(result.tightening))
+        console.print(tabulate_tightening(result.tightening))
     console.print(f"{result.status}: {result.message}\n{result.next_move}", highlight=False)
     for constraint in experiment.constraints:
         console.print(str(certify(result, constraint, experiment.splits["certify"])), highlight=False)

@@ -23,14 +23,38 @@ from ..io import write_csv, written_whole
 from ..training import save_run
 from ..weights import Uniform
 
-PENALTY = 1.0  # the round number that one would try first
+OnProgress = Callable[[str, int, int], None]
 
-Tell = Callable[[str, int, int], None]
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Numbers of the demo that were fixed before anything was run.
+
+    Attributes:
+        penalty: Weight of the constraint's violation in the variant without a multiplier, nats per unit of safety: the
+            round number that one would try first.  The demo's table would notice.
+        slack: How far below the threshold a student still counts as meeting it, in the measure's own unit from 0 to 1.
+            The README's table of seeds would notice.
+    """
+
+    penalty: float = 1.0
+    slack: float = 0.005
+
+
+SETTINGS = DemoSettings()
 
 
 @dataclass(frozen=True)
 class DemoOutcome:
-    """What the demo found, and the files it wrote.  verified: every student of the frontier, read anew."""
+    """What the demo measured, and the files that it wrote.
+
+    Attributes:
+        experiment: Data, teachers and constraints.
+        reports: The compared variants; the last is the constrained one.
+        frontier: Distillation loss against safety.
+        verified: Every student of the frontier, read anew.
+        written: Files, in the order in which they were written.
+    """
 
     experiment: Experiment
     reports: list[VariantReport]
@@ -39,18 +63,25 @@ class DemoOutcome:
     written: list[Path]
 
 
-def demo_config(seed: int = 0) -> tuple[str, ExperimentConfig]:
-    """Return the embedded configuration for a seed, as text and as a model."""
+def load_demo_config(seed: int = 0) -> tuple[str, ExperimentConfig]:
+    """Return the embedded configuration for a seed, as text and as a model.
+
+    Args:
+        seed: Of splits, teachers and student, at least 0.
+    """
     text = files("safekd.demo").joinpath("breast_cancer.toml").read_text(encoding="utf-8")
     text = text.replace("seed = 0\n", f"seed = {seed}\n", 1)
     return text, parse_config(text, "the demo's configuration")
 
 
-def four_variants(experiment: Experiment) -> list[Variant]:
+def build_variants(experiment: Experiment) -> list[Variant]:
     """Return the four ways of training that the demo compares.
 
     uniform distillation; adaptive weights as they come, neither projected nor constrained; conforming weights with a
     penalty set by hand; conforming weights with the constraint.
+
+    Args:
+        experiment: Its weights and constraints.
     """
     weights = experiment.unified
     return [
@@ -60,39 +91,47 @@ def four_variants(experiment: Experiment) -> list[Variant]:
             "fixed penalty",
             weights,
             experiment.constraints,
-            FixedPenalty(PENALTY),
+            FixedPenalty(SETTINGS.penalty),
             before=weights.compose,
         ),
         Variant("constrained", weights, experiment.constraints, before=weights.compose),
     ]
 
 
-def run_demo(run_dir: str | os.PathLike[str] = "runs/demo", seed: int = 0, tell: Tell | None = None) -> DemoOutcome:
+def run_demo(
+    run_dir: str | os.PathLike[str] = "runs/demo", seed: int = 0, on_progress: OnProgress | None = None
+) -> DemoOutcome:
     """Run the demo and write its results; files appear only when all is done.
 
-    tell: called with (what is being done, how much is done, of how much), for a progress bar.
+    Args:
+        run_dir: Where they are written.
+        seed: Of splits, teachers and student, at least 0.
+        on_progress: Called with what is being done, how much is done, of how much.
+
+    Raises:
+        SolverFailure: A student of the frontier is not what its row says.
     """
-    text, config = demo_config(seed)
+    text, config = load_demo_config(seed)
     with threads(config.training.threads):
-        return _run(text, config, Path(run_dir), tell)
+        return _run_config(text, config, Path(run_dir), on_progress)
 
 
-def _run(text: str, config: ExperimentConfig, run_dir: Path, tell: Tell | None) -> DemoOutcome:
-    say = tell or (lambda what, done, of: None)
+def _run_config(text: str, config: ExperimentConfig, run_dir: Path, on_progress: OnProgress | None) -> DemoOutcome:
+    report = on_progress or (lambda what, done, of: None)
     steps = 5 + config.frontier.targets if isinstance(config.frontier.targets, int) else 0
-    say("fitting four teachers", 0, steps)
+    report("fitting four teachers", 0, steps)
     experiment = build_experiment(config, Path())
     reports = []
-    for number, variant in enumerate(four_variants(experiment)):
-        say(f"training: {variant.name}", 1 + number, steps)
+    for number, variant in enumerate(build_variants(experiment)):
+        report(f"training: {variant.name}", 1 + number, steps)
         reports.append(run_variant(experiment, variant))
-    say("tracing the frontier", 5, steps)
+    report("tracing the frontier", 5, steps)
     done = [5]
 
-    def point(row: dict[str, Any]) -> None:
+    def report_point(row: dict[str, Any]) -> None:
         done[0] += 1
         of = max(steps, done[0])
-        say(f"frontier: safety {row['safety_malignant']:.3f} costs {row['distillation_loss']:.4f} nats", done[0], of)
+        report(f"frontier: safety {row['safety_malignant']:.3f} costs {row['distillation_loss']:.4f} nats", done[0], of)
 
     frontier = trace_frontier(
         experiment.trainer_at,
@@ -102,22 +141,22 @@ def _run(text: str, config: ExperimentConfig, run_dir: Path, tell: Tell | None) 
         highest=config.frontier.highest,
         epochs=config.frontier.epochs,
         tolerance=config.frontier.tolerance,
-        on_point=point,
+        on_point=report_point,
     )
-    say("writing", done[0], done[0])
+    report("writing", done[0], done[0])
     verified = verify(frontier, experiment.trainer_at, experiment.train, experiment.validation)
     if not verified.holds():
         raise SolverFailure(str(verified))
-    written = _write(experiment, reports, frontier, run_dir, text)
+    written = _write_outcome(experiment, reports, frontier, run_dir, text)
     return DemoOutcome(experiment, reports, frontier, verified, written)
 
 
-def _write(
+def _write_outcome(
     experiment: Experiment, reports: list[VariantReport], frontier: Frontier, folder: Path, text: str
 ) -> list[Path]:
     constrained = reports[-1]
     written = save_run(constrained.result, folder)
-    write_csv(weights_table(experiment), folder / "weights.csv")
+    write_csv(tabulate_weights(experiment), folder / "weights.csv")
     frontier.to_csv(folder / "frontier.csv")
     frontier.plot(folder / "frontier.png", required=experiment.constraints[0].required)
     with written_whole(folder / "config.toml") as temporary:
@@ -126,8 +165,12 @@ def _write(
     return [*written, *(folder / name for name in names)]
 
 
-def weights_table(experiment: Experiment) -> pd.DataFrame:
-    """Return the weights of every training example: class, context, whether orderings apply, raw and conforming."""
+def tabulate_weights(experiment: Experiment) -> pd.DataFrame:
+    """Return the weights of every training example: class, context, whether orderings apply, raw and conforming.
+
+    Args:
+        experiment: Its training split and weighting rule.
+    """
     signals = find_training_signals(experiment)
     repair = experiment.unified.repair(signals)
     batch = experiment.train.batch()

@@ -1,8 +1,8 @@
-from ._projection_table import projection_summary as projection_summary
-from ._run_tables import comparison_table as comparison_table
-from ._run_tables import fit_summary as fit_summary
-from ._run_tables import frontier_table as frontier_table
-from ._run_tables import orderings_table as orderings_table
-from ._run_tables import seeds_table as seeds_table
-from ._run_tables import teachers_table as teachers_table
-from ._tightening_table import tightening_table as tightening_table
+from ._projection_table import tabulate_projection as tabulate_projection
+from ._run_tables import tabulate_fit as tabulate_fit
+from ._run_tables import tabulate_frontier as tabulate_frontier
+from ._run_tables import tabulate_orderings as tabulate_orderings
+from ._run_tables import tabulate_seeds as tabulate_seeds
+from ._run_tables import tabulate_teachers as tabulate_teachers
+from ._run_tables import tabulate_variants as tabulate_variants
+from ._tightening_table import tabulate_tightening as tabulate_tightening

@@ -27,8 +27,12 @@ Floats = NDArray[np.floating[Any]]
 class FileRules:
     """What the weights of a file must obey, and where in the file what decides on it stands.
 
-    teachers: columns, in the order of the polytope's teachers.  safety: columns of their scores, or None.  critical:
-    the column that tells where orderings apply, or None for everywhere.
+    Attributes:
+        teachers: Columns, in the order of the polytope's teachers.
+        polytope: The set of weights that obey.
+        metric: "euclidean" or "kl".
+        safety: Columns of the teachers' scores, or None.
+        critical: The column that says where orderings apply, or None for everywhere.
     """
 
     teachers: tuple[str, ...]
@@ -38,21 +42,36 @@ class FileRules:
     critical: str | None
 
     def weights(self, block: Block) -> Floats:
-        """Return the weights of a block, (N, K)."""
+        """Return the weights of a block, (N, K).
+
+        Args:
+            block: Some rows of the file.
+        """
         return block.numbers(self.teachers)
 
     def ordering(self, block: Block) -> dict[str, Any]:
-        """Return what decides on the order of each row, as `project` takes it: critical (N,), safety (N, K)."""
-        found: dict[str, Any] = {}
+        """Return what decides on the order of each row, as `project` takes it: critical (N,), safety (N, K).
+
+        Args:
+            block: Some rows of the file.
+        """
+        given: dict[str, Any] = {}
         if self.critical is not None:
-            found["critical"] = block.truths(self.critical)
+            given["critical"] = block.truths(self.critical)
         if self.safety is not None:
-            found["safety"] = block.numbers(self.safety)
-        return found
+            given["safety"] = block.numbers(self.safety)
+        return given
 
 
-def as_config(rules: Rules) -> RulesConfig:
-    """Return a rule set given as such, as a mapping, or as the path of a TOML file."""
+def read_rule_set(rules: Rules) -> RulesConfig:
+    """Return a rule set given as such, as a mapping, or as the path of a TOML file.
+
+    Args:
+        rules: One of these.
+
+    Raises:
+        InvalidConfig: A key is unknown, or a value out of range.
+    """
     if isinstance(rules, RulesConfig):
         return rules
     return read_rules(rules) if isinstance(rules, Mapping) else load_rules(rules)
@@ -61,11 +80,16 @@ def as_config(rules: Rules) -> RulesConfig:
 def bind_rules(config: RulesConfig, table: Table, key_labels: Mapping[str, str] | None = None) -> FileRules:
     """Tie a rule set to a table.
 
-    key_labels: what messages call a key of the rule set, where not by its own name ("order" may be "--order").
-    Raises InvalidInput for columns that are not there and rules that contradict each other, InfeasiblePolytope if no
-    weights meet them.
+    Args:
+        config: The rule set.
+        table: The file, open.
+        key_labels: What messages call a key of the rule set, where not by its own name ("order" may be "--order").
+
+    Raises:
+        InvalidInput: A column is not there, or two rules contradict each other.
+        InfeasiblePolytope: No weights meet them.
     """
-    return _Binder(config, table.columns, table.path, key_labels or {}).bound()
+    return _Binder(config, table.columns, table.path, key_labels or {}).bind()
 
 
 @dataclass(frozen=True)
@@ -77,7 +101,7 @@ class _Binder:
     path: Path
     key_labels: Mapping[str, str]
 
-    def bound(self) -> FileRules:
+    def bind(self) -> FileRules:
         config = self.config
         safety = None if config.safety_columns is None else self._columns("safety_columns", config.safety_columns)
         critical = None if config.critical_column is None else self._column("critical_column", config.critical_column)
@@ -95,7 +119,7 @@ class _Binder:
                 len(teachers), orderings=pairs, margin=config.margin, ties=config.ties, linear=linear, **bounds
             )
         except InvalidInput as error:
-            raise type(error)(f"{error}{_legend(str(error), teachers)}") from error
+            raise type(error)(f"{error}{_number_teachers(str(error), teachers)}") from error
         return FileRules(teachers, polytope, config.metric, safety, critical)
 
     def _require_sense(self, teachers: Sequence[str], safety: Sequence[str] | None, critical: str | None) -> None:
@@ -186,7 +210,7 @@ class _Binder:
         return self.key_labels.get(key, f"`{key}`")
 
 
-def _legend(message: str, teachers: Sequence[str]) -> str:
+def _number_teachers(message: str, teachers: Sequence[str]) -> str:
     """Return which teacher has which number, if a message about a polytope names any by number."""
     if not re.search(r"teachers? \d|\d >= \d", message):
         return ""

@@ -14,9 +14,8 @@ import pytest
 
 import safekd as kd
 from safekd.cli import main
-from safekd.demo import DemoOutcome, run_demo
-from safekd.demo._run_seeds import SLACK
-from safekd.report import comparison_table, frontier_table, seeds_table
+from safekd.demo import DemoOutcome, DemoSettings, run_demo
+from safekd.report import tabulate_frontier, tabulate_seeds, tabulate_variants
 from safekd.training.trace import MACHINE_COLUMNS, read_trace
 from tests.support import ROOT
 
@@ -31,16 +30,16 @@ class Commands:
 
     first: Path
     folder: Path
-    said: list[tuple[str, int, int]] = field(default_factory=list)
+    steps: list[tuple[str, int, int]] = field(default_factory=list)
     outcomes: list[DemoOutcome] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
 
-    def demo(self, run_dir, seed, tell):
-        def told(*what):
-            self.said.append(what)
-            tell(*what)
+    def demo(self, run_dir, seed, on_progress):
+        def report(*step):
+            self.steps.append(step)
+            on_progress(*step)
 
-        self.outcomes.append(run_demo(run_dir, seed, told))
+        self.outcomes.append(run_demo(run_dir, seed, report))
         return self.outcomes[-1]
 
 
@@ -64,7 +63,7 @@ def commands(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def demo(commands):
-    return commands.outcomes[0], commands.first, commands.said
+    return commands.outcomes[0], commands.first, commands.steps
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +93,11 @@ def test_writes_every_file_that_the_readme_names(demo):
 
 
 def test_reports_progress_from_start_to_end(demo):
-    _, _, said = demo
-    done = [step for _, step, _ in said]
+    _, _, steps = demo
+    done = [step for _, step, _ in steps]
     assert done == sorted(done)
     assert done[0] == 0
-    assert said[-1][1] == said[-1][2]
+    assert steps[-1][1] == steps[-1][2]
 
 
 def test_the_final_residuals_are_small_and_in_the_trace(demo):
@@ -195,11 +194,11 @@ def test_the_frontier_costs_at_most_three_cold_runs_and_every_point_is_read_agai
 
 def test_the_table_has_every_column_and_shows_misses(demo):
     outcome = demo[0]
-    text = _text(comparison_table(outcome.experiment, outcome.reports))
+    text = _text(tabulate_variants(outcome.experiment, outcome.reports))
     for words in ("uniform", "adaptive", "fixed", "constrained", "test accuracy", "small", "medium",
                   "large", "required", "certified", "lightest", "heaviest", "order broken", "status"):  # fmt: skip
         assert words in text, words
-    assert "Pareto frontier" in _text(frontier_table(outcome.frontier))
+    assert "Pareto frontier" in _text(tabulate_frontier(outcome.frontier))
 
 
 def test_the_readmes_commands_end_well(commands):
@@ -222,7 +221,7 @@ def test_the_written_config_repeats_the_run_bit_for_bit(commands):
 
 def test_the_promise_over_ten_seeds(seeds):
     assert set(seeds["required"]) == {0.95}
-    assert (seeds["train"] >= 0.95 - SLACK).sum() == 10
+    assert (seeds["train"] >= 0.95 - DemoSettings().slack).sum() == 10
     assert (seeds["uniform_train"] < 0.95).sum() >= 8
     assert (seeds["kkt_primal"] <= 1e-3).all()
     assert (seeds["kkt_complementarity"] <= 1e-3).all()
@@ -240,6 +239,6 @@ def test_the_readme_shows_these_seeds_misses_included(seeds):
     np.testing.assert_allclose(shown, measured, atol=0.02)  # another processor rounds differently
     counts = re.search(r"^\| met \| 0/10 \| 10/10 \| (\d+)/10 \| (\d+)/10 \| (\d+)/10 \|$", README.read_text(), re.M)
     assert counts is not None
-    text = _text(seeds_table(seeds))
+    text = _text(tabulate_seeds(seeds))
     assert "10/10" in text
     assert f"{int(seeds['met_test'].sum())}/10" in text

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 import safekd as kd
-from safekd.demo import demo_config
+from safekd.demo import load_demo_config
 from safekd.experiment.config import parse_config
 from tests.support.cli_runner import run_cli
 
 from .test_cli_train import CONFIG
 
-DEMO = demo_config()[0]
+DEMO = load_demo_config()[0]
 
 
 def cases(seed: int = 0, size: int = 400) -> pd.DataFrame:
@@ -42,9 +42,8 @@ def write(folder, extra: str, **changes: str):
     return folder / "mine.toml"
 
 
-SAFETY = {
-    "[data.context]": "[data.splits]\ntrain = 0.3\nvalidation = 0.1\nsafety = 0.4\ncertify = 0.1\ntest = 0.1\n[data.context]"
-}
+SHARES = "[data.splits]\ntrain = 0.3\nvalidation = 0.1\nsafety = 0.4\ncertify = 0.1\ntest = 0.1\n"
+SAFETY = {"[data.context]": f"{SHARES}[data.context]"}
 
 
 def test_thresholds_rise_on_a_split_of_their_own(folder, capsys):

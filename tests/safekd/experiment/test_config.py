@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 import safekd as kd
-from safekd.demo import demo_config
+from safekd.demo import load_demo_config
 from safekd.experiment import ExampleTable, build_constraints, build_experiment, load_examples
 from safekd.experiment.config import load_config, parse_config
 from safekd.experiment.config._config_models import find_measures, find_rules
 from safekd.safety import ChiSquareBall, KLBall, TruthProbability
 from safekd.weights import Uniform
 
-TEXT, CONFIG = demo_config()
+TEXT, CONFIG = load_demo_config()
 
 
 def test_the_demo_configuration_says_what_it_should():
@@ -30,7 +30,7 @@ def test_the_demo_configuration_says_what_it_should():
 
 
 def test_a_seed_changes_one_line():
-    text, config = demo_config(7)
+    text, config = load_demo_config(7)
     assert config.seed == 7
     assert config.model_copy(update={"seed": 0}) == CONFIG
     assert len(set(text.splitlines()) ^ set(TEXT.splitlines())) == 2
