@@ -111,7 +111,7 @@ def demo_command(
     seed: Annotated[int, typer.Option(min=0, help="splits, teachers and student follow from it")] = 0,
     seeds: Annotated[int, typer.Option(min=0, help="instead: repeat the promise over this many seeds")] = 0,
 ) -> None:
-    """Distil four biased breast-cancer teachers into one student that meets its safety threshold."""
+    """Distill four biased breast-cancer teachers into one student that meets its safety threshold."""
     out.print("[bold]safekd demo[/bold]: 569 real cases, four teachers, one student that must not miss malignant ones")
     from ._demo_command import show_demo, show_seeds
 

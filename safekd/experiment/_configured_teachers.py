@@ -21,7 +21,7 @@ from .config import FittedTeacherConfig, StoredTeacherConfig
 _KINDS: dict[str, Any] = {
     "logistic_regression": LogisticRegression,
     "random_forest": RandomForestClassifier,
-    "k_nearest_neighbours": KNeighborsClassifier,
+    "k_nearest_neighbors": KNeighborsClassifier,
     "gradient_boosting": GradientBoostingClassifier,
 }
 
@@ -40,25 +40,25 @@ def fit_configured_teacher(config: FittedTeacherConfig, table: ExampleTable, tra
     """
     batch = train.batch()
     x_NF, label_N, context_N = batch.inputs.double().numpy(), batch.labels.numpy(), batch.context.numpy()
-    seen = np.ones(len(label_N), dtype=bool)
+    taught_N = np.ones(len(label_N), dtype=bool)
     if config.contexts is not None:
-        seen &= np.isin(context_N, table.context_numbers(config.contexts))
+        taught_N &= np.isin(context_N, table.context_numbers(config.contexts))
     rng = np.random.default_rng([seed, len(config.name)])
     for name, share in config.keep.items():
         (number,) = table.class_numbers([name])
-        members = np.flatnonzero(seen & (label_N == number))
+        members = np.flatnonzero(taught_N & (label_N == number))
         dropped = rng.permutation(members)[max(1, round(share * len(members))) :]
-        seen[dropped] = False
-    if len(np.unique(label_N[seen])) < 2:
+        taught_N[dropped] = False
+    if len(np.unique(label_N[taught_N])) < 2:
         raise InvalidConfig(
-            f"Teacher '{config.name}' would see {int(seen.sum())} training examples of "
-            f"{len(np.unique(label_N[seen]))} class; it needs at least two classes. Widen its contexts or its keep."
+            f"Teacher '{config.name}' would see {int(taught_N.sum())} training examples of "
+            f"{len(np.unique(label_N[taught_N]))} class; it needs at least two classes. Widen its contexts or its keep."
         )
     columns = table.columns(config.features)
     classifier = _KINDS[config.kind]
     try:
         fixed = {"random_state": seed} if "random_state" in classifier().get_params() else {}
-        model = classifier(**{**fixed, **config.options}).fit(x_NF[seen][:, columns], label_N[seen])
+        model = classifier(**{**fixed, **config.options}).fit(x_NF[taught_N][:, columns], label_N[taught_N])
     except (TypeError, ValueError) as error:
         raise InvalidConfig(
             f"Teacher '{config.name}': scikit-learn's {classifier.__name__} refused its options: {error}"

@@ -73,7 +73,7 @@ def tabulate_variants(experiment: Experiment, reports: Sequence[VariantReport]) 
         "fixed penalty, constrained: conforming weights. "
         f"Safety: mean {rule.measure} over the critical cases counted in brackets; * where it is posed. "
         "(1) distillation loss, each against its own target, training split. "
-        f"(2) {confidence:.0%} confidence, certify split, seen by nothing else. "
+        f"(2) {confidence:.0%} confidence, certify split, read by nothing else. "
         "(3) training examples where a safer teacher counts less, before -> after projection. "
         "Red: below the requirement."
     )

@@ -23,7 +23,7 @@ def audit_file(
     key_labels: Mapping[str, str] | None = None,
     on_progress: Progress | None = None,
 ) -> AuditReport:
-    """Judge the weights in a CSV or Parquet file: normalisation, positivity, bounds, orderings, linear rows.
+    """Judge the weights in a CSV or Parquet file: normalization, positivity, bounds, orderings, linear rows.
 
     Every rule is exact over all rows; where the report names a row, the first one is 1, and
     the evidence says where in the file that is.  Continuity and Pareto compatibility cannot be told from a file.

@@ -150,10 +150,10 @@ class _Binder:
     def _pairs(self, text: str, teachers: Sequence[str]) -> list[tuple[int, int]]:
         """Return the pairs that "a>=b" or "a>=b>=c" states, as positions among the teachers."""
         parts = [part.strip() for part in text.split(">=")]
-        said = f'{self._name("order")} "{text}"'
+        label = f'{self._name("order")} "{text}"'
         if len(parts) < 2 or not all(parts):
-            raise InvalidInput(f'{said} is not understood; wanted "a>=b" with two teacher columns.')
-        return list(pairwise(self._teacher(said, part, teachers) for part in parts))
+            raise InvalidInput(f'{label} is not understood; wanted "a>=b" with two teacher columns.')
+        return list(pairwise(self._teacher(label, part, teachers) for part in parts))
 
     def _bounds(self, key: str, value: float | list[float] | dict[str, float], teachers: Sequence[str]) -> Any:
         if isinstance(value, dict):
@@ -187,8 +187,8 @@ class _Binder:
                 rows["b"].append(-(rule.at_least or 0.0))
         return LinearRows(**{name: value for name, value in rows.items() if value})
 
-    def _teacher(self, said: str, name: str, teachers: Sequence[str]) -> int:
-        self._require(said, name, teachers, "teacher column")
+    def _teacher(self, label: str, name: str, teachers: Sequence[str]) -> int:
+        self._require(label, name, teachers, "teacher column")
         return teachers.index(name)
 
     def _columns(self, key: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -202,9 +202,9 @@ class _Binder:
         self._require(self._name(key), name, self.columns, "teacher column" if key == "teachers" else "column")
         return name
 
-    def _require(self, said: str, name: str, known: Sequence[str], what: str) -> None:
+    def _require(self, label: str, name: str, known: Sequence[str], what: str) -> None:
         if name not in known:
-            raise InvalidInput(f"{said}: {self.path} has no {what} '{name}'; it has: {', '.join(known)}.")
+            raise InvalidInput(f"{label}: {self.path} has no {what} '{name}'; it has: {', '.join(known)}.")
 
     def _name(self, key: str) -> str:
         return self.key_labels.get(key, f"`{key}`")

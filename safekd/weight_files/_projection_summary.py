@@ -51,8 +51,8 @@ class ProjectionSummary:
         self.before, self.after = _widen_range(self.before, raw_NK), _widen_range(self.after, w_NK)
 
 
-def _widen_range(seen: tuple[list[float], list[float]], x_NK: Floats) -> tuple[list[float], list[float]]:
+def _widen_range(range_so_far: tuple[list[float], list[float]], x_NK: Floats) -> tuple[list[float], list[float]]:
     low_K, high_K = x_NK.min(axis=0), x_NK.max(axis=0)
-    if not seen[0]:
+    if not range_so_far[0]:
         return low_K.tolist(), high_K.tolist()
-    return np.minimum(seen[0], low_K).tolist(), np.maximum(seen[1], high_K).tolist()
+    return np.minimum(range_so_far[0], low_K).tolist(), np.maximum(range_so_far[1], high_K).tolist()

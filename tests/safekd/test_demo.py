@@ -126,9 +126,9 @@ def test_the_residuals_are_recomputed_from_the_saved_student(demo):
     q = (experiment.unified(signals).unsqueeze(-1) * signals.log_p.exp()).sum(-2)
     loss = (q * (q.log() - log_p)).sum(-1).mean()
     safety = log_p.exp()[batch.labels == 0, 0].mean()
-    price = constrained.result.multipliers["malignant"]
+    multiplier = constrained.result.multipliers["malignant"]
     flat = [torch.cat([g.flatten() for g in torch.autograd.grad(value, list(student.parameters()), retain_graph=True)])
-            for value in (loss, loss - price * safety)]  # fmt: skip
+            for value in (loss, loss - multiplier * safety)]  # fmt: skip
     last = pd.read_csv(folder / "trace.csv").iloc[-1]
     assert float(loss.detach()) == pytest.approx(last["distillation_loss"], rel=1e-4)
     assert float(safety.detach()) == pytest.approx(last["safety_malignant"], abs=1e-6)
@@ -140,15 +140,15 @@ def test_weights_conform_and_say_what_was_mended(demo):
     outcome, folder, _ = demo
     table = pd.read_csv(folder / "weights.csv")
     names = outcome.experiment.ensemble.names
-    found = table[names].to_numpy()
-    assert outcome.experiment.unified.polytope.check(found).holds()
+    w_NK = table[names].to_numpy()
+    assert outcome.experiment.unified.polytope.check(w_NK).holds()
     constrained, adaptive = outcome.reports[-1], outcome.reports[1]
     assert constrained.violations_before > 0
     assert constrained.violations_after == 0
     assert adaptive.violations_after == constrained.violations_before
-    assert (constrained.lightest, constrained.heaviest) == (found.min(), found.max())
+    assert (constrained.lightest, constrained.heaviest) == (w_NK.min(), w_NK.max())
     raw = table[[f"raw: {name}" for name in names]].to_numpy()
-    np.testing.assert_allclose(np.linalg.norm(found - raw, axis=1), table["moved"], atol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(w_NK - raw, axis=1), table["moved"], atol=1e-12)
 
 
 def test_the_four_teachers_are_different(demo):

@@ -112,7 +112,7 @@ class FittedTeacherConfig(Strict):
     """A scikit-learn classifier fitted on a slice of the training split."""
 
     name: str = Field(min_length=1, description="what tables and messages call it")
-    kind: Literal["logistic_regression", "random_forest", "k_nearest_neighbours", "gradient_boosting"] = Field(
+    kind: Literal["logistic_regression", "random_forest", "k_nearest_neighbors", "gradient_boosting"] = Field(
         description="which classifier"
     )
     features: list[str] = Field(default=["*"], min_length=1, description="column names or patterns it sees")
@@ -210,8 +210,8 @@ class ConstraintConfig(Strict):
     @model_validator(mode="after")
     def _whole(self) -> ConstraintConfig:
         if (self.at_least is None) == (self.exactly is None):
-            found = "neither" if self.at_least is None else "both"
-            raise ValueError(f"found {found} of at_least and exactly; wanted one, a number above 0 and at most 1")
+            which = "neither" if self.at_least is None else "both"
+            raise ValueError(f"found {which} of at_least and exactly; wanted one, a number above 0 and at most 1")
         takes = inspect.signature(find_measures()[self.measure]).parameters
         for key in ("unsafe", "k", "of"):
             given = getattr(self, key) is not None

@@ -127,9 +127,9 @@ def _explain(details: ErrorDetails, root: type[BaseModel]) -> str:
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         kinds = str(details.get("ctx", {}).get("expected_tags", "'stored'"))
         return f"'{key}' needs a `kind`, one of: {kinds}."
-    found = "" if isinstance(details["input"], dict) else f" is {details['input']!r}"
+    shown = "" if isinstance(details["input"], dict) else f" is {details['input']!r}"
     message = details["msg"].removeprefix("Value error, ")
-    return f"'{key}'{found}: {message[0].lower()}{message[1:]}{_say_wanted(model, place)}."
+    return f"'{key}'{shown}: {message[0].lower()}{message[1:]}{_say_wanted(model, place)}."
 
 
 def _say_wanted(model: type[BaseModel] | None, place: tuple[int | str, ...]) -> str:

@@ -38,14 +38,14 @@ def folder(traced, tmp_path):
 
 
 def test_traces_a_frontier_and_verifies_it(traced):
-    folder, code, said = traced
+    folder, code, printed = traced
     assert code in (0, 1)
     frontier = kd.Frontier.from_csv(folder / "f.csv")
     assert {0.75, 0.8} <= set(frontier.table["target"])
     assert (folder / "f.svg").read_text().lstrip().startswith("<?xml")
-    assert "Pareto frontier" in said
-    assert "students read anew: as their rows say, to 0" in said
-    assert "points so far" in said  # the table that grows
+    assert "Pareto frontier" in printed
+    assert "students read anew: as their rows say, to 0" in printed
+    assert "points so far" in printed  # the table that grows
     assert {"anchor", "target-0.8"} <= {path.name for path in (folder / "f.csv.points").iterdir()}
 
 
@@ -63,8 +63,8 @@ def test_resumes_and_changes_no_byte(folder, capsys):
 
 
 def test_a_student_that_changed_is_found_out(folder):
-    config, where = load_config(folder / "mine.toml")
-    experiment = build_experiment(config, where)
+    config, base = load_config(folder / "mine.toml")
+    experiment = build_experiment(config, base)
     given = (folder / "f.csv.points", experiment.trainer_at, experiment.train, experiment.validation)
     assert kd.verify(*given).holds()
     student = folder / "f.csv.points" / "target-0.8" / "student.safetensors"

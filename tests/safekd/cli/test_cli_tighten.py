@@ -51,12 +51,16 @@ def test_thresholds_rise_on_a_split_of_their_own(folder, capsys):
         folder, '[tighten]\non = "safety"\nattempts = 3\nfolds = 0\n', **SAFETY, **{"at_least = 0.8": "at_least = 0.7"}
     )
     ran = run_cli(capsys, "train", path, "--run-dir", folder / "run")
-    told = json.loads((folder / "run" / "verdict.json").read_text())
+    verdict = json.loads((folder / "run" / "verdict.json").read_text())
     rounds = pd.read_csv(folder / "run" / "tightening.csv")
-    assert told["tightening"]["status"] == ("cleared" if rounds["cleared"].any() else "not_cleared")
-    assert ran.code == (0 if told["status"] == "converged" else 1), ran.err
-    assert rounds["looks"].max() == told["tightening"]["looks"] == len(rounds)
-    assert {use["split"]: use["looks"] for use in told["data"]} == {"train": 0, "validation": 0, "safety": len(rounds)}
+    assert verdict["tightening"]["status"] == ("cleared" if rounds["cleared"].any() else "not_cleared")
+    assert ran.code == (0 if verdict["status"] == "converged" else 1), ran.err
+    assert rounds["looks"].max() == verdict["tightening"]["looks"] == len(rounds)
+    assert {use["split"]: use["looks"] for use in verdict["data"]} == {
+        "train": 0,
+        "validation": 0,
+        "safety": len(rounds),
+    }
     assert "round 1: 'sick' posed at 0.9700" in ran.out
     assert "Thresholds raised" in ran.out
     flat = " ".join(ran.out.split())
@@ -67,8 +71,8 @@ def test_thresholds_rise_on_a_split_of_their_own(folder, capsys):
 def test_cross_fitting_from_a_file(folder, capsys):
     path = write(folder, '[tighten]\non = "crossfit"\nfolds = 2\nrounds = 2\n')
     ran = run_cli(capsys, "train", path, "--run-dir", folder / "run")
-    told = json.loads((folder / "run" / "verdict.json").read_text())
-    assert (told["tightening"]["on"], told["tightening"]["looks"]) == ("crossfit", 0)
+    verdict = json.loads((folder / "run" / "verdict.json").read_text())
+    assert (verdict["tightening"]["on"], verdict["tightening"]["looks"]) == ("crossfit", 0)
     assert "out of fold" in ran.out
     assert "no certificate" in " ".join(ran.out.split())
     assert "cross-fitting, 2 folds" in " ".join(ran.out.split())
@@ -78,9 +82,9 @@ def test_a_further_split_counts_from_a_file(folder, capsys):
     path = write(folder, '[tighten]\non = "crossfit"\nfolds = 2\nrounds = 1\nconfidence = 0.9\nalso = ["validation"]\n')
     run_cli(capsys, "train", path, "--run-dir", folder / "run")
     rounds = pd.read_csv(folder / "run" / "tightening.csv")
-    told = json.loads((folder / "run" / "verdict.json").read_text())
+    verdict = json.loads((folder / "run" / "verdict.json").read_text())
     assert rounds["level"].iloc[0] == 0.9
-    assert {use["split"]: use["looks"] for use in told["data"]} == {"train": 0, "validation": 1}
+    assert {use["split"]: use["looks"] for use in verdict["data"]} == {"train": 0, "validation": 1}
 
 
 def test_what_cannot_clear_exits_with_one(folder, capsys):

@@ -21,7 +21,7 @@ def test_the_demo_configuration_says_what_it_should():
     assert [teacher.kind for teacher in CONFIG.teachers] == [
         "logistic_regression",
         "random_forest",
-        "k_nearest_neighbours",
+        "k_nearest_neighbors",
         "gradient_boosting",
     ]
     (constraint,) = CONFIG.constraints
