@@ -70,7 +70,7 @@ def refuse_cell(place: str, cell: object, wanted: str) -> InvalidInput:
     return InvalidInput(f"{place}: found {shown if text.strip() else 'an empty cell'}, wanted {wanted}.")
 
 
-def require_distinct_names(names: list[str], source: Path) -> tuple[str, ...]:
+def require_distinct_columns(names: list[str], source: Path) -> tuple[str, ...]:
     """Return the names of a table's columns.
 
     Args:

@@ -33,7 +33,7 @@ from ._cell_text import (
     parse_number,
     parse_truths,
     refuse_cell,
-    require_distinct_names,
+    require_distinct_columns,
 )
 from ._csv_rows import QUOTE, Places, count_line_breaks, find_rows
 from ._table_paths import require_target
@@ -61,7 +61,7 @@ class CsvTable:
         if header is None:
             raise InvalidInput(f"{self.path} is empty; wanted a header line and at least one row.")
         self._header = header
-        self.columns = require_distinct_names([header.cell(0, c) for c in range(header.begin_NC.shape[1])], path)
+        self.columns = require_distinct_columns([header.cell(0, c) for c in range(header.begin_NC.shape[1])], path)
 
     def blocks(self) -> Iterator[CsvBlock]:
         """Go through all rows."""

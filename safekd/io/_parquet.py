@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidInput
 from ._atomic import written_whole
-from ._cell_text import Floats, Write, parse_truths, refuse_cell, require_distinct_names
+from ._cell_text import Floats, Write, parse_truths, refuse_cell, require_distinct_columns
 from ._table_paths import require_target
 
 _T = TypeVar("_T")
@@ -46,7 +46,7 @@ class ParquetTable:
         except (pa.ArrowException, OSError) as error:
             raise _refuse_file(path, error) from error
         self.schema = self._file.schema_arrow
-        self.columns = require_distinct_names(self.schema.names, path)
+        self.columns = require_distinct_columns(self.schema.names, path)
         self.total: int | None = self._file.metadata.num_rows
 
     def blocks(self) -> Iterator[ParquetBlock]:

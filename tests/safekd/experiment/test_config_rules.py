@@ -9,8 +9,7 @@ import textwrap
 import pytest
 
 import safekd as kd
-from safekd.experiment.config import RulesConfig, load_rules, read_rules
-from safekd.experiment.config import _rule_set as _rules
+from safekd.experiment.config import RulesConfig, _rule_set, load_rules, read_rules
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def file(tmp_path):
 
 
 def test_the_documented_example_reads(file):
-    _, example = (_rules.__doc__ or "").split("override the file.\n")
+    _, example = (_rule_set.__doc__ or "").split("override the file.\n")
     rules = load_rules(file(textwrap.dedent(example)))
     assert rules.teachers == ["expert", "fast", "cheap"]
     assert (rules.lower, rules.upper) == (0.05, {"cheap": 0.3})
@@ -39,7 +38,7 @@ def test_the_documented_example_reads(file):
 
 
 def test_every_key_is_documented():
-    documented = _rules.__doc__ or ""
+    documented = _rule_set.__doc__ or ""
     assert all(f"\n{name} = " in documented or f"\n[[{name}]]" in documented for name in RulesConfig.model_fields)
 
 
