@@ -14,7 +14,7 @@ from rich.console import Console
 from ..errors import InvalidInput
 from ..experiment.config import Metric, RulesConfig, load_rules
 from ..report import tabulate_projection
-from ..weight_files import audit_file, project_file
+from ..weight_files import project_file
 from ._progress_bars import show_rows, show_written
 
 _OPTION_OF = {
@@ -93,6 +93,8 @@ def show_audit(
         json: Where the report is written as JSON, or None.
         csv: Where it is written as CSV, or None.
     """
+    from ..weight_files import audit_file  # not above: the axioms import solvers that projecting does not need
+
     targets = {"--json": json, "--csv": csv}
     for option, target in targets.items():
         if target is not None and target.exists() and path.exists() and target.samefile(path):

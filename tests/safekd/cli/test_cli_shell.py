@@ -46,6 +46,20 @@ def test_help_imports_nothing_heavy(arguments):
     assert ran.stdout.strip().endswith("[]"), ran.stderr
 
 
+def test_projecting_imports_nothing_of_the_audit(tmp_path):
+    """The axioms bring solvers that take seconds to import; the nearest weights of a file need none of them."""
+    (tmp_path / "in.csv").write_text("a,b\n0.25,0.75\n")
+    code = (
+        "import sys; sys.argv = ['safekd', 'project', 'in.csv', '-o', 'out.csv', '--lower', '0.5']\n"
+        "from safekd.cli import main\n"
+        "try: main()\n"
+        "finally: print([name for name in ('safekd.axioms', 'safekd.training', 'cvxpy') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert ran.stdout.strip().endswith("[]"), ran.stderr
+    assert (tmp_path / "out.csv").read_text() == "a,b\n0.5,0.5\n"
+
+
 COMPLETE = """safekd --show-completion > completion.sh
 source completion.sh
 COMP_WORDS=(safekd {words})
