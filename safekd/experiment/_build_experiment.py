@@ -24,7 +24,7 @@ from ..weights import Evidence, Rule, Unified, orderings_from
 from ._configured_constraints import build_constraints
 from ._configured_teachers import fit_configured_teacher, read_stored_teacher
 from ._example_table import ExampleTable, load_examples, split_examples
-from ._registries import RULES
+from ._registries import build_registered, find_rules
 from .config import ExperimentConfig, FittedTeacherConfig
 
 
@@ -149,7 +149,9 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
     _require_device(config.training.device)
     table = load_examples(config.data, folder)
     constraints = [constraint for one in config.constraints for constraint in build_constraints(one, table)]
-    table.context_numbers(config.weights.critical_contexts)  # an unknown name is told before teachers are fitted
+    # what is wrong with them is said before teachers are fitted
+    rules = _build_rules(config)
+    table.context_numbers(config.weights.critical_contexts)
     splits, index = split_examples(table, config.data, config.seed)
     polytope = WeightPolytope(len(config.teachers), lower=config.weights.lower, upper=config.weights.upper)
     ensemble = TeacherEnsemble(
@@ -161,22 +163,27 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
         ]
     )
     evidence = measure(ensemble, splits["validation"], constraints[0].measure, contexts=len(table.contexts))
-    return Experiment(
-        config, table, splits, ensemble, evidence, _build_unified(config, polytope, evidence), constraints
+    orderings = None if config.weights.level is None else orderings_from(evidence, config.weights.level)
+    unified = Unified(
+        token=rules["token"],
+        task=rules["task"],
+        context=rules["context"],
+        polytope=polytope,
+        metric=config.weights.metric,
+        context_orderings=orderings,
     )
+    return Experiment(config, table, splits, ensemble, evidence, unified, constraints)
 
 
-def _build_unified(config: ExperimentConfig, polytope: WeightPolytope, evidence: Evidence) -> Unified:
+def _build_rules(config: ExperimentConfig) -> dict[str, Rule]:
+    """Return the weighting rule of each scale."""
     weights = config.weights
     settings = {"entropy_decay": {"rate": weights.rate}, "entropy_inverse": {"eps": weights.entropy_floor}}
-    return Unified(
-        token=RULES["token"][weights.token](**settings.get(weights.token, {})),
-        task=RULES["task"][weights.task](),
-        context=RULES["context"][weights.context](),
-        polytope=polytope,
-        metric=weights.metric,
-        context_orderings=None if weights.level is None else orderings_from(evidence, weights.level),
-    )
+    given = {"n_teachers": len(config.teachers)}
+    return {
+        scale: build_registered(f"weights.{scale}", name, find_rules(scale), {**given, **settings.get(name, {})})
+        for scale, name in (("token", weights.token), ("task", weights.task), ("context", weights.context))
+    }
 
 
 def _require_device(name: str) -> None:

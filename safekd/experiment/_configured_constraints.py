@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 from typing import Any
 
 from ..safety import Ball, ChiSquareBall, KLBall, SafetyConstraint, SafetyMeasure
 from ._example_table import ExampleTable
-from ._registries import MEASURES
+from ._registries import MEASURES, build_registered
 from .config import ConstraintConfig
 
 _BALLS: dict[str, type[Ball]] = {"kl": KLBall, "chi_square": ChiSquareBall}
@@ -60,5 +59,4 @@ def _build_measure(config: ConstraintConfig, table: ExampleTable) -> SafetyMeasu
     given: dict[str, Any] = {"critical": table.class_numbers(config.critical), "k": config.k}
     given["unsafe"] = table.class_numbers(config.unsafe or [])
     given["of"] = None if config.of is None else table.class_numbers([config.of])[0]
-    measure = MEASURES[config.measure]
-    return measure(**{key: given[key] for key in inspect.signature(measure).parameters if key in given})
+    return build_registered(f"measure of constraint '{config.name}'", config.measure, MEASURES, given)

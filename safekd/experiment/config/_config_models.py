@@ -24,22 +24,16 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Metric = Literal["euclidean", "kl"]
 
 
-def find_measures() -> Mapping[str, Callable[..., Any]]:
-    """Return the safety measures that a configuration can name."""
+def _find_measures() -> Mapping[str, Callable[..., Any]]:
     from .._registries import MEASURES
 
     return MEASURES
 
 
-def find_rules(scale: str) -> Mapping[str, Callable[..., Any]]:
-    """Return the weighting rules of a scale that a configuration can name.
+def _find_rules(scale: str) -> Mapping[str, Callable[..., Any]]:
+    from .._registries import find_rules
 
-    Args:
-        scale: "token", "task" or "context".
-    """
-    from .._registries import RULES
-
-    return RULES[scale]
+    return find_rules(scale)
 
 
 def suggest_name(name: str, known: Iterable[str]) -> str:
@@ -137,17 +131,17 @@ TeacherConfig = Annotated[FittedTeacherConfig | StoredTeacherConfig, Field(discr
 class WeightsConfig(Strict):
     """Rules of three scales, and the polytope that their product is repaired into."""
 
-    token: Annotated[str, _registered("token rule", lambda: find_rules("token"))] = Field(
+    token: Annotated[str, _registered("token rule", lambda: _find_rules("token"))] = Field(
         default="entropy_decay", description="the rule that weighs by position"
     )
     rate: float = Field(default=1.0, ge=0, description="decay rate of entropy_decay, at least 0")
     entropy_floor: float = Field(
         default=1e-3, gt=0, description="what entropy_inverse adds to an entropy, in nats, above 0: weights stay finite"
     )
-    task: Annotated[str, _registered("task rule", lambda: find_rules("task"))] = Field(
+    task: Annotated[str, _registered("task rule", lambda: _find_rules("task"))] = Field(
         default="inverse_loss", description="the rule that weighs by task"
     )
-    context: Annotated[str, _registered("context rule", lambda: find_rules("context"))] = Field(
+    context: Annotated[str, _registered("context rule", lambda: _find_rules("context"))] = Field(
         default="ordinal_safety", description="the rule that weighs by context"
     )
     lower: float = Field(default=0.05, ge=0, le=1, description="lightest weight of a teacher, between 0 and 1")
@@ -180,7 +174,7 @@ class ConstraintConfig(Strict):
     """One safety requirement, or, with ``each``, one for each context or critical class."""
 
     name: str = Field(min_length=1, description="what tables and messages call it")
-    measure: Annotated[str, _registered("safety measure", find_measures)] = Field(
+    measure: Annotated[str, _registered("safety measure", _find_measures)] = Field(
         default="truth_probability", description="what is read of a prediction"
     )
     critical: list[str] = Field(min_length=1, description="class names")
@@ -212,7 +206,7 @@ class ConstraintConfig(Strict):
         if (self.at_least is None) == (self.exactly is None):
             which = "neither" if self.at_least is None else "both"
             raise ValueError(f"found {which} of at_least and exactly; wanted one, a number above 0 and at most 1")
-        takes = inspect.signature(find_measures()[self.measure]).parameters
+        takes = inspect.signature(_find_measures()[self.measure]).parameters
         for key in ("unsafe", "k", "of"):
             given = getattr(self, key) is not None
             if not given and key in takes and takes[key].default is inspect.Parameter.empty:

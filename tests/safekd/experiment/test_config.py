@@ -9,10 +9,10 @@ import pytest
 import safekd as kd
 from safekd.demo import load_demo_config
 from safekd.experiment import ExampleTable, build_constraints, build_experiment, load_examples
+from safekd.experiment._registries import MEASURES, RULES
 from safekd.experiment.config import load_config, parse_config
-from safekd.experiment.config._config_models import find_measures, find_rules
 from safekd.safety import ChiSquareBall, KLBall, TruthProbability
-from safekd.weights import Uniform
+from safekd.weights import UncertaintyWeighting, Uniform
 
 TEXT, CONFIG = load_demo_config()
 
@@ -146,8 +146,8 @@ def test_what_enters_a_registry_can_be_named(monkeypatch):
             super().__init__(critical)
             self.k = k
 
-    monkeypatch.setitem(find_measures(), "halved", Halved)
-    monkeypatch.setitem(find_rules("task"), "mine", Uniform)
+    monkeypatch.setitem(MEASURES, "halved", Halved)
+    monkeypatch.setitem(RULES["task"], "mine", Uniform)
     text = TEXT.replace('"truth_probability"', '"halved"').replace('"inverse_loss"', '"mine"')
     with pytest.raises(kd.InvalidConfig, match="measure 'halved' needs `k`"):
         parse_config(text, "mine.toml")
@@ -156,6 +156,24 @@ def test_what_enters_a_registry_can_be_named(monkeypatch):
     assert isinstance(constraint.measure, Halved)
     assert constraint.measure.k == 3
     assert build_experiment(config, Path()).unified.task == Uniform()
+
+
+def test_a_rule_that_needs_more_than_a_configuration_states_is_refused(monkeypatch):
+    class Needs:
+        def __init__(self, n_teachers, features):
+            raise AssertionError
+
+    monkeypatch.setitem(RULES["task"], "needs", Needs)
+    config = parse_config(TEXT.replace('"inverse_loss"', '"needs"'), "mine.toml")
+    with pytest.raises(kd.InvalidConfig, match=r"weights.task is 'needs', which needs `features`; a configuration"):
+        build_experiment(config, Path())
+
+
+def test_a_learned_rule_cannot_be_named(monkeypatch):
+    """It would carry what it learned from one run of a sweep to the next."""
+    monkeypatch.setitem(RULES["task"], "learned", UncertaintyWeighting)
+    with pytest.raises(kd.InvalidConfig, match="no task rule of that name"):
+        parse_config(TEXT.replace('"inverse_loss"', '"learned"'), "mine.toml")
 
 
 def test_a_file_that_is_not_there(tmp_path):
