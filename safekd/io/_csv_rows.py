@@ -20,7 +20,7 @@ Places = NDArray[np.int64]
 COMMA, QUOTE, LF, CR = b',"\n\r'
 
 # a quote that begins a cell, what is quoted, and the quote that closes it, if there is one
-_QUOTED = re.compile(rb'"(?:(?<=\A")|(?<=[,\r\n]"))[^"]*(?:""[^"]*)*(")?')
+_QUOTED = re.compile(rb'"(?:(?<=\A")|(?<=[,\r\n]"))[^"]*+(?:""[^"]*+)*+(")?')
 
 
 @dataclass(frozen=True)
