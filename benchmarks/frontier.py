@@ -24,8 +24,8 @@ from scipy.optimize import minimize as scipy_minimize
 from torch import Tensor
 
 import safekd as kd
-from safekd.demo import demo_config
-from safekd.experiment import build
+from safekd.demo import load_demo_config
+from safekd.experiment import build_experiment
 from solvers import minimize, trace_frontier
 
 from ._timing import processor, today, versions
@@ -165,8 +165,8 @@ def _cost(front: Front, targets: Any, f: Any, c: Any, evaluations: int, seconds:
 
 def trained(targets: int) -> list[str]:
     """Trace the demo's frontier warm and cold, to the same residuals; return a table as Markdown."""
-    _, config = demo_config()
-    experiment, settings = build(config, Path()), config.frontier
+    _, config = load_demo_config()
+    experiment, settings = build_experiment(config, Path()), config.frontier
     lines, cold_steps = [], 0
     for who, warm in (("from scratch", False), ("warm starts", True)):
         began = time.perf_counter()

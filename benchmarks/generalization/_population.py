@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import safekd as kd
-from safekd.experiment import mlp
+from safekd.experiment import build_mlp
 from safekd.teachers import CallableTeacher
 
 Teachers = Sequence[CallableTeacher]
@@ -39,7 +39,7 @@ def trainer_of(
     """Return what makes a trainer on a fresh student, the same one every time, with Adam at 0.01."""
 
     def make(constrained: bool) -> kd.ConstrainedTrainer:
-        student = mlp(train.inputs.shape[1], hidden, classes, seed)
+        student = build_mlp(train.inputs.shape[1], hidden, classes, seed)
         return kd.ConstrainedTrainer(
             student,
             list(teachers),

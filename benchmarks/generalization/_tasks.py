@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 import safekd as kd
-from safekd.demo import demo_config
-from safekd.experiment import build
+from safekd.demo import load_demo_config
+from safekd.experiment import build_experiment
 
 from . import _digits as digits
 from . import _synthetic as synthetic
@@ -32,7 +32,7 @@ def _rule(name: str, critical: Sequence[int], at_least: float) -> kd.SafetyConst
 
 
 def _breast_cancer(seed: int) -> Draw:
-    experiment = build(demo_config(seed)[1], Path())
+    experiment = build_experiment(load_demo_config(seed)[1], Path())
     parts = [experiment.splits[name] for name in ("certify", "test")]
     contexts = torch.cat([part.batch().context for part in parts])
     new = kd.Split("new", torch.cat([p.inputs for p in parts]), torch.cat([p.labels for p in parts]), context=contexts)

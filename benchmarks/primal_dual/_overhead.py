@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from safekd import ConstrainedTrainer
 from safekd.data import Split
 from safekd.divergences import ForwardKL
-from safekd.experiment import mlp
+from safekd.experiment import build_mlp
 from safekd.safety import SafetyConstraint, TruthProbability
 from safekd.teachers import CallableTeacher
 from safekd.training._step import Stepper
@@ -83,8 +83,8 @@ def courses() -> list[Course]:
 
     tokens = torch.randint(200, (16, 32), generator=generator)
     return [
-        Course("MLP 64-48-10, batch 808", lambda: mlp(64, [48], 10, 0), random(808)),
-        Course("MLP 64-48-10, batch 64", lambda: mlp(64, [48], 10, 0), random(64)),
+        Course("MLP 64-48-10, batch 808", lambda: build_mlp(64, [48], 10, 0), random(808)),
+        Course("MLP 64-48-10, batch 64", lambda: build_mlp(64, [48], 10, 0), random(64)),
         Course("transformer, 2 layers of 64, 16 x 32 tokens", Transformer, Split("train", tokens, tokens.roll(-1, 1))),
     ]
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from safekd import ConstrainedTrainer
 from safekd.data import Split
-from safekd.demo import demo_config
-from safekd.experiment import build
+from safekd.demo import load_demo_config
+from safekd.experiment import build_experiment
 from safekd.safety import SafetyConstraint, TruthProbability
 from solvers.primal_dual import DualMethod
 
@@ -60,8 +60,8 @@ def digits(steps: int = STEPS) -> StudentTask:
 
 def breast_cancer(steps: int = STEPS) -> StudentTask:
     """Return the demo's task, from seed 0."""
-    _, config = demo_config(0)
-    experiment = build(config, Path("."))
+    _, config = load_demo_config(0)
+    experiment = build_experiment(config, Path("."))
 
     def trainer(constrained: bool, dual: DualMethod | None) -> ConstrainedTrainer:
         return experiment.trainer(constraints=None if constrained else [], dual=dual)

@@ -22,8 +22,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from safekd.data import Split
-from safekd.demo import demo_config
-from safekd.experiment import build, mlp
+from safekd.demo import load_demo_config
+from safekd.experiment import build_experiment, build_mlp
 from safekd.safety import SafetyMeasure, TruthProbability
 from safekd.teachers import SklearnTeacher, Teacher, TeacherEnsemble, measure_domain_distances, measure_teachers
 from safekd.weights import TeacherEvidence
@@ -94,14 +94,14 @@ def digits(seed: int) -> Task:
         splits["use"].batch().context == DEGRADED,
         [DEGRADED],
         [],
-        lambda: mlp(64, [48], 10, seed),
+        lambda: build_mlp(64, [48], 10, seed),
     )
 
 
 def breast_cancer(seed: int) -> Task:
     """Return the demo's task; the test split stands for use."""
-    _, config = demo_config(seed)
-    experiment = build(config, Path("."))
+    _, config = load_demo_config(seed)
+    experiment = build_experiment(config, Path("."))
     rule = experiment.constraints[0]
     use = experiment.splits["test"]
     train = experiment.train

@@ -17,7 +17,6 @@ app = typer.Typer(
     name="safekd",
     help="Multi-teacher knowledge distillation that is safe by construction.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 out, err = Console(), Console(stderr=True)
@@ -53,36 +52,36 @@ def main() -> None:
     from ..errors import SafekdError
 
     try:
-        with _ended_politely():
-            app()
+        with _unwind_on_sigterm():
+            app(prog_name="safekd")
     except SafekdError as error:
-        _complain(" ".join([str(error), *getattr(error, "__notes__", [])]))
+        _print_error(" ".join([str(error), *getattr(error, "__notes__", [])]))
         sys.exit(2)
     except OSError as error:
-        _complain(f"{error.filename or 'the system'}: {error.strerror or error}.")
+        _print_error(f"{error.filename or 'the system'}: {error.strerror or error}.")
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:
         code = 130 if isinstance(end, KeyboardInterrupt) else end.code
         if code in (130, 143):  # typer turns the former into the latter
-            _complain("stopped; nothing half written was left behind.")
+            _print_error("stopped; nothing half written was left behind.")
         sys.exit(code)
 
 
-def _complain(message: str) -> None:
+def _print_error(message: str) -> None:
     err.print(f"safekd: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def _ended_politely() -> Iterator[None]:
+def _unwind_on_sigterm() -> Iterator[None]:
     """Let a request to terminate unwind like an interrupt, so that temporary files are removed."""
     if threading.current_thread() is not threading.main_thread():  # signals are none of its business
         yield
         return
 
-    def leave(number: int, _: object) -> None:
+    def exit_on_signal(number: int, _: object) -> None:
         sys.exit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = signal.signal(signal.SIGTERM, exit_on_signal)
     try:
         yield
     finally:
@@ -98,7 +97,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def take_options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version and stop")
     ] = False,
@@ -106,35 +105,35 @@ def options(
     """Take the options that belong to no command."""
 
 
-@app.command()
-def demo(
+@app.command("demo")
+def demo_command(
     run_dir: Annotated[Path, typer.Option(help="where results are written")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="splits, teachers and student follow from it")] = 0,
     seeds: Annotated[int, typer.Option(min=0, help="instead: repeat the promise over this many seeds")] = 0,
 ) -> None:
-    """Distil four biased breast-cancer teachers into one student that meets its safety threshold."""
+    """Distill four biased breast-cancer teachers into one student that meets its safety threshold."""
     out.print("[bold]safekd demo[/bold]: 569 real cases, four teachers, one student that must not miss malignant ones")
-    from ._demo import show_demo, show_seeds
+    from ._demo_command import show_demo, show_seeds
 
     code = show_seeds(out, seeds, run_dir) if seeds else show_demo(out, run_dir, seed)
     raise typer.Exit(code)
 
 
-@app.command()
-def train(
+@app.command("train")
+def train_command(
     config: Config,
     run_dir: Annotated[Path | None, typer.Option(help="where results are written; overrides the file")] = None,
 ) -> None:
     """Train the student that an experiment file describes, under its safety constraints."""
-    from ._experiments import show_training
+    from ._train_command import show_training
 
     raise typer.Exit(show_training(out, config, run_dir))
 
 
-@app.command()
-def frontier(
+@app.command("frontier")
+def frontier_command(
     config: Config,
-    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write; runs are kept in OUTPUT.cells")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write; runs are kept in OUTPUT.points")],
     method: Annotated[
         str | None, typer.Option(help="epsilon: one constrained run a threshold; mu: one run a fixed weight")
     ] = None,
@@ -150,17 +149,17 @@ def frontier(
 ) -> None:
     """Trace the Pareto frontier between distillation loss and safety.
 
-    Finished runs survive in OUTPUT.cells: after a kill, --resume goes on there.  Exit code 0: every row is feasible;
+    Finished runs survive in OUTPUT.points: after a kill, --resume goes on there.  Exit code 0: every row is feasible;
     1: some are not, or --verify found a row that is not what its student is; 2: bad input.
     """
-    from ._frontier import SweepOptions, show_frontier
+    from ._frontier_command import SweepOptions, show_frontier
 
     options = SweepOptions(method, targets, budget, seeds, jobs, resume, verify)
     raise typer.Exit(show_frontier(out, config, output, plot, options))
 
 
-@app.command()
-def project(
+@app.command("project")
+def project_command(
     weights: Weights,
     output: Annotated[Path, typer.Option("--output", "-o", help="file to write, all columns kept; not the input")],
     teacher: Teacher = None,
@@ -174,15 +173,15 @@ def project(
     rules: RulesFile = None,
 ) -> None:
     """Project the weights in a file onto the nearest ones that obey the rules.  Any number of rows."""
-    from ._files import Options, show_projection
+    from ._file_commands import RuleOptions, show_projection
 
     order_by = {"order": order, "margin": margin, "safety_columns": safety_columns, "critical_column": critical_column}
-    options = Options(rules, {"teachers": teacher, "lower": lower, "upper": upper, "metric": metric, **order_by})
+    options = RuleOptions(rules, {"teachers": teacher, "lower": lower, "upper": upper, "metric": metric, **order_by})
     raise typer.Exit(show_projection(out, err, weights, output, options))
 
 
-@app.command()
-def audit(
+@app.command("audit")
+def audit_command(
     weights: Weights,
     teacher: Teacher = None,
     lower: Lower = None,
@@ -200,8 +199,8 @@ def audit(
 
     Exit code 0: nothing is violated; 1: something is; 2: bad input.
     """
-    from ._files import Options, show_audit
+    from ._file_commands import RuleOptions, show_audit
 
     order_by = {"order": order, "margin": margin, "safety_columns": safety_columns, "critical_column": critical_column}
-    options = Options(rules, {"teachers": teacher, "lower": lower, "upper": upper, **order_by})
+    options = RuleOptions(rules, {"teachers": teacher, "lower": lower, "upper": upper, **order_by})
     raise typer.Exit(show_audit(out, err, weights, options, scale, json, csv))

@@ -1,9 +1,15 @@
 """From a configuration to something that runs: data, teachers, evidence, weights, trainers.
 
-experiment = build(config, folder)
-experiment.trainer().fit(experiment.train, experiment.validation, epochs=...)
+    config, folder = load_config("experiment.toml")
+    experiment = build_experiment(config, folder)
+    experiment.trainer().fit(experiment.train, experiment.validation, epochs=...)
 
-Names are imported when first used: reading an experiment file (``config``) needs nothing of what runs it.
+In this order: ``config`` reads and checks the file; ``_example_table`` reads the examples and cuts them into splits;
+``_configured_teachers`` fits or reads the teachers; ``_configured_constraints`` states the constraints;
+``_build_experiment`` puts all of it together.  ``_variants`` trains one student in several ways, for comparison.
+
+Names are imported when first used: reading the rules of weights in a file (``config``) needs nothing of what runs an
+experiment.
 """
 
 import lazy_loader

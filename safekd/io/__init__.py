@@ -3,7 +3,7 @@
 Small ones, whole:
 
     table = read_table("experiment.csv")            # text cells, nothing interpreted; the index holds line numbers
-    x_NF = numbers(table[["a", "b"]], "experiment.csv")
+    x_NF = parse_numbers(table[["a", "b"]], "experiment.csv")
     write_csv(frame, "result.csv")                  # appears whole or not at all
 
 Of any size, CSV or Parquet, block by block in constant memory:
@@ -14,8 +14,7 @@ Of any size, CSV or Parquet, block by block in constant memory:
 """
 
 from ._atomic import written_whole
-from ._blocks import Block, Table
-from ._open import open_table
-from ._text import numbers, read_table, write_csv
+from ._open_table import Block, Table, open_table
+from ._small_tables import parse_numbers, read_table, write_csv
 
-__all__ = ["Block", "Table", "numbers", "open_table", "read_table", "write_csv", "written_whole"]
+__all__ = ["Block", "Table", "open_table", "parse_numbers", "read_table", "write_csv", "written_whole"]

@@ -18,7 +18,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it takes the place of ``path``, on error nothing changes.
 
-    Raises InvalidInput when the folder cannot be written to, or ``path`` is no file.
+    Args:
+        path: The file that appears whole or not at all; its folder is made.
+
+    Raises:
+        InvalidInput: The folder cannot be written to or is full, or ``path`` is no file.
     """
     target = Path(path)
     if not target.name:

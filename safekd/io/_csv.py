@@ -1,8 +1,8 @@
 """CSV files of any size, block by block, never more than some megabytes of them in memory.
 
-Rows are cut by ``_kernels``; numbers come from text and go back to it by Arrow, correctly rounded one way and in the
-fewest digits that read back to the same bits the other way.  What is not a new number is copied byte for byte.
-Axes: N rows of a block, C columns of the file, E = C + 1 edges of cells, K columns picked.
+``_csv_rows`` tells where rows and cells are in the bytes of the file.  Numbers come from text and go back to it by
+pyarrow, correctly rounded one way and in the fewest digits that read back to the same bits the other way.  What is not
+a new number is copied byte for byte.  Axes: N rows of a block, C columns of the file, K columns picked.
 """
 
 from __future__ import annotations
@@ -14,66 +14,84 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pcsv
 from numpy.typing import NDArray
 
 from ..errors import InvalidInput
 from ._atomic import written_whole
-from ._blocks import Floats, Write
-from ._cells import column_names, is_formula, number, refusal, truth
-from ._kernels import ALL, OPEN, PART, TRAILING, UNEVEN, Bytes, Places, cut, find_formulas, gather, paste
-from ._paths import require_target
+from ._cell_text import (
+    FORMULA_SIGNS,
+    Floats,
+    Write,
+    is_formula,
+    parse_number,
+    parse_truths,
+    refuse_cell,
+    require_distinct_columns,
+)
+from ._csv_rows import QUOTE, Places, count_line_breaks, find_rows
+from ._table_paths import require_target
 
 _CHUNK = 1 << 22  # bytes read at a time
 _LONGEST_ROW = 1 << 26  # bytes; without an end to it, an open quote would take the rest of the file into memory
-_MOST_ROWS, _MOST_EDGES = 1 << 16, 1 << 22  # of a block
+_SIGNED_NUMBER = r"^[+-](\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 class CsvTable:
-    """A CSV file with a header, UTF-8, open for reading; as ``Table`` says.  head: what has been read of it already."""
+    """A CSV file with a header, UTF-8, open for reading; as ``Table`` says.
+
+    Args:
+        path: The file, as messages call it.
+        stream: The same, open.
+        head: What has been read of it already.
+    """
 
     def __init__(self, path: Path, stream: FileIO, head: bytes = b"") -> None:
-        self.path, self._stream = path, stream
+        self.path, self._stream, self._mark = path, stream, b""
         status = os.fstat(stream.fileno())
         self.total = status.st_size if stat.S_ISREG(status.st_mode) else None  # a pipe does not tell
-        # bytes read, where rows yet to be cut begin in them, and how many bytes came before
-        self._data, self._start, self._before = np.frombuffer(head, np.uint8), 0, 0
-        self._checked, self._final, self._line = 0, False, 1
-        self._fill()
-        while len(self._data) < len(codecs.BOM_UTF8) and not self._final:  # a pipe gives what it has
-            self._fill()
-        self._mark = codecs.BOM_UTF8 if self._data[:3].tobytes() == codecs.BOM_UTF8 else b""
-        self._start = len(self._mark)
-        self._header = self._read_header()
-        self.columns = column_names([self._header.cell(0, c) for c in range(self._header.edge_NE.shape[1] - 1)], path)
+        self._blocks = self._read_blocks(head)
+        header = next(self._blocks, None)
+        if header is None:
+            raise InvalidInput(f"{self.path} is empty; wanted a header line and at least one row.")
+        self._header = header
+        self.columns = require_distinct_columns([header.cell(0, c) for c in range(header.begin_NC.shape[1])], path)
 
     def blocks(self) -> Iterator[CsvBlock]:
         """Go through all rows."""
-        edges = len(self.columns) + 1
-        most = max(1, min(_MOST_ROWS, _MOST_EDGES // edges))
-        block = self._next(most, edges)
+        block = next(self._blocks, None)
         if block is None:
             raise InvalidInput(f"{self.path} has a header but no rows; wanted at least one.")
         while block is not None:
             yield block
-            block = self._next(most, edges)
+            block = next(self._blocks, None)
 
     @contextmanager
     def copy(self, path: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[Write]:
-        """Yield a function that writes a block with new numbers (N, K) in some columns, all else byte for byte.
+        """Yield a function that writes a block with new numbers in some columns, all else byte for byte.
 
         Cells that a spreadsheet would run get an apostrophe, as by ``write_csv``.  Rows end as the header does.
+
+        Args:
+            path: The new file; not this one.
+            columns: Names of the columns that get new numbers, as many as the array of numbers (N, K) has.
+
+        Raises:
+            InvalidInput: It cannot be written.
         """
         target = require_target(path, self.path, parquet=False)
-        place_C = np.array([columns.index(name) if name in columns else -1 for name in self.columns])
-        header, ending = self._header, self._ending()
+        new_C = [columns.index(name) if name in columns else None for name in self.columns]
+        after = self._header.data[self._header.end_NC[0, -1] :]
+        ending = next((end for end in (b"\r\n", b"\r", b"\n") if after.startswith(end)), b"\n")
         with written_whole(target) as temporary, temporary.open("wb") as stream:
 
-            def write(what: bytes | memoryview) -> None:
+            def write(what: bytes | pa.Buffer) -> None:
                 try:
                     stream.write(what)
                     stream.flush()
@@ -81,191 +99,246 @@ class CsvTable:
                     raise InvalidInput(f"Cannot write {target}: {error.strerror}.") from error
 
             write(self._mark)
-            write(header.pasted(np.full_like(place_C, -1), np.empty((1, 0)), ending).data)
-            yield lambda block, w_NK: write(block.pasted(place_C, w_NK, ending).data)
+            write(self._header.paste_numbers([None] * len(new_C), np.empty((1, 0)), ending))
+            yield lambda block, w_NK: write(block.paste_numbers(new_C, w_NK, ending))
 
-    def _ending(self) -> Bytes:
-        """Return what the header ends with."""
-        end = int(self._header.edge_NE[0, -1]) - 1
-        after = self._header.data[end : end + 2].tobytes()
-        return _frozen(after if after == b"\r\n" else after[:1] if after[:1] in (b"\r", b"\n") else b"\n")
+    def _read_blocks(self, head: bytes) -> Iterator[CsvBlock]:
+        """Yield the header as a block of its own, then all whole rows of each chunk, then raise what is wrong."""
+        data, line, before, cells = b"", 1, 0, 0
+        decode = codecs.getincrementaldecoder("utf-8")().decode
+        for chunk in self._read_chunks(head):
+            data, final = data + chunk, not chunk
+            try:
+                decode(chunk, final)
+            except UnicodeDecodeError as error:
+                at = len(data) - len(error.object) + error.start
+                raise InvalidInput(
+                    f"{self.path} is not UTF-8 text; save it as CSV in UTF-8. Line "
+                    f"{line + count_line_breaks(data[:at])} holds the byte 0x{data[at]:02x}."
+                ) from error
+            if not before and data.startswith(codecs.BOM_UTF8):
+                self._mark, data = codecs.BOM_UTF8, data[len(codecs.BOM_UTF8) :]
+                before = len(self._mark)
+            elif not before and codecs.BOM_UTF8.startswith(data) and not final:
+                continue  # a pipe gives what it has
+            rows = find_rows(data, final)
+            before += rows.stop
+            if len(rows.cells_R):
+                start = 0 if cells else 1
+                cells = cells or int(rows.cells_R[0])
+                uneven = np.flatnonzero(rows.cells_R != cells)
+                even = int(uneven[0]) if len(uneven) else len(rows.cells_R)
+                places = [place_J[: even * cells].reshape(even, cells) for place_J in (rows.begin_J, rows.end_J)]
+                for part in (slice(0, start), slice(start, even)):
+                    if part.start < part.stop:
+                        yield CsvBlock(self, data, places[0][part], places[1][part], line, before)
+                if len(uneven):
+                    at = int(rows.begin_J[even * cells])
+                    raise InvalidInput(
+                        f"{self.path}, line {line + count_line_breaks(data[:at])}: found {rows.cells_R[even]} cells, "
+                        f"the header has {cells}."
+                    )
+            if rows.fault is not None:
+                line += count_line_breaks(data[: rows.fault_at])
+                raise InvalidInput(f"{self.path}, line {line}: {rows.fault}; mend the quotes there.")
+            line += count_line_breaks(data[: rows.stop])
+            data = data[rows.stop :]
+            if len(data) > _LONGEST_ROW:
+                raise InvalidInput(
+                    f"{self.path}, line {line}: the row is longer than {_LONGEST_ROW >> 20} MiB; most likely a quote "
+                    "is not closed; mend the quotes there."
+                )
 
-    def _read_header(self) -> CsvBlock:
-        ended, cells = self._cut(np.empty((1, 1), np.int64), np.empty(1, np.int64))[-2:]
-        if ended == ALL:
-            raise InvalidInput(f"{self.path} is empty; wanted a header line and at least one row.")
-        header = self._next(1, (cells if ended == UNEVEN else 0) + 1)  # which raises what else may be wrong
-        assert header is not None
-        return header
-
-    def _next(self, most: int, edges: int) -> CsvBlock | None:
-        edge_NE, line_N = np.empty((most, edges), np.int64), np.empty(most, np.int64)
-        rows, after, line, ended, count = self._cut(edge_NE, line_N)
-        if not rows and ended == ALL:
-            return None
-        if not rows:
-            raise self._fault(line, ended, count, edges - 1)
-        self._start, self._line = after, line
-        return CsvBlock(self, self._data, edge_NE[:rows], line_N[:rows], self._before + after)
-
-    def _cut(self, edge_NE: Places, line_N: Places) -> tuple[int, int, int, int, int]:
-        """Return what ``cut`` returns, with at least one row unless the file has ended or something is wrong."""
+    def _read_chunks(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield the bytes of the file, and an empty chunk at its end."""
         while True:
-            place = (self._start, len(self._data), self._final, self._line)
-            rows, after, line, ended, count = cut(self._data, *place, edge_NE, line_N)
-            if rows or self._final or ended not in (ALL, PART):
-                return rows, after, line, ended, count
-            self._start, self._line = after, line
-            self._fill()
-
-    def _fill(self) -> None:
-        """Read on; what has been handed out stays as it is in its own memory."""
-        left = self._data[self._start :]
-        if len(left) > _LONGEST_ROW:
-            raise InvalidInput(
-                f"{self.path}, line {self._line}: the row is longer than {_LONGEST_ROW >> 20} MiB; most likely a quote "
-                "is not closed; mend the quotes there."
-            )
-        data = np.empty(len(left) + _CHUNK, np.uint8)
-        data[: len(left)] = left
-        try:
-            got = self._stream.readinto(data[len(left) :].data) or 0
-        except OSError as error:
-            raise InvalidInput(f"Cannot read {self.path}: {error.strerror}.") from error
-        self._before += self._start
-        self._checked -= self._start
-        self._data, self._start, self._final = data[: len(left) + got], 0, got == 0
-        self._require_text()
-
-    def _require_text(self) -> None:
-        try:
-            _, length = codecs.utf_8_decode(self._data[self._checked :].data, "strict", self._final)
-        except UnicodeDecodeError as error:
-            at = self._checked + error.start
-            line = self._line + _line_breaks(self._data[:at])
-            raise InvalidInput(
-                f"{self.path} is not UTF-8 text; save it as CSV in UTF-8. Line {line} holds the byte "
-                f"0x{self._data[at]:02x}."
-            ) from error
-        self._checked += length
-
-    def _fault(self, line: int, ended: int, count: int, cells: int) -> InvalidInput:
-        if ended == UNEVEN:
-            return InvalidInput(f"{self.path}, line {line}: found {count} cells, the header has {cells}.")
-        what = {OPEN: "a quote is opened and never closed", TRAILING: "there is text after a closing quote"}[ended]
-        return InvalidInput(f"{self.path}, line {line + count}: {what}; mend the quotes there.")
+            try:
+                chunk += self._stream.read(_CHUNK) or b""
+            except OSError as error:
+                raise InvalidInput(f"Cannot read {self.path}: {error.strerror}.") from error
+            yield chunk
+            if not chunk:
+                return
+            chunk = b""
 
 
 @dataclass(frozen=True)
 class CsvBlock:
     """Some rows of a CSV file; as ``Block`` says.
 
-    data: bytes of the file.  edge_NE: cell c of row n is data[edge[n, c] : edge[n, c + 1] - 1].  line_N: where rows
-    begin.  done: bytes of the file up to the end of these rows.
+    Attributes:
+        table: What they are rows of.
+        data: Bytes of the file, from the beginning of a row on.
+        begin_NC: Where each cell begins in ``data``, quotes included.
+        end_NC: Where it ends.
+        line: The line of the file on which ``data`` begins.
+        done: Bytes of the file up to the end of these rows.
     """
 
     table: CsvTable
-    data: Bytes
-    edge_NE: Places
-    line_N: Places
+    data: bytes
+    begin_NC: Places
+    end_NC: Places
+    line: int
     done: int
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
-        return len(self.line_N)
+        return len(self.begin_NC)
 
     def cell(self, row: int, c: int) -> str:
-        """Return the text of a cell."""
-        return _text(self.data[self.edge_NE[row, c] : self.edge_NE[row, c + 1] - 1].tobytes())
+        """Return the text of a cell.
+
+        Args:
+            row: Number of the row in this block.
+            c: Number of the column in the file.
+        """
+        return _unquote(self.data[self.begin_NC[row, c] : self.end_NC[row, c]])
 
     def cells(self, column: str) -> list[str]:
-        """Return the texts of a column."""
-        c = self.table.columns.index(column)
-        first = int(self.edge_NE[0, 0])
-        whole = self.data[first : int(self.edge_NE[-1, -1])].tobytes()
-        edges = (self.edge_NE[:, c] - first).tolist(), (self.edge_NE[:, c + 1] - 1 - first).tolist()
-        return [_text(whole[begin:end]) for begin, end in zip(*edges, strict=True)]
+        """Return the texts of a column, (N,).
+
+        Args:
+            column: Its name.
+        """
+        return [_unquote(raw) for raw in self._column(column).to_pylist()]
+
+    def line_numbers(self) -> NDArray[np.int64]:
+        """Return the lines of the file on which the rows begin, (N,)."""
+        edges = pairwise([0, *self.begin_NC[:, 0].tolist()])
+        return self.line + np.cumsum([count_line_breaks(self.data[begin:end]) for begin, end in edges])
 
     def numbers(self, columns: Sequence[str]) -> NDArray[np.float64]:
-        """Return columns as float64, (N, K)."""
-        try:
-            x_M = pc.cast(self._texts(columns), pa.float64()).to_numpy()
-        except pa.ArrowInvalid:  # Arrow does not know all ways to write a number, "+1" for one
-            places = [self.table.columns.index(name) for name in columns]
-            x_M = np.array([number(self.cell(n, c)) for n in range(self.rows) for c in places])
-        bad = np.flatnonzero(~np.isfinite(x_M))
+        """Return columns as float64, (N, K).
+
+        Args:
+            columns: Their names.
+
+        Raises:
+            InvalidInput: A cell is no finite number; the first one is named.
+        """
+        places = [self.table.columns.index(name) for name in columns]
+        x_NK = self._parse_numbers(places)
+        if x_NK is None:  # pyarrow does not know all ways to write a number, "+1" for one
+            x_NK = np.array([[parse_number(self.cell(n, c)) for c in places] for n in range(self.rows)])
+        bad = np.argwhere(~np.isfinite(x_NK))
         if len(bad):
-            row, k = divmod(int(bad[0]), len(columns))
+            row, k = bad[0].tolist()
             raise self.refused(row, columns[k], "a finite number")
-        x_NK: NDArray[np.float64] = np.array(x_M).reshape(self.rows, len(columns))  # Arrow's own memory is read-only
         return x_NK
 
     def truths(self, column: str) -> NDArray[np.bool_]:
-        """Return a column of 0, 1, true and false, (N,)."""
-        encoded = self._texts([column]).dictionary_encode()
-        known = [truth(cell) for cell in encoded.dictionary.to_pylist()]
-        which_N = encoded.indices.to_numpy()
-        wrong = np.flatnonzero(np.isin(which_N, [i for i, value in enumerate(known) if value is None]))
-        if len(wrong):
-            raise self.refused(int(wrong[0]), column, "0, 1, true or false")
-        says: NDArray[np.bool_] = np.array(known, dtype=bool)[which_N]
-        return says
+        """Return a column of 0, 1, true and false, (N,).
+
+        Args:
+            column: Its name.
+
+        Raises:
+            InvalidInput: A cell is none of these; the first one is named.
+        """
+        encoded = self._column(column).dictionary_encode()
+        texts = [_unquote(raw) for raw in encoded.dictionary.to_pylist()]
+        true_N, wrong = parse_truths(texts, encoded.indices.to_numpy())
+        if wrong is not None:
+            raise self.refused(wrong, column, "0, 1, true or false")
+        return true_N
 
     def place(self, row: int, column: str | None = None) -> str:
-        """Return file and line of a row, or file, line and column of a cell."""
-        line = int(self.line_N[row])
-        if column is None:
-            return f"{self.table.path}, line {line}"
-        c = self.table.columns.index(column)
-        line += _line_breaks(self.data[self.edge_NE[row, 0] : self.edge_NE[row, c]])
-        return f"{self.table.path}, line {line}, column '{column}'"
+        """Return file and line of a row, or file, line and column of a cell.
+
+        Args:
+            row: Number of the row in this block.
+            column: Name of the cell's column; None for the row.
+        """
+        c = 0 if column is None else self.table.columns.index(column)
+        line = self.line + count_line_breaks(self.data[: self.begin_NC[row, c]])
+        return f"{self.table.path}, line {line}" + ("" if column is None else f", column '{column}'")
 
     def refused(self, row: int, column: str, wanted: str) -> InvalidInput:
-        """Return the error about a cell."""
-        return refusal(self.place(row, column), self.cell(row, self.table.columns.index(column)), wanted)
+        """Return the error about a cell.
 
-    def pasted(self, place_C: Places, w_NK: Floats, ending: Bytes) -> Bytes:
-        """Return the rows as bytes, with w_NK[:, k] where place_C is k, and with their own cells where it is -1."""
-        text = pc.cast(pa.array(np.ascontiguousarray(w_NK, np.float64).reshape(-1)), pa.string())
-        _, edges, letters = text.buffers()
-        offset = _frozen(edges if len(text) else bytes(4)).view(np.int32)[: len(text) + 1]
-        new = _frozen(letters)
-        guarded = self._formulas(np.flatnonzero(place_C < 0))
-        kept = int(self.edge_NE[-1, -1] - self.edge_NE[0, 0])
-        room = kept + int(offset[-1]) + len(guarded) + self.rows * (len(place_C) + len(ending))
-        out = np.empty(room, np.uint8)
-        return out[: paste(self.data, self.edge_NE, place_C, new, offset, guarded, ending, out)]
+        Args:
+            row: Number of the row in this block.
+            column: Name of the cell's column.
+            wanted: What should stand there.
+        """
+        return refuse_cell(self.place(row, column), self.cell(row, self.table.columns.index(column)), wanted)
 
-    def _texts(self, columns: Sequence[str]) -> pa.StringArray:
-        """Return the texts of columns, row by row, (N K,), without quotes and blanks around."""
-        column_K = np.array([self.table.columns.index(name) for name in columns])
-        text = np.empty(int(self.edge_NE[-1, -1] - self.edge_NE[0, 0]) * len(columns), np.uint8)
-        offset = np.empty(self.rows * len(columns) + 1, np.int32)
-        gather(self.data, self.edge_NE, column_K, text, offset)
-        return pa.StringArray.from_buffers(len(offset) - 1, pa.py_buffer(offset), pa.py_buffer(text))
+    def paste_numbers(self, new_C: Sequence[int | None], w_NK: Floats, ending: bytes) -> pa.Buffer:
+        """Return the rows as bytes, some of their cells replaced by numbers.
 
-    def _formulas(self, column_J: Places) -> Places:
-        """Return n E + c of the cells that a spreadsheet would run, ascending."""
-        found = np.empty(self.rows * len(column_J), np.int64)
-        flat = found[: find_formulas(self.data, self.edge_NE, column_J, found)]
-        runs = [is_formula(self.cell(*divmod(int(one), self.edge_NE.shape[1]))) for one in flat]
-        formulas: Places = flat[np.array(runs, dtype=bool)]
-        return formulas
+        Args:
+            new_C: For each column of the file, which column of ``w_NK`` takes its place; None where its bytes stay.
+            w_NK: The new numbers.
+            ending: What ends each row.
+        """
+        data, begin_NC, end_NC = self._guard_formulas([c for c, k in enumerate(new_C) if k is None])
+        parts: list[pa.Array | pa.Scalar] = []
+        for kept, group in groupby(range(len(new_C)), key=lambda c: new_C[c] is None):
+            columns = list(group)
+            if kept:  # neighbours with the commas between them
+                cells = [_slice_bytes(data, begin_NC[:, columns[0]], end_NC[:, columns[-1]])]
+            else:
+                numbers = (pa.array(np.ascontiguousarray(w_NK[:, new_C[c]], np.float64)) for c in columns)
+                cells = [pc.cast(pc.cast(one, pa.string()), pa.binary()) for one in numbers]
+            for one in cells:
+                parts += [one, pa.scalar(b",")]
+        joined = pc.binary_join_element_wise(*parts[:-1], pa.scalar(ending), pa.scalar(b""))
+        _, edges, letters = joined.buffers()
+        return letters.slice(0, int(np.frombuffer(edges, np.int32)[len(joined)]))
+
+    def _parse_numbers(self, places: Sequence[int]) -> NDArray[np.float64] | None:
+        """Return columns as pyarrow reads them, (N, K); None if it does not take them all for numbers."""
+        names = [str(c) for c in range(self.begin_NC.shape[1])]
+        picked = [names[c] for c in places]
+        rows = pa.py_buffer(self.data)[int(self.begin_NC[0, 0]) : int(self.end_NC[-1, -1])]
+        try:
+            table = pcsv.read_csv(
+                pa.BufferReader(rows),
+                pcsv.ReadOptions(use_threads=False, block_size=len(rows) + 1, column_names=names),
+                pcsv.ParseOptions(newlines_in_values=True),
+                pcsv.ConvertOptions(
+                    include_columns=picked, column_types=dict.fromkeys(picked, pa.float64()), null_values=[]
+                ),
+            )
+        except pa.ArrowInvalid:
+            return None
+        if len(table) != self.rows:  # no file is known that it cuts otherwise
+            return None
+        return np.stack([table[name].to_numpy() for name in picked], axis=1)
+
+    def _column(self, name: str) -> pa.BinaryArray:
+        """Return the bytes of a column's cells, (N,)."""
+        c = self.table.columns.index(name)
+        return _slice_bytes(self.data, self.begin_NC[:, c], self.end_NC[:, c])
+
+    def _guard_formulas(self, columns: list[int]) -> tuple[bytes, Places, Places]:
+        """Return bytes and places with an apostrophe before what a spreadsheet would run in some columns."""
+        byte_X = np.frombuffer(self.data, np.uint8)
+        begin_M, end_M = self.begin_NC[:, columns].reshape(-1), self.end_NC[:, columns].reshape(-1)
+        quoted_M = byte_X.take(begin_M, mode="clip") == QUOTE
+        begin_M, end_M = begin_M + quoted_M, end_M - quoted_M
+        signs = np.isin(np.arange(256), list(FORMULA_SIGNS.encode()))
+        suspect = np.flatnonzero(signs[byte_X.take(begin_M, mode="clip")] & (begin_M < end_M))
+        if len(suspect):
+            plain = pc.match_substring_regex(_slice_bytes(self.data, begin_M[suspect], end_M[suspect]), _SIGNED_NUMBER)
+            suspect = suspect[~plain.to_numpy(zero_copy_only=False)]
+        text_S = [self.data[begin_M[i] : end_M[i]].decode() for i in suspect]
+        guard = np.array([begin_M[i] for i, text in zip(suspect, text_S, strict=True) if is_formula(text)], np.int64)
+        if not len(guard):
+            return self.data, self.begin_NC, self.end_NC
+        data = np.insert(byte_X, guard, ord("'")).tobytes()
+        return data, self.begin_NC + guard.searchsorted(self.begin_NC), self.end_NC + guard.searchsorted(self.end_NC)
 
 
-def _text(raw: bytes) -> str:
+def _slice_bytes(data: bytes, begin_M: Places, end_M: Places) -> pa.BinaryArray:
+    """Return data[begin : end] for each pair of places, ascending and apart."""
+    offset = np.stack([begin_M, end_M], axis=1).astype(np.int32)
+    pieces = pa.Array.from_buffers(pa.binary(), 2 * len(begin_M) - 1, [None, pa.py_buffer(offset), pa.py_buffer(data)])
+    return pieces.take(pa.array(np.arange(0, len(pieces), 2)))
+
+
+def _unquote(raw: bytes) -> str:
     """Return what a cell says: without its quotes, doubled ones made single."""
     return raw[1:-1].decode().replace('""', '"') if raw.startswith(b'"') else raw.decode()
-
-
-def _frozen(buffer: bytes | pa.Buffer | None) -> Bytes:
-    """Return bytes as an array, always read-only: kernels are compiled for each kind of array they get."""
-    letters: Bytes = np.frombuffer(buffer, np.uint8) if buffer else np.frombuffer(b"0", np.uint8)[:0]
-    return letters
-
-
-def _line_breaks(data: Bytes) -> int:
-    """Return how many lines end in these bytes."""
-    text = data.tobytes()
-    return text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")

@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidInput
 from ._atomic import written_whole
-from ._blocks import Floats, Write
-from ._cells import column_names, refusal, truth
-from ._paths import require_target
+from ._cell_text import Floats, Write, parse_truths, refuse_cell, require_distinct_columns
+from ._table_paths import require_target
 
 _T = TypeVar("_T")
 _ROWS = 1 << 17  # of a block, and of a row group that is written
@@ -33,16 +32,21 @@ _BUFFER = 1 << 20  # bytes of a column read ahead; without it a whole row group 
 
 
 class ParquetTable:
-    """A Parquet file, open for reading; as ``Table`` says."""
+    """A Parquet file, open for reading; as ``Table`` says.
+
+    Args:
+        path: The file, as messages call it.
+        stream: The same, open.
+    """
 
     def __init__(self, path: Path, stream: BufferedReader) -> None:
         self.path = path
         try:
             self._file = pq.ParquetFile(stream, buffer_size=_BUFFER, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
-            raise _unreadable(path, error) from error
+            raise _refuse_file(path, error) from error
         self.schema = self._file.schema_arrow
-        self.columns = column_names(self.schema.names, path)
+        self.columns = require_distinct_columns(self.schema.names, path)
         self.total: int | None = self._file.metadata.num_rows
 
     def blocks(self) -> Iterator[ParquetBlock]:
@@ -54,7 +58,7 @@ class ParquetTable:
             try:
                 batch = next(batches, None)
             except (pa.ArrowException, OSError) as error:
-                raise _unreadable(self.path, error) from error
+                raise _refuse_file(self.path, error) from error
             if batch is None:
                 return
             done += len(batch)
@@ -62,7 +66,15 @@ class ParquetTable:
 
     @contextmanager
     def copy(self, path: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[Write]:
-        """Yield a function that writes a block with new numbers (N, K) in some columns and all others as they were."""
+        """Yield a function that writes a block with new numbers (N, K) in some columns and all others as they were.
+
+        Args:
+            path: The new file; not this one.
+            columns: Names of the columns that get new numbers, in the order of the K numbers.
+
+        Raises:
+            InvalidInput: It cannot be written.
+        """
         target = require_target(path, self.path, parquet=True)
         kind = pa.from_numpy_dtype(self.float_type(columns))
         schema = self.schema
@@ -70,22 +82,29 @@ class ParquetTable:
             place = schema.get_field_index(name)
             schema = schema.set(place, schema.field(place).with_type(kind))
         with written_whole(target) as temporary:
-            writer = _written(target, lambda: pq.ParquetWriter(temporary, schema))
+            writer = _call_writer(target, lambda: pq.ParquetWriter(temporary, schema))
 
             def write(block: ParquetBlock, w_NK: Floats) -> None:
                 arrays = block.batch.columns
                 for k, name in enumerate(columns):
                     arrays[self.columns.index(name)] = pa.array(np.ascontiguousarray(w_NK[:, k]), kind)
                 batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
-                _written(target, lambda: writer.write_batch(batch))
+                _call_writer(target, lambda: writer.write_batch(batch))
 
             try:
                 yield write
             finally:
-                _written(target, writer.close)
+                _call_writer(target, writer.close)
 
     def float_type(self, columns: Sequence[str]) -> type[np.floating[Any]]:
-        """Return the float type that holds these columns; InvalidInput if one holds no numbers."""
+        """Return the float type that holds some columns.
+
+        Args:
+            columns: Their names.
+
+        Raises:
+            InvalidInput: One of them holds no numbers.
+        """
         wide = False
         for name in columns:
             kind = self.schema.field(name).type
@@ -97,7 +116,13 @@ class ParquetTable:
 
 @dataclass(frozen=True)
 class ParquetBlock:
-    """Some rows of a Parquet file; as ``Block`` says.  done: rows of the file up to the end of these."""
+    """Some rows of a Parquet file; as ``Block`` says.
+
+    Attributes:
+        table: What they are rows of.
+        batch: The rows.
+        done: Rows of the file up to the end of these.
+    """
 
     table: ParquetTable
     batch: pa.RecordBatch
@@ -109,7 +134,14 @@ class ParquetBlock:
         return len(self.batch)
 
     def numbers(self, columns: Sequence[str]) -> Floats:
-        """Return columns as floats, (N, K)."""
+        """Return columns as floats, (N, K).
+
+        Args:
+            columns: Their names.
+
+        Raises:
+            InvalidInput: A cell is no finite number; the first one is named.
+        """
         kind = self.table.float_type(columns)
         x_NK = np.empty((self.rows, len(columns)), kind)
         for k, name in enumerate(columns):
@@ -122,40 +154,54 @@ class ParquetBlock:
         return x_NK
 
     def truths(self, column: str) -> NDArray[np.bool_]:
-        """Return a column of booleans, or of 0, 1, true and false as numbers or text, (N,)."""
+        """Return a column of booleans, or of 0, 1, true and false as numbers or text, (N,).
+
+        Args:
+            column: Its name.
+
+        Raises:
+            InvalidInput: A cell is none of these; the first one is named.
+        """
         kind = self.table.schema.field(column).type
         if pa.types.is_nested(kind):
             raise InvalidInput(
                 f"{self.table.path}, column '{column}': found values of type {kind}, wanted 0, 1, true or false."
             )
         encoded = pc.dictionary_encode(self.batch.column(column), null_encoding="encode")
-        known = [
-            truth(f"{cell:g}" if isinstance(cell, float) else str(cell)) for cell in encoded.dictionary.to_pylist()
-        ]
-        which_N = encoded.indices.to_numpy()
-        wrong = np.flatnonzero(np.isin(which_N, [i for i, value in enumerate(known) if value is None]))
-        if len(wrong):
-            raise self.refused(int(wrong[0]), column, "0, 1, true or false")
-        says: NDArray[np.bool_] = np.array(known, dtype=bool)[which_N]
-        return says
+        texts = [f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in encoded.dictionary.to_pylist()]
+        true_N, wrong = parse_truths(texts, encoded.indices.to_numpy())
+        if wrong is not None:
+            raise self.refused(wrong, column, "0, 1, true or false")
+        return true_N
 
     def place(self, row: int, column: str | None = None) -> str:
-        """Return file and row, and column of a cell; the first row is 1."""
+        """Return file and row, and column of a cell; the first row is 1.
+
+        Args:
+            row: Number of the row in this block.
+            column: Name of the cell's column; None for the row.
+        """
         words = f"{self.table.path}, row {self.done - self.rows + row + 1}"
         return words if column is None else f"{words}, column '{column}'"
 
     def refused(self, row: int, column: str, wanted: str) -> InvalidInput:
-        """Return the error about a cell."""
+        """Return the error about a cell.
+
+        Args:
+            row: Number of the row in this block.
+            column: Name of the cell's column.
+            wanted: What should stand there.
+        """
         cell = self.batch.column(column)[row].as_py()
-        return refusal(self.place(row, column), "" if cell is None else cell, wanted)
+        return refuse_cell(self.place(row, column), "" if cell is None else cell, wanted)
 
 
-def _written(path: Path, call: Callable[[], _T]) -> _T:
+def _call_writer(path: Path, call: Callable[[], _T]) -> _T:
     try:
         return call()
     except (pa.ArrowException, OSError) as error:
         raise InvalidInput(f"Cannot write {path}: {str(error).splitlines()[0].rstrip('.')}.") from error
 
 
-def _unreadable(path: Path, error: Exception) -> InvalidInput:
+def _refuse_file(path: Path, error: Exception) -> InvalidInput:
     return InvalidInput(f"{path} cannot be read as Parquet: {str(error).splitlines()[0].rstrip('.')}.")

@@ -1,8 +1,8 @@
-from ._files import projection_summary as projection_summary
-from ._rounds import rounds_table as rounds_table
-from ._tables import comparison as comparison
-from ._tables import fit_summary as fit_summary
-from ._tables import frontier_table as frontier_table
-from ._tables import orderings_table as orderings_table
-from ._tables import seeds_table as seeds_table
-from ._tables import teachers_table as teachers_table
+from ._projection_table import tabulate_projection as tabulate_projection
+from ._run_tables import tabulate_fit as tabulate_fit
+from ._run_tables import tabulate_frontier as tabulate_frontier
+from ._run_tables import tabulate_orderings as tabulate_orderings
+from ._run_tables import tabulate_seeds as tabulate_seeds
+from ._run_tables import tabulate_teachers as tabulate_teachers
+from ._run_tables import tabulate_variants as tabulate_variants
+from ._tightening_table import tabulate_tightening as tabulate_tightening

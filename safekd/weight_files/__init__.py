@@ -4,8 +4,10 @@
     done.rows, done.moved                              # how many rows there were, how many of them moved
     report = audit_file("conforming.csv", "rules.toml")     # an AuditReport: report.holds(), report.to_json(...)
 
-``safekd.experiment.config.RulesConfig`` lists the rules; ``safekd project`` and ``safekd audit`` are these two in the
-shell.
+``_file_rules`` ties a rule set to the columns of a file; ``_project_file`` and ``_audit_file`` go through it block by
+block; ``_projection_summary`` counts what moved.  ``safekd.experiment.config.RulesConfig`` lists the rules.  ``safekd
+project`` and ``safekd audit`` are these two in the shell.
+
 Names are imported when first used: projecting needs nothing of what the audit needs.
 """
 

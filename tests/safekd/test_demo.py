@@ -14,9 +14,8 @@ import pytest
 
 import safekd as kd
 from safekd.cli import main
-from safekd.demo import DemoOutcome, run_demo
-from safekd.demo._seeds import SLACK
-from safekd.report import comparison, frontier_table, seeds_table
+from safekd.demo import DemoOutcome, DemoSettings, run_demo
+from safekd.report import tabulate_frontier, tabulate_seeds, tabulate_variants
 from safekd.training.trace import MACHINE_COLUMNS, read_trace
 from tests.support import ROOT
 
@@ -31,16 +30,16 @@ class Commands:
 
     first: Path
     folder: Path
-    said: list[tuple[str, int, int]] = field(default_factory=list)
+    steps: list[tuple[str, int, int]] = field(default_factory=list)
     outcomes: list[DemoOutcome] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
 
-    def demo(self, run_dir, seed, tell):
-        def told(*what):
-            self.said.append(what)
-            tell(*what)
+    def demo(self, run_dir, seed, on_progress):
+        def report(*step):
+            self.steps.append(step)
+            on_progress(*step)
 
-        self.outcomes.append(run_demo(run_dir, seed, told))
+        self.outcomes.append(run_demo(run_dir, seed, report))
         return self.outcomes[-1]
 
 
@@ -51,7 +50,7 @@ def commands(tmp_path_factory):
     ran = Commands(folder / "first", folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("safekd.cli._demo.run_demo", ran.demo)
+        patch.setattr("safekd.cli._demo_command.run_demo", ran.demo)
         for line in DEMO_COMMANDS.splitlines():
             patch.setattr(sys, "argv", line.split())
             with pytest.raises(SystemExit) as end:
@@ -64,7 +63,7 @@ def commands(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def demo(commands):
-    return commands.outcomes[0], commands.first, commands.said
+    return commands.outcomes[0], commands.first, commands.steps
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +93,11 @@ def test_writes_every_file_that_the_readme_names(demo):
 
 
 def test_reports_progress_from_start_to_end(demo):
-    _, _, said = demo
-    done = [step for _, step, _ in said]
+    _, _, steps = demo
+    done = [step for _, step, _ in steps]
     assert done == sorted(done)
     assert done[0] == 0
-    assert said[-1][1] == said[-1][2]
+    assert steps[-1][1] == steps[-1][2]
 
 
 def test_the_final_residuals_are_small_and_in_the_trace(demo):
@@ -127,9 +126,9 @@ def test_the_residuals_are_recomputed_from_the_saved_student(demo):
     q = (experiment.unified(signals).unsqueeze(-1) * signals.log_p.exp()).sum(-2)
     loss = (q * (q.log() - log_p)).sum(-1).mean()
     safety = log_p.exp()[batch.labels == 0, 0].mean()
-    price = constrained.result.multipliers["malignant"]
+    multiplier = constrained.result.multipliers["malignant"]
     flat = [torch.cat([g.flatten() for g in torch.autograd.grad(value, list(student.parameters()), retain_graph=True)])
-            for value in (loss, loss - price * safety)]  # fmt: skip
+            for value in (loss, loss - multiplier * safety)]  # fmt: skip
     last = pd.read_csv(folder / "trace.csv").iloc[-1]
     assert float(loss.detach()) == pytest.approx(last["distillation_loss"], rel=1e-4)
     assert float(safety.detach()) == pytest.approx(last["safety_malignant"], abs=1e-6)
@@ -141,15 +140,15 @@ def test_weights_conform_and_say_what_was_mended(demo):
     outcome, folder, _ = demo
     table = pd.read_csv(folder / "weights.csv")
     names = outcome.experiment.ensemble.names
-    found = table[names].to_numpy()
-    assert outcome.experiment.unified.polytope.check(found).holds()
+    w_NK = table[names].to_numpy()
+    assert outcome.experiment.unified.polytope.check(w_NK).holds()
     constrained, adaptive = outcome.reports[-1], outcome.reports[1]
     assert constrained.violations_before > 0
     assert constrained.violations_after == 0
     assert adaptive.violations_after == constrained.violations_before
-    assert (constrained.lightest, constrained.heaviest) == (found.min(), found.max())
+    assert (constrained.lightest, constrained.heaviest) == (w_NK.min(), w_NK.max())
     raw = table[[f"raw: {name}" for name in names]].to_numpy()
-    np.testing.assert_allclose(np.linalg.norm(found - raw, axis=1), table["moved"], atol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(w_NK - raw, axis=1), table["moved"], atol=1e-12)
 
 
 def test_the_four_teachers_are_different(demo):
@@ -197,11 +196,11 @@ def test_the_frontier_costs_at_most_three_cold_runs_and_every_point_is_read_agai
 
 def test_the_table_has_every_column_and_shows_misses(demo):
     outcome = demo[0]
-    text = _text(comparison(outcome.experiment, outcome.reports))
+    text = _text(tabulate_variants(outcome.experiment, outcome.reports))
     for words in ("uniform", "adaptive", "fixed", "constrained", "test accuracy", "small", "medium",
                   "large", "required", "certified", "lightest", "heaviest", "order broken", "status"):  # fmt: skip
         assert words in text, words
-    assert "Pareto frontier" in _text(frontier_table(outcome.frontier))
+    assert "Pareto frontier" in _text(tabulate_frontier(outcome.frontier))
 
 
 def test_the_readmes_commands_end_well(commands):
@@ -224,7 +223,7 @@ def test_the_written_config_repeats_the_run_bit_for_bit(commands):
 
 def test_the_promise_over_ten_seeds(seeds):
     assert set(seeds["required"]) == {0.95}
-    assert (seeds["train"] >= 0.95 - SLACK).sum() == 10
+    assert (seeds["train"] >= 0.95 - DemoSettings().slack).sum() == 10
     assert (seeds["uniform_train"] < 0.95).sum() >= 8
     assert (seeds["kkt_primal"] <= 1e-3).all()
     assert (seeds["kkt_complementarity"] <= 1e-3).all()
@@ -242,6 +241,6 @@ def test_the_readme_shows_these_seeds_misses_included(seeds):
     np.testing.assert_allclose(shown, measured, atol=0.02)  # another processor rounds differently
     counts = re.search(r"^\| met \| 0/10 \| 10/10 \| (\d+)/10 \| (\d+)/10 \| (\d+)/10 \|$", README.read_text(), re.M)
     assert counts is not None
-    text = _text(seeds_table(seeds))
+    text = _text(tabulate_seeds(seeds))
     assert "10/10" in text
     assert f"{int(seeds['met_test'].sum())}/10" in text

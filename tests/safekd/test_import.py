@@ -36,17 +36,6 @@ def test_the_version_is_shown(capsys):
     assert ran.out.strip() == f"safekd {kd.__version__}"
 
 
-def test_help_imports_no_torch():
-    ran = python(
-        "import sys; sys.argv = ['safekd', '--help']\n"
-        "from safekd.cli import main\n"
-        "try: main()\n"
-        "finally: print('torch' in sys.modules)"
-    )
-    assert "Usage" in ran.stdout
-    assert ran.stdout.strip().endswith("False")
-
-
 @pytest.mark.parametrize("package", [kd, solvers], ids=["safekd", "solvers"])
 def test_every_public_name_exists_and_is_documented(package):
     assert len(package.__all__) > 5

@@ -4,20 +4,21 @@ config, folder = load_config("experiment.toml")     # strict: an unknown key is 
 rules = load_rules("rules.toml")                    # for weights in files: `safekd project`, `safekd audit`
 """
 
-from ._load import load_config, load_rules, parse_config, read_rules
-from ._models import (
+from ._config_models import (
     ConstraintConfig,
     ContextConfig,
     DataConfig,
     ExperimentConfig,
     FittedTeacherConfig,
     FrontierConfig,
+    Metric,
     StoredTeacherConfig,
     StudentConfig,
     TrainingConfig,
     WeightsConfig,
 )
-from ._rules import LinearConfig, RulesConfig
+from ._load_config import load_config, load_rules, parse_config, read_rules
+from ._rule_set import LinearConfig, RulesConfig
 
 __all__ = [
     "ConstraintConfig",
@@ -27,6 +28,7 @@ __all__ = [
     "FittedTeacherConfig",
     "FrontierConfig",
     "LinearConfig",
+    "Metric",
     "RulesConfig",
     "StoredTeacherConfig",
     "StudentConfig",

@@ -45,14 +45,14 @@ def test_one_row_that_does_not_is_found_named_and_exits_1(kind, weights, tmp_pat
     assert ran.code == 1, ran.err
     assert "violated" in ran.out
     assert "line 5" in " ".join(ran.out.split())
-    told = {finding["axiom"]: finding for finding in json.loads((tmp_path / "report.json").read_text())["findings"]}
-    assert told[axiom]["status"] == "violated"
-    assert told[axiom]["where"] == [3]
-    assert (told[axiom]["rows"], told[axiom]["judged"]) == (1, 3)
-    assert "Row 3 is " in told[axiom]["evidence"]
+    findings = {finding["axiom"]: finding for finding in json.loads((tmp_path / "report.json").read_text())["findings"]}
+    assert findings[axiom]["status"] == "violated"
+    assert findings[axiom]["where"] == [3]
+    assert (findings[axiom]["rows"], findings[axiom]["of"]) == (1, 3)
+    assert "Row 3 is " in findings[axiom]["evidence"]
     frame = pd.read_csv(tmp_path / "report.csv").set_index("axiom")
     assert frame.loc[axiom, "status"] == "violated"
-    assert len(frame) == len(told) >= 15
+    assert len(frame) == len(findings) >= 15
     assert "report.json" in ran.out
 
 
@@ -76,9 +76,9 @@ def test_a_row_that_is_not_critical_may_be_out_of_order(tmp_path, capsys):
 
 def test_the_scale_chooses_the_axioms(weights, tmp_path, capsys):
     run_cli(capsys, "audit", weights, *RULES, "--scale", "context", "--json", tmp_path / "r.json")
-    told = {finding["axiom"]: finding for finding in json.loads((tmp_path / "r.json").read_text())["findings"]}
-    assert told["III.22"]["status"] == "holds"
-    assert told["III.5"]["status"] == "not_applicable"
+    findings = {finding["axiom"]: finding for finding in json.loads((tmp_path / "r.json").read_text())["findings"]}
+    assert findings["III.22"]["status"] == "holds"
+    assert findings["III.5"]["status"] == "not_applicable"
 
 
 def test_parquet_is_judged_too(tmp_path, capsys):

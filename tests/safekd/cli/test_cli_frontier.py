@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 import safekd as kd
-from safekd.cli._frontier import SweepOptions, show_frontier
-from safekd.experiment import build
+from safekd.cli._frontier_command import SweepOptions, show_frontier
+from safekd.experiment import build_experiment
 from safekd.experiment.config import load_config
 from tests.support.cli_runner import run_cli
 
@@ -38,21 +38,21 @@ def folder(traced, tmp_path):
 
 
 def test_traces_a_frontier_and_verifies_it(traced):
-    folder, code, said = traced
+    folder, code, printed = traced
     assert code in (0, 1)
     frontier = kd.Frontier.from_csv(folder / "f.csv")
     assert {0.75, 0.8} <= set(frontier.table["target"])
     assert (folder / "f.svg").read_text().lstrip().startswith("<?xml")
-    assert "Pareto frontier" in said
-    assert "students read anew: as their rows say, to 0" in said
-    assert "points so far" in said  # the table that grows
-    assert {"anchor", "target-0.8"} <= {path.name for path in (folder / "f.csv.cells").iterdir()}
+    assert "Pareto frontier" in printed
+    assert "students read anew: as their rows say, to 0" in printed
+    assert "points so far" in printed  # the table that grows
+    assert {"anchor", "target-0.8"} <= {path.name for path in (folder / "f.csv.points").iterdir()}
 
 
 def test_resumes_and_changes_no_byte(folder, capsys):
     before = (folder / "f.csv").read_bytes()
     for name in ("done.json", "frontier.csv", "target-0.8"):
-        path = folder / "f.csv.cells" / name
+        path = folder / "f.csv.points" / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert run_cli(capsys, "frontier", folder / "mine.toml", "-o", folder / "f.csv").refused("--resume")
     assert (folder / "f.csv").read_bytes() == before
@@ -63,11 +63,11 @@ def test_resumes_and_changes_no_byte(folder, capsys):
 
 
 def test_a_student_that_changed_is_found_out(folder):
-    config, where = load_config(folder / "mine.toml")
-    experiment = build(config, where)
-    given = (folder / "f.csv.cells", experiment.trainer_at, experiment.train, experiment.validation)
+    config, base = load_config(folder / "mine.toml")
+    experiment = build_experiment(config, base)
+    given = (folder / "f.csv.points", experiment.trainer_at, experiment.train, experiment.validation)
     assert kd.verify(*given).holds()
-    student = folder / "f.csv.cells" / "target-0.8" / "student.safetensors"
+    student = folder / "f.csv.points" / "target-0.8" / "student.safetensors"
     student.write_bytes(student.read_bytes()[:-1] + b"\x00")
     report = kd.verify(*given)
     assert report.failed.tolist() == (report.table["target"] == 0.8).tolist()
@@ -110,10 +110,10 @@ def test_an_interrupt_says_how_to_go_on(end, code, folder, capsys, monkeypatch):
         end.add_note(f"{more['run_dir']} keeps 2 finished runs; go on there with resume='auto' (--resume).")
         raise end
 
-    monkeypatch.setattr("safekd.cli._frontier.trace_frontier", stopped)
+    monkeypatch.setattr("safekd.cli._frontier_command.trace_frontier", stopped)
     ran = run_cli(capsys, "frontier", folder / "mine.toml", "-o", folder / "new.csv")
     assert ran.code == code
-    assert "new.csv.cells keeps 2 finished runs; go on there with resume='auto' (--resume)." in ran.err
+    assert "new.csv.points keeps 2 finished runs; go on there with resume='auto' (--resume)." in ran.err
     assert "safekd: stopped; nothing half written was left behind." in ran.err
 
 

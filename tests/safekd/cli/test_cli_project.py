@@ -32,9 +32,9 @@ def test_writes_what_the_library_computes(weights, tmp_path, capsys):
     assert ran.code == 0, ran.err
     polytope = kd.WeightPolytope(3, lower=0.1, upper=0.6, orderings=[(0, 1)])
     expected = kd.project(pd.read_csv(weights).to_numpy(), polytope)
-    found = pd.read_csv(output).to_numpy()
-    np.testing.assert_array_equal(found, expected)
-    assert polytope.check(found).holds()
+    result = pd.read_csv(output).to_numpy()
+    np.testing.assert_array_equal(result, expected)
+    assert polytope.check(result).holds()
     assert "3 rows projected" in ran.out
     assert "out.csv" in ran.out
 
@@ -42,9 +42,9 @@ def test_writes_what_the_library_computes(weights, tmp_path, capsys):
 def test_a_chain_is_two_orderings(weights, tmp_path, capsys):
     output = tmp_path / "out.csv"
     assert run_cli(capsys, "project", weights, "-o", output, "--order", "a>=b>=c").code == 0
-    found = pd.read_csv(output).to_numpy()
-    assert (found[:, 0] >= found[:, 1]).all()
-    assert (found[:, 1] >= found[:, 2]).all()
+    result = pd.read_csv(output).to_numpy()
+    assert (result[:, 0] >= result[:, 1]).all()
+    assert (result[:, 1] >= result[:, 2]).all()
 
 
 def test_other_columns_are_kept_to_the_letter(tmp_path, capsys):
@@ -52,17 +52,17 @@ def test_other_columns_are_kept_to_the_letter(tmp_path, capsys):
     path.write_text("id,a,note,b\n007,0.9,=SUM(A1),0.3\n 1e3,0.1,,0.2\n")
     ran = run_cli(capsys, "project", path, "-o", output, "--teacher", "a", "--teacher", "b", "--upper", 0.6)
     assert ran.code == 0, ran.err
-    kept = pd.read_csv(output, dtype=str, keep_default_na=False)
-    assert list(kept.columns) == ["id", "a", "note", "b"]
-    assert kept["id"].tolist() == ["007", " 1e3"]
-    assert kept["note"].tolist() == ["'=SUM(A1)", ""]  # a spreadsheet must not run it
+    others = pd.read_csv(output, dtype=str, keep_default_na=False)
+    assert list(others.columns) == ["id", "a", "note", "b"]
+    assert others["id"].tolist() == ["007", " 1e3"]
+    assert others["note"].tolist() == ["'=SUM(A1)", ""]  # a spreadsheet must not run it
 
 
 def test_kl_keeps_ratios(weights, tmp_path, capsys):
     output = tmp_path / "out.csv"
     assert run_cli(capsys, "project", weights, "-o", output, "--metric", "kl", "--upper", 0.99).code == 0
-    found = pd.read_csv(output).to_numpy()
-    np.testing.assert_allclose(found, pd.read_csv(weights).to_numpy(), atol=1e-12)  # rows sum to one: already there
+    result = pd.read_csv(output).to_numpy()
+    np.testing.assert_allclose(result, pd.read_csv(weights).to_numpy(), atol=1e-12)  # rows sum to one: already there
 
 
 @pytest.mark.parametrize(
@@ -173,10 +173,10 @@ def test_parquet_in_parquet_out(weights, tmp_path, capsys):
     frame.to_parquet(source)
     ran = run_cli(capsys, "project", source, "-o", output, "--teachers", "a,b,c", "--lower", 0.1)
     assert ran.code == 0, ran.err
-    found = pd.read_parquet(output)
+    result = pd.read_parquet(output)
     expected = kd.project(frame[["a", "b", "c"]].to_numpy(), kd.WeightPolytope(3, lower=0.1))
-    np.testing.assert_array_equal(found[["a", "b", "c"]], expected)
-    pd.testing.assert_series_equal(found["note"], frame["note"])
+    np.testing.assert_array_equal(result[["a", "b", "c"]], expected)
+    pd.testing.assert_series_equal(result["note"], frame["note"])
 
 
 def test_the_input_is_not_overwritten(weights, capsys):
@@ -202,10 +202,10 @@ def test_stopped_midway_it_leaves_nothing_half_written(sent, code, tmp_path):
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(sent)
-        said = process.communicate(timeout=120)[1]
+        printed = process.communicate(timeout=120)[1]
     assert process.returncode == code
-    assert "stopped; nothing half written was left behind" in " ".join(said.split())
-    assert "Traceback" not in said
+    assert "stopped; nothing half written was left behind" in " ".join(printed.split())
+    assert "Traceback" not in printed
     assert output.read_text() == "what was there"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "pipe"]
 

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 import safekd as kd
-from safekd.demo import demo_config
+from safekd.demo import load_demo_config
 from safekd.experiment.config import parse_config
 from tests.support.cli_runner import run_cli
 
 from .test_cli_train import CONFIG
 
-DEMO = demo_config()[0]
+DEMO = load_demo_config()[0]
 
 
 def cases(seed: int = 0, size: int = 400) -> pd.DataFrame:
@@ -42,9 +42,8 @@ def write(folder, extra: str, **changes: str):
     return folder / "mine.toml"
 
 
-SAFETY = {
-    "[data.context]": "[data.splits]\ntrain = 0.3\nvalidation = 0.1\nsafety = 0.4\ncertify = 0.1\ntest = 0.1\n[data.context]"
-}
+SHARES = "[data.splits]\ntrain = 0.3\nvalidation = 0.1\nsafety = 0.4\ncertify = 0.1\ntest = 0.1\n"
+SAFETY = {"[data.context]": f"{SHARES}[data.context]"}
 
 
 def test_thresholds_rise_on_a_split_of_their_own(folder, capsys):
@@ -52,12 +51,16 @@ def test_thresholds_rise_on_a_split_of_their_own(folder, capsys):
         folder, '[tighten]\non = "safety"\nattempts = 3\nfolds = 0\n', **SAFETY, **{"at_least = 0.8": "at_least = 0.7"}
     )
     ran = run_cli(capsys, "train", path, "--run-dir", folder / "run")
-    told = json.loads((folder / "run" / "verdict.json").read_text())
+    verdict = json.loads((folder / "run" / "verdict.json").read_text())
     rounds = pd.read_csv(folder / "run" / "tightening.csv")
-    assert told["tightening"]["status"] == ("cleared" if rounds["cleared"].any() else "not_cleared")
-    assert ran.code == (0 if told["status"] == "converged" else 1), ran.err
-    assert rounds["looks"].max() == told["tightening"]["looks"] == len(rounds)
-    assert {use["split"]: use["looks"] for use in told["data"]} == {"train": 0, "validation": 0, "safety": len(rounds)}
+    assert verdict["tightening"]["status"] == ("cleared" if rounds["cleared"].any() else "not_cleared")
+    assert ran.code == (0 if verdict["status"] == "converged" else 1), ran.err
+    assert rounds["looks"].max() == verdict["tightening"]["looks"] == len(rounds)
+    assert {use["split"]: use["looks"] for use in verdict["data"]} == {
+        "train": 0,
+        "validation": 0,
+        "safety": len(rounds),
+    }
     assert "round 1: 'sick' posed at 0.9700" in ran.out
     assert "Thresholds raised" in ran.out
     flat = " ".join(ran.out.split())
@@ -68,8 +71,8 @@ def test_thresholds_rise_on_a_split_of_their_own(folder, capsys):
 def test_cross_fitting_from_a_file(folder, capsys):
     path = write(folder, '[tighten]\non = "crossfit"\nfolds = 2\nrounds = 2\n')
     ran = run_cli(capsys, "train", path, "--run-dir", folder / "run")
-    told = json.loads((folder / "run" / "verdict.json").read_text())
-    assert (told["tightening"]["on"], told["tightening"]["looks"]) == ("crossfit", 0)
+    verdict = json.loads((folder / "run" / "verdict.json").read_text())
+    assert (verdict["tightening"]["on"], verdict["tightening"]["looks"]) == ("crossfit", 0)
     assert "out of fold" in ran.out
     assert "no certificate" in " ".join(ran.out.split())
     assert "cross-fitting, 2 folds" in " ".join(ran.out.split())
@@ -79,9 +82,9 @@ def test_a_further_split_counts_from_a_file(folder, capsys):
     path = write(folder, '[tighten]\non = "crossfit"\nfolds = 2\nrounds = 1\nconfidence = 0.9\nalso = ["validation"]\n')
     run_cli(capsys, "train", path, "--run-dir", folder / "run")
     rounds = pd.read_csv(folder / "run" / "tightening.csv")
-    told = json.loads((folder / "run" / "verdict.json").read_text())
+    verdict = json.loads((folder / "run" / "verdict.json").read_text())
     assert rounds["level"].iloc[0] == 0.9
-    assert {use["split"]: use["looks"] for use in told["data"]} == {"train": 0, "validation": 1}
+    assert {use["split"]: use["looks"] for use in verdict["data"]} == {"train": 0, "validation": 1}
 
 
 def test_what_cannot_clear_exits_with_one(folder, capsys):

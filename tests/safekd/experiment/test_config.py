@@ -7,20 +7,21 @@ from pathlib import Path
 import pytest
 
 import safekd as kd
-from safekd.demo import demo_config
-from safekd.experiment._constraints import constraints_of
-from safekd.experiment._data import Table, load_table
+from safekd.demo import load_demo_config
+from safekd.experiment import ExampleTable, build_constraints, build_experiment, load_examples
+from safekd.experiment._registries import MEASURES, RULES
 from safekd.experiment.config import load_config, parse_config
-from safekd.safety import ChiSquareBall, KLBall
+from safekd.safety import ChiSquareBall, KLBall, TruthProbability
+from safekd.weights import UncertaintyWeighting, Uniform
 
-TEXT, CONFIG = demo_config()
+TEXT, CONFIG = load_demo_config()
 
 
 def test_the_demo_configuration_says_what_it_should():
     assert [teacher.kind for teacher in CONFIG.teachers] == [
         "logistic_regression",
         "random_forest",
-        "k_nearest_neighbours",
+        "k_nearest_neighbors",
         "gradient_boosting",
     ]
     (constraint,) = CONFIG.constraints
@@ -29,7 +30,7 @@ def test_the_demo_configuration_says_what_it_should():
 
 
 def test_a_seed_changes_one_line():
-    text, config = demo_config(7)
+    text, config = load_demo_config(7)
     assert config.seed == 7
     assert config.model_copy(update={"seed": 0}) == CONFIG
     assert len(set(text.splitlines()) ^ set(TEXT.splitlines())) == 2
@@ -60,6 +61,11 @@ def test_a_seed_changes_one_line():
         ("n_neighbors = 15", "n_neighbors = [1]", ["teachers[2].options.n_neighbors", "[1]"]),
         ("seed = 0", "seed = ", ["not valid TOML", "line 3"]),
         ("upper = 0.6", "upper = 7", ["weights.upper", "7", "between 0 and 1"]),
+        ('"truth_probability"', '"truth_probabilty"', ["constraints[0].measure", "did you mean 'truth_probability'?"]),
+        ('"truth_probability"', '"top_k"', ["constraints[0]", "measure 'top_k' needs `k`"]),
+        ('"entropy_decay"', '"entropy_decai"', ["weights.token", "did you mean 'entropy_decay'? Known: ", "uniform"]),
+        ('"inverse_loss"', '"qqq"', ["weights.task", "'qqq'", "no task rule of that name; choose a known one. Known"]),
+        ('"ordinal_safety"', '"entropy_decay"', ["weights.context", "no context rule of that name", "ordinal_safety"]),
     ],
 )
 def test_each_mistake_is_told_in_the_users_words(old, new, fragments):
@@ -72,14 +78,14 @@ def test_each_mistake_is_told_in_the_users_words(old, new, fragments):
         assert fragment in message, message
 
 
-def demo_table() -> Table:
-    return load_table(CONFIG.data, Path("."))
+def demo_table() -> ExampleTable:
+    return load_examples(CONFIG.data, Path("."))
 
 
 def stated(text: str) -> list[kd.SafetyConstraint]:
     """The constraints of the demo's configuration with other lines in place of its threshold."""
     (config,) = parse_config(TEXT.replace("at_least = 0.95", text, 1), "mine.toml").constraints
-    return constraints_of(config, demo_table())
+    return build_constraints(config, demo_table())
 
 
 def test_constraints_of_every_kind():
@@ -109,7 +115,7 @@ def test_constraints_of_every_kind():
     for text, kind in kinds.items():
         lines = "\n".join(line for line in TEXT.splitlines() if not line.startswith("measure"))
         (config,) = parse_config(lines.replace("at_least", f"measure = {text}\nat_least", 1), "mine.toml").constraints
-        (rule,) = constraints_of(config, demo_table())
+        (rule,) = build_constraints(config, demo_table())
         assert type(rule.measure).__name__ == kind
         assert rule.measure.critical == frozenset({malignant})
         for what in ("unsafe", "of"):
@@ -130,6 +136,44 @@ def test_constraints_of_every_kind():
 def test_groups_that_the_data_lack_are_refused_with_those_they_have(text, message):
     with pytest.raises(kd.SafekdError, match=message):
         stated(text)
+
+
+def test_what_enters_a_registry_can_be_named(monkeypatch):
+    """A measure or rule of one's own needs no other line than its entry."""
+
+    class Halved(TruthProbability):
+        def __init__(self, critical, k):
+            super().__init__(critical)
+            self.k = k
+
+    monkeypatch.setitem(MEASURES, "halved", Halved)
+    monkeypatch.setitem(RULES["task"], "mine", Uniform)
+    text = TEXT.replace('"truth_probability"', '"halved"').replace('"inverse_loss"', '"mine"')
+    with pytest.raises(kd.InvalidConfig, match="measure 'halved' needs `k`"):
+        parse_config(text, "mine.toml")
+    config = parse_config(text.replace('"halved"', '"halved"\nk = 3'), "mine.toml")
+    (constraint,) = build_constraints(config.constraints[0], demo_table())
+    assert isinstance(constraint.measure, Halved)
+    assert constraint.measure.k == 3
+    assert build_experiment(config, Path()).unified.task == Uniform()
+
+
+def test_a_rule_that_needs_more_than_a_configuration_states_is_refused(monkeypatch):
+    class Needs:
+        def __init__(self, n_teachers, features):
+            raise AssertionError
+
+    monkeypatch.setitem(RULES["task"], "needs", Needs)
+    config = parse_config(TEXT.replace('"inverse_loss"', '"needs"'), "mine.toml")
+    with pytest.raises(kd.InvalidConfig, match=r"weights.task is 'needs', which needs `features`; a configuration"):
+        build_experiment(config, Path())
+
+
+def test_a_learned_rule_cannot_be_named(monkeypatch):
+    """It would carry what it learned from one run of a sweep to the next."""
+    monkeypatch.setitem(RULES["task"], "learned", UncertaintyWeighting)
+    with pytest.raises(kd.InvalidConfig, match="no task rule of that name"):
+        parse_config(TEXT.replace('"inverse_loss"', '"learned"'), "mine.toml")
 
 
 def test_a_file_that_is_not_there(tmp_path):

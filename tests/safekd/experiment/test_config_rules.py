@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import textwrap
 
 import pytest
 
 import safekd as kd
-from safekd.experiment.config import RulesConfig, _rules, load_rules, read_rules
+from safekd.experiment.config import RulesConfig, _rule_set, load_rules, read_rules
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def file(tmp_path):
 
 
 def test_the_documented_example_reads(file):
-    _, example = (_rules.__doc__ or "").split("override the file.\n")
+    _, example = (_rule_set.__doc__ or "").split("override the file.\n")
     rules = load_rules(file(textwrap.dedent(example)))
     assert rules.teachers == ["expert", "fast", "cheap"]
     assert (rules.lower, rules.upper) == (0.05, {"cheap": 0.3})
@@ -36,7 +38,7 @@ def test_the_documented_example_reads(file):
 
 
 def test_every_key_is_documented():
-    documented = _rules.__doc__ or ""
+    documented = _rule_set.__doc__ or ""
     assert all(f"\n{name} = " in documented or f"\n[[{name}]]" in documented for name in RulesConfig.model_fields)
 
 
@@ -84,3 +86,15 @@ def test_a_mapping_is_read_alike():
     assert read_rules({"upper": 0.5}) == RulesConfig(upper=0.5)
     with pytest.raises(kd.InvalidConfig, match=r"mine: unknown key 'uper'; did you mean 'upper'"):
         read_rules({"uper": 0.5}, "mine")
+
+
+def test_rules_are_read_without_torch():
+    """Weights in a file need none of what an experiment needs, and its registries least of all."""
+    code = (
+        "import sys\n"
+        "from safekd.experiment.config import read_rules\n"
+        "read_rules({'lower': 0.1})\n"
+        "print('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout.strip() == "False", ran.stderr

@@ -1,4 +1,4 @@
-"""Parquet files batch by batch: types, values and metadata of other columns stay, culprits are named by their row."""
+"""Parquet files batch by batch: types, values and metadata of other columns stay, bad cells are named by their row."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def test_other_columns_and_metadata_stay(file, tmp_path):
     with open_table(tmp_path / "in.parquet") as table, table.copy(tmp_path / "out.parquet", ["x"]) as write:
         for block in table.blocks():
             write(block, block.numbers(["x"]) / 2)
-    found = pq.read_table(tmp_path / "out.parquet")
-    assert found.schema.equals(source.schema, check_metadata=True)
-    assert found.drop_columns(["x", "nan"]).equals(source.drop_columns(["x", "nan"]))
-    assert str(found["nan"].to_pylist()) == "[nan, None, -0.0]"
-    assert found["x"].to_pylist() == [0.25, 0.125, 0.5]
+    copied = pq.read_table(tmp_path / "out.parquet")
+    assert copied.schema.equals(source.schema, check_metadata=True)
+    assert copied.drop_columns(["x", "nan"]).equals(source.drop_columns(["x", "nan"]))
+    assert str(copied["nan"].to_pylist()) == "[nan, None, -0.0]"
+    assert copied["x"].to_pylist() == [0.25, 0.125, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,10 @@ def test_truths_of_all_types(values, file):
         assert [block.truths("x").tolist() for block in table.blocks()] == [[True, False]]
 
 
-@pytest.mark.parametrize(("values", "found"), [([1, 2], "'2'"), ([True, None], "an empty cell"), ([0.0, 0.5], "'0.5'")])
-def test_what_is_no_truth_is_named(values, found, file):
+@pytest.mark.parametrize(("values", "shown"), [([1, 2], "'2'"), ([True, None], "an empty cell"), ([0.0, 0.5], "'0.5'")])
+def test_what_is_no_truth_is_named(values, shown, file):
     with (
-        pytest.raises(InvalidInput, match=f"row 2, column 'x': found {found}"),
+        pytest.raises(InvalidInput, match=f"row 2, column 'x': found {shown}"),
         open_table(file({"x": values})) as table,
     ):
         [block.truths("x") for block in table.blocks()]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safekd.errors import InvalidInput
-from safekd.io import numbers, read_table, write_csv, written_whole
+from safekd.io import parse_numbers, read_table, write_csv, written_whole
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ READ = {
 def test_reads(kind, file):
     table = read_table(file(READ[kind]))
     assert list(table.columns) == ["a", "b"]
-    assert numbers(table, "t.csv").tolist() == [[1, 2], [3, 4]]
-    assert numbers(table, "t.csv").dtype == np.float64
+    assert parse_numbers(table, "t.csv").tolist() == [[1, 2], [3, 4]]
+    assert parse_numbers(table, "t.csv").dtype == np.float64
 
 
 def test_cells_are_text_until_asked(file):
@@ -111,7 +111,7 @@ BAD_CELLS = {
 def test_a_bad_cell_is_named(kind, file):
     content, message = BAD_CELLS[kind]
     with pytest.raises(InvalidInput, match=message):
-        numbers(read_table(file(content)), "t.csv")
+        parse_numbers(read_table(file(content)), "t.csv")
 
 
 def bits(x_N):
@@ -120,7 +120,7 @@ def bits(x_N):
 
 def assert_survives(x_N, path):
     write_csv(pd.DataFrame({"x": x_N}), path)
-    assert bits(numbers(read_table(path), path)[:, 0]) == bits(x_N)
+    assert bits(parse_numbers(read_table(path), path)[:, 0]) == bits(x_N)
 
 
 def test_edges_of_floats_survive(tmp_path):

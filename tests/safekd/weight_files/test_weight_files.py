@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import safekd as kd
 from safekd.io import _csv, _parquet
-from safekd.weight_files import Projected
+from safekd.weight_files import ProjectionSummary
 
 SEED = np.random.default_rng(5)
 RAW_NK = SEED.dirichlet(np.ones(3), 500)
@@ -78,10 +78,10 @@ def test_the_file_holds_what_the_library_computes(kind, suffix, tmp_path, monkey
     source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
     write(frame, source)
     done = kd.project_file(source, target, {"teachers": TEACHERS, **rules})
-    found = read(target)
+    written = read(target)
     expected_NK = kd.project(RAW_NK[: len(frame)], kd.WeightPolytope(3, **polytope), **options)
-    np.testing.assert_array_equal(found[TEACHERS].to_numpy(), expected_NK)  # blocks change no bit
-    pd.testing.assert_frame_equal(found.drop(columns=TEACHERS), frame.drop(columns=TEACHERS), check_dtype=False)
+    np.testing.assert_array_equal(written[TEACHERS].to_numpy(), expected_NK)  # blocks change no bit
+    pd.testing.assert_frame_equal(written.drop(columns=TEACHERS), frame.drop(columns=TEACHERS), check_dtype=False)
     moved_N = np.linalg.norm(expected_NK - RAW_NK[: len(frame)], axis=1)
     assert (done.rows, done.moved) == (len(frame), (moved_N > 1e-12).sum())
     assert done.distance == pytest.approx(moved_N.sum())
@@ -121,16 +121,16 @@ def test_one_wrong_row_is_found_wherever_it_stands(tmp_path_factory, rows, at):
     assert f"Row {at + 1} is {path}, line {3 + 2 * at}." in report["III.5"].evidence
 
 
-def test_progress_is_told(tmp_path, monkeypatch):
+def test_progress_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(_csv, "_CHUNK", 4096)
     write(FRAME, tmp_path / "in.csv")
     size = (tmp_path / "in.csv").stat().st_size
-    told: list[tuple[int, int, int | None]] = []
+    calls: list[tuple[int, int, int | None]] = []
     rules = {"teachers": TEACHERS}
-    kd.project_file(tmp_path / "in.csv", tmp_path / "out.csv", rules, on_progress=lambda *now: told.append(now))
-    assert len(told) > 5
-    assert told == sorted(told)
-    assert told[-1] == (500, size, size)
+    kd.project_file(tmp_path / "in.csv", tmp_path / "out.csv", rules, on_progress=lambda *now: calls.append(now))
+    assert len(calls) > 5
+    assert calls == sorted(calls)
+    assert calls[-1] == (500, size, size)
 
 
 @pytest.mark.parametrize("reason", [KeyboardInterrupt, MemoryError])
@@ -200,7 +200,7 @@ BAD_RULES = {
 
 
 @pytest.mark.parametrize("kind", BAD_RULES)
-def test_rules_that_make_no_sense_are_told(kind, tmp_path):
+def test_rules_that_make_no_sense_are_refused(kind, tmp_path):
     rules, message = BAD_RULES[kind]
     source = tmp_path / "in.csv"
     write(FRAME.head(3), source)
@@ -246,7 +246,7 @@ def test_a_device_is_no_place_for_a_file(tmp_path):
 
 
 def test_the_summary_adds_up():
-    whole, pieces = Projected(("a", "b", "c")), Projected(("a", "b", "c"))
+    whole, pieces = ProjectionSummary(("a", "b", "c")), ProjectionSummary(("a", "b", "c"))
     w_NK = kd.project(RAW_NK, kd.WeightPolytope(3, upper=0.5))
     whole.add(RAW_NK, w_NK)
     for n in range(0, 500, 100):

@@ -13,11 +13,11 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 from safekd.data import Split
-from safekd.demo import demo_config
+from safekd.demo import load_demo_config
 from safekd.errors import InvalidConfig, InvalidInput, MissingSignal
-from safekd.experiment import build, training_signals
+from safekd.experiment import build_experiment, find_training_signals
 from safekd.experiment.config import parse_config
-from safekd.report import orderings_table
+from safekd.report import tabulate_orderings
 from safekd.safety import PairedSums, Recall, TruthProbability
 from safekd.teachers import StoredTeacher, TeacherEnsemble, find_significant_orderings, measure_teachers
 from safekd.weights import Conforming, Signals, TeacherEvidence, Unified, infer_orderings
@@ -117,7 +117,7 @@ def test_every_comparison_in_a_frame():
 def test_the_table_names_teachers_and_ties():
     found = infer_orderings(evidence_of(right((9, 1, 0, 0)), np.zeros(9), binary=True))
     console = Console(width=160, file=io.StringIO(), record=True)
-    console.print(orderings_table(found, ["ann", "bob", "cas"]))
+    console.print(tabulate_orderings(found, ["ann", "bob", "cas"]))
     text = console.export_text()
     assert text.count("must not count less") == 2
     assert text.count(" tie") == 1
@@ -237,9 +237,9 @@ def test_an_unknown_kind_of_group():
 
 @pytest.fixture(scope="module")
 def demo_at_level(tmp_path_factory):
-    text, _ = demo_config()
+    text, _ = load_demo_config()
     text = text.replace('critical_contexts = ["small"]', 'critical_contexts = ["small"]\nlevel = 0.05')
-    return build(parse_config(text, "the demo with a level"), tmp_path_factory.mktemp("demo"))
+    return build_experiment(parse_config(text, "the demo with a level"), tmp_path_factory.mktemp("demo"))
 
 
 def test_the_single_case_of_small_lesions_orders_nobody(demo_at_level):
@@ -248,7 +248,7 @@ def test_the_single_case_of_small_lesions_orders_nobody(demo_at_level):
     assert evidence.count_C.tolist()[0] == 1
     assert len(set(evidence.safety_CK[0].tolist())) > 1
     assert found.pairs(0) == ()
-    signals = training_signals(demo_at_level)
+    signals = find_training_signals(demo_at_level)
     repair = demo_at_level.unified.repair(signals)
     small = signals.context == 0
     assert not repair.violations_before[small].any()
@@ -257,7 +257,7 @@ def test_the_single_case_of_small_lesions_orders_nobody(demo_at_level):
 
 
 def test_a_level_out_of_range_is_told_with_its_key():
-    text, _ = demo_config()
+    text, _ = load_demo_config()
     text = text.replace("[weights]\n", "[weights]\nlevel = 0.7\n")
     with pytest.raises(InvalidConfig, match=r"(?s)weights.level.*0.7"):
         parse_config(text, "mine.toml")

@@ -11,8 +11,15 @@ from ..errors import InvalidInput
 _SUFFIXES = (".parquet", ".parq", ".pq")
 
 
-def opened(file: Path) -> FileIO:
-    """Open a file for reading what is there, a pipe too; InvalidInput says why it cannot be."""
+def open_source(file: Path) -> FileIO:
+    """Open a file for reading what is there, a pipe too.
+
+    Args:
+        file: Its path.
+
+    Raises:
+        InvalidInput: It cannot be opened; the message says why.
+    """
     try:
         return file.open("rb", buffering=0)
     except FileNotFoundError as error:
@@ -21,8 +28,16 @@ def opened(file: Path) -> FileIO:
         raise InvalidInput(f"Cannot read {file}: {error.strerror}.") from error
 
 
-def first_bytes(stream: FileIO, file: Path) -> bytes:
-    """Return the first four bytes, or fewer; InvalidInput says why they cannot be read."""
+def read_first_bytes(stream: FileIO, file: Path) -> bytes:
+    """Return the first four bytes, or fewer.
+
+    Args:
+        stream: The file, open.
+        file: Its path.
+
+    Raises:
+        InvalidInput: They cannot be read; the message says why.
+    """
     try:
         return stream.read(4) or b""
     except OSError as error:
@@ -30,19 +45,32 @@ def first_bytes(stream: FileIO, file: Path) -> bytes:
 
 
 def is_parquet(file: Path) -> bool:
-    """Tell whether a file's name says that it is Parquet."""
+    """Return whether a file's name says that it is Parquet.
+
+    Args:
+        file: Its path.
+    """
     return file.suffix.lower() in _SUFFIXES
 
 
 def require_target(path: str | os.PathLike[str], source: Path, parquet: bool) -> Path:
-    """Return the path of a copy; InvalidInput if that is the source itself, or its name tells of another format."""
+    """Return the path of a copy.
+
+    Args:
+        path: Where it shall be written.
+        source: What is copied.
+        parquet: Whether that is a Parquet file.
+
+    Raises:
+        InvalidInput: ``path`` is the source itself, or its name is that of another format.
+    """
     target = Path(path)
     if target.exists() and source.exists() and target.samefile(source):
         raise InvalidInput(f"{target} is the input itself, which would be lost; write to another file.")
     if is_parquet(target) != parquet:
-        found, wanted = ("Parquet", "CSV") if parquet else ("CSV", "Parquet")
+        given, wanted = ("Parquet", "CSV") if parquet else ("CSV", "Parquet")
         raise InvalidInput(
-            f"{source} is a {found} file, and the name {target.name} is that of a {wanted} file; formats are not "
+            f"{source} is a {given} file, and the name {target.name} is that of a {wanted} file; formats are not "
             f"converted. Choose a name {'that ends in .parquet' if parquet else f'without {target.suffix}'}."
         )
     return target

@@ -13,8 +13,8 @@ from solvers.projection import project
 
 from ..errors import SafekdError
 from ..io import Block, open_table
-from ._rules import FileRules, Floats, Rules, as_config, bind
-from ._summary import Projected
+from ._file_rules import FileRules, Floats, Rules, bind_rules, read_rule_set
+from ._projection_summary import ProjectionSummary
 
 Progress = Callable[[int, int, int | None], None]
 
@@ -24,27 +24,36 @@ def project_file(
     output: str | os.PathLike[str],
     rules: Rules,
     *,
-    called: Mapping[str, str] | None = None,
+    key_labels: Mapping[str, str] | None = None,
     on_progress: Progress | None = None,
-) -> Projected:
+) -> ProjectionSummary:
     """Write a copy of a CSV or Parquet file in which the teachers' columns hold the nearest conforming weights.
-
-    rules: a ``RulesConfig``, a mapping with its keys, or the path of a TOML file.  called: what messages call a key.
-    on_progress: is told the number of rows done, and how much has been read of how much (None where unknown).
 
     Any number of rows, in constant memory.  Weights are written so that they read back bit for bit; all other columns
     stay as they are, in CSV to the byte, but for an apostrophe before what a spreadsheet would run.  ``output``
-    appears when it is complete, or not at all; it must not be ``path``, and have the same format.
-    Raises InvalidInput naming line, column and cell of what is wrong in the file, InfeasiblePolytope if no weights
-    meet the rules, all rows' or one row's.
+    appears when it is complete, or not at all.
+
+    Args:
+        path: A CSV file with a header, or a Parquet file; one row a weighting.
+        output: The copy, in the same format; not ``path``.
+        rules: A ``RulesConfig``, a mapping with its keys, or the path of a TOML file.
+        key_labels: What messages call a key of the rules, where not by its own name ("order" may be "--order").
+        on_progress: Called with the number of rows done, and how much has been read of how much (None where unknown).
+
+    Returns:
+        How many rows there were, how many moved, and how far.
+
+    Raises:
+        InvalidInput: Something in the file is wrong; the message names line, column and cell.
+        InfeasiblePolytope: No weights meet the rules, all rows' or one row's.
     """
-    config = as_config(rules)
+    config = read_rule_set(rules)
     with open_table(path) as table:
-        bound = bind(config, table, called)
-        done = Projected(bound.teachers)
+        bound = bind_rules(config, table, key_labels)
+        done = ProjectionSummary(bound.teachers)
         with table.copy(output, bound.teachers) as write:
             for block in table.blocks():
-                raw_NK, w_NK = _projected(bound, block)
+                raw_NK, w_NK = _project_block(bound, block)
                 write(block, w_NK)
                 done.add(raw_NK, w_NK)
                 if on_progress is not None:
@@ -52,7 +61,7 @@ def project_file(
     return done
 
 
-def _projected(rules: FileRules, block: Block) -> tuple[Floats, Floats]:
+def _project_block(rules: FileRules, block: Block) -> tuple[Floats, Floats]:
     """Return the weights of a block before and after projection, (N, K)."""
     raw_NK, ordering = rules.weights(block), rules.ordering(block)
     if rules.metric == "kl":
@@ -62,12 +71,12 @@ def _projected(rules: FileRules, block: Block) -> tuple[Floats, Floats]:
     try:
         return raw_NK, project(raw_NK, rules.polytope, metric=rules.metric, **ordering)
     except SafekdError:
-        row, error = _first_refused(rules, raw_NK, ordering)
-        words = re.sub(r"^Row 0\b,? ?", "", str(error)).removeprefix(": ")  # a row is named by its place in the file
-        raise type(error)(f"{block.place(row)}: {words}") from error
+        row, error = _find_refused_row(rules, raw_NK, ordering)
+        text = re.sub(r"^Row 0\b,? ?", "", str(error)).removeprefix(": ")  # a row is named by its place in the file
+        raise type(error)(f"{block.place(row)}: {text}") from error
 
 
-def _first_refused(rules: FileRules, raw_NK: Floats, ordering: dict[str, Any]) -> tuple[int, SafekdError]:
+def _find_refused_row(rules: FileRules, raw_NK: Floats, ordering: dict[str, Any]) -> tuple[int, SafekdError]:
     """Return the first row that cannot be projected, found by halving, and the error about it."""
 
     def refused(start: int, stop: int) -> SafekdError | None:

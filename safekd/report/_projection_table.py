@@ -5,11 +5,15 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
-from ..weight_files import Projected
+from ..weight_files import ProjectionSummary
 
 
-def projection_summary(done: Projected) -> Table:
-    """Return what a projection did to each teacher's column."""
+def tabulate_projection(done: ProjectionSummary) -> Table:
+    """Return what a projection did to each teacher's column.
+
+    Args:
+        done: What was counted while rows went by.
+    """
     table = Table(box=box.SIMPLE_HEAD, title=f"{done.rows:,} rows projected")
     for name in ("teacher", "lightest before", "after", "heaviest before", "after"):
         table.add_column(name, justify="left" if name == "teacher" else "right")

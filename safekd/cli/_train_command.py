@@ -9,33 +9,39 @@ from typing import Any
 from rich.console import Console
 
 from .._torch_state import limit_threads
-from ..experiment import build
+from ..experiment import build_experiment
 from ..experiment.config import load_config
 from ..io import written_whole
-from ..report import fit_summary, rounds_table
+from ..report import tabulate_fit, tabulate_tightening
 from ..safety import certify
 from ..training import save_run
 from ..training.trace import TracePoint
-from ._progress import bar, show_written
+from ._progress_bars import show_steps, show_written
 
 
 def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
-    """Train with a progress bar, save, and print the result; return the exit code."""
+    """Train with a progress bar, save, and print the result; return the exit code.
+
+    Args:
+        console: Where it is printed.
+        path: The experiment file.
+        run_dir: Where results are written; None for where the file says.
+    """
     config, folder = load_config(path)
     target = run_dir or Path(config.run_dir or Path("runs") / path.stem)
     text = path.read_text(encoding="utf-8")
-    with bar(console) as progress, limit_threads(config.training.threads):
+    with show_steps(console) as progress, limit_threads(config.training.threads):
         task = progress.add_task("fitting teachers", total=config.training.epochs)
-        experiment = build(config, folder)
+        experiment = build_experiment(config, folder)
 
-        def tell(point: TracePoint) -> None:
-            said = f"loss {point.loss:.4f}, " + ", ".join(f"{r.name} {r.measured:.4f}" for r in point.readings)
-            progress.update(task, description=said, completed=point.epoch)
+        def show_loss(point: TracePoint) -> None:
+            text = f"loss {point.loss:.4f}, " + ", ".join(f"{r.name} {r.measured:.4f}" for r in point.readings)
+            progress.update(task, description=text, completed=point.epoch)
 
-        def told(row: Mapping[str, Any]) -> None:
-            said = f"round {row['round']}: '{row['constraint']}' posed at {row['posed']:.4f}, {row['status']}"
-            shown = f"new data show {row['judged']:.4f}" if row["cases"] else "no new data were looked at"
-            progress.console.print(f"{said}; {shown}", highlight=False)
+        def show_attempt(row: Mapping[str, Any]) -> None:
+            text = f"round {row['round']}: '{row['constraint']}' posed at {row['posed']:.4f}, {row['status']}"
+            judged = f"new data show {row['judged']:.4f}" if row["cases"] else "no new data were looked at"
+            progress.console.print(f"{text}; {judged}", highlight=False)
 
         result = experiment.trainer().fit(
             experiment.train,
@@ -44,15 +50,15 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
             epochs=config.training.epochs,
             tolerance=config.training.tolerance,
             tighten=experiment.tighten,
-            on_trace=tell,
-            on_round=told,
+            on_trace=show_loss,
+            on_round=show_attempt,
         )
     written = save_run(result, target)
     with written_whole(target / "config.toml") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    console.print(fit_summary(result))
+    console.print(tabulate_fit(result))
     if result.tightening is not None:
-        console.print(rounds_table(result.tightening))
+        console.print(tabulate_tightening(result.tightening))
     console.print(f"{result.status}: {result.message}\n{result.next_move}", highlight=False)
     for constraint in experiment.constraints:
         console.print(str(certify(result, constraint, experiment.splits["certify"])), highlight=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import types
 import typing
@@ -15,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ...errors import InvalidConfig
-from ._models import ExperimentConfig
-from ._rules import RulesConfig
+from ._config_models import ExperimentConfig, suggest_name
+from ._rule_set import RulesConfig
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -24,29 +23,57 @@ M = TypeVar("M", bound=BaseModel)
 def load_config(path: str | os.PathLike[str]) -> tuple[ExperimentConfig, Path]:
     """Return the configuration in a TOML file, and the folder that its relative paths start from.
 
-    Raises InvalidConfig naming the file, the key, what was found and what is wanted.
+    Args:
+        path: The file.
+
+    Raises:
+        InvalidConfig: It cannot be read, a key is unknown, or a value not allowed; the message names file, key, what
+            was found and what is wanted.
     """
     file = Path(path)
-    return parse_config(_text_of(file), str(file)), file.parent
+    return parse_config(_read_text(file), str(file)), file.parent
 
 
 def parse_config(text: str, source: str) -> ExperimentConfig:
-    """Return the configuration in TOML ``text``; ``source`` is what messages call it."""
-    return _valid(ExperimentConfig, _parsed(text, source), source)
+    """Return the configuration in a TOML text.
+
+    Args:
+        text: The text.
+        source: What messages call it.
+
+    Raises:
+        InvalidConfig: As by ``load_config``.
+    """
+    return _validate(ExperimentConfig, _parse_toml(text, source), source)
 
 
 def load_rules(path: str | os.PathLike[str]) -> RulesConfig:
-    """Return the rule set in a TOML file; errors as by ``load_config``."""
+    """Return the rule set in a TOML file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InvalidConfig: As by ``load_config``.
+    """
     file = Path(path)
-    return _valid(RulesConfig, _parsed(_text_of(file), str(file)), str(file))
+    return _validate(RulesConfig, _parse_toml(_read_text(file), str(file)), str(file))
 
 
 def read_rules(rules: Mapping[str, Any], source: str = "rules") -> RulesConfig:
-    """Return the rule set that a mapping states; ``source`` is what messages call it."""
-    return _valid(RulesConfig, dict(rules), source)
+    """Return the rule set that a mapping states.
+
+    Args:
+        rules: Keys and values as in a TOML file.
+        source: What messages call it.
+
+    Raises:
+        InvalidConfig: As by ``load_config``.
+    """
+    return _validate(RulesConfig, dict(rules), source)
 
 
-def _text_of(file: Path) -> str:
+def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -54,23 +81,23 @@ def _text_of(file: Path) -> str:
         raise InvalidConfig(f"Cannot read {file}: {reason}.") from error
 
 
-def _parsed(text: str, source: str) -> dict[str, Any]:
+def _parse_toml(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidConfig(f"{source} is not valid TOML: {error}.") from error
 
 
-def _valid(root: type[M], raw: dict[str, Any], source: str) -> M:
+def _validate(root: type[M], raw: dict[str, Any], source: str) -> M:
     try:
         return root.model_validate(raw)
     except ValidationError as error:
-        raise InvalidConfig(f"{source}: " + "\n".join(_lines(error.errors(), root))) from error
+        raise InvalidConfig(f"{source}: " + "\n".join(_explain_all(error.errors(), root))) from error
 
 
-def _lines(errors: list[ErrorDetails], root: type[BaseModel]) -> list[str]:
-    """One line a key; a key whose value fits none of several kinds is told once, and so is what lies deepest in it."""
-    keys = [_dotted(details["loc"], root) for details in errors]
+def _explain_all(errors: list[ErrorDetails], root: type[BaseModel]) -> list[str]:
+    """Return one line a key, also where a value fits none of several kinds; of nested keys, the deepest."""
+    keys = [_name_key(details["loc"], root) for details in errors]
     lines = []
     for i, (key, details) in enumerate(zip(keys, errors, strict=True)):
         deeper = any(other.startswith((f"{key}[", f"{key}.")) for other in keys)
@@ -78,40 +105,39 @@ def _lines(errors: list[ErrorDetails], root: type[BaseModel]) -> list[str]:
             continue
         if keys.count(key) > 1:
             place = details["loc"]
-            if _dotted(place[:-1], root) == key:  # the last step is no key, but one of the kinds that were tried
+            if _name_key(place[:-1], root) == key:  # the last step is no key, but one of the kinds that were tried
                 place = place[:-1]
-            wanted = _wanted(_model_at(place[:-1], root), place)
+            wanted = _say_wanted(_find_model(place[:-1], root), place)
             lines.append(f"'{key}' is {details['input']!r}, which is not of a kind that is allowed there{wanted}.")
         else:
-            lines.append(_explained(details, root))
+            lines.append(_explain(details, root))
     return lines
 
 
-def _explained(details: ErrorDetails, root: type[BaseModel]) -> str:
+def _explain(details: ErrorDetails, root: type[BaseModel]) -> str:
     place, kind = details["loc"], details["type"]
-    model = _model_at(place[:-1], root)
-    key = _dotted(place, root)
+    model = _find_model(place[:-1], root)
+    key = _name_key(place, root)
     if kind == "extra_forbidden" and model is not None:
         known = list(model.model_fields)
-        near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else "remove it."
+        hint = suggest_name(str(place[-1]), known) or "remove it."
         return f"unknown key '{key}'; {hint} Known keys there: {', '.join(known)}."
     if kind == "missing":
-        return f"'{key}' is missing{_wanted(model, place)}."
+        return f"'{key}' is missing{_say_wanted(model, place)}."
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         kinds = str(details.get("ctx", {}).get("expected_tags", "'stored'"))
         return f"'{key}' needs a `kind`, one of: {kinds}."
-    found = "" if isinstance(details["input"], dict) else f" is {details['input']!r}"
+    shown = "" if isinstance(details["input"], dict) else f" is {details['input']!r}"
     message = details["msg"].removeprefix("Value error, ")
-    return f"'{key}'{found}: {message[0].lower()}{message[1:]}{_wanted(model, place)}."
+    return f"'{key}'{shown}: {message[0].lower()}{message[1:]}{_say_wanted(model, place)}."
 
 
-def _wanted(model: type[BaseModel] | None, place: tuple[int | str, ...]) -> str:
+def _say_wanted(model: type[BaseModel] | None, place: tuple[int | str, ...]) -> str:
     field = model.model_fields.get(str(place[-1])) if model is not None and place else None
     return f" (wanted: {field.description})" if field is not None and field.description else ""
 
 
-def _dotted(place: tuple[int | str, ...], root: type[BaseModel]) -> str:
+def _name_key(place: tuple[int | str, ...], root: type[BaseModel]) -> str:
     text = ""
     model: Any = root
     for part in place:
@@ -121,20 +147,20 @@ def _dotted(place: tuple[int | str, ...], root: type[BaseModel]) -> str:
     return text or "the file"
 
 
-def _model_at(place: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseModel] | None:
+def _find_model(place: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseModel] | None:
     model: Any = root
     for part in place:
         model, _ = _descend(model, part)
-    models = _models_in(model)
+    models = _find_models(model)
     return models[0] if models else None
 
 
 def _descend(annotation: Any, part: int | str) -> tuple[Any, bool]:
     """Follow one step of an error's place; a union's tag is a step that is no key."""
-    for model in _models_in(annotation):
+    for model in _find_models(annotation):
         if isinstance(part, str) and part in model.model_fields:
             return model.model_fields[part].annotation, True
-    tagged = [m for m in _models_in(annotation) if part in _tags(m)]
+    tagged = [m for m in _find_models(annotation) if part in _find_tags(m)]
     if tagged:
         return tagged[0], False
     origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
@@ -149,17 +175,17 @@ def _descend(annotation: Any, part: int | str) -> tuple[Any, bool]:
         tried = [kind for kind in inside if str(part).startswith(getattr(kind, "__name__", "?"))]
         if tried:
             return tried[0], False
-    return None, isinstance(part, int) or bool(_models_in(annotation))
+    return None, isinstance(part, int) or bool(_find_models(annotation))
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def _find_models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if typing.get_origin(annotation) in (typing.Annotated, typing.Union, types.UnionType):
-        return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+        return [model for part in typing.get_args(annotation) for model in _find_models(part)]
     return []
 
 
-def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+def _find_tags(model: type[BaseModel]) -> tuple[Any, ...]:
     kind = model.model_fields.get("kind")
     return typing.get_args(kind.annotation) if kind is not None else ()

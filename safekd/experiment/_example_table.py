@@ -17,15 +17,24 @@ from numpy.typing import NDArray
 
 from ..data import Split
 from ..errors import InvalidConfig, InvalidInput
-from ..io import numbers, read_table
+from ..io import parse_numbers, read_table
 from .config import DataConfig
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Table:
-    """Examples before they are split: x_NF features, label_N and context_N integers, and what to call them."""
+class ExampleTable:
+    """Examples before they are split.
+
+    Attributes:
+        x_NF: Features.
+        label_N: Numbers of classes.
+        context_N: Numbers of contexts.
+        features: Names of the F features.
+        classes: Names of the classes, by number.
+        contexts: Names of the contexts, by number.
+    """
 
     x_NF: Array
     label_N: Array
@@ -35,32 +44,59 @@ class Table:
     contexts: list[str]
 
     def columns(self, patterns: list[str]) -> list[int]:
-        """Return the features that match any of ``patterns`` ('*' is any text), in the table's order."""
+        """Return the numbers of the features that match a pattern, in the table's order.
+
+        Args:
+            patterns: Names, in which '*' is any text.
+
+        Raises:
+            InvalidConfig: One of them matches none.
+        """
         for pattern in patterns:
             if not any(fnmatchcase(feature, pattern) for feature in self.features):
                 raise InvalidConfig(f"No feature matches '{pattern}'; there are: {', '.join(self.features)}.")
         return [i for i, name in enumerate(self.features) if any(fnmatchcase(name, p) for p in patterns)]
 
     def class_numbers(self, names: list[str]) -> list[int]:
-        """Return the numbers of the classes called ``names``."""
-        return _numbers(names, self.classes, "class")
+        """Return the numbers of classes.
+
+        Args:
+            names: Their names.
+
+        Raises:
+            InvalidConfig: There is no class of that name.
+        """
+        return _find_numbers(names, self.classes, "class")
 
     def context_numbers(self, names: list[str]) -> list[int]:
-        """Return the numbers of the contexts called ``names``."""
-        return _numbers(names, self.contexts, "context")
+        """Return the numbers of contexts.
+
+        Args:
+            names: Their names.
+
+        Raises:
+            InvalidConfig: There is no context of that name.
+        """
+        return _find_numbers(names, self.contexts, "context")
 
 
-def load_table(config: DataConfig, folder: Path) -> Table:
-    """Read the examples that ``config`` names; relative paths start from ``folder``.
+def load_examples(config: DataConfig, folder: Path) -> ExampleTable:
+    """Read the examples that a configuration names.
 
-    Raises InvalidInput naming the row and column of a value that cannot be used.
+    Args:
+        config: Source, label, features and contexts.
+        folder: Where a relative path starts.
+
+    Raises:
+        InvalidInput: A value cannot be used; the message names its line and column.
+        InvalidConfig: A column that ``config`` names is not there.
     """
     if config.source == "breast_cancer":
         from sklearn.datasets import load_breast_cancer
 
-        found = load_breast_cancer()
-        frame = pd.DataFrame(found.data, columns=[str(name) for name in found.feature_names])
-        labels, classes = found.target, [str(name) for name in found.target_names]
+        cases = load_breast_cancer()
+        frame = pd.DataFrame(cases.data, columns=[str(name) for name in cases.feature_names])
+        labels, classes = cases.target, [str(name) for name in cases.target_names]
     else:
         frame = read_table(folder / config.source)
         if config.label not in frame.columns:
@@ -75,18 +111,27 @@ def load_table(config: DataConfig, folder: Path) -> Table:
             )
         classes = sorted(named.unique())
         labels = named.map({name: i for i, name in enumerate(classes)}).to_numpy(dtype=np.int64)
-    context_N, names = _contexts(frame, config)
+    context_N, names = _cut_contexts(frame, config)
     chosen = [c for c in frame.columns if any(fnmatchcase(c, pattern) for pattern in config.features)]
     if not chosen:
         raise InvalidConfig(f"data.features {config.features} match no column; there are: {', '.join(frame.columns)}.")
-    x_NF = numbers(frame[chosen], config.source)
-    return Table(x_NF, np.asarray(labels), context_N, chosen, classes, names)
+    x_NF = parse_numbers(frame[chosen], config.source)
+    return ExampleTable(x_NF, np.asarray(labels), context_N, chosen, classes, names)
 
 
-def split_table(table: Table, config: DataConfig, seed: int) -> tuple[dict[str, Split], dict[str, Array]]:
-    """Cut a table into splits, stratified by (class, context), features standardised by the training split.
+def split_examples(table: ExampleTable, config: DataConfig, seed: int) -> tuple[dict[str, Split], dict[str, Array]]:
+    """Cut a table into splits, stratified by (class, context), features standardized by the training split.
 
-    Returns the splits and the rows of the table that each holds, both by name.
+    Args:
+        table: The examples.
+        config: Shares of the splits.
+        seed: Of the permutation in each stratum, at least 0.
+
+    Returns:
+        The splits, and the rows of the table that each holds, both by name.
+
+    Raises:
+        InvalidInput: A split would be empty.
     """
     shares = {name: share for name, share in config.splits.model_dump().items() if share > 0}
     rng = np.random.default_rng(seed)
@@ -97,7 +142,7 @@ def split_table(table: Table, config: DataConfig, seed: int) -> tuple[dict[str, 
         ends = np.round(np.cumsum(list(shares.values())) * len(members)).astype(int)
         for name, part in zip(shares, np.split(members, ends[:-1]), strict=True):
             parts[name].append(part)
-    index = {name: np.sort(np.concatenate(found)) for name, found in parts.items()}
+    index = {name: np.sort(np.concatenate(strata)) for name, strata in parts.items()}
     for name, rows in index.items():
         if len(rows) == 0:
             raise InvalidInput(
@@ -118,18 +163,18 @@ def split_table(table: Table, config: DataConfig, seed: int) -> tuple[dict[str, 
     return splits, index
 
 
-def _contexts(frame: pd.DataFrame, config: DataConfig) -> tuple[Array, list[str]]:
+def _cut_contexts(frame: pd.DataFrame, config: DataConfig) -> tuple[Array, list[str]]:
     if config.context is None:
         return np.zeros(len(frame), dtype=np.int64), ["all"]
     column, names = config.context.column, config.context.names
     if column not in frame.columns:
         raise InvalidConfig(f"data.context.column is '{column}'; {config.source} has: {', '.join(frame.columns)}.")
-    value_N = numbers(frame[[column]], config.source)[:, 0]
+    value_N = parse_numbers(frame[[column]], config.source)[:, 0]
     cuts = np.quantile(value_N, np.arange(1, len(names)) / len(names))
     return np.digitize(value_N, cuts), names
 
 
-def _numbers(names: list[str], known: list[str], what: str) -> list[int]:
+def _find_numbers(names: list[str], known: list[str], what: str) -> list[int]:
     for name in names:
         if name not in known:
             raise InvalidConfig(f"There is no {what} '{name}'; there are: {', '.join(known)}.")

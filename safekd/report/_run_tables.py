@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 from rich import box
 from rich.table import Table
 
-from ..experiment import ArmReport, Experiment
+from ..experiment import Experiment, VariantReport
 from ..frontier import Frontier
 from ..training import FitResult
 from ..training.trace import ConstraintReading
 from ..weights import MeasuredOrderings
 
 
-def comparison(experiment: Experiment, reports: Sequence[ArmReport]) -> Table:
-    """Return the arms side by side, one column an arm, one row a question."""
+@dataclass(frozen=True)
+class TableSettings:
+    """What tables show as met.
+
+    Attributes:
+        met_within: How far below its requirement a reading may be, in the measure's own unit from 0 to 1, before it is
+            red: the tolerance of the demo's run, whose posed split would be red without it.
+    """
+
+    met_within: float = 1e-3
+
+
+_SETTINGS = TableSettings()
+
+
+def tabulate_variants(experiment: Experiment, reports: Sequence[VariantReport]) -> Table:
+    """Return the variants side by side, one column a variant, one row a question.
+
+    Args:
+        experiment: What they were trained on.
+        reports: What they reached.
+    """
     rule = experiment.constraints[0]
     sign = "=" if rule.is_equality else ">="
     title = f"Safety required: {rule.name} {sign} {rule.required:g} on the {rule.split} split"
     table = Table(box=box.SIMPLE_HEAD, title=title)
     table.add_column("", no_wrap=True)
     for report in reports:
-        table.add_column(report.arm.name, justify="right", max_width=13)
+        table.add_column(report.variant.name, justify="right", max_width=13)
 
-    def row(name: str, value: Callable[[ArmReport], str]) -> None:
+    def row(name: str, value: Callable[[VariantReport], str]) -> None:
         table.add_row(name, *(value(report) for report in reports))
 
     row("test accuracy", lambda r: f"{r.accuracy:.3f}")
@@ -33,17 +54,17 @@ def comparison(experiment: Experiment, reports: Sequence[ArmReport]) -> Table:
     for split in experiment.splits:
         count = reports[0].readings[split].count
         posed = "*" if split == rule.split else ""
-        row(f"safety, {split}{posed} ({count})", lambda r, s=split: _mark(r.readings[s]))  # type: ignore[misc]
+        row(f"safety, {split}{posed} ({count})", lambda r, s=split: _mark_missed(r.readings[s]))  # type: ignore[misc]
         if split in (rule.split, "test"):
             for context in experiment.table.contexts:
                 cases = reports[0].by_context[split, context].count
-                row(f"  {context} ({cases})", lambda r, k=(split, context): _plain(r.by_context[k].measured))  # type: ignore[misc]
-    row("required", lambda r: f"{rule.required:g}" if r.arm.constraints else "not asked")
+                row(f"  {context} ({cases})", lambda r, k=(split, context): _format_measured(r.by_context[k].measured))  # type: ignore[misc]
+    row("required", lambda r: f"{rule.required:g}" if r.variant.constraints else "not asked")
     row("certified bound (2)", lambda r: f"{r.certificate.lower_bound:.3f}")
     row("certificate says", lambda r: r.certificate.decision)
     row("lightest weight", lambda r: f"{r.lightest:.3f}")
     row("heaviest weight", lambda r: f"{r.heaviest:.3f}")
-    row("order broken (3)", _violations)
+    row("order broken (3)", _format_violations)
     row("status", lambda r: r.result.status)
     row("seconds", lambda r: f"{r.seconds:.1f}")
     confidence = reports[0].certificate.confidence
@@ -52,15 +73,19 @@ def comparison(experiment: Experiment, reports: Sequence[ArmReport]) -> Table:
         "fixed penalty, constrained: conforming weights. "
         f"Safety: mean {rule.measure} over the critical cases counted in brackets; * where it is posed. "
         "(1) distillation loss, each against its own target, training split. "
-        f"(2) {confidence:.0%} confidence, certify split, seen by nothing else. "
+        f"(2) {confidence:.0%} confidence, certify split, read by nothing else. "
         "(3) training examples where a safer teacher counts less, before -> after projection. "
         "Red: below the requirement."
     )
     return table
 
 
-def teachers_table(experiment: Experiment) -> Table:
-    """Return how safe each teacher was measured to be in each context, and on how many cases."""
+def tabulate_teachers(experiment: Experiment) -> Table:
+    """Return how safe each teacher was measured to be in each context, and on how many cases.
+
+    Args:
+        experiment: The teachers and what was measured of them.
+    """
     evidence = experiment.evidence
     table = Table(box=box.SIMPLE_HEAD, title=f"Teachers, measured on the {evidence.source} split")
     table.add_column("teacher")
@@ -74,8 +99,13 @@ def teachers_table(experiment: Experiment) -> Table:
     return table
 
 
-def orderings_table(orderings: MeasuredOrderings, names: Sequence[str]) -> Table:
-    """Return every comparison of two teachers: what was seen, and whether it became an ordering or is a tie."""
+def tabulate_orderings(orderings: MeasuredOrderings, names: Sequence[str]) -> Table:
+    """Return every comparison of two teachers: what was measured, and whether it became an ordering or is a tie.
+
+    Args:
+        orderings: The comparisons.
+        names: Of the teachers, in their order.
+    """
     what = "class" if orderings.scale == "token" else "context"
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -83,19 +113,19 @@ def orderings_table(orderings: MeasuredOrderings, names: Sequence[str]) -> Table
     )
     for name in (what, "cases", "teacher", "safety", "against", "safety", "better", "worse", "p", "adjusted", "says"):
         table.add_column(name, justify="left" if name in ("teacher", "against", "says") else "right")
-    for found in orderings.comparisons:
+    for pair in orderings.comparisons:
         table.add_row(
-            str(found.group),
-            str(found.count),
-            names[found.i],
-            f"{found.mean_i:.3f}",
-            names[found.j],
-            f"{found.mean_j:.3f}",
-            str(found.wins),
-            str(found.losses),
-            f"{found.p_value:.2g}",
-            f"{found.p_adjusted:.2g}",
-            "must not count less" if found.asserted else "tie",
+            str(pair.group),
+            str(pair.count),
+            names[pair.i],
+            f"{pair.mean_i:.3f}",
+            names[pair.j],
+            f"{pair.mean_j:.3f}",
+            str(pair.wins),
+            str(pair.losses),
+            f"{pair.p_value:.2g}",
+            f"{pair.p_adjusted:.2g}",
+            "must not count less" if pair.asserted else "tie",
         )
     table.caption = (
         "better, worse: cases on which the first teacher reads higher, lower; p: against 'the first is not safer'; "
@@ -104,17 +134,23 @@ def orderings_table(orderings: MeasuredOrderings, names: Sequence[str]) -> Table
     return table
 
 
-def fit_summary(result: FitResult) -> Table:
-    """Return one run's result: constraints, multipliers, residuals."""
+def tabulate_fit(result: FitResult) -> Table:
+    """Return one run's result: constraints, multipliers, residuals.
+
+    Args:
+        result: The run.
+    """
     table = Table(box=box.SIMPLE_HEAD, title=f"{result.status}: distillation loss {result.point.loss:.5f} nats")
     for name, justify in [("constraint", "left"), ("split", "left"), ("safety", "right"), ("required", "right")]:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("multiplier", justify="right")
     for reading in result.point.readings:
-        price = result.multipliers[reading.name]
-        table.add_row(reading.name, reading.split, _mark(reading, 5), f"{reading.required:g}", f"{price:.4g}")
+        multiplier = result.multipliers[reading.name]
+        table.add_row(
+            reading.name, reading.split, _mark_missed(reading, 5), f"{reading.required:g}", f"{multiplier:.4g}"
+        )
     for reading in result.point.validation:
-        table.add_row(reading.name, reading.split, _mark(reading, 5), f"{reading.required:g}", "")
+        table.add_row(reading.name, reading.split, _mark_missed(reading, 5), f"{reading.required:g}", "")
     r = result.residuals
     table.caption = (
         f"KKT residuals: stationarity {r.stationarity:.2g}, primal {r.primal:.2g}, dual {r.dual:.2g}, "
@@ -123,12 +159,16 @@ def fit_summary(result: FitResult) -> Table:
     return table
 
 
-def frontier_table(frontier: Frontier) -> Table:
-    """Return a frontier, one row a target."""
+def tabulate_frontier(frontier: Frontier) -> Table:
+    """Return a frontier, one row a target.
+
+    Args:
+        frontier: The frontier.
+    """
     table = Table(
         box=box.SIMPLE_HEAD, title=f"Pareto frontier: distillation loss against safety ({frontier.constraint})"
     )
-    for name in ("target", "safety", "loss, nats", "price", "stationary", "status", "best"):
+    for name in ("target", "safety", "loss, nats", "multiplier", "stationary", "status", "best"):
         table.add_column(name, justify="left" if name == "status" else "right")
     for row in frontier.table.to_dict("records"):
         table.add_row(
@@ -141,14 +181,17 @@ def frontier_table(frontier: Frontier) -> Table:
             "yes" if row["nondominated"] else "no",
         )
     table.caption = (
-        "price: multiplier, nats of loss per unit of safety; stationary: KKT residual; "
-        "best: no other row beats it in both"
+        "multiplier: nats of loss per unit of safety; stationary: KKT residual; best: no other row beats it in both"
     )
     return table
 
 
-def seeds_table(rows: pd.DataFrame) -> Table:
-    """Return how often the promise held, one row a seed and a last row of counts."""
+def tabulate_seeds(rows: pd.DataFrame) -> Table:
+    """Return how often the promise held, one row a seed and a last row of counts.
+
+    Args:
+        rows: What ``run_seeds`` returns.
+    """
     table = Table(box=box.SIMPLE_HEAD, title=f"Safety on malignant cases; required: {rows['required'].iloc[0]:g}")
     for name in ("seed", "uniform", "train", "validation", "test", "certified", "status", "stationary"):
         table.add_column(name, justify="left" if name == "status" else "right")
@@ -157,7 +200,7 @@ def seeds_table(rows: pd.DataFrame) -> Table:
         table.add_row(
             str(row["seed"]),
             f"{row['uniform_train']:.3f}",
-            *(_met(row[name], row[f"met_{name}"]) for name in ("train", "validation", "test")),
+            *(_mark_unmet(row[name], row[f"met_{name}"]) for name in ("train", "validation", "test")),
             certified if row["decision"] == "safe" else f"[red]{certified}[/red]",
             row["status"],
             f"{row['kkt_stationarity']:.1e}",
@@ -180,20 +223,20 @@ def seeds_table(rows: pd.DataFrame) -> Table:
     return table
 
 
-def _violations(report: ArmReport) -> str:
+def _format_violations(report: VariantReport) -> str:
     if report.violations_before is None:
         return f"{report.violations_after} left" if report.violations_after else "0"
     return f"{report.violations_before} -> {report.violations_after}"
 
 
-def _mark(reading: ConstraintReading, digits: int = 3) -> str:
+def _mark_missed(reading: ConstraintReading, digits: int = 3) -> str:
     text = f"{reading.measured:.{digits}f}"
-    return text if reading.violation <= 1e-3 else f"[red]{text}[/red]"
+    return text if reading.violation <= _SETTINGS.met_within else f"[red]{text}[/red]"
 
 
-def _plain(value: float) -> str:
+def _format_measured(value: float) -> str:
     return "no case" if value != value else f"{value:.3f}"
 
 
-def _met(value: float, met: bool) -> str:
+def _mark_unmet(value: float, met: bool) -> str:
     return f"{value:.3f}" if met else f"[red]{value:.3f}[/red]"

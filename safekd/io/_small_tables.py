@@ -11,39 +11,50 @@ from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 
 from ._atomic import written_whole
-from ._cells import is_formula, number, refusal
+from ._cell_text import is_formula, parse_number, refuse_cell
 from ._csv import CsvTable
-from ._paths import opened
+from ._table_paths import open_source
 
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Return a CSV file with a header as text cells, nothing interpreted; ``numbers`` turns columns into floats.
+    """Return a CSV file with a header as text cells, nothing interpreted; ``parse_numbers`` turns columns into floats.
 
-    The index holds the line of the file on which each row begins; blank lines are passed over.  Raises InvalidInput
-    when the file is missing or empty, has two columns of one name, or a line whose cells do not match the header.
+    The index holds the line of the file on which each row begins; blank lines are passed over.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InvalidInput: It is missing or empty, has two columns of one name, or a line whose cells do not match the
+            header.
     """
     file = Path(path)
-    with opened(file) as stream:
+    with open_source(file) as stream:
         table = CsvTable(file, stream)
         blocks = list(table.blocks())
     columns = {name: [cell for block in blocks for cell in block.cells(name)] for name in table.columns}
-    lines = np.concatenate([block.line_N for block in blocks]).tolist()
+    lines = np.concatenate([block.line_numbers() for block in blocks]).tolist()
     return pd.DataFrame(columns, index=lines, dtype=object)
 
 
-def numbers(table: pd.DataFrame, source: str | os.PathLike[str]) -> NDArray[np.float64]:
+def parse_numbers(table: pd.DataFrame, source: str | os.PathLike[str]) -> NDArray[np.float64]:
     """Return the columns of a text table as float64, (rows, columns).
 
-    Raises InvalidInput naming the line and column of the first cell that is no finite number.
+    Args:
+        table: Cells as ``read_table`` returns them.
+        source: Their file, as messages call it.
+
+    Raises:
+        InvalidInput: A cell is no finite number; the first one is named by line and column.
     """
     columns = []
     for name in table.columns:
         cells = table[name].to_numpy(dtype=object)
-        values = np.fromiter((number(cell) for cell in cells), dtype=np.float64, count=len(cells))
+        values = np.fromiter((parse_number(cell) for cell in cells), dtype=np.float64, count=len(cells))
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             place = f"{os.fspath(source)}, line {table.index[bad[0]]}, column '{name}'"
-            raise refusal(place, cells[bad[0]], "a finite number")
+            raise refuse_cell(place, cells[bad[0]], "a finite number")
         columns.append(values)
     return np.stack(columns, axis=1)
 
@@ -53,6 +64,13 @@ def write_csv(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
     Strings that start with ``=``, ``+``, ``-``, ``@`` or a tab get an apostrophe in front, column names among them;
     numbers never do, not even as text.  Line breaks within a cell are written as line feeds.
+
+    Args:
+        table: What to write; its index is left out.
+        path: The file, which appears whole or not at all.
+
+    Raises:
+        InvalidInput: It cannot be written.
     """
     guarded = table.rename(columns=_guard)
     for column in guarded.columns:

@@ -27,8 +27,12 @@ Floats = NDArray[np.floating[Any]]
 class FileRules:
     """What the weights of a file must obey, and where in the file what decides on it stands.
 
-    teachers: columns, in the order of the polytope's teachers.  safety: columns of their scores, or None.  critical:
-    the column that tells where orderings apply, or None for everywhere.
+    Attributes:
+        teachers: Columns, in the order of the polytope's teachers.
+        polytope: The set of weights that obey.
+        metric: "euclidean" or "kl".
+        safety: Columns of the teachers' scores, or None.
+        critical: The column that says where orderings apply, or None for everywhere.
     """
 
     teachers: tuple[str, ...]
@@ -38,34 +42,54 @@ class FileRules:
     critical: str | None
 
     def weights(self, block: Block) -> Floats:
-        """Return the weights of a block, (N, K)."""
+        """Return the weights of a block, (N, K).
+
+        Args:
+            block: Some rows of the file.
+        """
         return block.numbers(self.teachers)
 
     def ordering(self, block: Block) -> dict[str, Any]:
-        """Return what decides on the order of each row, as `project` takes it: critical (N,), safety (N, K)."""
-        found: dict[str, Any] = {}
+        """Return what decides on the order of each row, as `project` takes it: critical (N,), safety (N, K).
+
+        Args:
+            block: Some rows of the file.
+        """
+        given: dict[str, Any] = {}
         if self.critical is not None:
-            found["critical"] = block.truths(self.critical)
+            given["critical"] = block.truths(self.critical)
         if self.safety is not None:
-            found["safety"] = block.numbers(self.safety)
-        return found
+            given["safety"] = block.numbers(self.safety)
+        return given
 
 
-def as_config(rules: Rules) -> RulesConfig:
-    """Return a rule set given as such, as a mapping, or as the path of a TOML file."""
+def read_rule_set(rules: Rules) -> RulesConfig:
+    """Return a rule set given as such, as a mapping, or as the path of a TOML file.
+
+    Args:
+        rules: One of these.
+
+    Raises:
+        InvalidConfig: A key is unknown, or a value out of range.
+    """
     if isinstance(rules, RulesConfig):
         return rules
     return read_rules(rules) if isinstance(rules, Mapping) else load_rules(rules)
 
 
-def bind(config: RulesConfig, table: Table, called: Mapping[str, str] | None = None) -> FileRules:
+def bind_rules(config: RulesConfig, table: Table, key_labels: Mapping[str, str] | None = None) -> FileRules:
     """Tie a rule set to a table.
 
-    called: what messages call a key of the rule set, where not by its own name ("order" may be "--order").
-    Raises InvalidInput for columns that are not there and rules that contradict each other, InfeasiblePolytope if no
-    weights meet them.
+    Args:
+        config: The rule set.
+        table: The file, open.
+        key_labels: What messages call a key of the rule set, where not by its own name ("order" may be "--order").
+
+    Raises:
+        InvalidInput: A column is not there, or two rules contradict each other.
+        InfeasiblePolytope: No weights meet them.
     """
-    return _Binder(config, table.columns, table.path, called or {}).bound()
+    return _Binder(config, table.columns, table.path, key_labels or {}).bind()
 
 
 @dataclass(frozen=True)
@@ -75,9 +99,9 @@ class _Binder:
     config: RulesConfig
     columns: tuple[str, ...]
     path: Path
-    called: Mapping[str, str]
+    key_labels: Mapping[str, str]
 
-    def bound(self) -> FileRules:
+    def bind(self) -> FileRules:
         config = self.config
         safety = None if config.safety_columns is None else self._columns("safety_columns", config.safety_columns)
         critical = None if config.critical_column is None else self._column("critical_column", config.critical_column)
@@ -95,7 +119,7 @@ class _Binder:
                 len(teachers), orderings=pairs, margin=config.margin, ties=config.ties, linear=linear, **bounds
             )
         except InvalidInput as error:
-            raise type(error)(f"{error}{_legend(str(error), teachers)}") from error
+            raise type(error)(f"{error}{_number_teachers(str(error), teachers)}") from error
         return FileRules(teachers, polytope, config.metric, safety, critical)
 
     def _require_sense(self, teachers: Sequence[str], safety: Sequence[str] | None, critical: str | None) -> None:
@@ -126,10 +150,10 @@ class _Binder:
     def _pairs(self, text: str, teachers: Sequence[str]) -> list[tuple[int, int]]:
         """Return the pairs that "a>=b" or "a>=b>=c" states, as positions among the teachers."""
         parts = [part.strip() for part in text.split(">=")]
-        said = f'{self._name("order")} "{text}"'
+        label = f'{self._name("order")} "{text}"'
         if len(parts) < 2 or not all(parts):
-            raise InvalidInput(f'{said} is not understood; wanted "a>=b" with two teacher columns.')
-        return list(pairwise(self._teacher(said, part, teachers) for part in parts))
+            raise InvalidInput(f'{label} is not understood; wanted "a>=b" with two teacher columns.')
+        return list(pairwise(self._teacher(label, part, teachers) for part in parts))
 
     def _bounds(self, key: str, value: float | list[float] | dict[str, float], teachers: Sequence[str]) -> Any:
         if isinstance(value, dict):
@@ -163,8 +187,8 @@ class _Binder:
                 rows["b"].append(-(rule.at_least or 0.0))
         return LinearRows(**{name: value for name, value in rows.items() if value})
 
-    def _teacher(self, said: str, name: str, teachers: Sequence[str]) -> int:
-        self._require(said, name, teachers, "teacher column")
+    def _teacher(self, label: str, name: str, teachers: Sequence[str]) -> int:
+        self._require(label, name, teachers, "teacher column")
         return teachers.index(name)
 
     def _columns(self, key: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -178,15 +202,15 @@ class _Binder:
         self._require(self._name(key), name, self.columns, "teacher column" if key == "teachers" else "column")
         return name
 
-    def _require(self, said: str, name: str, known: Sequence[str], what: str) -> None:
+    def _require(self, label: str, name: str, known: Sequence[str], what: str) -> None:
         if name not in known:
-            raise InvalidInput(f"{said}: {self.path} has no {what} '{name}'; it has: {', '.join(known)}.")
+            raise InvalidInput(f"{label}: {self.path} has no {what} '{name}'; it has: {', '.join(known)}.")
 
     def _name(self, key: str) -> str:
-        return self.called.get(key, f"`{key}`")
+        return self.key_labels.get(key, f"`{key}`")
 
 
-def _legend(message: str, teachers: Sequence[str]) -> str:
+def _number_teachers(message: str, teachers: Sequence[str]) -> str:
     """Return which teacher has which number, if a message about a polytope names any by number."""
     if not re.search(r"teachers? \d|\d >= \d", message):
         return ""

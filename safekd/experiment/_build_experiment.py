@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +20,30 @@ from ..errors import InvalidConfig
 from ..safety import SafetyConstraint
 from ..teachers import TeacherEnsemble, measure_teachers
 from ..training import ConstrainedTrainer, CrossFit, Tighten
-from ..weights import (
-    Confidence,
-    EntropyComplement,
-    EntropyDecay,
-    EntropyInverse,
-    InverseLoss,
-    OrdinalSafety,
-    PerformanceSoftmax,
-    Rule,
-    SafetyBlend,
-    TeacherEvidence,
-    Unified,
-    Uniform,
-    infer_orderings,
-)
-from ._constraints import constraints_of
-from ._data import Table, load_table, split_table
-from ._students import mlp
-from ._teachers import fitted_teacher, stored_teacher
+from ..weights import Rule, TeacherEvidence, Unified, infer_orderings
+from ._configured_constraints import build_constraints
+from ._configured_teachers import fit_configured_teacher, read_stored_teacher
+from ._example_table import ExampleTable, load_examples, split_examples
+from ._registries import build_registered, find_rules
 from .config import ExperimentConfig, FittedTeacherConfig
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that a configuration names, made.  ``evidence`` was measured on the validation split."""
+    """Everything that a configuration names, made.
+
+    Attributes:
+        config: The configuration.
+        table: The examples before they were split.
+        splits: Splits by name.
+        ensemble: The teachers.
+        evidence: Safety and loss of each teacher, measured on the validation split.
+        unified: The weighting rule of three scales.
+        constraints: The safety constraints, in the configuration's order.
+    """
 
     config: ExperimentConfig
-    table: Table
+    table: ExampleTable
     splits: dict[str, Split]
     ensemble: TeacherEnsemble
     evidence: TeacherEvidence
@@ -87,9 +84,13 @@ class Experiment:
         return self.table.context_numbers(self.config.weights.critical_contexts)
 
     def student(self, seed: int | None = None) -> nn.Module:
-        """Return a fresh student; the same one every time for the same seed, the configuration's if left out."""
+        """Return a fresh student, the same one every time for the same seed.
+
+        Args:
+            seed: Of its parameters; the configuration's if left out.
+        """
         drawn = self.config.seed if seed is None else seed
-        return mlp(len(self.table.features), self.config.student.hidden, len(self.table.classes), drawn)
+        return build_mlp(len(self.table.features), self.config.student.hidden, len(self.table.classes), drawn)
 
     def trainer(
         self,
@@ -101,7 +102,11 @@ class Experiment:
     ) -> ConstrainedTrainer:
         """Return a trainer on a fresh student; what is left out comes from the configuration.
 
-        seed: of student and batches.
+        Args:
+            rule: Weighting rule.
+            constraints: Safety constraints.
+            dual: Dual method.
+            seed: Of student and batches.
         """
         student, settings = self.student(seed), self.config.training
         return ConstrainedTrainer(
@@ -120,62 +125,90 @@ class Experiment:
         )
 
     def trainer_at(self, threshold: float, seed: int | None = None) -> ConstrainedTrainer:
-        """Return a trainer whose first constraint asks for ``threshold``; the others stay."""
+        """Return a trainer with another threshold of the first constraint; the others stay.
+
+        Args:
+            threshold: What the first constraint asks for, above 0 and at most 1.
+            seed: Of student and batches; the configuration's if left out.
+        """
         first, *others = self.constraints
         return self.trainer(constraints=[first.with_threshold(threshold), *others], seed=seed)
 
 
-def build(config: ExperimentConfig, folder: Path) -> Experiment:
+def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
     """Load data, fit teachers, measure them, and set up weights and constraints.
 
-    folder: where relative paths of the configuration start.  Raises InvalidConfig and InvalidInput.
+    Args:
+        config: What to build.
+        folder: Where relative paths of the configuration start.
+
+    Raises:
+        InvalidConfig: The data, the machine or scikit-learn lack something that is named.
+        InvalidInput: A file holds something that cannot be used.
     """
-    _check_device(config.training.device)
-    table = load_table(config.data, folder)
-    constraints = [rule for one in config.constraints for rule in constraints_of(one, table)]
-    table.context_numbers(config.weights.critical_contexts)  # an unknown name is told before teachers are fitted
-    splits, index = split_table(table, config.data, config.seed)
+    _require_device(config.training.device)
+    table = load_examples(config.data, folder)
+    constraints = [constraint for one in config.constraints for constraint in build_constraints(one, table)]
+    # what is wrong with them is said before teachers are fitted
+    rules = _build_rules(config)
+    table.context_numbers(config.weights.critical_contexts)
+    splits, index = split_examples(table, config.data, config.seed)
     polytope = WeightPolytope(len(config.teachers), lower=config.weights.lower, upper=config.weights.upper)
     ensemble = TeacherEnsemble(
         [
-            fitted_teacher(teacher, table, splits["train"], config.seed)
+            fit_configured_teacher(teacher, table, splits["train"], config.seed)
             if isinstance(teacher, FittedTeacherConfig)
-            else stored_teacher(teacher, table, index, folder)
+            else read_stored_teacher(teacher, table, index, folder)
             for teacher in config.teachers
         ]
     )
     evidence = measure_teachers(ensemble, splits["validation"], constraints[0].measure, contexts=len(table.contexts))
-    return Experiment(config, table, splits, ensemble, evidence, _unified(config, polytope, evidence), constraints)
-
-
-def _unified(config: ExperimentConfig, polytope: WeightPolytope, evidence: TeacherEvidence) -> Unified:
-    weights = config.weights
-    token: dict[str, Rule] = {
-        "uniform": Uniform(),
-        "entropy_decay": EntropyDecay(weights.rate),
-        "entropy_inverse": EntropyInverse(1e-3),
-        "entropy_complement": EntropyComplement(),
-        "confidence": Confidence(),
-        "safety_blend": SafetyBlend(),
-    }
-    task: dict[str, Rule] = {
-        "uniform": Uniform(),
-        "inverse_loss": InverseLoss(),
-        "performance_softmax": PerformanceSoftmax(),
-    }
-    context: dict[str, Rule] = {"uniform": Uniform(), "ordinal_safety": OrdinalSafety()}
-    return Unified(
-        token=token[weights.token],
-        task=task[weights.task],
-        context=context[weights.context],
+    orderings = None if config.weights.level is None else infer_orderings(evidence, config.weights.level)
+    unified = Unified(
+        token=rules["token"],
+        task=rules["task"],
+        context=rules["context"],
         polytope=polytope,
-        metric=weights.metric,
-        context_orderings=None if weights.level is None else infer_orderings(evidence, weights.level),
+        metric=config.weights.metric,
+        context_orderings=orderings,
     )
+    return Experiment(config, table, splits, ensemble, evidence, unified, constraints)
 
 
-def _check_device(name: str) -> None:
+def _build_rules(config: ExperimentConfig) -> dict[str, Rule]:
+    """Return the weighting rule of each scale."""
+    weights = config.weights
+    settings = {"entropy_decay": {"rate": weights.rate}, "entropy_inverse": {"eps": weights.entropy_floor}}
+    given = {"n_teachers": len(config.teachers)}
+    return {
+        scale: build_registered(f"weights.{scale}", name, find_rules(scale), {**given, **settings.get(name, {})})
+        for scale, name in (("token", weights.token), ("task", weights.task), ("context", weights.context))
+    }
+
+
+def _require_device(name: str) -> None:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise InvalidConfig(f"training.device is '{name}', which this machine does not have; use 'cpu'.") from error
+
+
+def build_mlp(inputs: int, hidden: Sequence[int], classes: int, seed: int) -> nn.Sequential:
+    """Return a multilayer perceptron with tanh units: (B, inputs) to logits (B, classes).
+
+    tanh because its loss is smooth, so that stationarity can be reached and measured.  Same seed, same parameters,
+    whatever else drew random numbers before.
+
+    Args:
+        inputs: Number of features.
+        hidden: Units of each hidden layer; none for a linear student.
+        classes: Number of classes.
+        seed: Of the parameters, at least 0.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        sizes = [inputs, *hidden]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.Tanh()]
+        return nn.Sequential(*layers, nn.Linear(sizes[-1], classes))

@@ -1,4 +1,4 @@
-"""The rule set for weights in a file, as ``safekd project --rules`` and ``safekd validation --rules`` read it.
+"""The rule set for weights in a file, as ``safekd project --rules`` and ``safekd audit --rules`` read it.
 
 Keys that are left out have the values of an empty file; options of the command line override the file.
 
@@ -19,11 +19,11 @@ at_most = 0.5                               # ... or at_least, or equals
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from ._models import Strict
+from ._config_models import Metric, Strict
 
 Bounds = float | list[float] | dict[str, float]
 _BOUNDS = "a number, a list with one for each teacher, or { name = number }"
@@ -34,16 +34,16 @@ class LinearConfig(Strict):
     """A linear rule: a weighted sum of teachers' weights, and the number that it must keep to."""
 
     weights: dict[str, float] = Field(min_length=1, description="a factor for each teacher that counts")
-    at_most: float | None = None
-    at_least: float | None = None
-    equals: float | None = None
+    at_most: float | None = Field(default=None, description="the largest sum allowed")
+    at_least: float | None = Field(default=None, description="the smallest sum allowed")
+    equals: float | None = Field(default=None, description="the only sum allowed")
 
     @model_validator(mode="after")
     def _one(self) -> LinearConfig:
         given = [name for name in ("at_most", "at_least", "equals") if getattr(self, name) is not None]
         if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise ValueError(f"found {found} of at_most, at_least and equals; wanted exactly one")
+            named = " and ".join(given) or "none"
+            raise ValueError(f"found {named} of at_most, at_least and equals; wanted exactly one")
         return self
 
 
@@ -55,8 +55,8 @@ class RulesConfig(Strict):
     upper: Bounds = Field(default=1.0, description=_BOUNDS)
     order: list[str] = Field(default=[], description='a list such as ["a>=b", "b>=c"]')
     margin: float = Field(default=0.0, ge=0, description="a number of at least 0")
-    ties: bool = False
-    metric: Literal["euclidean", "kl"] = "euclidean"
+    ties: bool = Field(default=False, description="whether orderings may go in a circle, whose teachers weigh the same")
+    metric: Metric = Field(default="euclidean", description="euclidean, or kl to keep ratios where it can")
     safety_columns: Columns | None = Field(default=None, description="names of columns, one a teacher")
     critical_column: str | None = Field(default=None, description="the name of a column of 0, 1, true and false")
     linear: list[LinearConfig] = Field(default=[], description="tables [[linear]]")

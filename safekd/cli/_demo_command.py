@@ -8,25 +8,31 @@ from rich.console import Console
 
 from ..demo import run_demo, run_seeds
 from ..io import write_csv
-from ..report import comparison, frontier_table, seeds_table, teachers_table
-from ._progress import bar, show_written
+from ..report import tabulate_frontier, tabulate_seeds, tabulate_teachers, tabulate_variants
+from ._progress_bars import show_steps, show_written
 
 
 def show_demo(console: Console, run_dir: Path, seed: int) -> int:
-    """Run the demo with a progress bar and print what it found; return the exit code."""
-    with bar(console) as progress:
+    """Run the demo with a progress bar and print its results; return the exit code.
+
+    Args:
+        console: Where it is printed.
+        run_dir: Where results are written.
+        seed: Of splits, teachers and student.
+    """
+    with show_steps(console) as progress:
         task = progress.add_task("starting", total=None)
 
-        def tell(what: str, done: int, of: int) -> None:
+        def show_progress(what: str, done: int, of: int) -> None:
             progress.update(task, description=what, completed=done, total=of)
             if not console.is_terminal:  # a log has no bar
                 console.print(f"[{done}/{of}] {what}", markup=False, highlight=False)
 
-        outcome = run_demo(run_dir, seed, tell)
+        outcome = run_demo(run_dir, seed, show_progress)
     constrained = outcome.reports[-1].result
-    console.print(teachers_table(outcome.experiment))
-    console.print(comparison(outcome.experiment, outcome.reports))
-    console.print(frontier_table(outcome.frontier))
+    console.print(tabulate_teachers(outcome.experiment))
+    console.print(tabulate_variants(outcome.experiment, outcome.reports))
+    console.print(tabulate_frontier(outcome.frontier))
     console.print(str(outcome.verified), highlight=False)
     console.print(f"The constrained run {constrained.status}: {constrained.message}", highlight=False)
     console.print(str(outcome.reports[-1].certificate), highlight=False)
@@ -36,15 +42,21 @@ def show_demo(console: Console, run_dir: Path, seed: int) -> int:
 
 
 def show_seeds(console: Console, seeds: int, run_dir: Path) -> int:
-    """Repeat the demo's promise over seeds and print how often it held; return the exit code."""
-    with bar(console) as progress:
+    """Repeat the demo's promise over seeds and print how often it held; return the exit code.
+
+    Args:
+        console: Where it is printed.
+        seeds: How many, from 0 on.
+        run_dir: Where seeds.csv is written.
+    """
+    with show_steps(console) as progress:
         task = progress.add_task("seed 0", total=seeds)
 
-        def tell(row: dict[str, object]) -> None:
+        def show_seed(row: dict[str, object]) -> None:
             progress.update(task, description=f"seed {row['seed']} done", advance=1)
 
-        rows = run_seeds(range(seeds), tell)
+        rows = run_seeds(range(seeds), show_seed)
     write_csv(rows, run_dir / "seeds.csv")
-    console.print(seeds_table(rows))
+    console.print(tabulate_seeds(rows))
     show_written(console, [run_dir / "seeds.csv"])
     return 0 if bool(rows["met_train"].all()) else 1

@@ -15,8 +15,12 @@ _OUT_OF_FOLD = (
 )
 
 
-def rounds_table(raised: Tightening) -> Table:
-    """Return one row a round and constraint: what was posed, what new data showed, whether that cleared."""
+def tabulate_tightening(raised: Tightening) -> Table:
+    """Return one row a round and constraint: what was posed, what new data showed, whether that cleared.
+
+    Args:
+        raised: The rounds of a run.
+    """
     judged = raised.on if raised.on != "crossfit" else "out of fold"
     table = Table(
         box=box.SIMPLE_HEAD, title=f"Thresholds raised until new data show what was asked for: {raised.status}"
@@ -25,12 +29,12 @@ def rounds_table(raised: Tightening) -> Table:
     for name in (*heads, "training", "kept"):
         table.add_column(name, justify="left" if name in ("constraint", "training") else "right")
     for row in raised.rounds.to_dict("records"):
-        bound = _number(row["lower_bound"])
+        bound = _format_number(row["lower_bound"])
         table.add_row(
             str(row["round"]),
             row["constraint"],
             f"{row['asked']:g}",
-            *(_number(row[name]) for name in ("posed", "measured", "judged")),
+            *(_format_number(row[name]) for name in ("posed", "measured", "judged")),
             str(row["cases"]),
             bound if row["cleared"] else f"[red]{bound}[/red]",
             f"{row['distillation_loss']:.5f}",
@@ -43,5 +47,5 @@ def rounds_table(raised: Tightening) -> Table:
     return table
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.4f}"

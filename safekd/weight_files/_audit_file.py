@@ -9,10 +9,10 @@ from dataclasses import replace
 from .._torch_state import limit_threads
 from ..axioms import AuditReport, Finding, RowAudit, build_report
 from ..io import open_table
-from ._project import Progress
-from ._rules import Rules, as_config, bind
+from ._file_rules import Rules, bind_rules, read_rule_set
+from ._project_file import Progress
 
-_BLIND = "Only rows of the {scale} scale were judged; choose another with scale= or --scale."
+_OTHER_SCALE = "Only rows of the {scale} scale were judged; choose another with scale= or --scale."
 
 
 def audit_file(
@@ -20,19 +20,28 @@ def audit_file(
     rules: Rules,
     *,
     scale: str = "token",
-    called: Mapping[str, str] | None = None,
+    key_labels: Mapping[str, str] | None = None,
     on_progress: Progress | None = None,
 ) -> AuditReport:
-    """Judge the weights in a CSV or Parquet file: normalisation, positivity, bounds, orderings, linear rows.
+    """Judge the weights in a CSV or Parquet file: normalization, positivity, bounds, orderings, linear rows.
 
-    rules, called, on_progress: as in ``project_file``.  scale: whose axioms the report is about, "token", "task",
-    "context" or "unified".  Every rule is exact over all rows; where the report names a row, the first one is 1, and
+    Every rule is exact over all rows; where the report names a row, the first one is 1, and
     the evidence says where in the file that is.  Continuity and Pareto compatibility cannot be told from a file.
-    Raises InvalidInput naming line, column and cell of what is no weight.
+
+    Args:
+        path: A CSV file with a header, or a Parquet file; one row a weighting.
+        rules: A ``RulesConfig``, a mapping with its keys, or the path of a TOML file.
+        scale: Whose axioms the report is about: "token", "task", "context" or "unified".
+        key_labels: What messages call a key of the rules, where not by its own name ("order" may be "--order").
+        on_progress: Called with the number of rows done, and how much has been read of how much (None where unknown).
+
+    Raises:
+        InvalidInput: Something in the file is no weight; the message names line, column and cell.
+        InfeasiblePolytope: No weights meet the rules.
     """
-    config = as_config(rules)
+    config = read_rule_set(rules)
     with open_table(path) as table, limit_threads(1):  # blocks are too short for torch's own
-        bound = bind(config, table, called)
+        bound = bind_rules(config, table, key_labels)
         audit = RowAudit(bound.polytope, scale, subject=table.path.name, names=bound.teachers)
         rows, places = 0, {}
         for block in table.blocks():
@@ -43,11 +52,11 @@ def audit_file(
             rows += block.rows
             if on_progress is not None:
                 on_progress(rows, block.done, table.total)
-    findings = [_placed(finding, places) for finding in audit.findings()]
-    return build_report(findings, _BLIND.format(scale=scale))
+    findings = [_place_evidence(finding, places) for finding in audit.findings()]
+    return build_report(findings, _OTHER_SCALE.format(scale=scale))
 
 
-def _placed(finding: Finding, places: Mapping[int, str]) -> Finding:
+def _place_evidence(finding: Finding, places: Mapping[int, str]) -> Finding:
     """Return a finding whose evidence says where in the file its worst row is."""
     if finding.status != "violated" or not finding.where:
         return finding

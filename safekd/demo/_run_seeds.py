@@ -9,10 +9,8 @@ from typing import Any
 import pandas as pd
 
 from .._torch_state import limit_threads
-from ..experiment import build, run_arm
-from ._run import demo_config, four_arms
-
-SLACK = 0.005  # fixed before any seed was run
+from ..experiment import build_experiment, run_variant
+from ._run_demo import SETTINGS, build_variants, load_demo_config
 
 SEED_COLUMNS = {
     "seed": "seed",
@@ -22,7 +20,7 @@ SEED_COLUMNS = {
     "validation": "the same on the validation split, which measured the teachers",
     "test": "the same on the test split",
     "certified": "95 % lower bound on the certify split",
-    "met_train": f"constrained student within {SLACK} of the threshold or above, on the posed split",
+    "met_train": f"constrained student within {SETTINGS.slack} of the threshold or above, on the posed split",
     "met_validation": "the same on the validation split",
     "met_test": "the same on the test split",
     "decision": "what the certificate says of the threshold itself",
@@ -30,15 +28,20 @@ SEED_COLUMNS = {
 }
 
 
-def run_seeds(seeds: Iterable[int], tell: Callable[[dict[str, Any]], None] | None = None) -> pd.DataFrame:
-    """Run the demo's two ends for every seed and return one row a seed, columns as SEED_COLUMNS explains them."""
+def run_seeds(seeds: Iterable[int], on_seed: Callable[[dict[str, Any]], None] | None = None) -> pd.DataFrame:
+    """Run the demo's two ends for every seed and return one row a seed, columns as SEED_COLUMNS explains them.
+
+    Args:
+        seeds: Of splits, teachers and students.
+        on_seed: Called with each row as it is there.
+    """
     rows = []
     for seed in seeds:
-        _, config = demo_config(seed)
+        _, config = load_demo_config(seed)
         with limit_threads(config.training.threads):
-            experiment = build(config, Path())
-            arms = four_arms(experiment)
-            uniform, constrained = run_arm(experiment, arms[0]), run_arm(experiment, arms[-1])
+            experiment = build_experiment(config, Path())
+            variants = build_variants(experiment)
+            uniform, constrained = run_variant(experiment, variants[0]), run_variant(experiment, variants[-1])
         required = experiment.constraints[0].required
         reached = {name: constrained.readings[name].measured for name in ("train", "validation", "test")}
         residuals = constrained.result.residuals
@@ -49,7 +52,7 @@ def run_seeds(seeds: Iterable[int], tell: Callable[[dict[str, Any]], None] | Non
                 "uniform_train": uniform.readings["train"].measured,
                 **reached,
                 "certified": constrained.certificate.lower_bound,
-                **{f"met_{name}": value >= required - SLACK for name, value in reached.items()},
+                **{f"met_{name}": value >= required - SETTINGS.slack for name, value in reached.items()},
                 "decision": constrained.certificate.decision,
                 "status": constrained.result.status,
                 "kkt_stationarity": residuals.stationarity,
@@ -58,6 +61,6 @@ def run_seeds(seeds: Iterable[int], tell: Callable[[dict[str, Any]], None] | Non
                 "kkt_complementarity": residuals.complementarity,
             }
         )
-        if tell is not None:
-            tell(rows[-1])
+        if on_seed is not None:
+            on_seed(rows[-1])
     return pd.DataFrame(rows)

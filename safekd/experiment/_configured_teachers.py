@@ -13,42 +13,52 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from ..data import Split
 from ..errors import InvalidConfig, InvalidInput
-from ..io import numbers, read_table
+from ..io import parse_numbers, read_table
 from ..teachers import SklearnTeacher, StoredTeacher, Teacher
-from ._data import Array, Table
+from ._example_table import Array, ExampleTable
 from .config import FittedTeacherConfig, StoredTeacherConfig
 
 _KINDS: dict[str, Any] = {
     "logistic_regression": LogisticRegression,
     "random_forest": RandomForestClassifier,
-    "k_nearest_neighbours": KNeighborsClassifier,
+    "k_nearest_neighbors": KNeighborsClassifier,
     "gradient_boosting": GradientBoostingClassifier,
 }
 
 
-def fitted_teacher(config: FittedTeacherConfig, table: Table, train: Split, seed: int) -> Teacher:
-    """Fit one teacher on its slice of the training split.  Same seed, same teacher."""
+def fit_configured_teacher(config: FittedTeacherConfig, table: ExampleTable, train: Split, seed: int) -> Teacher:
+    """Fit one teacher on its slice of the training split.  Same seed, same teacher.
+
+    Args:
+        config: The classifier, its options, and what it is trained on.
+        table: The examples, whose classes, contexts and features ``config`` names.
+        train: The training split.
+        seed: Of what the classifier and the choice of its examples draw, at least 0.
+
+    Raises:
+        InvalidConfig: It would see fewer than two classes, or scikit-learn refuses its options.
+    """
     batch = train.batch()
     x_NF, label_N, context_N = batch.inputs.double().numpy(), batch.labels.numpy(), batch.context.numpy()
-    seen = np.ones(len(label_N), dtype=bool)
+    taught_N = np.ones(len(label_N), dtype=bool)
     if config.contexts is not None:
-        seen &= np.isin(context_N, table.context_numbers(config.contexts))
+        taught_N &= np.isin(context_N, table.context_numbers(config.contexts))
     rng = np.random.default_rng([seed, len(config.name)])
     for name, share in config.keep.items():
         (number,) = table.class_numbers([name])
-        members = np.flatnonzero(seen & (label_N == number))
+        members = np.flatnonzero(taught_N & (label_N == number))
         dropped = rng.permutation(members)[max(1, round(share * len(members))) :]
-        seen[dropped] = False
-    if len(np.unique(label_N[seen])) < 2:
+        taught_N[dropped] = False
+    if len(np.unique(label_N[taught_N])) < 2:
         raise InvalidConfig(
-            f"Teacher '{config.name}' would see {int(seen.sum())} training examples of "
-            f"{len(np.unique(label_N[seen]))} class; it needs at least two classes. Widen its contexts or its keep."
+            f"Teacher '{config.name}' would see {int(taught_N.sum())} training examples of "
+            f"{len(np.unique(label_N[taught_N]))} class; it needs at least two classes. Widen its contexts or its keep."
         )
     columns = table.columns(config.features)
     classifier = _KINDS[config.kind]
     try:
         fixed = {"random_state": seed} if "random_state" in classifier().get_params() else {}
-        model = classifier(**{**fixed, **config.options}).fit(x_NF[seen][:, columns], label_N[seen])
+        model = classifier(**{**fixed, **config.options}).fit(x_NF[taught_N][:, columns], label_N[taught_N])
     except (TypeError, ValueError) as error:
         raise InvalidConfig(
             f"Teacher '{config.name}': scikit-learn's {classifier.__name__} refused its options: {error}"
@@ -56,19 +66,31 @@ def fitted_teacher(config: FittedTeacherConfig, table: Table, train: Split, seed
     return SklearnTeacher(config.name, model, classes=len(table.classes), columns=columns)
 
 
-def stored_teacher(config: StoredTeacherConfig, table: Table, index: dict[str, Array], folder: Path) -> Teacher:
-    """Read one teacher's probabilities: one row an example of the whole table, one column named after each class."""
+def read_stored_teacher(
+    config: StoredTeacherConfig, table: ExampleTable, index: dict[str, Array], folder: Path
+) -> Teacher:
+    """Read one teacher's probabilities: one row an example of the whole table, one column named after each class.
+
+    Args:
+        config: Name and file of the teacher.
+        table: The examples.
+        index: Rows of the table that each split holds, by the split's name.
+        folder: Where a relative path starts.
+
+    Raises:
+        InvalidInput: The file has other classes or another number of rows than the data, or a cell is no number.
+    """
     frame = read_table(folder / config.path)
-    found = [str(column) for column in frame.columns]
-    if len(found) != len(table.classes):
+    columns = [str(column) for column in frame.columns]
+    if len(columns) != len(table.classes):
         raise InvalidInput(
-            f"Teacher '{config.name}' gives {len(found)} classes ({', '.join(found)}), "
+            f"Teacher '{config.name}' gives {len(columns)} classes ({', '.join(columns)}), "
             f"the data have {len(table.classes)} ({', '.join(table.classes)}); "
             f"wanted one column a class in {config.path}."
         )
-    if set(found) != set(table.classes):
+    if set(columns) != set(table.classes):
         raise InvalidInput(
-            f"Teacher '{config.name}': {config.path} has columns {', '.join(found)}; "
+            f"Teacher '{config.name}': {config.path} has columns {', '.join(columns)}; "
             f"wanted one named after each class: {', '.join(table.classes)}."
         )
     if len(frame) != len(table.label_N):
@@ -76,5 +98,5 @@ def stored_teacher(config: StoredTeacherConfig, table: Table, index: dict[str, A
             f"Teacher '{config.name}': {config.path} has {len(frame)} rows, the data have {len(table.label_N)}; "
             "wanted one row an example, in the same order."
         )
-    p_NV = torch.tensor(numbers(frame[table.classes], config.path))
+    p_NV = torch.tensor(parse_numbers(frame[table.classes], config.path))
     return StoredTeacher(config.name, {name: p_NV[torch.tensor(rows)] for name, rows in index.items()})

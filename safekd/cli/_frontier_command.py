@@ -15,19 +15,29 @@ from rich.table import Table
 
 from .._torch_state import limit_threads
 from ..errors import InvalidInput
-from ..experiment import Experiment, build
+from ..experiment import Experiment, build_experiment
 from ..experiment.config import load_config
 from ..frontier import Frontier, trace_frontier, verify
-from ..report import frontier_table
-from ._progress import show_written
+from ..report import tabulate_frontier
+from ._progress_bars import show_written
 
 _PICTURES = (".png", ".svg", ".pdf", ".html")
-_SHOWN = 30  # rows of the live table: a screen
+_ROWS_SHOWN = 30  # rows of the live table: a screen
 
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """What the command line says of a sweep; None where it leaves that to the file."""
+    """What the command line says of a sweep; None where it leaves that to the file.
+
+    Attributes:
+        method: "epsilon" or "mu".
+        targets: How many thresholds, or which, as text.
+        budget: Training runs at most, of each slice and seed.
+        seeds: How many sweeps.
+        jobs: Processes side by side.
+        resume: Whether to go on where a sweep was stopped.
+        verify: Whether to read every student again.
+    """
 
     method: str | None
     targets: str | None
@@ -39,22 +49,30 @@ class SweepOptions:
 
 
 def show_frontier(console: Console, path: Path, output: Path, plot: Path | None, options: SweepOptions) -> int:
-    """Trace, save, verify where asked, and print the frontier; return the exit code."""
-    _check_paths(output, plot)
-    asked = None if options.targets is None else _targets(options.targets)
+    """Trace, save, verify where asked, and print the frontier; return the exit code.
+
+    Args:
+        console: Where it is printed.
+        path: The experiment file.
+        output: The CSV file to write; runs are kept beside it.
+        plot: Picture to write, or None.
+        options: What overrides the file.
+    """
+    _require_paths(output, plot)
+    targets = None if options.targets is None else _parse_targets(options.targets)
     config, folder = load_config(path)
     settings, pinned = config.frontier, config.training.threads
     seeds = options.seeds or settings.seeds
     jobs = options.jobs or settings.jobs
-    with limit_threads(pinned), _Landing(console) as landing:
-        experiment = build(config, folder)
-        landing.constraint = experiment.constraints[0].name
-        frontier = _traced(
+    with limit_threads(pinned), _LivePoints(console) as live:
+        experiment = build_experiment(config, folder)
+        live.constraint = experiment.constraints[0].name
+        frontier = _trace_or_explain(
             experiment.trainer_at,
             experiment.train,
             experiment.validation,
             method=options.method or settings.method,
-            targets=settings.targets if asked is None else asked,
+            targets=settings.targets if targets is None else targets,
             highest=settings.highest,
             held=settings.held or None,
             epochs=settings.epochs,
@@ -63,25 +81,25 @@ def show_frontier(console: Console, path: Path, output: Path, plot: Path | None,
             seeds=None if seeds is None else range(config.seed, config.seed + seeds),
             jobs=jobs,
             threads=pinned,
-            run_dir=f"{output}.cells",
+            run_dir=f"{output}.points",
             resume="auto" if options.resume else None,
             splits=experiment.others,
-            on_point=landing.tell,
+            on_point=live.show,
         )
     frontier.to_csv(output)
-    written = [output, Path(f"{output}.meta.json"), Path(f"{output}.cells")]
+    written = [output, Path(f"{output}.meta.json"), Path(f"{output}.points")]
     if plot is not None:
         frontier.plot(plot, required=experiment.constraints[0].required)
         written.append(plot)
-    console.print(frontier_table(frontier))
+    console.print(tabulate_frontier(frontier))
     for note in frontier.meta["notes"]:
         console.print(f"note: {note}", markup=False, highlight=False)
-    holds = _verified(console, frontier, experiment) if options.verify else True
+    holds = _verify_students(console, frontier, experiment) if options.verify else True
     show_written(console, written)
     return 0 if holds and bool(frontier.table["feasible"].all()) else 1
 
 
-def _traced(*given: Any, **more: Any) -> Frontier:
+def _trace_or_explain(*given: Any, **more: Any) -> Frontier:
     """Trace; where that is interrupted, say how to go on, which typer's own ending would not."""
     try:
         return trace_frontier(*given, **more)
@@ -91,7 +109,7 @@ def _traced(*given: Any, **more: Any) -> Frontier:
         raise
 
 
-def _verified(console: Console, frontier: Frontier, experiment: Experiment) -> bool:
+def _verify_students(console: Console, frontier: Frontier, experiment: Experiment) -> bool:
     report = verify(
         frontier, experiment.trainer_at, experiment.train, experiment.validation, splits=experiment.others or None
     )
@@ -99,7 +117,7 @@ def _verified(console: Console, frontier: Frontier, experiment: Experiment) -> b
     return report.holds()
 
 
-class _Landing:
+class _LivePoints:
     """A table that grows on a terminal, and one line a point elsewhere."""
 
     def __init__(self, console: Console) -> None:
@@ -108,7 +126,7 @@ class _Landing:
         self.waiting = Spinner("dots", "fitting teachers")
         self.live = Live(self.waiting, console=console, transient=True) if console.is_terminal else None
 
-    def __enter__(self) -> _Landing:
+    def __enter__(self) -> _LivePoints:
         if self.live is not None:
             self.live.start()
         return self
@@ -117,35 +135,35 @@ class _Landing:
         if self.live is not None:
             self.live.stop()
 
-    def tell(self, row: dict[str, Any]) -> None:
+    def show(self, row: dict[str, Any]) -> None:
         """Show one more row."""
         self.rows.append(row)
         if self.live is None:
             more = f": {row['note']}" if math.isnan(row["distillation_loss"]) else ""
-            said = f"target {row['target']:.4f}: loss {row['distillation_loss']:.4f}, {row['status']}{more}"
-            self.console.print(said, markup=False, highlight=False)
+            text = f"target {row['target']:.4f}: loss {row['distillation_loss']:.4f}, {row['status']}{more}"
+            self.console.print(text, markup=False, highlight=False)
             return
         self.waiting.update(text=f"{len(self.rows)} points so far")
         self.live.update(Group(self._table(), self.waiting))
 
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD)
-        for name in ("target", "safety", "loss, nats", "price", "steps", "status"):
+        for name in ("target", "safety", "loss, nats", "multiplier", "steps", "status"):
             table.add_column(name, justify="left" if name == "status" else "right")
-        for row in self.rows[-_SHOWN:]:
-            safety, price = row[f"safety_{self.constraint}"], row[f"lambda_{self.constraint}"]
+        for row in self.rows[-_ROWS_SHOWN:]:
+            safety, multiplier = row[f"safety_{self.constraint}"], row[f"lambda_{self.constraint}"]
             table.add_row(
                 f"{row['target']:.4f}",
                 f"{safety:.4f}",
                 f"{row['distillation_loss']:.5f}",
-                f"{price:.4g}",
+                f"{multiplier:.4g}",
                 str(row["steps"]),
                 str(row["status"]),
             )
         return table
 
 
-def _check_paths(output: Path, plot: Path | None) -> None:
+def _require_paths(output: Path, plot: Path | None) -> None:
     """Refuse names that cannot be written to before anything is trained."""
     if output.is_dir():
         raise InvalidInput(f"--output {output} is a folder; wanted the name of a CSV file in it.")
@@ -161,7 +179,7 @@ def _check_paths(output: Path, plot: Path | None) -> None:
         raise InvalidInput(f"--plot and --output both name {plot}; write to two files.")
 
 
-def _targets(text: str) -> int | list[float]:
+def _parse_targets(text: str) -> int | list[float]:
     """Return what "11" or "0.8,0.9" says."""
     try:
         return int(text)

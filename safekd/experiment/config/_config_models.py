@@ -1,13 +1,17 @@
 """The configuration of an experiment, as frozen and strict models: every key is known, every value is in range.
 
-Each field's description is what a user reads when the value is refused.
+Each field's description is what a user reads when the value is refused.  Measures and weighting rules are looked up in
+their registries, which are imported when an experiment is checked: a rule set for weights in files needs none of them.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Strict(BaseModel):
@@ -17,6 +21,43 @@ class Strict(BaseModel):
 
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Metric = Literal["euclidean", "kl"]
+
+
+def _find_measures() -> Mapping[str, Callable[..., Any]]:
+    from ...safety import MEASURES
+
+    return MEASURES
+
+
+def _find_rules(scale: str) -> Mapping[str, Callable[..., Any]]:
+    from .._registries import find_rules
+
+    return find_rules(scale)
+
+
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean ...?" with the nearest known name, or nothing where none is near.
+
+    Args:
+        name: What was written.
+        known: What could have been.
+    """
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else ""
+
+
+def _registered(what: str, find_known: Callable[[], Mapping[str, Any]]) -> AfterValidator:
+    """Return the check that a name is in a registry."""
+
+    def require_known(name: str) -> str:
+        known = sorted(find_known())
+        if name not in known:
+            hint = suggest_name(name, known) or "choose a known one."
+            raise ValueError(f"there is no {what} of that name; {hint} Known: {', '.join(known)}")
+        return name
+
+    return AfterValidator(require_known)
 
 
 class ContextConfig(Strict):
@@ -29,10 +70,10 @@ class ContextConfig(Strict):
 class SplitsConfig(Strict):
     """Shares of the data, stratified by class and context."""
 
-    train: Fraction = 0.45
-    validation: Fraction = 0.2
-    certify: Fraction = 0.175
-    test: Fraction = 0.175
+    train: Fraction = Field(default=0.45, description="the student learns from it; between 0 and 1")
+    validation: Fraction = Field(default=0.2, description="measures teachers and judges runs; between 0 and 1")
+    certify: Fraction = Field(default=0.175, description="certificates alone read it; between 0 and 1")
+    test: Fraction = Field(default=0.175, description="the last look; between 0 and 1")
     safety: float = Field(
         default=0.0, ge=0, lt=1, description="a split of its own, to pose constraints on or to raise thresholds by"
     )
@@ -51,8 +92,8 @@ class DataConfig(Strict):
     source: str = Field(description='"breast_cancer", or the path of a CSV file')
     label: str | None = Field(default=None, description="label column of the CSV file")
     features: list[str] = Field(default=["*"], min_length=1, description="column names or patterns such as 'mean *'")
-    context: ContextConfig | None = None
-    splits: SplitsConfig = SplitsConfig()
+    context: ContextConfig | None = Field(default=None, description="a table [data.context]; one context if left out")
+    splits: SplitsConfig = Field(default=SplitsConfig(), description="a table [data.splits] of shares that sum to 1")
 
     @model_validator(mode="after")
     def _labelled(self) -> DataConfig:
@@ -64,8 +105,10 @@ class DataConfig(Strict):
 class FittedTeacherConfig(Strict):
     """A scikit-learn classifier fitted on a slice of the training split."""
 
-    name: str = Field(min_length=1)
-    kind: Literal["logistic_regression", "random_forest", "k_nearest_neighbours", "gradient_boosting"]
+    name: str = Field(min_length=1, description="what tables and messages call it")
+    kind: Literal["logistic_regression", "random_forest", "k_nearest_neighbors", "gradient_boosting"] = Field(
+        description="which classifier"
+    )
     features: list[str] = Field(default=["*"], min_length=1, description="column names or patterns it sees")
     contexts: list[str] | None = Field(default=None, min_length=1, description="contexts it is trained on")
     keep: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
@@ -77,8 +120,8 @@ class FittedTeacherConfig(Strict):
 class StoredTeacherConfig(Strict):
     """Probabilities computed elsewhere: a CSV file, one row an example, one column named after each class."""
 
-    name: str = Field(min_length=1)
-    kind: Literal["stored"]
+    name: str = Field(min_length=1, description="what tables and messages call it")
+    kind: Literal["stored"] = Field(description="stored")
     path: str = Field(description="CSV file of probabilities, in the order of the data")
 
 
@@ -88,12 +131,19 @@ TeacherConfig = Annotated[FittedTeacherConfig | StoredTeacherConfig, Field(discr
 class WeightsConfig(Strict):
     """Rules of three scales, and the polytope that their product is repaired into."""
 
-    token: Literal[
-        "uniform", "entropy_decay", "entropy_inverse", "entropy_complement", "confidence", "safety_blend"
-    ] = "entropy_decay"
+    token: Annotated[str, _registered("token rule", lambda: _find_rules("token"))] = Field(
+        default="entropy_decay", description="the rule that weighs by position"
+    )
     rate: float = Field(default=1.0, ge=0, description="decay rate of entropy_decay, at least 0")
-    task: Literal["uniform", "inverse_loss", "performance_softmax"] = "inverse_loss"
-    context: Literal["uniform", "ordinal_safety"] = "ordinal_safety"
+    entropy_floor: float = Field(
+        default=1e-3, gt=0, description="what entropy_inverse adds to an entropy, in nats, above 0: weights stay finite"
+    )
+    task: Annotated[str, _registered("task rule", lambda: _find_rules("task"))] = Field(
+        default="inverse_loss", description="the rule that weighs by task"
+    )
+    context: Annotated[str, _registered("context rule", lambda: _find_rules("context"))] = Field(
+        default="ordinal_safety", description="the rule that weighs by context"
+    )
     lower: float = Field(default=0.05, ge=0, le=1, description="lightest weight of a teacher, between 0 and 1")
     upper: float = Field(default=0.6, gt=0, le=1, description="heaviest weight of a teacher, between 0 and 1")
     critical_contexts: list[str] = Field(default=[], description="contexts where safer teachers must not count less")
@@ -104,7 +154,7 @@ class WeightsConfig(Strict):
         description="order teachers only where the validation split shows the difference at this level of "
         "significance; left out: every measured difference, however few its cases",
     )
-    metric: Literal["euclidean", "kl"] = "euclidean"
+    metric: Metric = Field(default="euclidean", description="what stays near: weights, or, with kl, their ratios")
 
 
 class StudentConfig(Strict):
@@ -116,21 +166,19 @@ class StudentConfig(Strict):
 class WorstConfig(Strict):
     """The worst mix of groups that lies within a ball."""
 
-    ball: Literal["kl", "chi_square"] = "kl"
+    ball: Literal["kl", "chi_square"] = Field(default="kl", description="divergence that measures how far mixes lie")
     radius: float = Field(gt=0, description="how far mixes may lie from the given one: a number above 0")
 
 
 class ConstraintConfig(Strict):
     """One safety requirement, or, with ``each``, one for each context or critical class."""
 
-    name: str = Field(min_length=1)
-    measure: Literal[
-        "truth_probability", "margin", "one_minus_brier", "unsafe_mass", "calibration", "recall", "top_k", "avoids"
-    ] = "truth_probability"
-    critical: list[str] = Field(min_length=1, description="class names")
-    unsafe: list[str] | None = Field(
-        default=None, min_length=1, description="class names that unsafe_mass and avoids keep off"
+    name: str = Field(min_length=1, description="what tables and messages call it")
+    measure: Annotated[str, _registered("safety measure", _find_measures)] = Field(
+        default="truth_probability", description="what is read of a prediction"
     )
+    critical: list[str] = Field(min_length=1, description="class names")
+    unsafe: list[str] | None = Field(default=None, min_length=1, description="class names that a measure keeps off")
     k: int | None = Field(default=None, ge=1, description="how many classes top_k looks at, at least 1")
     of: str | None = Field(default=None, description="the class name whose calibration is read")
     at_least: float | None = Field(default=None, gt=0, le=1, description="threshold: a number above 0 and at most 1")
@@ -156,14 +204,14 @@ class ConstraintConfig(Strict):
     @model_validator(mode="after")
     def _whole(self) -> ConstraintConfig:
         if (self.at_least is None) == (self.exactly is None):
-            found = "neither" if self.at_least is None else "both"
-            raise ValueError(f"found {found} of at_least and exactly; wanted one, a number above 0 and at most 1")
-        needed = {"unsafe_mass": "unsafe", "avoids": "unsafe", "top_k": "k", "calibration": "of"}.get(self.measure)
+            which = "neither" if self.at_least is None else "both"
+            raise ValueError(f"found {which} of at_least and exactly; wanted one, a number above 0 and at most 1")
+        takes = inspect.signature(_find_measures()[self.measure]).parameters
         for key in ("unsafe", "k", "of"):
             given = getattr(self, key) is not None
-            if key == needed and not given:
+            if not given and key in takes and takes[key].default is inspect.Parameter.empty:
                 raise ValueError(f"measure '{self.measure}' needs `{key}`")
-            if key != needed and given:
+            if given and key not in takes:
                 raise ValueError(f"`{key}` says nothing to measure '{self.measure}'; remove it")
         if self.each is not None and (self.mix is not None or self.worst is not None):
             raise ValueError("`each` makes one constraint a group, `mix` and `worst` one of all groups; wanted one way")
@@ -199,12 +247,12 @@ class TightenConfig(Strict):
 class TrainingConfig(Strict):
     """How long and how fast."""
 
-    epochs: int = Field(default=3000, ge=1)
+    epochs: int = Field(default=3000, ge=1, description="passes through the training split at most, at least 1")
     batch_size: int | None = Field(default=None, ge=1, description="left out: the whole training split a step")
-    learning_rate: float = Field(default=0.01, gt=0)
-    temperature: float = Field(default=1.0, gt=0)
+    learning_rate: float = Field(default=0.01, gt=0, description="of Adam, above 0")
+    temperature: float = Field(default=1.0, gt=0, description="softens both sides of the divergence, above 0")
     tolerance: float = Field(default=1e-3, gt=0, description="KKT residuals that count as converged")
-    device: str = "cpu"
+    device: str = Field(default="cpu", description="torch's name of the device that trains")
     threads: int | None = Field(default=None, ge=1, description="processor threads; left out: torch's own choice")
 
 
@@ -217,11 +265,11 @@ class FrontierConfig(Strict):
     targets: int | list[Annotated[float, Field(gt=0, le=1)]] = Field(
         default=11, description="how many, or the thresholds themselves"
     )
-    highest: float = Field(default=0.99, gt=0, le=1)
+    highest: float = Field(default=0.99, gt=0, le=1, description="no threshold is above it; at most 1")
     held: dict[str, list[Annotated[float, Field(gt=0, le=1)]]] = Field(
         default={}, description="thresholds at which further constraints are held, by name: a slice each"
     )
-    epochs: int = Field(default=1500, ge=1)
+    epochs: int = Field(default=1500, ge=1, description="passes of each run at most, at least 1")
     tolerance: float = Field(default=2.5e-4, gt=0, description="KKT residuals at which a point counts as converged")
     budget: int | None = Field(default=None, ge=1, description="training runs at most, of each slice and seed")
     seeds: int | None = Field(
@@ -235,14 +283,14 @@ class ExperimentConfig(Strict):
 
     seed: int = Field(default=0, ge=0, description="splits, teachers, student and batches follow from it")
     run_dir: str | None = Field(default=None, description="where results go; runs/<file name> if left out")
-    data: DataConfig
-    teachers: list[TeacherConfig] = Field(min_length=1)
-    weights: WeightsConfig = WeightsConfig()
-    student: StudentConfig = StudentConfig()
-    constraints: list[ConstraintConfig] = Field(min_length=1)
-    training: TrainingConfig = TrainingConfig()
-    tighten: TightenConfig | None = None
-    frontier: FrontierConfig = FrontierConfig()
+    data: DataConfig = Field(description="a table [data]")
+    teachers: list[TeacherConfig] = Field(min_length=1, description="tables [[teachers]]")
+    weights: WeightsConfig = Field(default=WeightsConfig(), description="a table [weights]")
+    student: StudentConfig = Field(default=StudentConfig(), description="a table [student]")
+    constraints: list[ConstraintConfig] = Field(min_length=1, description="tables [[constraints]]")
+    training: TrainingConfig = Field(default=TrainingConfig(), description="a table [training]")
+    tighten: TightenConfig | None = Field(default=None, description="a table [tighten]; thresholds stay if left out")
+    frontier: FrontierConfig = Field(default=FrontierConfig(), description="a table [frontier]")
 
     @model_validator(mode="after")
     def _splits_are_there(self) -> ExperimentConfig:

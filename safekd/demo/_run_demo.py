@@ -1,0 +1,187 @@
+"""The demo: four ways of training on the same data, the frontier, and what is written to disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from solvers.primal_dual import FixedPenalty
+
+from .._torch_state import limit_threads
+from ..errors import SolverFailure
+from ..experiment import Experiment, Variant, VariantReport, build_experiment, find_training_signals, run_variant
+from ..experiment.config import ExperimentConfig, parse_config
+from ..frontier import Frontier, VerifyReport, trace_frontier, verify
+from ..io import write_csv, written_whole
+from ..training import save_run
+from ..weights import Uniform
+
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Numbers of the demo that were fixed before anything was run.
+
+    Attributes:
+        penalty: Weight of the constraint's violation in the variant without a multiplier, nats per unit of safety: the
+            round number that one would try first.  The demo's table would notice.
+        slack: How far below the threshold a student still counts as meeting it, in the measure's own unit from 0 to 1.
+            The README's table of seeds would notice.
+    """
+
+    penalty: float = 1.0
+    slack: float = 0.005
+
+
+SETTINGS = DemoSettings()
+
+
+@dataclass(frozen=True)
+class DemoOutcome:
+    """What the demo measured, and the files that it wrote.
+
+    Attributes:
+        experiment: Data, teachers and constraints.
+        reports: The compared variants; the last is the constrained one.
+        frontier: Distillation loss against safety.
+        verified: Every student of the frontier, read anew.
+        written: Files, in the order in which they were written.
+    """
+
+    experiment: Experiment
+    reports: list[VariantReport]
+    frontier: Frontier
+    verified: VerifyReport
+    written: list[Path]
+
+
+def load_demo_config(seed: int = 0) -> tuple[str, ExperimentConfig]:
+    """Return the embedded configuration for a seed, as text and as a model.
+
+    Args:
+        seed: Of splits, teachers and student, at least 0.
+    """
+    text = files("safekd.demo").joinpath("breast_cancer.toml").read_text(encoding="utf-8")
+    text = text.replace("seed = 0\n", f"seed = {seed}\n", 1)
+    return text, parse_config(text, "the demo's configuration")
+
+
+def build_variants(experiment: Experiment) -> list[Variant]:
+    """Return the four ways of training that the demo compares.
+
+    uniform distillation; adaptive weights as they come, neither projected nor constrained; conforming weights with a
+    penalty set by hand; conforming weights with the constraint.
+
+    Args:
+        experiment: Its weights and constraints.
+    """
+    weights = experiment.unified
+    return [
+        Variant("uniform", Uniform(), ()),
+        Variant("adaptive", weights.compose, ()),
+        Variant(
+            "fixed penalty",
+            weights,
+            experiment.constraints,
+            FixedPenalty(SETTINGS.penalty),
+            before=weights.compose,
+        ),
+        Variant("constrained", weights, experiment.constraints, before=weights.compose),
+    ]
+
+
+def run_demo(
+    run_dir: str | os.PathLike[str] = "runs/demo", seed: int = 0, on_progress: OnProgress | None = None
+) -> DemoOutcome:
+    """Run the demo and write its results; files appear only when all is done.
+
+    Args:
+        run_dir: Where they are written.
+        seed: Of splits, teachers and student, at least 0.
+        on_progress: Called with what is being done, how much is done, of how much.
+
+    Raises:
+        SolverFailure: A student of the frontier is not what its row says.
+    """
+    text, config = load_demo_config(seed)
+    with limit_threads(config.training.threads):
+        return _run_config(text, config, Path(run_dir), on_progress)
+
+
+def _run_config(text: str, config: ExperimentConfig, run_dir: Path, on_progress: OnProgress | None) -> DemoOutcome:
+    report = on_progress or (lambda what, done, of: None)
+    steps = 5 + config.frontier.targets if isinstance(config.frontier.targets, int) else 0
+    report("fitting four teachers", 0, steps)
+    experiment = build_experiment(config, Path())
+    reports = []
+    for number, variant in enumerate(build_variants(experiment)):
+        report(f"training: {variant.name}", 1 + number, steps)
+        reports.append(run_variant(experiment, variant))
+    report("tracing the frontier", 5, steps)
+    done = [5]
+
+    def report_point(row: dict[str, Any]) -> None:
+        done[0] += 1
+        of = max(steps, done[0])
+        report(f"frontier: safety {row['safety_malignant']:.3f} costs {row['distillation_loss']:.4f} nats", done[0], of)
+
+    frontier = trace_frontier(
+        experiment.trainer_at,
+        experiment.train,
+        experiment.validation,
+        targets=config.frontier.targets,
+        highest=config.frontier.highest,
+        epochs=config.frontier.epochs,
+        tolerance=config.frontier.tolerance,
+        on_point=report_point,
+    )
+    report("writing", done[0], done[0])
+    verified = verify(frontier, experiment.trainer_at, experiment.train, experiment.validation)
+    if not verified.holds():
+        raise SolverFailure(str(verified))
+    written = _write_outcome(experiment, reports, frontier, run_dir, text)
+    return DemoOutcome(experiment, reports, frontier, verified, written)
+
+
+def _write_outcome(
+    experiment: Experiment, reports: list[VariantReport], frontier: Frontier, folder: Path, text: str
+) -> list[Path]:
+    constrained = reports[-1]
+    written = save_run(constrained.result, folder)
+    write_csv(tabulate_weights(experiment), folder / "weights.csv")
+    frontier.to_csv(folder / "frontier.csv")
+    frontier.plot(folder / "frontier.png", required=experiment.constraints[0].required)
+    with written_whole(folder / "config.toml") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    names = ("weights.csv", "frontier.csv", "frontier.csv.meta.json", "frontier.png", "config.toml")
+    return [*written, *(folder / name for name in names)]
+
+
+def tabulate_weights(experiment: Experiment) -> pd.DataFrame:
+    """Return the weights of every training example: class, context, whether orderings apply, raw and conforming.
+
+    Args:
+        experiment: Its training split and weighting rule.
+    """
+    signals = find_training_signals(experiment)
+    repair = experiment.unified.repair(signals)
+    batch = experiment.train.batch()
+    columns: dict[str, Any] = {
+        "class": np.array(experiment.table.classes)[batch.labels.numpy()],
+        "context": np.array(experiment.table.contexts)[batch.context.numpy()],
+        "critical": signals.critical.numpy(),
+        "moved": repair.distance.numpy(),
+    }
+    for k, name in enumerate(experiment.ensemble.names):
+        columns[f"raw: {name}"] = repair.composed[:, k].numpy()
+    for k, name in enumerate(experiment.ensemble.names):
+        columns[name] = repair.weights[:, k].numpy()
+    return pd.DataFrame(columns)

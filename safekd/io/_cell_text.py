@@ -1,0 +1,86 @@
+"""What one cell of text says, and the types that tables of both formats share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidInput
+
+Floats = NDArray[np.floating[Any]]
+Write = Callable[[Any, Floats], None]
+FORMULA_SIGNS = "=+-@\t"  # a spreadsheet takes what begins with one of these for a formula
+
+_LONGEST = 60  # characters of a cell that a message spells out
+_TRUTHS = {"0": False, "1": True, "false": False, "true": True}
+
+
+def parse_number(cell: Any) -> float:
+    """Return the number that a cell holds, NaN if it holds none.
+
+    Args:
+        cell: Its text, or any other value.
+    """
+    try:
+        return math.nan if isinstance(cell, str) and "_" in cell else float(cell)  # Python reads "1_0" as 10
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def parse_truths(texts: Sequence[str], which_N: NDArray[Any]) -> tuple[NDArray[np.bool_], int | None]:
+    """Read a column of 0, 1, true and false.
+
+    Args:
+        texts: The different texts in it.
+        which_N: For each row, which of them it holds.
+
+    Returns:
+        Which rows are true, (N,), and the first row that holds something else, None where there is none.
+    """
+    known = [_TRUTHS.get(text.strip().lower()) for text in texts]
+    wrong = np.flatnonzero(np.array([value is None for value in known])[which_N])
+    true_N: NDArray[np.bool_] = np.array(known, dtype=bool)[which_N]
+    return true_N, int(wrong[0]) if len(wrong) else None
+
+
+def is_formula(cell: str) -> bool:
+    """Return whether a spreadsheet would run the cell: it begins with = + - @ or a tab, and is no number.
+
+    Args:
+        cell: Its text.
+    """
+    return cell[:1] in tuple(FORMULA_SIGNS) and math.isnan(parse_number(cell))
+
+
+def refuse_cell(place: str, cell: object, wanted: str) -> InvalidInput:
+    """Return the error about a cell.
+
+    Args:
+        place: Where it is, as messages say it.
+        cell: What it holds.
+        wanted: What should stand there.
+    """
+    text = str(cell)
+    shown = f"'{text}'" if len(text) <= _LONGEST else f"'{text[:_LONGEST]}...'"
+    return InvalidInput(f"{place}: found {shown if text.strip() else 'an empty cell'}, wanted {wanted}.")
+
+
+def require_distinct_columns(names: list[str], source: Path) -> tuple[str, ...]:
+    """Return the names of a table's columns.
+
+    Args:
+        names: As they stand in the file.
+        source: The file.
+
+    Raises:
+        InvalidInput: Two are the same.
+    """
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise InvalidInput(f"{source} has two columns named '{min(twice)}'; give every column a name of its own.")
+    return tuple(names)

@@ -1,0 +1,121 @@
+"""What tables of any size have in common, be they CSV or Parquet.  Axes: N rows of a block, K columns picked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidInput
+from ._cell_text import Floats, Write
+from ._csv import CsvTable
+from ._table_paths import is_parquet, open_source, read_first_bytes
+
+_PARQUET = (b"PAR1", b"PARE")  # a Parquet file begins with one of these; the second says that it is encrypted
+
+
+class Block(Protocol):
+    """Some neighbouring rows of a table."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+
+    @property
+    def done(self) -> int:
+        """How much of the table's ``total`` has been read with them."""
+
+    def numbers(self, columns: Sequence[str]) -> Floats:
+        """Return columns as floats, (N, K).
+
+        Args:
+            columns: Their names.
+
+        Raises:
+            InvalidInput: A cell is no finite number; the first one is named.
+        """
+
+    def truths(self, column: str) -> NDArray[np.bool_]:
+        """Return a column of 0, 1, true and false, (N,).
+
+        Args:
+            column: Its name.
+
+        Raises:
+            InvalidInput: A cell is none of these; the first one is named.
+        """
+
+    def place(self, row: int, column: str | None = None) -> str:
+        """Return the words for where a row of this block stands in its file, or a cell.
+
+        Args:
+            row: Number of the row in this block.
+            column: Name of the cell's column; None for the row.
+        """
+
+    def refused(self, row: int, column: str, wanted: str) -> InvalidInput:
+        """Return the error about a cell: where it is, what it holds, what is wanted.
+
+        Args:
+            row: Number of the row in this block.
+            column: Name of the cell's column.
+            wanted: What should stand there.
+        """
+
+
+class Table(Protocol):
+    """A table in a file, open to be read once, from its beginning.
+
+    Attributes:
+        path: The file.
+        columns: Names of its columns.
+        total: What ``Block.done`` counts up to, None where that is not known.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    total: int | None
+
+    def blocks(self) -> Iterator[Block]:
+        """Go through all rows.
+
+        Raises:
+            InvalidInput: A line is no row, or there is none.
+        """
+
+    def copy(self, path: str | os.PathLike[str], columns: Sequence[str]) -> AbstractContextManager[Write]:
+        """Yield a function that writes a block with new numbers (N, K) in some columns and all else as it was.
+
+        The new file appears when the context ends without an error, or not at all.
+
+        Args:
+            path: The new file; not this one.
+            columns: Names of the columns that get new numbers, in the order of the K numbers.
+        """
+
+
+@contextmanager
+def open_table(path: str | os.PathLike[str]) -> Iterator[Table]:
+    """Open a Parquet file, known by its suffix or its first bytes, or else a CSV file with a header.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InvalidInput: There is no such file, it cannot be read, has no header, or has two columns of one name.
+    """
+    file = Path(path)
+    with open_source(file) as stream:
+        head = b"" if is_parquet(file) else read_first_bytes(stream, file)
+        if not is_parquet(file) and head not in _PARQUET:
+            yield CsvTable(file, stream, head)
+            return
+    from ._parquet import ParquetTable  # Arrow's part for Parquet takes a moment to import
+
+    with file.open("rb") as seekable:
+        yield ParquetTable(file, seekable)
