@@ -124,8 +124,8 @@ def by_slsqp(front: Front, targets: list[float], *, warm: bool) -> Cost:
             count += 1
             x = torch.from_numpy(np.array(x_n)).requires_grad_()
             y = value(x).reshape(())
-            (slope,) = torch.autograd.grad(y, x)
-            return float(y.detach()), slope.numpy()
+            (gradient,) = torch.autograd.grad(y, x)
+            return float(y.detach()), gradient.numpy()
 
         return call
 

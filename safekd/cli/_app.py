@@ -134,7 +134,7 @@ def train(
 @app.command()
 def frontier(
     config: Config,
-    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write; runs are kept in OUTPUT.cells")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write; runs are kept in OUTPUT.points")],
     method: Annotated[
         str | None, typer.Option(help="epsilon: one constrained run a threshold; mu: one run a fixed weight")
     ] = None,
@@ -150,7 +150,7 @@ def frontier(
 ) -> None:
     """Trace the Pareto frontier between distillation loss and safety.
 
-    Finished runs survive in OUTPUT.cells: after a kill, --resume goes on there.  Exit code 0: every row is feasible;
+    Finished runs survive in OUTPUT.points: after a kill, --resume goes on there.  Exit code 0: every row is feasible;
     1: some are not, or --verify found a row that is not what its student is; 2: bad input.
     """
     from ._frontier import SweepOptions, show_frontier

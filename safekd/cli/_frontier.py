@@ -63,13 +63,13 @@ def show_frontier(console: Console, path: Path, output: Path, plot: Path | None,
             seeds=None if seeds is None else range(config.seed, config.seed + seeds),
             jobs=jobs,
             threads=pinned,
-            run_dir=f"{output}.cells",
+            run_dir=f"{output}.points",
             resume="auto" if options.resume else None,
             splits=experiment.others,
-            on_point=landing.tell,
+            on_point=landing.report,
         )
     frontier.to_csv(output)
-    written = [output, Path(f"{output}.meta.json"), Path(f"{output}.cells")]
+    written = [output, Path(f"{output}.meta.json"), Path(f"{output}.points")]
     if plot is not None:
         frontier.plot(plot, required=experiment.constraints[0].required)
         written.append(plot)
@@ -117,7 +117,7 @@ class _Landing:
         if self.live is not None:
             self.live.stop()
 
-    def tell(self, row: dict[str, Any]) -> None:
+    def report(self, row: dict[str, Any]) -> None:
         """Show one more row."""
         self.rows.append(row)
         if self.live is None:
@@ -130,15 +130,15 @@ class _Landing:
 
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD)
-        for name in ("target", "safety", "loss, nats", "price", "steps", "status"):
+        for name in ("target", "safety", "loss, nats", "multiplier", "steps", "status"):
             table.add_column(name, justify="left" if name == "status" else "right")
         for row in self.rows[-_SHOWN:]:
-            safety, price = row[f"safety_{self.constraint}"], row[f"lambda_{self.constraint}"]
+            safety, multiplier = row[f"safety_{self.constraint}"], row[f"lambda_{self.constraint}"]
             table.add_row(
                 f"{row['target']:.4f}",
                 f"{safety:.4f}",
                 f"{row['distillation_loss']:.5f}",
-                f"{price:.4g}",
+                f"{multiplier:.4g}",
                 str(row["steps"]),
                 str(row["status"]),
             )

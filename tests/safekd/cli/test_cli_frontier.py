@@ -44,15 +44,15 @@ def test_traces_a_frontier_and_verifies_it(traced):
     assert {0.75, 0.8} <= set(frontier.table["target"])
     assert (folder / "f.svg").read_text().lstrip().startswith("<?xml")
     assert "Pareto frontier" in said
-    assert "students read anew: as their rows say, to 0" in said
+    assert "students evaluated anew: as their rows say, to 0" in said
     assert "points so far" in said  # the table that grows
-    assert {"anchor", "target-0.8"} <= {path.name for path in (folder / "f.csv.cells").iterdir()}
+    assert {"anchor", "target-0.8"} <= {path.name for path in (folder / "f.csv.points").iterdir()}
 
 
 def test_resumes_and_changes_no_byte(folder, capsys):
     before = (folder / "f.csv").read_bytes()
     for name in ("done.json", "frontier.csv", "target-0.8"):
-        path = folder / "f.csv.cells" / name
+        path = folder / "f.csv.points" / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert run_cli(capsys, "frontier", folder / "mine.toml", "-o", folder / "f.csv").refused("--resume")
     assert (folder / "f.csv").read_bytes() == before
@@ -65,9 +65,9 @@ def test_resumes_and_changes_no_byte(folder, capsys):
 def test_a_student_that_changed_is_found_out(folder):
     config, where = load_config(folder / "mine.toml")
     experiment = build(config, where)
-    given = (folder / "f.csv.cells", experiment.trainer_at, experiment.train, experiment.validation)
+    given = (folder / "f.csv.points", experiment.trainer_at, experiment.train, experiment.validation)
     assert kd.verify(*given).holds()
-    student = folder / "f.csv.cells" / "target-0.8" / "student.safetensors"
+    student = folder / "f.csv.points" / "target-0.8" / "student.safetensors"
     student.write_bytes(student.read_bytes()[:-1] + b"\x00")
     report = kd.verify(*given)
     assert report.failed.tolist() == (report.table["target"] == 0.8).tolist()
@@ -85,7 +85,7 @@ REFUSED = {
     "one target": (["--targets", "1"], ["`targets` is 1 up to", "at least 2 targets"]),
     "high": (["--targets", "0.8,1.5"], ["`targets` holds 1.5"]),
     "method": (["--method", "tau"], ["`method` is 'tau'"]),
-    "another sweep": (["--targets", "0.7,0.8", "-o", "f.csv"], ["holds cells of another sweep", "`sweep.targets` was"]),
+    "another sweep": (["--targets", "0.7,0.8", "-o", "f.csv"], ["holds points of another sweep", "`sweep.targets` was"]),
     "resume another": (["--budget", "9", "--resume", "-o", "f.csv"], ["`sweep.budget` was null and is now 9"]),
 }
 
@@ -113,7 +113,7 @@ def test_an_interrupt_says_how_to_go_on(end, code, folder, capsys, monkeypatch):
     monkeypatch.setattr("safekd.cli._frontier.trace_frontier", stopped)
     ran = run_cli(capsys, "frontier", folder / "mine.toml", "-o", folder / "new.csv")
     assert ran.code == code
-    assert "new.csv.cells keeps 2 finished runs; go on there with resume='auto' (--resume)." in ran.err
+    assert "new.csv.points keeps 2 finished runs; go on there with resume='auto' (--resume)." in ran.err
     assert "safekd: stopped; nothing half written was left behind." in ran.err
 
 
