@@ -17,7 +17,7 @@ from torch import Tensor
 from ._frontier_ends import FrontierEnds, mend_ends
 from ._pareto_frontier import FrontierGap
 from ._point_solver import PointSolver, SolvedPoint
-from ._sweep_planner import BudgetSpent, Standing, explain_fall, is_better, largest_gaps, measure_extrapolation
+from ._sweep_planner import BudgetSpent, Standing, explain_fall, is_better, list_largest_gaps, measure_extrapolation
 
 
 @dataclass(frozen=True)
@@ -318,7 +318,7 @@ class EpsilonSweep:
         # a point that a neighbor to its left beats is no part of the frontier
         front = [p for i, p in enumerate(points) if all(p.f < q.f - self.slack_f for q in points[:i])]
         values = [(p.c, p.f) for p in front]
-        gaps = largest_gaps(values, len(front), self.smallest_gap, (self.width_c, self.width_f)) if front else []
+        gaps = list_largest_gaps(values, len(front), self.smallest_gap, (self.width_c, self.width_f)) if front else []
         pairs = ((front[i], front[j]) for i, j in gaps)
         return next((p for p in pairs if (id(p[0]), id(p[1])) not in ended and self._may_hide_points(*p)), None)
 

@@ -3,7 +3,7 @@
     spread_targets            where the targets lie
     RunBudget                 how many solves are left
     measure_extrapolation     how far a warm start goes along the line through two points
-    largest_gaps              between which neighbors the rest of the budget goes
+    list_largest_gaps              between which neighbors the rest of the budget goes
     explain_fall              whether the multipliers at its ends explain a gap, and so whether a pass back may gain
     is_better, Standing       which of two points answers a target
     find_balancing_weight     the weight that looks into a jump of a weighted sum; if it finds nothing, no weight does
@@ -86,7 +86,7 @@ def measure_extrapolation(before: float, last: float, target: float) -> float:
     return (target - last) / step if step else math.inf
 
 
-def largest_gaps(
+def list_largest_gaps(
     points_N2: npt.ArrayLike, count: int, smallest: float, ranges: Sequence[float] | None = None
 ) -> list[tuple[int, int]]:
     """Return the pairs of neighbors along a frontier that are farthest apart, the widest first.
@@ -105,7 +105,7 @@ def largest_gaps(
     Raises:
         InvalidInput: The points have another shape.
 
-    >>> largest_gaps([[0.0, 1.0], [1.0, 0.0], [0.2, 0.7]], 1, 0.05)
+    >>> list_largest_gaps([[0.0, 1.0], [1.0, 0.0], [0.2, 0.7]], 1, 0.05)
     [(2, 1)]
     """
     given_N2 = np.asarray(points_N2, dtype=np.float64)
@@ -183,7 +183,7 @@ def is_better(new: Standing, old: Standing, slack: float = 0.0) -> bool:
 def find_balancing_weight(left: tuple[float, float], right: tuple[float, float]) -> float:
     """Return the weight mu at which ``objective + mu constrained`` is the same at both ends of a jump.
 
-    It is minus the slope of the chord.  A point below the chord, if there is one, is worth less at this weight, so one
+    It is the trade-off along the chord.  A point below the chord, if there is one, is worth less at this weight, so one
     solve that finds nothing lower settles the matter: what lies between is concave, straight or missing.
 
     Args:

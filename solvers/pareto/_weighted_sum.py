@@ -14,7 +14,7 @@ import numpy as np
 from ._frontier_ends import FrontierEnds
 from ._pareto_frontier import FrontierGap
 from ._point_solver import PointSolver, SolvedPoint
-from ._sweep_planner import BudgetSpent, find_balancing_weight, largest_gaps, lies_inside
+from ._sweep_planner import BudgetSpent, find_balancing_weight, lies_inside, list_largest_gaps
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class WeightedSumSweep:
         """Return the jumps that no solve has ended, the widest first."""
         points = self._points()
         values = [(p.c, p.f) for p in points]
-        gaps = largest_gaps(values, len(points), self.smallest_gap, (self.width_c, self.width_f)) if points else []
+        gaps = list_largest_gaps(values, len(points), self.smallest_gap, (self.width_c, self.width_f)) if points else []
         pairs = [(points[i], points[j]) for i, j in gaps]
         return [(p, q) for p, q in pairs if (id(p), id(q)) not in ended and p.f > q.f and q.c > p.c]
 

@@ -150,7 +150,7 @@ def _write_files(part: Path, point: TrainedPoint, result: FitResult) -> None:
     numbers |= {"spec": asdict(point.spec), "readings": [asdict(reading) for reading in point.readings]}
     with written_whole(part / _POINT) as temporary:
         temporary.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    listed = {path.name: _digest(path) for path in sorted(part.iterdir())}
+    listed = {path.name: _hash_file(path) for path in sorted(part.iterdir())}
     with written_whole(part / _MANIFEST) as temporary:
         temporary.write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
 
@@ -192,11 +192,11 @@ def require_whole(folder: Path) -> None:
     if present != set(listed):
         raise InvalidInput(f"its files are not those of its manifest: {', '.join(sorted(present ^ set(listed)))}")
     for name, wanted in listed.items():
-        if _digest(folder / name) != wanted:
+        if _hash_file(folder / name) != wanted:
             raise InvalidInput(f"{name} is not what was written")
 
 
-def _digest(path: Path) -> dict[str, Any]:
+def _hash_file(path: Path) -> dict[str, Any]:
     raw = path.read_bytes()
     return {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
 
@@ -223,7 +223,7 @@ def _describe_changes(kept: Any, now: Any, place: str = "") -> list[str]:
         return [phrase for name, old, new in pairs for phrase in _describe_changes(old, new, name)]
     if kept == now or (place.endswith(MEASURED) and kept and now and _differ_by_rounding(kept, now)):
         return []
-    return [f"`{place}` was {_shorten(kept)} and is now {_shorten(now)}"]
+    return [f"`{place}` was {_shorten_json(kept)} and is now {_shorten_json(now)}"]
 
 
 def _differ_by_rounding(one: Sequence[float], other: Sequence[float]) -> bool:
@@ -231,6 +231,6 @@ def _differ_by_rounding(one: Sequence[float], other: Sequence[float]) -> bool:
     return len(one) == len(other) and all(abs(a - b) <= 1e-6 for a, b in zip(one, other, strict=True))
 
 
-def _shorten(value: Any) -> str:
+def _shorten_json(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 
-from solvers.pareto import RunBudget, Standing, explain_fall, is_better, largest_gaps, lies_inside
+from solvers.pareto import RunBudget, Standing, explain_fall, is_better, lies_inside, list_largest_gaps
 
 from ..store import RunSpec, TrainedPoint
 from ._sweep_plan import SweepPlan, ToleranceSettings
@@ -213,7 +213,7 @@ class SliceSweep:
     def _find_gaps(self, closed: list[tuple[float, float]]) -> list[tuple[TrainedPoint, TrainedPoint]]:
         """Return the ends of the gaps that a run may close, the looser one first, the widest gap first."""
         front = self._collect_front()
-        pairs = largest_gaps(
+        pairs = list_largest_gaps(
             [(point.loss, -point.safety) for point in front], len(front), self.plan.find_smallest_gap(len(front))
         )
         gaps = []

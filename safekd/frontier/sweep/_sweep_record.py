@@ -34,7 +34,7 @@ def describe_sweep(plan: SweepPlan, job: SweepJob, trainer: ConstrainedTrainer) 
         "epochs": job.epochs,
         "fit": fit,
         "threads": job.threads or torch.get_num_threads(),
-        "data": {name: _digest(as_split(data, name)) for name, data in given.items()},
+        "data": {name: _hash_split(as_split(data, name)) for name, data in given.items()},
         "trainer": _describe_trainer(trainer),
         MEASURED: _sample_teachers(trainer, job),
     }
@@ -75,7 +75,7 @@ def _sample_teachers(trainer: ConstrainedTrainer, job: SweepJob) -> list[float]:
     return values
 
 
-def _digest(split: Split) -> str:
+def _hash_split(split: Split) -> str:
     """Return the SHA-256 of the examples in their order."""
     digest = hashlib.sha256()
     for what in ("inputs", "labels", "task", "context"):

@@ -74,8 +74,10 @@ def build_figure(layout: FrontierLayout, required: float | None) -> Figure:
             axes.axvline(required, zorder=1, **_REQUIRED)
     above.set_ylabel("distillation loss (nats)")
     below.set_ylabel("multiplier λ\n(nats a unit of safety)")
-    above.set_title(f"What safety costs: {_shorten(layout.constraint)}", parse_math=False)
-    below.set_xlabel(f"safety, {_shorten(layout.constraint)} ({_shorten(layout.split)} split)", parse_math=False)
+    above.set_title(f"What safety costs: {_shorten_label(layout.constraint)}", parse_math=False)
+    below.set_xlabel(
+        f"safety, {_shorten_label(layout.constraint)} ({_shorten_label(layout.split)} split)", parse_math=False
+    )
     for axes in (above, below):
         axes.grid()
         axes.set_axisbelow(True)
@@ -128,7 +130,7 @@ def _list_handles(layout: FrontierLayout, required: float | None) -> list[Any]:
     if several:
         for number, series in enumerate(layout.series[: SETTINGS.most_series]):
             style: Any = {"color": COLOURS[number % len(COLOURS)], "linestyle": _LINES[number % len(_LINES)]}
-            handles.append(Line2D([], [], marker="o", markersize=4, label=_shorten(series.label), **style))
+            handles.append(Line2D([], [], marker="o", markersize=4, label=_shorten_label(series.label), **style))
         if len(layout.series) > SETTINGS.most_series:
             handles.append(Patch(color="none", label=f"and {len(layout.series) - SETTINGS.most_series} more"))
     for kind in layout.kinds:
@@ -143,6 +145,6 @@ def _list_handles(layout: FrontierLayout, required: float | None) -> list[Any]:
     return handles
 
 
-def _shorten(text: str) -> str:
+def _shorten_label(text: str) -> str:
     most = SETTINGS.most_letters
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -85,7 +85,7 @@ REFUSED = {
     "one target": (["--targets", "1"], ["`targets` is 1 up to", "at least 2 targets"]),
     "high": (["--targets", "0.8,1.5"], ["`targets` holds 1.5"]),
     "method": (["--method", "tau"], ["`method` is 'tau'"]),
-    "another sweep": (["--targets", "0.7,0.8", "-o", "f.csv"], ["holds points of another sweep", "`sweep.targets` was"]),
+    "another sweep": (["--targets", "0.7,0.8", "-o", "f.csv"], ["points of another sweep", "`sweep.targets` was"]),
     "resume another": (["--budget", "9", "--resume", "-o", "f.csv"], ["`sweep.budget` was null and is now 9"]),
 }
 

@@ -57,7 +57,7 @@ def stopped(folder, *points):
         (folder / name).unlink()
 
 
-def test_a_folder_holds_a_cell_a_run_and_the_table(whole):
+def test_a_folder_holds_a_point_a_run_and_the_table(whole):
     frontier, folder = whole
     points = ["anchor", "target-0.4", "target-0.5", "target-0.6"]
     assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, *points[1:]])
@@ -71,7 +71,7 @@ def test_a_folder_holds_a_cell_a_run_and_the_table(whole):
     assert kd.Frontier.from_csv(folder / "frontier.csv").table.equals(frontier.table)
 
 
-def test_a_cell_reads_back_bit_for_bit(whole):
+def test_a_point_reads_back_bit_for_bit(whole):
     frontier, folder = whole
     point = read_point(folder / "target-0.5")
     assert same(dict(point.student), state(frontier.students[2]))
@@ -81,7 +81,7 @@ def test_a_cell_reads_back_bit_for_bit(whole):
     assert point.loss == frontier.table["distillation_loss"][2]
 
 
-def test_finished_cells_are_read_and_not_run(copy, whole):
+def test_finished_points_are_read_and_not_run(copy, whole):
     def forbidden(threshold):
         trainer = adam(threshold)
         trainer.fit = None  # a run would fail
@@ -127,7 +127,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_a_damaged_cell_is_found_and_run_again(what, copy, whole):
+def test_a_damaged_point_is_found_and_run_again(what, copy, whole):
     DAMAGE[what](copy / "target-0.5")
     report = kd.verify(copy, adam, one_each())
     assert report.table["wrong"].str.startswith("point target-0.5 is damaged").tolist() == [False, False, True, False]
@@ -241,7 +241,7 @@ def seeded(threshold, seed):
     return trainer_for(at_least(threshold), student=student, seed=seed)
 
 
-def test_what_is_sent_to_a_worker_gives_the_same_cell_there(whole):
+def test_what_is_sent_to_a_worker_gives_the_same_point_there(whole):
     """By the pickle that loky uses, functions that no module holds included."""
     job = SweepJob("sent", lambda s: adam(s), one_each(), None, SWEEP["epochs"], {}, 1, None)
     spec, start = read_point(whole[1] / "target-0.5").spec, read_point(whole[1] / "target-0.4")

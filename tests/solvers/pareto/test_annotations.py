@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from solvers.errors import InvalidInput
-from solvers.pareto import contradicts_neighbors, largest_gaps
+from solvers.pareto import contradicts_neighbors, list_largest_gaps
 
 
 def binh_and_korn(e):
@@ -102,18 +102,18 @@ def test_few_points_say_little_but_never_that_a_multiplier_is_negative():
 
 def test_gaps_come_widest_first_whatever_the_order_and_the_units():
     points = np.array([[0.0, 1.0], [0.1, 0.9], [0.6, 0.5], [1.0, 0.0]])
-    assert largest_gaps(points, 5, 0.2) == [(1, 2), (2, 3)]  # equally wide: the left one first
-    assert largest_gaps(points, 1, 0.2) == [(1, 2)]
-    assert largest_gaps(points[::-1] * [1e5, 1e-3], 5, 0.2) == [(2, 1), (1, 0)]
+    assert list_largest_gaps(points, 5, 0.2) == [(1, 2), (2, 3)]  # equally wide: the left one first
+    assert list_largest_gaps(points, 1, 0.2) == [(1, 2)]
+    assert list_largest_gaps(points[::-1] * [1e5, 1e-3], 5, 0.2) == [(2, 1), (1, 0)]
     points[3] = [1.2, 0.0]
-    assert largest_gaps(points, 5, 0.2) == [(2, 3), (1, 2)]
-    assert largest_gaps(points, 5, 0.75) == []
-    assert largest_gaps([[0.0, 1.0], [np.nan, 0.5], [1.0, 0.0], [0.5, 0.5]], 2, 0.1) == [(0, 3), (3, 2)]
+    assert list_largest_gaps(points, 5, 0.2) == [(2, 3), (1, 2)]
+    assert list_largest_gaps(points, 5, 0.75) == []
+    assert list_largest_gaps([[0.0, 1.0], [np.nan, 0.5], [1.0, 0.0], [0.5, 0.5]], 2, 0.1) == [(0, 3), (3, 2)]
 
 
 def test_gaps_of_nothing():
-    assert largest_gaps(np.zeros((0, 2)), 3, 0.1) == []
-    assert largest_gaps([[1.0, 2.0]], 3, 0.1) == []
-    assert largest_gaps([[1.0, 2.0], [1.0, 2.0]], 3, 0.1) == []
+    assert list_largest_gaps(np.zeros((0, 2)), 3, 0.1) == []
+    assert list_largest_gaps([[1.0, 2.0]], 3, 0.1) == []
+    assert list_largest_gaps([[1.0, 2.0], [1.0, 2.0]], 3, 0.1) == []
     with pytest.raises(InvalidInput, match=r"shape \(3,\); wanted \(N, 2\)"):
-        largest_gaps([1.0, 2.0, 3.0], 3, 0.1)
+        list_largest_gaps([1.0, 2.0, 3.0], 3, 0.1)
