@@ -145,4 +145,4 @@ def test_weights_seeds_and_budget_from_the_command_line(folder, capsys):
     assert set(table["method"]) == {"mu"}
     assert set(table["seed"]) == {0, 1}
     assert (table["steps"] > 0).sum() <= 6
-    assert "read anew" in ran.out
+    assert "evaluated anew" in ran.out
