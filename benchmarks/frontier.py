@@ -124,8 +124,8 @@ def by_slsqp(front: Front, targets: list[float], *, warm: bool) -> Cost:
             count += 1
             x = torch.from_numpy(np.array(x_n)).requires_grad_()
             y = value(x).reshape(())
-            (slope,) = torch.autograd.grad(y, x)
-            return float(y.detach()), slope.numpy()
+            (gradient,) = torch.autograd.grad(y, x)
+            return float(y.detach()), gradient.numpy()
 
         return call
 
@@ -139,11 +139,11 @@ def by_slsqp(front: Front, targets: list[float], *, warm: bool) -> Cost:
             "fun": lambda z, e=e: e - constrained(z)[0],
             "jac": lambda z: -constrained(z)[1],
         }
-        found = scipy_minimize(
+        answer = scipy_minimize(
             objective, (x if warm else front.x0).numpy(), jac=True, method="SLSQP", bounds=box, constraints=[row],
             options={"ftol": 1e-10, "maxiter": 500},
         )  # fmt: skip
-        point = torch.from_numpy(np.clip(found.x, *np.array(box).T))
+        point = torch.from_numpy(np.clip(answer.x, *np.array(box).T))
         points.append(point)
         x = point if bool(torch.isfinite(point).all()) else front.x0
     return _of_points(front, sorted(targets, reverse=True), points, count // 2, time.perf_counter() - began)

@@ -8,7 +8,7 @@ from .errors import SafekdError as SafekdError
 from .errors import SolverFailure as SolverFailure
 from .minimization import Solution as Solution
 from .minimization import minimize as minimize
-from .pareto import Frontier as Frontier
+from .pareto import ParetoFrontier as ParetoFrontier
 from .pareto import trace_frontier as trace_frontier
 from .polytope import Conformance as Conformance
 from .polytope import LinearRows as LinearRows

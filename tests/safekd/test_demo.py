@@ -178,7 +178,7 @@ def test_the_frontier_keeps_every_target_and_is_monotone(demo):
     assert len(best) >= 9
     assert (best["distillation_loss"].diff().dropna() > 0).all()
     assert (best["lambda_malignant"].diff().dropna() > 0).all()
-    assert not table["slope_contradicted"].any()
+    assert not table["multiplier_contradicted"].any()
     assert (folder / "frontier.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 import safekd as kd
-from safekd.frontier._marks import mark
+from safekd.frontier.table import annotate_rows
 
 CURVE = [(0.1, 0.5), (0.2, 0.7), (1 / 3, 0.8), (0.7, 0.9)]
 
@@ -43,14 +43,16 @@ def frontier(points, *, name="a", feasible=None, seed=0, meta=None, students=Non
             "wall_s": draw.uniform(size=n),
         }
     ).assign(**columns)
-    return kd.Frontier(mark(table, name), name, meta or {"run_id": "0123456789ab", "epochs": 5}, students or {})
+    return kd.Frontier(
+        annotate_rows(table, name), name, meta or {"run_id": "0123456789ab", "epochs": 5}, students or {}
+    )
 
 
 def stacked(*frontiers: kd.Frontier) -> kd.Frontier:
-    """Several tables as one, marked anew."""
+    """Several tables as one, annotated anew."""
     first = frontiers[0]
     table = pd.concat([one.table for one in frontiers], ignore_index=True)
-    return kd.Frontier(mark(table, first.constraint), first.constraint, first.meta)
+    return kd.Frontier(annotate_rows(table, first.constraint), first.constraint, first.meta)
 
 
 def held(points, threshold, seed=3) -> kd.Frontier:

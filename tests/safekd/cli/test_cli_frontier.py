@@ -44,7 +44,7 @@ def test_traces_a_frontier_and_verifies_it(traced):
     assert {0.75, 0.8} <= set(frontier.table["target"])
     assert (folder / "f.svg").read_text().lstrip().startswith("<?xml")
     assert "Pareto frontier" in printed
-    assert "students read anew: as their rows say, to 0" in printed
+    assert "students evaluated anew: as their rows say, to 0" in printed
     assert "points so far" in printed  # the table that grows
     assert {"anchor", "target-0.8"} <= {path.name for path in (folder / "f.csv.points").iterdir()}
 
@@ -85,7 +85,7 @@ REFUSED = {
     "one target": (["--targets", "1"], ["`targets` is 1 up to", "at least 2 targets"]),
     "high": (["--targets", "0.8,1.5"], ["`targets` holds 1.5"]),
     "method": (["--method", "tau"], ["`method` is 'tau'"]),
-    "another sweep": (["--targets", "0.7,0.8", "-o", "f.csv"], ["holds cells of another sweep", "`sweep.targets` was"]),
+    "another sweep": (["--targets", "0.7,0.8", "-o", "f.csv"], ["points of another sweep", "`sweep.targets` was"]),
     "resume another": (["--budget", "9", "--resume", "-o", "f.csv"], ["`sweep.budget` was null and is now 9"]),
 }
 
@@ -145,4 +145,4 @@ def test_weights_seeds_and_budget_from_the_command_line(folder, capsys):
     assert set(table["method"]) == {"mu"}
     assert set(table["seed"]) == {0, 1}
     assert (table["steps"] > 0).sum() <= 6
-    assert "read anew" in ran.out
+    assert "evaluated anew" in ran.out

@@ -39,7 +39,7 @@ def test_loss_safety_and_multipliers_are_the_closed_form(swept):
     assert (table[["kkt_stationarity", "kkt_primal", "kkt_dual", "kkt_complementarity"]] <= 1e-7).all(axis=None)
 
 
-def test_the_multiplier_is_the_slope(swept):
+def test_the_multiplier_is_the_trade_off(swept):
     table = swept[0].table.set_index("target")
     loss = table["distillation_loss"]
     assert table.loc[0.6, "lambda_first"] == pytest.approx((loss[0.61] - loss[0.59]) / 0.02, rel=1e-3)

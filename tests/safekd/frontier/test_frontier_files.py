@@ -142,7 +142,7 @@ def test_every_column_of_a_file_is_documented():
 def test_students_go_with_the_rows_that_are_read(tmp_path):
     frontier(CURVE).to_csv(tmp_path / "f.csv")
     read = kd.Frontier.from_csv(tmp_path / "f.csv", students={2: "student"})
-    assert read.at(0.75).student == "student"
+    assert read.choose(0.75).student == "student"
 
 
 UNWRITABLE = {

@@ -17,7 +17,7 @@ import safekd as kd
 from tests.support import ROOT, frontier_worker
 from tests.support.problems import one_each
 
-CELLS = 5
+POINTS = 5
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def undisturbed(tmp_path_factory):
 def test_a_sweep_killed_at_random_moments_ends_as_an_undisturbed_one(kills, worker, undisturbed, tmp_path):
     folder, draw = tmp_path / "run", random.Random(kills)
     for number in range(kills):
-        points = 1 + number * (CELLS - 2) // kills  # those that were finished before land again at once
+        points = 1 + number * (POINTS - 2) // kills  # those that were finished before land again at once
         said = swept(worker, folder, points, draw.uniform(0.0, 0.1))
         assert "done" not in said
         assert not (folder / "frontier.csv").exists()

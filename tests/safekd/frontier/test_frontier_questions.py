@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 
 import safekd as kd
-from safekd.frontier._marks import mark
+from safekd.frontier.table import annotate_rows
 from tests.support.frontiers import CURVE, frontier, held, stacked
 
 # ---- marks --------------------------------------------------------------------------------------------------
@@ -30,7 +30,7 @@ def test_nondominated_with_ties_and_infeasible_rows():
 @pytest.mark.parametrize("status", ["redundant", "taken"])
 def test_of_equal_rows_the_one_that_was_solved_counts(status):
     made = frontier([(0.1, 0.5), (0.1, 0.5), (0.2, 0.6)], status=[status, "anchor", "converged"])
-    assert made.at(0.5).index == 1
+    assert made.choose(0.5).index == 1
     assert made.table["nondominated"].tolist() == [False, True, True]
     assert made.table["duplicate"].tolist() == [True, False, False]
 
@@ -62,25 +62,25 @@ def test_each_seed_and_each_set_of_held_thresholds_has_a_frontier_of_its_own():
     assert same.table["nondominated"].tolist() == [True] * 4 + [False] * 4
 
 
-def priced(factor=1.0, n=21):
-    """Loss s^2 has price 2 s."""
+def with_multipliers(factor=1.0, n=21):
+    """Loss s^2 has multiplier 2 s."""
     safety = np.linspace(0.1, 0.9, n)
-    price = 2 * safety
-    price[n // 2] *= factor
-    return frontier(np.stack([safety**2, safety], 1), lambda_a=price)
+    multiplier = 2 * safety
+    multiplier[n // 2] *= factor
+    return frontier(np.stack([safety**2, safety], 1), lambda_a=multiplier)
 
 
 @pytest.mark.parametrize(("factor", "wrong"), [(1.0, 0), (0.5, 1), (2.0, 1), (0.0, 1), (-1.0, 1)])
-def test_a_price_that_is_not_the_slope_is_marked(factor, wrong):
-    assert priced(factor).table["slope_contradicted"].sum() == wrong
+def test_a_multiplier_that_contradicts_its_neighbors_is_annotated(factor, wrong):
+    assert with_multipliers(factor).table["multiplier_contradicted"].sum() == wrong
 
 
-def test_prices_of_other_rows_are_not_judged():
-    made = priced(0.5).table
+def test_multipliers_of_other_rows_are_not_judged():
+    made = with_multipliers(0.5).table
     made.loc[10, "feasible"] = False
-    assert not mark(made, "a")["slope_contradicted"].any()
+    assert not annotate_rows(made, "a")["multiplier_contradicted"].any()
     made.loc[10, ["feasible", "distillation_loss"]] = [True, 0.5]  # dominated
-    assert not mark(made, "a")["slope_contradicted"].any()
+    assert not annotate_rows(made, "a")["multiplier_contradicted"].any()
 
 
 # ---- the best, the cheapest, the knee -----------------------------------------------------------------------
@@ -110,47 +110,47 @@ def test_three_objectives_against_the_definition():
 def test_at_is_the_cheapest_that_is_safe_enough():
     students = {n: nn.Linear(1, 1) for n in range(4)}
     made = frontier([(0.1, 0.5), (0.35, 0.75), (0.3, 0.8), (0.7, 0.9)], students=students)
-    point = made.at(safety=0.75)
+    point = made.choose(safety=0.75)
     assert (point.index, point.loss, point.safety, point["status"]) == (2, 0.3, 0.8, "converged")
     assert point.student is students[2]
-    assert point.price == made.table["lambda_a"][2]
-    assert made.at(0.9).index == 3
-    assert made.at(-1.0).index == 0
-    assert "row 2: loss 0.3 nats, safety a 0.8, price" in str(point)
+    assert point.multiplier == made.table["lambda_a"][2]
+    assert made.choose(0.9).index == 3
+    assert made.choose(-1.0).index == 0
+    assert "row 2: loss 0.3 nats, safety a 0.8, multiplier" in str(point)
     assert str(point) in repr(point)
 
 
 def test_at_credits_what_was_asked_of_a_feasible_row():
     made = frontier(CURVE, target=[0.5, 0.7, 0.8 + 1e-7, 0.9])
-    assert made.at(0.8 + 1e-7).index == 2
-    assert made.at(0.8 + 2e-7).index == 3
+    assert made.choose(0.8 + 1e-7).index == 2
+    assert made.choose(0.8 + 2e-7).index == 3
     made = frontier(CURVE, target=[0.5, 0.7, 0.85, 0.9], feasible=[True, True, False, True])
-    assert made.at(0.8).index == 3  # asked for 0.85, but infeasible
+    assert made.choose(0.8).index == 3  # asked for 0.85, but infeasible
 
 
 def test_at_with_other_constraints():
     made = stacked(held(CURVE, 0.8), held([(loss + 0.1, s) for loss, s in CURVE], 0.9))
-    assert made.at(0.7).index == 1
-    assert made.at(0.7, also={"night": 0.85}).index == 5
+    assert made.choose(0.7).index == 1
+    assert made.choose(0.7, also={"night": 0.85}).index == 5
     with pytest.raises(
         kd.InvalidInput, match=r"reaches a 0.7 and night 0.95: the highest are night 0.91, each by itself"
     ):
-        made.at(0.7, also={"night": 0.95})
+        made.choose(0.7, also={"night": 0.95})
     with pytest.raises(kd.InvalidInput, match=r"There is no constraint 'day' in this frontier; it has a, night"):
-        made.at(0.7, also={"day": 0.95})
+        made.choose(0.7, also={"day": 0.95})
 
 
 def test_a_safety_out_of_reach_names_the_highest():
     with pytest.raises(kd.InvalidInput, match=r"reaches a 0.97: the highest is a 0.9. Ask for at most that, or trace"):
-        frontier(CURVE).at(0.97)
+        frontier(CURVE).choose(0.97)
     with pytest.raises(kd.InvalidInput, match=r"reaches a 0.5: none of the 4 rows is feasible. Trace lower targets"):
-        frontier(CURVE, feasible=False).at(0.5)
+        frontier(CURVE, feasible=False).choose(0.5)
     with pytest.raises(kd.InvalidInput, match=r"`safety` is nan; wanted a finite number"):
-        frontier(CURVE).at(math.nan)
+        frontier(CURVE).choose(math.nan)
 
 
 def test_a_student_that_is_not_kept_is_told_when_asked_for():
-    point = frontier(CURVE).at(0.8)
+    point = frontier(CURVE).choose(0.8)
     with pytest.raises(kd.InvalidInput, match=r"No student is kept for row 2 \(target 0.8\): a CSV holds numbers only"):
         _ = point.student
 
@@ -167,7 +167,7 @@ def test_slices_keep_their_students_and_load_none():
     first, second = made.slices()
     assert loaded == []
     assert (len(first.students), dict(second.students)) == (0, {1: "five", 3: "seven"})
-    assert second.at(0.9).student == "seven"
+    assert second.choose(0.9).student == "seven"
     assert second.table.index.tolist() == [0, 1, 2, 3]
 
 
@@ -321,7 +321,7 @@ def test_a_frontier_tells_what_it_is():
 def test_odd_frontiers_are_told_too():
     assert "no feasible point" in frontier(CURVE, feasible=False).summary()
     assert frontier([]).summary() == "Frontier over 'a': no rows."
-    assert "with a contradicted price" in priced(0.5).summary()
+    assert "with a contradicted multiplier" in with_multipliers(0.5).summary()
     assert "knee" not in frontier(CURVE[:1]).summary()
     assert "no point is better" in frontier(CURVE, meta={"reference": [0.0, 1.0]}).summary()
     assert "held night 0.8, 0.9; seed 3" in stacked(held(CURVE, 0.8), held(CURVE, 0.9)).summary()

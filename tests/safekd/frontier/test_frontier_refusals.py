@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import safekd as kd
-from safekd.frontier import _cells
+from safekd.frontier.store import _point_store
 from tests.support.frontiers import CURVE, frontier
 from tests.support.problems import FreeLogits, agreeing, at_least, one_each, trainer_for
 
@@ -138,14 +138,14 @@ def test_a_sweep_of_which_nothing_is_kept_gives_way_to_another(tmp_path):
 
 
 def test_a_full_disk_is_told_and_what_was_kept_is_left(tmp_path, monkeypatch):
-    written = _cells.save_tensors
+    written = _point_store.save_tensors
 
     def full(tensors, path):
         if "target-0.4" in str(path):
             raise OSError(errno.ENOSPC, "No space left on device")
         written(tensors, path)
 
-    monkeypatch.setattr(_cells, "save_tensors", full)
+    monkeypatch.setattr(_point_store, "save_tensors", full)
     with pytest.raises(kd.InvalidInput, match=r"Run target-0.4 cannot be kept in .*No space left on device.*Make room"):
         sweep(run_dir=tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["anchor", "sweep.json"]
@@ -166,7 +166,7 @@ def test_a_file_on_a_full_disk_is_named(tmp_path):
 # ---- files that are none ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": [1]}', '{"cells": ["../other"]}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"points": [1]}', '{"points": ["../other"]}'])
 def test_a_folder_whose_lists_are_damaged_is_refused(text, tmp_path):
     (tmp_path / "done.json").write_text(text)
     with pytest.raises(kd.InvalidInput, match=r"done\.json is not what a sweep writes there"):
@@ -193,10 +193,10 @@ def test_a_record_that_is_none_is_told(text, tmp_path):
 # ---- questions that are none, and files that stay ------------------------------------------------------------
 
 ASKED = {
-    "safety in words": (lambda f: f.at("0.7"), "`safety` is '0.7'; wanted a finite number"),
-    "safety true": (lambda f: f.at(True), "`safety` is True"),
-    "also in words": (lambda f: f.at(0.7, also={"a": "x"}), "`also` is .* wanted finite numbers by constraint"),
-    "also a number": (lambda f: f.at(0.7, also=3), "`also` is 3"),
+    "safety in words": (lambda f: f.choose("0.7"), "`safety` is '0.7'; wanted a finite number"),
+    "safety true": (lambda f: f.choose(True), "`safety` is True"),
+    "also in words": (lambda f: f.choose(0.7, also={"a": "x"}), "`also` is .* wanted finite numbers by constraint"),
+    "also a number": (lambda f: f.choose(0.7, also=3), "`also` is 3"),
     "over a number": (lambda f: f.nondominated(over=3), "`over` is 3; wanted names of constraints"),
     "exact in words": (lambda f: f.igd_plus("x"), "`exact` is 'x'; wanted numbers"),
     "places in words": (lambda f: f.attainment(at=["x"]), r"`at` is \['x'\]; wanted numbers"),

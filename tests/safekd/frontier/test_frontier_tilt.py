@@ -33,30 +33,30 @@ def reverse_kl(log_q_V, logits_V):
     return (log_p_V.exp() * (log_p_V - log_q_V)).sum(-1)
 
 
-def tilted(q_NV, price, reverse):
+def tilted(q_NV, multiplier, reverse):
     if reverse:
-        p_NV = q_NV * np.exp(price * S_V)
+        p_NV = q_NV * np.exp(multiplier * S_V)
         return p_NV / p_NV.sum(1, keepdims=True)
-    if price == 0:
+    if multiplier == 0:
         return q_NV
 
     def whole(nu, q_V):
-        return (q_V / (nu - price * S_V)).sum() - 1
+        return (q_V / (nu - multiplier * S_V)).sum() - 1
 
-    nus = [brentq(whole, (price * S_V + q).max(), price + 1 + 1e-9, args=(q,), xtol=1e-15) for q in q_NV]
-    return np.stack([q / (nu - price * S_V) for q, nu in zip(q_NV, nus, strict=True)])
+    nus = [brentq(whole, (multiplier * S_V + q).max(), multiplier + 1 + 1e-9, args=(q,), xtol=1e-15) for q in q_NV]
+    return np.stack([q / (nu - multiplier * S_V) for q, nu in zip(q_NV, nus, strict=True)])
 
 
 def exact(q_NV, t, reverse):
     """Return loss, multiplier and distributions of the answer."""
 
-    def missing(price):
-        return (tilted(q_NV, price, reverse) @ S_V).mean() - t
+    def missing(multiplier):
+        return (tilted(q_NV, multiplier, reverse) @ S_V).mean() - t
 
-    price = 0.0 if missing(0.0) >= 0 else brentq(missing, 0.0, 100.0, xtol=1e-12)
-    p_NV = tilted(q_NV, price, reverse)
+    multiplier = 0.0 if missing(0.0) >= 0 else brentq(missing, 0.0, 100.0, xtol=1e-12)
+    p_NV = tilted(q_NV, multiplier, reverse)
     a, b = (p_NV, q_NV) if reverse else (q_NV, p_NV)
-    return (a * np.log(a / b)).sum(1).mean(), price, p_NV
+    return (a * np.log(a / b)).sum(1).mean(), multiplier, p_NV
 
 
 def make(q_NV, reverse):
@@ -82,12 +82,12 @@ def test_the_traced_frontier_is_the_exact_tilt_of_the_pool(pool, reverse):
     frontier = kd.trace_frontier(make(q_NV, reverse), TRAIN, targets=3, highest=0.9, epochs=3000)
     table = frontier.table
     assert table["status"].tolist() == ["anchor"] + ["converged"] * 2
-    assert not table["slope_contradicted"].any()
+    assert not table["multiplier_contradicted"].any()
     for row, student in zip(table.to_dict("records"), frontier.students.values(), strict=True):
-        loss, price, p_NV = exact(q_NV, row["target"], reverse)
+        loss, multiplier, p_NV = exact(q_NV, row["target"], reverse)
         assert row["distillation_loss"] == pytest.approx(loss, abs=1e-4)
         assert row["safety_safe"] == pytest.approx(max(row["target"], (q_NV @ S_V).mean()), abs=1e-4)
-        assert row["lambda_safe"] == pytest.approx(price, abs=1e-4)
+        assert row["lambda_safe"] == pytest.approx(multiplier, abs=1e-4)
         found = torch.softmax(student(TRAIN.inputs), -1).detach().numpy()
         np.testing.assert_allclose(found, p_NV, atol=1e-4)
 
@@ -112,4 +112,4 @@ def test_weights_reach_all_of_this_convex_frontier():
         assert row["target"] == row["safety_safe"]
         assert row["lambda_safe"] == row["mu"]
         assert row["kkt_stationarity"] <= 1e-4
-    assert not table["slope_contradicted"].any()
+    assert not table["multiplier_contradicted"].any()

@@ -35,7 +35,7 @@ def test_every_student_is_read_again_to_the_last_bit(traced, frontier):
         assert report.holds()
         assert report.table["verified"].all()
         assert (report.table["difference"] == 0).all()
-        assert str(report) == "6 students read anew: as their rows say, to 0."
+        assert str(report) == "6 students evaluated anew: as their rows say, to 0."
     assert str(frontier.verify(make, one_each())) == str(report)
     assert frontier.table["held_second"].tolist() == [0.2] * 3 + [0.4] * 3
 
@@ -74,7 +74,7 @@ def test_a_student_that_does_not_fit_and_one_that_is_missing_are_told(frontier):
     wrong = dict.fromkeys(range(6), FreeLogits(classes=4))
     report = kd.verify(kd.Frontier(frontier.table, "first", frontier.meta, wrong), make, one_each())
     assert report.failed.all()
-    assert "the student cannot be read: " in report.table["wrong"][0]
+    assert "the student cannot be evaluated: " in report.table["wrong"][0]
     none = kd.verify(kd.Frontier(frontier.table, "first", frontier.meta), make, one_each())
     assert not none.holds()
     assert "the row is called feasible and has no student" in str(none)

@@ -10,7 +10,7 @@ import torch
 import solvers
 from solvers import minimize, trace_frontier
 from solvers.errors import InvalidInput
-from solvers.pareto import contradicts_slope
+from solvers.pareto import contradicts_neighbors
 from tests.support.curves import ROOT, full, gauss, spread, square, t
 
 
@@ -42,13 +42,13 @@ def binh_and_korn(e):
     return np.where(e <= 72, 2 * (5 - np.sqrt(e / 8)) ** 2, 4 + (5 - np.sqrt((e - 36).clip(0) / 4)) ** 2)
 
 
-def binh_and_korn_price(e):
+def binh_and_korn_multiplier(e):
     near, far = np.sqrt(e.clip(1e-300) / 8), np.sqrt((e - 36).clip(1e-9) / 4)
     return np.where(e <= 72, (5 - near) / (4 * near), (5 - far) / (4 * far))
 
 
 FRONTS = {
-    # objective, constrained, x0, rows, bounds; objective at e, minus its slope there, range of e
+    # objective, constrained, x0, rows, bounds; objective at e, minus its derivative there, range of e
     "ZDT1": (
         zdt1, first, full(30, 0.5), None, (0.0, 1.0),
         lambda e: 1 - np.sqrt(e), lambda e: 0.5 / np.sqrt(e), (0.0, 1.0),
@@ -60,7 +60,7 @@ FRONTS = {
     ),
     "Binh and Korn": (
         lambda x: square(x - 5), lambda x: 4 * square(x), t(1.0, 1.0), discs, (0.0, t(5.0, 3.0)),
-        binh_and_korn, binh_and_korn_price, (0.0, 136.0),
+        binh_and_korn, binh_and_korn_multiplier, (0.0, 136.0),
     ),
     "Schaffer": (
         lambda x: square(x - 2), square, t(5.0), None, None,
@@ -80,7 +80,7 @@ def hypervolume(points_N2, reference):
 @pytest.mark.parametrize("name", FRONTS)
 @pytest.mark.parametrize("given", [False, True])
 def test_known_fronts_at_defaults(name, given):
-    objective, constrained, x0, rows, bounds, exact, price, ends = FRONTS[name]
+    objective, constrained, x0, rows, bounds, exact, multiplier, ends = FRONTS[name]
     levels = np.linspace(*ends, 21)
     f = trace_frontier(
         objective, constrained, x0, inequality=rows, bounds=bounds, **({"targets": levels[::-1]} if given else {})
@@ -92,8 +92,8 @@ def test_known_fronts_at_defaults(name, given):
     assert np.abs(table["objective"] - values).max() <= 1e-6 * width
     assert table["violation"].max() <= 1e-6 * width
     with np.errstate(divide="ignore"):
-        slopes = price(levels[1:-1])
-    assert table["multiplier"].to_numpy()[1:-1] == pytest.approx(slopes, rel=1e-5)
+        multipliers = multiplier(levels[1:-1])
+    assert table["multiplier"].to_numpy()[1:-1] == pytest.approx(multipliers, rel=1e-5)
     vertical = name != "ZDT2"
     assert table["multiplier"].iloc[0] == (np.inf if vertical else pytest.approx(0, abs=1e-6))
     last = {"ZDT1": 0.5, "ZDT2": 2.0}.get(name, 0.0)  # from the left: beyond the end the row is slack
@@ -101,7 +101,7 @@ def test_known_fronts_at_defaults(name, given):
     assert set(table["status"]) <= {"converged", "anchor", "redundant"}
     assert table["nondominated"].all()
     assert table["feasible"].all()
-    assert not table["slope_contradicted"].any()
+    assert not table["multiplier_contradicted"].any()
     assert not table["filled"].any()
     assert f.gaps == []
     reference = levels[-1] * 1.1, values.max() + 0.1 * width
@@ -158,7 +158,7 @@ def test_weights_trace_a_convex_frontier_with_as_many_points_as_asked():
     assert objective == pytest.approx((2 - np.sqrt(c)) ** 2, abs=1e-9)
     inner = f.table.iloc[1:-1]
     assert inner["multiplier"].to_numpy() == pytest.approx((2 - np.sqrt(c[1:-1])) / np.sqrt(c[1:-1]), rel=1e-5)
-    assert not f.table["slope_contradicted"].any()
+    assert not f.table["multiplier_contradicted"].any()
 
 
 def test_weights_given_by_hand_are_all_answered_and_their_jumps_are_looked_into():
@@ -211,12 +211,12 @@ LINES = {
 
 @pytest.mark.parametrize("name", LINES)
 def test_straight_frontiers_and_kinks(name):
-    rows, exact, price = LINES[name]
+    rows, exact, multiplier = LINES[name]
     f = trace_frontier(lambda x: x[1], first, t(0.9, 0.9), inequality=rows, bounds=(0.0, t(0.9, 9.0)), targets=12)
     e = f.table["target"].to_numpy()
     assert f.table["objective"].to_numpy() == pytest.approx(exact(e), abs=1e-7)
-    assert f.table["multiplier"].to_numpy() == pytest.approx(price(e), rel=1e-5)
-    assert not f.table["slope_contradicted"].any()
+    assert f.table["multiplier"].to_numpy() == pytest.approx(multiplier(e), rel=1e-5)
+    assert not f.table["multiplier_contradicted"].any()
     assert f.gaps == []
     by_weights = trace_frontier(
         lambda x: x[1], first, t(0.9, 0.9), inequality=rows, bounds=(0.0, t(0.9, 9.0)), method="mu"
@@ -331,7 +331,7 @@ def test_no_multiplier_of_a_trace_is_wrong_and_the_judge_can_say_no():
     table = trace_frontier(zdt2, first, full(30, 0.5), bounds=(0.0, 1.0)).table
     wrong = table["multiplier"].to_numpy().copy()
     wrong[7] /= 2
-    assert contradicts_slope(table["constrained"], table["objective"], wrong).nonzero()[0].tolist() == [7]
+    assert contradicts_neighbors(table["constrained"], table["objective"], wrong).nonzero()[0].tolist() == [7]
 
 
 @pytest.mark.parametrize(
@@ -365,4 +365,4 @@ def test_bad_input_is_named(change, message):
 
 def test_the_names_are_at_the_door():
     assert solvers.trace_frontier is trace_frontier
-    assert solvers.Frontier.__name__ == "Frontier"
+    assert solvers.ParetoFrontier.__name__ == "ParetoFrontier"

@@ -1,0 +1,21 @@
+"""What survives of a sweep: one folder a trained point, written whole or not at all, and read back to the last bit.
+
+A run spec says what is asked for (``RunSpec``), a trained point what came of it (``TrainedPoint``); ``PointStore`` is
+the sweep's folder: it refuses another sweep, reads what is finished, and says what is damaged.
+"""
+
+from ._point_store import MEASURED, TABLE, PointStore, read_point, read_row_points, require_whole, write_point
+from ._trained_point import Parameters, RunSpec, TrainedPoint
+
+__all__ = [
+    "MEASURED",
+    "TABLE",
+    "Parameters",
+    "PointStore",
+    "RunSpec",
+    "TrainedPoint",
+    "read_point",
+    "read_row_points",
+    "require_whole",
+    "write_point",
+]
