@@ -24,9 +24,9 @@ class InvalidConfig(InvalidInput):
 class NotFinite(InvalidInput):
     """A teacher gave a number that is not finite; within a run this is no error but the verdict ``diverged``.
 
-    culprit: who gave it, and for which example.
+    source: who gave it, and for which example.
     """
 
-    def __init__(self, culprit: str, wanted: str) -> None:
-        super().__init__(f"{culprit}; wanted {wanted}.")
-        self.culprit = culprit
+    def __init__(self, source: str, wanted: str) -> None:
+        super().__init__(f"{source}; wanted {wanted}.")
+        self.source = source

@@ -13,7 +13,7 @@ from solvers.primal_dual import DualMethod
 
 from .._modes import evaluating
 from ..safety import Certificate, SafetyConstraint, certify
-from ..training import FitResult, Objective, on_one_split
+from ..training import FitResult, Objective, pose_all_on_train, read_full_pass
 from ..training.trace import ConstraintReading, TracePoint
 from ..weights import Rule, Signals
 from ._build import Experiment
@@ -111,7 +111,7 @@ def _read(
     contexts = experiment.table.contexts
     narrowed = [replace(rule, contexts=[number], mix=None, worst=None) for number in range(len(contexts))]
     data = experiment.splits[split]
-    found = objective.full_pass(data, {}, on_one_split([rule, *narrowed]), with_gradients=False).readings
+    found = read_full_pass(objective, data, {}, pose_all_on_train([rule, *narrowed]), with_gradients=False).readings
     overall, *each = [replace(reading, split=split) for reading in found]
     return overall, dict(zip(contexts, each, strict=True))
 

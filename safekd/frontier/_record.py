@@ -47,20 +47,20 @@ def run_id(record: Mapping[str, Any]) -> str:
 
 
 def _described(trainer: ConstrainedTrainer) -> dict[str, Any]:
-    group = trainer.optimizer.param_groups[0]
+    group = trainer.problem.optimizer.param_groups[0]
     return {
         "student": {name: list(p.shape) for name, p in trainer.student.named_parameters()},
         "teachers": list(trainer.objective.ensemble.names),
         "weights": _plain(trainer.objective.rule),
         "constraints": [_plain(rule) for rule in trainer.constraints],
-        "dual": {"kind": type(trainer.dual).__name__, **{k: _plain(v) for k, v in vars(trainer.dual).items()}},
+        "dual": {"kind": type(trainer.problem.dual).__name__, **{k: _plain(v) for k, v in vars(trainer.problem.dual).items()}},
         "optimizer": {
-            "kind": type(trainer.optimizer).__name__,
+            "kind": type(trainer.problem.optimizer).__name__,
             **{name: _plain(value) for name, value in group.items() if name != "params"},
         },
-        "batch_size": trainer.batch_size,
-        "seed": trainer.seed,
-        "device": str(trainer.device),
+        "batch_size": trainer.problem.batch_size,
+        "seed": trainer.problem.seed,
+        "device": str(trainer.problem.device),
     }
 
 

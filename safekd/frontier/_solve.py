@@ -21,7 +21,7 @@ from solvers.primal_dual import FixedPenalty
 from .._threads import threads
 from ..data import Split, placed
 from ..errors import InvalidInput
-from ..training import ConstrainedTrainer, FitResult, WarmStart
+from ..training import ConstrainedTrainer, FitResult, WarmStart, read_full_pass
 from ..training.trace import Callback, StopTraining, TracePoint
 from ._cells import Cell, Parameters, Request, write_cell
 from ._plan import MakeTrainer, accepts_seed
@@ -83,10 +83,9 @@ class Job:
                     f"`held` names '{name}', which is no further constraint of the trainer; there are {names}, "
                     f"besides '{first.name}', which is swept."
                 )
-        trainer.constraints[1:] = [rule.at(request.held.get(rule.name, rule.required)) for rule in others]
-        if request.weight is not None:
-            trainer.use_dual(FixedPenalty(request.weight))
-        return trainer
+        held = [rule.at(request.held.get(rule.name, rule.required)) for rule in others]
+        trainer = trainer.with_constraints([first, *held])
+        return trainer if request.weight is None else trainer.with_dual(FixedPenalty(request.weight))
 
     def splits(self, trainer: ConstrainedTrainer) -> dict[str, Split]:
         """Return the splits besides the training data, on the trainer's device."""
@@ -94,7 +93,7 @@ class Job:
             **({} if self.validation is None else {"validation": self.validation}),
             **(self.fit.get("splits") or {}),
         }
-        return {name: placed(data, name, trainer.device) for name, data in given.items()}
+        return {name: placed(data, name, trainer.problem.device) for name, data in given.items()}
 
 
 def posed(trainer: ConstrainedTrainer) -> tuple[str, ...]:
@@ -174,7 +173,7 @@ def _beginning(job: Job, request: Request, trainer: ConstrainedTrainer, start: C
     if request.weight is not None:
         return WarmStart(start.student, [request.weight], start.weights)
     begin = start.start
-    whole = trainer.batch_size is None or trainer.batch_size >= len(job.train)
+    whole = trainer.problem.batch_size is None or trainer.problem.batch_size >= len(job.train)
     if before is None or not whole:  # the noise of minibatches would be prolonged too
         return begin
     passed = start.request.target - before.request.target
@@ -189,12 +188,12 @@ def _beginning(job: Job, request: Request, trainer: ConstrainedTrainer, start: C
     ]
     kinds = [rule.is_equality for rule in trainer.constraints]
     prices = [own if equal else more for own, more, equal in zip(begin.multipliers, prices, kinds, strict=True)]
-    return WarmStart(parameters, prices, begin.weights)
+    return WarmStart(parameters, prices, begin.rule_state)
 
 
 def _carry(trainer: ConstrainedTrainer, start: Cell) -> None:
     """Go on with the optimizer's moments: begun afresh, Adam's first steps have full length even next to the answer."""
-    optimizer = trainer.optimizer
+    optimizer = trainer.problem.optimizer
     if not start.optimizer or start.optimizer_kind != type(optimizer).__name__:
         return
     state: dict[int, dict[str, Tensor]] = {}
@@ -206,7 +205,7 @@ def _carry(trainer: ConstrainedTrainer, start: Cell) -> None:
 
 def _moments(trainer: ConstrainedTrainer) -> Parameters:
     """Return the optimizer's state as named tensors; nothing where it holds something else, such as a list."""
-    state = trainer.optimizer.state_dict()["state"]
+    state = trainer.problem.optimizer.state_dict()["state"]
     flat = {f"{number}.{name}": value for number, own in state.items() for name, value in own.items()}
     if not all(isinstance(value, Tensor) for value in flat.values()):
         return {}
@@ -220,7 +219,7 @@ def _cell(job: Job, request: Request, trainer: ConstrainedTrainer, result: FitRe
         request,
         result.status,
         "" if result.status in ("converged", "budget_spent") else result.message,
-        seed=trainer.seed,
+        seed=trainer.problem.seed,
         loss=point.loss,
         loss_se=point.loss_se,
         readings=list(point.readings),
@@ -230,10 +229,10 @@ def _cell(job: Job, request: Request, trainer: ConstrainedTrainer, result: FitRe
         steps=point.step,
         interval=_interval(result),
         impossible=result.verdict.evidence.get("proof") == "farkas",
-        optimizer_kind=type(trainer.optimizer).__name__,
+        optimizer_kind=type(trainer.problem.optimizer).__name__,
         data=[use.record() for use in result.uses],
         student=_state(result.student),
-        weights=dict(result.weights),
+        weights=dict(result.rule_state),
         optimizer=_moments(trainer),
     )
     if request.weight is not None:
@@ -243,9 +242,9 @@ def _cell(job: Job, request: Request, trainer: ConstrainedTrainer, result: FitRe
     kept = "most_feasible" if result.best_feasible is None else "best_feasible"
     module = result.most_feasible if result.best_feasible is None else result.best_feasible
     trainer.student.load_state_dict(module.state_dict())
-    rule = result.kept_weights.get(kept) or {}
+    rule = result.checkpoint_rule_states.get(kept) or {}
     if rule:
-        trainer.learning.load(rule)
+        trainer.problem.learning.load(rule)
     read = read_student(job, trainer, cell.multipliers)
     better = replace(
         cell,
@@ -294,9 +293,9 @@ def read_student(job: Job, trainer: ConstrainedTrainer, multipliers: list[float]
     """Read the trainer's student as it stands."""
     rules = trainer.constraints
     trainer.student.eval()
-    trainer.learning.eval()
-    train, splits = placed(job.train, "train", trainer.device), job.splits(trainer)
-    full = trainer.objective.full_pass(train, splits, rules, with_gradients=True)
+    trainer.problem.learning.eval()
+    train, splits = placed(job.train, "train", trainer.problem.device), job.splits(trainer)
+    full = read_full_pass(trainer.objective, train, splits, rules, with_gradients=True)
     g_M = torch.tensor([r.required - r.measured for r in full.readings], dtype=torch.float64)
     price_M = torch.tensor(multipliers, dtype=torch.float64)
     equal = torch.tensor([rule.is_equality for rule in rules])

@@ -120,8 +120,8 @@ class _Sweep:
         more = {name: job.fit[name] for name in ("trace_every", "snapshots") if name in job.fit}
         first.check_fit(epochs=job.epochs, tolerance=EXACT if plan.tolerance is None else plan.tolerance, **more)
         self.job = job = replace(job, epochs=int(job.epochs), posed=posed(first))
-        self.rules: list[Constraint] = first.constraints
-        self.seed = first.seed
+        self.rules: tuple[Constraint, ...] = first.constraints
+        self.seed = first.problem.seed
         if plan.method == "mu" and len(self.rules) > 1:
             raise InvalidInput(
                 "method='mu' gives one constraint a fixed weight, and the trainer has further ones: "

@@ -168,8 +168,8 @@ def _reread(job: Job, row: Mapping[Any, Any], start: WarmStart) -> dict[str, flo
     target = LOOSEST if row["method"] == "mu" else float(row["target"])
     trainer = job.trainer(Request("verify", seed, target, held, 1.0))
     trainer.student.load_state_dict(start.parameters)
-    if start.weights:
-        trainer.learning.load(start.weights)
+    if start.rule_state:
+        trainer.problem.learning.load(start.rule_state)
     read = read_student(job, trainer, [0.0] * len(trainer.constraints))
     found = {"distillation_loss": read.loss}
     for number, reading in enumerate(read.readings):

@@ -31,8 +31,8 @@ class TorchTeacher:
             logits_V = logits_of(self.module(_visible(batch.inputs, self.columns)), f"Teacher '{self.name}'")
         if not bool((finite := torch.isfinite(logits_V)).all()):
             example = int(batch.index[(~finite).nonzero()[0, 0]])
-            culprit = f"Teacher '{self.name}' gave logits that are not finite on '{split}', example {example}"
-            raise NotFinite(culprit, "finite logits")
+            source = f"Teacher '{self.name}' gave logits that are not finite on '{split}', example {example}"
+            raise NotFinite(source, "finite logits")
         return torch.log_softmax(logits_V.float() if logits_V.dtype.itemsize < 4 else logits_V, dim=-1)
 
 

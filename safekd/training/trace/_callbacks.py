@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import InvalidInput
-from ._lines import as_line
-from ._trace import TracePoint
+from ._trace_files import as_line
+from ._trace_points import TracePoint
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class Memory:
     cuda_peak: float = math.nan
 
     @classmethod
-    def now(cls, device: torch.device) -> Memory:
+    def read(cls, device: torch.device) -> Memory:
         """Ask the system."""
         cuda = float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else math.nan
         resident, peak = _resident(), _peak()

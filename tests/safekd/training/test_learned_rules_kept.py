@@ -157,7 +157,7 @@ def test_a_run_continued_is_the_run_in_one(name, from_files, tmp_path):
 
     whole = begin().fit(data, epochs=6)
     first = begin().fit(data, epochs=3, run_dir=tmp_path)
-    start = kd.WarmStart.of(first)
+    start = kd.WarmStart.from_result(first)
     if from_files:
         parameters, weights = (load_file(tmp_path / f"{what}.safetensors") for what in ("student", "weights"))
         start = kd.WarmStart(parameters, list(first.multipliers.values()), weights)
@@ -194,7 +194,7 @@ def test_another_kind_of_optimizer_begins_afresh():
     rule = learned("UncertaintyWeighting")
     momentum = torch.optim.SGD(rule.parameters(), lr=0.1, momentum=0.9)
     trainer = trainer_for(teachers=two(), weights=rule, weights_optimizer=momentum)
-    trainer.fit(one_each(), epochs=1, warm_start=kd.WarmStart.of(first))
+    trainer.fit(one_each(), epochs=1, warm_start=kd.WarmStart.from_result(first))
     assert set(trainer.learning.state()) == {"rule.s_MK", "optimizer.SGD.s_MK.momentum_buffer"}
 
 
@@ -202,7 +202,9 @@ def test_a_warm_start_of_another_rule_is_refused():
     first = trainer_for(teachers=two(), weights=learned("UncertaintyWeighting")).fit(one_each(), epochs=1)
     for rule in (learned("MetaTeacher"), Uniform()):
         with pytest.raises(kd.InvalidInput, match="The state is that of another weighting rule"):
-            trainer_for(teachers=two(), weights=rule).fit(one_each(), epochs=1, warm_start=kd.WarmStart.of(first))
+            trainer_for(teachers=two(), weights=rule).fit(
+                one_each(), epochs=1, warm_start=kd.WarmStart.from_result(first)
+            )
 
 
 def test_a_frontier_carries_the_rule_from_target_to_target():

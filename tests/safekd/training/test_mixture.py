@@ -15,8 +15,8 @@ from scipy.optimize import linprog
 
 import safekd as kd
 from safekd.training import Mixture
-from safekd.training._keeper import Keeper
 from safekd.training._mixture import lowest_mixture
+from safekd.training.checkpoints._best_iterates import Keeper
 from tests.support.problems import FreeLogits, at_least, one_each, same, state, trainer_for
 
 from .diagnosis.test_endings import point, reading

@@ -246,7 +246,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit():
 
 def test_a_warm_start_begins_where_the_last_run_ended():
     first = trainer_for(at_least(0.6)).fit(one_each(), **EXACT)
-    begin = kd.WarmStart.of(first)
+    begin = kd.WarmStart.from_result(first)
     again = trainer_for(at_least(0.6)).fit(one_each(), warm_start=begin, epochs=100, trace_every=1, tolerance=1e-6)
     assert again.status == "converged"
     assert again.point.step == 2

@@ -28,7 +28,7 @@ from safekd.safety import (
     per_context,
 )
 from safekd.teachers import StoredTeacher
-from safekd.training._batch_values import BatchValue
+from safekd.training.loop._batch_values import BatchValue
 from tests.support.problems import FreeLogits, Q, agreeing, answer, at_least, one_each, price, trainer_for
 
 EXACT = {"epochs": 3000, "tolerance": 1e-7, "trace_every": 25}
@@ -112,7 +112,7 @@ def test_equalities_and_inequalities_keep_their_order_and_a_warm_start_its_signs
     assert result.status == "converged", result.message
     assert result.multipliers == pytest.approx(wanted, rel=1e-5, abs=1e-7)
     again = trainer_for(*rules).fit(
-        one_each(), warm_start=kd.WarmStart.of(result), epochs=10, trace_every=1, tolerance=1e-5
+        one_each(), warm_start=kd.WarmStart.from_result(result), epochs=10, trace_every=1, tolerance=1e-5
     )
     assert (again.status, again.point.step) == ("converged", 2)
     with pytest.raises(kd.InvalidInput, match=r"at least 0 and finite \(an equality's may be negative"):

@@ -10,12 +10,12 @@ import torch
 import safekd as kd
 from safekd.safety import Recall
 from safekd.training._attainable import attainable
-from safekd.training._curvature import Curvature
-from safekd.training._keeper import Keeper
 from safekd.training._objective import FullPass
-from safekd.training._outlook import Outlook
-from safekd.training._restoration import Restoration
-from safekd.training._verdict import Ended, ending, is_converged
+from safekd.training.checkpoints._best_iterates import Keeper
+from safekd.training.diagnosis._feasibility_bound import Outlook
+from safekd.training.diagnosis._lagrangian_curvature import Curvature
+from safekd.training.diagnosis._status import Ended, ending, is_converged
+from safekd.training.diagnosis._student_restoration import Restoration
 from safekd.training.trace import ConstraintReading, TracePoint
 from solvers.kkt import KKTResiduals
 from tests.support.problems import FreeLogits, at_least

@@ -12,7 +12,7 @@ from torch import nn
 import safekd as kd
 from safekd.safety import Recall, TruthProbability
 from safekd.teachers import StoredTeacher
-from safekd.training._outlook import outlook
+from safekd.training.diagnosis._feasibility_bound import outlook
 from tests.support.problems import FreeLogits, Q, agreeing, at_least, one_each, price, same, state, trainer_for
 
 

@@ -16,7 +16,7 @@ from safekd.errors import InvalidInput
 from safekd.safety import clopper_pearson_lower_bound, skew_adjusted_t_lower_bound
 from safekd.teachers import StoredTeacher
 from safekd.training import between
-from safekd.training._fold_search import Bracket, SearchSettings, folds_of
+from safekd.training.generalization._fold_search import Bracket, SearchSettings, folds_of
 from tests.support.problems import at_least, same, state, trainer_for
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from safekd.safety import Recall, TruthProbability, lower_bound
-from safekd.training._fixed_sequence import descending, fixed_sequence
+from safekd.training.generalization._fixed_sequence import descending, fixed_sequence
 
 
 def test_the_last_before_the_first_failure_is_kept():

@@ -123,7 +123,7 @@ def test_a_callback_may_stop_the_run(at):
     result = fit(diary, other)
     assert result.status == "budget_spent"
     assert result.message.startswith(f"Diary stopped the run: good enough (step {at} of 30: stationarity 0.")
-    assert "warm_start=kd.WarmStart.of(result)" in result.next_move
+    assert "warm_start=kd.WarmStart.from_result(result)" in result.next_move
     assert other.said[-2:] == [at, "budget_spent"]  # told of the last point all the same
     assert result.point.step == at
 

@@ -1,0 +1,99 @@
+"""The merit function: the augmented Lagrangian of a student as a function of one vector, round where a run ended.
+
+    f + sum_M [relu(lambda_M + rho_M g_M)^2 - lambda_M^2] / (2 rho_M)
+
+Source: Nocedal and Wright 2006, chapter 17.  Axes: n parameters, M constraints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ...data import Split
+from ...safety import Constraint
+from .._full_pass import FullPass, read_full_pass
+from .._objective import Objective
+from .._parameter_vectors import Floats, read_vector, write_vector
+from ..trace import TracePoint
+
+
+class MeritFunction:
+    """Augmented Lagrangian with fixed multipliers; a measure that counts moves as its surrogate does from the point.
+
+    Args:
+        objective: Holds the student.
+        splits: By name, the training split among them.
+        constraints: M of them.
+        point: Gives multipliers, penalties and the values from which counts move.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        splits: Mapping[str, Split],
+        constraints: Sequence[Constraint],
+        point: TracePoint,
+    ) -> None:
+        self.objective, self.splits, self.constraints, self.point = objective, splits, constraints, point
+        self.parameters: list[nn.Parameter] = [p for p in objective.student.parameters() if p.requires_grad]
+
+    def vector(self) -> Floats:
+        """Return the student's parameters as one vector, (n,)."""
+        return read_vector(self.parameters)
+
+    @contextmanager
+    def restored_after(self) -> Iterator[None]:
+        """Put the student back, bit for bit, whatever happens inside."""
+        start = [p.detach().clone() for p in self.parameters]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for p, begin in zip(self.parameters, start, strict=True):
+                    p.copy_(begin)
+
+    def value(self, x_n: Floats) -> float:
+        """Return the merit at a vector.
+
+        Args:
+            x_n: Parameters, (n,).
+        """
+        return self._merit(self.read(x_n, with_gradients=False))[0]
+
+    def value_and_gradient(self, x_n: Floats) -> tuple[float, Floats]:
+        """Return the merit and its gradient, (n,).
+
+        Args:
+            x_n: Parameters, (n,).
+        """
+        full = self.read(x_n, with_gradients=True)
+        total, weight_M = self._merit(full)
+        gradient_n = full.gradient_n + full.jacobian_Mn.T @ full.jacobian_Mn.new_tensor(weight_M)
+        return total, gradient_n.cpu().numpy()
+
+    def read(self, x_n: Floats, *, with_gradients: bool) -> FullPass:
+        """Put the student at a vector and read it there.
+
+        Args:
+            x_n: Parameters, (n,).
+            with_gradients: Whether gradients are wanted.
+        """
+        write_vector(self.parameters, x_n)
+        return read_full_pass(
+            self.objective, self.splits["train"], self.splits, self.constraints, with_gradients=with_gradients
+        )
+
+    def _merit(self, full: FullPass) -> tuple[float, list[float]]:
+        total, weights = full.loss, []
+        at = self.point
+        for multiplier, rho, then, now in zip(at.multipliers, at.rho, at.readings, full.readings, strict=True):
+            g = then.required - then.measured + then.surrogate - now.surrogate
+            rho = max(rho, 10 * (1 + abs(multiplier)))
+            weight = multiplier + rho * g
+            weights.append(weight if then.equality else max(weight, 0.0))
+            total += (weights[-1] ** 2 - multiplier**2) / (2 * rho)
+        return total, weights
