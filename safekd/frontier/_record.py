@@ -53,7 +53,10 @@ def _described(trainer: ConstrainedTrainer) -> dict[str, Any]:
         "teachers": list(trainer.objective.ensemble.names),
         "weights": _plain(trainer.objective.rule),
         "constraints": [_plain(rule) for rule in trainer.constraints],
-        "dual": {"kind": type(trainer.problem.dual).__name__, **{k: _plain(v) for k, v in vars(trainer.problem.dual).items()}},
+        "dual": {
+            "kind": type(trainer.problem.dual).__name__,
+            **{k: _plain(v) for k, v in vars(trainer.problem.dual).items()},
+        },
         "optimizer": {
             "kind": type(trainer.problem.optimizer).__name__,
             **{name: _plain(value) for name, value in group.items() if name != "params"},

@@ -60,23 +60,20 @@ class TrainingProblem:
     def with_constraints(self, constraints: Sequence[Constraint]) -> TrainingProblem:
         """Return the same problem under other constraints, such as the same ones ``at`` other thresholds.
 
-        Student, optimizer and weighting rule are shared with this problem.
+        Student, optimizer and weighting rule are shared with this problem; critical classes are added to its own.
 
         Args:
-            constraints: Names all different; critical classes among those of this problem's.
+            constraints: Names all different.
 
         Raises:
-            InvalidInput: Two names are alike, or a class is critical for the first time.
+            InvalidInput: Two names are alike.
         """
         require_distinct_names(constraints)
-        known = frozenset(self.objective.critical_classes)
-        for rule in constraints:
-            if fresh := sorted(rule.critical - known):
-                raise InvalidInput(
-                    f"Constraint '{rule.name}' has critical class {fresh[0]}, which no constraint of this problem had; "
-                    "orderings apply there. Make a trainer with that constraint."
-                )
-        return replace(self, constraints=tuple(constraints))
+        objective, known = self.objective, frozenset(self.objective.critical_classes)
+        critical = known.union(*(rule.critical for rule in constraints))
+        if critical != known:
+            objective = replace(objective, critical_classes=critical)  # whose targets may be others
+        return replace(self, constraints=tuple(constraints), objective=objective)
 
     def is_full_batch(self, examples: int) -> bool:
         """Say whether a step reads the whole training split.

@@ -16,14 +16,23 @@ from ..errors import InvalidInput
 from ..weights import Rule, StudentStep, learned_rules, load_rule_state, modules_of, rule_state
 from .diagnosis import find_rule_source, find_rule_step_source
 
-_RULE, _OPTIMIZER = "rule.", "optimizer."
+_RULE, _OPTIMIZER = "rule.", "optimizer."  # prefixes of names on disk
+RULE_RATE = (
+    1e-2  # of Adam where no optimizer is given: rules have few parameters, and steps are as many as the student's
+)
 
 
 class RuleLearning:
     """The modules inside one weighting rule, the optimizer of those that learn, and the state of both.
 
-    optimizer: made on the rule's parameters; None for Adam with a rate of 0.01.  students: the student's optimizer.
-    Raises InvalidInput when an optimizer holds what it should not.
+    Args:
+        rule: Weighting rule; its modules are put on the device, in training mode.
+        optimizer: Made on the rule's parameters; None for Adam with a rate of 0.01.
+        students: The student's optimizer.
+        device: Where to.
+
+    Raises:
+        InvalidInput: An optimizer holds what it should not.
     """
 
     def __init__(
@@ -59,7 +68,7 @@ class RuleLearning:
                     "rule's parameters(), or leave it out where no rule learns."
                 )
         elif self._named:
-            optimizer = torch.optim.Adam(self._named.values(), lr=1e-2)
+            optimizer = torch.optim.Adam(self._named.values(), lr=RULE_RATE)
         self.optimizer = optimizer
 
     def train(self) -> None:
@@ -75,7 +84,9 @@ class RuleLearning:
     def gradients(self, step: StudentStep, distillation: Callable[[], Tensor]) -> str | None:
         """Work out the gradient of every parameter; say what is not finite, or return None.
 
-        distillation: the distillation loss, with a gradient to the weights, for rules without a loss of their own.
+        Args:
+            step: What the student's step shows.
+            distillation: The distillation loss, with a gradient to the weights, for rules without a loss of their own.
         """
         losses = [(learner, learner.loss(step)) for learner in self.learners]
         jobs = [(loss, [*learner.parameters.values()]) for learner, loss in losses if loss is not None]
@@ -86,10 +97,10 @@ class RuleLearning:
         for loss, parameters in jobs:
             if not loss.requires_grad:  # the polytope leaves the weights no room to move, say
                 continue
-            slopes = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-            for p, slope in zip(parameters, slopes, strict=True):
-                if slope is not None:
-                    p.grad = slope if p.grad is None else p.grad + slope
+            gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            for p, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    p.grad = gradient if p.grad is None else p.grad + gradient
         return find_rule_source(self.learners, {learner.place: loss for learner, loss in losses if loss is not None})
 
     def step(self) -> str | None:
@@ -117,17 +128,21 @@ class RuleLearning:
 
     def state(self) -> dict[str, Tensor]:
         """Return copies of the rule's state and of its optimizer's, by name; empty where the rule has none."""
-        found = {_RULE + name: value for name, value in rule_state(self.rule).items()}
+        state = {_RULE + name: value for name, value in rule_state(self.rule).items()}
         for prefix, p in self._slots().items():
             moments = {} if self.optimizer is None else self.optimizer.state.get(p, {})
             values = {key: torch.as_tensor(value) for key, value in moments.items() if value is not None}
-            found |= {prefix + key: value.detach().clone() for key, value in values.items()}
-        return found
+            state |= {prefix + key: value.detach().clone() for key, value in values.items()}
+        return state
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what ``state`` returned; another kind of optimizer begins afresh.
 
-        Raises InvalidInput when it is the state of another rule.
+        Args:
+            state: Tensors by name.
+
+        Raises:
+            InvalidInput: It is the state of another rule.
         """
         load_rule_state(self.rule, {k.removeprefix(_RULE): v for k, v in state.items() if k.startswith(_RULE)})
         if self.optimizer is None:

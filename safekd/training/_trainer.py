@@ -149,10 +149,10 @@ class ConstrainedTrainer:
         """Return a trainer of the same student under other constraints, such as the same ones ``at`` other thresholds.
 
         Args:
-            constraints: Names all different; critical classes among those of this trainer's.
+            constraints: Names all different; their critical classes are added to this trainer's.
 
         Raises:
-            InvalidInput: Two names are alike, or a class is critical for the first time.
+            InvalidInput: Two names are alike.
         """
         return self._with_problem(self.problem.with_constraints(constraints))
 

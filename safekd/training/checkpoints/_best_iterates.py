@@ -20,7 +20,13 @@ Rank = tuple[float, float]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An iterate: its rank, the student's parameters and buffers, and the state of the weighting rule."""
+    """An iterate that is kept.
+
+    Attributes:
+        rank: See ``rank_point``.
+        student: Its parameters and buffers, by name.
+        rule_state: State of the weighting rule, by name.
+    """
 
     rank: Rank
     student: Mapping[str, Tensor]
@@ -29,7 +35,12 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An iterate of which a mixture may be made, in the memory of the host."""
+    """An iterate of which a mixture may be made, in the memory of the host.
+
+    Attributes:
+        point: What was read.
+        student: Its parameters and buffers, by name.
+    """
 
     point: TracePoint
     student: Mapping[str, Tensor]

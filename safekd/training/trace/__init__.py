@@ -1,4 +1,4 @@
-"""The trace of a run: one point an evaluation, as a table, as CSV and as JSON lines, and who is told of it.
+"""The trace of a run: one point an evaluation, as a table, as CSV and as JSON lines, and callbacks.
 
     result = trainer.fit(train, epochs=100, callbacks=[JsonlWriter("trace.jsonl")])
     result.trace                             # a DataFrame, one row a point

@@ -30,10 +30,16 @@ T = TypeVar("T")
 class ConstraintReading:
     """One constraint on one split, read in a full pass.
 
-    measured, surrogate: averages, in [0, 1] but for a budget; required: the threshold; count: examples averaged;
-    standard_error: of ``measured``, from the spread over examples (not a number below two examples).
-    equality: whether the threshold is to be met exactly.  resolution: by how much one example can move a measure that
-    counts; 0 for one that moves smoothly.
+    Attributes:
+        name: Of the constraint.
+        split: On which it was read.
+        measured: Average of the measure, in [0, 1] but for a budget.
+        surrogate: Average of its smooth surrogate, the same as ``measured`` for a smooth measure.
+        required: Threshold.
+        count: Examples averaged.
+        standard_error: Of ``measured``, from the spread over examples; no number below two examples.
+        equality: Whether the threshold is to be met exactly.
+        resolution: By how much one example can move a measure that counts; 0 for one that moves smoothly.
     """
 
     name: str
@@ -63,14 +69,26 @@ class ConstraintReading:
 class TracePoint:
     """State of a run after ``step`` optimizer steps, read on whole splits.
 
-    loss: distillation loss on the training split, nats; readings: each constraint on the split on which it is
-    posed; multipliers, rho: one a constraint, same order; gradient_norm: of the loss; validation_loss, validation: the
-    same readings on the validation split.
-    loss_se: standard error of ``loss``, from the spread over positions.  constraint_gradient_norms: of each surrogate.
-    capped: whether each multiplier stands at its cap.  running: each g = required - measured as the engine sees it, an
-    average over the last steps' batches; no number before the first step.  Here alone a number is not read in full.
-    sampled: gradients, and stationarity with them, are estimates from random batches; stationarity_se: the standard
-    error of that, 0 for exact gradients.
+    Attributes:
+        step: Optimizer steps so far.
+        epoch: Passes over the training data so far.
+        loss: Distillation loss on the training split, nats.
+        readings: One a constraint, on the split on which it is posed.
+        multipliers: One a constraint, same order.
+        rho: Penalty of each constraint.
+        residuals: KKT residuals.
+        gradient_norm: Of the loss.
+        wall_s: Seconds since the run began.
+        validation_loss: Loss on the validation split; None where there is none.
+        validation: Readings on the validation split.
+        loss_se: Standard error of ``loss``, from the spread over positions.
+        constraint_gradient_norms: Of each surrogate.
+        capped: Whether each multiplier stands at its cap.
+        running: Each g = required - measured as the engine sees it, an average over the last steps' batches; no number
+            before the first step.  Here alone a number is not read in full.
+        sampled: Whether gradients, and stationarity with them, are estimates from random batches.
+        stationarity_se: Standard error of stationarity then, 0 for exact gradients.
+        memory: Of the process.
     """
 
     step: int
@@ -100,27 +118,32 @@ class TracePoint:
     @property
     def unusable(self) -> str:
         """What is not finite among loss, readings and gradients, in words; empty when all is well."""
-        found = {"the distillation loss": self.loss}
-        for reading, slope in zip(self.readings, _or(self.constraint_gradient_norms, 0.0), strict=False):
-            found[f"constraint '{reading.name}'"] = reading.measured
+        numbers = {"the distillation loss": self.loss}
+        for reading, norm in zip(self.readings, _pad_forever(self.constraint_gradient_norms, 0.0), strict=False):
+            numbers[f"constraint '{reading.name}'"] = reading.measured
             if math.isfinite(reading.measured):
-                found[f"the surrogate of constraint '{reading.name}'"] = reading.surrogate
-                found[f"the gradient of constraint '{reading.name}'"] = slope
-        found |= {"the gradient": self.gradient_norm, "stationarity": self.residuals.stationarity}
-        return ", ".join(f"{what} is {value:g}" for what, value in found.items() if not math.isfinite(value))
+                numbers[f"the surrogate of constraint '{reading.name}'"] = reading.surrogate
+                numbers[f"the gradient of constraint '{reading.name}'"] = norm
+        numbers |= {"the gradient": self.gradient_norm, "stationarity": self.residuals.stationarity}
+        return ", ".join(f"{what} is {value:g}" for what, value in numbers.items() if not math.isfinite(value))
 
     @property
     def finite(self) -> bool:
         """Whether every number that a verdict rests on is finite."""
         return not self.unusable
 
-    def flat(self) -> dict[str, Cell]:
+    def as_row(self) -> dict[str, Cell]:
         """Return the point as one row of the table."""
         row: dict[str, Cell] = {"step": self.step, "epoch": self.epoch, "distillation_loss": self.loss}
         row["se_distillation_loss"] = self.loss_se
         mine = zip(self.readings, self.multipliers, self.rho, strict=True)
-        more = zip(_or(self.capped, False), _or(self.running), _or(self.constraint_gradient_norms), strict=False)
-        for (reading, price, rho), (capped, running, slope) in zip(mine, more, strict=False):
+        more = zip(
+            _pad_forever(self.capped, False),
+            _pad_forever(self.running),
+            _pad_forever(self.constraint_gradient_norms),
+            strict=False,
+        )
+        for (reading, multiplier, rho), (capped, running, norm) in zip(mine, more, strict=False):
             row |= {
                 f"safety_{reading.name}": reading.measured,
                 f"surrogate_{reading.name}": reading.surrogate,
@@ -129,10 +152,10 @@ class TracePoint:
                 f"se_{reading.name}": reading.standard_error,
                 f"split_{reading.name}": reading.split,
                 f"ema_{reading.name}": running,
-                f"lambda_{reading.name}": price,
+                f"lambda_{reading.name}": multiplier,
                 f"rho_{reading.name}": rho,
                 f"capped_{reading.name}": capped,
-                f"gradient_norm_{reading.name}": slope,
+                f"gradient_norm_{reading.name}": norm,
             }
         row |= {
             "kkt_stationarity": self.residuals.stationarity,
@@ -152,29 +175,45 @@ class TracePoint:
         return row if math.isnan(self.memory.cuda_peak) else row | {"cuda_peak_bytes": self.memory.cuda_peak}
 
 
-def _or(values: Sequence[T], missing: T = math.nan) -> chain[T]:  # type: ignore[assignment]
+def _pad_forever(values: Sequence[T], missing: T = math.nan) -> chain[T]:  # type: ignore[assignment]
     """Return the values, and after them what is missing, without end."""
     return chain(values, repeat(missing))
 
 
 @dataclass
 class Trace:
-    """The points of one run, in order."""
+    """The points of one run, in order.
+
+    Attributes:
+        points: From step 0 on.
+    """
 
     points: list[TracePoint] = field(default_factory=list)
 
     def record(self, point: TracePoint) -> None:
-        """Add one point."""
+        """Add one point.
+
+        Args:
+            point: The next one.
+        """
         self.points.append(point)
 
     def table(self) -> pd.DataFrame:
         """Return one tidy row a point."""
-        return pd.DataFrame([point.flat() for point in self.points])
+        return pd.DataFrame([point.as_row() for point in self.points])
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the table, floats to the last bit; the file appears whole or not at all."""
+        """Write the table, floats to the last bit; the file appears whole or not at all.
+
+        Args:
+            path: A .csv file.
+        """
         write_csv(self.table(), path)
 
     def to_jsonl(self, path: str | os.PathLike[str]) -> None:
-        """Write one JSON object a point and line, floats to the last bit; the file appears whole or not at all."""
-        write_jsonl([point.flat() for point in self.points], path)
+        """Write one JSON object a point and line, floats to the last bit; the file appears whole or not at all.
+
+        Args:
+            path: A .jsonl file.
+        """
+        write_jsonl([point.as_row() for point in self.points], path)

@@ -28,6 +28,7 @@ from safekd.safety import (
     per_context,
 )
 from safekd.teachers import StoredTeacher
+from safekd.training import read_full_pass
 from safekd.training.loop._batch_values import BatchValue
 from tests.support.problems import FreeLogits, Q, agreeing, answer, at_least, one_each, price, trainer_for
 
@@ -239,10 +240,11 @@ def value(rule: Constraint, log_p_V, batch, which: str, **how) -> float:
 
 @each_kind
 def test_a_full_pass_reads_values_slopes_and_errors(kind, monkeypatch):
-    monkeypatch.setattr("safekd.training._objective._CHUNK", 7)
+    monkeypatch.setattr("safekd.training._full_pass.CHUNK", 7)
+    monkeypatch.setattr("safekd.training._objective.CHUNK", 7)
     rule, (data, teachers, student) = KINDS[kind], task()
     objective = trainer_for(rule, student=student, teachers=teachers).objective
-    full = objective.full_pass(data, {}, [rule], with_gradients=True)
+    full = read_full_pass(objective, data, {}, [rule], with_gradients=True)
     batch = data.batch()
     log_p = lambda: student(data.inputs).log_softmax(-1)  # noqa: E731
     reading = full.readings[0]
@@ -275,9 +277,9 @@ def test_what_is_followed_is_right_on_average_over_all_batches(kind):
         return torch.autograd.grad(smooth, list(student.parameters()), allow_unused=True)[0]
 
     full = gradient(list(range(8)), 1.0)
-    kept, pairs = read._kept, []
+    running, pairs = read._running, []
     for pair in itertools.combinations(range(8), 2):
-        read._kept = kept  # each pair as if it came right after the whole
+        read._running = running  # each pair as if it came right after the whole
         pairs.append(gradient(list(pair), 0.25))
     near = {"rtol": 0.2, "atol": 5e-3} if rule.moves else {}  # a batch moves the running means, and the mix with them
     torch.testing.assert_close(torch.stack(pairs).mean(0), full, **near)

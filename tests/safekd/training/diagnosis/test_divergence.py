@@ -113,7 +113,7 @@ CULPRITS = {
 
 @pytest.mark.parametrize("trace_every", [1, 100])
 @pytest.mark.parametrize("kind", CULPRITS)
-def test_the_step_is_not_taken_and_the_culprit_is_named(kind, trace_every):
+def test_the_step_is_not_taken_and_its_source_is_named(kind, trace_every):
     """The reference is the same run without poison, stopped one step earlier."""
     trainer = build(kind)
     result = trainer.fit(one_each(), epochs=50, trace_every=trace_every)

@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 import safekd as kd
 from safekd.errors import InvalidInput
 from safekd.safety import lower_bound
-from safekd.training import ROUND_COLUMNS, between
+from safekd.training import ROUND_COLUMNS, interpolate_threshold
 from tests.support.problems import FreeLogits, agreeing, at_least, one_each, price, trainer_for
 
 EASY, HARD = (0.9, 0.06, 0.04), (0.3, 0.5, 0.2)
@@ -85,7 +85,9 @@ def test_every_attempt_is_what_the_closed_form_says_and_the_last_before_the_firs
         assert row["lower_bound"] == pytest.approx(bound, abs=5e-4)
         assert row["cleared"] == (bound >= 0.8)
         assert (row["asked"], row["level"], row["cases"], row["status"]) == (0.8, 0.9, 1500, "converged")
-    assert rounds["posed"].tolist() == pytest.approx([between(0.8, 0.98, 0.8**k) for k in range(len(rounds))])
+    assert rounds["posed"].tolist() == pytest.approx(
+        [interpolate_threshold(0.8, 0.98, 0.8**k) for k in range(len(rounds))]
+    )
     assert rounds["cleared"].tolist() == [True] * (len(rounds) - 1) + [False]  # the first failure ends it
     assert 2 < len(rounds) < 12
     assert rounds["looks"].tolist() == list(range(1, len(rounds) + 1))

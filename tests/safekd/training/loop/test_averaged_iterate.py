@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 import safekd as kd
 from safekd.safety import TruthProbability
 from safekd.teachers import StoredTeacher
-from safekd.training._objective import FullPass
-from safekd.training.checkpoints._constraint_correction import Gaps, correct, is_near
-from safekd.training.loop._averaged_iterate import DECAY, AveragedIterate
+from safekd.training import FullPass
+from safekd.training.checkpoints import ConstraintGaps, correct_constraints, is_near_constraints
+from safekd.training.loop._averaged_iterate import SETTINGS, AveragedIterate
 from solvers.primal_dual import PrimalDual
 from tests.support.problems import FreeLogits, agreeing, answer, at_least, same, state
 
@@ -53,7 +53,7 @@ def test_the_average_weighs_late_steps_by_their_share_to_the_ninth():
     steps = torch.arange(1, 201, dtype=torch.float64)
     weight = torch.ones_like(steps)  # the product form of the recursion, step by step
     for s in range(2, 201):
-        share = (1 + DECAY) / (s + DECAY)
+        share = (1 + SETTINGS.decay) / (s + SETTINGS.decay)
         weight[: s - 1] *= 1 - share
         weight[s - 1] = share
     wanted = float((weight * values).sum())
@@ -127,10 +127,10 @@ def test_a_rare_class_among_very_many_examples_is_held_on_minibatches():
 def standing(x):
     """Return a reader of g = 1 - x_0, with J = (-1, 0, 0), for a student of one row of parameters x."""
 
-    def read() -> Gaps:
+    def read() -> ConstraintGaps:
         jacobian = torch.tensor([[-1.0, 0.0, 0.0]], dtype=torch.float64)
         full = FullPass(0.0, 0.0, [], torch.zeros(3, dtype=torch.float64), jacobian)
-        return Gaps(full, (1 - x.logits[0, :1]).detach())
+        return ConstraintGaps(full, (1 - x.logits[0, :1]).detach())
 
     return read
 
@@ -141,8 +141,8 @@ def test_the_correction_lands_on_active_constraints_and_leaves_free_ones_alone(s
     with torch.no_grad():
         student.logits[0, 0] = start
     read, yes = standing(student), torch.tensor([True])
-    moved = correct(student, read(), read, torch.tensor([multiplier]), yes, 1e-3)
-    assert (moved is None) == (start == ends)
+    corrected = correct_constraints(student, read(), read, torch.tensor([multiplier]), yes, 1e-3)
+    assert (corrected is None) == (start == ends)
     assert float(student.logits[0, 0].detach()) == pytest.approx(ends, abs=2e-4)
     assert student.logits[0, 1:].tolist() == [0.0, 0.0]
 
@@ -152,16 +152,23 @@ def test_a_counted_constraint_gives_no_safety_back():
     with torch.no_grad():
         student.logits[0, 0] = 1.2
     read = standing(student)
-    assert correct(student, read(), read, torch.tensor([1.0]), torch.tensor([False]), 1e-3) is None
+    assert correct_constraints(student, read(), read, torch.tensor([1.0]), torch.tensor([False]), 1e-3) is None
 
 
 def test_a_step_that_brings_nothing_is_taken_back():
     student = FreeLogits()
     read = standing(student)
-    wrong = Gaps(read().full, torch.tensor([0.5], dtype=torch.float64))  # what is read never gets smaller than 1
+    wrong = ConstraintGaps(
+        read().full, torch.tensor([0.5], dtype=torch.float64)
+    )  # what is read never gets smaller than 1
     assert (
-        correct(
-            student, wrong, lambda: Gaps(read().full, torch.ones(1).double()), torch.ones(1), torch.ones(1) > 0, 1e-3
+        correct_constraints(
+            student,
+            wrong,
+            lambda: ConstraintGaps(read().full, torch.ones(1).double()),
+            torch.ones(1),
+            torch.ones(1) > 0,
+            1e-3,
         )
         is None
     )
@@ -170,7 +177,9 @@ def test_a_step_that_brings_nothing_is_taken_back():
 
 def test_only_a_student_near_its_constraints_is_corrected():
     far, near = torch.tensor([0.3]), torch.tensor([0.05])
-    assert not is_near(far, first_gap=0.4, tolerance=1e-3)
-    assert is_near(near, first_gap=0.4, tolerance=1e-3)
-    assert is_near(torch.tensor([0.009]), first_gap=0.01, tolerance=1e-3)  # ten tolerances, wherever it began
-    assert not is_near(torch.tensor([0.02]), first_gap=0.01, tolerance=1e-3)
+    assert not is_near_constraints(far, first_gap=0.4, tolerance=1e-3)
+    assert is_near_constraints(near, first_gap=0.4, tolerance=1e-3)
+    assert is_near_constraints(
+        torch.tensor([0.009]), first_gap=0.01, tolerance=1e-3
+    )  # ten tolerances, wherever it began
+    assert not is_near_constraints(torch.tensor([0.02]), first_gap=0.01, tolerance=1e-3)

@@ -9,7 +9,7 @@ import safekd as kd
 from safekd.divergences import ForwardKL
 from safekd.errors import InvalidInput
 from safekd.safety import Custom
-from safekd.training.loop._primal_dual_step import Stepper
+from safekd.training.loop import PrimalDualStep
 from tests.support.problems import FreeLogits, agreeing, answer, at_least, one_each, price, trainer_for
 
 from ..test_trainer import noisy
@@ -23,7 +23,7 @@ def test_independent_batches_find_the_same_answer():
     assert result.multipliers["first"] == pytest.approx(price(0.6, q), rel=0.15)
 
 
-def test_values_come_from_the_other_batch_and_slopes_from_this_one(monkeypatch):
+def test_values_come_from_the_other_batch_and_gradients_from_this_one(monkeypatch):
     """Two rows of logits, of which a batch sees one: the multiplier moves by the row that the batch does not see."""
     data = kd.Split("train", torch.arange(2.0)[:, None], torch.tensor([0, 0]))
     student = FreeLogits(rows=2)
@@ -33,17 +33,17 @@ def test_values_come_from_the_other_batch_and_slopes_from_this_one(monkeypatch):
         at_least(0.7), student=student, teachers=agreeing(examples=2), batch_size=1, independent_batches=True, seed=3
     )
     seen = []
-    priced = Stepper._priced
+    lagrangian = PrimalDualStep._lagrangian
 
-    def spy(self, loss, smooth, exact, present):
-        seen.append((smooth.item(), exact.item()))
-        return priced(self, loss, smooth, exact, present)
+    def spy(self, loss, surrogate, measured, present):
+        seen.append((surrogate.item(), measured.item()))
+        return lagrangian(self, loss, surrogate, measured, present)
 
-    monkeypatch.setattr(Stepper, "_priced", spy)
+    monkeypatch.setattr(PrimalDualStep, "_lagrangian", spy)
     trainer.fit(data, epochs=1)
     p = torch.softmax(torch.tensor([2.0, 0.0, 0.0], dtype=torch.float64), 0)[0].item()
-    smooth, exact = seen[0]
-    assert {round(0.7 - smooth, 6), round(0.7 - exact, 6)} == {round(p, 6), round(1 / 3, 6)}
+    surrogate, measured = seen[0]
+    assert {round(0.7 - surrogate, 6), round(0.7 - measured, 6)} == {round(p, 6), round(1 / 3, 6)}
     assert len(seen) == 2
 
 

@@ -1,4 +1,4 @@
-"""The swift step against the general one: the same path to rounding, and the same culprit."""
+"""The fused step against the general one: the same path to rounding, and the same source of what is not finite."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import safekd as kd
 from safekd.divergences import ForwardKL
 from safekd.safety import Margin, OneMinusBrier, Recall, TruthProbability, UnsafeMass
 from safekd.teachers import StoredTeacher
-from safekd.training.loop._primal_dual_step import Stepper
+from safekd.training.loop import FitData, PrimalDualStep
 from solvers.primal_dual import AugmentedLagrangian, PrimalDual
 
 N, CLASSES = 60, 4
@@ -35,7 +35,7 @@ class OnlyCritical(TruthProbability):
         return torch.where(labels == 0, super()._measured(log_p_V, labels), torch.nan)
 
 
-def stepper(rules, batch_size, temperature=1.0, swift=True, student=None):
+def stepper(rules, batch_size, temperature=1.0, fused=True, student=None):
     train, teachers = task()
     torch.manual_seed(1)
     student = nn.Linear(5, CLASSES, dtype=torch.float64) if student is None else student
@@ -49,11 +49,11 @@ def stepper(rules, batch_size, temperature=1.0, swift=True, student=None):
     )
     equal = sum(rule.is_equality for rule in rules)
     engine = PrimalDual(len(rules) - equal, equal, method=AugmentedLagrangian(ema=0.5 if batch_size else 0.0))
-    found = Stepper(trainer, engine, train, {})
-    assert found.swift is not None
-    if not swift:
-        found.swift = None
-    return found
+    step = PrimalDualStep(trainer.problem, engine, FitData(train, {}))
+    assert step.fused is not None
+    if not fused:
+        step.fused = None
+    return step
 
 
 def rules_of(kind: str):
@@ -73,13 +73,13 @@ def rules_of(kind: str):
 @pytest.mark.parametrize("batch_size", [None, 16])
 @pytest.mark.parametrize("kind", ["one", "none", "several"])
 def test_both_ways_take_the_same_steps(kind, batch_size, temperature):
-    pair = [stepper(rules_of(kind), batch_size, temperature, swift) for swift in (True, False)]
+    pair = [stepper(rules_of(kind), batch_size, temperature, fused) for fused in (True, False)]
     draw = torch.Generator().manual_seed(3)
     for _ in range(40):
         index = torch.arange(N) if batch_size is None else torch.randperm(N, generator=draw)[:batch_size]
-        assert [one.take(index) for one in pair] == [None, None]
+        assert [one.step(index) for one in pair] == [None, None]
     quick, slow = pair
-    for a, b in zip(quick.trainer.student.parameters(), slow.trainer.student.parameters(), strict=True):
+    for a, b in zip(quick.problem.student.parameters(), slow.problem.student.parameters(), strict=True):
         assert (a - b).abs().max() < 1e-10
     for name in ("multipliers", "equality_multipliers", "rho"):
         assert torch.allclose(getattr(quick.engine, name), getattr(slow.engine, name), rtol=1e-9, atol=1e-10)
@@ -89,11 +89,11 @@ def test_both_ways_take_the_same_steps(kind, batch_size, temperature):
 
 def test_a_batch_without_a_covered_example_moves_no_multiplier():
     one = stepper(rules_of("one"), 8)
-    labels = one.train.labels
-    one.take(torch.nonzero(labels == 0).flatten()[:8])
+    labels = one.data.train.labels
+    one.step(torch.nonzero(labels == 0).flatten()[:8])
     before = one.engine.multipliers.clone()
     assert before > 0
-    one.take(torch.nonzero(labels != 0).flatten()[:8])
+    one.step(torch.nonzero(labels != 0).flatten()[:8])
     assert torch.equal(one.engine.multipliers, before)
 
 
@@ -114,7 +114,7 @@ def test_what_is_no_plain_average_takes_the_general_way(change):
     student = nn.Linear(5, CLASSES, dtype=torch.float64)
     given = {"constraints": rules_of("one"), "optimizer": torch.optim.SGD(student.parameters(), lr=0.1)} | change
     trainer = kd.ConstrainedTrainer(student, teachers, **given)
-    assert Stepper(trainer, PrimalDual(1), train, {}).swift is None or "weights" in change
+    assert PrimalDualStep(trainer.problem, PrimalDual(1), FitData(train, {})).fused is None or "weights" in change
 
 
 def test_a_measure_that_is_no_number_elsewhere_trains_as_the_one_that_is():

@@ -11,9 +11,9 @@ from torch import nn
 
 import safekd as kd
 from safekd.teachers import StoredTeacher
-from safekd.training import Sampled
-from safekd.training.diagnosis._status import is_converged
-from safekd.training.loop._gradient_sampling import default_interval, norm_of_mean, sampled_gradients
+from safekd.training import Sampled, read_full_pass
+from safekd.training.diagnosis import is_converged
+from safekd.training.loop._gradient_sampling import choose_trace_interval, estimate_mean_norm, sampled_gradients
 from tests.support.problems import at_least, trainer_for
 
 from ..diagnosis.test_endings import point, reading
@@ -22,7 +22,7 @@ from ..diagnosis.test_endings import point, reading
 def test_the_estimate_is_the_mean_over_all_pairs():
     v_Sn = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
     pairs = [float(v_Sn[s] @ v_Sn[t]) for s in range(6) for t in range(6) if s != t]
-    norm, error = norm_of_mean(v_Sn)
+    norm, error = estimate_mean_norm(v_Sn)
     assert norm**2 == pytest.approx(np.mean(pairs), rel=1e-12)
     left = [
         np.mean([float(v_Sn[s] @ v_Sn[t]) for s in range(6) for t in range(6) if s != t and k not in (s, t)])
@@ -42,7 +42,7 @@ def test_the_square_is_unbiased_and_two_errors_cover_the_truth(length):
     for _ in range(2000):
         v_Sn = mean_n + torch.randn(16, 20, generator=draw, dtype=torch.float64)
         squares.append(float((v_Sn.sum(0).square().sum() - v_Sn.square().sum()) / (16 * 15)))
-        norm, error = norm_of_mean(v_Sn)
+        norm, error = estimate_mean_norm(v_Sn)
         covered += norm + 2 * error >= length
     assert np.mean(squares) == pytest.approx(length**2, abs=4 * np.std(squares) / 2000**0.5)
     assert covered / 2000 >= 0.95
@@ -67,24 +67,24 @@ def task():
 def test_batches_estimate_the_gradients_of_whole_splits():
     train, ward, trainer = task()
     rules = trainer.constraints
-    full = trainer.objective.full_pass(train, {"ward": ward}, rules, with_gradients=True)
-    price_M = torch.tensor([0.5, 2.0]).double()
-    slope_n = full.gradient_n + full.jacobian_Mn.T @ price_M
+    full = read_full_pass(trainer.objective, train, {"ward": ward}, rules, with_gradients=True)
+    lambda_M = torch.tensor([0.5, 2.0]).double()
+    gradient_n = full.gradient_n + full.jacobian_Mn.T @ lambda_M
 
     def estimate(seed, sampled):
-        return sampled_gradients(trainer.objective, train, {"ward": ward}, rules, price_M, sampled, seed)
+        return sampled_gradients(trainer.objective, train, {"ward": ward}, rules, lambda_M, sampled, seed)
 
-    found = [estimate(seed, Sampled(8, 50)) for seed in range(30)]
-    mean_n = torch.stack([one.gradient_n for one in found]).mean(0)
-    mean_Mn = torch.stack([one.jacobian_Mn for one in found]).mean(0)
+    estimates = [estimate(seed, Sampled(8, 50)) for seed in range(30)]
+    mean_n = torch.stack([one.gradient_n for one in estimates]).mean(0)
+    mean_Mn = torch.stack([one.jacobian_Mn for one in estimates]).mean(0)
     assert float((mean_n - full.gradient_n).norm()) < 0.1 * float(full.gradient_n.norm())
     assert ((mean_Mn - full.jacobian_Mn).norm(dim=1) < 0.15 * full.jacobian_Mn.norm(dim=1)).all()
-    assert sum(one.lagrangian_norm + 2 * one.lagrangian_se >= slope_n.norm() for one in found) >= 28
+    assert sum(one.lagrangian_norm + 2 * one.lagrangian_se >= gradient_n.norm() for one in estimates) >= 28
     many = estimate(0, Sampled(200, 100))
-    assert many.lagrangian_norm == pytest.approx(float(slope_n.norm()), rel=0.05)
+    assert many.lagrangian_norm == pytest.approx(float(gradient_n.norm()), rel=0.05)
     assert many.gradient_norm == pytest.approx(float(full.gradient_n.norm()), rel=0.1)
-    assert many.norms == pytest.approx(full.jacobian_Mn.norm(dim=1).tolist(), rel=0.1)
-    assert torch.equal(estimate(7, Sampled(8, 50)).gradient_n, found[7].gradient_n)  # the seed alone decides
+    assert many.constraint_norms == pytest.approx(full.jacobian_Mn.norm(dim=1).tolist(), rel=0.1)
+    assert torch.equal(estimate(7, Sampled(8, 50)).gradient_n, estimates[7].gradient_n)  # the seed alone decides
 
 
 def test_a_run_says_which_gradients_it_read_and_the_rest_stays_exact():
@@ -110,7 +110,7 @@ def test_a_run_says_which_gradients_it_read_and_the_rest_stays_exact():
 
 
 def test_an_estimate_converges_only_with_two_errors_to_spare():
-    small = point(reading(), prices=[1.0], residuals=(5e-4, 0, 0, 0))
+    small = point(reading(), multipliers=[1.0], residuals=(5e-4, 0, 0, 0))
     assert is_converged(small, 1e-3)
     assert is_converged(replace(small, sampled=True, stationarity_se=2.4e-4), 1e-3)
     for error in (2.6e-4, float("nan")):
@@ -127,9 +127,9 @@ def test_batches_that_show_no_spread_are_refused(wrong):
 
 def test_the_interval_by_hand():
     """Full batches: 1 forward and 2 (M + 1) backward of an validation for 3 of a step; 50 times that."""
-    assert default_interval({"train": 90}, {"train": 1}, 90, None) == 84  # ceil(50 * 5 / 3)
-    assert default_interval({"train": 90}, {}, 90, None) == 50
-    assert default_interval({"train": 90}, {"train": 1}, 9, None) == 834
-    assert default_interval({"train": 90, "validation, all": 90}, {"train": 1}, 90, None) == 100
-    assert default_interval({"train": 90, "ward": 30}, {"ward": 1}, 90, None) == 50  # 270 + 90 either way
-    assert default_interval({"train": 9000}, {"train": 1}, 90, Sampled(10, 9)) == 50 * (9000 + 90 + 360) // 270
+    assert choose_trace_interval({"train": 90}, {"train": 1}, 90, None) == 84  # ceil(50 * 5 / 3)
+    assert choose_trace_interval({"train": 90}, {}, 90, None) == 50
+    assert choose_trace_interval({"train": 90}, {"train": 1}, 9, None) == 834
+    assert choose_trace_interval({"train": 90, "validation, all": 90}, {"train": 1}, 90, None) == 100
+    assert choose_trace_interval({"train": 90, "ward": 30}, {"ward": 1}, 90, None) == 50  # 270 + 90 either way
+    assert choose_trace_interval({"train": 9000}, {"train": 1}, 90, Sampled(10, 9)) == 50 * (9000 + 90 + 360) // 270

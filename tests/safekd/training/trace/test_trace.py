@@ -14,7 +14,7 @@ from torch import nn
 import safekd as kd
 from safekd.safety import Recall
 from safekd.teachers import StoredTeacher
-from safekd.training import FitResult
+from safekd.training import FitResult, read_full_pass
 from safekd.training.trace import ConstraintReading, Trace, TracePoint
 from solvers.kkt import KKTResiduals
 from tests.support.problems import at_least, one_each, trainer_for
@@ -69,13 +69,16 @@ def rules():
 @pytest.mark.parametrize("positions", [None, 3])
 @pytest.mark.parametrize("chunk", [4096, 4, 1])
 def test_a_full_pass_is_autograd_of_the_whole_split(monkeypatch, chunk, positions):
-    monkeypatch.setattr("safekd.training._objective._CHUNK", chunk)
+    monkeypatch.setattr("safekd.training._full_pass.CHUNK", chunk)
+    monkeypatch.setattr("safekd.training._objective.CHUNK", chunk)
     train, validation, teachers = task(positions=positions)
     student = net().train()
     trainer = kd.ConstrainedTrainer(
         student, teachers, constraints=rules(), optimizer=torch.optim.SGD(student.parameters(), 0.1)
     )
-    full = trainer.objective.full_pass(train, {"validation": validation}, trainer.constraints, with_gradients=True)
+    full = read_full_pass(
+        trainer.objective, train, {"validation": validation}, trainer.constraints, with_gradients=True
+    )
     assert student.training  # handed back as it was
     student.eval()
     loss, surrogates, values = by_hand(student, train, validation, teachers)
@@ -94,7 +97,9 @@ def test_a_full_pass_is_autograd_of_the_whole_split(monkeypatch, chunk, position
         assert reading.measured == pytest.approx(numbers.mean(), rel=1e-12)
         assert reading.count == len(numbers) > 1
         assert reading.standard_error == pytest.approx(numbers.std(ddof=1) / math.sqrt(len(numbers)), rel=1e-10)
-    without = trainer.objective.full_pass(train, {"validation": validation}, trainer.constraints, with_gradients=False)
+    without = read_full_pass(
+        trainer.objective, train, {"validation": validation}, trainer.constraints, with_gradients=False
+    )
     assert without.readings == full.readings
     assert without.loss == full.loss
 
