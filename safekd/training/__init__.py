@@ -21,8 +21,8 @@ from ._fit_result import ROUND_COLUMNS, FitResult, Tightening, Verdict
 from ._full_pass import FullPass, pose_all_on_train, read_full_pass
 from ._mixture import Mixture
 from ._objective import Objective
-from ._problem import TrainingProblem
 from ._trainer import ConstrainedTrainer
+from ._training_problem import TrainingProblem
 from ._warm_start import WarmStart
 from .checkpoints import save_run, save_student, save_tensors
 from .generalization import CrossFit, Tighten, interpolate_threshold

@@ -62,7 +62,7 @@ def read_full_pass(
     placed = {name: train if name == "train" else splits[name] for name in names}
     objective.non_finite_source = None
     with evaluating(objective.readers):
-        factors = surrogate_factors(objective, placed, constraints) if with_gradients else None
+        factors = read_surrogate_factors(objective, placed, constraints) if with_gradients else None
         sums = _FullPassSums(constraints, factors, variables)
         with torch.set_grad_enabled(with_gradients):
             for name, split in placed.items():
@@ -79,7 +79,7 @@ def read_full_pass(
     return sums.total()
 
 
-def surrogate_factors(
+def read_surrogate_factors(
     objective: Objective, placed: Mapping[str, Split], constraints: Sequence[Constraint]
 ) -> list[Tensor]:
     """Return by how much each group's sum of surrogates counts in each constraint's value, (G,) each.
@@ -102,7 +102,7 @@ def surrogate_factors(
     return factors
 
 
-def attainable_gaps(constraints: Sequence[Constraint], full: FullPass) -> Tensor:
+def measure_gaps(constraints: Sequence[Constraint], full: FullPass) -> Tensor:
     """Return threshold less measured value of each constraint, (M,); of one that counts, to what it can attain.
 
     Args:
@@ -135,7 +135,7 @@ def _surrogate_means(objective: Objective, rule: Constraint, split: Split, count
 class _FullPassSums:
     """Adds up losses, constraint values and their gradients over the chunks of a full pass.
 
-    factors: see ``surrogate_factors``; None where no gradient is wanted.
+    factors: see ``read_surrogate_factors``; None where no gradient is wanted.
     """
 
     def __init__(

@@ -73,7 +73,9 @@ class LowestMixture:
     worst: int
 
 
-def lowest_mixture(loss_S: Sequence[float], g_SM: Sequence[Sequence[float]], allowed: float = 0.0) -> LowestMixture:
+def find_lowest_mixture(
+    loss_S: Sequence[float], g_SM: Sequence[Sequence[float]], allowed: float = 0.0
+) -> LowestMixture:
     """Return the mixture of lowest loss among those that meet every constraint; where none does, the least violation.
 
     Args:

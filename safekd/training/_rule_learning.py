@@ -114,7 +114,7 @@ class RuleLearning:
         """Remember all that a step can change; return what puts it back."""
         held = [*self._named.values(), *(value for module in self.modules for value in module.buffers())]
         values = [value.detach().clone() for value in held]
-        moments = {} if self.optimizer is None else {p: _copied(own) for p, own in self.optimizer.state.items()}
+        moments = {} if self.optimizer is None else {p: _copy_moments(own) for p, own in self.optimizer.state.items()}
 
         @torch.no_grad()
         def restore() -> None:
@@ -161,5 +161,5 @@ class RuleLearning:
         return {f"{_OPTIMIZER}{kind}.{name}.": p for name, p in self._named.items()}
 
 
-def _copied(moments: Mapping[str, Any]) -> dict[str, Any]:
+def _copy_moments(moments: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value.clone() if isinstance(value, Tensor) else value for key, value in moments.items()}

@@ -24,8 +24,8 @@ from ..teachers import Perturbation, Teacher, TeacherEnsemble
 from ..weights import Evidence, Rule, Uniform
 from ._fit_result import FitResult
 from ._objective import Loss, Objective
-from ._problem import TrainingProblem, require_distinct_names
 from ._rule_learning import RuleLearning
+from ._training_problem import TrainingProblem, require_distinct_names
 from ._warm_start import WarmStart
 from .checkpoints import TRACE_LINES, save_run
 from .generalization import CrossFit, OnRound, Tighten, TighteningRounds

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .._full_pass import FullPass
-from .._mixture import Mixture, lowest_mixture
+from .._mixture import Mixture, find_lowest_mixture
 from .._parameter_vectors import copy_state
 from ..trace import FEASIBLE, TracePoint
 
@@ -127,7 +127,7 @@ class BestIterates:
         if not self._snapshots:
             return None, "No evaluated student had a finite loss and finite safety, so there is nothing to mix."
         points = [snapshot.point for snapshot in self._snapshots]
-        lowest = lowest_mixture(*self._objectives(), allowed=FEASIBLE)
+        lowest = find_lowest_mixture(*self._objectives(), allowed=FEASIBLE)
         if lowest.excess > FEASIBLE:
             names = [reading.name for reading in points[0].readings]
             return None, (
@@ -161,7 +161,7 @@ class BestIterates:
 
     def _spare_snapshot(self) -> int:
         """Return which snapshot can go: of those that the best mixture does not use, the one nearest to another."""
-        used = lowest_mixture(*self._objectives()).weights
+        used = find_lowest_mixture(*self._objectives()).weights
         objective_SM = torch.tensor([snapshot.objectives for snapshot in self._snapshots], dtype=torch.float64)
         objective_SM = objective_SM / (objective_SM.amax(0) - objective_SM.amin(0)).clamp_min(1e-300)
         gap_SS = torch.cdist(objective_SM, objective_SM).fill_diagonal_(math.inf)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...data import Split
 from ...safety import Constraint
-from .._full_pass import FullPass, attainable_gaps, read_full_pass
+from .._full_pass import FullPass, measure_gaps, read_full_pass
 from .._objective import Objective
 from .._parameter_vectors import copy_state
 from ..trace import TracePoint
@@ -70,11 +70,11 @@ class FinalIterate:
 
     def _read_gaps(self) -> ConstraintGaps:
         full = read_full_pass(self._objective, self._train, self._splits, self._constraints, with_gradients=True)
-        return ConstraintGaps(full, attainable_gaps(self._constraints, full))
+        return ConstraintGaps(full, measure_gaps(self._constraints, full))
 
     def _correct(self, full: FullPass, point: TracePoint, first_gap: float) -> bool:
         """Move the student onto its active constraints; say whether it moved."""
-        here = ConstraintGaps(full, attainable_gaps(self._constraints, full))
+        here = ConstraintGaps(full, measure_gaps(self._constraints, full))
         if not (self._corrects and self._constraints and point.finite):
             return False
         if not is_near_constraints(here.g_M, first_gap, self._tolerance):

@@ -48,7 +48,7 @@ def perturb_dead_parameters(merit: MeritFunction, passes: int) -> tuple[Sequence
     dead = _find_dead_parameters(merit)
     if not dead:
         return [], 0.0
-    with merit.restored_after():
+    with merit.restore_afterwards():
         start_n = merit.vector()
         unperturbed = _descend_merit(merit, start_n, passes // 2)
         perturbed_n, offset = start_n.copy(), 0

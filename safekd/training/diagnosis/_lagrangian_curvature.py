@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..._modes import evaluating
-from .._full_pass import surrogate_factors
+from .._full_pass import read_surrogate_factors
 from .._objective import CHUNK
 from .._parameter_vectors import split_vector
 from ._merit_function import MeritFunction
@@ -199,7 +199,7 @@ def _difference_product(merit: MeritFunction, v_n: Tensor) -> Tensor:
     start_n, lambda_M = merit.vector(), merit.point.multipliers
     length = torch.finfo(merit.parameters[0].dtype).eps ** (1 / 3) * max(1.0, float(np.abs(start_n).max()))
     ends = []
-    with merit.restored_after():
+    with merit.restore_afterwards():
         for sign in (1.0, -1.0):
             full = merit.read(start_n + sign * length * v_n.cpu().numpy(), with_gradients=True)
             ends.append(full.gradient_n + full.jacobian_Mn.T @ full.jacobian_Mn.new_tensor(lambda_M))
@@ -210,7 +210,7 @@ def _difference_product(merit: MeritFunction, v_n: Tensor) -> Tensor:
 def _lagrangian_shares(merit: MeritFunction) -> Iterator[Tensor]:
     """Yield the Lagrangian in shares that add up to it, one a chunk of a split."""
     objective, splits, rules, lambda_M = merit.objective, merit.splits, merit.constraints, merit.point.multipliers
-    factors = surrogate_factors(objective, splits, rules)
+    factors = read_surrogate_factors(objective, splits, rules)
     for name, split in splits.items():
         here = [m for m, rule in enumerate(rules) if rule.split == name and lambda_M[m] != 0]
         if name != "train" and not here:
@@ -235,7 +235,7 @@ def _merit_decrease(merit: MeritFunction, direction_n: Tensor) -> float:
     """
     start_n, step_n = merit.vector(), direction_n.cpu().numpy()
     size = max(1.0, 0.1 * float(np.linalg.norm(start_n)))
-    with merit.restored_after():
+    with merit.restore_afterwards():
         here = merit.value(start_n)
         both = [
             merit.value(start_n + size * x * step_n) + merit.value(start_n - size * x * step_n)

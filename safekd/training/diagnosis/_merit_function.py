@@ -46,7 +46,7 @@ class MeritFunction:
         return read_vector(self.parameters)
 
     @contextmanager
-    def restored_after(self) -> Iterator[None]:
+    def restore_afterwards(self) -> Iterator[None]:
         """Put the student back, bit for bit, whatever happens inside."""
         start = [p.detach().clone() for p in self.parameters]
         try:

@@ -20,7 +20,7 @@ from ...safety import Constraint
 from .._constraint_layout import is_single_average
 from .._fit_result import ROUND_COLUMNS, FitResult, Tightening, Verdict
 from .._parameter_vectors import copy_state
-from .._problem import TrainingProblem
+from .._training_problem import TrainingProblem
 from .._warm_start import WarmStart
 from ..loop import FitData, FitOptions, fit_once
 from ._fixed_sequence import Shares

@@ -68,7 +68,7 @@ class AveragedIterate:
             x.copy_(mean)
 
     @contextmanager
-    def installed(self) -> Iterator[None]:
+    def install_temporarily(self) -> Iterator[None]:
         """Put the student at the mean for a while, and back, bit for bit."""
         held = [x.clone() for x in self._current]
         self.install()

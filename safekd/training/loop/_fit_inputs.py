@@ -11,7 +11,7 @@ import torch
 from ...data import Split, SplitUse, placed
 from ...errors import InvalidInput
 from ...safety import Constraint
-from .._problem import TrainingProblem
+from .._training_problem import TrainingProblem
 from ..trace import Callback
 from ._gradient_sampling import Sampled
 

@@ -16,7 +16,7 @@ from .._constraint_layout import ConstraintLayout
 from .._fit_result import FitResult, Verdict
 from .._full_pass import FullPass
 from .._parameter_vectors import copy_state
-from .._problem import TrainingProblem
+from .._training_problem import TrainingProblem
 from .._warm_start import WarmStart
 from ..checkpoints import BestIterates, FinalIterate
 from ..diagnosis import (
@@ -174,7 +174,7 @@ class FitLoop:
             )
             self._record(point)
             return full
-        with nullcontext() if self.average is None else self.average.installed():
+        with nullcontext() if self.average is None else self.average.install_temporarily():
             full, point = self.reader.read(self.step, epoch)
             self._record(point)
         if self.step == 0:
@@ -216,7 +216,7 @@ class FitLoop:
         student = self.problem.student
         states = [copy_state(student)]
         if self.average is not None:
-            with self.average.installed():
+            with self.average.install_temporarily():
                 states.insert(0, copy_state(student))
         return states
 

@@ -22,7 +22,7 @@ from ..._modes import evaluating
 from ...data import Split
 from ...errors import InvalidInput
 from ...safety import Constraint
-from .._full_pass import surrogate_factors
+from .._full_pass import read_surrogate_factors
 from .._objective import Objective
 
 
@@ -96,7 +96,7 @@ class SampledGradients:
     lagrangian_se: float
 
 
-def sampled_gradients(
+def estimate_gradients(
     objective: Objective,
     train: Split,
     splits: Mapping[str, Split],
@@ -126,7 +126,7 @@ def sampled_gradients(
     total = torch.zeros(len(weight), size, dtype=torch.float64, device=variables[0].device)
     squares, lagrangian_Sn = torch.zeros(len(weight), dtype=torch.float64), []
     with evaluating(objective.readers), torch.enable_grad():
-        factors = surrogate_factors(objective, where, constraints)
+        factors = read_surrogate_factors(objective, where, constraints)
         for _ in range(sampled.batches):
             scalars: dict[int, Tensor] = {}
             for name in sorted(where):

@@ -12,12 +12,12 @@ from solvers.kkt import KKTResiduals, kkt_residuals
 from solvers.primal_dual import PrimalDual
 
 from .._constraint_layout import ConstraintLayout
-from .._full_pass import FullPass, attainable_gaps, pose_all_on_train, read_full_pass
-from .._problem import TrainingProblem
+from .._full_pass import FullPass, measure_gaps, pose_all_on_train, read_full_pass
+from .._training_problem import TrainingProblem
 from ..trace import Memory, TracePoint
 from ._averaged_iterate import AveragedIterate
 from ._fit_inputs import FitData
-from ._gradient_sampling import Sampled, SampledGradients, sampled_gradients
+from ._gradient_sampling import Sampled, SampledGradients, estimate_gradients
 
 EPOCH_STRIDE = 1_000_003  # a prime beyond any number of epochs: seeds of two runs never meet
 
@@ -109,14 +109,14 @@ class PointReader:
         if exact or draw is None:
             return full, None
         seed = (problem.seed * EPOCH_STRIDE + step) * 2 + 1  # reading more often changes no row
-        sampled = sampled_gradients(
+        sampled = estimate_gradients(
             problem.objective, data.train, data.splits, problem.constraints, lambda_M, draw, seed
         )
         return dataclasses.replace(full, gradient_n=sampled.gradient_n, jacobian_Mn=sampled.jacobian_Mn), sampled
 
     def _residuals(self, full: FullPass) -> KKTResiduals:
         jacobian_Mn, jacobian_En = self._layout.split_by_kind(full.jacobian_Mn)
-        g_M, h_E = self._layout.split_by_kind(attainable_gaps(self._problem.constraints, full))
+        g_M, h_E = self._layout.split_by_kind(measure_gaps(self._problem.constraints, full))
         lambda_M, mu_E = self._multipliers()
         return kkt_residuals(
             full.gradient_n,

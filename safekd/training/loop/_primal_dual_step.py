@@ -16,7 +16,7 @@ from ...errors import NotFinite
 from ...weights import StudentStep
 from .._constraint_layout import ConstraintLayout, attainable_threshold
 from .._objective import PooledTeachers
-from .._problem import TrainingProblem
+from .._training_problem import TrainingProblem
 from ..diagnosis import find_gradient_source, find_loss_source, find_value_source
 from ._batch_values import BatchValue
 from ._fit_inputs import FitData

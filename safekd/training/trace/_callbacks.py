@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import InvalidInput
-from ._trace_files import as_line
+from ._trace_files import format_line
 from ._trace_points import TracePoint
 
 
@@ -132,7 +132,7 @@ class JsonlWriter(Callback):
             point: What was read.
         """
         with self.path.open("ab", buffering=0) as stream:
-            stream.write(as_line(point.as_row()).encode())
+            stream.write(format_line(point.as_row()).encode())
 
 
 class Callbacks:
@@ -167,7 +167,7 @@ class Callbacks:
             run: What the run is going to do.
         """
         for callback in self._callbacks:
-            with self._named(callback, "on_start"):
+            with self._name_errors(callback, "on_start"):
                 callback.on_start(run)
 
     def trace(self, point: TracePoint) -> None:
@@ -177,7 +177,7 @@ class Callbacks:
             point: What was read.
         """
         for callback in self._callbacks:
-            with self._named(callback, "on_trace"):
+            with self._name_errors(callback, "on_trace"):
                 callback.on_trace(point)
 
     def end(self, result: Any) -> None:
@@ -187,11 +187,11 @@ class Callbacks:
             result: The FitResult.
         """
         for callback in self._callbacks:
-            with self._named(callback, "on_end"):
+            with self._name_errors(callback, "on_end"):
                 callback.on_end(result)
 
     @contextmanager
-    def _named(self, callback: Callback, method: str) -> Iterator[None]:
+    def _name_errors(self, callback: Callback, method: str) -> Iterator[None]:
         try:
             yield
         except StopTraining as request:

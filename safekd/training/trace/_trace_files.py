@@ -54,10 +54,10 @@ def write_jsonl(rows: Sequence[Mapping[Any, Any]], path: str | os.PathLike[str])
         path: A .jsonl file.
     """
     with written_whole(path) as temporary:
-        temporary.write_text("".join(map(as_line, rows)), encoding="utf-8")
+        temporary.write_text("".join(map(format_line, rows)), encoding="utf-8")
 
 
-def as_line(row: Mapping[str, Cell]) -> str:
+def format_line(row: Mapping[str, Cell]) -> str:
     """Return a row as one line of strict JSON, with its end.
 
     Args:

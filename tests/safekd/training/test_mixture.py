@@ -15,7 +15,7 @@ from scipy.optimize import linprog
 
 import safekd as kd
 from safekd.training import Mixture
-from safekd.training._mixture import lowest_mixture
+from safekd.training._mixture import find_lowest_mixture
 from safekd.training.checkpoints import BestIterates
 from tests.support.problems import FreeLogits, at_least, one_each, same, state, trainer_for
 
@@ -81,7 +81,7 @@ def test_nothing_asked_nothing_given_and_nothing_usable_told():
 def test_it_is_what_scipy_finds_with_few_weights(size, rows, seed):
     draw = np.random.default_rng(seed)
     loss, g = draw.normal(size=size), draw.normal(0.2, 1.0, size=(size, rows)).round(3)
-    found = lowest_mixture(loss.tolist(), g.tolist())
+    found = find_lowest_mixture(loss.tolist(), g.tolist())
     q = np.array(found.weights)
     assert q.min() >= 0
     assert q.sum() == pytest.approx(1)

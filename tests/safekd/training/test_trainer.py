@@ -62,7 +62,7 @@ def test_the_answer_does_not_depend_on_the_method(method):
 
 
 def test_a_fixed_penalty_promises_nothing():
-    """Minimiser of KL(q || p) - w p_0 for w = .5: found by scanning p_0, since p_k stays proportional to q_k."""
+    """Minimizer of KL(q || p) - w p_0 for w = .5: found by scanning p_0, since p_k stays proportional to q_k."""
     result = trainer_for(at_least(0.6), dual=FixedPenalty(0.5)).fit(one_each(), epochs=800)
     scan = torch.linspace(0.3, 0.9, 100_001, dtype=torch.float64)
     best = scan[(-(0.3 * scan.log() + 0.7 * (1 - scan).log()) - 0.5 * scan).argmin()]

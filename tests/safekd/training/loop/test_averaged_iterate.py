@@ -58,7 +58,7 @@ def test_the_average_weighs_late_steps_by_their_share_to_the_ninth():
         weight[s - 1] = share
     wanted = float((weight * values).sum())
     before = state(student)
-    with average.installed():
+    with average.install_temporarily():
         assert student.logits[0, 0].item() == pytest.approx(wanted, abs=1e-12)
     assert same(state(student), before)
     assert float(average.multipliers) == pytest.approx(wanted, abs=1e-12)

@@ -13,7 +13,7 @@ import safekd as kd
 from safekd.teachers import StoredTeacher
 from safekd.training import Sampled, read_full_pass
 from safekd.training.diagnosis import is_converged
-from safekd.training.loop._gradient_sampling import choose_trace_interval, estimate_mean_norm, sampled_gradients
+from safekd.training.loop._gradient_sampling import choose_trace_interval, estimate_gradients, estimate_mean_norm
 from tests.support.problems import at_least, trainer_for
 
 from ..diagnosis.test_endings import point, reading
@@ -72,7 +72,7 @@ def test_batches_estimate_the_gradients_of_whole_splits():
     gradient_n = full.gradient_n + full.jacobian_Mn.T @ lambda_M
 
     def estimate(seed, sampled):
-        return sampled_gradients(trainer.objective, train, {"ward": ward}, rules, lambda_M, sampled, seed)
+        return estimate_gradients(trainer.objective, train, {"ward": ward}, rules, lambda_M, sampled, seed)
 
     estimates = [estimate(seed, Sampled(8, 50)) for seed in range(30)]
     mean_n = torch.stack([one.gradient_n for one in estimates]).mean(0)
