@@ -60,7 +60,7 @@ def read_full_pass(
     variables: list[Tensor] = [p for p in objective.student.parameters() if p.requires_grad]
     names = sorted({"train"} | {rule.split for rule in constraints})
     placed = {name: train if name == "train" else splits[name] for name in names}
-    objective.non_finite_source = None
+    objective.clear_non_finite_source()
     with evaluating(objective.readers):
         factors = read_surrogate_factors(objective, placed, constraints) if with_gradients else None
         sums = _FullPassSums(constraints, factors, variables)

@@ -145,6 +145,10 @@ class Objective:
                 self.non_finite_source = self.non_finite_source or error.source
                 return torch.full_like(logits_V, torch.nan)
 
+    def clear_non_finite_source(self) -> None:
+        """Forget which teacher was not finite: a new pass begins."""
+        self.non_finite_source = None
+
     def holds_targets(self, split: Split) -> bool:
         """Tell whether the targets of a split are in memory, and will not be asked for again.
 

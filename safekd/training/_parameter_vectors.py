@@ -1,15 +1,35 @@
-"""A student's parameters as one vector, and copies of a module's state.  Axes: n parameters."""
+"""A student's parameters as one vector, descents on it, and copies of a module's state.  Axes: n parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.optimize import minimize as scipy_minimize
 from torch import Tensor, nn
 
 Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DescentSettings:
+    """When a descent ends before its passes do.
+
+    Attributes:
+        gradient: Largest entry of the gradient that counts as none: far below what a verdict calls flat
+            (``tests/safekd/training/diagnosis/test_verdicts.py``).
+        decrease: Share of its value by which a function must fall from step to step; 0 for no such rule, since losses
+            may stay the same to the last digit and then fall.
+    """
+
+    gradient: float = 1e-9
+    decrease: float = 0.0
+
+
+DESCENT = DescentSettings()
 
 
 def copy_state(module: nn.Module) -> dict[str, Tensor]:
@@ -53,3 +73,22 @@ def write_vector(parameters: Sequence[nn.Parameter], x_n: Floats) -> None:
     pieces = split_vector(torch.from_numpy(np.array(x_n)), parameters)
     for p, piece in zip(parameters, pieces, strict=True):
         p.copy_(piece)
+
+
+def descend_lbfgs(
+    value_and_gradient: Callable[[Floats], tuple[float, Floats]], start_n: Floats, passes: int
+) -> tuple[Floats, float]:
+    """Return where L-BFGS ends, and the value there.
+
+    Args:
+        value_and_gradient: Of a vector, (n,).
+        start_n: Where to begin, (n,).
+        passes: Evaluations at most.
+
+    Source: Byrd, Lu, Nocedal and Zhu 1995.
+    """
+    most = max(1, passes)
+    limits = {"maxfun": most, "maxiter": most, "ftol": DESCENT.decrease, "gtol": DESCENT.gradient}
+    answer = scipy_minimize(value_and_gradient, start_n, jac=True, method="L-BFGS-B", options=limits)
+    end_n: Floats = answer.x
+    return end_n, float(answer.fun)

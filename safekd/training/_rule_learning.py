@@ -7,6 +7,7 @@ target and projection.  Rule and student both move after the same forward pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,9 +18,21 @@ from ..weights import Rule, StudentStep, learned_rules, load_rule_state, modules
 from .diagnosis import find_rule_source, find_rule_step_source
 
 _RULE, _OPTIMIZER = "rule.", "optimizer."  # prefixes of names on disk
-RULE_RATE = (
-    1e-2  # of Adam where no optimizer is given: rules have few parameters, and steps are as many as the student's
-)
+
+
+@dataclass(frozen=True)
+class RuleLearningSettings:
+    """What learns a weighting rule where nobody says.
+
+    Attributes:
+        rate: Of Adam, where no optimizer is given: ten times its usual one, since rules have few parameters
+            (``tests/safekd/training/test_learned_rules.py``, ``benchmarks.weightings``).
+    """
+
+    rate: float = 1e-2
+
+
+SETTINGS = RuleLearningSettings()
 
 
 class RuleLearning:
@@ -68,7 +81,7 @@ class RuleLearning:
                     "rule's parameters(), or leave it out where no rule learns."
                 )
         elif self._named:
-            optimizer = torch.optim.Adam(self._named.values(), lr=RULE_RATE)
+            optimizer = torch.optim.Adam(self._named.values(), lr=SETTINGS.rate)
         self.optimizer = optimizer
 
     def train(self) -> None:

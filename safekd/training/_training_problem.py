@@ -16,7 +16,20 @@ from ..safety import Constraint
 from ._objective import Objective
 from ._rule_learning import RuleLearning
 
-MINIBATCH_SMOOTHING = 0.9  # of values that multipliers see, where a dual method leaves it open: one batch is noise
+
+@dataclass(frozen=True)
+class MinibatchSettings:
+    """What changes where a step reads a part of the training split.
+
+    Attributes:
+        smoothing: Share of the past in the values that multipliers see, where a dual method leaves it open: one batch
+            is noise, and ten of them are less (``tests/safekd/training/test_trainer.py``).
+    """
+
+    smoothing: float = 0.9
+
+
+MINIBATCHES = MinibatchSettings()
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,7 @@ class TrainingProblem:
         if self.dual.ema is not None:
             return self.dual
         chosen = copy.copy(self.dual)
-        object.__setattr__(chosen, "ema", 0.0 if self.is_full_batch(examples) else MINIBATCH_SMOOTHING)
+        object.__setattr__(chosen, "ema", 0.0 if self.is_full_batch(examples) else MINIBATCHES.smoothing)
         return chosen
 
 

@@ -17,11 +17,12 @@ from ._non_finite_source import (
     find_value_source,
 )
 from ._probes import RunProbes
-from ._status import LEAST_POINTS, EndedRun, format_residuals, is_converged, judge_run
+from ._status import SETTINGS as STATUS_SETTINGS
+from ._status import EndedRun, format_residuals, is_converged, judge_run
 from ._student_restoration import StudentRestoration
 
 __all__ = [
-    "LEAST_POINTS",
+    "STATUS_SETTINGS",
     "EndedRun",
     "FeasibilityBound",
     "LagrangianCurvature",

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import minimize as scipy_minimize
 
 from ..._modes import evaluating
 from .._objective import CHUNK
-from .._parameter_vectors import Floats
+from .._parameter_vectors import descend_lbfgs
 from ._merit_function import MeritFunction
 
 
@@ -50,7 +49,7 @@ def perturb_dead_parameters(merit: MeritFunction, passes: int) -> tuple[Sequence
         return [], 0.0
     with merit.restore_afterwards():
         start_n = merit.vector()
-        unperturbed = _descend_merit(merit, start_n, passes // 2)
+        _, unperturbed = descend_lbfgs(merit.value_and_gradient, start_n, passes // 2)
         perturbed_n, offset = start_n.copy(), 0
         generator = torch.Generator().manual_seed(0)
         names = {id(p): name for name, p in merit.objective.student.named_parameters()}
@@ -59,13 +58,8 @@ def perturb_dead_parameters(merit: MeritFunction, passes: int) -> tuple[Sequence
                 noise = torch.randn(p.numel(), generator=generator).double().numpy()
                 perturbed_n[offset : offset + p.numel()] += SETTINGS.perturbation * noise
             offset += p.numel()
-        return dead, max(0.0, unperturbed - _descend_merit(merit, perturbed_n, passes // 2))
-
-
-def _descend_merit(merit: MeritFunction, start_n: Floats, passes: int) -> float:
-    limits = {"maxfun": max(1, passes), "maxiter": max(1, passes), "ftol": 0.0, "gtol": 1e-9}
-    answer = scipy_minimize(merit.value_and_gradient, start_n, jac=True, method="L-BFGS-B", options=limits)
-    return float(answer.fun)
+        _, perturbed = descend_lbfgs(merit.value_and_gradient, perturbed_n, passes // 2)
+        return dead, max(0.0, unperturbed - perturbed)
 
 
 def _find_dead_parameters(merit: MeritFunction) -> list[str]:

@@ -35,12 +35,15 @@ class FeasibilityBoundSettings:
     Attributes:
         largest_table: Numbers in all tangents: some 160 megabytes.
         largest_program: Numbers in the linear program after merging: some seconds of HiGHS.
-        margin: Least violation that counts as a proof: above the rounding of the linear program.
+        margin: Least violation that counts as a proof, and least weight that counts: above the rounding of the linear
+            program.
+        no_room: Room up to this is none: the rounding of the linear program itself.
     """
 
     largest_table: int = 20_000_000
     largest_program: int = 200_000
     margin: float = 1e-6
+    no_room: float = 1e-7
 
 
 SETTINGS = FeasibilityBoundSettings()
@@ -122,9 +125,9 @@ def _boundary(y_M: Floats, gain_MGV: Floats, least: float) -> tuple[int, ...]:
     """
     value_GV = np.tensordot(y_M, gain_MGV, 1)
     spread_G = value_GV.max(-1) - value_GV.min(-1)
-    if abs(least) > 1e-7 or not (spread_G > 1e-6).any():
+    if abs(least) > SETTINGS.no_room or not (spread_G > SETTINGS.margin).any():
         return ()
-    return tuple(int(m) for m in np.flatnonzero(y_M > 1e-6))
+    return tuple(int(m) for m in np.flatnonzero(y_M > SETTINGS.margin))
 
 
 def _counts_argmax(rule: SafetyConstraint) -> bool:

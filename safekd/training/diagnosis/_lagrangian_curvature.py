@@ -32,12 +32,19 @@ class CurvatureSettings:
     Attributes:
         products: Products with the Hessian at most.
         flat: Curvature above minus this share of the largest counts as none.
-        trial_lengths: Of steps along the direction found, as shares of the student's own size.
+        trial_lengths: Of steps along the direction, as shares of the student's own size.
+        agreement: Share of a product by which the two ways to compute it may differ, and its size below which it is not
+            compared.
+        symmetry: Share of a product that may lie along old directions, and its size below which it may.
+        least_scale: Curvatures below are compared with this, a unit of parameters: rounding alone curves that much.
     """
 
     products: int = 16
     flat: float = 1e-3
     trial_lengths: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
+    agreement: tuple[float, float] = (0.05, 1e-4)
+    symmetry: tuple[float, float] = (1e-2, 1e-9)
+    least_scale: float = 1e-4
 
 
 SETTINGS = CurvatureSettings()
@@ -89,7 +96,10 @@ def measure_curvature(merit: MeritFunction, jacobian_Mn: Tensor, tolerance: floa
         product_n = project_onto_tangent(_hessian_product(merit, project_onto_tangent(v_n)))
         if objective.fixed and not compared:
             gap, size = (product_n - take_differences(v_n)).norm(), product_n.norm()
-            if bool(gap > 0.05 * size) and bool(gap > 1e-4):  # where only first derivatives are known, terms go missing
+            share, least_gap = SETTINGS.agreement
+            if bool(gap > share * size) and bool(
+                gap > least_gap
+            ):  # where only first derivatives are known, terms go missing
                 raise RuntimeError("products with its Hessian are not those that differences of gradients show")
             compared.append(True)
         return product_n
@@ -111,7 +121,7 @@ def measure_curvature(merit: MeritFunction, jacobian_Mn: Tensor, tolerance: floa
             return LagrangianCurvature(float("nan"), float("nan"), 0.0, not_examined)
         if not (math.isfinite(least) and math.isfinite(largest)):
             return LagrangianCurvature(least, largest, 0.0, "second derivatives are not finite")
-        if direction_n is None or not least < -SETTINGS.flat * max(abs(least), abs(largest), 1e-4):
+        if direction_n is None or not least < -SETTINGS.flat * max(abs(least), abs(largest), SETTINGS.least_scale):
             return LagrangianCurvature(least, largest, 0.0)
         return LagrangianCurvature(least, largest, _merit_decrease(merit, direction_n))
 
@@ -167,7 +177,8 @@ def _require_symmetric(held_kn: Tensor, w_n: Tensor) -> None:
     Functions of which only the first derivative is known can lose part of the second without a word.
     """
     lost = (held_kn[:-2] @ w_n).norm()
-    if bool(lost > 1e-2 * w_n.norm()) and bool(lost > 1e-9):
+    share, least_lost = SETTINGS.symmetry
+    if bool(lost > share * w_n.norm()) and bool(lost > least_lost):
         raise RuntimeError("products with its Hessian are not those of a symmetric matrix")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -19,6 +20,22 @@ from .._full_pass import FullPass, read_full_pass
 from .._objective import Objective
 from .._parameter_vectors import Floats, read_vector, write_vector
 from ..trace import TracePoint
+
+
+@dataclass(frozen=True)
+class MeritSettings:
+    """Numbers of the merit function.
+
+    Attributes:
+        least_penalty: Penalties are at least so many times one plus the multiplier, so that a minimum of the Lagrangian
+            on the constraints is one of the merit function beside them
+            (``tests/safekd/training/diagnosis/test_verdicts.py``).
+    """
+
+    least_penalty: float = 10.0
+
+
+SETTINGS = MeritSettings()
 
 
 class MeritFunction:
@@ -92,7 +109,7 @@ class MeritFunction:
         at = self.point
         for multiplier, rho, then, now in zip(at.multipliers, at.rho, at.readings, full.readings, strict=True):
             g = then.required - then.measured + then.surrogate - now.surrogate
-            rho = max(rho, 10 * (1 + abs(multiplier)))
+            rho = max(rho, SETTINGS.least_penalty * (1 + abs(multiplier)))
             weight = multiplier + rho * g
             weights.append(weight if then.equality else max(weight, 0.0))
             total += (weights[-1] ** 2 - multiplier**2) / (2 * rho)

@@ -19,14 +19,13 @@ from ..trace import TracePoint
 from ._feasibility_bound import FeasibilityBound
 from ._probes import RunProbes
 
-LEAST_POINTS = 4  # of a trace: with fewer, its second half shows no tendency
-
 
 @dataclass(frozen=True)
 class StatusSettings:
     """Numbers by which endings are told apart; ``tests/safekd/training/diagnosis/test_verdict_truth.py`` notices them.
 
     Attributes:
+        least_points: Of a trace: with fewer, its second half shows no tendency.
         most_passes: Passes over the data that probes may cost, nor do they take more than the run did.
         flat_violation: Gradient norm of a violation that counts as none, a unit of parameters.
         flat_log_safety: The same for the mean of -log(safety), which is steeper.
@@ -37,8 +36,10 @@ class StatusSettings:
         shrinking: Share of its first violation below which a violation shrinks.
         growing: Multiple of its first value above which a multiplier grows.
         decrease: Share of the tolerance that a step must lower the merit by to refute a minimum.
+        least_weight: Farkas weight above which a constraint is named.
     """
 
+    least_points: int = 4
     most_passes: int = 150
     flat_violation: float = 1e-3
     flat_log_safety: float = 1e-2
@@ -49,6 +50,7 @@ class StatusSettings:
     shrinking: float = 0.7
     growing: float = 1.3
     decrease: float = 0.1
+    least_weight: float = 1e-6
 
 
 SETTINGS = StatusSettings()
@@ -151,7 +153,7 @@ def is_stalled(points: Sequence[TracePoint]) -> bool:
         points: A trace.
     """
     half = len(points) // 2
-    if len(points) < LEAST_POINTS:
+    if len(points) < SETTINGS.least_points:
         return False
     return min(map(_largest_violation, points)) > SETTINGS.stalled * min(map(_largest_violation, points[:half]))
 
@@ -168,7 +170,7 @@ def _find_growing(run: EndedRun) -> list[int]:
     only slow pulls harder as it rises.
     """
     points, moving = run.points[len(run.points) // 2 :], SETTINGS.stationary * run.tolerance
-    if len(points) < LEAST_POINTS or any(p.residuals.stationarity > moving for p in points):
+    if len(points) < SETTINGS.least_points or any(p.residuals.stationarity > moving for p in points):
         return []
     growing, least_force = [], SETTINGS.heavy * run.tolerance * (1 + run.last.gradient_norm)
     for m in range(len(run.last.readings)):
@@ -211,7 +213,7 @@ def _judge_impossible(run: EndedRun, bound: FeasibilityBound, probes: RunProbes)
     restored = probes.restore_feasibility(run.passes)
     best = restored.full if restored.least < _largest_violation(run.best) else run.best
     weights = [float(weight) for weight in bound.weights_M]
-    chosen = [m for m, weight in enumerate(weights) if weight > 1e-6]
+    chosen = [m for m, weight in enumerate(weights) if weight > SETTINGS.least_weight]
     weighed = " + ".join(f"{weights[m]:.3g} '{run.last.readings[m].name}'" for m in chosen)
     return Verdict(
         "infeasible",
@@ -264,7 +266,7 @@ def _judge_boundary(run: EndedRun, bound: FeasibilityBound) -> Verdict:
             "boundary": [run.last.readings[m].name for m in chosen],
             "room": -bound.least,
             "farkas": [float(weight) for weight in bound.weights_M],
-            "violations": [_largest_violation(point) for point in run.points[-LEAST_POINTS:]],
+            "violations": [_largest_violation(point) for point in run.points[-SETTINGS.least_points :]],
             **_best_findings(run.best),
             **_residual_findings(run),
         },
@@ -285,7 +287,7 @@ def _judge_growing(run: EndedRun, chosen: list[int]) -> Verdict:
             "multipliers_before": [half.multipliers[m] for m in chosen],
             "multipliers_now": [run.last.multipliers[m] for m in chosen],
             "constraint_gradient_norms": [float(run.jacobian_Mn[m].norm()) for m in chosen],
-            "violations": [_largest_violation(point) for point in run.points[-LEAST_POINTS:]],
+            "violations": [_largest_violation(point) for point in run.points[-SETTINGS.least_points :]],
             **_best_findings(run.best),
             **_residual_findings(run),
         },

@@ -8,12 +8,11 @@ Axes: n parameters, B positions, M constraints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import minimize as scipy_minimize
 
 from solvers.kkt import gradients
 
@@ -22,7 +21,7 @@ from ...data import Split
 from ...safety import Constraint
 from .._full_pass import FullPass, read_full_pass
 from .._objective import CHUNK, Objective
-from .._parameter_vectors import Floats, read_vector, write_vector
+from .._parameter_vectors import Floats, descend_lbfgs, read_vector, write_vector
 from ..trace import ConstraintReading
 
 
@@ -75,12 +74,12 @@ class _ViolationDescent:
         short_M = first_M.clip(min=0)  # more safety does nothing for an equality that has too much
         share_M = short_M / short_M.sum() if short_M.any() else np.ones_like(short_M)
         each = max(1, passes // 3)
-        safest_n = self._descend(lambda x_n: self._minus_log_safety(x_n, share_M), self.best[1], each)
+        safest_n, _ = descend_lbfgs(lambda x_n: self._minus_log_safety(x_n, share_M), self.best[1], each)
         log_safety_gradient_norm = float(np.linalg.norm(self._minus_log_safety(safest_n, share_M)[1]))
         zero_gradient_share = self.zero_gradient_share
         self._read(safest_n)
-        self._descend(self._half_squares, safest_n, each)
-        self._descend(self._half_squares, self.best[1], each)
+        descend_lbfgs(self._half_squares, safest_n, each)
+        descend_lbfgs(self._half_squares, self.best[1], each)
         full = self._read(self.best[1])
         violation_M = _signed_violations(full)
         size = float(np.linalg.norm(violation_M))
@@ -95,12 +94,6 @@ class _ViolationDescent:
             zero_gradient_share,
             self.passes,
         )
-
-    def _descend(self, value: Callable[[Floats], tuple[float, Floats]], start_n: Floats, passes: int) -> Floats:
-        limits = {"maxfun": passes, "maxiter": passes, "ftol": 0.0, "gtol": 1e-9}
-        answer = scipy_minimize(value, start_n, jac=True, method="L-BFGS-B", options=limits)
-        end_n: Floats = answer.x
-        return end_n
 
     def _half_squares(self, x_n: Floats) -> tuple[float, Floats]:
         """Return half the squared violations of the surrogates, and their gradient."""

@@ -20,7 +20,7 @@ from .._training_problem import TrainingProblem
 from .._warm_start import WarmStart
 from ..checkpoints import BestIterates, FinalIterate
 from ..diagnosis import (
-    LEAST_POINTS,
+    STATUS_SETTINGS,
     EndedRun,
     FeasibilityBound,
     RunProbes,
@@ -298,7 +298,7 @@ class FitLoop:
         constrained = {name: sum(rule.split == name for rule in rules) for name in sizes}
         if "validation" in data.splits:  # read a second time, without gradients
             sizes["validation, all constraints"] = len(data.splits["validation"])
-        few = math.ceil(self.steps / LEAST_POINTS)  # a verdict needs so many, in short runs too
+        few = math.ceil(self.steps / STATUS_SETTINGS.least_points)  # a verdict needs so many, in short runs too
         return min(few, choose_trace_interval(sizes, constrained, self.batch_size, self.options.stationarity))
 
     def _describe(self) -> RunInfo:

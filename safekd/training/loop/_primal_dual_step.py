@@ -67,7 +67,7 @@ class PrimalDualStep:
         """
         before = [value.clone() for value in self._buffers]  # running averages move in the forward pass
         roll_back_rule = self.problem.learning.snapshot() if self._rule_learns else None
-        self.problem.objective.non_finite_source = None
+        self.problem.objective.clear_non_finite_source()
         try:
             fused = self.fused is not None and other is None
             source = self._fused_step(index) if fused else self._general_step(index, other)

@@ -10,13 +10,28 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..diagnosis import find_non_finite_parameter
 
-SAFE_SHARE = 1e-3  # of the square root of the largest number: a step within it is taken without a copy
+
+@dataclass(frozen=True)
+class RollbackSettings:
+    """When a step is taken without a copy of what it changes.
+
+    Attributes:
+        safe_share: Of the square root of the largest number of the type: rate times gradient within it leaves twenty
+            orders of magnitude (float32) to momentum and decay
+            (``tests/safekd/training/diagnosis/test_divergence.py``).
+    """
+
+    safe_share: float = 1e-3
+
+
+SETTINGS = RollbackSettings()
 
 
 def gradient_norm(parameters: Sequence[Tensor], total: Tensor) -> float:
@@ -67,7 +82,7 @@ def step_or_rollback(optimizer: torch.optim.Optimizer, student: nn.Module, norm:
     """
     held = [p for group in optimizer.param_groups for p in group["params"]]
     rates = [float(group.get("lr", 1.0)) for group in optimizer.param_groups]
-    limit = SAFE_SHARE * min(torch.finfo(p.dtype).max for p in held) ** 0.5
+    limit = SETTINGS.safe_share * min(torch.finfo(p.dtype).max for p in held) ** 0.5
     if all(max(rate, 1.0) * (1 + norm) <= limit and rate == rate for rate in rates):
         optimizer.step()
         return None
