@@ -77,16 +77,16 @@ def test_cells_are_chosen_by_parts_of_their_names():
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("M", COUNTS)
 def test_thresholds_bind_and_can_be_met(task, M):
-    found = {}
+    reached = {}
     for threshold, share in (("near", 0.30), ("far", 0.75)):
         cell = Cell("linear", task, "Adam 1e-2", None, threshold, M)
-        found[threshold] = thresholds = set_thresholds(cell, ReferenceSettings(steps=300))
+        reached[threshold] = thresholds = set_thresholds(cell, ReferenceSettings(steps=300))
         for plain, asked, strong in zip(thresholds.plain_M, thresholds.threshold_M, thresholds.strong_M, strict=True):
             assert plain + TOLERANCE < asked < strong - TOLERANCE
         assert log_odds_share(thresholds) == pytest.approx([share] * M)
         assert len(thresholds.threshold_M) == M
-    assert all(near < far for near, far in zip(*(found[t].threshold_M for t in THRESHOLDS), strict=True))
-    assert found["near"].strong_M == found["far"].strong_M
+    assert all(near < far for near, far in zip(*(reached[t].threshold_M for t in THRESHOLDS), strict=True))
+    assert reached["near"].strong_M == reached["far"].strong_M
 
 
 def test_thresholds_that_nobody_is_known_to_meet_are_refused():
@@ -118,10 +118,10 @@ def kkt_point():
 
 def test_the_judge_accepts_a_kkt_point(kkt_point):
     setup, x, lambda_M = kkt_point
-    found = Judge(setup).look(7, x, lambda_M)
-    assert found.solved
-    assert found.feasible
-    assert found.step == 7
+    reading = Judge(setup).look(7, x, lambda_M)
+    assert reading.solved
+    assert reading.feasible
+    assert reading.step == 7
     assert all(not part.requires_grad for part in x)
 
 
@@ -135,10 +135,10 @@ def test_the_judge_refuses_an_infeasible_student(kkt_point):
     setup, x, lambda_M = kkt_point
     asked = setup.constraints[0].required
     above = set_up_cell(FULL, 0, [asked + 0.01], 40)
-    found = Judge(above).look(1, x, lambda_M, last=True)
-    assert not found.solved
-    assert not found.feasible
-    assert found.margin == pytest.approx(-0.01, abs=1e-5)
+    reading = Judge(above).look(1, x, lambda_M, last=True)
+    assert not reading.solved
+    assert not reading.feasible
+    assert reading.margin == pytest.approx(-0.01, abs=1e-5)
     assert Judge(set_up_cell(FULL, 0, [asked + 0.5 * TOLERANCE], 40)).look(1, x, lambda_M).feasible
     nothing = Judge(setup).look(1, [math.nan * part for part in x], lambda_M, last=True)
     assert not nothing.feasible
@@ -260,10 +260,10 @@ def test_the_trainer_and_the_judge_read_the_same_numbers():
     trainer = make_trainer(setup)
     points = []
     trainer.fit(setup.task.train, epochs=1, trace_every=1, on_trace=points.append)
-    found = Judge(setup).look(0, setup.problem().start(), torch.zeros(5), last=True)
-    assert points[0].loss == pytest.approx(found.loss, rel=1e-4)
-    assert [r.measured - r.required for r in points[0].readings] == pytest.approx(found.margin_M, abs=1e-5)
-    assert points[0].residuals.stationarity == pytest.approx(found.residuals.stationarity, rel=1e-3)
+    reading = Judge(setup).look(0, setup.problem().start(), torch.zeros(5), last=True)
+    assert points[0].loss == pytest.approx(reading.loss, rel=1e-4)
+    assert [r.measured - r.required for r in points[0].readings] == pytest.approx(reading.margin_M, abs=1e-5)
+    assert points[0].residuals.stationarity == pytest.approx(reading.residuals.stationarity, rel=1e-3)
 
 
 def test_a_run_is_looked_at_up_to_its_last_step():
@@ -328,9 +328,9 @@ def test_ratios_by_hand(rows):
     ratios = compare(rows, TRAINER, peers)
     assert [ratio.value for ratio in ratios] == [pytest.approx(1.1), 0.0, math.inf]
     assert [ratio.other.setting for ratio in ratios[:2]] == ["0.1", "1"]
-    found = tally(ratios)
-    assert (found.cells, found.close, found.worst, found.where) == (3, 1, math.inf, "c")
-    assert found.median == pytest.approx(1.1)
+    ratios_tally = tally(ratios)
+    assert (ratios_tally.cells, ratios_tally.close, ratios_tally.worst, ratios_tally.where) == (3, 1, math.inf, "c")
+    assert ratios_tally.median == pytest.approx(1.1)
     assert compare(rows, TRAINER, peers, documented=True)[0].value == pytest.approx(0.55)
     strict = compare(
         [replace(row, feasible_strict=2.0 - row.seed) for row in rows], TRAINER, peers, False, "feasible_strict"

@@ -54,11 +54,11 @@ def test_new_data_are_new_and_critical(name):
 
 def test_digits_are_split_by_original():
     """Without turns, moves and noise each case is its original: none is on both sides."""
-    found = digits.draw(0, [3, 8, 9])
+    draw = digits.draw(0, [3, 8, 9])
     assert sum(digits.SIZES.values()) == 1797
-    assert len(found.origins) == len(found.new) >= 20_000
-    assert found.origins.unique().numel() < 400  # cases are clustered, and the report's error knows
-    assert found.origins.max() < digits.SIZES["new"]
+    assert len(draw.origins) == len(draw.new) >= 20_000
+    assert draw.origins.unique().numel() < 400  # cases are clustered, and the report's error knows
+    assert draw.origins.max() < digits.SIZES["new"]
 
 
 def test_a_population_is_drawn_alike_twice_and_otherwise_with_another_seed():

@@ -48,7 +48,7 @@ def value(s: float, q: Sequence[float] = Q) -> float:
     return 0.0 if s <= q[0] else q[0] * math.log(q[0] / s) + (1 - q[0]) * math.log((1 - q[0]) / (1 - s))
 
 
-def price(s: float, q: Sequence[float] = Q) -> float:
+def optimal_multiplier(s: float, q: Sequence[float] = Q) -> float:
     """The optimal multiplier."""
     return 0.0 if s <= q[0] else (1 - q[0]) / (1 - s) - q[0] / s
 

@@ -11,7 +11,7 @@ import torch
 import safekd as kd
 from safekd.frontier import COLUMNS_DOC
 from safekd.teachers import CallableTeacher
-from tests.support.problems import FreeLogits, Q, agreeing, at_least, one_each, price, trainer_for, value
+from tests.support.problems import FreeLogits, Q, agreeing, at_least, one_each, optimal_multiplier, trainer_for, value
 
 EXACT = {"epochs": 3000, "tolerance": 1e-7, "trace_every": 25}
 TARGETS = [0.1, 0.2, 0.35, 0.59, 0.6, 0.61, 0.9]
@@ -33,7 +33,7 @@ def test_loss_safety_and_multipliers_are_the_closed_form(swept):
         s = max(row["target"], Q[0])
         assert row["distillation_loss"] == pytest.approx(value(s), abs=1e-5)
         assert row["safety_first"] == pytest.approx(s, abs=1e-6)
-        assert row["lambda_first"] == pytest.approx(price(s), abs=1e-4)
+        assert row["lambda_first"] == pytest.approx(optimal_multiplier(s), abs=1e-4)
         assert row["violation_first"] == pytest.approx(max(row["target"] - row["safety_first"], 0), abs=1e-12)
     assert table["feasible"].all()
     assert (table[["kkt_stationarity", "kkt_primal", "kkt_dual", "kkt_complementarity"]] <= 1e-7).all(axis=None)

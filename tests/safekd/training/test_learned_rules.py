@@ -185,7 +185,7 @@ def test_multilevel_follows_the_distillation_loss_through_pool_and_projection():
     q_V = (w_K.unsqueeze(-1) * p_KV).sum(-2)
     log_s = torch.log_softmax(student(data.inputs), -1).detach()
     loss = (q_V * (q_V.log() - log_s)).sum(-1).mean()
-    slopes = dict(zip(("theta_KD", "W_D"), torch.autograd.grad(loss, [copied.theta_KD, copied.W_D]), strict=True))
+    gradients = dict(zip(("theta_KD", "W_D"), torch.autograd.grad(loss, [copied.theta_KD, copied.W_D]), strict=True))
     trainer = kd.ConstrainedTrainer(
         student,
         teachers,
@@ -194,9 +194,9 @@ def test_multilevel_follows_the_distillation_loss_through_pool_and_projection():
         weights_optimizer=torch.optim.SGD(rule.parameters(), lr=2.0),
     )
     trainer.fit(data, epochs=1)
-    for name, slope in slopes.items():
-        assert slope.abs().max() > 1e-5
-        torch.testing.assert_close(rule_state(rule)[name], before[name] - 2.0 * slope, rtol=1e-4, atol=1e-6)
+    for name, gradient in gradients.items():
+        assert gradient.abs().max() > 1e-5
+        torch.testing.assert_close(rule_state(rule)[name], before[name] - 2.0 * gradient, rtol=1e-4, atol=1e-6)
 
 
 @each_learned

@@ -70,7 +70,7 @@ class Poisoned(UncertaintyWeighting):
         if self.kind == "loss":
             return loss * NAN
         if self.kind == "gradient":
-            self.s_MK.register_hook(lambda slope: slope * NAN)
+            self.s_MK.register_hook(lambda gradient: gradient * NAN)
         if self.kind == "parameter":
             return loss * 1e30
         return loss

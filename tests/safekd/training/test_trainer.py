@@ -19,7 +19,7 @@ from tests.support.problems import (
     answer,
     at_least,
     one_each,
-    price,
+    optimal_multiplier,
     same,
     state,
     trainer_for,
@@ -35,7 +35,7 @@ def test_the_closed_form_is_reached_with_its_multiplier(s):
     result = trainer_for(at_least(s)).fit(one_each(), **EXACT)
     assert result.status == "converged", result.message
     assert result.student.p() == pytest.approx(answer(s), abs=1e-6)
-    assert result.multipliers == {"first": pytest.approx(price(s), rel=1e-5)}
+    assert result.multipliers == {"first": pytest.approx(optimal_multiplier(s), rel=1e-5)}
     assert result.point.loss == pytest.approx(value(s), abs=1e-6)
     assert result.residuals.holds(1e-7)
     assert result.residuals == result.point.residuals
@@ -73,7 +73,7 @@ def test_a_fixed_penalty_promises_nothing():
 
 
 def test_two_constraints_have_a_price_each():
-    """p_0 >= .4 and p_2 >= .35 leave p_1 = .25: prices are p_1's own ratio q_1 / p_1 less that of each."""
+    """p_0 >= .4 and p_2 >= .35 leave p_1 = .25: multipliers are p_1's own ratio q_1 / p_1 less that of each."""
     rules = at_least(0.4, "zero"), at_least(0.35, "two", critical=2)
     result = trainer_for(*rules).fit(one_each(), **EXACT)
     assert result.status == "converged"
@@ -84,11 +84,14 @@ def test_two_constraints_have_a_price_each():
 
 def test_of_two_constraints_the_looser_is_free():
     result = trainer_for(at_least(0.4, "loose"), at_least(0.6, "tight")).fit(one_each(), **EXACT)
-    assert result.multipliers == {"loose": pytest.approx(0, abs=1e-9), "tight": pytest.approx(price(0.6), rel=1e-5)}
+    assert result.multipliers == {
+        "loose": pytest.approx(0, abs=1e-9),
+        "tight": pytest.approx(optimal_multiplier(0.6), rel=1e-5),
+    }
 
 
 def test_a_constraint_on_one_context_leaves_the_other_alone():
-    """Two rows of free logits; only context 1 is constrained.  The loss is the mean, so its price is halved."""
+    """Two rows of free logits; only context 1 is constrained.  The loss is the mean, so its multiplier is halved."""
     context = torch.tensor([0, 0, 0, 1, 1, 1])
     data = kd.Split("train", context.reshape(-1, 1), torch.tensor([0, 1, 2] * 2), context=context)
     trainer = trainer_for(
@@ -98,7 +101,7 @@ def test_a_constraint_on_one_context_leaves_the_other_alone():
     assert result.status == "converged"
     assert result.student.p(0) == pytest.approx(Q, abs=1e-5)
     assert result.student.p(1) == pytest.approx(answer(0.6), abs=1e-5)
-    assert result.multipliers["first"] == pytest.approx(price(0.6) / 2, rel=1e-4)
+    assert result.multipliers["first"] == pytest.approx(optimal_multiplier(0.6) / 2, rel=1e-4)
     assert result.point.readings[0].count == 1
 
 
@@ -114,7 +117,7 @@ def test_a_constraint_may_be_posed_on_another_split(split, share):
     assert (student.p(0)[0] + student.p(1)[0]) / 2 >= 0.6 - 1e-3
     assert result.point.readings[0].split == split
     assert set(result.trace["split_first"]) == {split}
-    assert student.p(0)[0] > 0.3  # the price is paid where it is cheap: not on the training row alone
+    assert student.p(0)[0] > 0.3  # the multiplier is paid where it is cheap: not on the training row alone
     assert student.p(1)[0] > 0.5
 
 
@@ -142,7 +145,7 @@ def test_sequences_of_tokens():
     result = trainer_for(at_least(0.6), teachers=teachers).fit(data, **EXACT)
     assert result.status == "converged"
     assert result.student.p() == pytest.approx(answer(0.6), abs=1e-6)
-    assert result.multipliers["first"] == pytest.approx(price(0.6), rel=1e-5)
+    assert result.multipliers["first"] == pytest.approx(optimal_multiplier(0.6), rel=1e-5)
     assert result.point.readings[0].count == 2
 
 
@@ -161,7 +164,7 @@ def test_minibatches_meet_the_threshold_too():
     result = trainer.fit(data, epochs=200, tolerance=1e-9)
     assert result.student.p()[0] == pytest.approx(0.6, abs=0.01)
     assert result.student.p() == pytest.approx(answer(0.6, q), abs=0.02)
-    assert result.multipliers["first"] == pytest.approx(price(0.6, q), rel=0.15)
+    assert result.multipliers["first"] == pytest.approx(optimal_multiplier(0.6, q), rel=0.15)
     assert result.point.rho[0] <= 20  # noise round the threshold is no reason to press harder
     assert result.point.step == 200 * 8
     assert result.status != "converged"  # noise keeps the residuals above 1e-9, and it says so
@@ -328,7 +331,7 @@ def test_teachers_are_asked_once_a_split_even_over_several_fits():
 
 
 def test_a_measure_of_the_users_own():
-    """The square of p_0 at least .36 is p_0 at least .6, with another price."""
+    """The square of p_0 at least .36 is p_0 at least .6, with another multiplier."""
 
     class Squared(TruthProbability):
         def _measured(self, log_p_V, labels):
@@ -337,7 +340,7 @@ def test_a_measure_of_the_users_own():
     rule = kd.SafetyConstraint("squared", Squared(critical=[0]), 0.36)
     result = trainer_for(rule).fit(one_each(), **EXACT)
     assert result.student.p() == pytest.approx(answer(0.6), abs=1e-5)
-    assert result.multipliers["squared"] == pytest.approx(price(0.6) / (2 * 0.6), rel=1e-4)  # chain rule
+    assert result.multipliers["squared"] == pytest.approx(optimal_multiplier(0.6) / (2 * 0.6), rel=1e-4)  # chain rule
 
 
 def test_reading_more_often_does_not_change_the_run():

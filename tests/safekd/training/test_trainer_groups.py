@@ -30,17 +30,17 @@ from safekd.safety import (
 from safekd.teachers import StoredTeacher
 from safekd.training import read_full_pass
 from safekd.training.loop._batch_values import BatchValue
-from tests.support.problems import FreeLogits, Q, agreeing, answer, at_least, one_each, price, trainer_for
+from tests.support.problems import FreeLogits, Q, agreeing, answer, at_least, one_each, optimal_multiplier, trainer_for
 
 EXACT = {"epochs": 3000, "tolerance": 1e-7, "trace_every": 25}
 
 
 def tilted(weight, s: float, q=Q) -> tuple[list[float], float]:
     """The optimal distribution and multiplier of ``sum_k weight_k p_k >= s``, where it binds."""
-    p = lambda price: [q_k / (1 + price * (s - a)) for q_k, a in zip(q, weight, strict=True)]  # noqa: E731
+    p = lambda multiplier: [q_k / (1 + multiplier * (s - a)) for q_k, a in zip(q, weight, strict=True)]  # noqa: E731
     top = 1 / (max(weight) - s)
-    found = brentq(lambda price: sum(p(price)) - 1, 1e-6, top * (1 - 1e-9), xtol=1e-14)
-    return p(found), found
+    root = brentq(lambda multiplier: sum(p(multiplier)) - 1, 1e-6, top * (1 - 1e-9), xtol=1e-14)
+    return p(root), root
 
 
 def test_a_mix_of_classes_has_the_tilted_answer():
@@ -83,12 +83,12 @@ def test_a_wide_ball_asks_for_the_worst_group_alone():
     rule = SafetyConstraint("worst", TruthProbability([0, 1]), 0.34, by="class", worst=ball)
     result = trainer_for(rule).fit(one_each(), **EXACT)
     assert result.student.p() == pytest.approx(answer(0.34), abs=1e-5)
-    assert result.multipliers["worst"] == pytest.approx(price(0.34), rel=1e-4)
+    assert result.multipliers["worst"] == pytest.approx(optimal_multiplier(0.34), rel=1e-4)
 
 
 @pytest.mark.parametrize("s", [0.15, 0.6])
 def test_an_equality_is_met_from_both_sides(s):
-    """Below q_0 its multiplier is negative: the same formula, the slope of the value in s."""
+    """Below q_0 its multiplier is negative: the same formula, the gradient of the value in s."""
     rule = SafetyConstraint("equal", TruthProbability([0]), exactly=s)
     result = trainer_for(rule).fit(one_each(), **EXACT)
     multiplier = 0.7 / (1 - s) - 0.3 / s
@@ -136,11 +136,11 @@ def test_copies_share_the_price(copies):
     result = trainer_for(*(at_least(0.6, f"copy {i}") for i in range(copies)), lr=0.2).fit(one_each(), **EXACT)
     assert result.status == "converged", result.message
     assert result.student.p() == pytest.approx(answer(0.6), abs=1e-6)
-    assert sum(result.multipliers.values()) == pytest.approx(price(0.6), rel=1e-5)
+    assert sum(result.multipliers.values()) == pytest.approx(optimal_multiplier(0.6), rel=1e-5)
 
 
 def test_dependent_constraints_do_no_harm():
-    """p_0 >= .4, p_2 >= .35, their sum >= .75, and p_0 = .4: four prices for two directions."""
+    """p_0 >= .4, p_2 >= .35, their sum >= .75, and p_0 = .4: four multipliers for two directions."""
     rules = [
         at_least(0.4, "zero"),
         at_least(0.35, "two", critical=2),
@@ -150,25 +150,27 @@ def test_dependent_constraints_do_no_harm():
     result = trainer_for(*rules, lr=0.2).fit(one_each(), **EXACT)
     assert result.status == "converged", result.message
     assert result.student.p() == pytest.approx([0.4, 0.25, 0.35], abs=1e-6)
-    found = result.multipliers
-    assert found["zero"] + found["both"] + found["equal"] == pytest.approx(0.5 / 0.25 - 0.3 / 0.4, rel=1e-5)
-    assert found["two"] + found["both"] == pytest.approx(0.5 / 0.25 - 0.2 / 0.35, rel=1e-5)
+    lambdas = result.multipliers
+    assert lambdas["zero"] + lambdas["both"] + lambdas["equal"] == pytest.approx(0.5 / 0.25 - 0.3 / 0.4, rel=1e-5)
+    assert lambdas["two"] + lambdas["both"] == pytest.approx(0.5 / 0.25 - 0.2 / 0.35, rel=1e-5)
 
 
 def test_one_constraint_a_context():
-    """Rows of free logits of their own: each price is the closed form's, times the context's share of the loss."""
+    """Rows of free logits of their own: each multiplier is the closed form's, times the context's share of the loss."""
     context = torch.tensor([0, 0, 0, 1, 1, 1])
     data = kd.Split("train", context.reshape(-1, 1), torch.tensor([0, 1, 2] * 2), context=context)
     rules = per_context("safe", TruthProbability([0]), {0: 0.5, 1: 0.7}, contexts=[0, 1])
     result = trainer_for(*rules, student=FreeLogits(rows=2), teachers=agreeing(examples=6), lr=1.0).fit(data, **EXACT)
     assert result.status == "converged"
     assert result.multipliers == pytest.approx(
-        {"safe: context 0": price(0.5) / 2, "safe: context 1": price(0.7) / 2}, rel=1e-4
+        {"safe: context 0": optimal_multiplier(0.5) / 2, "safe: context 1": optimal_multiplier(0.7) / 2}, rel=1e-4
     )
 
 
 def test_a_deployment_mix_pays_where_it_will_be_used():
-    """Emergencies are 1/4 of the data and 3/4 of use.  Rows of their own: p_c = tilt with its share of the price."""
+    """Emergencies are 1/4 of the data and 3/4 of use.  Rows of their own: p_c = tilt with its share of the
+    multiplier.
+    """
     row = torch.tensor([0, 0, 0, 1])
     data = kd.Split("train", row.reshape(-1, 1), torch.zeros(4, dtype=torch.long), context=row)
     rule = SafetyConstraint("use", TruthProbability([0]), 0.6, mix={0: 0.25, 1: 0.75})
@@ -177,7 +179,7 @@ def test_a_deployment_mix_pays_where_it_will_be_used():
     s = [result.student.p(c)[0] for c in range(2)]
     assert 0.25 * s[0] + 0.75 * s[1] == pytest.approx(0.6, abs=1e-6)
     for c, (share, use) in enumerate([(0.75, 0.25), (0.25, 0.75)]):  # d(share value(s))/ds = lambda use
-        assert share * price(s[c]) == pytest.approx(result.multipliers["use"] * use, rel=1e-4)
+        assert share * optimal_multiplier(s[c]) == pytest.approx(result.multipliers["use"] * use, rel=1e-4)
     assert s[1] > 0.65
 
 
@@ -233,9 +235,9 @@ def task(N: int = 30):
 
 
 def value(rule: Constraint, log_p_V, batch, which: str, **how) -> float:
-    found = rule.sums(log_p_V.detach(), batch)
-    mean_G = getattr(found, which) / found.count_G
-    return rule.offset + float(rule.slopes(mean_G, found.count_G, **how) @ mean_G)
+    sums = rule.sums(log_p_V.detach(), batch)
+    mean_G = getattr(sums, which) / sums.count_G
+    return rule.offset + float(rule.slopes(mean_G, sums.count_G, **how) @ mean_G)
 
 
 @each_kind
@@ -250,11 +252,13 @@ def test_a_full_pass_reads_values_slopes_and_errors(kind, monkeypatch):
     reading = full.readings[0]
     assert reading.measured == pytest.approx(value(rule, log_p(), batch, "exact_G"), abs=1e-12)
     assert reading.surrogate == pytest.approx(value(rule, log_p(), batch, "smooth_G", followed=True), abs=1e-12)
-    found = rule.sums(log_p(), batch)
-    mean_G = found.smooth_G / found.count_G
-    followed = (rule.slopes(mean_G.detach(), found.count_G, followed=True) * mean_G).sum()
-    slopes = torch.autograd.grad(-followed, list(student.parameters()))
-    assert full.jacobian_Mn[0].tolist() == pytest.approx(torch.cat([x.flatten() for x in slopes]).tolist(), abs=1e-12)
+    sums = rule.sums(log_p(), batch)
+    mean_G = sums.smooth_G / sums.count_G
+    followed = (rule.slopes(mean_G.detach(), sums.count_G, followed=True) * mean_G).sum()
+    gradients = torch.autograd.grad(-followed, list(student.parameters()))
+    assert full.jacobian_Mn[0].tolist() == pytest.approx(
+        torch.cat([x.flatten() for x in gradients]).tolist(), abs=1e-12
+    )
 
     values = [one for _, average in rule.parts for one in average.values(log_p().detach(), batch)]
     mean_G = torch.stack([one.mean() for one in values])
@@ -306,12 +310,12 @@ def test_a_group_that_a_batch_lacks_is_remembered_and_one_never_seen_waits():
     assert seen([1])[0] == pytest.approx(0.5 - (0.4 + 0.6) / 2)  # the NaN was not kept
 
 
-def test_a_class_that_most_batches_lack_has_its_own_price():
+def test_a_class_that_most_batches_lack_has_its_own_multiplier():
     """One example a batch, a third of them critical: the multiplier is that of the stated problem, not three times."""
     trainer = trainer_for(at_least(0.5), batch_size=1, lr=0.05, dual=kd.AugmentedLagrangian(rho=1.0, step=0.05))
     result = trainer.fit(one_each(), epochs=250, tolerance=1e-9)
     assert result.student.p()[0] == pytest.approx(0.5, abs=0.03)
-    assert result.multipliers["first"] == pytest.approx(price(0.5), rel=0.2)
+    assert result.multipliers["first"] == pytest.approx(optimal_multiplier(0.5), rel=0.2)
 
 
 @pytest.mark.parametrize("how", ["at_least", "exactly"])

@@ -13,7 +13,17 @@ import safekd as kd
 from safekd.safety import Recall, TruthProbability
 from safekd.teachers import StoredTeacher
 from safekd.training.diagnosis import bound_feasibility
-from tests.support.problems import FreeLogits, Q, agreeing, at_least, one_each, price, same, state, trainer_for
+from tests.support.problems import (
+    FreeLogits,
+    Q,
+    agreeing,
+    at_least,
+    one_each,
+    optimal_multiplier,
+    same,
+    state,
+    trainer_for,
+)
 
 
 def test_too_few_steps_are_told():
@@ -52,11 +62,11 @@ def test_a_cap_that_binds_is_named():
 
 
 def test_a_growing_multiplier_alone_is_not_infeasible():
-    """So slow a student that its price outgrows the optimal one long before it gets there."""
+    """So slow a student that its multiplier outgrows the optimal one long before it gets there."""
     hasty = kd.AugmentedLagrangian(rho=10.0)  # by hand: by itself it waits for the student
     result = trainer_for(at_least(0.6), lr=1e-4, dual=hasty).fit(one_each(), epochs=200)
     assert (result.trace["lambda_first"].diff().dropna() > 0).all()
-    assert result.multipliers["first"] > 10 * price(0.6)
+    assert result.multipliers["first"] > 10 * optimal_multiplier(0.6)
     assert not result.feasible
     assert result.status == "budget_spent"
 
@@ -231,8 +241,11 @@ def test_recall_between_two_counts_rests_on_the_upper_one(asked, reached):
     draw = torch.Generator().manual_seed(3)
     inputs, labels = torch.randn(20, 3, generator=draw).double(), torch.arange(20) % 2
     inputs[:, 0] += 2 * labels - 1.0
-    slopes, offset = torch.tensor([[-0.5, 0.5], [0.0, 0.0], [0.2, -0.2]]).double(), torch.tensor([1.0, -1.0]).double()
-    teachers = [StoredTeacher("t", torch.softmax(inputs @ slopes + offset, -1))]
+    gradients, offset = (
+        torch.tensor([[-0.5, 0.5], [0.0, 0.0], [0.2, -0.2]]).double(),
+        torch.tensor([1.0, -1.0]).double(),
+    )
+    teachers = [StoredTeacher("t", torch.softmax(inputs @ gradients + offset, -1))]
     rule = kd.SafetyConstraint("recall", Recall(critical=[1]), asked)
     torch.manual_seed(0)
     student = nn.Linear(3, 2).double()

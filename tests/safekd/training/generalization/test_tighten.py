@@ -17,7 +17,7 @@ import safekd as kd
 from safekd.errors import InvalidInput
 from safekd.safety import lower_bound
 from safekd.training import ROUND_COLUMNS, interpolate_threshold
-from tests.support.problems import FreeLogits, agreeing, at_least, one_each, price, trainer_for
+from tests.support.problems import FreeLogits, agreeing, at_least, one_each, optimal_multiplier, trainer_for
 
 EASY, HARD = (0.9, 0.06, 0.04), (0.3, 0.5, 0.2)
 EXACT = {"epochs": 1000, "tolerance": 3e-4, "trace_every": 25}
@@ -53,7 +53,9 @@ def rows_at(s: float) -> list[float]:
 
     def at(multiplier: float) -> list[float]:
         return [
-            brentq(lambda p, q=q: price(p, q) - multiplier, q[0], 1 - 1e-12, xtol=1e-15) if multiplier > 0 else q[0]
+            brentq(lambda p, q=q: optimal_multiplier(p, q) - multiplier, q[0], 1 - 1e-12, xtol=1e-15)
+            if multiplier > 0
+            else q[0]
             for q in (EASY, HARD)
         ]
 

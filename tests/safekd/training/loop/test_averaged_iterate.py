@@ -21,8 +21,8 @@ from tests.support.problems import FreeLogits, agreeing, answer, at_least, same,
 
 @functools.cache
 def digits() -> tuple[kd.Split, StoredTeacher]:
-    found = load_digits()
-    x, y = found.data / 16, found.target
+    digits = load_digits()
+    x, y = digits.data / 16, digits.target
     q = LogisticRegression(C=0.01, max_iter=500).fit(x, y).predict_proba(x)
     return kd.Split("train", torch.tensor(x, dtype=torch.float32), torch.tensor(y)), StoredTeacher("t", torch.tensor(q))
 

@@ -10,7 +10,7 @@ from safekd.divergences import ForwardKL
 from safekd.errors import InvalidInput
 from safekd.safety import Custom
 from safekd.training.loop import PrimalDualStep
-from tests.support.problems import FreeLogits, agreeing, answer, at_least, one_each, price, trainer_for
+from tests.support.problems import FreeLogits, agreeing, answer, at_least, one_each, optimal_multiplier, trainer_for
 
 from ..test_trainer import noisy
 
@@ -20,7 +20,7 @@ def test_independent_batches_find_the_same_answer():
     trainer = trainer_for(at_least(0.6), teachers=teachers, batch_size=8, lr=0.05, independent_batches=True)
     result = trainer.fit(data, epochs=200, tolerance=1e-9)
     assert result.student.p() == pytest.approx(answer(0.6, q), abs=0.03)
-    assert result.multipliers["first"] == pytest.approx(price(0.6, q), rel=0.15)
+    assert result.multipliers["first"] == pytest.approx(optimal_multiplier(0.6, q), rel=0.15)
 
 
 def test_values_come_from_the_other_batch_and_gradients_from_this_one(monkeypatch):

@@ -34,8 +34,8 @@ def trace_of(numbers, names=("a",), split="train") -> Trace:
         readings = [ConstraintReading(n, split, next(take), next(take), next(take), 5, next(take)) for n in names]
         residuals = KKTResiduals(*(next(take) for _ in range(4)))
         more = {"capped": [step == 1] * len(names), "running": [next(take) for _ in names], "sampled": step == 2}
-        prices, rho = [next(take) for _ in names], [10.0] * len(names)
-        trace.record(TracePoint(step, 1, next(take), readings, prices, rho, residuals, next(take), 0.5, **more))
+        multipliers, rho = [next(take) for _ in names], [10.0] * len(names)
+        trace.record(TracePoint(step, 1, next(take), readings, multipliers, rho, residuals, next(take), 0.5, **more))
     return trace
 
 
