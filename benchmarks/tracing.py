@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from safekd import ConstrainedTrainer, SafetyConstraint, Split
 from safekd.safety import TruthProbability
 from safekd.teachers import StoredTeacher
-from safekd.training import Sampled
-from safekd.training._objective import FullPass
-from safekd.training._run import Run
+from safekd.training import FullPass, Sampled
+from safekd.training.loop import FitLoop
 from safekd.training.trace import Callback, RunInfo, StopTraining
 
 from ._timing import processor, today, versions
@@ -121,22 +120,22 @@ def measure(
     interval = _Interval()
     trainer.fit(data, epochs=1_000_000, stationarity=sampled, callbacks=[interval])
     passes: list[float] = []
-    whole_pass = Run._evaluate
+    whole_pass = FitLoop.evaluate
 
-    def timed(run: Run, epoch: int) -> FullPass:
+    def timed(run: FitLoop, epoch: int) -> FullPass:
         began = time.process_time()
-        found = whole_pass(run, epoch)
+        full = whole_pass(run, epoch)
         passes.append(time.process_time() - began)
-        return found
+        return full
 
     epochs = -(-count * _BETWEEN // per_epoch)
-    Run._evaluate = timed
+    FitLoop.evaluate = timed
     try:
         began = time.process_time()
         trainer.fit(data, epochs=epochs, tolerance=1e-30, trace_every=_BETWEEN, stationarity=sampled)
         spent = time.process_time() - began
     finally:
-        Run._evaluate = whole_pass
+        FitLoop.evaluate = whole_pass
     return Cost(
         kind,
         batch,

@@ -13,9 +13,20 @@ What happens, in this order:
 9. ``_figures``     makes one row of numbers of the looks; ``_summary`` compares rows, ``_report`` writes them
 """
 
-from ._cells import FIXED, Cell, choose, drawn
+from ._cells import FIXED, Cell, choose, draw_cells
 from ._figures import Row, as_csv
 from ._report import report_sections
 from ._work import Piece, measure_piece, plan
 
-__all__ = ["FIXED", "Cell", "Piece", "Row", "as_csv", "choose", "drawn", "measure_piece", "plan", "report_sections"]
+__all__ = [
+    "FIXED",
+    "Cell",
+    "Piece",
+    "Row",
+    "as_csv",
+    "choose",
+    "draw_cells",
+    "measure_piece",
+    "plan",
+    "report_sections",
+]

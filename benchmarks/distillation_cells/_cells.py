@@ -66,7 +66,7 @@ FIXED = [
 ]
 
 
-def drawn(seed: int, count: int = 12) -> list[Cell]:
+def draw_cells(seed: int, count: int = 12) -> list[Cell]:
     """Return cells drawn without repetition from those that are not fixed.
 
     Args:
@@ -90,5 +90,5 @@ def choose(draw: int, only: Sequence[str] = ()) -> list[Cell]:
     Returns:
         The cells, fixed ones first.
     """
-    cells = [*FIXED, *drawn(draw)]
+    cells = [*FIXED, *draw_cells(draw)]
     return [cell for cell in cells if not only or any(part in cell.name for part in only)]

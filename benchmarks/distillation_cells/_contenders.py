@@ -18,7 +18,7 @@ from ..primal_dual._steps import PENALTIES, Contender, Scale, Walker, ours
 class ByHand:
     """What one writes without a library: ascent on the multipliers, and a weight that sees the value of the moment.
 
-        lambda = max(0, lambda + eta g),   minimise  f + max(0, lambda + rho g) g   with the weight held fixed
+        lambda = max(0, lambda + eta g),   minimize  f + max(0, lambda + rho g) g   with the weight held fixed
 
     Args:
         problem: What is solved.

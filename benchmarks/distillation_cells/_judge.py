@@ -101,13 +101,13 @@ class Judge:
         with torch.no_grad():
             f, g_M, _ = self.problem.evaluate(held)
         quick = _residuals(torch.zeros(1), torch.zeros(len(g_M), 1), g_M, lambda_M)
-        found = Look(step, float(f), tuple((-g_M).tolist()), replace(quick, stationarity=math.nan))
+        reading = Look(step, float(f), tuple((-g_M).tolist()), replace(quick, stationarity=math.nan))
         if last or (not self.solved and quick.holds(TOLERANCE)):
             f, g_M, _ = self.problem.evaluate(held)
             rows = gradients([f, *g_M], held)
-            found = replace(found, residuals=_residuals(rows[0], rows[1:], g_M, lambda_M))
-            self.solved = self.solved or found.solved
-        return found
+            reading = replace(reading, residuals=_residuals(rows[0], rows[1:], g_M, lambda_M))
+            self.solved = self.solved or reading.solved
+        return reading
 
 
 def _residuals(gradient_n: Tensor, jacobian_Mn: Tensor, g_M: Tensor, lambda_M: Tensor) -> KKTResiduals:

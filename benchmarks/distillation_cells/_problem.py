@@ -1,6 +1,6 @@
 """A cell as a problem on the student's parameters, with batches.
 
-    minimise  mean KL(target || student)   subject to   threshold_m - mean p(truth) over group m <= 0
+    minimize  mean KL(target || student)   subject to   threshold_m - mean p(truth) over group m <= 0
 
 Axes: N examples, B batch, V classes, M constraints.
 """
@@ -41,7 +41,7 @@ class Rows:
     threshold_M: Tensor
 
     @classmethod
-    def of(cls, task: Task, constraints: Sequence[SafetyConstraint]) -> Rows:
+    def read(cls, task: Task, constraints: Sequence[SafetyConstraint]) -> Rows:
         """Return the rows of some constraints, whose own ``covers`` says whom they read.
 
         Args:
@@ -118,7 +118,7 @@ class Setup:
     @functools.cached_property
     def rows(self) -> Rows:
         """The constraints on the whole split."""
-        return Rows.of(self.task, self.constraints)
+        return Rows.read(self.task, self.constraints)
 
     def problem(self) -> Problem:
         """Return the problem that contenders step on."""
@@ -203,7 +203,7 @@ OPTIMIZERS: dict[str, tuple[Make, float]] = {
 }
 
 
-def steps_of(cell: Cell, quick: bool = False) -> int:
+def count_steps(cell: Cell, quick: bool = False) -> int:
     """Return how many steps a run of the cell takes.
 
     Args:
@@ -218,7 +218,7 @@ def steps_of(cell: Cell, quick: bool = False) -> int:
     return 1000 if cell.model == "transformer" else 2000
 
 
-def set_up(cell: Cell, seed: int, threshold_M: Sequence[float], steps: int) -> Setup:
+def set_up_cell(cell: Cell, seed: int, threshold_M: Sequence[float], steps: int) -> Setup:
     """Return the cell made ready.
 
     Args:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ..projection._report import table
 from ._contenders import CONTENDERS, NAMES, TRAINER
 from ._figures import Row
-from ._summary import CLOSE, FEASIBLE, OPPONENTS, OURS, Ratio, Result, best_of, by_cell, compare, tally
+from ._summary import CLOSE, FEASIBLE, OPPONENTS, OURS, Ratio, Result, choose_best, compare, group_by_cell, tally
 
 _HOW = """Students (linear, MLP, small transformer) learn from stored pooled teachers on four tasks, under one or
 five constraints on the average probability of the truth. Twelve cells are fixed and twelve drawn by a seed from the
@@ -45,7 +45,7 @@ def report_sections(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
     seeds = len({row.seed for row in rows})
-    parts = ["## Distillation in many cells", _HOW, f"Cells: {len(by_cell(rows))}; seeds: {seeds}."]
+    parts = ["## Distillation in many cells", _HOW, f"Cells: {len(group_by_cell(rows))}; seeds: {seeds}."]
     parts += ["### Goals: feasible loss of ours, divided by that of others", goals(rows)]
     parts += [_STRICT, goals(rows, "feasible_strict")]
     parts += ["### Goals: steadiness in the last quarter", _SWING, swing(rows)]
@@ -54,7 +54,7 @@ def report_sections(rows: Sequence[Row]) -> list[str]:
     parts += ["### Verdicts against what is true", _VERDICTS, verdicts(rows)]
     if false := false_verdicts(rows):
         parts += ["Said, but not so:", false]
-    for cell, here in by_cell(rows).items():
+    for cell, here in group_by_cell(rows).items():
         parts += [f"### {cell}", cell_table(here)]
     parts += ["### Who takes part in the cells", participants(rows)]
     return parts
@@ -78,10 +78,10 @@ def goals(rows: Sequence[Row], figure: str = FEASIBLE) -> str:
     lines = []
     for ours in OURS:
         for against, (names, documented) in OPPONENTS.items():
-            found = tally(compare(rows, ours, names, documented, figure))
-            if found.cells:
-                share = f"{found.close} of {found.cells} ({found.close / found.cells:.0%})"
-                lines.append([ours, against, share, _ratio(found.median), f"{_ratio(found.worst)}: {found.where}"])
+            ratios = tally(compare(rows, ours, names, documented, figure))
+            if ratios.cells:
+                share = f"{ratios.close} of {ratios.cells} ({ratios.close / ratios.cells:.0%})"
+                lines.append([ours, against, share, _ratio(ratios.median), f"{_ratio(ratios.worst)}: {ratios.where}"])
     return table(["", "against", f"at most {CLOSE:g}", "median", "worst"], lines)
 
 
@@ -103,13 +103,15 @@ def swing(rows: Sequence[Row]) -> str:
     kinds |= {name: OPPONENTS[name] for name in ("best peer, best setting", "by hand, best setting")}
     picked: dict[str, dict[str, Result]] = {}
     for kind, (names, documented) in kinds.items():
-        for cell, here in by_cell(rows).items():
-            found = best_of(here, names, documented)
-            if found is not None and math.isfinite(found.mean("margin_sd")):
-                picked.setdefault(kind, {})[cell] = found
+        for cell, here in group_by_cell(rows).items():
+            result = choose_best(here, names, documented)
+            if result is not None and math.isfinite(result.mean("margin_sd")):
+                picked.setdefault(kind, {})[cell] = result
     lines = []
     for kind, cells in picked.items():
-        medians = [statistics.median(found.mean(name) for found in cells.values()) for name in ("margin_sd", "loss_sd")]
+        medians = [
+            statistics.median(result.mean(name) for result in cells.values()) for name in ("margin_sd", "loss_sd")
+        ]
         both = [cell for cell in cells if cell in picked.get(TRAINER, {})]
         calm = sum(picked[TRAINER][cell].mean("margin_sd") <= cells[cell].mean("margin_sd") for cell in both)
         beside = "" if kind == TRAINER else f"{calm} of {len(both)}"
@@ -134,8 +136,8 @@ def ends(rows: Sequence[Row]) -> str:
     lines = []
     for name in _present(rows):
         for kind, documented in (("documented", True), ("best", False)):
-            found = [best_of(here, [name], documented) for here in by_cell(rows).values()]
-            runs = [row for result in found if result is not None for row in result.rows]
+            results = [choose_best(here, [name], documented) for here in group_by_cell(rows).values()]
+            runs = [row for result in results if result is not None for row in result.rows]
             if runs and (documented or any(not row.documented for row in rows if row.contender == name)):
                 met = sum(row.last_violation <= 1e-3 for row in runs)
                 shares = [row.steps_to_kkt / row.steps for row in runs]
@@ -216,7 +218,7 @@ def cell_table(here: Sequence[Row]) -> str:
     """
     lines = []
     for name in _present(here):
-        documented, best = best_of(here, [name], True), best_of(here, [name])
+        documented, best = choose_best(here, [name], True), choose_best(here, [name])
         if documented is None or best is None:
             notes = [row.note for row in here if row.contender == name]
             lines.append([name, notes[0], *[""] * 7])
@@ -238,12 +240,12 @@ def cell_table(here: Sequence[Row]) -> str:
     return table(head, lines)
 
 
-def _result_line(name: str, found: Result) -> list[str]:
-    feasible = [_number(found.mean(part)) for part in ("feasible_25", "feasible_50", "feasible")]
-    last = [_number(found.mean("last_loss")), f"{found.mean('last_violation'):.1e}"]
-    steps = found.mean("steps_to_kkt")
-    margin = f"{found.mean('margin_mean'):+.4f} ± {found.mean('margin_sd'):.4f}"
-    return [name, found.setting, *feasible, *last, f"{steps:.0f}" if math.isfinite(steps) else "-", margin]
+def _result_line(name: str, result: Result) -> list[str]:
+    feasible = [_number(result.mean(part)) for part in ("feasible_25", "feasible_50", "feasible")]
+    last = [_number(result.mean("last_loss")), f"{result.mean('last_violation'):.1e}"]
+    steps = result.mean("steps_to_kkt")
+    margin = f"{result.mean('margin_mean'):+.4f} ± {result.mean('margin_sd'):.4f}"
+    return [name, result.setting, *feasible, *last, f"{steps:.0f}" if math.isfinite(steps) else "-", margin]
 
 
 def participants(rows: Sequence[Row]) -> str:

@@ -108,7 +108,7 @@ class Tally:
     where: str
 
 
-def results_of(rows: Iterable[Row]) -> list[Result]:
+def group_results(rows: Iterable[Row]) -> list[Result]:
     """Return rows of one cell by contender and setting.
 
     Args:
@@ -124,7 +124,7 @@ def results_of(rows: Iterable[Row]) -> list[Result]:
     return [Result(tuple(group)) for group in groups.values()]
 
 
-def best_of(
+def choose_best(
     rows: Iterable[Row], names: Sequence[str], documented: bool = False, figure: str = FEASIBLE
 ) -> Result | None:
     """Return the result of least loss among some contenders on one cell.
@@ -138,11 +138,12 @@ def best_of(
     Returns:
         The result, the documented one among equals; None where nobody ran.
     """
-    mine = [found for found in results_of(rows) if found.contender in names and (found.documented or not documented)]
-    return min(mine, key=lambda found: (found.mean(figure), not found.documented), default=None)
+    results = group_results(rows)
+    mine = [one for one in results if one.contender in names and (one.documented or not documented)]
+    return min(mine, key=lambda one: (one.mean(figure), not one.documented), default=None)
 
 
-def by_cell(rows: Iterable[Row]) -> dict[str, list[Row]]:
+def group_by_cell(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """Return rows by the name of their cell.
 
     Args:
@@ -172,12 +173,12 @@ def compare(
     Returns:
         One ratio a cell in which ours ran.
     """
-    found = []
-    for cell, here in by_cell(rows).items():
-        mine = best_of(here, [ours], figure=figure)
+    ratios = []
+    for cell, here in group_by_cell(rows).items():
+        mine = choose_best(here, [ours], figure=figure)
         if mine is not None:
-            found.append(Ratio(cell, mine, best_of(here, others, documented, figure), figure))
-    return found
+            ratios.append(Ratio(cell, mine, choose_best(here, others, documented, figure), figure))
+    return ratios
 
 
 def tally(ratios: Sequence[Ratio]) -> Tally:

@@ -107,7 +107,7 @@ def _breast_cancer(random: np.random.Generator) -> Task:
     teachers = [
         (LogisticRegression(C=0.01), x_ND, y_N),
         (_forest(40), x_ND[few], y_N[few]),
-        (KNeighborsClassifier(15), x_ND[:128], _flipped(y_N[:128], 0.25, 0.0, random)),
+        (KNeighborsClassifier(15), x_ND[:128], _flip_labels(y_N[:128], 0.25, 0.0, random)),
     ]
     group_N = _quantile_groups(x_ND[:, 0], y_N == 0)
     return _task("breast cancer", x_ND, y_N, group_N, _pool(teachers, x_ND, 2), [0], None, False, 3)
@@ -155,7 +155,7 @@ def _label_noise(random: np.random.Generator) -> Task:
     def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
         x_ND = random.standard_normal((count, 20))
         score_N = x_ND[:, 0] + 0.7 * x_ND[:, 1] + 0.6 * x_ND[:, 2] * x_ND[:, 3]
-        return x_ND, _flipped((score_N > 0).astype(np.int64), 0.1, 0.3, random)
+        return x_ND, _flip_labels((score_N > 0).astype(np.int64), 0.1, 0.3, random)
 
     (x_ND, y_N), (more_ND, more_N), (few_ND, few_N) = draw(512), draw(600), draw(150)
     teachers = [
@@ -202,7 +202,7 @@ def _pool(teachers: Sequence[tuple[Any, np.ndarray, np.ndarray]], x_ND: np.ndarr
     return total_NV / len(teachers)
 
 
-def _flipped(y_N: np.ndarray, up: float, down: float, random: np.random.Generator) -> np.ndarray:
+def _flip_labels(y_N: np.ndarray, up: float, down: float, random: np.random.Generator) -> np.ndarray:
     """Turn a share ``up`` of the zeros and a share ``down`` of the ones around."""
     chance_N = np.where(y_N == 0, up, down)
     return np.where(random.random(len(y_N)) < chance_N, 1 - y_N, y_N)

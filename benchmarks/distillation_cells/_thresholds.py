@@ -80,7 +80,7 @@ def set_thresholds(cell: Cell, settings: ReferenceSettings = SETTINGS) -> Thresh
     """
     task = make_task(cell.task)
     plain, strong = reference_students(cell.model, cell.task, cell.M, settings)
-    rows = Rows.of(task, task.constraints([0.5] * cell.M))
+    rows = Rows.read(task, task.constraints([0.5] * cell.M))
     plain_M, strong_M = (rows.safety(student(task.train.inputs)) for student in (plain, strong))
     if not bool((strong_M > plain_M).all()):
         raise ValueError(f"{cell.name}: the strong student has {strong_M.tolist()}, the plain one {plain_M.tolist()}.")
@@ -103,17 +103,17 @@ def reference_students(
     Returns:
         Both students, trained.
     """
-    return _distilled(model, task_name, 0, settings), _distilled(model, task_name, M, settings)
+    return _distill(model, task_name, 0, settings), _distill(model, task_name, M, settings)
 
 
 @functools.cache
-def _distilled(model: str, task_name: str, M: int, settings: ReferenceSettings) -> Student:
+def _distill(model: str, task_name: str, M: int, settings: ReferenceSettings) -> Student:
     """Return the plain student where M is 0, else the strong one of M constraints."""
     task, divergence = make_task(task_name), ForwardKL()
     q_NV, weight_N = task.q_NV, torch.ones(len(task.train))
     if M:
         q_NV = torch.lerp(q_NV, one_hot(task.train.labels, task.classes).to(q_NV), settings.truth)
-        inside_NM = Rows.of(task, task.constraints([0.5] * M)).inside_NM
+        inside_NM = Rows.read(task, task.constraints([0.5] * M)).inside_NM
         weight_N = torch.where(inside_NM.any(1), settings.protected, weight_N)
     student, log_q_NV = make_student(model, task, settings.seed), q_NV.log()
     optimizer = torch.optim.Adam(student.parameters(), lr=settings.rate)

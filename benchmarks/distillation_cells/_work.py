@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ._cells import Cell
 from ._contenders import CONTENDERS, NAMES, TRAINER, label
 from ._figures import Row, make_row
-from ._problem import set_up, steps_of
+from ._problem import count_steps, set_up_cell
 from ._run import run_contender
 from ._thresholds import SETTINGS, set_thresholds
 from ._trainer import run_trainer
@@ -66,7 +66,7 @@ def measure_piece(piece: Piece) -> list[Row]:
     Returns:
         One row a setting, the documented one first.
     """
-    setup = set_up(piece.cell, piece.seed, piece.threshold_M, steps_of(piece.cell, piece.quick))
+    setup = set_up_cell(piece.cell, piece.seed, piece.threshold_M, count_steps(piece.cell, piece.quick))
     if piece.contender == TRAINER:
         return [make_row(setup, TRAINER, "default", True, run_trainer(setup))]
     who = next(who for who in CONTENDERS if who.name == piece.contender)

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import safekd as kd
-from safekd.training import FitResult
+from safekd.training import FitResult, read_full_pass
 
 from ._ladder import fit_up_a_ladder
 from ._population import Draw
@@ -165,7 +165,7 @@ def _error(value_N: torch.Tensor, origins_N: torch.Tensor | None) -> float:
 def _loss(draw: Draw, reader: kd.ConstrainedTrainer, result: FitResult) -> float:
     """Return the distillation loss on new cases of all kinds."""
     reader.student.load_state_dict(result.student.state_dict())
-    return reader.objective.full_pass(draw.mixed, {}, [], with_gradients=False).loss
+    return read_full_pass(reader.objective, draw.mixed, {}, [], with_gradients=False).loss
 
 
 if __name__ == "__main__":

@@ -44,25 +44,25 @@ class Digits:
 def draw(seed: int, critical: Sequence[int]) -> Digits:
     """Return the splits and teachers of one seed; ``critical``: classes of which new cases are made."""
     generator = torch.Generator().manual_seed(seed)
-    found = load_digits()
-    order = torch.randperm(len(found.target), generator=generator)
-    images, labels = torch.as_tensor(found.images).float()[order] / 16, torch.as_tensor(found.target).long()[order]
+    digits = load_digits()
+    order = torch.randperm(len(digits.target), generator=generator)
+    images, labels = torch.as_tensor(digits.images).float()[order] / 16, torch.as_tensor(digits.target).long()[order]
     image = dict(zip(SIZES, images.split(list(SIZES.values())), strict=True))
     label = dict(zip(SIZES, labels.split(list(SIZES.values())), strict=True))
 
     def cases(name: str, which_N: Tensor) -> kd.Split:
-        return split(name, augmented(image[name][which_N], generator).flatten(1) * 2 - 1, label[name][which_N])
+        return split(name, augment(image[name][which_N], generator).flatten(1) * 2 - 1, label[name][which_N])
 
     everything = {name: torch.arange(size) for name, size in SIZES.items()}
     teachers = _teachers(cases("teachers", everything["teachers"].repeat(8)), critical, seed)
-    hard = torch.isin(label["new"], torch.tensor(critical)).nonzero().squeeze(-1)
-    origins = hard.repeat(math.ceil(NEW / len(hard)))
+    critical_cases = torch.isin(label["new"], torch.tensor(critical)).nonzero().squeeze(-1)
+    origins = critical_cases.repeat(math.ceil(NEW / len(critical_cases)))
     new, mixed = cases("new", origins), cases("new", everything["new"].repeat(4))
     train, judge = cases("train", everything["train"]), cases("judge", everything["judge"])
     return Digits(train, judge, new, mixed, teachers, origins)
 
 
-def augmented(image_NHW: Tensor, generator: torch.Generator) -> Tensor:
+def augment(image_NHW: Tensor, generator: torch.Generator) -> Tensor:
     """Return each image turned, moved and with noise, as the module says, (N, 8, 8) in [0, 1]."""
     size = len(image_NHW)
     angle_N = TURN * (2 * torch.rand(size, generator=generator) - 1)

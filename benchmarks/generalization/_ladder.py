@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import safekd as kd
-from safekd.training import FitResult, between
+from safekd.training import FitResult, interpolate_threshold
 
 LOOKS, CONFIDENCE = 6, 0.95
 
@@ -35,20 +35,19 @@ def fit_up_a_ladder(
     start: kd.WarmStart | None = None
     low = 0.0
 
-    def attempt(place: float) -> tuple[FitResult, bool]:
-        made = trainer()
-        made.constraints = [rule.with_threshold(between(rule.required, highest, place))]
-        result = fit(made, start)
+    def attempt(share: float) -> tuple[FitResult, bool]:
+        raised = rule.at(interpolate_threshold(rule.required, highest, share))
+        result = fit(trainer().with_constraints([raised]), start)
         return result, kd.certify(result.student, rule, judge, level).decision == "safe"
 
     for number in range(LOOKS):
-        place = number / (LOOKS - 1)
-        result, cleared = attempt(place)
-        start = kd.WarmStart.of(result)
+        share = number / (LOOKS - 1)
+        result, cleared = attempt(share)
+        start = kd.WarmStart.from_result(result)
         if cleared and number:
-            lower, clears_too = attempt((place + low) / 2)
+            lower, clears_too = attempt((share + low) / 2)
             return (lower, True) if clears_too else (result, True)
         if cleared:
             return result, True
-        low = place
+        low = share
     return result, False

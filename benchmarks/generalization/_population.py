@@ -33,7 +33,7 @@ class Draw:
     origins: Tensor | None = None
 
 
-def trainer_of(
+def make_trainer(
     rule: kd.SafetyConstraint, teachers: Teachers, train: kd.Split, classes: int, hidden: Sequence[int], seed: int
 ) -> Callable[[bool], kd.ConstrainedTrainer]:
     """Return what makes a trainer on a fresh student, the same one every time, with Adam at 0.01."""

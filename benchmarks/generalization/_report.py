@@ -33,9 +33,14 @@ def markdown(rows: pd.DataFrame, seeds: int, epochs: int) -> str:
     how = _HOW.format(seeds=seeds, epochs=epochs, last=seeds - 1)
     parts = ["# Does a constraint hold on new data?\n", how + "\n", table(["", ""], facts) + "\n"]
     parts += ["## All tasks\n", _overall(rows) + "\n"]
-    for name, found in rows.groupby("task", sort=False):
-        cases = f"New data hold {found['cases'].min()} to {found['cases'].max()} critical cases."
-        parts += [f"## {name}\n", f"{TASKS[str(name)].about} {cases}\n", _summary(found) + "\n", _by_seed(found) + "\n"]
+    for name, task_rows in rows.groupby("task", sort=False):
+        cases = f"New data hold {task_rows['cases'].min()} to {task_rows['cases'].max()} critical cases."
+        parts += [
+            f"## {name}\n",
+            f"{TASKS[str(name)].about} {cases}\n",
+            _summary(task_rows) + "\n",
+            _by_seed(task_rows) + "\n",
+        ]
     return "\n".join(parts)
 
 
@@ -43,15 +48,15 @@ def _overall(rows: pd.DataFrame) -> str:
     tasks = list(rows["task"].unique())
     head = ["", "met", *(f"met: {task}" for task in tasks), *(f"extra: {task}" for task in tasks)]
     lines = []
-    for arm, found in rows.groupby("arm", sort=False):
-        by_task = {task: found[found["task"] == task] for task in tasks}
+    for arm, arm_rows in rows.groupby("arm", sort=False):
+        by_task = {task: arm_rows[arm_rows["task"] == task] for task in tasks}
         met = [_share(one["new"] >= one["asked"]) for one in by_task.values()]
         extra = [_extra(rows[rows["task"] == task], str(arm)) for task in tasks]
-        lines.append([str(arm), _share(found["new"] >= found["asked"]), *met, *extra])
+        lines.append([str(arm), _share(arm_rows["new"] >= arm_rows["asked"]), *met, *extra])
     return table(head, lines)
 
 
-def _summary(found: pd.DataFrame) -> str:
+def _summary(task_rows: pd.DataFrame) -> str:
     head = [
         "",
         "posed at",
@@ -67,9 +72,9 @@ def _summary(found: pd.DataFrame) -> str:
         "seconds",
     ]
     lines = []
-    for arm, rows in found.groupby("arm", sort=False):
+    for arm, rows in task_rows.groupby("arm", sort=False):
         met, said = rows["new"] >= rows["asked"], rows["said"] == "cleared"
-        told = f"{_share(said)}, {int((met & said).sum())} met" if (rows["said"] != "").any() else "-"
+        cleared = f"{_share(said)}, {int((met & said).sum())} met" if (rows["said"] != "").any() else "-"
         lines.append(
             [
                 str(arm),
@@ -77,9 +82,9 @@ def _summary(found: pd.DataFrame) -> str:
                 f"{rows['error'].mean():.3f}",
                 _share(met),
                 _spread(rows["loss"]),
-                _extra(found, str(arm)),
+                _extra(task_rows, str(arm)),
                 f"{rows['new_loss'].mean():.3f}",
-                told,
+                cleared,
                 f"{rows['runs'].mean():.1f}",
                 f"{rows['seconds'].mean():.1f}",
             ]
@@ -87,8 +92,8 @@ def _summary(found: pd.DataFrame) -> str:
     return table(head, lines)
 
 
-def _extra(found: pd.DataFrame, arm: str) -> str:
-    loss = found.groupby("arm")["loss"].mean()
+def _extra(task_rows: pd.DataFrame, arm: str) -> str:
+    loss = task_rows.groupby("arm")["loss"].mean()
     if "as asked" not in loss:
         return "-"
     extra, ladder = loss[arm] - loss["as asked"], loss.get(LADDER, math.nan) - loss["as asked"]
@@ -96,11 +101,11 @@ def _extra(found: pd.DataFrame, arm: str) -> str:
     return f"{extra:+.3f}{share}"
 
 
-def _by_seed(found: pd.DataFrame) -> str:
-    arms = [arm for arm in found["arm"].unique() if arm in ("as asked", LADDER, RECOMMENDED)]
+def _by_seed(task_rows: pd.DataFrame) -> str:
+    arms = [arm for arm in task_rows["arm"].unique() if arm in ("as asked", LADDER, RECOMMENDED)]
     head = ["seed", *(f"{arm}: {what}" for arm in arms for what in ("posed", "new", "loss"))]
     lines = []
-    for seed, rows in found.groupby("seed"):
+    for seed, rows in task_rows.groupby("seed"):
         by_arm = rows.set_index("arm")
         lines.append([str(seed), *(f"{by_arm.loc[arm, c]:.3f}" for arm in arms for c in ("posed", "new", "loss"))])
     return table(head, lines)

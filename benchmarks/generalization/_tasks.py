@@ -14,7 +14,7 @@ from safekd.experiment import build_experiment
 
 from . import _digits as digits
 from . import _synthetic as synthetic
-from ._population import Draw, trainer_of
+from ._population import Draw, make_trainer
 
 _MEASURE = kd.safety.TruthProbability
 
@@ -49,7 +49,7 @@ def _breast_cancer(seed: int) -> Draw:
 
 def _synthetic(population: synthetic.Population, rule: kd.SafetyConstraint, hidden: Sequence[int]) -> Draw:
     train, judge, mixed = population.draw("train"), population.draw("judge"), population.draw("mixed")
-    trainer = trainer_of(rule, population.teachers, train, population.classes, hidden, population.seed)
+    trainer = make_trainer(rule, population.teachers, train, population.classes, hidden, population.seed)
     return Draw(rule, train, judge, population.critical(rule), mixed, trainer)
 
 
@@ -63,9 +63,9 @@ def _clusters(seed: int) -> Draw:
 
 def _digits(seed: int, critical: Sequence[int], at_least: float, hidden: Sequence[int]) -> Draw:
     rule = _rule(f"digits {', '.join(map(str, critical))}", critical, at_least)
-    found = digits.draw(seed, critical)
-    trainer = trainer_of(rule, found.teachers, found.train, 10, hidden, seed)
-    return Draw(rule, found.train, found.judge, found.new, found.mixed, trainer, found.origins)
+    draw = digits.draw(seed, critical)
+    trainer = make_trainer(rule, draw.teachers, draw.train, 10, hidden, seed)
+    return Draw(rule, draw.train, draw.judge, draw.new, draw.mixed, trainer, draw.origins)
 
 
 DEFAULT = ("tabular", "clusters", "digits, linear", "digits, hidden layer")

@@ -28,7 +28,7 @@ from safekd.divergences import ForwardKL
 from safekd.experiment import build_mlp
 from safekd.safety import SafetyConstraint, TruthProbability
 from safekd.teachers import CallableTeacher
-from safekd.training._step import Stepper
+from safekd.training.loop import FitData, PrimalDualStep
 from solvers.primal_dual import AugmentedLagrangian, PrimalDual
 
 from ._cells import missing
@@ -134,9 +134,10 @@ def _trainer(course: Course, constrained: bool) -> Callable[[], object]:
         constraints=[_RULE] if constrained else [],
         optimizer=torch.optim.Adam(student.parameters(), lr=1e-3),
     )
-    engine = PrimalDual(int(constrained), method=trainer.dual_for(len(course.train)))
-    stepper, index = Stepper(trainer, engine, course.train, {}), torch.arange(len(course.train))
-    return lambda: stepper.take(index)
+    engine = PrimalDual(int(constrained), method=trainer.problem.choose_dual(len(course.train)))
+    stepper = PrimalDualStep(trainer.problem, engine, FitData(course.train, {}))
+    index = torch.arange(len(course.train))
+    return lambda: stepper.step(index)
 
 
 def _bare(course: Course) -> Callable[[], object]:

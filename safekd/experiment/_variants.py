@@ -13,7 +13,7 @@ from solvers.primal_dual import DualMethod
 
 from .._torch_state import evaluating
 from ..safety import Certificate, SafetyConstraint, certify
-from ..training import FitResult, Objective, on_one_split
+from ..training import FitResult, Objective, pose_all_on_train, read_full_pass
 from ..training.trace import ConstraintReading, TracePoint
 from ..weights import Rule, Signals
 from ._build_experiment import Experiment
@@ -141,7 +141,9 @@ def _read_by_context(
     contexts = experiment.table.contexts
     narrowed = [replace(constraint, contexts=[number], mix=None, worst=None) for number in range(len(contexts))]
     data = experiment.splits[split]
-    readings = objective.full_pass(data, {}, on_one_split([constraint, *narrowed]), with_gradients=False).readings
+    readings = read_full_pass(
+        objective, data, {}, pose_all_on_train([constraint, *narrowed]), with_gradients=False
+    ).readings
     overall, *each = [replace(reading, split=split) for reading in readings]
     return overall, dict(zip(contexts, each, strict=True))
 

@@ -47,7 +47,7 @@ def trace_frontier(
 
     Args:
         make_trainer: Threshold to a fresh ConstrainedTrainer whose first constraint asks for it (use
-            ``constraint.at(threshold)``); with ``seeds`` it is also given ``seed=``.
+            ``constraint.with_threshold(threshold)``); with ``seeds`` it is also given ``seed=``.
         train: Training examples, a Split or what ``as_split`` takes.
         validation: Examples that judge, as ``ConstrainedTrainer.fit`` takes them, or None.
         targets: How many thresholds, at least 2, spread evenly from what the unconstrained student reaches to

@@ -10,18 +10,24 @@ result.mixture                                       # with fit(..., snapshots=2
 trainer.fit(train, held, epochs=2000, tighten=CrossFit(also=["validation"]))   # met on new data, recommended
 trainer.fit(train, epochs=2000, tighten=CrossFit())                            # without a split for it
 trainer.fit(train, held, epochs=2000, tighten=Tighten())                       # until the validation split proves it
+
+What happens inside, in this order: ConstrainedTrainer poses a TrainingProblem around an Objective; ``loop`` takes the
+steps and reads full passes (``read_full_pass``) into ``trace``; ``checkpoints`` keeps the best iterates and chooses
+what
+is handed back; ``diagnosis`` says why the run ended; ``generalization`` does all that again under other thresholds.
 """
 
-from ._crossfit import CrossFit
+from ._fit_result import ROUND_COLUMNS, FitResult, Tightening, Verdict
+from ._full_pass import FullPass, pose_all_on_train, read_full_pass
 from ._mixture import Mixture
-from ._objective import Objective, on_one_split
-from ._result import FEASIBLE, ROUND_COLUMNS, FitResult, Tightening, Verdict
-from ._rounds import between
-from ._sampling import Sampled
-from ._saving import save_run, save_student, save_tensors
-from ._tighten import Tighten
+from ._objective import Objective
 from ._trainer import ConstrainedTrainer
+from ._training_problem import TrainingProblem
 from ._warm_start import WarmStart
+from .checkpoints import save_run, save_student, save_tensors
+from .generalization import CrossFit, Tighten, interpolate_threshold
+from .loop import Sampled
+from .trace import FEASIBLE
 
 __all__ = [
     "FEASIBLE",
@@ -29,15 +35,18 @@ __all__ = [
     "ConstrainedTrainer",
     "CrossFit",
     "FitResult",
+    "FullPass",
     "Mixture",
     "Objective",
     "Sampled",
     "Tighten",
     "Tightening",
+    "TrainingProblem",
     "Verdict",
     "WarmStart",
-    "between",
-    "on_one_split",
+    "interpolate_threshold",
+    "pose_all_on_train",
+    "read_full_pass",
     "save_run",
     "save_student",
     "save_tensors",

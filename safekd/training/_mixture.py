@@ -30,9 +30,13 @@ _CLOSE = 1e-6  # HiGHS keeps its rows to 1e-7
 class Mixture:
     """Students, and how often to ask each.
 
-    weights: shares, above 0, sum 1, at most one more than there are constraints; steps, students: where each comes
-    from, and itself, in eval mode.  loss, safety: what the mixture reaches on average over draws, each on the split
-    on which it was read.  multipliers: price of each constraint among mixtures of these snapshots.
+    Attributes:
+        weights: Shares, above 0, sum 1, at most one more than there are constraints.
+        steps: Optimizer steps after which each student was read.
+        students: Themselves, in eval mode.
+        loss: Distillation loss on average over draws, nats.
+        safety: Measured safety on average over draws, by constraint, each on the split on which it is posed.
+        multipliers: Multiplier of each constraint among mixtures of these snapshots.
     """
 
     weights: Sequence[float]
@@ -43,17 +47,24 @@ class Mixture:
     multipliers: Mapping[str, float]
 
     def draw(self, generator: torch.Generator | None = None) -> nn.Module:
-        """Return one student by chance, for one request."""
+        """Return one student by chance, for one request.
+
+        Args:
+            generator: The source of chance; torch's own if left out.
+        """
         chosen = torch.multinomial(torch.tensor(self.weights, dtype=torch.float64), 1, generator=generator)
         return self.students[int(chosen)]
 
 
 @dataclass(frozen=True)
 class LowestMixture:
-    """A solution of the program: weights (S,), multipliers (M,), and the least that a mixture violates.
+    """A solution of the program.
 
-    excess: the least that the most violated constraint can be below its threshold, 0 where a mixture meets all.
-    worst: the constraint that is most violated, or nearest to it.
+    Attributes:
+        weights: Shares, (S,).
+        multipliers: Of the constraints, (M,).
+        excess: The least that the most violated constraint can be below its threshold, 0 where a mixture meets all.
+        worst: Number of the constraint that is most violated, or nearest to it.
     """
 
     weights: list[float]
@@ -62,31 +73,38 @@ class LowestMixture:
     worst: int
 
 
-def lowest_mixture(loss_S: Sequence[float], g_SM: Sequence[Sequence[float]], allowed: float = 0.0) -> LowestMixture:
+def find_lowest_mixture(
+    loss_S: Sequence[float], g_SM: Sequence[Sequence[float]], allowed: float = 0.0
+) -> LowestMixture:
     """Return the mixture of lowest loss among those that meet every constraint; where none does, the least violation.
 
-    allowed: a least violation up to this is granted, and the loss made lowest under it.
-    Raises SolverFailure when the solver's answer does not hold.
+    Args:
+        loss_S: Distillation loss of each snapshot, (S,).
+        g_SM: How far each is below each threshold, (S, M).
+        allowed: A least violation up to this is granted, and the loss made lowest under it.
+
+    Raises:
+        SolverFailure: The solver's answer does not hold.
     """
     loss, g = np.asarray(loss_S, dtype=np.float64), np.asarray(g_SM, dtype=np.float64).reshape(len(loss_S), -1)
     if not g.shape[1]:
         return LowestMixture(np.eye(len(loss))[loss.argmin()].tolist(), [], 0.0, 0)
-    answer, excess = _cheapest(loss, g, 0.0), 0.0
+    answer, excess = _lowest_loss(loss, g, 0.0), 0.0
     if answer is None:
-        q, excess = _safest(g)
-        answer = (_cheapest(loss, g, excess) if excess <= allowed else None) or (q, np.zeros(g.shape[1]))
+        q, excess = _least_violation(g)
+        answer = (_lowest_loss(loss, g, excess) if excess <= allowed else None) or (q, np.zeros(g.shape[1]))
     q, multipliers = answer
     return LowestMixture(q.tolist(), multipliers.tolist(), excess, int((q @ g).argmax()))
 
 
-def _cheapest(loss: Floats, g: Floats, slack: float) -> tuple[Floats, Floats] | None:
+def _lowest_loss(loss: Floats, g: Floats, slack: float) -> tuple[Floats, Floats] | None:
     """Return weights and multipliers of the program with ``slack`` in place of 0, None where it has no solution."""
     low, scale = loss.min(), max(float(np.ptp(loss)), 1e-300)
     q = cp.Variable(len(loss), nonneg=True)
     met = q @ g <= slack
-    if not _solve(cp.Problem(cp.Minimize(((loss - low) / scale) @ q), [np.ones(len(loss)) @ q == 1, met])):
+    if not _solve_program(cp.Problem(cp.Minimize(((loss - low) / scale) @ q), [np.ones(len(loss)) @ q == 1, met])):
         return None
-    weights, multipliers = _shares(q), np.maximum(np.asarray(met.dual_value, dtype=np.float64), 0.0)
+    weights, multipliers = _clean_shares(q), np.maximum(np.asarray(met.dual_value, dtype=np.float64), 0.0)
     bound = float(((loss - low) / scale + g @ multipliers).min() - slack * multipliers.sum())  # of the dual program
     gap = float(weights @ ((loss - low) / scale)) - bound
     if not (gap <= _CLOSE * (1 + multipliers.sum()) and float((weights @ g).max()) <= slack + _CLOSE):
@@ -97,25 +115,25 @@ def _cheapest(loss: Floats, g: Floats, slack: float) -> tuple[Floats, Floats] | 
     return weights, multipliers * scale
 
 
-def _safest(g: Floats) -> tuple[Floats, float]:
+def _least_violation(g: Floats) -> tuple[Floats, float]:
     """Return the weights whose largest violation is least, and that violation."""
     q, most = cp.Variable(len(g), nonneg=True), cp.Variable()
-    if not _solve(cp.Problem(cp.Minimize(most), [np.ones(len(g)) @ q == 1, q @ g <= most])):
+    if not _solve_program(cp.Problem(cp.Minimize(most), [np.ones(len(g)) @ q == 1, q @ g <= most])):
         raise SolverFailure(
             "HiGHS found no least violation of a mixture, though there is one. Ask for other snapshots."
         )
-    weights = _shares(q)
+    weights = _clean_shares(q)
     return weights, max(float((weights @ g).max()), 0.0)
 
 
-def _solve(problem: cp.Problem) -> bool:
+def _solve_program(problem: cp.Problem) -> bool:
     """Solve by the dual simplex, whose answers are vertices: few weights are not zero."""
     problem.solve(solver=cp.SCIPY, scipy_options={"method": "highs-ds"})  # type: ignore[no-untyped-call]
     return bool(problem.status == cp.OPTIMAL)
 
 
-def _shares(q: cp.Variable) -> Floats:
-    found = np.asarray(q.value, dtype=np.float64)
-    kept: Floats = np.where(found > 1e-9, found, 0.0)
-    shares: Floats = kept / kept.sum()
+def _clean_shares(q: cp.Variable) -> Floats:
+    raw = np.asarray(q.value, dtype=np.float64)
+    positive: Floats = np.where(raw > 1e-9, raw, 0.0)  # the solver's rounding
+    shares: Floats = positive / positive.sum()
     return shares

@@ -11,43 +11,60 @@ from torch import Tensor, nn
 from solvers.primal_dual import PrimalDual
 
 from ..errors import InvalidInput
-from ._learning import RuleLearning
-from ._result import FitResult
-from ._rows import Rows
+from ._constraint_layout import ConstraintLayout
+from ._fit_result import FitResult
+from ._parameter_vectors import copy_state
+from ._rule_learning import RuleLearning
 
 
 @dataclass(frozen=True)
 class WarmStart:
     """Where a run begins: a student's parameters and the multipliers that belonged to them.
 
-    weights: what a learned weighting rule and its optimizer had come to, ``FitResult.weights``, or what
-    weights.safetensors holds; left out, the rule begins as it is.
+    Attributes:
+        parameters: Parameters and buffers of the student, by name.
+        multipliers: One a constraint, in their order, at least 0 but for equalities.
+        rule_state: What a learned weighting rule and its optimizer had come to, ``FitResult.rule_state``, or what
+            weighting_rule.safetensors holds; left out, the rule begins as it is.
     """
 
     parameters: Mapping[str, Tensor]
     multipliers: Sequence[float]
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    rule_state: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, result: FitResult) -> WarmStart:
-        """Begin where ``result`` ended."""
-        state = {name: value.detach().clone() for name, value in result.student.state_dict().items()}
-        return cls(state, list(result.multipliers.values()), result.weights)
+    def from_result(cls, result: FitResult) -> WarmStart:
+        """Begin where a run ended.
 
-    def begin(self, student: nn.Module, engine: PrimalDual, rows: Rows, learning: RuleLearning) -> None:
-        """Put student, multipliers and rule where they were.  Raises InvalidInput for a start of another problem."""
-        prices = torch.tensor(list(self.multipliers), dtype=torch.float64).to(engine.multipliers)
-        wanted = len(rows.inequalities) + len(rows.equalities)
-        fits = len(prices) == wanted and bool(torch.isfinite(prices).all())
-        if not fits or bool((rows.apart(prices)[0] < 0).any()):
+        Args:
+            result: Of that run.
+        """
+        return cls(copy_state(result.student), list(result.multipliers.values()), result.rule_state)
+
+    def begin(self, student: nn.Module, engine: PrimalDual, layout: ConstraintLayout, learning: RuleLearning) -> None:
+        """Put student, multipliers and weighting rule where they were.
+
+        Args:
+            student: Changed in place.
+            engine: Gets the multipliers.
+            layout: Of the problem's constraints.
+            learning: Of the weighting rule.
+
+        Raises:
+            InvalidInput: The start is one of another problem.
+        """
+        lambda_M = torch.tensor(list(self.multipliers), dtype=torch.float64).to(engine.multipliers)
+        wanted = len(layout.inequalities) + len(layout.equalities)
+        fits = len(lambda_M) == wanted and bool(torch.isfinite(lambda_M).all())
+        if not fits or bool((layout.split_by_kind(lambda_M)[0] < 0).any()):
             raise InvalidInput(
-                f"The warm start has multipliers {prices.tolist()}; wanted one for each of the {wanted} constraints, "
+                f"The warm start has multipliers {lambda_M.tolist()}; wanted one for each of the {wanted} constraints, "
                 "at least 0 and finite (an equality's may be negative)."
             )
-        if self.weights:
-            learning.load(self.weights)
+        if self.rule_state:
+            learning.load(self.rule_state)
         try:
             student.load_state_dict(self.parameters)
         except RuntimeError as error:
             raise InvalidInput(f"The warm start's parameters do not fit the student. {error}") from error
-        engine.multipliers, engine.equality_multipliers = rows.apart(prices)
+        engine.multipliers, engine.equality_multipliers = layout.split_by_kind(lambda_M)

@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.distillation_cells import FIXED, Cell, as_csv, choose, drawn, report_sections
+from benchmarks.distillation_cells import FIXED, Cell, as_csv, choose, draw_cells, report_sections
 from benchmarks.distillation_cells._cells import BATCHES, COUNTS, MODELS, OPTIMIZERS, TASKS, THRESHOLDS, product
 from benchmarks.distillation_cells._contenders import BY_HAND, CONTENDERS, NAMES, TRAINER, label
 from benchmarks.distillation_cells._figures import Row, make_row
 from benchmarks.distillation_cells._judge import TOLERANCE, Judge, Look
-from benchmarks.distillation_cells._problem import batch_values, batches, set_up
+from benchmarks.distillation_cells._problem import batch_values, batches, set_up_cell
 from benchmarks.distillation_cells._run import Course, run_contender
-from benchmarks.distillation_cells._summary import best_of, compare, tally
+from benchmarks.distillation_cells._summary import choose_best, compare, tally
 from benchmarks.distillation_cells._thresholds import ReferenceSettings, log_odds_share, set_thresholds
 from benchmarks.distillation_cells._trainer import is_true, make_trainer, run_trainer
 from benchmarks.primal_dual import __main__ as primal_dual
@@ -56,15 +56,15 @@ def test_the_fixed_cells_span_every_value_and_every_pair_of_student_and_task():
 def test_a_draw_is_a_function_of_its_seed_and_leaves_the_fixed_cells_out():
     assert len(set(product())) == 384
     for seed in range(5):
-        cells = drawn(seed)
-        assert cells == drawn(seed)
+        cells = draw_cells(seed)
+        assert cells == draw_cells(seed)
         assert len(set(cells)) == 12
         assert not set(cells) & set(FIXED)
-    assert drawn(0) != drawn(1)
+    assert draw_cells(0) != draw_cells(1)
 
 
 def test_cells_are_chosen_by_parts_of_their_names():
-    assert choose(0) == [*FIXED, *drawn(0)]
+    assert choose(0) == [*FIXED, *draw_cells(0)]
     assert len({cell.name for cell in choose(0)}) == 24
     some = choose(0, ["MLP, digits", "SGD"])
     assert some
@@ -77,16 +77,16 @@ def test_cells_are_chosen_by_parts_of_their_names():
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("M", COUNTS)
 def test_thresholds_bind_and_can_be_met(task, M):
-    found = {}
+    reached = {}
     for threshold, share in (("near", 0.30), ("far", 0.75)):
         cell = Cell("linear", task, "Adam 1e-2", None, threshold, M)
-        found[threshold] = thresholds = set_thresholds(cell, ReferenceSettings(steps=300))
+        reached[threshold] = thresholds = set_thresholds(cell, ReferenceSettings(steps=300))
         for plain, asked, strong in zip(thresholds.plain_M, thresholds.threshold_M, thresholds.strong_M, strict=True):
             assert plain + TOLERANCE < asked < strong - TOLERANCE
         assert log_odds_share(thresholds) == pytest.approx([share] * M)
         assert len(thresholds.threshold_M) == M
-    assert all(near < far for near, far in zip(*(found[t].threshold_M for t in THRESHOLDS), strict=True))
-    assert found["near"].strong_M == found["far"].strong_M
+    assert all(near < far for near, far in zip(*(reached[t].threshold_M for t in THRESHOLDS), strict=True))
+    assert reached["near"].strong_M == reached["far"].strong_M
 
 
 def test_thresholds_that_nobody_is_known_to_meet_are_refused():
@@ -101,7 +101,7 @@ def test_thresholds_that_nobody_is_known_to_meet_are_refused():
 @pytest.fixture(scope="module")
 def kkt_point():
     """A student that minimises ``f + c g`` for c = 0.2, and the cell whose threshold is its own safety."""
-    setup = set_up(FULL, 0, [0.5], 40)
+    setup = set_up_cell(FULL, 0, [0.5], 40)
     x, c = setup.problem().start(), 0.2
     optimizer = torch.optim.LBFGS(x, max_iter=400, tolerance_grad=1e-7, line_search_fn="strong_wolfe")
 
@@ -113,15 +113,15 @@ def kkt_point():
 
     optimizer.step(closure)
     safety = 0.5 - float(setup.problem().evaluate(x)[1].detach())
-    return set_up(FULL, 0, [safety], 40), numbers(x), torch.tensor([c])
+    return set_up_cell(FULL, 0, [safety], 40), numbers(x), torch.tensor([c])
 
 
 def test_the_judge_accepts_a_kkt_point(kkt_point):
     setup, x, lambda_M = kkt_point
-    found = Judge(setup).look(7, x, lambda_M)
-    assert found.solved
-    assert found.feasible
-    assert found.step == 7
+    reading = Judge(setup).look(7, x, lambda_M)
+    assert reading.solved
+    assert reading.feasible
+    assert reading.step == 7
     assert all(not part.requires_grad for part in x)
 
 
@@ -134,12 +134,12 @@ def test_the_judge_refuses_wrong_multipliers(kkt_point, factor):
 def test_the_judge_refuses_an_infeasible_student(kkt_point):
     setup, x, lambda_M = kkt_point
     asked = setup.constraints[0].required
-    above = set_up(FULL, 0, [asked + 0.01], 40)
-    found = Judge(above).look(1, x, lambda_M, last=True)
-    assert not found.solved
-    assert not found.feasible
-    assert found.margin == pytest.approx(-0.01, abs=1e-5)
-    assert Judge(set_up(FULL, 0, [asked + 0.5 * TOLERANCE], 40)).look(1, x, lambda_M).feasible
+    above = set_up_cell(FULL, 0, [asked + 0.01], 40)
+    reading = Judge(above).look(1, x, lambda_M, last=True)
+    assert not reading.solved
+    assert not reading.feasible
+    assert reading.margin == pytest.approx(-0.01, abs=1e-5)
+    assert Judge(set_up_cell(FULL, 0, [asked + 0.5 * TOLERANCE], 40)).look(1, x, lambda_M).feasible
     nothing = Judge(setup).look(1, [math.nan * part for part in x], lambda_M, last=True)
     assert not nothing.feasible
     assert not nothing.finite
@@ -170,7 +170,7 @@ def test_verdicts_are_held_against_the_judge():
 
 def test_by_hand_is_its_formula_for_two_steps():
     eta, rho, rate = 0.1, 0.5, 0.1
-    problem = set_up(LINEAR, 3, [0.9], 40).problem()
+    problem = set_up_cell(LINEAR, 3, [0.9], 40).problem()
     x, wanted = problem.start(), problem.start()
     walker = BY_HAND.build(problem, x, (eta, rho))
     lam = 0.0
@@ -189,7 +189,7 @@ def test_by_hand_is_its_formula_for_two_steps():
 
 @pytest.mark.parametrize("who", CONTENDERS, ids=lambda who: who.name)
 def test_everyone_sees_the_same_batches_from_the_same_start(who):
-    problem, seen = set_up(RARE, 1, [0.6] * 5, 40).problem(), []
+    problem, seen = set_up_cell(RARE, 1, [0.6] * 5, 40).problem(), []
 
     def recorded():
         for index, sample in zip(batches(512, 64, 1), problem.samples(), strict=False):
@@ -210,7 +210,7 @@ def test_everyone_sees_the_same_batches_from_the_same_start(who):
 
 @pytest.mark.parametrize("cell", [RARE, replace(RARE, batch=None)], ids=lambda cell: cell.name)
 def test_the_trainer_sees_them_too(cell):
-    setup, seen = set_up(cell, 2, [0.6] * 5, 40), []
+    setup, seen = set_up_cell(cell, 2, [0.6] * 5, 40), []
     trainer = make_trainer(setup)
     size = cell.batch or 512
 
@@ -229,7 +229,7 @@ def test_the_trainer_sees_them_too(cell):
 
 
 def test_a_batch_without_a_group_says_nothing_of_it():
-    setup = set_up(RARE, 0, [0.6] * 5, 40)
+    setup = set_up_cell(RARE, 0, [0.6] * 5, 40)
     context = setup.task.train.batch().context
     index = (context != 4).nonzero()[:64, 0]
     rows = setup.rows.take(index)
@@ -243,7 +243,7 @@ def test_a_batch_without_a_group_says_nothing_of_it():
 
 
 def test_batches_and_the_whole_agree():
-    setup = set_up(RARE, 0, [0.6] * 5, 40)
+    setup = set_up_cell(RARE, 0, [0.6] * 5, 40)
     problem = setup.problem()
     x = problem.start()
     _, g_M, _ = problem.evaluate(x)
@@ -256,18 +256,18 @@ def test_batches_and_the_whole_agree():
 
 
 def test_the_trainer_and_the_judge_read_the_same_numbers():
-    setup = set_up(replace(RARE, batch=None), 0, [0.6] * 5, 40)
+    setup = set_up_cell(replace(RARE, batch=None), 0, [0.6] * 5, 40)
     trainer = make_trainer(setup)
     points = []
     trainer.fit(setup.task.train, epochs=1, trace_every=1, on_trace=points.append)
-    found = Judge(setup).look(0, setup.problem().start(), torch.zeros(5), last=True)
-    assert points[0].loss == pytest.approx(found.loss, rel=1e-4)
-    assert [r.measured - r.required for r in points[0].readings] == pytest.approx(found.margin_M, abs=1e-5)
-    assert points[0].residuals.stationarity == pytest.approx(found.residuals.stationarity, rel=1e-3)
+    reading = Judge(setup).look(0, setup.problem().start(), torch.zeros(5), last=True)
+    assert points[0].loss == pytest.approx(reading.loss, rel=1e-4)
+    assert [r.measured - r.required for r in points[0].readings] == pytest.approx(reading.margin_M, abs=1e-5)
+    assert points[0].residuals.stationarity == pytest.approx(reading.residuals.stationarity, rel=1e-3)
 
 
 def test_a_run_is_looked_at_up_to_its_last_step():
-    setup = set_up(LINEAR, 0, [0.75], 40)
+    setup = set_up_cell(LINEAR, 0, [0.75], 40)
     for course in (run_contender(setup, BY_HAND, BY_HAND.scales[0]), run_trainer(setup)):
         assert sorted({look.step for look in course.looks}) == list(range(1, 41))
         assert math.isfinite(course.looks[-1].residuals.stationarity)
@@ -280,7 +280,7 @@ def test_a_run_is_looked_at_up_to_its_last_step():
 
 
 def test_the_figures_of_a_run():
-    setup = set_up(LINEAR, 0, [0.75], 8)
+    setup = set_up_cell(LINEAR, 0, [0.75], 8)
     looks = [
         Look(step, loss, (margin, 0.5), replace(PASSES, stationarity=math.nan))
         for step, loss, margin in [(2, 0.1, -0.1), (4, 0.4, 0.0), (6, 0.3, -0.0009), (7, 0.2, -0.02), (8, 0.5, 0.04)]
@@ -328,9 +328,9 @@ def test_ratios_by_hand(rows):
     ratios = compare(rows, TRAINER, peers)
     assert [ratio.value for ratio in ratios] == [pytest.approx(1.1), 0.0, math.inf]
     assert [ratio.other.setting for ratio in ratios[:2]] == ["0.1", "1"]
-    found = tally(ratios)
-    assert (found.cells, found.close, found.worst, found.where) == (3, 1, math.inf, "c")
-    assert found.median == pytest.approx(1.1)
+    ratios_tally = tally(ratios)
+    assert (ratios_tally.cells, ratios_tally.close, ratios_tally.worst, ratios_tally.where) == (3, 1, math.inf, "c")
+    assert ratios_tally.median == pytest.approx(1.1)
     assert compare(rows, TRAINER, peers, documented=True)[0].value == pytest.approx(0.55)
     strict = compare(
         [replace(row, feasible_strict=2.0 - row.seed) for row in rows], TRAINER, peers, False, "feasible_strict"
@@ -345,7 +345,7 @@ def test_ratios_by_hand(rows):
 
 def test_a_contender_that_did_not_run_is_nobodys_best():
     gone = [Row("a", "Cooper, nuPI", "1", True, 0, 100, note="not installed: pip install cooper-optim")]
-    assert best_of(gone, ["Cooper, nuPI"]) is None
+    assert choose_best(gone, ["Cooper, nuPI"]) is None
     text = "\n\n".join(report_sections([*gone, *rows_of("a", TRAINER, [0.1])]))
     assert "| Cooper, nuPI | not installed: pip install cooper-optim |" in text
 

@@ -48,7 +48,7 @@ class StudentSweep:
         trainer.check_fit(epochs=job.epochs, tolerance=tolerance, **more)
         self.job = job = replace(job, epochs=int(job.epochs), constraints=describe_constraints(trainer))
         self.constraints = trainer.constraints
-        self.seed = trainer.seed
+        self.seed = trainer.problem.seed
         if plan.method == "mu" and len(self.constraints) > 1:
             raise InvalidInput(
                 "method='mu' gives one constraint a fixed weight, and the trainer has further ones: "

@@ -47,20 +47,23 @@ def hash_record(record: Mapping[str, Any]) -> str:
 
 
 def _describe_trainer(trainer: ConstrainedTrainer) -> dict[str, Any]:
-    group = trainer.optimizer.param_groups[0]
+    group = trainer.problem.optimizer.param_groups[0]
     return {
         "student": {name: list(p.shape) for name, p in trainer.student.named_parameters()},
         "teachers": list(trainer.objective.ensemble.names),
         "weighting_rule": _make_json(trainer.objective.rule),
         "constraints": [_make_json(constraint) for constraint in trainer.constraints],
-        "dual": {"kind": type(trainer.dual).__name__, **{k: _make_json(v) for k, v in vars(trainer.dual).items()}},
+        "dual": {
+            "kind": type(trainer.problem.dual).__name__,
+            **{k: _make_json(v) for k, v in vars(trainer.problem.dual).items()},
+        },
         "optimizer": {
-            "kind": type(trainer.optimizer).__name__,
+            "kind": type(trainer.problem.optimizer).__name__,
             **{name: _make_json(value) for name, value in group.items() if name != "params"},
         },
-        "batch_size": trainer.batch_size,
-        "seed": trainer.seed,
-        "device": str(trainer.device),
+        "batch_size": trainer.problem.batch_size,
+        "seed": trainer.problem.seed,
+        "device": str(trainer.problem.device),
     }
 
 

@@ -22,7 +22,7 @@ from solvers.primal_dual import FixedPenalty
 from ..._torch_state import limit_threads
 from ...data import Split, move_split
 from ...errors import InvalidInput
-from ...training import ConstrainedTrainer, FitResult, WarmStart
+from ...training import ConstrainedTrainer, FitResult, WarmStart, read_full_pass
 from ...training.trace import Callback, ConstraintReading, StopTraining, TracePoint
 from ..store import Parameters, RunSpec, TrainedPoint, write_point
 from ._sweep_plan import MakeTrainer, accepts_seed
@@ -67,10 +67,8 @@ class SweepJob:
         if not isinstance(trainer, ConstrainedTrainer):
             raise InvalidInput(f"make_trainer gave a {type(trainer).__name__}; wanted a fresh kd.ConstrainedTrainer.")
         self._check_constraints(trainer, threshold)
-        _hold_thresholds(trainer, spec.held)
-        if spec.weight is not None:
-            trainer.use_dual(FixedPenalty(spec.weight))
-        return trainer
+        trainer = _hold_thresholds(trainer, spec.held)
+        return trainer if spec.weight is None else trainer.with_dual(FixedPenalty(spec.weight))
 
     def _check_constraints(self, trainer: ConstrainedTrainer, threshold: float) -> None:
         if not trainer.constraints:
@@ -86,7 +84,7 @@ class SweepJob:
         if abs(first.required - threshold) > 1e-12:
             raise InvalidInput(
                 f"make_trainer({threshold:g}) gave a trainer whose first constraint, '{first.name}', asks for "
-                f"{first.required:g}; wanted the threshold that it is called with: use constraint.at(threshold)."
+                f"{first.required:g}; wanted the threshold that it is called with: use constraint.with_threshold(threshold)."
             )
         names = describe_constraints(trainer)
         if self.constraints is not None and names != self.constraints:
@@ -101,11 +99,11 @@ class SweepJob:
             **({} if self.validation is None else {"validation": self.validation}),
             **(self.fit.get("splits") or {}),
         }
-        return {name: move_split(data, name, trainer.device) for name, data in given.items()}
+        return {name: move_split(data, name, trainer.problem.device) for name, data in given.items()}
 
 
-def _hold_thresholds(trainer: ConstrainedTrainer, held: Mapping[str, float]) -> None:
-    """Pose the constraints after the first at the thresholds held."""
+def _hold_thresholds(trainer: ConstrainedTrainer, held: Mapping[str, float]) -> ConstrainedTrainer:
+    """Return the trainer with the constraints after the first at the thresholds held."""
     first, *others = trainer.constraints
     names = [constraint.name for constraint in others]
     for name in held:
@@ -114,7 +112,10 @@ def _hold_thresholds(trainer: ConstrainedTrainer, held: Mapping[str, float]) -> 
                 f"`held` names '{name}', which is no further constraint of the trainer; there are {names}, "
                 f"besides '{first.name}', which is swept."
             )
-    trainer.constraints[1:] = [other.with_threshold(held.get(other.name, other.required)) for other in others]
+    if not others:
+        return trainer
+    posed = [other.with_threshold(held.get(other.name, other.required)) for other in others]
+    return trainer.with_constraints([first, *posed])
 
 
 def describe_constraints(trainer: ConstrainedTrainer) -> tuple[str, ...]:
@@ -201,7 +202,7 @@ def _find_start(
     """
     if spec.weight is not None:
         return WarmStart(start.student, [spec.weight], start.rule_state)
-    full_batch = trainer.batch_size is None or trainer.batch_size >= len(job.train)
+    full_batch = trainer.problem.batch_size is None or trainer.problem.batch_size >= len(job.train)
     if before is None or not full_batch:  # the noise of minibatches would be prolonged too
         return start.warm_start
     ahead = start.spec.target > before.spec.target
@@ -220,7 +221,7 @@ def _find_start(
 
 def _load_optimizer_state(trainer: ConstrainedTrainer, start: TrainedPoint) -> None:
     """Go on with the optimizer's moments: begun afresh, Adam's first steps have full length even next to the answer."""
-    optimizer = trainer.optimizer
+    optimizer = trainer.problem.optimizer
     if not start.optimizer or start.optimizer_kind != type(optimizer).__name__:
         return
     state: dict[int, dict[str, Tensor]] = {}
@@ -232,7 +233,7 @@ def _load_optimizer_state(trainer: ConstrainedTrainer, start: TrainedPoint) -> N
 
 def _read_optimizer_state(trainer: ConstrainedTrainer) -> Parameters:
     """Return the optimizer's state as named tensors; nothing where it holds something else, such as a list."""
-    state = trainer.optimizer.state_dict()["state"]
+    state = trainer.problem.optimizer.state_dict()["state"]
     flat = {f"{number}.{name}": value for number, own in state.items() for name, value in own.items()}
     if not all(isinstance(value, Tensor) for value in flat.values()):
         return {}
@@ -247,7 +248,7 @@ def _read_result(job: SweepJob, spec: RunSpec, trainer: ConstrainedTrainer, resu
         spec,
         result.status,
         "" if result.status in ("converged", "budget_spent") else result.message,
-        seed=trainer.seed,
+        seed=trainer.problem.seed,
         loss=traced.loss,
         loss_se=traced.loss_se,
         readings=list(traced.readings),
@@ -257,10 +258,10 @@ def _read_result(job: SweepJob, spec: RunSpec, trainer: ConstrainedTrainer, resu
         steps=traced.step,
         interval=int(steps[1] - steps[0]) if len(steps) > 1 else None,
         impossible=result.verdict.evidence.get("proof") == "farkas",
-        optimizer_kind=type(trainer.optimizer).__name__,
+        optimizer_kind=type(trainer.problem.optimizer).__name__,
         data=[use.record() for use in result.uses],
         student=_copy_state(result.student),
-        rule_state=dict(result.weights),
+        rule_state=dict(result.rule_state),
         optimizer=_read_optimizer_state(trainer),
     )
     if spec.weight is not None:
@@ -276,7 +277,7 @@ def _take_best_iterate(
     """Return the point of the best iterate that the run kept, where that misses its thresholds by less."""
     which = "most_feasible" if result.best_feasible is None else "best_feasible"
     module = result.most_feasible if result.best_feasible is None else result.best_feasible
-    rule_state = result.kept_weights.get(which) or {}
+    rule_state = result.checkpoint_rule_states.get(which) or {}
     evaluation = evaluate_student(job, trainer, module.state_dict(), rule_state, point.multipliers)
     better = replace(
         point,
@@ -334,12 +335,12 @@ def evaluate_student(
     """Load a student, and what a weighting rule had learned, into the trainer; evaluate it on whole splits."""
     trainer.student.load_state_dict(parameters)
     if rule_state:
-        trainer.learning.load(rule_state)
+        trainer.problem.learning.load(rule_state)
     constraints = trainer.constraints
     trainer.student.eval()
-    trainer.learning.eval()
-    train, splits = move_split(job.train, "train", trainer.device), job.place_splits(trainer)
-    full = trainer.objective.full_pass(train, splits, constraints, with_gradients=True)
+    trainer.problem.learning.eval()
+    train, splits = move_split(job.train, "train", trainer.problem.device), job.place_splits(trainer)
+    full = read_full_pass(trainer.objective, train, splits, constraints, with_gradients=True)
     g_M = torch.tensor([r.required - r.measured for r in full.readings], dtype=torch.float64)
     multiplier_M = torch.tensor(multipliers, dtype=torch.float64)
     equal = torch.tensor([constraint.is_equality for constraint in constraints])

@@ -1,4 +1,4 @@
-"""The trace of a run: one point an evaluation, as a table, as CSV and as JSON lines, and who is told of it.
+"""The trace of a run: one point an evaluation, as a table, as CSV and as JSON lines, and callbacks.
 
     result = trainer.fit(train, epochs=100, callbacks=[JsonlWriter("trace.jsonl")])
     result.trace                             # a DataFrame, one row a point
@@ -10,11 +10,12 @@ column ``gradients`` says "sampled", gradient norms and stationarity are estimat
 """
 
 from ._callbacks import Callback, Callbacks, JsonlWriter, OnTrace, RunInfo, StopTraining
-from ._lines import read_trace, write_jsonl
 from ._memory import Memory
-from ._trace import MACHINE_COLUMNS, ConstraintReading, Trace, TracePoint
+from ._trace_files import read_trace, write_jsonl
+from ._trace_points import FEASIBLE, MACHINE_COLUMNS, ConstraintReading, Trace, TracePoint
 
 __all__ = [
+    "FEASIBLE",
     "MACHINE_COLUMNS",
     "Callback",
     "Callbacks",

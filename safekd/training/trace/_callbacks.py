@@ -1,4 +1,4 @@
-"""Who is told of a run while it lasts, and may end it."""
+"""Callbacks: called while a run lasts; they may end it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,26 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import InvalidInput
-from ._lines import as_line
-from ._trace import TracePoint
+from ._trace_files import format_line
+from ._trace_points import TracePoint
 
 
 @dataclass(frozen=True)
 class RunInfo:
     """What a run is going to do.
 
-    steps: most optimizer steps; trace_every: steps between points; constraints: names, in the order of the readings;
-    required: their thresholds; examples: size of the training split; batch_size: of a step; splits: names of all.
+    Attributes:
+        steps: Optimizer steps at most.
+        epochs: Passes over the training data at most.
+        trace_every: Steps between points.
+        tolerance: KKT residuals up to this are none.
+        examples: Size of the training split.
+        batch_size: Examples a step.
+        constraints: Names, in the order of the readings.
+        required: Their thresholds.
+        splits: Names of all.
+        seed: Order of batches.
+        device: Where student and data are.
     """
 
     steps: int
@@ -40,47 +50,75 @@ class StopTraining(Exception):
 
 
 class Callback(Protocol):
-    """Is told of a run.  Derive from it and write the methods you need, or write any class that has all three.
+    """Is called while a run lasts.  Derive from it and write the methods you need, or any class that has all three.
 
     on_start and on_trace may raise StopTraining; the run then ends after the point at hand.  Any other exception
     goes through to whoever called ``fit``, with a note that names the callback.
     """
 
     def on_start(self, run: RunInfo) -> None:
-        """Called once, before the first point."""
+        """Called once, before the first point.
+
+        Args:
+            run: What the run is going to do.
+        """
         return
 
     def on_trace(self, point: TracePoint) -> None:
-        """Called with every point."""
+        """Called with every point.
+
+        Args:
+            point: What was read.
+        """
         return
 
     def on_end(self, result: Any) -> None:
-        """Called once with the FitResult, before anything is saved."""
+        """Called once, before anything is saved.
+
+        Args:
+            result: The FitResult.
+        """
         return
 
 
 @dataclass(frozen=True)
 class OnTrace(Callback):
-    """A function of a point as a callback."""
+    """A function of a point as a callback.
+
+    Attributes:
+        call: Called with every point.
+    """
 
     call: Callable[[TracePoint], object]
 
     def on_trace(self, point: TracePoint) -> None:
-        """Hand the point on."""
+        """Hand the point on.
+
+        Args:
+            point: What was read.
+        """
         self.call(point)
 
 
 class JsonlWriter(Callback):
     """Appends every point to a file as one line of JSON, at once, so that a run that is killed leaves its trace.
 
-    A file that is there is begun anew.  Raises InvalidInput when it cannot be written.
+    Args:
+        path: A .jsonl file; one that is there is begun anew.
+
+    Raises:
+        InvalidInput: The file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
     def on_start(self, run: RunInfo) -> None:
-        """Make the folder and an empty file."""
+        """Make the folder and an empty file.
+
+        Args:
+            run: What the run is going to do.
+        """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_bytes(b"")
@@ -88,20 +126,31 @@ class JsonlWriter(Callback):
             raise InvalidInput(f"Cannot write {self.path}: {error.strerror}. Choose another place.") from error
 
     def on_trace(self, point: TracePoint) -> None:
-        """Append one line, in one write."""
+        """Append one line, in one write.
+
+        Args:
+            point: What was read.
+        """
         with self.path.open("ab", buffering=0) as stream:
-            stream.write(as_line(point.flat()).encode())
+            stream.write(format_line(point.as_row()).encode())
 
 
 class Callbacks:
-    """Several callbacks, told in order, and what they asked for."""
+    """Several callbacks, called in order, and what they asked for.
+
+    Args:
+        callbacks: Objects with all three methods.
+
+    Raises:
+        InvalidInput: One lacks a method.
+    """
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         for callback in callbacks:
             missing = [name for name in ("on_start", "on_trace", "on_end") if not callable(getattr(callback, name, 0))]
             if missing:
                 raise InvalidInput(
-                    f"Callback {_name(callback)} has no method {missing[0]}; derive it from "
+                    f"Callback {_callback_name(callback)} has no method {missing[0]}; derive it from "
                     "kd.training.trace.Callback, or pass a function as on_trace=."
                 )
         self._callbacks = list(callbacks)
@@ -112,35 +161,47 @@ class Callbacks:
         return self._stopped
 
     def start(self, run: RunInfo) -> None:
-        """Tell all that the run begins."""
+        """Call all: the run begins.
+
+        Args:
+            run: What the run is going to do.
+        """
         for callback in self._callbacks:
-            with self._named(callback, "on_start"):
+            with self._name_errors(callback, "on_start"):
                 callback.on_start(run)
 
     def trace(self, point: TracePoint) -> None:
-        """Tell all of a point; each hears of it, even after one asked to stop."""
+        """Call all with a point; each gets it, even after one asked to stop.
+
+        Args:
+            point: What was read.
+        """
         for callback in self._callbacks:
-            with self._named(callback, "on_trace"):
+            with self._name_errors(callback, "on_trace"):
                 callback.on_trace(point)
 
     def end(self, result: Any) -> None:
-        """Tell all that the run is over; it is too late to stop it."""
+        """Call all: the run is over; it is too late to stop it.
+
+        Args:
+            result: The FitResult.
+        """
         for callback in self._callbacks:
-            with self._named(callback, "on_end"):
+            with self._name_errors(callback, "on_end"):
                 callback.on_end(result)
 
     @contextmanager
-    def _named(self, callback: Callback, method: str) -> Iterator[None]:
+    def _name_errors(self, callback: Callback, method: str) -> Iterator[None]:
         try:
             yield
         except StopTraining as request:
             if self._stopped is None:
-                self._stopped = f"{_name(callback)} stopped the run: {str(request) or 'it gave no reason'}"
+                self._stopped = f"{_callback_name(callback)} stopped the run: {str(request) or 'it gave no reason'}"
         except Exception as error:
-            error.add_note(f"Raised in {method} of callback {_name(callback)}.")
+            error.add_note(f"Raised in {method} of callback {_callback_name(callback)}.")
             raise
 
 
-def _name(callback: object) -> str:
+def _callback_name(callback: object) -> str:
     inner = getattr(callback, "call", callback)  # the function that was passed, not what it was wrapped in
     return str(getattr(inner, "__qualname__", type(inner).__qualname__))

@@ -14,9 +14,12 @@ _STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: resident now, the most ever resident, the most torch had allocated on its CUDA device.
+    """How much memory a process holds, in bytes; NaN where the system does not say.
 
-    NaN where the system does not say, and on a device that is not CUDA.
+    Attributes:
+        resident: Resident now.
+        peak: The most ever resident.
+        cuda_peak: The most torch had allocated on its CUDA device; NaN on another device.
     """
 
     resident: float = math.nan
@@ -24,14 +27,18 @@ class Memory:
     cuda_peak: float = math.nan
 
     @classmethod
-    def now(cls, device: torch.device) -> Memory:
-        """Ask the system."""
+    def read(cls, device: torch.device) -> Memory:
+        """Ask the system.
+
+        Args:
+            device: Of the run.
+        """
         cuda = float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else math.nan
-        resident, peak = _resident(), _peak()
+        resident, peak = _resident_bytes(), _peak_bytes()
         return cls(resident, resident if peak < resident else peak, cuda)  # some systems update the peak late
 
 
-def _resident() -> float:
+def _resident_bytes() -> float:
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:  # Linux alone has this file
@@ -39,7 +46,7 @@ def _resident() -> float:
     return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), math.nan)
 
 
-def _peak() -> float:
+def _peak_bytes() -> float:
     if sys.platform == "win32":  # which has no such module
         return math.nan
     import resource

@@ -185,7 +185,7 @@ def test_multilevel_follows_the_distillation_loss_through_pool_and_projection():
     q_V = (w_K.unsqueeze(-1) * p_KV).sum(-2)
     log_s = torch.log_softmax(student(data.inputs), -1).detach()
     loss = (q_V * (q_V.log() - log_s)).sum(-1).mean()
-    slopes = dict(zip(("theta_KD", "W_D"), torch.autograd.grad(loss, [copied.theta_KD, copied.W_D]), strict=True))
+    gradients = dict(zip(("theta_KD", "W_D"), torch.autograd.grad(loss, [copied.theta_KD, copied.W_D]), strict=True))
     trainer = kd.ConstrainedTrainer(
         student,
         teachers,
@@ -194,9 +194,9 @@ def test_multilevel_follows_the_distillation_loss_through_pool_and_projection():
         weights_optimizer=torch.optim.SGD(rule.parameters(), lr=2.0),
     )
     trainer.fit(data, epochs=1)
-    for name, slope in slopes.items():
-        assert slope.abs().max() > 1e-5
-        torch.testing.assert_close(rule_state(rule)[name], before[name] - 2.0 * slope, rtol=1e-4, atol=1e-6)
+    for name, gradient in gradients.items():
+        assert gradient.abs().max() > 1e-5
+        torch.testing.assert_close(rule_state(rule)[name], before[name] - 2.0 * gradient, rtol=1e-4, atol=1e-6)
 
 
 @each_learned
@@ -295,7 +295,7 @@ def test_a_rule_that_learns_may_stand_inside_one_that_tracks():
     trainer = kd.ConstrainedTrainer(student, teachers, weights=tracking, optimizer=optimizer, batch_size=20)
     result = trainer.fit(data, data, epochs=3, trace_every=1)
     assert tracking.steps_G.tolist() == [6]
-    assert {"rule.state_GK", "rule.rule.rule.s_MK"} <= set(result.weights)
+    assert {"rule.state_GK", "rule.rule.rule.s_MK"} <= set(result.rule_state)
     assert inner.s_MK.detach().abs().max() > 0.01
 
 
@@ -315,7 +315,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit():
 
     one, two_ = run(), run()
     assert same(state(one.student), state(two_.student))
-    assert same(dict(one.weights), dict(two_.weights))
+    assert same(dict(one.rule_state), dict(two_.rule_state))
 
 
 def test_reading_more_often_does_not_change_what_is_learned():
@@ -327,7 +327,7 @@ def test_reading_more_often_does_not_change_what_is_learned():
         return trainer.fit(data, data, epochs=10, trace_every=trace_every)
 
     seldom, often = run(10), run(1)
-    assert same(dict(seldom.weights), dict(often.weights))
+    assert same(dict(seldom.rule_state), dict(often.rule_state))
     assert same(state(seldom.student), state(often.student))
 
 

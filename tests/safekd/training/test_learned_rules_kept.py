@@ -70,7 +70,7 @@ class Poisoned(UncertaintyWeighting):
         if self.kind == "loss":
             return loss * NAN
         if self.kind == "gradient":
-            self.s_MK.register_hook(lambda slope: slope * NAN)
+            self.s_MK.register_hook(lambda gradient: gradient * NAN)
         if self.kind == "parameter":
             return loss * 1e30
         return loss
@@ -116,7 +116,7 @@ def test_what_is_not_finite_stops_before_the_step_and_names_the_rule(kind):
     assert result.status == "diverged"
     assert result.message == f"{POISONS[kind]} at step {LAST}; the student was left as it was before that step."
     assert same(state(result.student), state(clean.student))
-    assert same(dict(result.weights), dict(clean.weights))  # parameters, buffers, moments
+    assert same(dict(result.rule_state), dict(clean.rule_state))  # parameters, buffers, moments
     assert result.multipliers == clean.multipliers
     assert result.point.loss == clean.point.loss
     assert result.residuals == clean.residuals
@@ -128,7 +128,7 @@ def test_a_first_step_that_fails_leaves_no_moments():
     result = trainer.fit(one_each(), epochs=5)
     assert result.status == "diverged"
     assert same(before, rule_state(rule))
-    assert not any(name.startswith("optimizer.") for name in result.weights)
+    assert not any(name.startswith("optimizer.") for name in result.rule_state)
 
 
 @pytest.mark.parametrize("rule", [Conforming(MinDivergence(), PAIR), Conforming(MetaTeacher(), PAIR)])
@@ -157,15 +157,16 @@ def test_a_run_continued_is_the_run_in_one(name, from_files, tmp_path):
 
     whole = begin().fit(data, epochs=6)
     first = begin().fit(data, epochs=3, run_dir=tmp_path)
-    start = kd.WarmStart.of(first)
+    start = kd.WarmStart.from_result(first)
     if from_files:
-        parameters, weights = (load_file(tmp_path / f"{what}.safetensors") for what in ("student", "weights"))
-        start = kd.WarmStart(parameters, list(first.multipliers.values()), weights)
+        names = ("student", "weighting_rule")
+        parameters, rule_state = (load_file(tmp_path / f"{name}.safetensors") for name in names)
+        start = kd.WarmStart(parameters, list(first.multipliers.values()), rule_state)
     second = begin().fit(data, epochs=3, warm_start=start)
-    assert same(dict(second.weights), dict(whole.weights))
+    assert same(dict(second.rule_state), dict(whole.rule_state))
     assert same(state(second.student), state(whole.student))
     forgetful = begin().fit(data, epochs=3, warm_start=kd.WarmStart(start.parameters, start.multipliers))
-    assert not same(dict(forgetful.weights), dict(whole.weights))
+    assert not same(dict(forgetful.rule_state), dict(whole.rule_state))
 
 
 def test_weights_are_written_where_there_are_any(tmp_path):
@@ -173,19 +174,19 @@ def test_weights_are_written_where_there_are_any(tmp_path):
         return trainer_for(teachers=two(), weights=rule).fit(one_each(), epochs=2, run_dir=tmp_path)
 
     result = run(Conforming(MetaTeacher(), PAIR))
-    assert same(load_file(tmp_path / "weights.safetensors"), dict(result.weights))
-    assert "rule.rule.network.outer.weight" in result.weights
-    assert "optimizer.Adam.rule.network.outer.weight.exp_avg" in result.weights
+    assert same(load_file(tmp_path / "weighting_rule.safetensors"), dict(result.rule_state))
+    assert "rule.rule.network.outer.weight" in result.rule_state
+    assert "optimizer.Adam.rule.network.outer.weight.exp_avg" in result.rule_state
     assert not any(path.suffix in (".pt", ".pkl", ".bin") for path in tmp_path.iterdir())
     again = run(Uniform())  # into the same folder: no stale file stays
-    assert again.weights == {}
-    assert not (tmp_path / "weights.safetensors").exists()
+    assert again.rule_state == {}
+    assert not (tmp_path / "weighting_rule.safetensors").exists()
     assert sorted(path.name for path in kd.training.save_run(result, tmp_path)) == [
         "student.safetensors",
         "trace.csv",
         "trace.jsonl",
         "verdict.json",
-        "weights.safetensors",
+        "weighting_rule.safetensors",
     ]
 
 
@@ -194,15 +195,17 @@ def test_another_kind_of_optimizer_begins_afresh():
     rule = learned("UncertaintyWeighting")
     momentum = torch.optim.SGD(rule.parameters(), lr=0.1, momentum=0.9)
     trainer = trainer_for(teachers=two(), weights=rule, weights_optimizer=momentum)
-    trainer.fit(one_each(), epochs=1, warm_start=kd.WarmStart.of(first))
-    assert set(trainer.learning.state()) == {"rule.s_MK", "optimizer.SGD.s_MK.momentum_buffer"}
+    trainer.fit(one_each(), epochs=1, warm_start=kd.WarmStart.from_result(first))
+    assert set(trainer.problem.learning.state()) == {"rule.s_MK", "optimizer.SGD.s_MK.momentum_buffer"}
 
 
 def test_a_warm_start_of_another_rule_is_refused():
     first = trainer_for(teachers=two(), weights=learned("UncertaintyWeighting")).fit(one_each(), epochs=1)
     for rule in (learned("MetaTeacher"), Uniform()):
         with pytest.raises(kd.InvalidInput, match="The state is that of another weighting rule"):
-            trainer_for(teachers=two(), weights=rule).fit(one_each(), epochs=1, warm_start=kd.WarmStart.of(first))
+            trainer_for(teachers=two(), weights=rule).fit(
+                one_each(), epochs=1, warm_start=kd.WarmStart.from_result(first)
+            )
 
 
 def test_a_frontier_carries_the_rule_from_target_to_target():

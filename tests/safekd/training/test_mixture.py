@@ -15,28 +15,28 @@ from scipy.optimize import linprog
 
 import safekd as kd
 from safekd.training import Mixture
-from safekd.training._keeper import Keeper
-from safekd.training._mixture import lowest_mixture
+from safekd.training._mixture import find_lowest_mixture
+from safekd.training.checkpoints import BestIterates
 from tests.support.problems import FreeLogits, at_least, one_each, same, state, trainer_for
 
 from .diagnosis.test_endings import point, reading
 
 
-def seen(places, most=20, required=0.8):
-    """A keeper that was shown students of these (loss, safety, ...), whose logits tell their number."""
-    keeper = Keeper(snapshots=most)
-    for number, (loss, *safety) in enumerate(places):
+def iterates(points, most=20, required=0.8):
+    """A best that was shown students of these (loss, safety, ...), whose logits tell their number."""
+    best = BestIterates(snapshots=most)
+    for number, (loss, *safety) in enumerate(points):
         student = FreeLogits()
         torch.nn.init.constant_(student.logits, float(number))
         readings = [reading(s, required, name=f"c{m}") for m, s in enumerate(safety)]
-        keeper.see(student, point(*readings, prices=[0.0] * len(safety), step=10 * number, loss=loss))
-    return keeper
+        best.add(student, point(*readings, multipliers=[0.0] * len(safety), step=10 * number, loss=loss))
+    return best
 
 
 def test_a_safe_and_a_cheap_student_mixed():
-    """(loss 1, safety .7) and (loss 3, safety .9), .8 wanted: half each costs 2, a price of 2 / .2 = 10."""
-    keeper = seen([(1.0, 0.7), (3.0, 0.9)])
-    mixture, note = keeper.mixture(FreeLogits())
+    """(loss 1, safety .7) and (loss 3, safety .9), .8 wanted: half each costs 2, a multiplier of 2 / .2 = 10."""
+    best = iterates([(1.0, 0.7), (3.0, 0.9)])
+    mixture, note = best.mixture(FreeLogits())
     assert note == ""
     assert mixture.weights == pytest.approx([0.5, 0.5])
     assert mixture.steps == (0, 10)
@@ -58,20 +58,20 @@ def test_draws_follow_the_weights():
 
 def test_where_no_mixture_is_safe_it_says_how_far_the_safest_is():
     """(.5, .9) and (.9, .5) at best give .7 twice, .1 below."""
-    mixture, note = seen([(1.0, 0.5, 0.9), (1.0, 0.9, 0.5), (0.5, 0.1, 0.1)]).mixture(FreeLogits())
+    mixture, note = iterates([(1.0, 0.5, 0.9), (1.0, 0.9, 0.5), (0.5, 0.1, 0.1)]).mixture(FreeLogits())
     assert mixture is None
     assert "No mixture of 3 snapshots meets every constraint: the safest is 0.1 below the threshold of 'c" in note
 
 
 def test_a_violation_that_counts_as_none_is_granted():
-    mixture, _ = seen([(1.0, 0.7995), (0.5, 0.7)]).mixture(FreeLogits())
+    mixture, _ = iterates([(1.0, 0.7995), (0.5, 0.7)]).mixture(FreeLogits())
     assert mixture.weights == pytest.approx([1.0])
-    assert seen([(1.0, 0.798), (0.5, 0.7)]).mixture(FreeLogits())[0] is None
+    assert iterates([(1.0, 0.798), (0.5, 0.7)]).mixture(FreeLogits())[0] is None
 
 
 def test_nothing_asked_nothing_given_and_nothing_usable_told():
-    assert Keeper().mixture(FreeLogits()) == (None, "")
-    mixture, note = seen([(math.nan, 0.9)]).mixture(FreeLogits())
+    assert BestIterates().mixture(FreeLogits()) == (None, "")
+    mixture, note = iterates([(math.nan, 0.9)]).mixture(FreeLogits())
     assert mixture is None
     assert "nothing to mix" in note
 
@@ -81,43 +81,43 @@ def test_nothing_asked_nothing_given_and_nothing_usable_told():
 def test_it_is_what_scipy_finds_with_few_weights(size, rows, seed):
     draw = np.random.default_rng(seed)
     loss, g = draw.normal(size=size), draw.normal(0.2, 1.0, size=(size, rows)).round(3)
-    found = lowest_mixture(loss.tolist(), g.tolist())
-    q = np.array(found.weights)
+    lowest = find_lowest_mixture(loss.tolist(), g.tolist())
+    q = np.array(lowest.weights)
     assert q.min() >= 0
     assert q.sum() == pytest.approx(1)
     one = {"A_eq": np.ones((1, size)), "b_eq": [1.0], "method": "highs-ipm"}
     best = linprog(loss, g.T if rows else None, np.zeros(rows) if rows else None, **one)
-    assert (found.excess == 0) == (best.status == 0)
+    assert (lowest.excess == 0) == (best.status == 0)
     if best.status == 0:
         assert loss @ q == pytest.approx(best.fun, abs=1e-7)
         assert (q @ g <= 1e-7).all()
         assert (q > 0).sum() <= rows + 1
-        price = np.array(found.multipliers)  # the dual program: nobody is below the mixture at these prices
-        assert (price >= 0).all()
-        assert (loss + g @ price).min() == pytest.approx(best.fun, abs=1e-6)
+        multiplier = np.array(lowest.multipliers)  # the dual program: nobody is below the mixture at these multipliers
+        assert (multiplier >= 0).all()
+        assert (loss + g @ multiplier).min() == pytest.approx(best.fun, abs=1e-6)
     else:
         rows_and_one = np.c_[g.T, -np.ones(rows)]  # min t  s.t.  q . g <= t
         sums = np.array([[*[1.0] * size, 0.0]])
         free = [(0, None)] * size + [(None, None)]
         least = linprog([*[0] * size, 1], rows_and_one, np.zeros(rows), sums, [1.0], bounds=free)
-        assert found.excess == pytest.approx(least.fun, abs=1e-7)
+        assert lowest.excess == pytest.approx(least.fun, abs=1e-7)
 
 
 def test_only_what_no_other_beats_is_kept():
-    keeper = seen([(1.0, 0.7), (2.0, 0.6), (1.0, 0.7), (0.9, 0.75), (3.0, 0.9)])
-    assert [snapshot.point.step for snapshot in keeper._snapshots] == [30, 40]
+    best = iterates([(1.0, 0.7), (2.0, 0.6), (1.0, 0.7), (0.9, 0.75), (3.0, 0.9)])
+    assert [snapshot.point.step for snapshot in best._snapshots] == [30, 40]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_dropping_snapshots_never_makes_the_best_mixture_worse(seed):
     draw = np.random.default_rng(seed)
     safety = draw.uniform(0.6, 1.0, 25)
-    places = [(4 * (s - 0.6) ** 2 + 0.2 * u, s) for s, u in zip(safety, draw.random(25), strict=True)]
+    points = [(4 * (s - 0.6) ** 2 + 0.2 * u, s) for s, u in zip(safety, draw.random(25), strict=True)]
     losses = []
     for upto in range(5, 26, 5):
-        keeper = seen(places[:upto], most=4)
-        assert len(keeper._snapshots) <= 4
-        mixture, _ = keeper.mixture(FreeLogits())
+        best = iterates(points[:upto], most=4)
+        assert len(best._snapshots) <= 4
+        mixture, _ = best.mixture(FreeLogits())
         losses.append(math.inf if mixture is None else mixture.loss)
     assert all(after <= before + 1e-9 for before, after in itertools.pairwise(losses))
     assert math.isfinite(losses[-1])
@@ -162,13 +162,13 @@ def test_too_few_snapshots_are_refused():
 
 
 def test_the_weighting_rule_is_kept_as_it_was_beside_the_student():
-    """The keeper copies what the rule says at each student that it keeps, and not later."""
+    """The best copies what the rule says at each student that it keeps, and not later."""
     now = {"a": torch.zeros(1)}
-    keeper = Keeper(lambda: {name: value.clone() for name, value in now.items()})
+    best = BestIterates(lambda: {name: value.clone() for name, value in now.items()})
     for number, (loss, safety) in enumerate([(3.0, 0.9), (1.0, 0.7), (2.0, 0.85), (4.0, 0.95)]):
         now["a"].fill_(float(number))
-        keeper.see(FreeLogits(), point(reading(safety), prices=[0.0], loss=loss))
-    assert {name: float(kept["a"]) for name, kept in keeper.rule_states().items()} == {
+        best.add(FreeLogits(), point(reading(safety), multipliers=[0.0], loss=loss))
+    assert {name: float(kept["a"]) for name, kept in best.rule_states().items()} == {
         "best_feasible": 2.0,
         "most_feasible": 2.0,
     }

@@ -62,7 +62,7 @@ def test_the_answer_does_not_depend_on_the_method(method):
 
 
 def test_a_fixed_penalty_promises_nothing():
-    """Minimiser of KL(q || p) - w p_0 for w = .5: found by scanning p_0, since p_k stays proportional to q_k."""
+    """Minimizer of KL(q || p) - w p_0 for w = .5: found by scanning p_0, since p_k stays proportional to q_k."""
     result = trainer_for(at_least(0.6), dual=FixedPenalty(0.5)).fit(one_each(), epochs=800)
     scan = torch.linspace(0.3, 0.9, 100_001, dtype=torch.float64)
     best = scan[(-(0.3 * scan.log() + 0.7 * (1 - scan).log()) - 0.5 * scan).argmin()]
@@ -73,7 +73,7 @@ def test_a_fixed_penalty_promises_nothing():
 
 
 def test_two_constraints_have_a_price_each():
-    """p_0 >= .4 and p_2 >= .35 leave p_1 = .25: prices are p_1's own ratio q_1 / p_1 less that of each."""
+    """p_0 >= .4 and p_2 >= .35 leave p_1 = .25: multipliers are p_1's own ratio q_1 / p_1 less that of each."""
     rules = at_least(0.4, "zero"), at_least(0.35, "two", critical=2)
     result = trainer_for(*rules).fit(one_each(), **EXACT)
     assert result.status == "converged"
@@ -91,7 +91,7 @@ def test_of_two_constraints_the_looser_is_free():
 
 
 def test_a_constraint_on_one_context_leaves_the_other_alone():
-    """Two rows of free logits; only context 1 is constrained.  The loss is the mean, so its price is halved."""
+    """Two rows of free logits; only context 1 is constrained.  The loss is the mean, so its multiplier is halved."""
     context = torch.tensor([0, 0, 0, 1, 1, 1])
     data = kd.Split("train", context.reshape(-1, 1), torch.tensor([0, 1, 2] * 2), context=context)
     trainer = trainer_for(
@@ -117,7 +117,7 @@ def test_a_constraint_may_be_posed_on_another_split(split, share):
     assert (student.p(0)[0] + student.p(1)[0]) / 2 >= 0.6 - 1e-3
     assert result.point.readings[0].split == split
     assert set(result.trace["split_first"]) == {split}
-    assert student.p(0)[0] > 0.3  # the price is paid where it is cheap: not on the training row alone
+    assert student.p(0)[0] > 0.3  # the multiplier is paid where it is cheap: not on the training row alone
     assert student.p(1)[0] > 0.5
 
 
@@ -172,7 +172,7 @@ def test_minibatches_meet_the_threshold_too():
 
 def test_smoothing_is_on_for_minibatches_only_and_never_overrides_the_user():
     def smoothing(batch_size, dual=None):
-        return trainer_for(at_least(0.6), batch_size=batch_size, dual=dual).dual_for(64).ema
+        return trainer_for(at_least(0.6), batch_size=batch_size, dual=dual).problem.choose_dual(64).ema
 
     assert [smoothing(8), smoothing(64), smoothing(100), smoothing(None)] == [0.9, 0.0, 0.0, 0.0]
     assert smoothing(8, kd.AugmentedLagrangian(ema=0.5)) == 0.5
@@ -249,7 +249,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit():
 
 def test_a_warm_start_begins_where_the_last_run_ended():
     first = trainer_for(at_least(0.6)).fit(one_each(), **EXACT)
-    begin = kd.WarmStart.of(first)
+    begin = kd.WarmStart.from_result(first)
     again = trainer_for(at_least(0.6)).fit(one_each(), warm_start=begin, epochs=100, trace_every=1, tolerance=1e-6)
     assert again.status == "converged"
     assert again.point.step == 2
@@ -331,7 +331,7 @@ def test_teachers_are_asked_once_a_split_even_over_several_fits():
 
 
 def test_a_measure_of_the_users_own():
-    """The square of p_0 at least .36 is p_0 at least .6, with another price."""
+    """The square of p_0 at least .36 is p_0 at least .6, with another multiplier."""
 
     class Squared(TruthProbability):
         def _measured(self, log_p_V, labels):

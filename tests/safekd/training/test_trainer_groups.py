@@ -25,10 +25,11 @@ from safekd.safety import (
     Recall,
     SafetyConstraint,
     TruthProbability,
-    constrain_each_context,
+    per_context,
 )
 from safekd.teachers import StoredTeacher
-from safekd.training._batch_values import BatchValue
+from safekd.training import read_full_pass
+from safekd.training.loop._batch_values import BatchValue
 from tests.support.problems import FreeLogits, Q, agreeing, answer, at_least, one_each, optimal_multiplier, trainer_for
 
 EXACT = {"epochs": 3000, "tolerance": 1e-7, "trace_every": 25}
@@ -38,8 +39,8 @@ def tilted(weight, s: float, q=Q) -> tuple[list[float], float]:
     """The optimal distribution and multiplier of ``sum_k weight_k p_k >= s``, where it binds."""
     p = lambda multiplier: [q_k / (1 + multiplier * (s - a)) for q_k, a in zip(q, weight, strict=True)]  # noqa: E731
     top = 1 / (max(weight) - s)
-    found = brentq(lambda multiplier: sum(p(multiplier)) - 1, 1e-6, top * (1 - 1e-9), xtol=1e-14)
-    return p(found), found
+    root = brentq(lambda multiplier: sum(p(multiplier)) - 1, 1e-6, top * (1 - 1e-9), xtol=1e-14)
+    return p(root), root
 
 
 def test_a_mix_of_classes_has_the_tilted_answer():
@@ -71,14 +72,14 @@ def test_the_worst_mix_is_held_and_priced(ball, s):
     assert result.status == "converged", result.message
     p_02 = [result.student.p()[k] for k in (0, 2)]
     assert ball.worst(p_02, [0.5, 0.5]) @ p_02 == pytest.approx(s, abs=1e-6)
-    q = ball.surrogate(p_02, [0.5, 0.5])
+    q = ball.followed(p_02, [0.5, 0.5])
     p, multiplier = tilted((q[0], 0.0, q[1]), q @ p_02)
     assert result.student.p() == pytest.approx(p, abs=1e-5)
     assert result.multipliers["worst"] == pytest.approx(multiplier, rel=1e-4)
 
 
 def test_a_wide_ball_asks_for_the_worst_group_alone():
-    ball = KLBall(9.0, smoothing=0.01)
+    ball = KLBall(9.0, smooth=0.01)
     rule = SafetyConstraint("worst", TruthProbability([0, 1]), 0.34, by="class", worst=ball)
     result = trainer_for(rule).fit(one_each(), **EXACT)
     assert result.student.p() == pytest.approx(answer(0.34), abs=1e-5)
@@ -87,7 +88,7 @@ def test_a_wide_ball_asks_for_the_worst_group_alone():
 
 @pytest.mark.parametrize("s", [0.15, 0.6])
 def test_an_equality_is_met_from_both_sides(s):
-    """Below q_0 its multiplier is negative: the same formula, the slope of the value in s."""
+    """Below q_0 its multiplier is negative: the same formula, the gradient of the value in s."""
     rule = SafetyConstraint("equal", TruthProbability([0]), exactly=s)
     result = trainer_for(rule).fit(one_each(), **EXACT)
     multiplier = 0.7 / (1 - s) - 0.3 / s
@@ -112,7 +113,7 @@ def test_equalities_and_inequalities_keep_their_order_and_a_warm_start_its_signs
     assert result.status == "converged", result.message
     assert result.multipliers == pytest.approx(wanted, rel=1e-5, abs=1e-7)
     again = trainer_for(*rules).fit(
-        one_each(), warm_start=kd.WarmStart.of(result), epochs=10, trace_every=1, tolerance=1e-5
+        one_each(), warm_start=kd.WarmStart.from_result(result), epochs=10, trace_every=1, tolerance=1e-5
     )
     assert (again.status, again.point.step) == ("converged", 2)
     with pytest.raises(kd.InvalidInput, match=r"at least 0 and finite \(an equality's may be negative"):
@@ -139,7 +140,7 @@ def test_copies_share_the_price(copies):
 
 
 def test_dependent_constraints_do_no_harm():
-    """p_0 >= .4, p_2 >= .35, their sum >= .75, and p_0 = .4: four prices for two directions."""
+    """p_0 >= .4, p_2 >= .35, their sum >= .75, and p_0 = .4: four multipliers for two directions."""
     rules = [
         at_least(0.4, "zero"),
         at_least(0.35, "two", critical=2),
@@ -149,16 +150,16 @@ def test_dependent_constraints_do_no_harm():
     result = trainer_for(*rules, lr=0.2).fit(one_each(), **EXACT)
     assert result.status == "converged", result.message
     assert result.student.p() == pytest.approx([0.4, 0.25, 0.35], abs=1e-6)
-    found = result.multipliers
-    assert found["zero"] + found["both"] + found["equal"] == pytest.approx(0.5 / 0.25 - 0.3 / 0.4, rel=1e-5)
-    assert found["two"] + found["both"] == pytest.approx(0.5 / 0.25 - 0.2 / 0.35, rel=1e-5)
+    lambdas = result.multipliers
+    assert lambdas["zero"] + lambdas["both"] + lambdas["equal"] == pytest.approx(0.5 / 0.25 - 0.3 / 0.4, rel=1e-5)
+    assert lambdas["two"] + lambdas["both"] == pytest.approx(0.5 / 0.25 - 0.2 / 0.35, rel=1e-5)
 
 
 def test_one_constraint_a_context():
-    """Rows of free logits of their own: each price is the closed form's, times the context's share of the loss."""
+    """Rows of free logits of their own: each multiplier is the closed form's, times the context's share of the loss."""
     context = torch.tensor([0, 0, 0, 1, 1, 1])
     data = kd.Split("train", context.reshape(-1, 1), torch.tensor([0, 1, 2] * 2), context=context)
-    rules = constrain_each_context("safe", TruthProbability([0]), {0: 0.5, 1: 0.7}, contexts=[0, 1])
+    rules = per_context("safe", TruthProbability([0]), {0: 0.5, 1: 0.7}, contexts=[0, 1])
     result = trainer_for(*rules, student=FreeLogits(rows=2), teachers=agreeing(examples=6), lr=1.0).fit(data, **EXACT)
     assert result.status == "converged"
     assert result.multipliers == pytest.approx(
@@ -167,7 +168,9 @@ def test_one_constraint_a_context():
 
 
 def test_a_deployment_mix_pays_where_it_will_be_used():
-    """Emergencies are 1/4 of the data and 3/4 of use.  Rows of their own: p_c = tilt with its share of the price."""
+    """Emergencies are 1/4 of the data and 3/4 of use.  Rows of their own: p_c = tilt with its share of the
+    multiplier.
+    """
     row = torch.tensor([0, 0, 0, 1])
     data = kd.Split("train", row.reshape(-1, 1), torch.zeros(4, dtype=torch.long), context=row)
     rule = SafetyConstraint("use", TruthProbability([0]), 0.6, mix={0: 0.25, 1: 0.75})
@@ -232,29 +235,32 @@ def task(N: int = 30):
 
 
 def value(rule: Constraint, log_p_V, batch, which: str, **how) -> float:
-    found = rule.sums(log_p_V.detach(), batch)
-    mean_G = getattr(found, which) / found.count_G
-    return rule.offset + float(rule.gradient(mean_G, found.count_G, **how) @ mean_G)
+    sums = rule.sums(log_p_V.detach(), batch)
+    mean_G = getattr(sums, which) / sums.count_G
+    return rule.offset + float(rule.gradient(mean_G, sums.count_G, **how) @ mean_G)
 
 
 @each_kind
 def test_a_full_pass_reads_values_slopes_and_errors(kind, monkeypatch):
-    monkeypatch.setattr("safekd.training._objective._CHUNK", 7)
+    monkeypatch.setattr("safekd.training._full_pass.CHUNK", 7)
+    monkeypatch.setattr("safekd.training._objective.CHUNK", 7)
     rule, (data, teachers, student) = KINDS[kind], task()
     objective = trainer_for(rule, student=student, teachers=teachers).objective
-    full = objective.full_pass(data, {}, [rule], with_gradients=True)
+    full = read_full_pass(objective, data, {}, [rule], with_gradients=True)
     batch = data.batch()
     log_p = lambda: student(data.inputs).log_softmax(-1)  # noqa: E731
     reading = full.readings[0]
     assert reading.measured == pytest.approx(value(rule, log_p(), batch, "measured_G"), abs=1e-12)
     assert reading.surrogate == pytest.approx(value(rule, log_p(), batch, "surrogate_G", surrogate=True), abs=1e-12)
-    found = rule.sums(log_p(), batch)
-    mean_G = found.surrogate_G / found.count_G
-    followed = (rule.gradient(mean_G.detach(), found.count_G, surrogate=True) * mean_G).sum()
-    slopes = torch.autograd.grad(-followed, list(student.parameters()))
-    assert full.jacobian_Mn[0].tolist() == pytest.approx(torch.cat([x.flatten() for x in slopes]).tolist(), abs=1e-12)
+    sums = rule.sums(log_p(), batch)
+    mean_G = sums.surrogate_G / sums.count_G
+    followed = (rule.gradient(mean_G.detach(), sums.count_G, surrogate=True) * mean_G).sum()
+    gradients = torch.autograd.grad(-followed, list(student.parameters()))
+    assert full.jacobian_Mn[0].tolist() == pytest.approx(
+        torch.cat([x.flatten() for x in gradients]).tolist(), abs=1e-12
+    )
 
-    values = [one for _, average in rule.parts for one in average.measured_values(log_p().detach(), batch)]
+    values = [one for _, average in rule.parts for one in average.values(log_p().detach(), batch)]
     mean_G = torch.stack([one.mean() for one in values])
     q_G = rule.gradient(mean_G, torch.tensor([float(len(one)) for one in values]).double())
     variance = sum(float(q) ** 2 * float(one.var()) / len(one) for q, one in zip(q_G, values, strict=True))
@@ -275,9 +281,9 @@ def test_what_is_followed_is_right_on_average_over_all_batches(kind):
         return torch.autograd.grad(smooth, list(student.parameters()), allow_unused=True)[0]
 
     full = gradient(list(range(8)), 1.0)
-    kept, pairs = read._kept, []
+    running, pairs = read._running, []
     for pair in itertools.combinations(range(8), 2):
-        read._kept = kept  # each pair as if it came right after the whole
+        read._running = running  # each pair as if it came right after the whole
         pairs.append(gradient(list(pair), 0.25))
     near = (
         {"rtol": 0.2, "atol": 5e-3} if rule.gradient_depends_on_means else {}
@@ -306,7 +312,7 @@ def test_a_group_that_a_batch_lacks_is_remembered_and_one_never_seen_waits():
     assert seen([1])[0] == pytest.approx(0.5 - (0.4 + 0.6) / 2)  # the NaN was not kept
 
 
-def test_a_class_that_most_batches_lack_has_its_own_price():
+def test_a_class_that_most_batches_lack_has_its_own_multiplier():
     """One example a batch, a third of them critical: the multiplier is that of the stated problem, not three times."""
     trainer = trainer_for(at_least(0.5), batch_size=1, lr=0.05, dual=kd.AugmentedLagrangian(rho=1.0, step=0.05))
     result = trainer.fit(one_each(), epochs=250, tolerance=1e-9)

@@ -47,7 +47,7 @@ class PoisonedStudent(FreeLogits):
             self.poison.step()
             if self.poison.due:
                 logits = logits * self.output
-                logits.register_hook(lambda slope: slope * self.gradient)
+                logits.register_hook(lambda gradient: gradient * self.gradient)
         self.norm(logits)  # its running averages move whenever the student is read in train mode
         return logits
 
@@ -79,7 +79,7 @@ class PoisonedMeasure(TruthProbability):
         bad = self.part == "surrogate" and self.poison.due and self.student.training
         value = super()._measured(log_p_V, labels)
         if self.part == "constraint's gradient" and self.poison.steps >= self.poison.at > 0 and self.student.training:
-            value = value + 0 * torch.sqrt(value.detach() * 0 + 0 * value)  # 0, and its slope is 0 / 0
+            value = value + 0 * torch.sqrt(value.detach() * 0 + 0 * value)  # 0, and its gradient is 0 / 0
         return value * (NAN if bad else 1.0)
 
 
@@ -113,7 +113,7 @@ CULPRITS = {
 
 @pytest.mark.parametrize("trace_every", [1, 100])
 @pytest.mark.parametrize("kind", CULPRITS)
-def test_the_step_is_not_taken_and_the_culprit_is_named(kind, trace_every):
+def test_the_step_is_not_taken_and_its_source_is_named(kind, trace_every):
     """The reference is the same run without poison, stopped one step earlier."""
     trainer = build(kind)
     result = trainer.fit(one_each(), epochs=50, trace_every=trace_every)

@@ -25,11 +25,11 @@ def disagreement(problem: RandomProblem, truth: Truth, result: FitResult) -> str
         return None if fine else f"{result.status} at the very edge"
     if result.status != "converged":
         return f"{result.status} though it can be met: {result.message}"
-    price = np.array(list(result.multipliers.values()))
+    multiplier = np.array(list(result.multipliers.values()))
     if abs(result.point.loss - truth.loss) > 1e-3 * (1 + truth.multipliers.sum()):  # what the tolerance lets slip
         return f"loss {result.point.loss:g}, wanted {truth.loss:g}"
-    if not np.allclose(price, truth.multipliers, rtol=0.05, atol=0.01):
-        return f"multipliers {price}, wanted {truth.multipliers}"
+    if not np.allclose(multiplier, truth.multipliers, rtol=0.05, atol=0.01):
+        return f"multipliers {multiplier}, wanted {truth.multipliers}"
     return None
 
 
@@ -83,7 +83,7 @@ def test_the_draw_has_problems_of_every_truth():
 
 
 def test_the_judge_refuses_other_verdicts():
-    """A verdict that is exchanged for another, a wrong proof, a wrong loss, a wrong price."""
+    """A verdict that is exchanged for another, a wrong proof, a wrong loss, a wrong multiplier."""
     (can, truth, good), (cannot, none, bad) = judged(1), judged(3)
     assert disagreement(can, truth, good) is None
     assert disagreement(cannot, none, bad) is None

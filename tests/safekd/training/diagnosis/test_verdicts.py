@@ -12,7 +12,7 @@ from torch import nn
 import safekd as kd
 from safekd.safety import Recall, TruthProbability
 from safekd.teachers import StoredTeacher
-from safekd.training._outlook import outlook
+from safekd.training.diagnosis import bound_feasibility
 from tests.support.problems import (
     FreeLogits,
     Q,
@@ -62,7 +62,7 @@ def test_a_cap_that_binds_is_named():
 
 
 def test_a_growing_multiplier_alone_is_not_infeasible():
-    """So slow a student that its price outgrows the optimal one long before it gets there."""
+    """So slow a student that its multiplier outgrows the optimal one long before it gets there."""
     hasty = kd.AugmentedLagrangian(rho=10.0)  # by hand: by itself it waits for the student
     result = trainer_for(at_least(0.6), lr=1e-4, dual=hasty).fit(one_each(), epochs=200)
     assert (result.trace["lambda_first"].diff().dropna() > 0).all()
@@ -77,7 +77,7 @@ def test_a_constraint_without_a_multiplier_is_not_called_infeasible():
     assert result.status == "no_multiplier"
     assert "only with probabilities of exactly 0" in result.message
     assert "Lower the threshold a little" in result.next_move
-    assert result.verdict.evidence["edge"] == ["first"]
+    assert result.verdict.evidence["boundary"] == ["first"]
     assert result.trace["violation_first"].iloc[-1] < 0.1
 
 
@@ -91,7 +91,7 @@ def test_a_threshold_that_leaves_no_room_can_still_have_a_multiplier():
 
 
 def test_results_in_the_corner_do_not_pass_for_unable():
-    """Sure of a wrong class, the student has no slope left; what it lacks is a way out, not the ability."""
+    """Sure of a wrong class, the student has no gradient left; what it lacks is a way out, not the ability."""
     student = FreeLogits()
     with torch.no_grad():
         student.logits[0] = torch.tensor([-40.0, 40.0, 0.0])
@@ -106,7 +106,7 @@ def test_results_in_the_corner_do_not_pass_for_unable():
         deaf.logits[0] = torch.tensor([-200.0, 200.0, 0.0])
     result = trainer_for(at_least(0.6), student=deaf, lr=0.1).fit(one_each(), epochs=60)
     assert result.status == "budget_spent"
-    assert "100% of the examples have lost all slope to a wrong class" in result.message
+    assert "100% of the examples have lost all gradient to a wrong class" in result.message
 
 
 class Shy(FreeLogits):
@@ -135,7 +135,7 @@ def test_a_student_too_small_has_local_evidence_and_a_larger_one_meets_the_same(
     assert "Lower 'first' to 0.8807" in result.next_move
     assert "more capacity or better inputs" in result.next_move
     assert result.verdict.evidence["proof"] == "local"
-    assert result.verdict.evidence["slope"] < 1e-3
+    assert result.verdict.evidence["violation_gradient_norm"] < 1e-3
     assert result.verdict.evidence["best_safety"] == pytest.approx([most], abs=1e-4)
     logits = result.most_feasible(torch.zeros(1, 1))
     assert torch.softmax(logits, -1)[0, 0].item() == pytest.approx(most, abs=1e-4)
@@ -151,7 +151,7 @@ def xor() -> tuple[kd.Split, list[StoredTeacher]]:
 
 @pytest.mark.parametrize(("zeros", "rules"), [("both", []), ("first", []), ("both", [at_least(0.8)])])
 def test_a_saddle_is_not_called_converged(zeros, rules):
-    """Layers of zeros have no slope on symmetric data, and learn nothing for ever."""
+    """Layers of zeros have no gradient on symmetric data, and learn nothing for ever."""
     data, teachers = xor()
     torch.manual_seed(0)
     student = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)).double()
@@ -164,10 +164,10 @@ def test_a_saddle_is_not_called_converged(zeros, rules):
     assert result.status == "stationary_unverified", result.message
     assert result.residuals.holds(1e-3)
     if zeros == "both":
-        assert "the student is blind in 0.weight, 0.bias, 2.weight" in result.message
-        assert result.verdict.evidence["drop_once_nudged"] > 0.1
+        assert "no output depends on 0.weight, 0.bias, 2.weight" in result.message
+        assert result.verdict.evidence["decrease_after_perturbation"] > 0.1
     else:
-        assert "curves down" in result.message or "blind in 0.weight" in result.message
+        assert "curves down" in result.message or "depends on 0.weight" in result.message
     assert torch.allclose(before["0.weight"], student[0].weight, atol=1e-12)  # looking round left it where it was
     torch.manual_seed(0)
     student = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)).double()
@@ -184,9 +184,9 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, slope):
+    def backward(ctx, gradient):
         (x,) = ctx.saved_tensors
-        return slope * (1 - x.tanh() ** 2)
+        return gradient * (1 - x.tanh() ** 2)
 
 
 class Stubborn(nn.Module):
@@ -241,8 +241,11 @@ def test_recall_between_two_counts_rests_on_the_upper_one(asked, reached):
     draw = torch.Generator().manual_seed(3)
     inputs, labels = torch.randn(20, 3, generator=draw).double(), torch.arange(20) % 2
     inputs[:, 0] += 2 * labels - 1.0
-    slopes, offset = torch.tensor([[-0.5, 0.5], [0.0, 0.0], [0.2, -0.2]]).double(), torch.tensor([1.0, -1.0]).double()
-    teachers = [StoredTeacher("t", torch.softmax(inputs @ slopes + offset, -1))]
+    gradients, offset = (
+        torch.tensor([[-0.5, 0.5], [0.0, 0.0], [0.2, -0.2]]).double(),
+        torch.tensor([1.0, -1.0]).double(),
+    )
+    teachers = [StoredTeacher("t", torch.softmax(inputs @ gradients + offset, -1))]
     rule = kd.SafetyConstraint("recall", Recall(critical=[1]), asked)
     torch.manual_seed(0)
     student = nn.Linear(3, 2).double()
@@ -276,10 +279,10 @@ def test_a_measure_that_wrongly_calls_itself_concave_gives_no_proof():
     student, rules = FreeLogits(), [kd.SafetyConstraint("squared", Squared(critical=[0]), 0.5)]
     with torch.no_grad():
         student.logits[0, 0] = -2.0
-    assert outlook(trainer_for(*rules, student=student).objective, {"train": one_each()}, rules) is None
+    assert bound_feasibility(trainer_for(*rules, student=student).objective, {"train": one_each()}, rules) is None
     fine = [at_least(0.5)]
-    found = outlook(trainer_for(*fine, student=student).objective, {"train": one_each()}, fine)
-    assert found.least == pytest.approx(-0.5, abs=1e-7)
+    bound = bound_feasibility(trainer_for(*fine, student=student).objective, {"train": one_each()}, fine)
+    assert bound.least == pytest.approx(-0.5, abs=1e-7)
 
 
 def test_a_concave_measure_that_is_not_linear_is_bounded_by_its_tangents():
@@ -293,13 +296,13 @@ def test_a_concave_measure_that_is_not_linear_is_bounded_by_its_tangents():
     student = FreeLogits()
     with torch.no_grad():
         student.logits[0] = torch.tensor([20.0, 20.0, 0.0])
-    found = outlook(trainer_for(*rules, student=student).objective, {"train": one_each()}, rules)
-    assert found.impossible
-    assert found.least == pytest.approx(0.8 - 0.5**0.5, abs=1e-4)
+    bound = bound_feasibility(trainer_for(*rules, student=student).objective, {"train": one_each()}, rules)
+    assert bound.infeasible
+    assert bound.least == pytest.approx(0.8 - 0.5**0.5, abs=1e-4)
     with torch.no_grad():
         student.logits[0] = torch.tensor([3.0, -1.0, 0.0])
-    elsewhere = outlook(trainer_for(*rules, student=student).objective, {"train": one_each()}, rules)
-    assert elsewhere.least <= found.least + 1e-9  # tangents elsewhere prove less, never more
+    elsewhere = bound_feasibility(trainer_for(*rules, student=student).objective, {"train": one_each()}, rules)
+    assert elsewhere.least <= bound.least + 1e-9  # tangents elsewhere prove less, never more
 
 
 def test_different_inputs_do_not_conflict():
@@ -308,7 +311,8 @@ def test_different_inputs_do_not_conflict():
     apart = kd.Split("train", torch.arange(3.0)[:, None], torch.arange(3))
     student = FreeLogits(rows=3)
     alike, other = (
-        outlook(trainer_for(*rules, student=student).objective, {"train": data}, rules) for data in (one_each(), apart)
+        bound_feasibility(trainer_for(*rules, student=student).objective, {"train": data}, rules)
+        for data in (one_each(), apart)
     )
     assert alike.least == pytest.approx(0.4, abs=1e-7)
     assert other.least == pytest.approx(-0.1, abs=1e-7)

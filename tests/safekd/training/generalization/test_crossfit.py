@@ -15,8 +15,8 @@ import safekd as kd
 from safekd.errors import InvalidInput
 from safekd.safety import clopper_pearson_lower_bound, skew_adjusted_t_lower_bound
 from safekd.teachers import StoredTeacher
-from safekd.training import between
-from safekd.training._fold_search import Bracket, SearchSettings, folds_of
+from safekd.training import interpolate_threshold
+from safekd.training.generalization._fold_search import Bracket, SearchSettings, assign_folds
 from tests.support.problems import at_least, same, state, trainer_for
 
 
@@ -46,7 +46,7 @@ def truth_of(student: torch.nn.Module, split: kd.Split) -> torch.Tensor:
 
 def fold_students(train, teachers, posed: float, count: int):
     """Every fold again, by a trainer of its own, on what is left without it."""
-    fold_N = folds_of(train, count, 0)
+    fold_N = assign_folds(train, count, 0)
     for k in range(count):
         alone = fresh(teachers, posed).fit(train.part(torch.arange(len(train))[fold_N != k]), **SHORT)
         yield alone.student, train.part(torch.arange(len(train))[fold_N == k])
@@ -96,8 +96,7 @@ def test_splits_are_told_apart_by_what_they_are_not_by_name():
 def test_measures_of_right_or_wrong_get_the_binomial_bound():
     train, teachers = noisy()
     rule = kd.SafetyConstraint("recall", measure=kd.safety.Recall(critical=[0]), at_least=0.7)
-    made = fresh(teachers, 0.8)
-    made.constraints = [rule]
+    made = fresh(teachers, 0.8).with_constraints([rule])
     row = made.fit(train, tighten=kd.CrossFit(folds=3, rounds=1), **SHORT).tightening.rounds.iloc[0]
     right = round(row["judged"] * row["cases"])
     assert row["lower_bound"] == pytest.approx(clopper_pearson_lower_bound(right, row["cases"], 0.975))
@@ -151,11 +150,11 @@ def test_each_threshold_is_raised_by_itself():
     """The easy class clears as asked, and stays there while the other one rises."""
     train, teachers = noisy(size=200)
     truth = [kd.safety.TruthProbability(critical=[c]) for c in (0, 1)]
-    made = fresh(teachers, 0.8)
-    made.constraints = [
+    rules = [
         kd.SafetyConstraint("easy", measure=truth[0], at_least=0.55),
         kd.SafetyConstraint("hard", measure=truth[1], at_least=0.8),
     ]
+    made = fresh(teachers, 0.8).with_constraints(rules)
     raised = made.fit(train, tighten=kd.CrossFit(folds=3), **SHORT).tightening
     assert raised.posed["easy"] == 0.55
     assert raised.posed["hard"] > 0.8
@@ -173,21 +172,20 @@ def test_fewer_than_two_cases_cannot_show_their_spread():
 def test_folds_are_even_in_every_class_and_each_example_is_in_one():
     labels = torch.tensor([0] * 20 + [1] * 7 + [2] * 3)
     train = kd.Split("train", torch.zeros(30, 1), labels)
-    fold_N = folds_of(train, 3, 0)
+    fold_N = assign_folds(train, 3, 0)
     assert torch.bincount(fold_N).tolist() == [10, 10, 10]
     for c in range(3):
         counts = torch.bincount(fold_N[labels == c], minlength=3)
         assert counts.max() - counts.min() <= 1
-    assert not torch.equal(fold_N, folds_of(train, 3, 1))
+    assert not torch.equal(fold_N, assign_folds(train, 3, 1))
     sequences = kd.Split("t", torch.zeros(8, 5), torch.zeros(8, 5).long())
-    assert torch.bincount(folds_of(sequences, 4, 0)).tolist() == [2] * 4
+    assert torch.bincount(assign_folds(sequences, 4, 0)).tolist() == [2] * 4
 
 
 def test_a_fold_that_diverges_ends_the_search_with_what_was_found_before():
     train, teachers = noisy()
     made = fresh(teachers, 0.8)
-    made.optimizer = torch.optim.SGD(made.student.parameters(), lr=0.3)
-    before = made.optimizer.step
+    before = made.problem.optimizer.step
     steps = [0]
 
     def step(*args, **kwargs):
@@ -197,7 +195,7 @@ def test_a_fold_that_diverges_ends_the_search_with_what_was_found_before():
             with torch.no_grad():
                 made.student.bias.fill_(float("nan"))
 
-    made.optimizer.step = step
+    made.problem.optimizer.step = step
     result = made.fit(train, epochs=8, trace_every=8, tighten=kd.CrossFit(folds=2, rounds=3))
     rounds = result.tightening.rounds
     assert "diverged" in rounds["status"].iloc[1]
@@ -213,17 +211,17 @@ def test_a_fold_that_diverges_ends_the_search_with_what_was_found_before():
 @given(st.floats(0.2, 1.0), st.floats(0.01, 0.6), st.floats(-0.3, 0.3))
 @settings(max_examples=200, deadline=None)
 def test_a_smooth_shortfall_is_found_in_few_rounds(slope, root, bend):
-    """Shortfalls that fall with the place, bent up or down."""
-    bracket, place = Bracket(SearchSettings()), 0.0
+    """Shortfalls that fall with the share, bent up or down."""
+    bracket, share = Bracket(SearchSettings()), 0.0
     shortfall = lambda x: slope * (root - x) * (1 + bend * (x - root))  # noqa: E731
     for _ in range(8):
-        bracket.add(place, shortfall(place))
-        if abs(shortfall(place)) < 1e-3:
+        bracket.add(share, shortfall(share))
+        if abs(shortfall(share)) < 1e-3:
             break
-        place = bracket.next()
-    found, cleared = bracket.answer(1e-3)
+        share = bracket.next_share()
+    share, cleared = bracket.interpolate(1e-3)
     assert cleared
-    assert found == pytest.approx(root, abs=0.02)
+    assert share == pytest.approx(root, abs=0.02)
 
 
 def test_what_contradicts_is_forgotten():
@@ -231,7 +229,7 @@ def test_what_contradicts_is_forgotten():
     bracket.add(0.3, -0.1)
     bracket.add(0.4, 0.05)  # fails where less had cleared: another constraint has moved
     assert bracket.cleared is None
-    assert bracket.next() > 0.4
+    assert bracket.next_share() > 0.4
     bracket.add(0.2, -0.01)
     assert bracket.failed is None
 
@@ -240,18 +238,18 @@ def test_what_contradicts_is_forgotten():
 
 
 def miss_rate(confidence: float, runs: int, bound=skew_adjusted_t_lower_bound) -> float:
-    """Return how often the search ends at a place whose true value is below what was asked for.
+    """Return how often the search ends at a share whose true value is below what was asked for.
 
-    Values at a place are Beta with a mean that rises with the place, the same quantiles of luck at every place.
+    Values at a share are Beta with a mean that rises with the share, the same quantiles of luck at every share.
     """
     asked, wrong = 0.8, 0
     rng, grid = np.random.default_rng(4), np.linspace(0, 1, 41)
-    tables = [_beta_table(0.72 + 0.2 * place) for place in grid]
+    tables = [_beta_table(0.72 + 0.2 * share) for share in grid]
     for _ in range(runs):
         luck = rng.integers(0, 1000, size=100)
-        places = iter(zip(grid, tables, strict=True))
-        found = next((p for p, table in places if bound(table[luck], confidence) >= asked), 1.0)
-        wrong += 0.72 + 0.2 * found < asked - 0.005 / 2  # half a step of the grid
+        shares = iter(zip(grid, tables, strict=True))
+        share = next((p for p, table in shares if bound(table[luck], confidence) >= asked), 1.0)
+        wrong += 0.72 + 0.2 * share < asked - 0.005 / 2  # half a step of the grid
     return wrong / runs
 
 
@@ -295,8 +293,8 @@ def test_a_bound_of_too_little_is_refused(values, confidence, message):
         skew_adjusted_t_lower_bound(values, confidence)
 
 
-def test_places_are_thresholds_in_even_log_odds():
-    odds = [math.log(p / (1 - p)) for p in (between(0.9, 0.99, place) for place in np.linspace(0, 1, 5))]
+def test_shares_are_thresholds_in_even_log_odds():
+    odds = [math.log(p / (1 - p)) for p in (interpolate_threshold(0.9, 0.99, share) for share in np.linspace(0, 1, 5))]
     assert np.diff(odds) == pytest.approx((odds[-1] - odds[0]) / 4)
-    assert between(0.9, 0.99, 0.0) == 0.9
-    assert between(0.9, 0.99, 1.0) == pytest.approx(0.99, abs=1e-15)
+    assert interpolate_threshold(0.9, 0.99, 0.0) == 0.9
+    assert interpolate_threshold(0.9, 0.99, 1.0) == pytest.approx(0.99, abs=1e-15)

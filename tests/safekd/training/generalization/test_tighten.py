@@ -15,8 +15,8 @@ from scipy.optimize import brentq
 
 import safekd as kd
 from safekd.errors import InvalidInput
-from safekd.safety import bound_expectation
-from safekd.training import ROUND_COLUMNS, between
+from safekd.safety import lower_bound
+from safekd.training import ROUND_COLUMNS, interpolate_threshold
 from tests.support.problems import FreeLogits, agreeing, at_least, one_each, optimal_multiplier, trainer_for
 
 EASY, HARD = (0.9, 0.06, 0.04), (0.3, 0.5, 0.2)
@@ -69,7 +69,7 @@ def shown(s: float, level: float) -> tuple[float, float]:
     """Average and lower bound that the validation split shows of the student posed at s."""
     easy, hard = rows_at(s)
     values = torch.tensor([easy] * 900 + [hard] * 600, dtype=torch.float64)
-    return float(values.mean()), bound_expectation(values, at_least(s).measure, level)[1]
+    return float(values.mean()), lower_bound(values, at_least(s).measure, level)[1]
 
 
 def test_every_attempt_is_what_the_closed_form_says_and_the_last_before_the_first_failure_is_kept():
@@ -87,7 +87,9 @@ def test_every_attempt_is_what_the_closed_form_says_and_the_last_before_the_firs
         assert row["lower_bound"] == pytest.approx(bound, abs=5e-4)
         assert row["cleared"] == (bound >= 0.8)
         assert (row["asked"], row["level"], row["cases"], row["status"]) == (0.8, 0.9, 1500, "converged")
-    assert rounds["posed"].tolist() == pytest.approx([between(0.8, 0.98, 0.8**k) for k in range(len(rounds))])
+    assert rounds["posed"].tolist() == pytest.approx(
+        [interpolate_threshold(0.8, 0.98, 0.8**k) for k in range(len(rounds))]
+    )
     assert rounds["cleared"].tolist() == [True] * (len(rounds) - 1) + [False]  # the first failure ends it
     assert 2 < len(rounds) < 12
     assert rounds["looks"].tolist() == list(range(1, len(rounds) + 1))
@@ -161,7 +163,7 @@ def test_too_few_cases_are_told_before_any_look_with_the_number_needed():
     assert "holds 18 examples of 'first'" in result.message
     assert "It was not looked at" in result.message
     needed = int(result.next_move.split("at least ")[1].split()[0])
-    best = [bound_expectation(torch.ones(n), at_least(0.8).measure, 0.99)[1] for n in (18, needed - 1, needed)]
+    best = [lower_bound(torch.ones(n), at_least(0.8).measure, 0.99)[1] for n in (18, needed - 1, needed)]
     assert best[0] < 0.8
     assert best[1] < 0.8 <= best[2]
     assert result.student.p(1)[0] == pytest.approx(rows_at(0.8)[1], abs=1e-2)  # trained as asked
@@ -235,7 +237,7 @@ def test_a_diverged_round_is_not_looked_at():
 
 def test_teachers_measured_on_the_judging_split_are_a_doubt_that_is_told():
     ensemble = kd.teachers.TeacherEnsemble([ByRow()])
-    evidence = kd.teachers.measure_teachers(ensemble, VALIDATION, at_least(0.8).measure)
+    evidence = kd.teachers.measure(ensemble, VALIDATION, at_least(0.8).measure)
     result = trainer(at_least(0.7), evidence=evidence).fit(TRAIN, VALIDATION, tighten=kd.Tighten(folds=0), **QUICK)
     assert "The teachers were measured on that split, so its bound is no guarantee." in result.message
     assert "measuring the teachers" in str(result.uses[1])

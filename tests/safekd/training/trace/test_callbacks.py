@@ -34,8 +34,8 @@ def trace_of(numbers, names=("a",), split="train") -> Trace:
         readings = [ConstraintReading(n, split, next(take), next(take), next(take), 5, next(take)) for n in names]
         residuals = KKTResiduals(*(next(take) for _ in range(4)))
         more = {"capped": [step == 1] * len(names), "running": [next(take) for _ in names], "sampled": step == 2}
-        prices, rho = [next(take) for _ in names], [10.0] * len(names)
-        trace.record(TracePoint(step, 1, next(take), readings, prices, rho, residuals, next(take), 0.5, **more))
+        multipliers, rho = [next(take) for _ in names], [10.0] * len(names)
+        trace.record(TracePoint(step, 1, next(take), readings, multipliers, rho, residuals, next(take), 0.5, **more))
     return trace
 
 
@@ -123,7 +123,7 @@ def test_a_callback_may_stop_the_run(at):
     result = fit(diary, other)
     assert result.status == "budget_spent"
     assert result.message.startswith(f"Diary stopped the run: good enough (step {at} of 30: stationarity 0.")
-    assert "warm_start=kd.WarmStart.of(result)" in result.next_move
+    assert "warm_start=kd.WarmStart.from_result(result)" in result.next_move
     assert other.said[-2:] == [at, "budget_spent"]  # told of the last point all the same
     assert result.point.step == at
 

@@ -14,7 +14,7 @@ from torch import nn
 import safekd as kd
 from safekd.safety import Recall
 from safekd.teachers import StoredTeacher
-from safekd.training import FitResult
+from safekd.training import FitResult, read_full_pass
 from safekd.training.trace import ConstraintReading, Trace, TracePoint
 from solvers.kkt import KKTResiduals
 from tests.support.problems import at_least, one_each, trainer_for
@@ -69,24 +69,27 @@ def rules():
 @pytest.mark.parametrize("positions", [None, 3])
 @pytest.mark.parametrize("chunk", [4096, 4, 1])
 def test_a_full_pass_is_autograd_of_the_whole_split(monkeypatch, chunk, positions):
-    monkeypatch.setattr("safekd.training._objective._CHUNK", chunk)
+    monkeypatch.setattr("safekd.training._full_pass.CHUNK", chunk)
+    monkeypatch.setattr("safekd.training._objective.CHUNK", chunk)
     train, validation, teachers = task(positions=positions)
     student = net().train()
     trainer = kd.ConstrainedTrainer(
         student, teachers, constraints=rules(), optimizer=torch.optim.SGD(student.parameters(), 0.1)
     )
-    full = trainer.objective.full_pass(train, {"validation": validation}, trainer.constraints, with_gradients=True)
+    full = read_full_pass(
+        trainer.objective, train, {"validation": validation}, trainer.constraints, with_gradients=True
+    )
     assert student.training  # handed back as it was
     student.eval()
     loss, surrogates, values = by_hand(student, train, validation, teachers)
 
-    def slope(scalar):
+    def gradient(scalar):
         parts = torch.autograd.grad(scalar, list(student.parameters()), retain_graph=True)
         return torch.cat([part.reshape(-1) for part in parts])
 
     assert full.loss == pytest.approx(loss.item(), rel=1e-12)
-    torch.testing.assert_close(full.gradient_n, slope(loss), rtol=1e-10, atol=1e-14)
-    expected_Mn = torch.stack([-slope(one) for one in surrogates])  # g = required - safety
+    torch.testing.assert_close(full.gradient_n, gradient(loss), rtol=1e-10, atol=1e-14)
+    expected_Mn = torch.stack([-gradient(one) for one in surrogates])  # g = required - safety
     torch.testing.assert_close(full.jacobian_Mn, expected_Mn, rtol=1e-10, atol=1e-14)
     for reading, smooth, value in zip(full.readings, surrogates, values, strict=True):
         numbers = value.detach().numpy()
@@ -94,7 +97,9 @@ def test_a_full_pass_is_autograd_of_the_whole_split(monkeypatch, chunk, position
         assert reading.measured == pytest.approx(numbers.mean(), rel=1e-12)
         assert reading.count == len(numbers) > 1
         assert reading.standard_error == pytest.approx(numbers.std(ddof=1) / math.sqrt(len(numbers)), rel=1e-10)
-    without = trainer.objective.full_pass(train, {"validation": validation}, trainer.constraints, with_gradients=False)
+    without = read_full_pass(
+        trainer.objective, train, {"validation": validation}, trainer.constraints, with_gradients=False
+    )
     assert without.readings == full.readings
     assert without.loss == full.loss
 
@@ -140,7 +145,7 @@ def test_the_table_holds_one_row_a_point_and_its_residuals_follow_from_the_data(
     loss, surrogates, values = by_hand(student, train, validation, teachers)
     last = table.iloc[-1]
     lam = [last["lambda_zero"], last["lambda_there"], last["lambda_recall"]]
-    lagrangian = loss - sum(price * s for price, s in zip(lam, surrogates, strict=True))
+    lagrangian = loss - sum(multiplier * s for multiplier, s in zip(lam, surrogates, strict=True))
     parameters = list(student.parameters())
 
     def norm(scalar):
@@ -153,7 +158,7 @@ def test_the_table_holds_one_row_a_point_and_its_residuals_follow_from_the_data(
     assert last["kkt_primal"] == pytest.approx(max(0, *g), rel=1e-9)
     assert last["kkt_dual"] == 0
     assert last["kkt_complementarity"] == pytest.approx(
-        max(abs(min(price, -v)) for price, v in zip(lam, g, strict=True)), rel=1e-9
+        max(abs(min(multiplier, -v)) for multiplier, v in zip(lam, g, strict=True)), rel=1e-9
     )
     asked = {"zero": 0.5, "there": 0.5, "recall": 0.75}  # a violation is against what was asked
     for (name, wanted), value in zip(asked.items(), values, strict=True):
@@ -228,9 +233,9 @@ def test_a_trace_is_written_to_the_last_bit(tmp_path):
     trace = Trace()
     draw = np.random.default_rng(0)
     for step in range(20):
-        price, loss = (float(x) for x in draw.normal(size=2) * 10.0 ** draw.integers(-200, 200, 2))
+        multiplier, loss = (float(x) for x in draw.normal(size=2) * 10.0 ** draw.integers(-200, 200, 2))
         trace.record(
-            TracePoint(step, 1, loss, [reading()], [price], [10.0], KKTResiduals(0.1, 0.2, 0.0, 0.3), 0.1, 0.5)
+            TracePoint(step, 1, loss, [reading()], [multiplier], [10.0], KKTResiduals(0.1, 0.2, 0.0, 0.3), 0.1, 0.5)
         )
     trace.to_csv(tmp_path / "trace.csv")
     read = pd.read_csv(tmp_path / "trace.csv")

@@ -1,0 +1,120 @@
+"""The training problem: what is trained, on which loss, under which constraints, by which methods."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from solvers.primal_dual import DualMethod
+
+from ..errors import InvalidInput
+from ..safety import Constraint
+from ._objective import Objective
+from ._rule_learning import RuleLearning
+
+
+@dataclass(frozen=True)
+class MinibatchSettings:
+    """What changes where a step reads a part of the training split.
+
+    Attributes:
+        smoothing: Share of the past in the values that multipliers see, where a dual method leaves it open: one batch
+            is noise, and ten of them are less (``tests/safekd/training/test_trainer.py``).
+    """
+
+    smoothing: float = 0.9
+
+
+MINIBATCHES = MinibatchSettings()
+
+
+@dataclass(frozen=True)
+class TrainingProblem:
+    """``min L_KD  s.t.  safety_i >= required_i`` over the parameters of a student, and what takes the steps.
+
+    It is a record, made by ConstrainedTrainer: loops, steps and readers get it, or parts of it.  The student, the
+    optimizer and the weighting rule in it are the caller's own and change as they train; the record does not.
+
+    Attributes:
+        objective: Distillation loss; holds student, teachers and weighting rule.
+        constraints: M constraints with names all different.
+        optimizer: Made on the student's parameters.
+        scheduler: Of the optimizer's rate, stepped once an optimizer step; None for a rate that stays.
+        dual: How multipliers move.
+        learning: Modules inside the weighting rule, their optimizer, and the state of both.
+        batch_size: Examples a step; None for the whole training split.
+        independent_batches: Whether multipliers see values of another batch than the one whose gradients they weigh.
+        device: Where student and data are.
+        seed: Order of batches.
+        modes: Each part of the student, and whether it was in training mode when the problem was posed.
+    """
+
+    objective: Objective
+    constraints: tuple[Constraint, ...]
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None
+    dual: DualMethod
+    learning: RuleLearning
+    batch_size: int | None
+    independent_batches: bool
+    device: torch.device
+    seed: int
+    modes: tuple[tuple[nn.Module, bool], ...]
+
+    @property
+    def student(self) -> nn.Module:
+        """What is trained."""
+        return self.objective.student
+
+    def with_constraints(self, constraints: Sequence[Constraint]) -> TrainingProblem:
+        """Return the same problem under other constraints, such as the same ones ``at`` other thresholds.
+
+        Student, optimizer and weighting rule are shared with this problem; critical classes are added to its own.
+
+        Args:
+            constraints: Names all different.
+
+        Raises:
+            InvalidInput: Two names are alike.
+        """
+        require_distinct_names(constraints)
+        objective, known = self.objective, frozenset(self.objective.critical_classes)
+        critical = known.union(*(rule.critical for rule in constraints))
+        if critical != known:
+            objective = replace(objective, critical_classes=critical)  # whose targets may be others
+        return replace(self, constraints=tuple(constraints), objective=objective)
+
+    def is_full_batch(self, examples: int) -> bool:
+        """Say whether a step reads the whole training split.
+
+        Args:
+            examples: Size of the training split.
+        """
+        return self.batch_size is None or self.batch_size >= examples
+
+    def choose_dual(self, examples: int) -> DualMethod:
+        """Return the dual method with its smoothing decided: none on full batches, 0.9 on minibatches.
+
+        Args:
+            examples: Size of the training split.
+        """
+        if self.dual.ema is not None:
+            return self.dual
+        chosen = copy.copy(self.dual)
+        object.__setattr__(chosen, "ema", 0.0 if self.is_full_batch(examples) else MINIBATCHES.smoothing)
+        return chosen
+
+
+def require_distinct_names(constraints: Sequence[Constraint]) -> None:
+    """Raise InvalidInput where two constraints have the same name.
+
+    Args:
+        constraints: Any.
+    """
+    names = [constraint.name for constraint in constraints]
+    if len(set(names)) < len(names):
+        raise InvalidInput(f"Constraint names must differ; got {names}.")

@@ -1,0 +1,200 @@
+"""The best iterates of a run, and snapshots for a mixture.  Axes: S snapshots, M constraints."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .._full_pass import FullPass
+from .._mixture import Mixture, find_lowest_mixture
+from .._parameter_vectors import copy_state
+from ..trace import FEASIBLE, TracePoint
+
+Rank = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An iterate that is kept.
+
+    Attributes:
+        rank: See ``rank_point``.
+        student: Its parameters and buffers, by name.
+        rule_state: State of the weighting rule, by name.
+    """
+
+    rank: Rank
+    student: Mapping[str, Tensor]
+    rule_state: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An iterate of which a mixture may be made, in the memory of the host.
+
+    Attributes:
+        point: What was read.
+        student: Its parameters and buffers, by name.
+    """
+
+    point: TracePoint
+    student: Mapping[str, Tensor]
+
+    @property
+    def objectives(self) -> tuple[float, ...]:
+        """The loss, and how far each constraint is below its threshold, negative where it is above."""
+        readings = self.point.readings  # an equality counts on both sides, so a mixture misses it by no more than this
+        return self.point.loss, *(r.violation if r.equality else r.required - r.measured for r in readings)
+
+
+class BestIterates:
+    """Keeps the evaluated iterate of lowest loss among feasible ones, and the one of smallest violation.
+
+    Args:
+        rule_state: Gives the state of the weighting rule, kept beside each.
+        snapshots: How many iterates to keep for a mixture, those that no other dominates in loss and every safety; None
+            for none.  Of too many, one goes that the best mixture of those at hand does not use, so that this never
+            gets worse.
+    """
+
+    def __init__(self, rule_state: Callable[[], Mapping[str, Tensor]] = dict, snapshots: int | None = None) -> None:
+        self._rule_state, self._most_snapshots = rule_state, snapshots
+        self._best: Checkpoint | None = None
+        self._most_feasible: Checkpoint | None = None
+        self._snapshots: list[Snapshot] = []
+
+    def add(self, student: nn.Module, point: TracePoint) -> None:
+        """Consider one evaluated iterate.
+
+        Args:
+            student: As it was evaluated.
+            point: What was read.
+        """
+        here = rank_point(point)
+        if here[0] == math.inf:
+            return
+        if here[0] == 0 and (self._best is None or here < self._best.rank):
+            self._best = Checkpoint(here, copy_state(student), self._rule_state())
+        self.add_restored(student, point)
+        if self._most_snapshots is not None:
+            self._add_snapshot(student, point, self._most_snapshots)
+
+    def add_restored(self, student: nn.Module, point: TracePoint | FullPass) -> None:
+        """Consider a student that left the loss aside: it may be the most feasible, but never the best.
+
+        Args:
+            student: As it was read.
+            point: What was read.
+        """
+        here = rank_point(point)
+        if here[0] < math.inf and (self._most_feasible is None or here < self._most_feasible.rank):
+            self._most_feasible = Checkpoint(here, copy_state(student), self._rule_state())
+
+    def best_feasible(self, like: nn.Module) -> nn.Module | None:
+        """Return the feasible iterate of lowest loss as a module of its own, or None.
+
+        Args:
+            like: The student, for its structure.
+        """
+        return None if self._best is None else _load_copy(like, self._best.student)
+
+    def most_feasible(self, like: nn.Module) -> nn.Module:
+        """Return the iterate of smallest violation as a module of its own.
+
+        Args:
+            like: The student, for its structure.
+        """
+        return _load_copy(like, copy_state(like) if self._most_feasible is None else self._most_feasible.student)
+
+    def rule_states(self) -> dict[str, Mapping[str, Tensor]]:
+        """Return the state of the weighting rule beside each iterate that is kept, empty where it has none."""
+        checkpoints = {"best_feasible": self._best, "most_feasible": self._most_feasible}
+        return {name: one.rule_state for name, one in checkpoints.items() if one is not None}
+
+    def mixture(self, like: nn.Module) -> tuple[Mixture | None, str]:
+        """Return the best mixture of snapshots, or None and why there is none; nothing where none was asked for.
+
+        Args:
+            like: The student, for its structure.
+        """
+        if self._most_snapshots is None:
+            return None, ""
+        if not self._snapshots:
+            return None, "No evaluated student had a finite loss and finite safety, so there is nothing to mix."
+        points = [snapshot.point for snapshot in self._snapshots]
+        lowest = find_lowest_mixture(*self._objectives(), allowed=FEASIBLE)
+        if lowest.excess > FEASIBLE:
+            names = [reading.name for reading in points[0].readings]
+            return None, (
+                f"No mixture of {len(points)} snapshots meets every constraint: the safest is {lowest.excess:.4g} "
+                f"below the threshold of '{names[lowest.worst]}'. Train longer, or lower the threshold."
+            )
+        used = {s: share for s, share in enumerate(lowest.weights) if share > 0}
+        names = [reading.name for reading in points[0].readings]
+        safety = {
+            name: sum(share * points[s].readings[m].measured for s, share in used.items())
+            for m, name in enumerate(names)
+        }
+        mixture = Mixture(
+            weights=tuple(used.values()),
+            steps=tuple(points[s].step for s in used),
+            students=tuple(_load_copy(like, self._snapshots[s].student) for s in used),
+            loss=sum(share * points[s].loss for s, share in used.items()),
+            safety=safety,
+            multipliers=dict(zip(names, lowest.multipliers, strict=True)),
+        )
+        return mixture, ""
+
+    def _add_snapshot(self, student: nn.Module, point: TracePoint, most: int) -> None:
+        objectives = Snapshot(point, {}).objectives
+        if any(_dominates(other.objectives, objectives) for other in self._snapshots):
+            return
+        self._snapshots = [other for other in self._snapshots if not _dominates(objectives, other.objectives)]
+        self._snapshots.append(Snapshot(point, {name: value.cpu() for name, value in copy_state(student).items()}))
+        if len(self._snapshots) > most:
+            del self._snapshots[self._spare_snapshot()]
+
+    def _spare_snapshot(self) -> int:
+        """Return which snapshot can go: of those that the best mixture does not use, the one nearest to another."""
+        used = find_lowest_mixture(*self._objectives()).weights
+        objective_SM = torch.tensor([snapshot.objectives for snapshot in self._snapshots], dtype=torch.float64)
+        objective_SM = objective_SM / (objective_SM.amax(0) - objective_SM.amin(0)).clamp_min(1e-300)
+        gap_SS = torch.cdist(objective_SM, objective_SM).fill_diagonal_(math.inf)
+        gap_S = gap_SS.amin(1)
+        gap_S[torch.tensor(used) > 0] = math.inf
+        return int(gap_S.argmin())
+
+    def _objectives(self) -> tuple[list[float], list[list[float]]]:
+        rows = [snapshot.objectives for snapshot in self._snapshots]
+        return [loss for loss, *_ in rows], [list(g) for _, *g in rows]
+
+
+def _dominates(one_M: tuple[float, ...], other_M: tuple[float, ...]) -> bool:
+    """Say whether one iterate is as good in everything; of two alike, the first counts."""
+    return all(a <= b for a, b in zip(one_M, other_M, strict=True))
+
+
+def rank_point(point: TracePoint | FullPass) -> Rank:
+    """Return what makes an iterate more feasible than another where it is less: violation, 0 if small, then loss.
+
+    Infinite where anything is not a number.
+
+    Args:
+        point: What was read.
+    """
+    violations = [reading.violation for reading in point.readings]
+    if not all(map(math.isfinite, [point.loss, *violations])):  # before max, which can lose a NaN
+        return math.inf, math.inf
+    violation = max(violations, default=0.0)
+    return (0.0 if violation <= FEASIBLE else violation), point.loss
+
+
+def _load_copy(like: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    module = copy.deepcopy(like)
+    module.load_state_dict(state)
+    return module

@@ -1,0 +1,120 @@
+"""The source of a number that is not finite: which constraint, parameter or rule.  Read only once there is one.
+
+Axes: ... positions, V classes, M constraints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ...safety import Constraint
+from ...weights import Learner
+
+
+def find_loss_source(
+    student: nn.Module, logits_V: Tensor, losses: Tensor | None = None, index: Tensor | None = None
+) -> str:
+    """Say where a distillation loss that is not finite comes from, first cause first; teachers are checked earlier.
+
+    Args:
+        student: Its parameters are looked at first.
+        logits_V: What it gave, (B, ..., V).
+        losses: One loss a position, (B, ...).
+        index: The examples' numbers, (B,).
+    """
+    for name, value in student.named_parameters():
+        if not _is_finite(value):
+            return f"The student's parameter '{name}' is not finite"
+    if not _is_finite(logits_V):
+        return "The student's output is not finite"
+    if losses is not None and index is not None:
+        bad = ~torch.isfinite(losses.detach()).reshape(len(index), -1).all(1)
+        if bool(bad.any()) and not bool(bad.all()):
+            return f"The distillation loss of example {int(index[bad][0])} is not finite"
+    return "The distillation loss is not finite"
+
+
+def find_value_source(constraints: Sequence[Constraint], surrogate_M: Tensor, measured_M: Tensor) -> str | None:
+    """Name the first constraint with a surrogate or a measured value that is not finite, or return None.
+
+    Args:
+        constraints: M of them.
+        surrogate_M: Surrogates, (M,).
+        measured_M: Measured values, (M,).
+    """
+    for m, rule in enumerate(constraints):
+        for what, value_M in (("measured value", measured_M), ("surrogate", surrogate_M)):
+            if not _is_finite(value_M[m]):
+                return f"The {what} of constraint '{rule.name}' is not finite"
+    return None
+
+
+def find_gradient_source(student: nn.Module, terms: Mapping[str, Tensor]) -> str:
+    """Name the first parameter whose gradient is not finite, and the one term alone that makes it so, if it is one.
+
+    Args:
+        student: Its parameters are looked at in order.
+        terms: What was summed, by name, read once more since the graph of the sum is gone.
+    """
+    variables = {name: p for name, p in student.named_parameters() if p.requires_grad}
+    broken: dict[str, str] = {}
+    for what, term in terms.items():
+        if term.requires_grad:
+            gradients = torch.autograd.grad(term, list(variables.values()), retain_graph=True, allow_unused=True)
+            bad = [name for name, s in zip(variables, gradients, strict=True) if not (s is None or _is_finite(s))]
+            broken |= {what: bad[0]} if bad else {}
+    if len(broken) == 1:
+        [(what, name)] = broken.items()
+        return f"The gradient of {what} in the student's parameter '{name}' is not finite"
+    for name, value in student.named_parameters():
+        if value.grad is not None and not _is_finite(value.grad):
+            return f"The gradient of the student's parameter '{name}' is not finite"
+    return "The gradient's norm is too large for its number type"
+
+
+def _is_finite(value: Tensor) -> bool:
+    return bool(torch.isfinite(value).all())
+
+
+def find_rule_source(learners: Sequence[Learner], losses: Mapping[str, Tensor]) -> str | None:
+    """Name the first rule with a loss, by place, or a gradient that is not finite, or return None.
+
+    Args:
+        learners: Rules that learn.
+        losses: Their own losses, by place.
+    """
+    for learner in learners:
+        if learner.place in losses and not _is_finite(losses[learner.place].detach()):
+            return f"The loss of weighting rule {learner.name} is not finite"
+        for name, value in learner.parameters.items():
+            if value.grad is not None and not _is_finite(value.grad):
+                return f"The gradient of '{name}' of weighting rule {learner.name} is not finite"
+    return None
+
+
+def find_rule_step_source(learners: Sequence[Learner]) -> str | None:
+    """Name the first parameter of a rule that is not finite, or return None.
+
+    Args:
+        learners: Rules that learn.
+    """
+    for learner in learners:
+        for name, value in learner.parameters.items():
+            if not _is_finite(value.detach()):
+                return f"Parameter '{name}' of weighting rule {learner.name} is not finite after its step"
+    return None
+
+
+def find_non_finite_parameter(student: nn.Module) -> str | None:
+    """Name the first parameter that a step left not finite, or return None.
+
+    Args:
+        student: After the step.
+    """
+    for name, value in student.named_parameters():
+        if not _is_finite(value.detach()):
+            return f"The optimizer's step makes the student's parameter '{name}' not finite"
+    return None

@@ -1,0 +1,291 @@
+"""How high each constraint must be posed so that students meet it on examples that they did not see.
+
+Students of the folds are trained on all folds but one, each afresh, under the same thresholds, and read on the one left
+out.  What is sought is, for each constraint by itself, the lowest threshold at which a lower bound on the average of
+those readings reaches what was asked for.  Axes: N examples, n covered examples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...data import Split
+from ...errors import InvalidInput
+from ...safety import Constraint, clopper_pearson_lower_bound, evaluate_groups, skew_adjusted_t_lower_bound
+from .._fit_result import FitResult
+from ._tightening_rounds import HeldOutReading, TighteningRounds
+
+_Attempt = tuple[float, float]  # (share, shortfall there, in shares; at most 0 where it cleared)
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Numbers of the search.
+
+    Attributes:
+        first_gain: What raising a threshold by a share takes off the shortfall, until two rounds have shown it; below
+            1, since what is gained on training examples carries over to new ones only in part (0.45 to 1 on the tasks
+            of ``benchmarks.generalization``).
+        least_gain: Least that two rounds may show.
+        most_gain: Most that two rounds may show.
+        least_step: Share, so that a search that has stalled moves on.
+        inside: How far from the ends of a bracket the next share must be, as a part of it.
+        trusted: A bracket this many times ``excess`` wide, bound to bound, is not tried further but interpolated.
+    """
+
+    first_gain: float = 0.6
+    least_gain: float = 0.25
+    most_gain: float = 1.0
+    least_step: float = 0.02
+    inside: float = 0.1
+    trusted: float = 10.0
+
+
+class Bracket:
+    """What is known of one constraint: the highest share that failed, and the lowest that cleared.
+
+    Args:
+        settings: Numbers of the search.
+    """
+
+    def __init__(self, settings: SearchSettings) -> None:
+        self._settings, self._gain = settings, settings.first_gain
+        self.failed: _Attempt | None = None
+        self.cleared: _Attempt | None = None
+
+    def add(self, share: float, shortfall: float) -> None:
+        """Take note of one attempt; of two that contradict each other, the older is forgotten.
+
+        Args:
+            share: Of its threshold.
+            shortfall: By what share it missed; at most 0 where it cleared.
+        """
+        limits = self._settings
+        if shortfall <= 0:
+            if self.failed is not None and self.failed[0] >= share:
+                self.failed = None
+            self.cleared = (share, shortfall)
+            return
+        if self.cleared is not None and self.cleared[0] <= share:
+            self.cleared = None
+        if self.failed is not None and share > self.failed[0]:
+            gain = (self.failed[1] - shortfall) / (share - self.failed[0])
+            self._gain = min(max(gain, limits.least_gain), limits.most_gain)
+        self.failed = (share, shortfall)
+
+    @property
+    def trusted(self) -> float:
+        """See SearchSettings."""
+        return self._settings.trusted
+
+    @property
+    def width(self) -> float:
+        """By how many shares the shortfalls of the two ends differ; infinite where one is missing."""
+        if self.failed is None or self.cleared is None:
+            return math.inf
+        return self.failed[1] - self.cleared[1]
+
+    def next_share(self) -> float:
+        """Return the share to try next."""
+        limits = self._settings
+        if self.failed is None:
+            return self.cleared[0] / 2 if self.cleared is not None else 0.0
+        if self.cleared is None:
+            return min(1.0, self.failed[0] + max(self.failed[1] / self._gain, limits.least_step))
+        low, high = self.failed[0], self.cleared[0]
+        margin = limits.inside * (high - low)
+        return min(max(self._root(self.failed, self.cleared), low + margin), high - margin)
+
+    def interpolate(self, slack: float) -> tuple[float, bool]:
+        """Return the share to pose at, by interpolation, and whether it was shown to clear.
+
+        Args:
+            slack: A shortfall up to this, in shares, is made up for by one small step that is not tried.
+        """
+        if self.failed is None:
+            return (self.cleared[0], True) if self.cleared is not None else (0.0, False)
+        if self.cleared is not None:
+            return self._root(self.failed, self.cleared), True
+        share = self.failed[0] + self.failed[1] / self._gain
+        return (share, True) if self.failed[1] <= slack and share <= 1 else (self.failed[0], False)
+
+    @staticmethod
+    def _root(failed: _Attempt, cleared: _Attempt) -> float:
+        return failed[0] + (cleared[0] - failed[0]) * failed[1] / (failed[1] - cleared[1])
+
+
+@dataclass(frozen=True)
+class FoldSearchResult:
+    """What a search found.
+
+    Attributes:
+        shares: Where to pose each constraint.
+        cleared: Whether it was shown to clear there.
+        rounds: How many were trained.
+    """
+
+    shares: dict[int, float]
+    cleared: dict[int, bool]
+    rounds: int
+
+
+class FoldSearch:
+    """One search; see the module.
+
+    Args:
+        rounds: Trains, and keeps the account; its ``raised`` constraints must be posed on the training split.
+        folds: How many students a round.
+        most: How many rounds at most.
+        confidence: Of the lower bound, in (0, 1); 0.5 for the average itself.
+        excess: A bound this near to what was asked for, on either side, ends the search for that constraint.
+        also: Splits whose examples count like those of the left-out folds, each read by all students of the folds.
+        constraints: Which to search for, numbers of the problem's constraints.
+    """
+
+    def __init__(
+        self,
+        rounds: TighteningRounds,
+        folds: int,
+        most: int,
+        confidence: float,
+        excess: float,
+        also: Sequence[Split],
+        constraints: Sequence[int],
+    ) -> None:
+        self.rounds, self.most, self.confidence, self.excess, self.also = rounds, most, confidence, excess, also
+        self.constraints, self.trained = list(constraints), 0
+        for m in self.constraints:
+            if rounds.asked[m].split != "train":
+                raise InvalidInput(
+                    f"Constraint '{rounds.asked[m].name}' is posed on split '{rounds.asked[m].split}'; only one posed "
+                    "on 'train' can be cross-fitted. Name the others in `constraints`."
+                )
+        if len(rounds.data.train) < folds:
+            raise InvalidInput(f"{len(rounds.data.train)} examples cannot make {folds} folds; take fewer folds.")
+        fold_N = assign_folds(rounds.data.train, folds, rounds.problem.seed)
+        everything = torch.arange(len(rounds.data.train), device=rounds.data.train.labels.device)
+        self.parts = [
+            (rounds.data.train.part(everything[fold_N != k]), rounds.data.train.part(everything[fold_N == k]))
+            for k in range(folds)
+        ]
+
+    def run(self) -> FoldSearchResult:
+        """Search, round by round."""
+        brackets = {m: Bracket(SearchSettings()) for m in self.constraints}
+        shares = self.rounds.as_asked
+        for _ in range(self.most):
+            shown, reached = self._round(shares)
+            if not shown:
+                break
+            for m, bracket in brackets.items():
+                gap = self.rounds.shortfall(m, shown[m].bound)
+                # training may exceed what it is asked for: thresholds below that are all alike
+                bracket.add(min(max(shares[m], reached[m]), 1.0) if gap > 0 else shares[m], gap)
+            settled = {
+                m: self._is_settled(m, shares[m], shown[m].bound) or bracket.width <= bracket.trusted * self._slack(m)
+                for m, bracket in brackets.items()
+            }
+            if all(settled.values()):
+                break
+            shares = {m: shares[m] if settled.get(m, True) else brackets[m].next_share() for m in shares}
+        answers = {m: bracket.interpolate(self._slack(m)) for m, bracket in brackets.items()}
+        shares = self.rounds.as_asked | {m: share for m, (share, _) in answers.items()}
+        return FoldSearchResult(shares, {m: cleared for m, (_, cleared) in answers.items()}, self.trained)
+
+    def _is_settled(self, m: int, share: float, bound: float) -> bool:
+        asked = self.rounds.asked[m].required
+        return abs(bound - asked) <= self.excess or (bound >= asked and share == 0) or (bound < asked and share == 1)
+
+    def _slack(self, m: int) -> float:
+        """Return ``excess`` in shares."""
+        return self.rounds.shortfall(m, self.rounds.asked[m].required - self.excess)
+
+    def _round(self, shares: dict[int, float]) -> tuple[dict[int, HeldOutReading], dict[int, float]]:
+        """Train each fold's student; return what they show, nothing if one diverged, and what training reached."""
+        self.trained += 1
+        rounds, results = self.rounds, []
+        values: dict[int, list[Tensor]] = {m: [] for m in self.constraints}
+        others: dict[int, list[Tensor]] = {m: [] for m in self.constraints}
+        for rest, left_out in self.parts:
+            rounds.restart()  # never from the student of another fold, which has seen this one
+            result = rounds.fit(shares, None, rest, read_validation=False)
+            results.append(result)
+            if result.status == "diverged":
+                continue
+            for m in self.constraints:
+                values[m].append(_measure_values(result, rounds.asked[m], left_out))
+                others[m].append(
+                    torch.cat([_measure_values(result, rounds.asked[m], split) for split in self.also] or [_NONE])
+                )
+        statuses = sorted({result.status for result in results})
+        diverged = "diverged" in statuses
+        measured = _average_measured(results)
+        shown = {} if diverged else {m: self._judge(m, values[m], others[m]) for m in self.constraints}
+        rounds.note(
+            shares,
+            results[0],
+            shown,
+            cleared={m: reading.bound >= rounds.asked[m].required for m, reading in shown.items()},
+            looks=self.trained if self.also else 0,
+            status=", ".join(statuses),
+            measured=measured,
+            distillation_loss=sum(result.point.loss for result in results) / len(results),
+            steps=sum(result.point.step for result in results),
+        )
+        return shown, {m: -rounds.shortfall(m, measured[m]) for m in self.constraints}
+
+    def _judge(self, m: int, values: list[Tensor], others: list[Tensor]) -> HeldOutReading:
+        """Pool what each left-out example shows, and what further examples show on average over students."""
+        asked = self.rounds.asked[m]
+        value_n = torch.cat([*values, torch.stack(others).mean(0)])
+        if len(value_n) < 2:
+            raise InvalidInput(
+                f"Constraint '{asked.name}' covers {len(value_n)} examples of all folds; wanted at least 2, and some "
+                "hundred for a bound that is near the average."
+            )
+        ((_, average),) = asked.parts
+        if average.measure.binary:
+            bound = clopper_pearson_lower_bound(math.floor(float(value_n.sum()) + 1e-9), len(value_n), self.confidence)
+        else:
+            bound = skew_adjusted_t_lower_bound(value_n.numpy(), self.confidence)
+        return HeldOutReading(float(value_n.mean()), len(value_n), bound, self.confidence)
+
+
+_NONE = torch.empty(0, dtype=torch.float64)
+
+
+def assign_folds(train: Split, count: int, seed: int) -> Tensor:
+    """Return the fold of each example, (N,), 0 to ``count - 1``: even in size, and in every class of (N,) labels.
+
+    Args:
+        train: N examples.
+        count: How many folds.
+        seed: Of the order of the examples.
+    """
+    order_N = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    if train.labels.ndim == 1:
+        order_N = order_N[train.labels.cpu()[order_N].argsort(stable=True)]
+    fold_N = torch.empty(len(train), dtype=torch.long)
+    fold_N[order_N] = torch.arange(len(train)) % count
+    return fold_N.to(train.labels.device)
+
+
+def _measure_values(result: FitResult, asked: Constraint, split: Split) -> Tensor:
+    (value_n,) = evaluate_groups(
+        result.student, asked, split
+    )  # one average without groups, by ``TighteningRounds.choose``
+    return value_n
+
+
+def _average_measured(results: Sequence[FitResult]) -> dict[int, float]:
+    """Return what the fold students measure where they are posed, averaged over folds, by constraint."""
+    count = len(results)
+    return {
+        m: sum(result.point.readings[m].measured for result in results) / count
+        for m in range(len(results[0].point.readings))
+    }

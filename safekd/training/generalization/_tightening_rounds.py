@@ -1,0 +1,352 @@
+"""Training one student again and again under other thresholds, and the account of it.
+
+Every round is a fit of its own: optimizer and schedule begin as they were given; student, multipliers and a learned
+weighting rule go on from a warm start.  Axes: M constraints.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from ...data import Split, SplitUse
+from ...errors import InvalidInput
+from ...safety import Constraint
+from .._constraint_layout import is_single_average
+from .._fit_result import ROUND_COLUMNS, FitResult, Tightening, Verdict
+from .._parameter_vectors import copy_state
+from .._training_problem import TrainingProblem
+from .._warm_start import WarmStart
+from ..loop import FitData, FitOptions, fit_once
+from ._fixed_sequence import Shares
+
+OnRound = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class TighteningSettings:
+    """Numbers of raised thresholds; ``tests/safekd/training/generalization/test_crossfit.py`` notices both.
+
+    Attributes:
+        shortfall_divisor: Where no highest threshold is given, it leaves this part of the shortfall from 1 that was
+            asked for: 0.98 where 0.8 is asked for, which students still reach.
+        edge: Safety nearer than this to 0 or 1 counts as this near: log-odds have no end.
+    """
+
+    shortfall_divisor: float = 10.0
+    edge: float = 1e-6
+
+
+SETTINGS = TighteningSettings()
+
+
+@dataclass(frozen=True)
+class HeldOutReading:
+    """What new data said of one constraint in one round.
+
+    Attributes:
+        average: Average safety on them.
+        cases: Examples in the average.
+        bound: Lower bound on its expectation; no number where nothing is bounded.
+        confidence: Of the bound, in (0, 1); no number where nothing is bounded.
+    """
+
+    average: float
+    cases: int
+    bound: float = math.nan
+    confidence: float = math.nan
+
+
+class TighteningRounds:
+    """The rounds of one call of ``fit``.
+
+    Args:
+        problem: As it was posed, at the thresholds that were asked for.
+        data: Of the fit.
+        options: Of each round.
+        warm_start: Where to begin; None for where the student is.
+        on_round: Called with every finished row.
+    """
+
+    def __init__(
+        self,
+        problem: TrainingProblem,
+        data: FitData,
+        options: FitOptions,
+        warm_start: WarmStart | None,
+        on_round: OnRound | None,
+    ) -> None:
+        self.problem, self.data, self.warm_start = problem, data, warm_start
+        self._options, self._on_round = options, on_round
+        self.asked = problem.constraints
+        self.raised: list[int] = []
+        self.rows: list[dict[str, Any]] = []
+        self._optimizer = copy.deepcopy(problem.optimizer.state_dict())
+        self._scheduler = None if problem.scheduler is None else copy.deepcopy(problem.scheduler.state_dict())
+        self._student = copy_state(problem.student)
+        self._restore_rule = problem.learning.snapshot()
+
+    def choose(self, names: Sequence[str], highest: float | None) -> None:
+        """Decide which constraints are raised, and how far at most.
+
+        Args:
+            names: Of the constraints; empty for all.
+            highest: No threshold is posed above; None for a tenth of the shortfall from 1 that was asked for.
+
+        Raises:
+            InvalidInput: A name is unknown, or a constraint has no threshold that could be raised.
+        """
+        known = [rule.name for rule in self.asked]
+        if unknown := [name for name in names if name not in known]:
+            raise InvalidInput(f"There is no constraint '{unknown[0]}' to tighten; there is {known}.")
+        self.raised = [m for m, name in enumerate(known) if name in (names or known)]
+        if not self.raised:
+            raise InvalidInput("There is no constraint to tighten; give the trainer at least one.")
+        self.highest = {}
+        for m in self.raised:
+            if not is_single_average(self.asked[m]):
+                raise InvalidInput(
+                    f"Constraint '{known[m]}' is an equality, a mix or a budget, whose threshold is not raised; wanted "
+                    "one average with at_least. Name the others in `constraints`."
+                )
+            asked = self.asked[m].required
+            top = 1 - (1 - asked) / SETTINGS.shortfall_divisor if highest is None else highest
+            if not asked < top < 1:
+                raise InvalidInput(
+                    f"Constraint '{self.asked[m].name}' asks for {asked:g}, and `highest` is {top:g}; wanted "
+                    f"{asked:g} < highest < 1, so that there is room to raise the threshold."
+                )
+            self.highest[m] = top
+
+    def pose(self, shares: Shares) -> list[Constraint]:
+        """Return the constraints at some shares of the way: 0 is what was asked for, 1 the highest.
+
+        Args:
+            shares: By constraint.
+        """
+        return [
+            rule.with_threshold(interpolate_threshold(rule.required, self.highest[m], shares[m]))
+            if m in self.raised
+            else rule
+            for m, rule in enumerate(self.asked)
+        ]
+
+    @property
+    def as_asked(self) -> dict[int, float]:
+        """The shares of the thresholds that were asked for."""
+        return dict.fromkeys(self.raised, 0.0)
+
+    def shortfall(self, m: int, value: float) -> float:
+        """Return by what share of the way ``value`` misses what constraint ``m`` asks for, in log-odds.
+
+        Args:
+            m: Number of the constraint.
+            value: A safety, in [0, 1].
+        """
+        asked = logit(self.asked[m].required)
+        return (asked - logit(min(max(value, SETTINGS.edge), 1 - SETTINGS.edge))) / (logit(self.highest[m]) - asked)
+
+    def fit(
+        self,
+        shares: Shares,
+        start: WarmStart | None,
+        train: Split | None = None,
+        *,
+        read_validation: bool = True,
+    ) -> FitResult:
+        """Train once under the thresholds at some shares.
+
+        Args:
+            shares: By constraint.
+            start: Where to begin; None for where the student is.
+            train: Training split; None for that of the fit.
+            read_validation: Whether the trace has readings of the validation split.
+        """
+        problem = self.problem
+        problem.optimizer.load_state_dict(copy.deepcopy(self._optimizer))
+        if problem.scheduler is not None:
+            problem.scheduler.load_state_dict(copy.deepcopy(self._scheduler))  # type: ignore[arg-type]
+        read_validation = read_validation or any(rule.split == "validation" for rule in self.asked)
+        data = self.data if train is None else replace(self.data, train=train)
+        data = data if read_validation else data.without_validation()
+        return fit_once(problem.with_constraints(self.pose(shares)), data, self._options, start)
+
+    def restart(self) -> None:
+        """Put student and weighting rule back to where ``fit`` found them."""
+        self.problem.student.load_state_dict(self._student)
+        self._restore_rule()
+
+    def note(
+        self,
+        shares: Shares,
+        result: FitResult,
+        judged: Mapping[int, HeldOutReading],
+        *,
+        cleared: Mapping[int, bool],
+        looks: int,
+        **more: Any,
+    ) -> None:
+        """Write down one round.
+
+        Args:
+            shares: Of its thresholds, by constraint.
+            result: Of its training.
+            judged: What new data said, by constraint.
+            cleared: Whether the bound reaches what was asked for, by constraint.
+            looks: At the judging split so far.
+            more: Overrides what the result says, by column.
+        """
+        number = self.rows[-1]["round"] + 1 if self.rows else 1
+        posed = self.pose(shares)
+        for m in self.raised:
+            reading = judged.get(m, HeldOutReading(math.nan, 0))
+            row: dict[str, Any] = {
+                "round": number,
+                "constraint": posed[m].name,
+                "asked": self.asked[m].required,
+                "posed": posed[m].required,
+                "measured": result.point.readings[m].measured,
+                "judged": reading.average,
+                "cases": reading.cases,
+                "level": reading.confidence,
+                "lower_bound": reading.bound,
+                "cleared": cleared.get(m, False),
+                "looks": looks,
+                "status": result.status,
+                "distillation_loss": result.point.loss,
+                "steps": result.point.step,
+                "kept": False,
+            }
+            self.rows.append(row | more | ({"measured": more["measured"][m]} if "measured" in more else {}))
+            if self._on_round is not None:
+                self._on_round(dict(self.rows[-1]))
+
+    def count_looks(self, uses: Sequence[SplitUse], judges: Sequence[Split], looks: int) -> list[SplitUse]:
+        """Return ``uses`` and that each of ``judges`` was looked at so often to raise thresholds.
+
+        Args:
+            uses: Of the splits so far.
+            judges: Splits that judged.
+            looks: How often.
+        """
+        listed = list(uses)
+        for split in judges:
+            here = next((number for number, use in enumerate(listed) if use.split is split), len(listed))
+            known = listed[here] if here < len(listed) else SplitUse(split, ())
+            listed[here:] = [known.add_looks(looks, "to raise thresholds"), *listed[here + 1 :]]
+        return listed
+
+    def add_folds(self, uses: Sequence[SplitUse], folds: int, rounds: int) -> list[SplitUse]:
+        """Return ``uses`` and that the training split was cross-fitted on.
+
+        Args:
+            uses: Of the splits so far.
+            folds: Of a round.
+            rounds: How many; none where 0.
+        """
+        role = f"cross-fitting, {folds} folds x {rounds} rounds"
+        train = self.data.train
+        return [replace(use, roles=(*use.roles, role)) if rounds and use.split is train else use for use in uses]
+
+    def doubt(self, judges: Sequence[str]) -> str:
+        """Return a sentence for where the teachers were measured on a split that judges; else nothing.
+
+        Args:
+            judges: Names of the splits that judge.
+        """
+        evidence = self.problem.objective.evidence
+        measured = evidence is not None and evidence.source in [self.data.splits[name].name for name in judges]
+        return " The teachers were measured on that split, so its bound is no guarantee." * measured
+
+    def hand_back(
+        self, result: FitResult, verdict: Verdict, shares: Shares, kept: int, on: str, uses: Sequence[SplitUse]
+    ) -> FitResult:
+        """Return a result with the account of the rounds.
+
+        Args:
+            result: Of the round that is handed back.
+            verdict: What became of the search, status "cleared" or "not_cleared".
+            shares: Of the thresholds of that round, by constraint.
+            kept: Number of that round, from 1.
+            on: Split that judged, or "crossfit".
+            uses: Of the splits.
+        """
+        for row in self.rows:
+            row["kept"] = row["round"] == kept
+        names = [self.asked[m].name for m in self.raised]
+        posed = self.pose(shares)
+        account = Tightening(
+            status=verdict.status,
+            message=verdict.message,
+            posed={name: posed[m].required for name, m in zip(names, self.raised, strict=True)},
+            on=on,
+            looks=max((row["looks"] for row in self.rows), default=0),
+            rounds=pd.DataFrame(self.rows, columns=list(ROUND_COLUMNS)),
+        )
+        failed = verdict.status == "not_cleared" and result.status != "diverged"
+        combined = Verdict(
+            "not_cleared" if failed else result.status,
+            f"{verdict.message} {result.message}" if failed else f"{result.message} {verdict.message}",
+            verdict.next_move if failed else result.next_move,
+        )
+        return replace(result, student=self.problem.student, verdict=combined, uses=tuple(uses), tightening=account)
+
+
+def require_judges(names: Sequence[str], rounds: TighteningRounds) -> list[Split]:
+    """Return the splits that are to judge a student.
+
+    Args:
+        names: Of the splits.
+        rounds: Knows which were given.
+
+    Returns:
+        The splits, in that order.
+
+    Raises:
+        InvalidInput: One was not given, or the student trains on it.
+    """
+    given = rounds.data.splits
+    for name in names:
+        if name not in given:
+            raise InvalidInput(
+                f"Thresholds are to be raised until split '{name}' shows what was asked for, but it was not given; "
+                f"there is {['train', *given]}. Pass it to fit, as validation= or in splits=; the training "
+                "split cannot judge."
+            )
+        posed = [rule.name for rule in rounds.asked if rule.split == name]
+        if posed:
+            raise InvalidInput(
+                f"Constraint '{posed[0]}' is posed on split '{name}', which is also to judge it; a split on which a "
+                "constraint is posed has trained the student. Pose it on 'train' or on another split."
+            )
+    return [given[name] for name in names]
+
+
+def interpolate_threshold(asked: float, highest: float, share: float) -> float:
+    """Return a threshold between two, evenly spaced in log-odds.
+
+    Args:
+        asked: At share 0, in (0, 1).
+        highest: At share 1, in (0, 1).
+        share: Of the way, in [0, 1].
+
+    >>> round(interpolate_threshold(0.5, 0.9, 0.5), 6)
+    0.75
+    """
+    if share <= 0:
+        return asked
+    return 1 / (1 + math.exp(-((1 - share) * logit(asked) + share * logit(highest))))
+
+
+def logit(p: float) -> float:
+    """Return the log-odds of a probability.
+
+    Args:
+        p: In (0, 1).
+    """
+    return math.log(p) - math.log1p(-p)

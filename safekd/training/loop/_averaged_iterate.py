@@ -1,0 +1,80 @@
+"""The averaged iterate: what a run in minibatches is judged by, and hands back.
+
+Steps of one batch each leave student and multipliers in motion for ever, round a point that none of them stays at.  The
+mean over the last part of the way is that point, but for a fraction of the noise.  After step t
+
+    average <- average + (now - average) (1 + decay) / (t + decay)
+
+which weighs step s like (s / t)^decay: a window that grows with the run, about the last tenth of it, so that nothing is
+to be tuned to its length.  Source: polynomial-decay averaging, Shamir and Zhang 2013.  Axes: M constraints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from solvers.primal_dual import PrimalDual
+
+
+@dataclass(frozen=True)
+class AveragingSettings:
+    """Numbers of the average.
+
+    Attributes:
+        decay: Exponent of a step's weight, (s / t)^decay: 9 weighs about the last tenth of the run
+            (``tests/safekd/training/loop/test_averaged_iterate.py``).
+    """
+
+    decay: float = 9.0
+
+
+SETTINGS = AveragingSettings()
+
+
+class AveragedIterate:
+    """Mean of a student's parameters and floating-point buffers, and of the multipliers that went with them.
+
+    Args:
+        student: Read in place; what is frozen is left alone.
+        engine: Holds the multipliers.
+    """
+
+    def __init__(self, student: nn.Module, engine: PrimalDual) -> None:
+        self._engine = engine
+        self._current = [p.data for p in student.parameters() if p.requires_grad]
+        self._current += [b for b in student.buffers() if b.is_floating_point()]
+        self._mean = [x.clone() for x in self._current]
+        self._steps = 0
+        self.multipliers, self.equality_multipliers = engine.multipliers.clone(), engine.equality_multipliers.clone()
+
+    @torch.no_grad()
+    def add(self) -> None:
+        """Take the iterate after one more step into the mean."""
+        self._steps += 1
+        share = (1 + SETTINGS.decay) / (self._steps + SETTINGS.decay)
+        torch._foreach_lerp_(self._mean, self._current, share)
+        self.multipliers = torch.lerp(self.multipliers, self._engine.multipliers, share)
+        self.equality_multipliers = torch.lerp(self.equality_multipliers, self._engine.equality_multipliers, share)
+
+    @torch.no_grad()
+    def install(self) -> None:
+        """Leave the student at the mean."""
+        for x, mean in zip(self._current, self._mean, strict=True):
+            x.copy_(mean)
+
+    @contextmanager
+    def install_temporarily(self) -> Iterator[None]:
+        """Put the student at the mean for a while, and back, bit for bit."""
+        held = [x.clone() for x in self._current]
+        self.install()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for x, value in zip(self._current, held, strict=True):
+                    x.copy_(value)

@@ -1,0 +1,334 @@
+"""The fit loop: student steps under multipliers, judged by full passes.  Axes: N examples, M constraints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvers.primal_dual import PrimalDual
+
+from .._constraint_layout import ConstraintLayout
+from .._fit_result import FitResult, Verdict
+from .._full_pass import FullPass
+from .._parameter_vectors import copy_state
+from .._training_problem import TrainingProblem
+from .._warm_start import WarmStart
+from ..checkpoints import BestIterates, FinalIterate
+from ..diagnosis import (
+    STATUS_SETTINGS,
+    EndedRun,
+    FeasibilityBound,
+    RunProbes,
+    format_residuals,
+    is_converged,
+    judge_run,
+)
+from ..trace import Callbacks, RunInfo, Trace, TracePoint
+from ._averaged_iterate import AveragedIterate
+from ._fit_inputs import FitData, FitOptions
+from ._gradient_sampling import choose_trace_interval
+from ._point_reader import EPOCH_STRIDE, PointReader
+from ._primal_dual_step import PrimalDualStep
+
+
+@dataclass(frozen=True)
+class FitLoopSettings:
+    """Numbers of the loop.
+
+    Attributes:
+        small_violation: Share of a threshold below which violations are small, for the engine's scales.
+        loss_at_rest: Tolerances by which the loss may have fallen lately, as a share of itself, where it is at rest;
+            below 5 runs of ``benchmarks.primal_dual`` that were done went on.
+        lately: Share of the steps before which a loss is not late: the last tenth.
+        least_loss: Nats: a loss that falls to 0 would never be at rest by shares of itself.
+        first_bound: Steps after which a feasibility bound is asked for first, least and most: fewer than ten show
+            little of a violation.
+        first_bound_share: Share of the run's steps that it is between them.
+    """
+
+    small_violation: float = 0.01
+    loss_at_rest: float = 5.0
+    lately: float = 0.9
+    least_loss: float = 0.01
+    first_bound: tuple[int, int] = (10, 50)
+    first_bound_share: float = 0.05
+
+
+SETTINGS = FitLoopSettings()
+
+
+def fit_once(
+    problem: TrainingProblem, data: FitData, options: FitOptions, warm_start: WarmStart | None = None
+) -> FitResult:
+    """Train once under the problem's constraints, and judge.
+
+    Args:
+        problem: Its student, optimizer and weighting rule are trained in place.
+        data: Splits on the problem's device.
+        options: How long, and what is read on the way.
+        warm_start: Where to begin; None for where the student is.
+
+    Raises:
+        InvalidInput: A split is missing, a constraint covers no example, or the warm start is of another problem.
+    """
+    loop = FitLoop(problem, data, options, warm_start)
+    verdict = loop.run()
+    result = loop.result(verdict)
+    loop.callbacks.end(result)
+    return result
+
+
+class FitLoop:
+    """One fit: what changes while it lasts.
+
+    Args:
+        problem: What is trained.
+        data: Splits on the problem's device.
+        options: How long, and what is read on the way.
+        warm_start: Where to begin; None for where the student is.
+    """
+
+    def __init__(
+        self, problem: TrainingProblem, data: FitData, options: FitOptions, warm_start: WarmStart | None
+    ) -> None:
+        data.require_covered(problem.constraints)
+        self.problem, self.data, self.options = problem, data, options
+        examples = len(data.train)
+        self.batch_size = min(problem.batch_size or examples, examples)
+        self.steps = options.epochs * math.ceil(examples / self.batch_size)
+        self.trace_every = self._default_interval() if options.trace_every is None else options.trace_every
+        layout = ConstraintLayout(problem.constraints, problem.device)
+        self.engine = PrimalDual(
+            len(layout.inequalities),
+            len(layout.equalities),
+            method=problem.choose_dual(examples),
+            device=problem.device,
+            least_range=[
+                SETTINGS.small_violation * abs(rule.required) for rule in layout.order_by_kind(problem.constraints)
+            ],
+            horizon=self.steps,
+        )
+        if warm_start is not None:
+            warm_start.begin(problem.student, self.engine, layout, problem.learning)
+        self.average = AveragedIterate(problem.student, self.engine) if self.batch_size < examples else None
+        self.stepper = PrimalDualStep(problem, self.engine, data)
+        sampled = options.stationarity
+        self.reader = PointReader(problem, data, self.engine, self.average, sampled)
+        self.final = FinalIterate(
+            problem.objective, data.train, data.splits, problem.constraints, options.tolerance, not sampled
+        )
+        self.callbacks, self.trace = Callbacks(options.callbacks), Trace()
+        self.best = BestIterates(problem.learning.state, options.snapshots)
+        self.probes = RunProbes(problem.objective, data.by_name, problem.constraints, self.best)
+        earliest, latest = SETTINGS.first_bound
+        self.next_bound = max(earliest, min(latest, int(self.steps * SETTINGS.first_bound_share)))
+        self.proof: FeasibilityBound | None = None
+        self.step, self.first_gap = 0, 0.0
+
+    def run(self) -> Verdict:
+        """Run to the end and judge."""
+        for part, training in self.problem.modes:
+            part.training = training
+        self.problem.learning.train()
+        self.callbacks.start(self._describe())
+        at_rest = 0  # points in a row
+        last = self.evaluate(0)
+        if self.callbacks.stopped() is not None:
+            return self._judge_stopped()
+        for epoch in range(1, self.options.epochs + 1):
+            for index, other in self._batches(epoch):
+                source = self.stepper.step(index, other)
+                if source is not None:
+                    return self._judge_refused_step(epoch, source)
+                self.step += 1
+                if self.average is not None:
+                    self.average.add()
+                if self.step % self.trace_every == 0 or self.step == self.steps:
+                    last = self.evaluate(epoch)
+                    point = self.trace.points[-1]
+                    if not point.finite:
+                        return self._judge_unusable(point)
+                    at_rest = at_rest + 1 if self._is_at_rest(point) else 0
+                    if at_rest == 2 or self._is_as_feasible_as_any(point):
+                        return self._judge_ending(last)
+                    if self.callbacks.stopped() is not None:
+                        return self._judge_stopped()
+        return self._judge_ending(last)
+
+    def evaluate(self, epoch: int) -> FullPass:
+        """Read everything exactly, record it, keep the student if it is the best so far.
+
+        In minibatches the averaged student is read; after the last step the best of what may be handed back.
+
+        Args:
+            epoch: Passes over the training data so far.
+        """
+        if self.step == self.steps:
+            full, point = self.final.choose(
+                self._candidates(), lambda: self.reader.read(self.step, epoch), self.first_gap
+            )
+            self._record(point)
+            return full
+        with nullcontext() if self.average is None else self.average.install_temporarily():
+            full, point = self.reader.read(self.step, epoch)
+            self._record(point)
+        if self.step == 0:
+            self.first_gap = max((reading.violation for reading in full.readings), default=0.0)
+        return full
+
+    def result(self, verdict: Verdict) -> FitResult:
+        """Put the answer together.
+
+        Args:
+            verdict: How the run ended.
+        """
+        problem, point = self.problem, self.trace.points[-1]
+        student, learning = problem.student, problem.learning
+        self._install_average()
+        student.eval()  # the mode in which all its numbers were read
+        learning.eval()
+        mixture, note = self.best.mixture(student)
+        names = [rule.name for rule in problem.constraints]
+        return FitResult(
+            verdict=verdict,
+            student=student,
+            best_feasible=self.best.best_feasible(student),
+            most_feasible=self.best.most_feasible(student),
+            multipliers=dict(zip(names, point.multipliers, strict=True)),
+            residuals=point.residuals,
+            point=point,
+            trace=self.trace.table(),
+            rule=problem.objective.rule,
+            rule_state=learning.state(),
+            checkpoint_rule_states=self.best.rule_states(),
+            mixture=mixture,
+            mixture_note=note,
+            uses=self.data.list_uses(problem),
+        )
+
+    def _candidates(self) -> list[dict[str, Tensor]]:
+        """Return the states of the students that may be handed back: the averaged one, and the last."""
+        student = self.problem.student
+        states = [copy_state(student)]
+        if self.average is not None:
+            with self.average.install_temporarily():
+                states.insert(0, copy_state(student))
+        return states
+
+    def _install_average(self) -> None:
+        """Leave the student at the average, unless the run ended by choosing among both."""
+        if self.average is not None and self.step < self.steps:
+            self.average.install()
+
+    def _record(self, point: TracePoint) -> None:
+        self.trace.record(point)
+        self.best.add(self.problem.student, point)
+        self.callbacks.trace(point)
+
+    def _is_at_rest(self, point: TracePoint) -> bool:
+        """Say whether all residuals are within tolerance, and the loss has no more to gain.
+
+        Residuals of 1e-3 may be reached where the loss still falls by percents, slowly.
+        """
+        if not is_converged(point, self.options.tolerance):
+            return False
+        before = [past.loss for past in self.trace.points if past.step <= SETTINGS.lately * point.step]
+        allowed = SETTINGS.loss_at_rest * self.options.tolerance * max(abs(point.loss), SETTINGS.least_loss)
+        return not before or before[-1] - point.loss <= allowed
+
+    def _is_as_feasible_as_any(self, point: TracePoint) -> bool:
+        """Say whether the thresholds are out of reach and the student as near to them as any student comes.
+
+        Near is meant as the proof weighs violations.
+        Asked at the first evaluation after so many steps, then after twice as many, and so on: an answer costs a pass.
+        """
+        if point.residuals.primal <= self.options.tolerance:
+            return False
+        if self.step >= self.next_bound:
+            self.next_bound, bound = 2 * self.step, self.probes.bound_feasibility()
+            if bound is not None and bound.infeasible:
+                self.proof = bound
+        if self.proof is None:
+            return False
+        gaps = [reading.required - reading.measured for reading in point.readings]
+        weighed = sum(weight * gap for weight, gap in zip(self.proof.weights_M.tolist(), gaps, strict=True))
+        return bool(weighed <= self.proof.least + self.options.tolerance)
+
+    def _judge_ending(self, last: FullPass) -> Verdict:
+        self._install_average()  # evidence is looked up for the student that the last point is about
+        at_cap = self.reader.order_by_constraint(self.engine.capped).tolist()
+        capped = [rule.name for rule, stands in zip(self.problem.constraints, at_cap, strict=True) if stands]
+        ended = EndedRun(self.trace.points, last.jacobian_Mn, self.options.tolerance, capped)
+        return judge_run(ended, self.probes)
+
+    def _judge_unusable(self, point: TracePoint) -> Verdict:
+        source = self.problem.objective.non_finite_source or point.unusable
+        return Verdict(
+            "diverged",
+            f"Not finite in the full pass after step {self.step}: {source}.",
+            "Lower the learning rate; result.most_feasible is a student from before that happened.",
+        )
+
+    def _judge_refused_step(self, epoch: int, source: str) -> Verdict:
+        if self.trace.points[-1].step < self.step:
+            self.evaluate(epoch)  # so that the result's numbers are those of its student
+        return Verdict(
+            "diverged",
+            f"{source} at step {self.step + 1}; the student was left as it was before that step.",
+            "Lower the learning rate or the dual step, or mend what is named.",
+        )
+
+    def _judge_stopped(self) -> Verdict:
+        numbers = format_residuals(self.trace.points[-1].residuals)
+        return Verdict(
+            "budget_spent",
+            f"{self.callbacks.stopped()} (step {self.step} of {self.steps}: {numbers}).",
+            "Go on from here with fit(..., warm_start=kd.WarmStart.from_result(result)), or take the student as it is.",
+        )
+
+    def _default_interval(self) -> int:
+        rules, data = self.problem.constraints, self.data
+        sizes = {"train": len(data.train)}
+        sizes |= {name: len(data.splits[name]) for name in data.splits if name in {rule.split for rule in rules}}
+        constrained = {name: sum(rule.split == name for rule in rules) for name in sizes}
+        if "validation" in data.splits:  # read a second time, without gradients
+            sizes["validation, all constraints"] = len(data.splits["validation"])
+        few = math.ceil(self.steps / STATUS_SETTINGS.least_points)  # a verdict needs so many, in short runs too
+        return min(few, choose_trace_interval(sizes, constrained, self.batch_size, self.options.stationarity))
+
+    def _describe(self) -> RunInfo:
+        problem = self.problem
+        return RunInfo(
+            steps=self.steps,
+            epochs=self.options.epochs,
+            trace_every=self.trace_every,
+            tolerance=self.options.tolerance,
+            examples=len(self.data.train),
+            batch_size=self.batch_size,
+            constraints=[rule.name for rule in problem.constraints],
+            required=[rule.required for rule in problem.constraints],
+            splits=["train", *self.data.splits],
+            seed=problem.seed,
+            device=str(problem.device),
+        )
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield each batch and, where that was asked for, the one half an epoch away."""
+        order = self._order_examples(epoch)
+        batches = torch.split(order, self.batch_size)
+        if not self.problem.independent_batches or len(batches) < 2:
+            return ((index, None) for index in batches)
+        return zip(batches, torch.split(order.roll(len(order) // 2), self.batch_size), strict=True)
+
+    def _order_examples(self, epoch: int) -> Tensor:
+        """Return the order of examples, a function of (seed, epoch) alone; full batches keep the data's order."""
+        examples = len(self.data.train)
+        if self.batch_size == examples:
+            return torch.arange(examples, device=self.problem.device)
+        generator = torch.Generator().manual_seed(self.problem.seed * EPOCH_STRIDE + epoch)
+        return torch.randperm(examples, generator=generator).to(self.problem.device)

@@ -1,0 +1,154 @@
+"""The fused step: loss and constraints in few tensor operations, for the most common problem.
+
+That is: targets that do not move, the forward divergence, and constraints on averages, over examples of the training
+split, of smooth measures of the library's own, which are numbers for every example, covered or not.  Who is covered is
+then known before training, the student's log-probabilities are worked out once for loss and constraints, and an average
+is one dot product.  Which position is not finite, and why, such a sum cannot tell: that is left to the general step.
+
+Axes: N examples, B batch, V classes, M constraints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...data import Batch, Split
+from ...divergences import ForwardKL
+from ...safety import (
+    Calibration,
+    Constraint,
+    Margin,
+    OneMinusBrier,
+    SafetyConstraint,
+    TruthProbability,
+    UnsafeMass,
+)
+from .._objective import CHUNK, Objective
+
+_FINITE = (TruthProbability, Margin, OneMinusBrier, UnsafeMass, Calibration)  # wherever log-probabilities are
+
+
+class FusedStepReader:
+    """Reads loss and constraints of a step on a batch of the training split.
+
+    Args:
+        objective: Holds student and targets.
+        divergence: The objective's.
+        constraints: All of the kind that the module describes.
+        train: Training split.
+        whole: Whether every batch is the split, in its order.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        divergence: ForwardKL,
+        constraints: Sequence[Constraint],
+        train: Split,
+        whole: bool,
+    ) -> None:
+        self.objective, self.divergence, self.train = objective, divergence, train
+        self.averages = [
+            _CoveredAverage(rule, train, whole) for rule in constraints if isinstance(rule, SafetyConstraint)
+        ]
+        self.whole = whole
+        self._batch: Batch | None = None
+        self._shares: Tensor | None = None
+
+    @classmethod
+    def fit_problem(
+        cls, objective: Objective, constraints: Sequence[Constraint], train: Split, whole: bool
+    ) -> FusedStepReader | None:
+        """Return a reader where the problem is of that kind, and None where it is not.
+
+        Args:
+            objective: Holds student and targets.
+            constraints: Of the problem.
+            train: Training split.
+            whole: Whether every batch is the split, in its order.
+        """
+        divergence = objective.divergence
+        if not objective.fixed or type(divergence) is not ForwardKL:
+            return None
+        return cls(objective, divergence, constraints, train, whole) if all(map(_can_fuse, constraints)) else None
+
+    def batch(self, index: Tensor) -> Batch:
+        """Return the examples of a step.
+
+        Args:
+            index: Their numbers, (B,).
+        """
+        if not self.whole:
+            return self.train.batch(index)
+        if self._batch is None:
+            self._batch = self.train.batch()
+        return self._batch
+
+    def read(
+        self, index: Tensor, batch: Batch, logits_V: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Return the loss less the target's entropy, g of the surrogates (M,), g as measured and who is present.
+
+        The last two are None where the batch is the whole split: the surrogate is then what is measured.
+
+        Args:
+            index: The examples' numbers, (B,).
+            batch: The examples.
+            logits_V: The student's, (B, ..., V).
+        """
+        share_V = self._shares if self._shares is not None else self._target_shares(index, logits_V)
+        if self.whole and self.objective.holds_targets(self.train):
+            self._shares = share_V
+        temperature = self.divergence.temperature
+        log_p_V = torch.log_softmax(logits_V, dim=-1)
+        softened_V = log_p_V if temperature == 1 else torch.log_softmax(logits_V / temperature, dim=-1)
+        loss = torch.dot(share_V.to(logits_V).reshape(-1), softened_V.reshape(-1))
+        if not self.averages:
+            return loss, logits_V.new_zeros(0), None, None
+        values = [average.read(log_p_V, batch.labels, None if self.whole else index) for average in self.averages]
+        surrogate, measured, present = zip(*values, strict=True)
+        if self.whole:
+            return loss, _stack_scalars(surrogate), None, None
+        return loss, _stack_scalars(surrogate), _stack_scalars(measured), _stack_scalars(present)
+
+    @torch.no_grad()
+    def _target_shares(self, index: Tensor, logits_V: Tensor) -> Tensor:
+        log_q_V = self.objective.target(self.train, index, logits_V.detach())
+        return self.divergence.shares(self.divergence.soften(log_q_V))
+
+
+class _CoveredAverage:
+    """``g = required - mean of the measure over the covered examples``, from sums over batches."""
+
+    def __init__(self, rule: SafetyConstraint, train: Split, whole: bool) -> None:
+        ((_, average),) = rule.parts
+        self.measure, self.required = average.measure, rule.required
+        self.inside_N = torch.cat([rule.covers(train.batch(some)) for some in train.chunks(CHUNK)]).double()
+        self.count, self.examples = self.inside_N.sum(), len(train)
+        self.share_N = self.inside_N.reshape(-1) / self.count if whole else self.inside_N
+
+    def read(self, log_p_V: Tensor, labels: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return g of the surrogate, g as measured, and whether the batch says anything of it."""
+        value = self.measure.surrogate_everywhere(log_p_V, labels).reshape(-1).double()
+        if index is None:
+            g = self.required - torch.dot(self.share_N, value)
+            return g, g, g
+        inside_B = self.inside_N[index].reshape(-1)
+        total, here = torch.dot(inside_B, value), inside_B.sum()
+        surrogate = self.required - total * (self.examples / (len(index) * self.count))
+        return surrogate, self.required - total.detach() / here.clamp_min(1), here > 0
+
+
+def _can_fuse(rule: Constraint) -> bool:
+    if not isinstance(rule, SafetyConstraint) or rule.split != "train" or rule.gradient_depends_on_means:
+        return False
+    ((_, average),) = rule.parts
+    masked = average.average == "critical" or average.measure.critical is None
+    return type(average.measure) in _FINITE and not average.groups and masked
+
+
+def _stack_scalars(values: tuple[Tensor, ...]) -> Tensor:
+    return values[0].reshape(1) if len(values) == 1 else torch.stack(values)

@@ -1,0 +1,129 @@
+"""Trace points: a student, its multipliers and its KKT residuals, read on whole splits.  Axes: M constraints."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import torch
+from torch import Tensor
+
+from solvers.kkt import KKTResiduals, kkt_residuals
+from solvers.primal_dual import PrimalDual
+
+from .._constraint_layout import ConstraintLayout
+from .._full_pass import FullPass, measure_gaps, pose_all_on_train, read_full_pass
+from .._training_problem import TrainingProblem
+from ..trace import Memory, TracePoint
+from ._averaged_iterate import AveragedIterate
+from ._fit_inputs import FitData
+from ._gradient_sampling import Sampled, SampledGradients, estimate_gradients
+
+EPOCH_STRIDE = 1_000_003  # a prime beyond any number of epochs: seeds of two runs never meet
+
+
+class PointReader:
+    """Reads the student as it is into trace points.
+
+    Args:
+        problem: What is trained.
+        data: Of the fit.
+        engine: Holds multipliers and penalties.
+        average: Holds the multipliers that go with the averaged student; None on full batches.
+        sampled: How gradients are estimated; None for exact ones.
+    """
+
+    def __init__(
+        self,
+        problem: TrainingProblem,
+        data: FitData,
+        engine: PrimalDual,
+        average: AveragedIterate | None,
+        sampled: Sampled | None,
+    ) -> None:
+        self._problem, self._data, self._engine, self._average = problem, data, engine, average
+        self._sampled, self._layout = sampled, ConstraintLayout(problem.constraints, problem.device)
+        self._started = time.perf_counter()
+
+    def read(self, step: int, epoch: int) -> tuple[FullPass, TracePoint]:
+        """Return the full pass and the trace point made of it.
+
+        Args:
+            step: Optimizer steps so far.
+            epoch: Passes over the training data so far.
+        """
+        problem, data = self._problem, self._data
+        lambda_M = self.order_by_constraint(torch.cat(self._multipliers()))
+        full, sampling = self._read_gradients(step, lambda_M)
+        residuals = self._residuals(full)
+        norm, norms, error = float(full.gradient_n.norm()), full.jacobian_Mn.norm(dim=1).tolist(), 0.0
+        if sampling is not None:  # noise would make the norm of a mean large
+            norm, norms = sampling.gradient_norm, sampling.constraint_norms
+            error = sampling.lagrangian_se / (1 + sampling.gradient_norm)
+            residuals = dataclasses.replace(residuals, stationarity=sampling.lagrangian_norm / (1 + norm))
+        validation = None
+        if "validation" in data.splits:
+            rules = pose_all_on_train(problem.constraints)
+            validation = read_full_pass(problem.objective, data.splits["validation"], {}, rules, with_gradients=False)
+        readings = [] if validation is None else validation.readings
+        point = TracePoint(
+            step=step,
+            epoch=epoch,
+            loss=full.loss,
+            readings=full.readings,
+            multipliers=lambda_M.tolist(),
+            rho=self._layout.join_kinds(self._engine.rho, self._engine.equality_rho).tolist(),
+            residuals=residuals,
+            gradient_norm=norm,
+            wall_s=time.perf_counter() - self._started,
+            validation_loss=None if validation is None else validation.loss,
+            validation=[dataclasses.replace(r, split="validation") for r in readings],
+            loss_se=full.loss_se,
+            constraint_gradient_norms=norms,
+            capped=self.order_by_constraint(self._engine.capped).tolist(),
+            running=self.order_by_constraint(self._engine.smoothed).tolist(),
+            sampled=sampling is not None,
+            stationarity_se=error,
+            memory=Memory.read(problem.device),
+        )
+        return full, point
+
+    def order_by_constraint(self, value_C: Tensor) -> Tensor:
+        """Return what the engine holds in the order of the constraints, (M,).
+
+        Args:
+            value_C: One entry a constraint, inequalities first.
+        """
+        return self._layout.join_kinds(*value_C.tensor_split([len(self._layout.inequalities)]))
+
+    def _multipliers(self) -> tuple[Tensor, Tensor]:
+        """Return lambda (M,) and mu (E,) that go with the student that is read."""
+        source = self._engine if self._average is None else self._average
+        return source.multipliers, source.equality_multipliers
+
+    def _read_gradients(self, step: int, lambda_M: Tensor) -> tuple[FullPass, SampledGradients | None]:
+        """Read values exactly, and gradients either so or from random batches, where those are fewer examples."""
+        problem, data, draw = self._problem, self._data, self._sampled
+        exact = draw is None or draw.examples >= len(data.train)
+        full = read_full_pass(problem.objective, data.train, data.splits, problem.constraints, with_gradients=exact)
+        if exact or draw is None:
+            return full, None
+        seed = (problem.seed * EPOCH_STRIDE + step) * 2 + 1  # reading more often changes no row
+        sampled = estimate_gradients(
+            problem.objective, data.train, data.splits, problem.constraints, lambda_M, draw, seed
+        )
+        return dataclasses.replace(full, gradient_n=sampled.gradient_n, jacobian_Mn=sampled.jacobian_Mn), sampled
+
+    def _residuals(self, full: FullPass) -> KKTResiduals:
+        jacobian_Mn, jacobian_En = self._layout.split_by_kind(full.jacobian_Mn)
+        g_M, h_E = self._layout.split_by_kind(measure_gaps(self._problem.constraints, full))
+        lambda_M, mu_E = self._multipliers()
+        return kkt_residuals(
+            full.gradient_n,
+            jacobian_Mn=jacobian_Mn,
+            g_M=g_M,
+            lambda_M=lambda_M,
+            jacobian_En=jacobian_En,
+            h_E=h_E,
+            mu_E=mu_E,
+        )

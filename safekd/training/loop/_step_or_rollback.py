@@ -1,0 +1,99 @@
+"""An optimizer step that can be taken back.
+
+A copy of every parameter and moment each step would cost memory and time, so one is made only where a step could leave
+the range of its number type: where rate times gradient comes within three orders of magnitude of its square root, which
+leaves twenty orders more (float32) to momentum and decay.  Gradients whose squares overflow were refused before.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..diagnosis import find_non_finite_parameter
+
+
+@dataclass(frozen=True)
+class RollbackSettings:
+    """When a step is taken without a copy of what it changes.
+
+    Attributes:
+        safe_share: Of the square root of the largest number of the type: rate times gradient within it leaves twenty
+            orders of magnitude (float32) to momentum and decay
+            (``tests/safekd/training/diagnosis/test_divergence.py``).
+    """
+
+    safe_share: float = 1e-3
+
+
+SETTINGS = RollbackSettings()
+
+
+def gradient_norm(parameters: Sequence[Tensor], total: Tensor) -> float:
+    """Return the norm of the gradient, infinite where it, its square or ``total`` is not finite.
+
+    All of it is read at once: a GPU is waited for once.
+
+    Args:
+        parameters: Those with a gradient count.
+        total: The value that was differentiated, a scalar.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norms = (
+        torch._foreach_norm(gradients)
+        if len({p.dtype for p in gradients}) == 1
+        else [torch.linalg.vector_norm(p) for p in gradients]
+    )
+    *sizes, whole = torch.stack([x.to(total) for x in (*norms, total)]).tolist()
+    norm = math.hypot(*sizes)
+    largest = min((torch.finfo(p.dtype).max for p in gradients), default=math.inf)
+    return norm if math.isfinite(whole) and norm * norm < largest else math.inf
+
+
+def clear_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Clear gradients as ``zero_grad`` does, whose hooks for the profiler cost time; somebody's own is called.
+
+    Args:
+        optimizer: Holds the parameters.
+    """
+    if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.grad = None
+
+
+def step_or_rollback(optimizer: torch.optim.Optimizer, student: nn.Module, norm: float) -> str | None:
+    """Take one optimizer step, or leave parameters and moments as they were where it would not be finite.
+
+    Args:
+        optimizer: Takes the step.
+        student: Whose parameters are checked.
+        norm: Of the gradient, finite.
+
+    Returns:
+        What would not have been finite; None where the step was taken.
+    """
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    rates = [float(group.get("lr", 1.0)) for group in optimizer.param_groups]
+    limit = SETTINGS.safe_share * min(torch.finfo(p.dtype).max for p in held) ** 0.5
+    if all(max(rate, 1.0) * (1 + norm) <= limit and rate == rate for rate in rates):
+        optimizer.step()
+        return None
+    values = [p.detach().clone() for p in held]
+    moments = {p: copy.deepcopy(own) for p, own in optimizer.state.items()}
+    optimizer.step()
+    source = find_non_finite_parameter(student)
+    if source is not None:
+        with torch.no_grad():
+            for p, value in zip(held, values, strict=True):
+                p.copy_(value)
+        optimizer.state.clear()
+        optimizer.state.update(moments)
+    return source
