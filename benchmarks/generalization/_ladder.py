@@ -36,7 +36,7 @@ def fit_up_a_ladder(
     low = 0.0
 
     def attempt(share: float) -> tuple[FitResult, bool]:
-        raised = rule.at(interpolate_threshold(rule.required, highest, share))
+        raised = rule.with_threshold(interpolate_threshold(rule.required, highest, share))
         result = fit(trainer().with_constraints([raised]), start)
         return result, kd.certify(result.student, rule, judge, level).decision == "safe"
 

@@ -84,7 +84,8 @@ class SweepJob:
         if abs(first.required - threshold) > 1e-12:
             raise InvalidInput(
                 f"make_trainer({threshold:g}) gave a trainer whose first constraint, '{first.name}', asks for "
-                f"{first.required:g}; wanted the threshold that it is called with: use constraint.with_threshold(threshold)."
+                f"{first.required:g}; wanted the threshold that it is called with: use "
+                "constraint.with_threshold(threshold)."
             )
         names = describe_constraints(trainer)
         if self.constraints is not None and names != self.constraints:

@@ -9,10 +9,9 @@ import pytest
 import safekd as kd
 from safekd.demo import load_demo_config
 from safekd.experiment import ExampleTable, build_constraints, build_experiment, load_examples
-from safekd.experiment._registries import MEASURES, RULES
 from safekd.experiment.config import load_config, parse_config
-from safekd.safety import ChiSquareBall, KLBall, TruthProbability
-from safekd.weights import UncertaintyWeighting, Uniform
+from safekd.safety import MEASURES, ChiSquareBall, KLBall, TruthProbability
+from safekd.weights import RULES, UncertaintyWeighting, Uniform
 
 TEXT, CONFIG = load_demo_config()
 

@@ -25,7 +25,7 @@ from safekd.safety import (
     Recall,
     SafetyConstraint,
     TruthProbability,
-    per_context,
+    constrain_each_context,
 )
 from safekd.teachers import StoredTeacher
 from safekd.training import read_full_pass
@@ -159,7 +159,7 @@ def test_one_constraint_a_context():
     """Rows of free logits of their own: each multiplier is the closed form's, times the context's share of the loss."""
     context = torch.tensor([0, 0, 0, 1, 1, 1])
     data = kd.Split("train", context.reshape(-1, 1), torch.tensor([0, 1, 2] * 2), context=context)
-    rules = per_context("safe", TruthProbability([0]), {0: 0.5, 1: 0.7}, contexts=[0, 1])
+    rules = constrain_each_context("safe", TruthProbability([0]), {0: 0.5, 1: 0.7}, contexts=[0, 1])
     result = trainer_for(*rules, student=FreeLogits(rows=2), teachers=agreeing(examples=6), lr=1.0).fit(data, **EXACT)
     assert result.status == "converged"
     assert result.multipliers == pytest.approx(

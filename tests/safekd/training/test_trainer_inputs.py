@@ -223,7 +223,7 @@ def test_a_saved_student_with_tied_and_odd_parameters_loads(tmp_path):
 
 def test_other_constraints_make_another_trainer_of_the_same_student():
     trainer = trainer_for(at_least(0.6))
-    other = trainer.with_constraints([trainer.constraints[0].at(0.7), at_least(0.5, "second", critical=1)])
+    other = trainer.with_constraints([trainer.constraints[0].with_threshold(0.7), at_least(0.5, "second", critical=1)])
     assert [rule.required for rule in trainer.constraints] == [0.6]  # as it was
     assert [rule.required for rule in other.constraints] == [0.7, 0.5]
     assert other.student is trainer.student

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from safekd.safety import Recall, TruthProbability, lower_bound
+from safekd.safety import Recall, TruthProbability, bound_expectation
 from safekd.training.generalization._fixed_sequence import descend_shares, run_fixed_sequence
 
 
@@ -81,7 +81,7 @@ def bound(right: int, level: float) -> float:
     key = (right, level)
     if key not in _KNOWN:
         values = (torch.arange(CASES) < right).double()
-        _KNOWN[key] = lower_bound(values, Recall([0]), level)[1]
+        _KNOWN[key] = bound_expectation(values, Recall([0]), level)[1]
     return _KNOWN[key]
 
 
@@ -120,7 +120,7 @@ def test_it_keeps_what_is_clearly_safe():
     for _ in range(200):
         luck = rng.random(1500)
         values = lambda shares, luck=luck: torch.from_numpy(luck < truth(shares[0])).double()  # noqa: E731
-        clears = lambda shares, values=values: lower_bound(values(shares), Recall([0]), 0.9)[1] >= S  # noqa: E731
+        clears = lambda shares, values=values: bound_expectation(values(shares), Recall([0]), 0.9)[1] >= S  # noqa: E731
         chosen = run_fixed_sequence([{0: share} for share in SHARES], clears)
         kept.append(None if chosen is None else SHARES[chosen])
     assert kept.count(None) == 0
@@ -132,6 +132,6 @@ def test_the_promise_holds_for_values_between_zero_and_one():
     rng, runs, wrong = np.random.default_rng(3), 300, 0
     for _ in range(runs):
         values = torch.from_numpy(beta.rvs(9, 1, size=CASES, random_state=rng))
-        attempt = lambda shares, v=values: lower_bound(v, TruthProbability([0]), 1 - ALPHA)[1] >= S  # noqa: E731
+        attempt = lambda shares, v=values: bound_expectation(v, TruthProbability([0]), 1 - ALPHA)[1] >= S  # noqa: E731
         wrong += run_fixed_sequence([{0: share} for share in SHARES], attempt) is not None
     assert wrong / runs <= ALPHA + 3 * (ALPHA * (1 - ALPHA) / runs) ** 0.5

@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 
 import safekd as kd
 from safekd.errors import InvalidInput
-from safekd.safety import lower_bound
+from safekd.safety import bound_expectation
 from safekd.training import ROUND_COLUMNS, interpolate_threshold
 from tests.support.problems import FreeLogits, agreeing, at_least, one_each, optimal_multiplier, trainer_for
 
@@ -69,7 +69,7 @@ def shown(s: float, level: float) -> tuple[float, float]:
     """Average and lower bound that the validation split shows of the student posed at s."""
     easy, hard = rows_at(s)
     values = torch.tensor([easy] * 900 + [hard] * 600, dtype=torch.float64)
-    return float(values.mean()), lower_bound(values, at_least(s).measure, level)[1]
+    return float(values.mean()), bound_expectation(values, at_least(s).measure, level)[1]
 
 
 def test_every_attempt_is_what_the_closed_form_says_and_the_last_before_the_first_failure_is_kept():
@@ -163,7 +163,7 @@ def test_too_few_cases_are_told_before_any_look_with_the_number_needed():
     assert "holds 18 examples of 'first'" in result.message
     assert "It was not looked at" in result.message
     needed = int(result.next_move.split("at least ")[1].split()[0])
-    best = [lower_bound(torch.ones(n), at_least(0.8).measure, 0.99)[1] for n in (18, needed - 1, needed)]
+    best = [bound_expectation(torch.ones(n), at_least(0.8).measure, 0.99)[1] for n in (18, needed - 1, needed)]
     assert best[0] < 0.8
     assert best[1] < 0.8 <= best[2]
     assert result.student.p(1)[0] == pytest.approx(rows_at(0.8)[1], abs=1e-2)  # trained as asked
