@@ -153,5 +153,5 @@ def fit_to_scores(name: str, value: Tensor, shape: torch.Size) -> Tensor:
         return value.broadcast_to(shape)
     except RuntimeError as cause:
         raise InvalidInput(
-            f"`{name}` has shape {tuple(value.shape)}; wanted {tuple(shape)}, to fit_to_scores the scores."
+            f"`{name}` has shape {tuple(value.shape)}; wanted {tuple(shape)}, to fit the scores."
         ) from cause

@@ -55,7 +55,7 @@ _SETTINGS = ResidualSettings()
 
 @dataclass(frozen=True)
 class Residuals:
-    """What was collected for N rows.  Residuals and the bound (N,); multipliers y (N, M); gap x - w or its log (N,
+    """What was found for N rows.  Residuals and the bound (N,); multipliers y (N, M); gap x - w or its log (N,
     K).
     """
 

@@ -139,7 +139,7 @@ def certify_projection(
     Source: Nocedal and Wright 2006, theorem 12.1; Lawson and Hanson 1974 for the multipliers.
     """
     if not isinstance(polytope, WeightPolytope):
-        raise InvalidInput(f"`polytope` must be a WeightPolytope; collected {type(polytope).__name__}.")
+        raise InvalidInput(f"`polytope` must be a WeightPolytope; found {type(polytope).__name__}.")
     read_choice("metric", metric, METRICS)
     scores = read_scores(v, polytope.n_teachers)
     require_values(scores, metric)
@@ -157,7 +157,7 @@ def _read_weights(w: object, shape: torch.Size) -> tuple[Tensor, float]:
     try:
         tensor = w.detach() if isinstance(w, Tensor) else torch.from_numpy(np.array(w, dtype=_float_type(w)))
     except (TypeError, ValueError) as cause:
-        raise InvalidInput(f"`w` must hold real weights; collected {type(w).__name__}: {cause}.") from cause
+        raise InvalidInput(f"`w` must hold real weights; found {type(w).__name__}: {cause}.") from cause
     if not tensor.is_floating_point():
         raise InvalidInput(f"`w` has dtype {tensor.dtype}; wanted a floating dtype. Convert it, as in w.double().")
     if tensor.shape != shape:

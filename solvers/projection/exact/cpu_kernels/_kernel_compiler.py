@@ -44,13 +44,13 @@ def _compile_function(function: Callable[..., Any], **options: bool) -> Any:
 
 @lru_cache(maxsize=1)
 def _hash_sources() -> str:
-    """Return what changes whenever a source under ``solvers/projection`` does, in whatever sub-room.
+    """Return what changes whenever a source that kernels may use does: those of this room's parents and all below.
 
     Contents are read, not times: a checkout that changes nothing compiles nothing.
     """
-    root = Path(__file__).resolve().parents[2]
+    exact, root = Path(__file__).resolve().parents[1:3]
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted([*root.glob("*.py"), *exact.rglob("*.py")]):
         for part in (path.relative_to(root).as_posix().encode(), path.read_bytes()):
             digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()

@@ -35,7 +35,7 @@ class ThreadSettings:
 
 
 THREADS = ThreadSettings()
-_pools: dict[int, ThreadPoolExecutor] = {}  # one, by its number of threads: as many as a call has asked for so far
+_pools: dict[int, ThreadPoolExecutor] = {}  # one, by how many threads it may start: at need, where none is idle
 
 
 def count_helpers(rows: int, columns: int, effort: int = 1) -> int:
@@ -71,7 +71,7 @@ def share_rows(work: Callable[[Tally, int], None], rows: int, columns: int, effo
         work(tally, rows)
         return int(tally[LARGEST])
     share = max(THREADS.together, THREADS.share // columns // THREADS.together * THREADS.together)
-    jobs = [job for _ in range(helpers) if (job := _start_helper(helpers, work, tally, share))]
+    jobs = [job for _ in range(helpers) if (job := _start_helper(work, tally, share))]
     work(tally, share)  # this thread works too
     if not wait_for_rows(tally, rows):
         for job in jobs:
@@ -79,13 +79,13 @@ def share_rows(work: Callable[[Tally, int], None], rows: int, columns: int, effo
     return int(tally[LARGEST])
 
 
-def _start_helper(threads: int, work: Callable[[Tally, int], None], tally: Tally, share: int) -> Future[None] | None:
-    """Start ``work`` in a pool of so many threads, or return None while the interpreter shuts down."""
-    pool = next((pool for size, pool in list(_pools.items()) if size >= threads), None)
+def _start_helper(work: Callable[[Tally, int], None], tally: Tally, share: int) -> Future[None] | None:
+    """Start ``work`` in a thread of the pool, or return None while the interpreter shuts down."""
+    threads = max(1, torch.get_num_threads() - 1)
+    pool = _pools.get(threads)
     if pool is None:
-        pool = ThreadPoolExecutor(threads, "safekd-projection")
         _pools.clear()
-        _pools[threads] = pool
+        pool = _pools.setdefault(threads, ThreadPoolExecutor(threads, "safekd-projection"))
     try:
         return pool.submit(work, tally, share)
     except RuntimeError:

@@ -68,7 +68,7 @@ def count_simd_rows(K: int) -> int:
 def _project(  # type: ignore[no-untyped-def]  # numba reads the signature
     _, v, order, tier, w, block, row, lower, upper, K, kind
 ):
-    """Project L rows; return a bit for each row that could not be converged, whose weights are NaN."""
+    """Project L rows; return a bit for each row that has not converged, whose weights are NaN."""
 
     def write(context: Any, ir_builder: Any, signature: Any, arguments: Any) -> Any:
         v_at, order_at, tier_at, w_at, block_at, first, low, high, *_ = arguments
