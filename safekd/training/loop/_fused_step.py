@@ -90,22 +90,25 @@ class FusedStepReader:
     def read(
         self, index: Tensor, batch: Batch, logits_V: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Return the loss less the target's entropy, g of the surrogates (M,), g as measured and who is present.
+        """Return the loss, g of the surrogates (M,), g as measured and who is present.
 
-        The last two are None where the batch is the whole split: the surrogate is then what is measured.
+        The last two are None where the batch is the whole split: the surrogate is then what is measured.  There the
+        loss lacks the target's entropy, the same in each step; from batch to batch it would pass for a change.
 
         Args:
             index: The examples' numbers, (B,).
             batch: The examples.
             logits_V: The student's, (B, ..., V).
         """
-        share_V = self._shares if self._shares is not None else self._target_shares(index, logits_V)
+        share_V, entropy = (self._shares, None) if self._shares is not None else self._read_target(index, logits_V)
         if self.whole and self.objective.holds_targets(self.train):
             self._shares = share_V
         temperature = self.divergence.temperature
         log_p_V = torch.log_softmax(logits_V, dim=-1)
         softened_V = log_p_V if temperature == 1 else torch.log_softmax(logits_V / temperature, dim=-1)
         loss = torch.dot(share_V.to(logits_V).reshape(-1), softened_V.reshape(-1))
+        if entropy is not None:
+            loss = loss - entropy.to(loss)
         if not self.averages:
             return loss, logits_V.new_zeros(0), None, None
         values = [average.read(log_p_V, batch.labels, None if self.whole else index) for average in self.averages]
@@ -115,9 +118,13 @@ class FusedStepReader:
         return loss, _stack_scalars(surrogate), _stack_scalars(measured), _stack_scalars(present)
 
     @torch.no_grad()
-    def _target_shares(self, index: Tensor, logits_V: Tensor) -> Tensor:
-        log_q_V = self.objective.target(self.train, index, logits_V.detach())
-        return self.divergence.shares(self.divergence.soften(log_q_V))
+    def _read_target(self, index: Tensor, logits_V: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the target's shares of the loss and, for a batch, its mean entropy in units of the loss."""
+        q_V = self.divergence.soften(self.objective.target(self.train, index, logits_V.detach()))
+        if self.whole:
+            return self.divergence.shares(q_V), None
+        positions = q_V.numel() // q_V.shape[-1]
+        return self.divergence.shares(q_V), torch.special.entr(q_V).sum() * (self.divergence.temperature**2 / positions)
 
 
 class _CoveredAverage:

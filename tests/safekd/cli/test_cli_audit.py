@@ -48,7 +48,7 @@ def test_one_row_that_does_not_is_found_named_and_exits_1(kind, weights, tmp_pat
     findings = {finding["axiom"]: finding for finding in json.loads((tmp_path / "report.json").read_text())["findings"]}
     assert findings[axiom]["status"] == "violated"
     assert findings[axiom]["where"] == [3]
-    assert (findings[axiom]["rows"], findings[axiom]["of"]) == (1, 3)
+    assert (findings[axiom]["rows"], findings[axiom]["judged"]) == (1, 3)
     assert "Row 3 is " in findings[axiom]["evidence"]
     frame = pd.read_csv(tmp_path / "report.csv").set_index("axiom")
     assert frame.loc[axiom, "status"] == "violated"

@@ -72,14 +72,14 @@ def test_the_worst_mix_is_held_and_priced(ball, s):
     assert result.status == "converged", result.message
     p_02 = [result.student.p()[k] for k in (0, 2)]
     assert ball.worst(p_02, [0.5, 0.5]) @ p_02 == pytest.approx(s, abs=1e-6)
-    q = ball.followed(p_02, [0.5, 0.5])
+    q = ball.surrogate(p_02, [0.5, 0.5])
     p, multiplier = tilted((q[0], 0.0, q[1]), q @ p_02)
     assert result.student.p() == pytest.approx(p, abs=1e-5)
     assert result.multipliers["worst"] == pytest.approx(multiplier, rel=1e-4)
 
 
 def test_a_wide_ball_asks_for_the_worst_group_alone():
-    ball = KLBall(9.0, smooth=0.01)
+    ball = KLBall(9.0, smoothing=0.01)
     rule = SafetyConstraint("worst", TruthProbability([0, 1]), 0.34, by="class", worst=ball)
     result = trainer_for(rule).fit(one_each(), **EXACT)
     assert result.student.p() == pytest.approx(answer(0.34), abs=1e-5)
@@ -260,7 +260,7 @@ def test_a_full_pass_reads_values_slopes_and_errors(kind, monkeypatch):
         torch.cat([x.flatten() for x in gradients]).tolist(), abs=1e-12
     )
 
-    values = [one for _, average in rule.parts for one in average.values(log_p().detach(), batch)]
+    values = [one for _, average in rule.parts for one in average.measured_values(log_p().detach(), batch)]
     mean_G = torch.stack([one.mean() for one in values])
     q_G = rule.gradient(mean_G, torch.tensor([float(len(one)) for one in values]).double())
     variance = sum(float(q) ** 2 * float(one.var()) / len(one) for q, one in zip(q_G, values, strict=True))

@@ -237,7 +237,7 @@ def test_a_diverged_round_is_not_looked_at():
 
 def test_teachers_measured_on_the_judging_split_are_a_doubt_that_is_told():
     ensemble = kd.teachers.TeacherEnsemble([ByRow()])
-    evidence = kd.teachers.measure(ensemble, VALIDATION, at_least(0.8).measure)
+    evidence = kd.teachers.measure_teachers(ensemble, VALIDATION, at_least(0.8).measure)
     result = trainer(at_least(0.7), evidence=evidence).fit(TRAIN, VALIDATION, tighten=kd.Tighten(folds=0), **QUICK)
     assert "The teachers were measured on that split, so its bound is no guarantee." in result.message
     assert "measuring the teachers" in str(result.uses[1])
