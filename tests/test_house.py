@@ -8,14 +8,14 @@ from collections import defaultdict
 
 import pytest
 
-from .support import ROOT
+from .support import ROOT, picture
 from .support.source_tree import PACKAGES, circles, definitions, exported, functions, imports, modules
 
 MOST_FILES = 14
-MOST_LINES = 400
+MOST_LINES = 420  # about 400
 MOST_FUNCTION_LINES = 60
 GLOSSARY = ROOT / "docs" / "glossary.md"
-FREE = {"main", "TYPE_CHECKING"}
+PUBLIC_TWICE = {"errors", "trace_frontier", "_"}  # of solvers, and of safekd: each package's own, and known by its door
 
 
 def lines_of(path):
@@ -82,7 +82,7 @@ def code_lines(node):
 def test_no_file_name_twice():
     places = defaultdict(list)
     for name, path in modules().items():
-        if path.stem not in ("__init__", "__main__"):
+        if path.stem not in ("__init__", "__main__", *PUBLIC_TWICE):
             places[path.stem].append(name)
     assert {stem: names for stem, names in places.items() if len(names) > 1} == {}
 
@@ -92,7 +92,7 @@ def test_no_top_level_name_twice():
     for name, path in modules().items():
         for node in definitions(path):
             places[node.name].append(name)
-    twice = {name: where for name, where in places.items() if len(where) > 1 and name not in FREE}
+    twice = {name: where for name, where in places.items() if len(where) > 1 and name not in PUBLIC_TWICE}
     assert twice == {}
 
 
@@ -100,19 +100,20 @@ def test_no_top_level_name_twice():
 
 
 def retired():
-    """The words that the glossary retires: those for names alone, and those for all text."""
+    """The words that the glossary retires, and where: in "text", in "names", or in "names in" some rooms."""
     rows = [line.split("|") for line in lines_of(GLOSSARY) if line.startswith("| ") and line.count("|") == 5]
     return [
-        (word.strip(" `"), cells[3].strip() == "text")
+        (word.strip(" `"), cells[3].strip())
         for cells in rows[1:]
         for word in cells[2].split(",")
-        if word.strip(" `")
+        if word.strip(" `") and cells[3].strip() != "looked for in"
     ]
 
 
-@pytest.mark.parametrize(("word", "everywhere"), retired())
-def test_no_retired_word(word, everywhere):
-    if everywhere:
+@pytest.mark.parametrize(("word", "where"), retired())
+def test_no_retired_word(word, where):
+    rooms = where.removeprefix("names in").replace("`", "").replace(",", " ").split() if " in " in where else PACKAGES
+    if where == "text":
         pattern = re.compile(rf"(?<![A-Za-z]){re.escape(word)}(?![A-Za-z])", re.IGNORECASE)
         spoken = {
             str(path.relative_to(ROOT)): number
@@ -126,10 +127,16 @@ def test_no_retired_word(word, everywhere):
     named = {
         f"{name}: {identifier}"
         for name, path in modules().items()
+        if any(name == room or name.startswith(f"{room}.") for room in rooms)
         for identifier in identifiers(path)
-        if word in re.split(r"_+", identifier.lower())
+        if f"_{word}_" in f"_{identifier.lower()}_"
     }
     assert named == set()
+
+
+def test_the_glossary_retires_words():
+    assert len(retired()) > 30
+    assert {where.split()[0] for _, where in retired()} == {"text", "names"}
 
 
 def identifiers(path):
@@ -192,7 +199,10 @@ def fields(node):
     return [
         item.target.id
         for item in node.body
-        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and not item.target.id.startswith("_")
+        if isinstance(item, ast.AnnAssign)
+        and isinstance(item.target, ast.Name)
+        and not item.target.id.startswith("_")
+        and "ClassVar" not in ast.unparse(item.annotation)
     ]
 
 
@@ -217,3 +227,21 @@ def is_dataclass(node):
 )
 def test_a_gap_is_seen(source, gaps):
     assert undocumented(ast.parse(source).body[0]) == gaps
+
+
+# -------------------------------------------------------------------------------------------------------------- picture
+
+
+def test_the_picture_of_the_architecture_is_that_of_the_imports():
+    page = picture.PAGE.read_text(encoding="utf-8")
+    assert page == picture.replace_picture(page), "run `python -m tests.support.picture`"
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "glossary.md", "how-to-choose.md"])
+def test_the_files_that_a_page_names_are_there(page):
+    """Whole paths are looked up from the root, what begins elsewhere beside one of the packages' files."""
+    names = re.findall(r"`([\w./]+\.py)`", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    files = [str(path.relative_to(ROOT)) for path in modules().values()]
+    assert [
+        name for name in names if not (ROOT / name).exists() and not any(file.endswith(f"/{name}") for file in files)
+    ] == []

@@ -137,12 +137,12 @@ def _parse_bounds(option: str, text: str) -> float | list[float] | dict[str, flo
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise InvalidInput(f"{option}: '{min(twice)}' has two bounds in '{text}'; give it one.")
-        return {name: _parse_number(option, number) for name, (_, _, number) in zip(names, named, strict=True)}
-    numbers = [_parse_number(option, part) for part in parts]
+        return {name: _parse_option_number(option, number) for name, (_, _, number) in zip(names, named, strict=True)}
+    numbers = [_parse_option_number(option, part) for part in parts]
     return numbers if len(numbers) > 1 else numbers[0]
 
 
-def _parse_number(option: str, text: str) -> float:
+def _parse_option_number(option: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:

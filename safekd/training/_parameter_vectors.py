@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class DescentSettings:
+class ProbeDescentSettings:
     """When a descent ends before its passes do.
 
     Attributes:
@@ -29,7 +29,7 @@ class DescentSettings:
     decrease: float = 0.0
 
 
-DESCENT = DescentSettings()
+DESCENT = ProbeDescentSettings()
 
 
 def copy_state(module: nn.Module) -> dict[str, Tensor]:

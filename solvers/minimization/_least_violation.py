@@ -132,8 +132,8 @@ def restore_from_elsewhere(problem: ScaledProblem, point: ScaledPoint) -> Scaled
     """Return a feasible point that is reached from one of several starts around, or None."""
     draw = np.random.default_rng(0)
     for radius in SETTINGS.radii:
-        reach = radius * point.length
-        start = problem.evaluate_within(point.x_n + reach * draw.uniform(-1, 1, len(point.x_n)))
+        width = radius * point.length
+        start = problem.evaluate_within(point.x_n + width * draw.uniform(-1, 1, len(point.x_n)))
         if start.finite:
             restored = restore_feasibility(problem, start)
             if is_feasible(problem, restored):

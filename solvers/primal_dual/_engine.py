@@ -299,5 +299,5 @@ class PrimalDual:
             asked_C = asked_C & present_C
         if not bool(asked_C.any()):
             return dict(now)
-        scales = read_scales(objective, rows_C, stands_for=len(self._floor) / len(rows_C))
+        scales = read_scales(objective, rows_C, rows_each=len(self._floor) / len(rows_C))
         return dict(now) | update_scales(now, scales, asked_C)

@@ -23,7 +23,7 @@ from ._gains import GainSettings
 
 
 @dataclass(frozen=True)
-class MeritSettings:
+class MeritCheckSettings:
     """Numbers of the check, the same for every problem.
 
     ``python -m benchmarks.primal_dual --families cells --draw 2 --only SGD`` notices them.
@@ -36,7 +36,7 @@ class MeritSettings:
     excess: float = 0.3
 
 
-MERIT_SETTINGS = MeritSettings()
+MERIT_SETTINGS = MeritCheckSettings()
 
 
 class MeritState(NamedTuple):

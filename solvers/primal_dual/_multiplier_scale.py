@@ -64,13 +64,13 @@ class MultiplierScales:
     largest_gain: Tensor
 
 
-def read_scales(objective: Tensor, rows_C: Tensor, *, stands_for: float = 1.0) -> MultiplierScales:
+def read_scales(objective: Tensor, rows_C: Tensor, *, rows_each: float = 1.0) -> MultiplierScales:
     """Return the scales of each row.  The graph stays as it is, for the backward pass that follows.
 
     Args:
         objective: Scalar f with its graph.
         rows_C: Values g and h with their graphs, shape (C,).
-        stands_for: How many rows of the problem each of these stands for, where a batch speaks of some only.
+        rows_each: How many rows of the problem each of these stands for, where a batch speaks of some only.
     """
     leaves = _find_leaves([objective, rows_C])
     if not leaves or not rows_C.requires_grad:
@@ -91,7 +91,7 @@ def read_scales(objective: Tensor, rows_C: Tensor, *, stands_for: float = 1.0) -
         value_C.expand(rows_C.shape) for value_C in (norm_C, curvature_C, derivative_C)
     )
     usable_C = (norm_C > _LEAST_NORM) & torch.isfinite(norm_C)
-    share = f_norm / (stands_for * usable_C.sum()).clamp_min(1)
+    share = f_norm / (rows_each * usable_C.sum()).clamp_min(1)
     on_the_way_C = curvature_C * distance_C / norm_C
     scale_C = torch.where(share > SETTINGS.vanishing * on_the_way_C, share, on_the_way_C) / norm_C
     largest_gain_C = SETTINGS.curvature_factor * torch.maximum(derivative_C, curvature_C) / norm_C**2

@@ -34,13 +34,13 @@ def find_mixed_tiers(
     if run_over_rows(run, rows, order.tier_RK.shape[1]) > MIXED:
         row = int((finding_B > MIXED).argmax())
         raise InfeasiblePolytope(
-            f"{name_row_at(row)}: {_describe_conflict(finding_B[row], number_B3[row].tolist(), margin)}"
+            f"{name_row_at(row)}: {_describe_row_conflict(finding_B[row], number_B3[row].tolist(), margin)}"
         )
     mixed_B: npt.NDArray[np.bool_] = finding_B == MIXED
     return mixed_B
 
 
-def _describe_conflict(finding: int, number_3: list[float], margin: float) -> str:
+def _describe_row_conflict(finding: int, number_3: list[float], margin: float) -> str:
     teacher, low, high = number_3
     head = "No weights satisfy the rules"
     by = f" by margin={margin:g}" if margin else ""

@@ -33,7 +33,7 @@ def _room(module: str) -> str | None:
     return None if not room or room.startswith("_") or room in _LEFT_OUT else f"{package}.{room}"
 
 
-def reduced(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
+def reduce_arrows(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
     """Return the arrows of a graph without circles that no way by other rooms replaces."""
 
     def reachable(room: str) -> set[str]:
@@ -44,22 +44,24 @@ def reduced(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
     }
 
 
-def drawn() -> str:
+def draw() -> str:
     """Return the picture as Mermaid text."""
     graph = rooms()
     lines = ["flowchart TD"]
     for package in reversed(PACKAGES):
         inside = sorted(room for room in graph if room.startswith(f"{package}."))
         lines += [f"  subgraph {package}", *(f"    {room}[{room.partition('.')[2]}]" for room in inside), "  end"]
-    lines += [f"  {room} --> {other}" for room, others in sorted(reduced(graph).items()) for other in sorted(others)]
+    lines += [
+        f"  {room} --> {other}" for room, others in sorted(reduce_arrows(graph).items()) for other in sorted(others)
+    ]
     return "\n".join(lines) + "\n"
 
 
-def replaced(page: str) -> str:
+def replace_picture(page: str) -> str:
     """Return the page with the picture as it is now."""
     before, _, rest = page.partition(_BEGIN)
-    return before + _BEGIN + drawn() + _END + rest.partition(_END)[2]
+    return before + _BEGIN + draw() + _END + rest.partition(_END)[2]
 
 
 if __name__ == "__main__":
-    PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(replace_picture(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -83,8 +83,12 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
 
 
 def definitions(path: Path) -> Iterator[ast.FunctionDef | ast.ClassDef]:
-    """Yield the functions and classes at the top level of a file."""
-    yield from (node for node in tree(path).body if isinstance(node, (ast.FunctionDef, ast.ClassDef)))
+    """Yield the functions and classes at the top level of a file, without overloads."""
+    for node in tree(path).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not any(
+            isinstance(d, ast.Name) and d.id == "overload" for d in node.decorator_list
+        ):
+            yield node
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef]:
@@ -93,21 +97,38 @@ def functions(path: Path) -> Iterator[ast.FunctionDef]:
 
 
 def exported() -> Iterator[tuple[str, ast.FunctionDef | ast.ClassDef]]:
-    """Yield where each public name is defined, ``module.name``, and its definition: what the doors export."""
+    """Yield where each public name is defined, ``module.name``, and its definition.
+
+    Public is what the doors of the packages, of their rooms and of the trace export.
+    """
     done = set()
-    for door, path in modules().items():
-        if path.name != "__init__.py":
+    for door in modules():
+        if modules()[door].name != "__init__.py" or (door.count(".") > 1 and door != "safekd.training.trace"):
             continue
-        stub = path.with_suffix(".pyi")
-        source = tree(stub) if stub.exists() else tree(path)
-        for node in source.body:
-            if not isinstance(node, ast.ImportFrom) or not node.level:
+        for base, name in _exports(door):
+            place = _defining(base, name)
+            if place is None or place in done:
                 continue
-            base = ".".join([*door.split(".")[: len(door.split(".")) - node.level + 1], node.module or ""]).strip(".")
-            for alias in node.names:
-                if alias.name.startswith("_") or base not in modules():
-                    continue
-                for definition in definitions(modules()[base]):
-                    if definition.name == alias.name and (base, alias.name) not in done:
-                        done.add((base, alias.name))
-                        yield f"{base}.{alias.name}", definition
+            done.add(place)
+            yield ".".join(place), next(d for d in definitions(modules()[place[0]]) if d.name == place[1])
+
+
+def _exports(door: str) -> Iterator[tuple[str, str]]:
+    """Yield the modules of ours that a door imports from, and the public names."""
+    path = modules()[door]
+    stub = path.with_suffix(".pyi")
+    for node in (tree(stub) if stub.exists() else tree(path)).body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            above = door.split(".")[: len(door.split(".")) - node.level + 1]
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ((base, alias.name) for alias in node.names if not alias.name.startswith("_"))
+
+
+def _defining(base: str, name: str) -> tuple[str, str] | None:
+    """Return the module that defines a name which ``base`` has, by way of doors; None where none of ours does."""
+    if base not in modules():
+        return None
+    if any(definition.name == name for definition in definitions(modules()[base])):
+        return base, name
+    further = [other for other, exported_name in _exports(base) if exported_name == name and other != base]
+    return next((place for other in further if (place := _defining(other, name)) is not None), None)

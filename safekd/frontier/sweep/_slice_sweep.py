@@ -110,7 +110,7 @@ class SliceSweep:
         self.tolerance = ToleranceSettings().first if plan.tolerance is None else plan.tolerance
         self._reported: set[str] = set()
 
-    def request_runs(self) -> RunRequests:
+    def list_run_specs(self) -> RunRequests:
         """Ask for runs, batch by batch, until the slice is traced."""
         (anchor,) = yield [RunSpec(f"{self.name}anchor", self.seed, LOOSEST, self.held, self.tolerance)]
         self.anchor = anchor

@@ -57,7 +57,7 @@ def run_slice_sweeps(
         store: Where points are kept, None for nowhere.
         prepared: Trainers by name of their run, which this process need not make again; used up.
     """
-    running = {number: _RunningSlice(sweep, sweep.request_runs()) for number, sweep in enumerate(sweeps)}
+    running = {number: _RunningSlice(sweep, sweep.list_run_specs()) for number, sweep in enumerate(sweeps)}
     while running:
         for number, one in list(running.items()):
             try:

@@ -16,7 +16,7 @@ from ._dead_parameters import perturb_dead_parameters
 from ._feasibility_bound import FeasibilityBound, bound_feasibility
 from ._lagrangian_curvature import LagrangianCurvature, measure_curvature
 from ._merit_function import MeritFunction
-from ._student_restoration import StudentRestoration, restore_feasibility
+from ._student_restoration import StudentRestoration, restore_student_feasibility
 
 
 class RunProbes:
@@ -64,7 +64,7 @@ class RunProbes:
         """
         return perturb_dead_parameters(self._merit(point), passes)
 
-    def restore_feasibility(self, passes: int) -> StudentRestoration:
+    def restore_student_feasibility(self, passes: int) -> StudentRestoration:
         """Lower the violation from the most feasible student on; the best iterates take in where that ends.
 
         Args:
@@ -74,7 +74,7 @@ class RunProbes:
         final = copy_state(student)
         try:
             student.load_state_dict(self.best.most_feasible(student).state_dict())
-            restoration = restore_feasibility(self.objective, self.splits, self.constraints, passes)
+            restoration = restore_student_feasibility(self.objective, self.splits, self.constraints, passes)
             self.best.add_restored(student, restoration.full)
         finally:
             student.load_state_dict(final)

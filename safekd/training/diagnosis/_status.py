@@ -209,7 +209,7 @@ def _round_down(value: float) -> str:
 
 
 def _judge_impossible(run: EndedRun, bound: FeasibilityBound, probes: RunProbes) -> Verdict:
-    restored = probes.restore_feasibility(run.passes)
+    restored = probes.restore_student_feasibility(run.passes)
     best = restored.full if restored.least < _largest_violation(run.best) else run.best
     weights = [float(weight) for weight in bound.weights_M]
     chosen = [m for m, weight in enumerate(weights) if weight > SETTINGS.least_weight]
@@ -340,7 +340,7 @@ def _judge_stationary(run: EndedRun, probes: RunProbes) -> Verdict:
 
 def _judge_stalled(run: EndedRun, probes: RunProbes) -> Verdict:
     """A violation that has stalled: unable, or only stuck?  Descend on the violation alone before saying."""
-    restored = probes.restore_feasibility(run.passes)
+    restored = probes.restore_student_feasibility(run.passes)
     best = restored.full if restored.least < _largest_violation(run.best) else run.best
     findings: dict[str, Finding] = {
         "least_violation": restored.least,

@@ -47,7 +47,7 @@ class StudentRestoration:
     passes: int
 
 
-def restore_feasibility(
+def restore_student_feasibility(
     objective: Objective, splits: Mapping[str, Split], constraints: Sequence[Constraint], passes: int
 ) -> StudentRestoration:
     """Lower the violation of the student, in place.

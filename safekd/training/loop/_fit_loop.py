@@ -262,7 +262,7 @@ class FitLoop:
     def _judge_ending(self, last: FullPass) -> Verdict:
         self._install_average()  # evidence is looked up for the student that the last point is about
         at_cap = self.reader.order_by_constraint(self.engine.capped).tolist()
-        capped = [rule.name for rule, stands in zip(self.problem.constraints, at_cap, strict=True) if stands]
+        capped = [rule.name for rule, at in zip(self.problem.constraints, at_cap, strict=True) if at]
         ended = EndedRun(self.trace.points, last.jacobian_Mn, self.options.tolerance, capped)
         return judge_run(ended, self.probes)
 

@@ -105,8 +105,8 @@ class FusedStepReader:
             self._shares = share_V
         temperature = self.divergence.temperature
         log_p_V = torch.log_softmax(logits_V, dim=-1)
-        softened_V = log_p_V if temperature == 1 else torch.log_softmax(logits_V / temperature, dim=-1)
-        loss = torch.dot(share_V.to(logits_V).reshape(-1), softened_V.reshape(-1))
+        tempered_V = log_p_V if temperature == 1 else torch.log_softmax(logits_V / temperature, dim=-1)
+        loss = torch.dot(share_V.to(logits_V).reshape(-1), tempered_V.reshape(-1))
         if entropy is not None:
             loss = loss - entropy.to(loss)
         if not self.averages:

@@ -14,7 +14,7 @@ from ._weight_rule import register_rule, require_number
 
 
 @dataclass(frozen=True)
-class DescentSettings:
+class DivergenceDescentSettings:
     """When exponentiated gradient stops; ``tests/safekd/weights/test_weighting_rules.py`` compares it with cvxpy.
 
     Attributes:
@@ -67,7 +67,7 @@ class MinDivergence:
 
     strength: float = 1.0
     temperature: float = 1.0
-    descent: DescentSettings = field(default=DescentSettings(), repr=False)
+    descent: DivergenceDescentSettings = field(default=DivergenceDescentSettings(), repr=False)
     scale: ClassVar[str] = "any"
     needs: ClassVar[frozenset[str]] = frozenset({"log_p", "student_log_p"})
     continuous: ClassVar[bool] = True

@@ -144,7 +144,7 @@ def certify_projection(
     scores = read_scores(v, polytope.n_teachers)
     require_values(scores, metric)
     v_BK = scores.v.detach().to("cpu", torch.float64)
-    w_BK, eps = _read_weights(w, scores.shape)
+    w_BK, eps = _read_certified_weights(w, scores.shape)
     critical_B = read_mask(critical, scores.shape, scores.v.device)
     safety_BK = read_safety(safety, scores.shape, polytope, scores.v.device)
     critical_B, safety_BK = (None if x is None else x.cpu() for x in (critical_B, safety_BK))
@@ -152,7 +152,7 @@ def certify_projection(
     return _summarize(question, scores.shape[:-1])
 
 
-def _read_weights(w: object, shape: torch.Size) -> tuple[Tensor, float]:
+def _read_certified_weights(w: object, shape: torch.Size) -> tuple[Tensor, float]:
     """Return weights as rows of float64, and the eps of the dtype that they came in."""
     try:
         tensor = w.detach() if isinstance(w, Tensor) else torch.from_numpy(np.array(w, dtype=_float_type(w)))

@@ -176,7 +176,7 @@ REFUSED = {
     "highest true": (lambda: sweep(3, highest=True), "up to True"),
     "another threshold": (
         lambda: kd.trace_frontier(lambda s: trainer_for(at_least(0.5)), one_each(), targets=2, epochs=1),
-        r"make_trainer\(1e-09\) gave a trainer whose first constraint, 'first', asks for 0.5; .*use constraint.with_threshold",
+        r"make_trainer\(1e-09\) gave a trainer whose first constraint, 'first', asks for 0.5; .*constraint.with_thresh",
     ),
     "an equality": (
         lambda: kd.trace_frontier(

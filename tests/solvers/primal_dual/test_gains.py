@@ -182,7 +182,7 @@ def test_no_weight_grows_while_primal_steps_raise_the_merit_function(method, mon
     """
 
     def last(excess):
-        monkeypatch.setattr(_merit, "MERIT_SETTINGS", _merit.MeritSettings(excess=excess))
+        monkeypatch.setattr(_merit, "MERIT_SETTINGS", _merit.MeritCheckSettings(excess=excess))
         engine = PrimalDual(1, method=method)
         engine.multipliers = vec(3.0)
         x = vec(0.0, 0.1).requires_grad_()
@@ -191,5 +191,5 @@ def test_no_weight_grows_while_primal_steps_raise_the_merit_function(method, mon
             engine.step_with(lambda: (0.5 * (x**2).sum(), (1 - x[0] + 5 * x[1] ** 2).reshape(1)), moving)
         return [*x.tolist(), float(engine.multipliers)]
 
-    assert last(_merit.MeritSettings().excess) == pytest.approx([1.0, 0.0, 1.0], abs=0.3)
+    assert last(_merit.MeritCheckSettings().excess) == pytest.approx([1.0, 0.0, 1.0], abs=0.3)
     assert not all(abs(value) < 1e6 for value in last(float("inf")))

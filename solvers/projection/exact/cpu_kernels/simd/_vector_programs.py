@@ -34,7 +34,7 @@ from ._vector_builder import (
 
 
 @dataclass(frozen=True)
-class NewtonSettings:
+class VectorNewtonSettings:
     """How many steps of Newton's method; tests of scores of every size, and the benchmark's rows, notice a change.
 
     Attributes:
@@ -46,7 +46,7 @@ class NewtonSettings:
     most: int = 64
 
 
-NEWTON = NewtonSettings()
+NEWTON = VectorNewtonSettings()
 
 
 def are_nonincreasing(x: Sequence[Vector]) -> VectorMask:
