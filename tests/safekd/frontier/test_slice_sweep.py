@@ -49,7 +49,7 @@ def drive(train_point, sweep_kind=SliceSweep, **more):
     reported: list[TargetRow] = []
     method = "mu" if sweep_kind is WeightSweep else "epsilon"
     swept = sweep_kind(plan_of(method, **more), None, {}, "", reported.append)
-    requests, answers, specs = swept.request_runs(), None, []
+    requests, answers, specs = swept.list_run_specs(), None, []
     while True:
         try:
             wanted = next(requests) if answers is None else requests.send(answers)

@@ -62,7 +62,7 @@ class GivenProbes:
     def measure_curvature(self, point, jacobian_Mn, tolerance, passes):
         return self.curvature
 
-    def restore_feasibility(self, passes):
+    def restore_student_feasibility(self, passes):
         return self.restoration
 
     def perturb_dead_parameters(self, point, passes):
