@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from solvers.polytope import WeightPolytope
-from solvers.primal_dual import DualMethod
+from solvers.primal_dual import DUAL_METHODS, DualMethod
 
 from ..data import Split
 from ..divergences import ForwardKL
@@ -105,7 +105,7 @@ class Experiment:
         Args:
             rule: Weighting rule.
             constraints: Safety constraints.
-            dual: Dual method.
+            dual: How multipliers move.
             seed: Of student and batches.
         """
         student, settings = self.student(seed), self.config.training
@@ -115,7 +115,7 @@ class Experiment:
             weights=self.unified if rule is None else rule,
             constraints=self.constraints if constraints is None else constraints,
             optimizer=torch.optim.Adam(student.to(settings.device).parameters(), lr=settings.learning_rate),
-            dual=dual,
+            dual=DUAL_METHODS[settings.dual]() if dual is None else dual,
             divergence=ForwardKL(settings.temperature),
             evidence=self.evidence,
             critical_contexts=self.critical_contexts,

@@ -36,6 +36,12 @@ def _find_rules(scale: str) -> Mapping[str, Callable[..., Any]]:
     return find_rules(scale)
 
 
+def _find_dual_methods() -> Mapping[str, Callable[..., Any]]:
+    from solvers.primal_dual import DUAL_METHODS
+
+    return DUAL_METHODS
+
+
 def suggest_name(name: str, known: Iterable[str]) -> str:
     """Return "did you mean ...?" with the nearest known name, or nothing where none is near.
 
@@ -251,6 +257,9 @@ class TrainingConfig(Strict):
     batch_size: int | None = Field(default=None, ge=1, description="left out: the whole training split a step")
     learning_rate: float = Field(default=0.01, gt=0, description="of Adam, above 0")
     temperature: float = Field(default=1.0, gt=0, description="softens both sides of the divergence, above 0")
+    dual: Annotated[str, _registered("dual method", _find_dual_methods)] = Field(
+        default="pi_gain", description="how multipliers move: a name of solvers.DUAL_METHODS, built at its defaults"
+    )
     tolerance: float = Field(default=1e-3, gt=0, description="KKT residuals that count as converged")
     device: str = Field(default="cpu", description="torch's name of the device that trains")
     threads: int | None = Field(default=None, ge=1, description="processor threads; left out: torch's own choice")

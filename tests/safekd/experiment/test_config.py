@@ -12,6 +12,7 @@ from safekd.experiment import ExampleTable, build_constraints, build_experiment,
 from safekd.experiment.config import load_config, parse_config
 from safekd.safety import MEASURES, ChiSquareBall, KLBall, TruthProbability
 from safekd.weights import RULES, UncertaintyWeighting, Uniform
+from solvers.primal_dual import DUAL_METHODS
 
 TEXT, CONFIG = load_demo_config()
 
@@ -184,3 +185,19 @@ def test_a_file_that_is_not_text(tmp_path):
     (tmp_path / "bad.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(kd.InvalidConfig, match="not UTF-8"):
         load_config(tmp_path / "bad.toml")
+
+
+def test_a_dual_method_is_named_by_its_registry():
+    text = TEXT.replace("epochs = 3000", 'epochs = 3000\ndual = "plain_ascent"', 1)
+    assert parse_config(text, "mine.toml").training.dual == "plain_ascent"
+    with pytest.raises(kd.InvalidConfig) as told:
+        parse_config(text.replace("plain_ascent", "pi_gian"), "mine.toml")
+    for fragment in ("training.dual", "no dual method of that name; did you mean 'pi_gain'?", "augmented_lagrangian"):
+        assert fragment in str(told.value)
+
+
+@pytest.mark.parametrize(("name", "kind"), DUAL_METHODS.items())
+def test_an_experiment_is_trained_by_the_dual_method_that_it_names(name, kind, tmp_path):
+    text = TEXT.replace("epochs = 3000", f'epochs = 3000\ndual = "{name}"', 1)
+    trainer = build_experiment(parse_config(text, "mine.toml"), tmp_path).trainer()
+    assert type(trainer.problem.dual) is kind
