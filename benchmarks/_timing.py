@@ -7,6 +7,7 @@ before the call where the system can do so (Linux), because libraries allocate b
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import datetime
@@ -198,3 +199,11 @@ def _version(name: str) -> str:
 def today() -> str:
     """Return the date, universal time."""
     return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+
+
+def report_path(text: str) -> Path:
+    """Return where a report goes, asked before an hour of measuring and not after it: argparse's ``type=``."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; wanted a file, such as {path / 'report.md'}")
+    return path

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from ._timing import in_child, processor, resident_peak, today, versions
+from ._timing import in_child, processor, report_path, resident_peak, today, versions
 
 _CHUNK = 1 << 18  # rows drawn at a time
 _WARM_UP = 100  # rows
@@ -65,7 +65,7 @@ def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--folder", type=Path, help="where to put the files while it runs, some gigabytes; the system's own if left out"
     )
-    add("--out", type=Path, help="write the report here")
+    add("--out", type=report_path, help="write the report here")
     return parser.parse_args(arguments)
 
 

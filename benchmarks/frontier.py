@@ -28,7 +28,7 @@ from safekd.demo import load_demo_config
 from safekd.experiment import build_experiment
 from solvers import minimize, trace_frontier
 
-from ._timing import processor, today, versions
+from ._timing import processor, report_path, today, versions
 
 _TOLERANCE = 2.5e-4  # finer than the demo's: warm and cold runs then end at the same numbers
 
@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.frontier", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--targets", type=int, default=16, help="points of each frontier")
-    parser.add_argument("--out", type=Path, help="write the report here")
+    parser.add_argument("--out", type=report_path, help="write the report here")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     text = report(options.targets)

@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ from safekd.training import FullPass, Sampled
 from safekd.training.loop import FitLoop
 from safekd.training.trace import Callback, RunInfo, StopTraining
 
-from ._timing import processor, today, versions
+from ._timing import processor, report_path, today, versions
 from .projection._report import table
 
 FEATURES, CLASSES, TOKENS, LENGTH = 64, 10, 50, 16
@@ -85,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tracing", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--examples", type=int, default=1024, help="of the training split; a quarter for sequences")
     parser.add_argument("--passes", type=int, default=9, help="how many are timed")
-    parser.add_argument("--out", type=Path, help="write the report here")
+    parser.add_argument("--out", type=report_path, help="write the report here")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # students are small: threads would wait for each other
     costs = [

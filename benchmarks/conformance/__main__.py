@@ -13,7 +13,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from .._timing import processor, today, versions
+from .._timing import processor, report_path, today, versions
 from ..projection._report import number, table
 from ._cases import CLASSES, KINDS, Chunk, Problem, plan
 from ._judge import FAULTS, Judgement, ask_again, judge
@@ -91,7 +90,7 @@ def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="another seed, other rows")
     add("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="KIND", help=", ".join(KINDS))
     add("--classes", nargs="+", type=int, default=list(CLASSES), metavar="K", help="numbers of teachers")
-    add("--out", type=Path, help="write the report here")
+    add("--out", type=report_path, help="write the report here")
     return parser.parse_args(arguments)
 
 

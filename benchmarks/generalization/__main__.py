@@ -11,7 +11,6 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import safekd as kd
 from safekd.training import FitResult, read_full_pass
 
+from .._timing import report_path
 from ._ladder import fit_up_a_ladder
 from ._population import Draw
 from ._report import markdown
@@ -86,7 +86,7 @@ def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--first-seed", type=int, default=0, help="of these; rules were chosen on seeds from 100 on")
     add("--tasks", nargs="+", choices=list(TASKS), default=list(DEFAULT), metavar="TASK", help=", ".join(TASKS))
     add("--epochs", type=int, default=250, help="full-batch steps of a training at most")
-    add("--out", type=Path, help="write the report here")
+    add("--out", type=report_path, help="write the report here")
     return parser.parse_args(arguments)
 
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 
-from .._timing import ChildDied, in_child, processor, today, versions
+from .._timing import ChildDied, in_child, processor, report_path, today, versions
 from ._cells import MODES, Cell, measure_series
 from ._headline import judge_all
 from ._peers import CONTENDERS, Contender
@@ -52,7 +51,7 @@ def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few sizes, short budgets: shows that it works, no more")
     parser.add_argument("--goals", action="store_true", help="the goals alone, in about two minutes")
     parser.add_argument("--budget", type=float, help="seconds a cell may take (10; 0.5 with --quick)")
-    parser.add_argument("--out", type=Path, help="write the report here, and a .csv beside it")
+    parser.add_argument("--out", type=report_path, help="write the report here, and a .csv beside it")
     return parser.parse_args(arguments)
 
 

@@ -15,7 +15,6 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ from solvers.projection._projection_plan import find_exact_order
 from solvers.projection.exact._torch_rows import project_by_operations, project_on_device
 from solvers.projection.exact.gpu._triton_launch import can_use_triton, pull_back_on_triton
 
-from .._timing import today
+from .._timing import report_path, today
 from ._cases import case_of
 from ._report import number, table
 
@@ -117,7 +116,7 @@ def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--rows", type=int, default=_NUMBERS // 8, help="rows of 8 teachers; others get as many numbers"
     )
-    parser.add_argument("--out", type=Path, help="write the report here")
+    parser.add_argument("--out", type=report_path, help="write the report here")
     return parser.parse_args(arguments)
 
 

@@ -12,7 +12,6 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from scipy.stats import t as student_t
 from safekd import ConstrainedTrainer, WeightPolytope
 from safekd.weights import Conforming, Normalized, Rule, Unified, find_ordering_violations
 
-from .._timing import processor, today, versions
+from .._timing import processor, report_path, today, versions
 from ..projection._report import table
 from ._rules import RULES
 from ._tasks import TASKS, Task
@@ -74,7 +73,7 @@ def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), metavar="TASK", help=", ".join(TASKS))
     add("--rules", nargs="+", choices=list(RULES), default=list(RULES), metavar="RULE", help=", ".join(RULES))
     add("--epochs", type=int, default=_EPOCHS, help="full-batch steps of each student")
-    add("--out", type=Path, help="write the report here")
+    add("--out", type=report_path, help="write the report here")
     return parser.parse_args(arguments)
 
 

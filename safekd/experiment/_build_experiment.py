@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -109,13 +109,14 @@ class Experiment:
             seed: Of student and batches.
         """
         student, settings = self.student(seed), self.config.training
+        named: Callable[[], DualMethod] = DUAL_METHODS[settings.dual]
         return ConstrainedTrainer(
             student,
             self.ensemble,
             weights=self.unified if rule is None else rule,
             constraints=self.constraints if constraints is None else constraints,
             optimizer=torch.optim.Adam(student.to(settings.device).parameters(), lr=settings.learning_rate),
-            dual=DUAL_METHODS[settings.dual]() if dual is None else dual,
+            dual=named() if dual is None else dual,
             divergence=ForwardKL(settings.temperature),
             evidence=self.evidence,
             critical_contexts=self.critical_contexts,

@@ -378,7 +378,7 @@ def test_a_quick_run_from_end_to_end(capsys, tmp_path):
     threads = torch.get_num_threads()
     out = tmp_path / "cells.md"
     try:
-        assert primal_dual.main(["--families", "cells", "--quick", "--out", str(out)]) == 0
+        assert primal_dual.main(["--families", "cells", "--quick", "--jobs", "1", "--out", str(out)]) == 0
     finally:
         torch.set_num_threads(threads)
     text = out.read_text()

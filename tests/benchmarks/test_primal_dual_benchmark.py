@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from benchmarks.primal_dual._report import as_csv, counts, markdown, overhead_ta
 from benchmarks.primal_dual._solvers import SOLVERS, Answer, Solver
 from benchmarks.primal_dual._steps import OURS, PENALTIES, Contender
 from solvers.kkt import gradients
+from tests.support import ROOT
 
 TABLE = {problem.name: problem for problem in table()}
 FRONTIER = {problem.name: problem for problem in frontier()}
@@ -180,7 +182,7 @@ def test_a_quick_run_from_end_to_end(capsys, tmp_path):
     threads = torch.get_num_threads()
     out = tmp_path / "primal_dual.md"
     try:
-        assert primal_dual.main(["--quick", "--out", str(out)]) == 0
+        assert primal_dual.main(["--quick", "--jobs", "1", "--out", str(out)]) == 0
     finally:
         torch.set_num_threads(threads)
     text = out.read_text()
@@ -202,3 +204,19 @@ def test_a_report_without_cells_has_its_head():
     assert text.startswith("# Primal-dual")
     assert "a / b" in text
     assert as_csv([]).count("\n") == 1
+
+
+def test_processes_find_what_they_are_to_do(tmp_path):
+    """A process that is spawned knows nothing of the main module: run as people run it, with two of them."""
+    asked = ["--quick", "--families", "table", "--jobs", "2", "--out", str(tmp_path / "report.md")]
+    command = [sys.executable, "-m", "benchmarks.primal_dual", *asked]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert (tmp_path / "report.csv").read_text().count("ours, PrimalDual") >= 1
+
+
+def test_a_report_is_not_written_over_a_folder(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        primal_dual.main(["--out", str(tmp_path)])
+    assert end.value.code == 2
+    assert "is a folder; wanted a file" in capsys.readouterr().err
