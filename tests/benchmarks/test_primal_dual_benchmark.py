@@ -212,7 +212,7 @@ def test_processes_find_what_they_are_to_do(tmp_path):
     command = [sys.executable, "-m", "benchmarks.primal_dual", *asked]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280, check=False)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert (tmp_path / "report.csv").read_text().count("ours, PrimalDual") >= 1
+    assert (tmp_path / "report.csv").read_text().count(OURS[0].name) >= 1
 
 
 def test_a_report_is_not_written_over_a_folder(tmp_path, capsys):
