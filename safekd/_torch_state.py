@@ -13,7 +13,7 @@ from .errors import InvalidInput
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Put a module in eval mode for a while; each submodule gets its own mode back, a frozen batch norm too.
 
     Args:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import InvalidInput
-from ..io import write_csv, written_whole
+from ..io import write_atomically, write_csv
 from ._axiom_list import ASSUMPTIONS, AXIOMS, LINEAR, UNIFIED, Axiom, find_axiom
 
 Status = Literal["holds", "violated", "estimated", "not_applicable"]
@@ -130,7 +130,7 @@ class AuditReport:
         records = [{**_tabulate_finding(finding), "where": _list_place(finding.where)} for finding in self.findings]
         clean = [{key: _make_json_safe(value) for key, value in record.items()} for record in records]
         text = json.dumps({"holds": self.holds(), "findings": clean}, indent=2, allow_nan=False)
-        with written_whole(path) as temporary:
+        with write_atomically(path) as temporary:
             temporary.write_text(f"{text}\n", encoding="utf-8")
 
     def __rich__(self) -> Table:

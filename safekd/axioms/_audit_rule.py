@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from solvers.polytope import WeightPolytope
 
 from .._number_checks import is_whole
-from .._torch_state import evaluating
+from .._torch_state import evaluation_mode
 from ..errors import InvalidInput, MissingSignal
 from ..weights import Signals, collect_modules, require_rule
 from ._audit_report import AuditReport, Finding, build_report, locate_row
@@ -91,7 +91,7 @@ def audit(
     findings: list[Finding] = []
     with ExitStack() as modes, torch.no_grad():
         for module in collect_modules(rule).values():
-            modes.enter_context(evaluating(module))
+            modes.enter_context(evaluation_mode(module))
         for subject in subjects:
             last = subject is subjects[-1]
             movable = MovableSignals.finest(signals, subject.weights)

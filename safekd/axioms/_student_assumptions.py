@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .._torch_state import evaluating
+from .._torch_state import evaluation_mode
 from ..errors import InvalidInput
 from ..pooling import arithmetic_pool
 from ._audit_report import Finding
@@ -76,7 +76,7 @@ def judge_smooth(student: nn.Module, inputs: Tensor, seed: int) -> Finding:
     wide = inputs.double() if inputs.is_floating_point() else inputs
     generator = torch.Generator().manual_seed(seed)
     worst, where, steepest = 0.0, 0, 0.0
-    with evaluating(student):
+    with evaluation_mode(student):
         for _ in range(_CHECKS.lines):
             line = _draw_parameter_line(student, wide, start, trained, generator)
             seen = search_line(line, True, JumpSearchSettings.for_dtype(torch.float64))

@@ -11,7 +11,7 @@ from rich.console import Console
 from .._torch_state import limit_threads
 from ..experiment import build_experiment
 from ..experiment.config import load_config
-from ..io import written_whole
+from ..io import write_atomically
 from ..report import tabulate_fit, tabulate_tightening
 from ..safety import certify
 from ..training import save_run
@@ -54,7 +54,7 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
             on_round=show_attempt,
         )
     written = save_run(result, target)
-    with written_whole(target / "config.toml") as temporary:
+    with write_atomically(target / "config.toml") as temporary:
         temporary.write_text(text, encoding="utf-8")
     console.print(tabulate_fit(result))
     if result.tightening is not None:

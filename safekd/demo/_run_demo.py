@@ -19,7 +19,7 @@ from ..errors import SolverFailure
 from ..experiment import Experiment, Variant, VariantReport, build_experiment, find_training_signals, run_variant
 from ..experiment.config import ExperimentConfig, parse_config
 from ..frontier import Frontier, VerifyReport, trace_frontier, verify
-from ..io import write_csv, written_whole
+from ..io import write_atomically, write_csv
 from ..training import save_run
 from ..weights import Uniform
 
@@ -159,7 +159,7 @@ def _write_outcome(
     write_csv(tabulate_weights(experiment), folder / "weights.csv")
     frontier.to_csv(folder / "frontier.csv")
     frontier.plot(folder / "frontier.png", required=experiment.constraints[0].required)
-    with written_whole(folder / "config.toml") as temporary:
+    with write_atomically(folder / "config.toml") as temporary:
         temporary.write_text(text, encoding="utf-8")
     names = ("weights.csv", "frontier.csv", "frontier.csv.meta.json", "frontier.png", "config.toml")
     return [*written, *(folder / name for name in names)]

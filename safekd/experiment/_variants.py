@@ -11,7 +11,7 @@ from torch import Tensor
 
 from solvers.primal_dual import DualMethod
 
-from .._torch_state import evaluating
+from .._torch_state import evaluation_mode
 from ..safety import Certificate, SafetyConstraint, certify
 from ..training import FitResult, Objective, pose_all_on_train, read_full_pass
 from ..training.trace import ConstraintReading, TracePoint
@@ -150,5 +150,5 @@ def _read_by_context(
 
 def _measure_accuracy(experiment: Experiment, result: FitResult) -> float:
     batch = experiment.splits["test"].batch()
-    with evaluating(result.student), torch.no_grad():
+    with evaluation_mode(result.student), torch.no_grad():
         return float((result.student(batch.inputs).argmax(-1) == batch.labels).double().mean())

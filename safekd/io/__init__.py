@@ -13,8 +13,8 @@ Of any size, CSV or Parquet, block by block in constant memory:
             write(block, 2 * block.numbers(["a", "b"]))     # the other columns come along as they are
 """
 
-from ._atomic import written_whole
+from ._atomic import write_atomically
 from ._open_table import Block, Table, open_table
 from ._small_tables import parse_numbers, read_table, write_csv
 
-__all__ = ["Block", "Table", "open_table", "parse_numbers", "read_table", "write_csv", "written_whole"]
+__all__ = ["Block", "Table", "open_table", "parse_numbers", "read_table", "write_atomically", "write_csv"]

@@ -24,7 +24,7 @@ import pyarrow.csv as pcsv
 from numpy.typing import NDArray
 
 from ..errors import InvalidInput
-from ._atomic import written_whole
+from ._atomic import write_atomically
 from ._cell_text import (
     FORMULA_SIGNS,
     Floats,
@@ -89,7 +89,7 @@ class CsvTable:
         new_C = [columns.index(name) if name in columns else None for name in self.columns]
         after = self._header.data[self._header.end_NC[0, -1] :]
         ending = next((end for end in (b"\r\n", b"\r", b"\n") if after.startswith(end)), b"\n")
-        with written_whole(target) as temporary, temporary.open("wb") as stream:
+        with write_atomically(target) as temporary, temporary.open("wb") as stream:
 
             def write(what: bytes | pa.Buffer) -> None:
                 try:
@@ -225,7 +225,7 @@ class CsvBlock:
         bad = np.argwhere(~np.isfinite(x_NK))
         if len(bad):
             row, k = bad[0].tolist()
-            raise self.refused(row, columns[k], "a finite number")
+            raise self.explain_refusal(row, columns[k], "a finite number")
         return x_NK
 
     def truths(self, column: str) -> NDArray[np.bool_]:
@@ -241,7 +241,7 @@ class CsvBlock:
         texts = [_unquote(raw) for raw in encoded.dictionary.to_pylist()]
         true_N, wrong = parse_truths(texts, encoded.indices.to_numpy())
         if wrong is not None:
-            raise self.refused(wrong, column, "0, 1, true or false")
+            raise self.explain_refusal(wrong, column, "0, 1, true or false")
         return true_N
 
     def place(self, row: int, column: str | None = None) -> str:
@@ -255,7 +255,7 @@ class CsvBlock:
         line = self.line + count_line_breaks(self.data[: self.begin_NC[row, c]])
         return f"{self.table.path}, line {line}" + ("" if column is None else f", column '{column}'")
 
-    def refused(self, row: int, column: str, wanted: str) -> InvalidInput:
+    def explain_refusal(self, row: int, column: str, wanted: str) -> InvalidInput:
         """Return the error about a cell.
 
         Args:

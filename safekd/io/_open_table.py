@@ -58,7 +58,7 @@ class Block(Protocol):
             column: Name of the cell's column; None for the row.
         """
 
-    def refused(self, row: int, column: str, wanted: str) -> InvalidInput:
+    def explain_refusal(self, row: int, column: str, wanted: str) -> InvalidInput:
         """Return the error about a cell: where it is, what it holds, what is wanted.
 
         Args:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ..errors import InvalidInput
-from ._atomic import written_whole
+from ._atomic import write_atomically
 from ._cell_text import Floats, Write, parse_truths, refuse_cell, require_distinct_columns
 from ._table_paths import require_target
 
@@ -81,7 +81,7 @@ class ParquetTable:
         for name in columns:
             place = schema.get_field_index(name)
             schema = schema.set(place, schema.field(place).with_type(kind))
-        with written_whole(target) as temporary:
+        with write_atomically(target) as temporary:
             writer = _call_writer(target, lambda: pq.ParquetWriter(temporary, schema))
 
             def write(block: ParquetBlock, w_NK: Floats) -> None:
@@ -150,7 +150,7 @@ class ParquetBlock:
         bad = np.argwhere(~np.isfinite(x_NK))
         if len(bad):
             row, k = bad[0].tolist()
-            raise self.refused(row, columns[k], "a finite number")
+            raise self.explain_refusal(row, columns[k], "a finite number")
         return x_NK
 
     def truths(self, column: str) -> NDArray[np.bool_]:
@@ -171,7 +171,7 @@ class ParquetBlock:
         texts = [f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in encoded.dictionary.to_pylist()]
         true_N, wrong = parse_truths(texts, encoded.indices.to_numpy())
         if wrong is not None:
-            raise self.refused(wrong, column, "0, 1, true or false")
+            raise self.explain_refusal(wrong, column, "0, 1, true or false")
         return true_N
 
     def place(self, row: int, column: str | None = None) -> str:
@@ -184,7 +184,7 @@ class ParquetBlock:
         words = f"{self.table.path}, row {self.done - self.rows + row + 1}"
         return words if column is None else f"{words}, column '{column}'"
 
-    def refused(self, row: int, column: str, wanted: str) -> InvalidInput:
+    def explain_refusal(self, row: int, column: str, wanted: str) -> InvalidInput:
         """Return the error about a cell.
 
         Args:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 
-from ._atomic import written_whole
+from ._atomic import write_atomically
 from ._cell_text import is_formula, parse_number, refuse_cell
 from ._csv import CsvTable
 from ._table_paths import open_source
@@ -76,7 +76,7 @@ def write_csv(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     for column in guarded.columns:
         if not is_numeric_dtype(guarded[column]):
             guarded[column] = guarded[column].map(_guard)
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         guarded.to_csv(temporary, index=False, float_format="%.17g")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch_state import evaluating, extract_logits
+from .._torch_state import evaluation_mode, extract_logits
 from ..data import Batch, Split, Trained, as_split, find_unseen
 from ..errors import InvalidInput
 from ._confidence_bounds import betting_lower_bound, clopper_pearson_lower_bound
@@ -158,7 +158,7 @@ def evaluate_groups(student: nn.Module, constraint: Constraint, data: Split, bat
     """
     device = next((p.device for p in student.parameters()), torch.device("cpu"))
     chunks: list[list[Tensor]] = []
-    with evaluating(student), torch.no_grad():
+    with evaluation_mode(student), torch.no_grad():
         for index in data.chunks(batch_size):
             batch = data.batch(index).to(device)
             log_p_V = torch.log_softmax(extract_logits(student(batch.inputs), "The student").double(), dim=-1)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._torch_state import evaluating, extract_logits
+from .._torch_state import evaluation_mode, extract_logits
 from ..data import Batch
 from ..errors import InvalidInput, NotFinite
 from ._teacher import require_floor, take_log
@@ -41,7 +41,7 @@ class TorchTeacher:
         Raises:
             NotFinite: A logit is not finite; the message names the example.
         """
-        with evaluating(self.module):
+        with evaluation_mode(self.module):
             logits_V = extract_logits(
                 self.module(_select_columns(batch.inputs, self.columns)), f"Teacher '{self.name}'"
             )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from solvers.kkt import gradients
 
-from .._torch_state import evaluating
+from .._torch_state import evaluation_mode
 from ..data import Batch, Split
 from ..safety import Constraint, GroupSums
 from ._constraint_layout import attainable_threshold, is_single_average
@@ -61,7 +61,7 @@ def read_full_pass(
     names = sorted({"train"} | {rule.split for rule in constraints})
     move_split = {name: train if name == "train" else splits[name] for name in names}
     objective.clear_non_finite_source()
-    with evaluating(objective.readers):
+    with evaluation_mode(objective.readers):
         factors = read_surrogate_factors(objective, move_split, constraints) if with_gradients else None
         sums = _FullPassSums(constraints, factors, variables)
         with torch.set_grad_enabled(with_gradients):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .._torch_state import evaluating, extract_logits
+from .._torch_state import evaluation_mode, extract_logits
 from ..data import Batch, Split, SplitCache
 from ..errors import InvalidInput, NotFinite
 from ..pooling import arithmetic_pool
@@ -94,7 +94,7 @@ class Objective:
         """
         batch = split.batch(index)
         if logits_V is None and not self.fixed:
-            with evaluating(self.readers), torch.no_grad():
+            with evaluation_mode(self.readers), torch.no_grad():
                 logits_V = self.logits(batch)
         log_p_KV = self.ensemble.cached_log_probabilities(split, index)
         if logits_V is not None:

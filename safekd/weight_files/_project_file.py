@@ -67,7 +67,8 @@ def _project_block(rules: FileRules, block: Block) -> tuple[Floats, Floats]:
     if rules.metric == "kl":
         bad = np.argwhere(~(raw_NK > 0))
         if len(bad):
-            raise block.refused(int(bad[0, 0]), rules.teachers[bad[0, 1]], "a number above 0, which metric kl needs")
+            row, column = int(bad[0, 0]), rules.teachers[bad[0, 1]]
+            raise block.explain_refusal(row, column, "a number above 0, which metric kl needs")
     try:
         return raw_NK, project(raw_NK, rules.polytope, metric=rules.metric, **ordering)
     except SafekdError:
@@ -79,7 +80,7 @@ def _project_block(rules: FileRules, block: Block) -> tuple[Floats, Floats]:
 def _find_refused_row(rules: FileRules, raw_NK: Floats, ordering: dict[str, Any]) -> tuple[int, SafekdError]:
     """Return the first row that cannot be projected, found by halving, and the error about it."""
 
-    def refused(start: int, stop: int) -> SafekdError | None:
+    def try_rows(start: int, stop: int) -> SafekdError | None:
         some = {name: value[start:stop] for name, value in ordering.items()}
         try:
             project(raw_NK[start:stop], rules.polytope, metric=rules.metric, **some)
@@ -90,7 +91,7 @@ def _find_refused_row(rules: FileRules, raw_NK: Floats, ordering: dict[str, Any]
     start, stop = 0, len(raw_NK)
     while stop - start > 1:
         middle = (start + stop) // 2
-        start, stop = (start, middle) if refused(start, middle) else (middle, stop)
-    error = refused(start, stop)
+        start, stop = (start, middle) if try_rows(start, middle) else (middle, stop)
+    error = try_rows(start, stop)
     assert error is not None
     return start, error

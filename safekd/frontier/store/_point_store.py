@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ...errors import InvalidInput
-from ...io import written_whole
+from ...io import write_atomically
 from ...training import FitResult, save_run, save_tensors
 from ...training.trace import ConstraintReading
 from ._trained_point import RunSpec, TrainedPoint
@@ -71,7 +71,7 @@ class PointStore:
             raise InvalidInput(f"{self.folder} holds other files, but no sweep; choose another folder.")
         for stale in self.folder.glob(".*.part"):  # of a run that was killed
             shutil.rmtree(stale, ignore_errors=True)
-        with written_whole(file) as temporary:
+        with write_atomically(file) as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     @property
@@ -98,7 +98,7 @@ class PointStore:
 
     def finish(self, rows: Sequence[str | None]) -> None:
         """Note that the sweep is complete, and which point each row of its table rests on."""
-        with written_whole(self.folder / _DONE) as temporary:
+        with write_atomically(self.folder / _DONE) as temporary:
             temporary.write_text(json.dumps({"points": list(rows)}, indent=2) + "\n", encoding="utf-8")
 
     def _require_same(self, file: Path, record: Mapping[str, Any]) -> None:
@@ -148,10 +148,10 @@ def _write_files(part: Path, point: TrainedPoint, result: FitResult) -> None:
             save_tensors(tensors, part / file)
     numbers = {name: value for name, value in vars(point).items() if name not in _TENSORS}
     numbers |= {"spec": asdict(point.spec), "readings": [asdict(reading) for reading in point.readings]}
-    with written_whole(part / _POINT) as temporary:
+    with write_atomically(part / _POINT) as temporary:
         temporary.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     listed = {path.name: _hash_file(path) for path in sorted(part.iterdir())}
-    with written_whole(part / _MANIFEST) as temporary:
+    with write_atomically(part / _MANIFEST) as temporary:
         temporary.write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
 
 

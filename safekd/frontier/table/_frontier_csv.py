@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import InvalidInput
-from ...io import read_table, written_whole
+from ...io import read_table, write_atomically
 from ._frontier_columns import (
     FLAG,
     NUMBER,
@@ -55,7 +55,7 @@ def write_frontier(table: pd.DataFrame, constraint: str, meta: Mapping[str, Any]
     if Path(path).is_dir():
         raise InvalidInput(f"Cannot write {os.fspath(path)}: it is a folder. Choose the name of a file in it.")
     # both are there whole before either takes its place, so that a full disk leaves an older pair as it was
-    with written_whole(path) as table_file, written_whole(f"{os.fspath(path)}.meta.json") as meta_file:
+    with write_atomically(path) as table_file, write_atomically(f"{os.fspath(path)}.meta.json") as meta_file:
         table_file.write_bytes(lines.encode("utf-8", "backslashreplace"))  # a lone surrogate is no reason to fail
         meta_file.write_text(written, encoding="utf-8")
 

@@ -11,7 +11,7 @@ import matplotlib.style
 import pandas as pd
 
 from ...errors import InvalidInput
-from ...io import written_whole
+from ...io import write_atomically
 from ._figure import STYLE, build_figure
 from ._layout import lay_out_frontier
 from ._web_page import build_page
@@ -35,7 +35,7 @@ def draw_frontier(
     layout = lay_out_frontier(table, constraint)
     # a page has its own fonts and background
     settings = {"svg.fonttype": "none", "axes.facecolor": "none"} if is_page else {}
-    with matplotlib.style.context(["default", STYLE, settings]), written_whole(path) as temporary:
+    with matplotlib.style.context(["default", STYLE, settings]), write_atomically(path) as temporary:
         figure = build_figure(layout, required)
         if is_page:
             svg = io.StringIO()

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...io import write_csv, written_whole
+from ...io import write_atomically, write_csv
 from .._fit_result import FitResult
 from ..trace import write_jsonl
 
@@ -74,7 +74,7 @@ def save_run(result: FitResult, run_dir: str | os.PathLike[str]) -> list[Path]:
         names.append("tightening.csv")
     else:
         (folder / "tightening.csv").unlink(missing_ok=True)
-    with written_whole(folder / "verdict.json") as temporary:
+    with write_atomically(folder / "verdict.json") as temporary:
         temporary.write_text(json.dumps(evidence, indent=2, allow_nan=True) + "\n")
     return [folder / name for name in names]
 
@@ -97,5 +97,5 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) ->
         path: A file that ends in .safetensors.
     """
     state = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         save_file(state, temporary)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..._torch_state import evaluating
+from ..._torch_state import evaluation_mode
 from .._objective import CHUNK
 from .._parameter_vectors import descend_lbfgs
 from ._merit_function import MeritFunction
@@ -66,7 +66,7 @@ def _find_dead_parameters(merit: MeritFunction) -> list[str]:
     """Name the dead parameters; where no output depends on one, a random mix of outputs has no gradient in it."""
     split, student = merit.splits["train"], merit.objective.student
     depends = [False] * len(merit.parameters)
-    with evaluating(student), torch.enable_grad():
+    with evaluation_mode(student), torch.enable_grad():
         for index in split.chunks(CHUNK):
             logits_V = merit.objective.logits(split.batch(index))
             generator = torch.Generator().manual_seed(int(index[0]))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from solvers.infeasibility import solve_least_violation_on_simplices
 
-from ..._torch_state import evaluating
+from ..._torch_state import evaluation_mode
 from ...data import Split
 from ...safety import Constraint, Recall, SafetyConstraint
 from .._constraint_layout import attainable_threshold, is_single_average
@@ -92,7 +92,7 @@ def bound_feasibility(
     posed = {rule.split: splits[rule.split] for rule in rules}
     if not rules:
         return None
-    with evaluating(objective.student), torch.no_grad():
+    with evaluation_mode(objective.student), torch.no_grad():
         V = objective.logits(splits[rules[0].split].batch(torch.arange(1))).shape[-1]
     if len(rules) * 2 * V * sum(split.labels.numel() for split in posed.values()) > SETTINGS.largest_table:
         return None
@@ -160,7 +160,7 @@ def _measure_tangent(
         covered = rule.covers(batch)
         if not bool(covered.any()):
             continue
-        with evaluating(objective.student), torch.no_grad():
+        with evaluation_mode(objective.student), torch.no_grad():
             p_BV = torch.softmax(objective.logits(batch).double(), -1)[covered]
         labels_B = batch.labels[covered]
         bound = _tangent_planes(rule, p_BV, labels_B)

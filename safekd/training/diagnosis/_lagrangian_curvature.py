@@ -19,7 +19,7 @@ from torch import Tensor
 from solvers.second_order import SETTINGS as SECOND_ORDER
 from solvers.second_order import estimate_curvature, orthonormal_rows, project_on_tangent
 
-from ..._torch_state import evaluating
+from ..._torch_state import evaluation_mode
 from .._full_pass import read_surrogate_factors
 from .._objective import CHUNK
 from .._parameter_vectors import split_vector
@@ -102,7 +102,7 @@ def measure_curvature(merit: MeritFunction, jacobian_Mn: Tensor, tolerance: floa
     steps, n = min(SECOND_ORDER.products, max(passes, 2)), sum(p.numel() for p in parameters)
     # targets of a rule that looks at the student would move with it
     methods = [differentiate_twice, take_differences] if objective.fixed else [differentiate_twice]
-    with evaluating(objective.student):
+    with evaluation_mode(objective.student):
         for product in methods:
             try:
                 seen = estimate_curvature(product, normals_An, n, steps, parameters[0].device)

@@ -17,7 +17,7 @@ import torch
 from solvers.infeasibility import violation_gradient_norm
 from solvers.kkt import gradients
 
-from ..._torch_state import evaluating
+from ..._torch_state import evaluation_mode
 from ...data import Split
 from ...safety import Constraint
 from .._full_pass import FullPass, read_full_pass
@@ -103,7 +103,7 @@ class _ViolationDescent:
         """Return the mean of -log(safety), constraints weighed by their shares, and its gradient."""
         write_vector(self.parameters, x_n)
         total, gradient_n, without, covered = 0.0, np.zeros_like(x_n), 0, 0
-        with evaluating(self.objective.student), torch.enable_grad():
+        with evaluation_mode(self.objective.student), torch.enable_grad():
             for rule, share in zip(self.constraints, share_M, strict=True):
                 split = self.splits[rule.split]
                 count = int(rule.covers(split.batch()).sum())

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from solvers.kkt import gradients
 
-from ..._torch_state import evaluating
+from ..._torch_state import evaluation_mode
 from ...data import Split
 from ...errors import InvalidInput
 from ...safety import Constraint
@@ -125,7 +125,7 @@ def estimate_gradients(
     size = sum(p.numel() for p in variables)
     total = torch.zeros(len(weight), size, dtype=torch.float64, device=variables[0].device)
     squares, lagrangian_Sn = torch.zeros(len(weight), dtype=torch.float64), []
-    with evaluating(objective.readers), torch.enable_grad():
+    with evaluation_mode(objective.readers), torch.enable_grad():
         factors = read_surrogate_factors(objective, where, constraints)
         for _ in range(sampled.batches):
             scalars: dict[int, Tensor] = {}

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ...errors import InvalidInput
-from ...io import read_table, written_whole
+from ...io import read_table, write_atomically
 
 Cell = float | int | bool | str
 _WHOLE = ("step", "epoch")  # 10.0 is written "10" in CSV, so what is a whole number is said here
@@ -53,7 +53,7 @@ def write_jsonl(rows: Sequence[Mapping[Any, Any]], path: str | os.PathLike[str])
         rows: Cells by column.
         path: A .jsonl file.
     """
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_text("".join(map(format_line, rows)), encoding="utf-8")
 
 

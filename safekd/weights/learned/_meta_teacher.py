@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..._torch_state import evaluating, extract_logits
+from ..._torch_state import evaluation_mode, extract_logits
 from ...errors import InvalidInput
 from ..rules import register_rule
 from ..signals import Signals
@@ -100,7 +100,7 @@ def look_ahead(step: StudentStep, temperature: float, hard: float) -> Tensor:
     def compute_logits(parameters: Parameters) -> Tensor:
         return extract_logits(functional_call(student, dict(parameters), (step.inputs,)), "The student")
 
-    with evaluating(student), torch.enable_grad(), _differentiable_twice():
+    with evaluation_mode(student), torch.enable_grad(), _differentiable_twice():
         z_V = compute_logits(theta)
         read = Signals(log_p=step.signals.log_p, student_log_p=torch.log_softmax(z_V.detach(), dim=-1))
         gradient_KV = read.student_gradient(temperature)

@@ -152,13 +152,13 @@ def test_a_full_disk_is_told_and_what_was_kept_is_left(tmp_path, monkeypatch):
 
 
 def test_a_file_on_a_full_disk_is_named(tmp_path):
-    from safekd.io import written_whole
+    from safekd.io import write_atomically
 
     (tmp_path / "f.csv").write_text("old")
     told = pytest.raises(kd.InvalidInput, match=r"Cannot write .*f.csv: No space left on device. Make room")
-    with told, written_whole(tmp_path / "f.csv"):
+    with told, write_atomically(tmp_path / "f.csv"):
         raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(OSError, match="other"), written_whole(tmp_path / "f.csv"):
+    with pytest.raises(OSError, match="other"), write_atomically(tmp_path / "f.csv"):
         raise OSError(errno.ENOENT, "other")
     assert (tmp_path / "f.csv").read_text() == "old"
 

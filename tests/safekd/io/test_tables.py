@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safekd.errors import InvalidInput
-from safekd.io import parse_numbers, read_table, write_csv, written_whole
+from safekd.io import parse_numbers, read_table, write_atomically, write_csv
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ class Stop(Exception):
 def test_an_error_while_writing_leaves_the_old_file(tmp_path):
     target = tmp_path / "result.csv"
     target.write_text("old")
-    with pytest.raises(Stop), written_whole(target) as temporary:  # noqa: PT012
+    with pytest.raises(Stop), write_atomically(target) as temporary:  # noqa: PT012
         temporary.write_text("half")
         raise Stop
     assert target.read_text() == "old"
@@ -189,16 +189,16 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path):
 
 
 def test_an_error_while_writing_leaves_nothing_new(tmp_path):
-    with pytest.raises(Stop), written_whole(tmp_path / "result.csv"):
+    with pytest.raises(Stop), write_atomically(tmp_path / "result.csv"):
         raise Stop
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path):
     target = tmp_path / "deep" / "result.csv"
-    with written_whole(target) as temporary:
+    with write_atomically(target) as temporary:
         temporary.write_text("old")
-    with written_whole(target) as temporary:
+    with write_atomically(target) as temporary:
         temporary.write_text("new")
         assert target.read_text() == "old"
     assert target.read_text() == "new"
@@ -209,7 +209,7 @@ def test_others_may_read_it_as_the_umask_says(tmp_path):
     """A temporary file is private; the result must not stay so."""
     plain, ours = tmp_path / "plain", tmp_path / "ours"
     plain.write_text("")
-    with written_whole(ours):
+    with write_atomically(ours):
         pass
     assert ours.stat().st_mode == plain.stat().st_mode
 
