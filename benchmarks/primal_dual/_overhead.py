@@ -1,7 +1,7 @@
 """What does a constraint cost a step?  Ours, Cooper's and humancompatible-train's beside plain distillation.
 
-One constraint, the truth of examples in one class; the same model, batch, targets and Adam for everybody; the target is
-worked out beforehand.  Contenders take turns of a few steps each, in one thread, on the processor's clock: what else
+One constraint, or three, each the truth of examples in one class; the same model, batch, targets and Adam for everybody;
+the target is worked out beforehand.  Contenders take turns of a few steps each, in one thread, on the processor's clock: what else
 the machine does slows all of them, and counts little.
 
     plain loop          forward, divergence, backward, Adam: the unconstrained step that everything is compared to
@@ -36,16 +36,20 @@ from ._peers import cooper_problem
 
 PLAIN = "plain loop, no constraint"
 _TURN = 5  # calls: enough for the clock, few enough for the machine to be the same for all
-_RULE = SafetyConstraint("class 0", TruthProbability(critical=[0]), 0.9)
+_ASKED = 0.9
 
 
 @dataclass(frozen=True)
 class Course:
-    """A student and its data: how to make the student, and the training split whose every example is one batch."""
+    """A student and its data.
+
+    student: makes it.  train: the split whose every example is one batch.  constraints: one a class, from class 0 on.
+    """
 
     name: str
     student: Callable[[], nn.Module]
     train: Split
+    constraints: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,13 @@ def courses() -> list[Course]:
 
     def random(examples: int) -> Split:
         inputs_ND = torch.randn(examples, 64, generator=generator)
-        return Split("train", inputs_ND, torch.randint(10, (examples,), generator=generator))
+        return Split("train", inputs_ND, torch.arange(examples) % 10)  # no class is without examples
 
     tokens = torch.randint(200, (16, 32), generator=generator)
     return [
         Course("MLP 64-48-10, batch 808", lambda: build_mlp(64, [48], 10, 0), random(808)),
         Course("MLP 64-48-10, batch 64", lambda: build_mlp(64, [48], 10, 0), random(64)),
+        Course("MLP 64-48-10, batch 64, 3 constraints", lambda: build_mlp(64, [48], 10, 0), random(64), 3),
         Course("transformer, 2 layers of 64, 16 x 32 tokens", Transformer, Split("train", tokens, tokens.roll(-1, 1))),
     ]
 
@@ -98,18 +103,20 @@ class _Loop:
         self.optimizer = torch.optim.Adam(self.student.parameters(), lr=1e-3)
         self.log_q_NV = _target(course)
         self.index, self.divergence = torch.arange(len(course.train)), ForwardKL()
-        self.critical = course.train.labels == 0
+        self.critical_M = [course.train.labels == k for k in range(course.constraints)]
 
     def values(self, constrained: bool) -> tuple[Tensor, Tensor]:
-        """Return the loss and g (1,); without a constraint g is empty."""
+        """Return the loss and g (M,); without constraints g is empty."""
         logits_V = self.student(self.train.inputs[self.index])
         log_q_V = self.log_q_NV[self.index]
         loss = self.divergence(log_q_V, logits_V).mean()
         if not constrained:
             return loss, logits_V.new_zeros(0)
-        labels, critical = self.train.labels[self.index], self.critical[self.index]
+        labels = self.train.labels[self.index]
         truth = torch.log_softmax(logits_V, dim=-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1).exp()
-        return loss, (0.9 - torch.where(critical, truth, 0.0).sum() / critical.sum()).reshape(1)
+        inside_M = [critical[self.index] for critical in self.critical_M]
+        g_M = [_ASKED - torch.where(inside, truth, 0.0).sum() / inside.sum() for inside in inside_M]
+        return loss, g_M[0].reshape(1) if len(g_M) == 1 else torch.stack(g_M)
 
     def __call__(self) -> None:
         loss, g_M = self.values(self.lagrangian is not None)
@@ -128,20 +135,22 @@ def _target(course: Course) -> Tensor:
 def _trainer(course: Course, constrained: bool) -> Callable[[], object]:
     torch.manual_seed(0)
     student, log_q_NV = course.student(), _target(course)
+    names = range(course.constraints if constrained else 0)
+    constraints = [SafetyConstraint(f"class {k}", TruthProbability(critical=[k]), _ASKED) for k in names]
     trainer = ConstrainedTrainer(
         student,
         [CallableTeacher("fixed", lambda inputs: log_q_NV[: len(inputs)], gives="logits")],
-        constraints=[_RULE] if constrained else [],
+        constraints=constraints,
         optimizer=torch.optim.Adam(student.parameters(), lr=1e-3),
     )
-    engine = PrimalDual(int(constrained), method=trainer.problem.choose_dual(len(course.train)))
+    engine = PrimalDual(len(constraints), method=trainer.problem.choose_dual(len(course.train)))
     stepper = PrimalDualStep(trainer.problem, engine, FitData(course.train, {}))
     index = torch.arange(len(course.train))
     return lambda: stepper.step(index)
 
 
 def _bare(course: Course) -> Callable[[], object]:
-    engine = PrimalDual(1, method=AugmentedLagrangian())
+    engine = PrimalDual(course.constraints, method=AugmentedLagrangian())
     return _Loop(course, lambda loss, g_M: engine.step(loss, inequality=g_M))
 
 
@@ -149,7 +158,7 @@ def _cooper(course: Course, augmented: bool) -> Callable[[], object]:
     import cooper
 
     loop = _Loop(course)
-    cmp = cooper_problem(lambda: (*loop.values(True), None), 1, 0, torch.float32, augmented)
+    cmp = cooper_problem(lambda: (*loop.values(True), None), course.constraints, 0, torch.float32, augmented)
     dual = torch.optim.SGD(cmp.dual_parameters(), lr=1e-2, maximize=True)
     roller = cooper.optim.AlternatingDualPrimalOptimizer(cmp, loop.optimizer, dual)
     if not augmented:
@@ -161,7 +170,7 @@ def _cooper(course: Course, augmented: bool) -> Callable[[], object]:
 def _humancompatible(course: Course) -> Callable[[], object]:
     from humancompatible.train.dual_optim import ALM
 
-    dual = ALM(m=1, lr=0.01, penalty=1.0, is_ineq=True)
+    dual = ALM(m=course.constraints, lr=0.01, penalty=1.0, is_ineq=True)
     return _Loop(course, dual.forward_update)
 
 
