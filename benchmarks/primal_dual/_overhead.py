@@ -1,8 +1,8 @@
 """What does a constraint cost a step?  Ours, Cooper's and humancompatible-train's beside plain distillation.
 
-One constraint, or three, each the truth of examples in one class; the same model, batch, targets and Adam for everybody;
-the target is worked out beforehand.  Contenders take turns of a few steps each, in one thread, on the processor's clock: what else
-the machine does slows all of them, and counts little.
+One constraint, or three, each the truth of examples in one class; the same model, batch, targets and Adam for all;
+the target is worked out beforehand.  Contenders take turns of a few steps each, in one thread, on the clock of the
+processor: what else the machine does slows all of them, and counts little.
 
     plain loop          forward, divergence, backward, Adam: the unconstrained step that everything is compared to
     loss + constraint   the same with the constraint worked out and added, at a weight of 1: no method can cost less

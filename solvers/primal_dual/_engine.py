@@ -260,8 +260,9 @@ class PrimalDual:
         keep = None if state.steps == 1 else self.method.ema or 0.0
         state.merit = state.merit.updated(objective, old_C, change_C, keep, self._settings)
         excessive = state.merit.is_excessive(gains.weight_C, changed["violation_range"])
-        if excessive.is_cpu and not bool(excessive):  # a GPU is not waited for
+        if excessive is False:
             return updated
+        excessive = torch.as_tensor(excessive, device=e_C.device)  # a GPU is not waited for
         # what is thrown to and fro by steps that are too long says nothing of the gain
         range_C = torch.maximum(now["violation_range"], e_C.abs())
         changed["least_range"] = torch.where(excessive, now["least_range"], changed["least_range"])

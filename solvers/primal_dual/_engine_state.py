@@ -33,7 +33,7 @@ class EngineState:
         for name, value in FIRST_GAIN_STATE.items():
             self.rows[name] += value
         self.one = torch.ones(C, dtype=torch.float64, device=device)
-        self.merit, self.steps, self.readings = MeritState.fresh(device), 0, 0
+        self.merit, self.steps, self.readings = MeritState(), 0, 0
         self.undo: Callable[[], None] = lambda: None
 
     def select(self, place_B: Tensor | None) -> dict[str, Tensor]:
@@ -71,16 +71,16 @@ class EngineState:
 
     def to_dict(self) -> dict[str, Tensor]:
         """Return copies of the rows, of the merit function's state and the number of steps."""
-        state = self.rows | self.merit._asdict() | {"steps": torch.tensor(self.steps)}
+        state = self.rows | self.merit.to_dict() | {"steps": torch.tensor(self.steps)}
         return {name: value.clone() for name, value in state.items()}
 
     def load_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what ``to_dict`` gave.  Raises InvalidInput on a misfit, and then changes nothing."""
-        for name, old in (self.rows | self.merit._asdict() | {"steps": torch.tensor(0)}).items():
+        for name, old in (self.rows | self.merit.to_dict() | {"steps": torch.tensor(0)}).items():
             new = state.get(name)
             if new is None or new.shape != old.shape:
                 given = "nothing" if new is None else f"shape {tuple(new.shape)}"
                 raise InvalidInput(f"State of another problem: `{name}` is {given}, wanted shape {tuple(old.shape)}.")
         self.rows = {name: state[name].to(old).clone() for name, old in self.rows.items()}
-        self.merit = MeritState(*(state[name].to(old).clone() for name, old in self.merit._asdict().items()))
+        self.merit = MeritState.from_dict(state, self.one.device)
         self.steps = int(state["steps"])

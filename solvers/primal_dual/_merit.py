@@ -13,6 +13,7 @@ by the share that the integral part takes a step, until the steps work again.  A
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,17 +40,14 @@ class MeritCheckSettings:
 MERIT_SETTINGS = MeritCheckSettings()
 
 
+Scalar = float | Tensor  # a number on the processor, where it costs nothing to look; elsewhere a float64 tensor
+
+
 class MeritState(NamedTuple):
-    """What is kept from step to step, float64 scalars: the objective, smoothed as violations are, and the rise."""
+    """What is kept from step to step: the objective, smoothed as violations are, and the rise."""
 
-    objective: Tensor
-    rise: Tensor
-
-    @classmethod
-    def fresh(cls, device: torch.device | str) -> MeritState:
-        """Return what a run begins with."""
-        none = torch.zeros((), dtype=torch.float64, device=device)
-        return cls(none, none)
+    objective: Scalar = 0.0
+    rise: Scalar = 0.0
 
     def updated(
         self, objective: Tensor, multiplier_C: Tensor, change_C: Tensor, keep: float | None, settings: GainSettings
@@ -58,17 +56,29 @@ class MeritState(NamedTuple):
 
         keep: share of the past in the smoothed objective; None at the first step, which changes nothing.
         """
-        now = objective.double()
+        now = _read_scalar(objective)
         if keep is None:
             return MeritState(now, self.rise)
-        if keep:
-            now = torch.lerp(now, self.objective, keep)
-        gained = torch.dot(multiplier_C, change_C) + (now - self.objective)
-        return MeritState(now, torch.add(gained, self.rise, alpha=1 - 1 / settings.memory))
+        now = keep * self.objective + (1 - keep) * now
+        gained = _read_scalar(torch.dot(multiplier_C, change_C)) + (now - self.objective)
+        return MeritState(now, (1 - 1 / settings.memory) * self.rise + gained)
 
-    def is_excessive(self, size_C: Tensor, range_C: Tensor) -> Tensor:
-        """Tell, as a boolean scalar, whether the rise says that primal steps are too long for these multipliers."""
-        return self.rise > MERIT_SETTINGS.excess * torch.dot(size_C, range_C)
+    def is_excessive(self, weight_C: Tensor, range_C: Tensor) -> bool | Tensor:
+        """Tell whether the rise says that primal steps are too long for these multipliers."""
+        return self.rise > MERIT_SETTINGS.excess * _read_scalar(torch.dot(weight_C, range_C))
+
+    def to_dict(self) -> dict[str, Tensor]:
+        """Return it as float64 scalars."""
+        return {name: torch.as_tensor(value, dtype=torch.float64) for name, value in self._asdict().items()}
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Tensor], device: torch.device) -> MeritState:
+        """Return what ``to_dict`` gave, for an engine on a device."""
+        return cls(*(_read_scalar(state[name].to(device)) for name in cls._fields))
+
+
+def _read_scalar(value: Tensor) -> Scalar:
+    return value.item() if value.is_cpu else value.double()
 
 
 def hold_back(new_C: Tensor, old_C: Tensor, settings: GainSettings) -> Tensor:
