@@ -46,7 +46,7 @@ def list_subjects(
     rule: Callable[[Signals], Tensor], polytope: WeightPolytope | None, scale: str | None, as_weights: bool | None
 ) -> Iterator[Subject]:
     """Yield what there is to judge, the whole of a ``Unified`` last."""
-    promised = polytope or _carried_polytope(rule)
+    promised = polytope or _find_carried_polytope(rule)
     if isinstance(rule, Unified):
         if scale is not None:
             raise InvalidInput("`scale` was given, but a Unified has scales of its own. Leave it out.")
@@ -59,7 +59,7 @@ def list_subjects(
         yield Subject("unified weights", "unified", rule, promised, rule=rule)
         return
     if as_weights is None:
-        as_weights = _carried_polytope(rule) is not None
+        as_weights = _find_carried_polytope(rule) is not None
     own = str(getattr(rule, "scale", "any"))
     scale = scale or (own if own in SCALES else "token")
     alone = divide_by_sum(rule.rule) if isinstance(rule, Conforming) else None
@@ -99,6 +99,6 @@ def explain_missing_scales(rule: object) -> dict[str, str]:
     }
 
 
-def _carried_polytope(rule: object) -> WeightPolytope | None:
+def _find_carried_polytope(rule: object) -> WeightPolytope | None:
     polytope = getattr(rule, "polytope", None)
     return polytope if isinstance(polytope, WeightPolytope) else None

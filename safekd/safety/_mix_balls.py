@@ -90,7 +90,7 @@ class Ball(ABC):
         s_G, p_G = np.asarray(safety_G, dtype=np.float64), np.asarray(share_G, dtype=np.float64)
         if not np.all(np.isfinite(s_G) & (p_G > 0)):
             return np.full_like(s_G, np.nan)
-        q_G = self._penalized(s_G - s_G.min(), p_G)
+        q_G = self._penalize_gaps(s_G - s_G.min(), p_G)
         q_G = q_G / q_G.sum()
         return q_G if self.distance(q_G, p_G) <= self.radius else self.worst(s_G, p_G)
 
@@ -104,7 +104,7 @@ class Ball(ABC):
         """
 
     @abstractmethod
-    def _penalized(self, gap_G: Floats, p_G: Floats) -> Floats:
+    def _penalize_gaps(self, gap_G: Floats, p_G: Floats) -> Floats:
         """Return, up to a factor, the q of least ``q . gap + smoothing D(q || p)``, whatever its distance."""
 
     @abstractmethod
@@ -136,7 +136,7 @@ class KLBall(Ball):
         inside = q_G > 0
         return float(q_G[inside] @ np.log(q_G[inside] / p_G[inside]))
 
-    def _penalized(self, gap_G: Floats, p_G: Floats) -> Floats:
+    def _penalize_gaps(self, gap_G: Floats, p_G: Floats) -> Floats:
         return np.asarray(p_G * np.exp(-gap_G / self.smoothing), dtype=np.float64)
 
     def _distance_to_groups(self, share: float) -> float:
@@ -178,7 +178,7 @@ class ChiSquareBall(Ball):
         """
         return float(((q_G - p_G) ** 2 / p_G).sum())
 
-    def _penalized(self, gap_G: Floats, p_G: Floats) -> Floats:
+    def _penalize_gaps(self, gap_G: Floats, p_G: Floats) -> Floats:
         return _fill_to_level(gap_G, p_G, lambda share, mean, variance: mean + self.smoothing / share)
 
     def _distance_to_groups(self, share: float) -> float:

@@ -192,9 +192,9 @@ class _Binder:
         return teachers.index(name)
 
     def _columns(self, key: str, names: Sequence[str]) -> tuple[str, ...]:
-        return tuple(self._column(key, name) for given in names for name in self._listed(given))
+        return tuple(self._column(key, name) for given in names for name in self._parse_list(given))
 
-    def _listed(self, given: str) -> list[str]:
+    def _parse_list(self, given: str) -> list[str]:
         """Return one column, or those that "a,b,c" lists."""
         return [given] if given in self.columns or "," not in given else [name.strip() for name in given.split(",")]
 

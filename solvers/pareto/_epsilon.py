@@ -130,9 +130,9 @@ class EpsilonSweep:
         """Whether a point is to replace another as the answer to a target."""
         if old is None:
             return True
-        return is_better(self._standing(new, target), self._standing(old, target), self.slack_f)
+        return is_better(self._judge_standing(new, target), self._judge_standing(old, target), self.slack_f)
 
-    def _standing(self, point: SolvedPoint, target: float) -> Standing:
+    def _judge_standing(self, point: SolvedPoint, target: float) -> Standing:
         return Standing(point.f, point.violation_with(target), self._meets(point, target), point.converged)
 
     def _solve(self, target: float, start: SolvedPoint, guess: Tensor | None = None) -> SolvedPoint:

@@ -258,7 +258,7 @@ class PrimalDual:
         state, old_C, e_C = self._state, now["multiplier"], changed["last_violation"]
         change_C = changed["last_change"] if present_C is None else torch.where(present_C, changed["last_change"], 0.0)
         keep = None if state.steps == 1 else self.method.ema or 0.0
-        state.merit = state.merit.updated(objective, old_C, change_C, keep, self._settings)
+        state.merit = state.merit.advance(objective, old_C, change_C, keep, self._settings)
         excessive = state.merit.is_excessive(gains.weight_C, changed["violation_range"])
         if excessive is False:
             return updated

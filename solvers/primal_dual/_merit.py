@@ -30,8 +30,9 @@ class MeritCheckSettings:
     ``python -m benchmarks.primal_dual --families cells --draw 2 --only SGD`` notices them.
 
     Attributes:
-        excess: Share of the weighted ranges above which a rise is no noise.  At 1 two of 24 cells diverge as they do
-            without the check; at .1 noise holds multipliers back, and thresholds are missed by .01 on the way.
+        excess: Share of the weighted ranges above which a rise is no noise.  In the cell "transformer, digits, batch
+            64, SGD 0.1, far, 5" a run at 1 diverges as it does without the check; at .3 and .1 it ends at losses of
+            .242 and .249.
     """
 
     excess: float = 0.3
@@ -49,7 +50,7 @@ class MeritState(NamedTuple):
     objective: Scalar = 0.0
     rise: Scalar = 0.0
 
-    def updated(
+    def advance(
         self, objective: Tensor, multiplier_C: Tensor, change_C: Tensor, keep: float | None, settings: GainSettings
     ) -> MeritState:
         """Return the state after a step at which violations changed by ``change_C``.

@@ -127,10 +127,10 @@ class BoundedOrder:
         return low_QK, high_QK
 
     def _map_rows(self, change: Callable[[Tensor], Tensor]) -> BoundedOrder:
-        def changed(rows: Tensor) -> Tensor:
+        def change_rows(rows: Tensor) -> Tensor:
             return rows if len(rows) == 1 else change(rows)
 
-        return BoundedOrder(changed(self.tier_RK), changed(self.low_QK), changed(self.high_QK), self.margin)
+        return BoundedOrder(change_rows(self.tier_RK), change_rows(self.low_QK), change_rows(self.high_QK), self.margin)
 
     @cached_property
     def arrays(self) -> tuple[Any, Any, Any, Any]:

@@ -53,7 +53,7 @@ def suggest_name(name: str, known: Iterable[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else ""
 
 
-def _registered(what: str, find_known: Callable[[], Mapping[str, Any]]) -> AfterValidator:
+def _require_registered(what: str, find_known: Callable[[], Mapping[str, Any]]) -> AfterValidator:
     """Return the check that a name is in a registry."""
 
     def require_known(name: str) -> str:
@@ -102,7 +102,7 @@ class DataConfig(Strict):
     splits: SplitsConfig = Field(default=SplitsConfig(), description="a table [data.splits] of shares that sum to 1")
 
     @model_validator(mode="after")
-    def _labelled(self) -> DataConfig:
+    def _check_labels(self) -> DataConfig:
         if self.source != "breast_cancer" and self.label is None:
             raise ValueError("a CSV source needs `label`, the name of its label column")
         return self
@@ -137,17 +137,17 @@ TeacherConfig = Annotated[FittedTeacherConfig | StoredTeacherConfig, Field(discr
 class WeightsConfig(Strict):
     """Rules of three scales, and the polytope that their product is repaired into."""
 
-    token: Annotated[str, _registered("token rule", lambda: _find_rules("token"))] = Field(
+    token: Annotated[str, _require_registered("token rule", lambda: _find_rules("token"))] = Field(
         default="entropy_decay", description="the rule that weighs by position"
     )
     rate: float = Field(default=1.0, ge=0, description="decay rate of entropy_decay, at least 0")
     entropy_floor: float = Field(
         default=1e-3, gt=0, description="what entropy_inverse adds to an entropy, in nats, above 0: weights stay finite"
     )
-    task: Annotated[str, _registered("task rule", lambda: _find_rules("task"))] = Field(
+    task: Annotated[str, _require_registered("task rule", lambda: _find_rules("task"))] = Field(
         default="inverse_loss", description="the rule that weighs by task"
     )
-    context: Annotated[str, _registered("context rule", lambda: _find_rules("context"))] = Field(
+    context: Annotated[str, _require_registered("context rule", lambda: _find_rules("context"))] = Field(
         default="ordinal_safety", description="the rule that weighs by context"
     )
     lower: float = Field(default=0.05, ge=0, le=1, description="lightest weight of a teacher, between 0 and 1")
@@ -180,7 +180,7 @@ class ConstraintConfig(Strict):
     """One safety requirement, or, with ``each``, one for each context or critical class."""
 
     name: str = Field(min_length=1, description="what tables and messages call it")
-    measure: Annotated[str, _registered("safety measure", _find_measures)] = Field(
+    measure: Annotated[str, _require_registered("safety measure", _find_measures)] = Field(
         default="truth_probability", description="what is read of a prediction"
     )
     critical: list[str] = Field(min_length=1, description="class names")
@@ -241,7 +241,7 @@ class TightenConfig(Strict):
     constraints: list[str] = Field(default=[], description="names of those to raise; all if left out")
 
     @model_validator(mode="after")
-    def _of_one_kind(self) -> TightenConfig:
+    def _check_kinds(self) -> TightenConfig:
         wrong = "attempts" if self.on == "crossfit" else "also"
         if wrong in self.model_fields_set:
             raise ValueError(f'`{wrong}` means nothing with on = "{self.on}"; leave it out')
@@ -257,7 +257,7 @@ class TrainingConfig(Strict):
     batch_size: int | None = Field(default=None, ge=1, description="left out: the whole training split a step")
     learning_rate: float = Field(default=0.01, gt=0, description="of Adam, above 0")
     temperature: float = Field(default=1.0, gt=0, description="softens both sides of the divergence, above 0")
-    dual: Annotated[str, _registered("dual method", _find_dual_methods)] = Field(
+    dual: Annotated[str, _require_registered("dual method", _find_dual_methods)] = Field(
         default="pi_gain", description="how multipliers move: a name of solvers.DUAL_METHODS, built at its defaults"
     )
     tolerance: float = Field(default=1e-3, gt=0, description="KKT residuals that count as converged")
