@@ -12,14 +12,14 @@ A ``SafetyMeasure`` reads one position; an ``Average`` reads it over groups of e
 add up; a ``Constraint`` compares averages with a threshold; ``certify`` bounds them on held-out data.
 
 Which measure?  ``TruthProbability`` and ``UnsafeMass`` are linear in the distribution, the easiest to train and to
-reason about; ``Margin`` and ``OneMinusBrier`` are concave; ``Recall``, ``TopK`` and ``Avoids`` count, and are trained
-through surrogates; ``Calibration`` wants ``exactly=0.5``; ``Custom`` is anything else.  ``MEASURES`` holds all of them
-by the names that configurations use.
+reason about; ``Margin`` and ``OneMinusBrier`` are concave; ``Recall``, ``TopK``, ``Avoids`` and ``Counted``, for an
+event of one's own, count, and are trained through surrogates; ``Calibration`` wants ``exactly=0.5``; ``Custom`` is
+anything else.  ``MEASURES`` holds those that configurations name.
 """
 
 from ._confidence_bounds import betting_lower_bound, clopper_pearson_lower_bound, skew_adjusted_t_lower_bound
 from ._constraint_per_group import constrain_each_class, constrain_each_context, constrain_each_task
-from ._custom_measure import Custom
+from ._custom_measure import Counted, Custom
 from ._group_average import Average, GroupSums
 from ._harm_budget import Budget
 from ._mix_balls import Ball, ChiSquareBall, KLBall
@@ -40,6 +40,7 @@ __all__ = [
     "Certificate",
     "ChiSquareBall",
     "Constraint",
+    "Counted",
     "Custom",
     "GroupSums",
     "KLBall",

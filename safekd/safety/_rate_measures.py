@@ -1,11 +1,15 @@
 """Rates: measures that count, and the smooth values that have a gradient in their stead.
 
-A surrogate is ``sigmoid(sharpness * log-odds)`` of an event that is at least as hard as the counted one, so that
-above 1/2 the counted one holds.  Axes: ... positions, V classes.
+A surrogate is ``1 / (1 - log2 q)``, where q is the probability, sharpened to the power s, of an event that is at least
+as hard as the counted one: above 1/2 the counted one holds.  It is logarithmic where the event is improbable, so that a
+fresh student among a thousand classes, and one that is surely wrong, are still shown the way: the gradient by the
+log-odds falls with their square only, where that of q itself falls with their exponential.  Once the event is probable
+it is flat, so that examples which count already are let alone.  Axes: ... positions, V classes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import torch
@@ -24,7 +28,17 @@ from ._safety_measure import (
 )
 
 
-class _Rate(SafetyMeasure):
+class Rate(SafetyMeasure):
+    """A measure that counts an event, 0 or 1, with the surrogate above.
+
+    Args:
+        critical: Labels on which it is read, every label by default.
+        sharpness: s of the surrogate, above 0.
+
+    Raises:
+        InvalidInput: A setting is out of range.
+    """
+
     binary = True
 
     def __init__(self, critical: Collection[int] | None, sharpness: float) -> None:
@@ -33,16 +47,23 @@ class _Rate(SafetyMeasure):
             raise InvalidInput(f"`sharpness` is {sharpness!r}; it must be above 0 and finite.")
         self.sharpness = sharpness
 
-    def _sigmoid_log_odds(self, log_for: Tensor, log_against: Tensor) -> Tensor:
-        return torch.sigmoid(self.sharpness * (log_for - log_against))
+    def _read_odds(self, log_for: Tensor, log_against_C: Tensor) -> Tensor:
+        """Return ``1 / (1 - log2 q)`` for a class against others, each to the power s: (...) and (..., C) to (...)."""
+        s = self.sharpness
+        return read_bits(s * log_for - torch.logsumexp(s * log_against_C, dim=-1))
+
+
+def read_bits(log_odds: Tensor) -> Tensor:
+    """Return ``1 / (1 - log2 q)`` of events whose log-odds are log q / (1 - q), (...)."""
+    return 1 / (1 + torch.nn.functional.softplus(-log_odds) / math.log(2))
 
 
 @register_measure
-class TopK(_Rate):
+class TopK(Rate):
     """Whether the truth is among the ``k`` most probable classes, 0 or 1; ties go to the lowest class number.
 
-    The surrogate is ``sigmoid(s (log p(y) - log r))``, where r is the probability of all other classes but the k - 1
-    most probable of them: p(y) > r cannot be outside the first k.
+    The surrogate is ``1 / (1 - log2 q)`` with ``q = p(y)^s / (p(y)^s + sum_r p(r)^s)``, where r goes over all other
+    classes but the k - 1 most probable of them: with q > 1/2 the truth cannot be outside the first k.
 
     Args:
         k: How many classes count, at least 1.
@@ -69,7 +90,7 @@ class TopK(_Rate):
         if self.k > 1:
             first = others_V.topk(self.k - 1, dim=-1).indices
             others_V = others_V.scatter(-1, first, -torch.inf)
-        return self._sigmoid_log_odds(gather_log_truth(log_p_V, labels), torch.logsumexp(others_V, dim=-1))
+        return self._read_odds(gather_log_truth(log_p_V, labels), others_V)
 
     def _require_more_classes(self, log_p_V: Tensor) -> None:
         if log_p_V.shape[-1] <= self.k:
@@ -85,8 +106,8 @@ class TopK(_Rate):
 class Recall(TopK):
     """Whether the truth is the most probable class, 0 or 1; ties go to the lowest class number, as argmax does.
 
-    The surrogate is ``sigmoid(s (log p(y) - log(1 - p(y))))``: at s = 1 it is p(y) itself, and it tends to "p(y) > 1/2"
-    as s grows, which for two classes is recall.
+    The surrogate is ``1 / (1 - log2 q(y))`` with ``q = softmax(s logits)``: above 1/2 the truth is the most probable
+    class, and as s grows it tends to the measured value.
 
     Args:
         critical: Labels on which it is read, every label by default.
@@ -104,11 +125,11 @@ class Recall(TopK):
 
 
 @register_measure
-class Avoids(_Rate):
+class Avoids(Rate):
     """Whether the most probable class is none of ``unsafe``, U, 0 or 1: one minus the rate at which U is said.
 
     With the harmless classes as ``critical`` and the alarming ones as ``unsafe`` it bounds false alarms.  The surrogate
-    is ``sigmoid(s (log r - log p(U)))`` with r the largest probability outside U.
+    is ``1 / (1 - log2 q)`` with ``q = r^s / (r^s + sum_U p(u)^s)`` and r the largest probability outside U.
 
     Args:
         unsafe: U, class numbers from 0.
@@ -131,7 +152,7 @@ class Avoids(_Rate):
     def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         inside = self._unsafe_log_p(log_p_V)
         outside_V = log_p_V.index_fill(-1, torch.tensor(sorted(self.unsafe), device=log_p_V.device), -torch.inf)
-        return self._sigmoid_log_odds(outside_V.amax(-1), torch.logsumexp(inside, dim=-1))
+        return self._read_odds(outside_V.amax(-1), inside)
 
     def _unsafe_log_p(self, log_p_V: Tensor) -> Tensor:
         if len(self.unsafe) >= log_p_V.shape[-1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,16 @@ def copy_state(module: nn.Module) -> dict[str, Tensor]:
         module: Left as it is.
     """
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def parameter_norm(module: nn.Module) -> float:
+    """Return the Euclidean norm of a module's parameters.
+
+    Args:
+        module: Left as it is.
+    """
+    squares = [torch.linalg.vector_norm(p.detach(), dtype=torch.float64).item() ** 2 for p in module.parameters()]
+    return math.sqrt(sum(squares))
 
 
 def split_vector(v_n: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:

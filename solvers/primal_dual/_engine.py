@@ -7,6 +7,7 @@ Axes: M inequalities, E equalities, C = M + E rows, B rows of a batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -33,6 +34,8 @@ class PrimalDual:
         least_range: Violation, in units of each row, below which a scale-free gain grows no further: one number, or one
             a row, (M + E,).  A run that begins next to its answer has seen no large violation to measure its gain by.
         horizon: Steps that the run will take at most, where that is known: scale-free rules hurry in short ones.
+        largest_distance: How far the variables may have to move, in their own units, where that is known: the
+            multiplier of a row whose gradient would need more than that to make up its violation waits.
 
     Raises:
         InvalidInput: A count or a range is negative; in the methods, values have the wrong shape.
@@ -52,6 +55,7 @@ class PrimalDual:
         device: torch.device | str = "cpu",
         least_range: float | Sequence[float] = 0.0,
         horizon: int | None = None,
+        largest_distance: float = math.inf,
     ) -> None:
         if inequalities < 0 or equalities < 0:
             raise InvalidInput(f"Counts of constraints cannot be negative: got {inequalities} and {equalities}.")
@@ -68,7 +72,7 @@ class PrimalDual:
         self._floor = torch.zeros(C, dtype=torch.float64, device=device)
         self._floor[inequalities:] = -torch.inf
         self._step = torch.ones_like(self._floor) * self.method.step
-        self._settings = SETTINGS.shorten(horizon)
+        self._settings, self._largest_distance = SETTINGS.shorten(horizon), largest_distance
         self._state.readings = self._settings.first_readings if self.method.scale_free and C else 0
 
     def step(
@@ -300,5 +304,6 @@ class PrimalDual:
             asked_C = asked_C & present_C
         if not bool(asked_C.any()):
             return dict(now)
-        scales = read_scales(objective, rows_C, rows_each=len(self._floor) / len(rows_C))
+        each = len(self._floor) / len(rows_C)
+        scales = read_scales(objective, rows_C, rows_each=each, largest_distance=self._largest_distance)
         return dict(now) | update_scales(now, scales, asked_C)

@@ -21,6 +21,7 @@ Factors on f or g change both as they change multipliers and gains.  Axes: C row
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,13 +65,21 @@ class MultiplierScales:
     largest_gain: Tensor
 
 
-def read_scales(objective: Tensor, rows_C: Tensor, *, rows_each: float = 1.0) -> MultiplierScales:
+def read_scales(
+    objective: Tensor, rows_C: Tensor, *, rows_each: float = 1.0, largest_distance: float = math.inf
+) -> MultiplierScales:
     """Return the scales of each row.  The graph stays as it is, for the backward pass that follows.
+
+    A row whose gradient would have to carry the variables further than ``largest_distance`` to make up the violation
+    tells nothing of what it costs to meet it: its gradient has to grow on the way, and a scale read off a vanishing one
+    would be as good as infinite.  So the least gradient that could make it up stands in the denominator, and the scale
+    falls by the share of it that is there: the multiplier waits until the row has a gradient.
 
     Args:
         objective: Scalar f with its graph.
         rows_C: Values g and h with their graphs, shape (C,).
         rows_each: How many rows of the problem each of these stands for, where a batch speaks of some only.
+        largest_distance: How far variables may have to move, in their own units.
     """
     leaves = _find_leaves([objective, rows_C])
     if not leaves or not rows_C.requires_grad:
@@ -95,6 +104,8 @@ def read_scales(objective: Tensor, rows_C: Tensor, *, rows_each: float = 1.0) ->
     on_the_way_C = curvature_C * distance_C / norm_C
     scale_C = torch.where(share > SETTINGS.vanishing * on_the_way_C, share, on_the_way_C) / norm_C
     largest_gain_C = SETTINGS.curvature_factor * torch.maximum(derivative_C, curvature_C) / norm_C**2
+    there_C = (norm_C * largest_distance / distance_C).clamp_max(1.0) if math.isfinite(largest_distance) else 1.0
+    scale_C = scale_C * there_C**2
     return MultiplierScales(_mask_unknown(scale_C, usable_C), _mask_unknown(largest_gain_C, usable_C))
 
 

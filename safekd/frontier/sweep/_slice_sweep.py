@@ -327,7 +327,7 @@ class SliceSweep:
 
 def _leads_on(point: TrainedPoint) -> bool:
     """Say whether the next run may begin here."""
-    return point.finite and point.status not in ("diverged", "infeasible", "no_multiplier", "failed")
+    return point.finite and point.status not in ("diverged", "infeasible", "no_multiplier", "overpenalized", "failed")
 
 
 def _answers_better(point: TrainedPoint, row: TargetRow) -> bool:

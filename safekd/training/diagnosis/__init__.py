@@ -16,6 +16,7 @@ from ._non_finite_source import (
     find_rule_step_source,
     find_value_source,
 )
+from ._overpenalty import find_exploded
 from ._probes import RunProbes
 from ._status import SETTINGS as STATUS_SETTINGS
 from ._status import EndedRun, format_residuals, is_converged, judge_run
@@ -29,6 +30,7 @@ __all__ = [
     "RunProbes",
     "StudentRestoration",
     "bound_feasibility",
+    "find_exploded",
     "find_gradient_source",
     "find_loss_source",
     "find_non_finite_parameter",

@@ -18,6 +18,7 @@ from .._full_pass import FullPass
 from ..checkpoints import rank_point
 from ..trace import TracePoint
 from ._feasibility_bound import FeasibilityBound
+from ._overpenalty import Overpenalty, describe_flat, find_overpenalty, judge_overpenalized
 from ._probes import RunProbes
 
 
@@ -64,12 +65,14 @@ class EndedRun:
         jacobian_Mn: Gradients of g at the last point, (M, n).
         tolerance: Of the run.
         capped: Names of constraints whose multiplier stands at its cap.
+        targets_move: Whether targets change as the run goes on.
     """
 
     points: Sequence[TracePoint]
     jacobian_Mn: Tensor
     tolerance: float
     capped: Sequence[str]
+    targets_move: bool = False
 
     @property
     def last(self) -> TracePoint:
@@ -138,7 +141,7 @@ def judge_run(run: EndedRun, probes: RunProbes) -> Verdict:
         return _judge_boundary(run, bound)
     if growing := _find_growing(run):
         return _judge_growing(run, growing)
-    if is_converged(run.last, run.tolerance):
+    if is_converged(run.last, run.tolerance) and not _find_overpenalty(run).excess:
         return _judge_stationary(run, probes)
     if run.violated and is_stalled(run.points):
         return _judge_stalled(run, probes)
@@ -379,7 +382,14 @@ def _judge_stalled(run: EndedRun, probes: RunProbes) -> Verdict:
     )
 
 
+def _find_overpenalty(run: EndedRun) -> Overpenalty:
+    return find_overpenalty(run.points, run.tolerance, targets_move=run.targets_move)
+
+
 def _judge_budget(run: EndedRun, findings: dict[str, Finding], more: str = "") -> Verdict:
+    if overpenalty := _find_overpenalty(run):
+        return judge_overpenalized(run.points, overpenalty, run.numbers, more)
+    more = describe_flat(run.last) + more
     met = "a constraint is still violated" if run.violated else "the constraints are met"
     return Verdict(
         "budget_spent",

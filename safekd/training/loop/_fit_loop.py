@@ -15,7 +15,7 @@ from solvers.primal_dual import PrimalDual
 from .._constraint_layout import ConstraintLayout
 from .._fit_result import FitResult, Verdict
 from .._full_pass import FullPass
-from .._parameter_vectors import copy_state
+from .._parameter_vectors import copy_state, parameter_norm
 from .._training_problem import TrainingProblem
 from .._warm_start import WarmStart
 from ..checkpoints import BestIterates, FinalIterate
@@ -24,6 +24,7 @@ from ..diagnosis import (
     EndedRun,
     FeasibilityBound,
     RunProbes,
+    find_exploded,
     format_residuals,
     is_converged,
     judge_run,
@@ -46,6 +47,9 @@ class FitLoopSettings:
             below 5 runs of ``benchmarks.primal_dual`` that were done went on.
         lately: Share of the steps before which a loss is not late: the last tenth.
         least_loss: Nats: a loss that falls to 0 would never be at rest by shares of itself.
+        largest_distance: How far training may carry a student, in norms of its parameters, or 1 where they are smaller;
+            without an end a constraint whose surrogate is flat at a fresh student is given a multiplier of 1e16
+            (``python -m benchmarks.counted``).
         first_bound: Steps after which a feasibility bound is asked for first, least and most: fewer than ten show
             little of a violation.
         first_bound_share: Share of the run's steps that it is between them.
@@ -55,6 +59,7 @@ class FitLoopSettings:
     loss_at_rest: float = 5.0
     lately: float = 0.9
     least_loss: float = 0.01
+    largest_distance: float = 10.0
     first_bound: tuple[int, int] = (10, 50)
     first_bound_share: float = 0.05
 
@@ -112,6 +117,7 @@ class FitLoop:
                 SETTINGS.small_violation * abs(rule.required) for rule in layout.order_by_kind(problem.constraints)
             ],
             horizon=self.steps,
+            largest_distance=SETTINGS.largest_distance * max(parameter_norm(problem.student), 1.0),
         )
         if warm_start is not None:
             warm_start.begin(problem.student, self.engine, layout, problem.learning)
@@ -136,7 +142,7 @@ class FitLoop:
             part.training = training
         self.problem.learning.train()
         self.callbacks.start(self._describe())
-        at_rest = 0  # points in a row
+        at_rest = exploded = 0  # points in a row
         last = self.evaluate(0)
         if self.callbacks.stopped() is not None:
             return self._judge_stopped()
@@ -154,7 +160,8 @@ class FitLoop:
                     if not point.finite:
                         return self._judge_unusable(point)
                     at_rest = at_rest + 1 if self._is_at_rest(point) else 0
-                    if at_rest == 2 or self._is_as_feasible_as_any(point):
+                    exploded = exploded + 1 if find_exploded(self.trace.points, self.options.tolerance) else 0
+                    if 2 in (at_rest, exploded) or self._is_as_feasible_as_any(point):
                         return self._judge_ending(last)
                     if self.callbacks.stopped() is not None:
                         return self._judge_stopped()
@@ -263,7 +270,13 @@ class FitLoop:
         self._install_average()  # evidence is looked up for the student that the last point is about
         at_cap = self.reader.order_by_constraint(self.engine.capped).tolist()
         capped = [rule.name for rule, at in zip(self.problem.constraints, at_cap, strict=True) if at]
-        ended = EndedRun(self.trace.points, last.jacobian_Mn, self.options.tolerance, capped)
+        ended = EndedRun(
+            self.trace.points,
+            last.jacobian_Mn,
+            self.options.tolerance,
+            capped,
+            targets_move=not self.problem.objective.fixed,
+        )
         return judge_run(ended, self.probes)
 
     def _judge_unusable(self, point: TracePoint) -> Verdict:

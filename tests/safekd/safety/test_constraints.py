@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -36,12 +38,17 @@ def test_sums_by_hand():
     p_BV = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], dtype=torch.float64)
     batch = batch_of(torch.tensor([0, 0, 1, 0]), context=torch.tensor([0, 1, 0, 2]))
     found = SafetyConstraint("s", Recall([0], sharpness=1.0), 0.9).sums(p_BV.log(), batch)
-    assert (float(found.surrogate_G), float(found.measured_G)) == (pytest.approx(0.9 + 0.2 + 0.3), 1)
+    first, second, fourth = (1 / (1 - math.log2(p)) for p in (0.9, 0.2, 0.3))
+    assert (float(found.surrogate_G), float(found.measured_G)) == (pytest.approx(first + second + fourth), 1)
     assert (float(found.measured_squares_G), int(found.count_G)) == (1, 3)
     some = SafetyConstraint("s", Recall([0], sharpness=1.0), 0.9, contexts=[0, 2])
     assert some.covers(batch).tolist() == [True, False, False, True]
     found = some.sums(p_BV.log(), batch)
-    assert (float(found.surrogate_G), float(found.measured_G), int(found.count_G)) == (pytest.approx(0.9 + 0.3), 1, 2)
+    assert (float(found.surrogate_G), float(found.measured_G), int(found.count_G)) == (
+        pytest.approx(first + fourth),
+        1,
+        2,
+    )
     every = SafetyConstraint("s", Recall([0]), 0.9, contexts=[0], average="all")
     assert every.covers(batch).tolist() == [True, False, True, False]
     assert float(every.sums(p_BV.log(), batch).measured_G) == 2  # one recalled, one not critical

@@ -13,6 +13,7 @@ from safekd.errors import InvalidInput
 from safekd.safety import (
     Avoids,
     Calibration,
+    Counted,
     Custom,
     Margin,
     OneMinusBrier,
@@ -28,6 +29,11 @@ def squared(log_p_V, labels):
     return TruthProbability().measured(log_p_V, labels) ** 2
 
 
+def lead_of_the_truth(log_p_V, labels):
+    """Return the log-odds of the truth against class 1."""
+    return log_p_V.gather(-1, labels[..., None])[..., 0] - log_p_V[..., 1]
+
+
 MEASURES = {
     "truth": TruthProbability,
     "margin": Margin,
@@ -37,6 +43,7 @@ MEASURES = {
     "recall": Recall,
     "top 2": lambda critical=None: TopK(2, critical),
     "avoids": lambda critical=None: Avoids([0, 2], critical),
+    "counted": lambda critical=None: Counted(lead_of_the_truth, critical=critical),
     "custom": lambda critical=None: Custom(squared, squared, critical=critical),
 }
 NAMES = {
@@ -48,6 +55,7 @@ NAMES = {
     "recall": "Recall(",
     "top 2": "TopK(k=2, ",
     "avoids": "Avoids(unsafe=[0, 2], ",
+    "counted": "Counted(",
     "custom": "Custom(",
 }
 each_measure = pytest.mark.parametrize("kind", MEASURES)
@@ -170,32 +178,50 @@ def test_a_tie_goes_to_the_lowest_class():
     assert Recall().measured(tied, torch.tensor([0, 1])).tolist() == [1, 0]
 
 
-@given(seed=st.integers(0, 10**6))
-def test_smooth_recall_at_sharpness_one_is_the_truth_probability(seed):
+@given(seed=st.integers(0, 10**6), sharpness=st.floats(0.25, 8))
+def test_smooth_recall_is_one_over_one_plus_the_bits_of_the_sharpened_truth(seed, sharpness):
     log_p_BV, labels = drawn(seed)
-    surrogate = Recall(critical=[0, 2], sharpness=1.0).surrogate(log_p_BV, labels)
-    torch.testing.assert_close(surrogate, TruthProbability(critical=[0, 2]).surrogate(log_p_BV, labels))
+    surrogate_B = Recall(sharpness=sharpness).surrogate(log_p_BV, labels)
+    q_BV = log_p_BV.exp() ** sharpness / (log_p_BV.exp() ** sharpness).sum(-1, keepdim=True)
+    torch.testing.assert_close(surrogate_B, 1 / (1 - q_BV[torch.arange(len(labels)), labels].log2()))
 
 
-def test_sharper_recall_tends_to_the_majority_which_is_recall_for_two_classes():
-    log_p_BV, labels = drawn(4, B=300, V=2)
+@given(seed=st.integers(0, 10**6), sharpness=st.floats(0.25, 8))
+def test_above_one_half_a_surrogate_says_that_the_event_is_counted(seed, sharpness):
+    log_p_BV, labels = drawn(seed)
+    for measure in (
+        Recall(sharpness=sharpness),
+        TopK(2, sharpness=sharpness),
+        Avoids([1, 2], sharpness=sharpness),
+        Counted(lambda log_p_V, y: log_p_V[..., 0] - log_p_V[..., 1], sharpness=sharpness),
+    ):
+        value_B, surrogate_B = measure.measured(log_p_BV, labels), measure.surrogate(log_p_BV, labels)
+        assert ((surrogate_B >= 0) & (surrogate_B <= 1)).all()
+        assert (value_B[surrogate_B > 0.5] == 1).all()
+
+
+def test_sharper_recall_tends_to_recall():
+    log_p_BV, labels = drawn(4, B=300)
     gap = [
         float((Recall(sharpness=s).surrogate(log_p_BV, labels) - Recall().measured(log_p_BV, labels)).abs().mean())
         for s in (1, 4, 16, 64, 4096)
     ]
     assert gap == sorted(gap, reverse=True)
-    assert gap[-1] < 1e-3
-    three = torch.tensor([[0.4, 0.3, 0.3]]).log()  # most probable, yet no majority
-    assert Recall(sharpness=4096).surrogate(three, torch.tensor([0])) < 1e-6
-    assert Recall().measured(three, torch.tensor([0])) == 1
+    assert gap[-1] < 1e-2
 
 
-def test_smooth_recall_does_not_saturate_into_no_gradient():
-    """At p(y) = 1e-9, log p(y) - log(1 - p(y)) still says which way is up."""
-    logits = torch.tensor([[-20.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
-    Recall(sharpness=1.0).surrogate(logits.log_softmax(-1), torch.tensor([0])).sum().backward()
-    assert torch.isfinite(logits.grad).all()
-    assert logits.grad[0, 0] > 0
+@pytest.mark.parametrize("V", [2, 10, 22, 100, 1000])
+@pytest.mark.parametrize("lead", [0.0, 10.0, 100.0])
+def test_what_is_counted_shows_the_way_to_a_fresh_student_and_to_one_that_is_surely_wrong(V, lead):
+    """The gradient by the logits is a share of the one at the boundary that falls with squares, not exponentially."""
+    for measure in (Recall(), TopK(min(3, V - 1)), Avoids([1])):
+        logits = torch.zeros(1, V, dtype=torch.float64)
+        logits[0, 1] = lead
+        logits.requires_grad_()
+        (gradient,) = torch.autograd.grad(measure.surrogate(logits.log_softmax(-1), torch.tensor([0])).sum(), logits)
+        odds = 4 * lead + np.log(V)
+        assert gradient.norm() > 0.5 / (1 + odds) ** 2, measure
+        assert gradient[0, 0] >= 0
 
 
 @each_measure
