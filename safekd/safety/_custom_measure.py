@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..data import Group
 from ..errors import InvalidInput
 from ._safety_measure import SafetyMeasure, clamp_to_unit
 
@@ -50,7 +51,7 @@ class Custom(SafetyMeasure):
         measured: ValueFunction,
         surrogate: ValueFunction,
         *,
-        critical: Collection[int] | None = None,
+        critical: Collection[Group] | None = None,
         concave: bool = False,
         binary: bool = False,
         name: str = "Custom",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .._number_checks import is_finite, is_whole
+from ..data import Group
 from ..errors import InvalidInput
 from ._safety_measure import (
     SafetyMeasure,
@@ -21,13 +22,14 @@ from ._safety_measure import (
     read_class_numbers,
     register_measure,
     select_classes,
+    sort_classes,
 )
 
 
 class _Rate(SafetyMeasure):
     binary = True
 
-    def __init__(self, critical: Collection[int] | None, sharpness: float) -> None:
+    def __init__(self, critical: Collection[Group] | None, sharpness: float) -> None:
         super().__init__(critical)
         if not (is_finite(sharpness) and sharpness > 0):
             raise InvalidInput(f"`sharpness` is {sharpness!r}; it must be above 0 and finite.")
@@ -50,7 +52,7 @@ class TopK(_Rate):
         sharpness: s of the surrogate, above 0.
     """
 
-    def __init__(self, k: int, critical: Collection[int] | None = None, sharpness: float = 4.0) -> None:
+    def __init__(self, k: int, critical: Collection[Group] | None = None, sharpness: float = 4.0) -> None:
         super().__init__(critical, sharpness)
         if not is_whole(k) or k < 1:
             raise InvalidInput(f"`k` is {k!r}; wanted a whole number of at least 1.")
@@ -93,7 +95,7 @@ class Recall(TopK):
         sharpness: s of the surrogate, above 0.
     """
 
-    def __init__(self, critical: Collection[int] | None = None, sharpness: float = 4.0) -> None:
+    def __init__(self, critical: Collection[Group] | None = None, sharpness: float = 4.0) -> None:
         super().__init__(1, critical, sharpness)
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
@@ -111,13 +113,15 @@ class Avoids(_Rate):
     is ``sigmoid(s (log r - log p(U)))`` with r the largest probability outside U.
 
     Args:
-        unsafe: U, class numbers from 0.
+        unsafe: U, class numbers from 0, or names.
         critical: Labels on which it is read, every label by default.
         sharpness: s of the surrogate, above 0.
     """
 
+    class_settings = ("critical", "unsafe")
+
     def __init__(
-        self, unsafe: Collection[int], critical: Collection[int] | None = None, sharpness: float = 4.0
+        self, unsafe: Collection[Group], critical: Collection[Group] | None = None, sharpness: float = 4.0
     ) -> None:
         super().__init__(critical, sharpness)
         self.unsafe = frozenset(read_class_numbers(unsafe, "unsafe"))
@@ -139,4 +143,4 @@ class Avoids(_Rate):
         return select_classes(log_p_V, self.unsafe, "unsafe")
 
     def __repr__(self) -> str:
-        return add_setting(super().__repr__(), f"unsafe={sorted(self.unsafe)}")
+        return add_setting(super().__repr__(), f"unsafe={sort_classes(self.unsafe)}")

@@ -139,12 +139,15 @@ class CallableTeacher:
 
 
 class StoredTeacher:
-    """Probabilities computed elsewhere.
+    """Probabilities computed elsewhere: a table with a row an example.
+
+    A table belongs to a split by the numbers of its examples: ``kd.Split(..., numbers=rows)`` says which row is whose,
+    and a ``Split.part`` keeps them.  A split without numbers is read in its order, from a table of its own size that no
+    other split reads; content cannot tell whether that order is the table's.
 
     Args:
         name: What tables and messages call it.
-        probabilities: A tensor (N, ..., V) for one split, or one a split by its name, a row an example in the split's
-            order.
+        probabilities: A table (N, ..., V), or one a split by its name.
         floor: Smallest probability, above 0; None for 1e-6, less with very many classes.
 
     Raises:
@@ -155,6 +158,7 @@ class StoredTeacher:
         self.name, self.floor = name, require_floor(floor, name)
         self._rows = probabilities if isinstance(probabilities, Mapping) else None
         self._only = probabilities if isinstance(probabilities, Tensor) else None
+        self._read_in_order_by = ""  # the split without numbers that reads the only table
         parts = list(probabilities.values()) if isinstance(probabilities, Mapping) else [probabilities]
         wrong = [type(part).__name__ for part in parts if not isinstance(part, Tensor)]
         if wrong:
@@ -174,21 +178,41 @@ class StoredTeacher:
             (B, ..., V).
 
         Raises:
-            InvalidInput: There are no rows for the split, or too few.
+            InvalidInput: There are no rows for the split, or too few, or it is not known which are whose.
         """
         rows = self._only if self._rows is None else self._rows.get(split)
         if rows is None:
             raise InvalidInput(
                 f"Teacher '{self.name}' has no stored rows for split '{split}'; it has {sorted(self._rows or {})}."
             )
+        self._require_bound_rows(rows, batch, split)
+        return take_log(rows.to(batch.inputs.device)[batch.index], self.name, self.floor)
+
+    def _require_bound_rows(self, rows: Tensor, batch: Batch, split: str) -> None:
+        """Refuse to read rows of which nobody said whose they are."""
+        who, how = (
+            f"Teacher '{self.name}' has {len(rows)} stored rows",
+            f"say which row is whose: kd.Split('{split}', ..., numbers=rows), with the row of each example",
+        )
+        if batch.split_size is not None and batch.split_size != len(rows):
+            raise InvalidInput(
+                f"{who}, split '{split}' has {batch.split_size} examples without numbers, so it is not known which "
+                f"rows are theirs; {how}, or store one row an example in the split's order."
+            )
+        if batch.split_size is not None and self._rows is None:
+            self._read_in_order_by = self._read_in_order_by or split
+            if self._read_in_order_by != split:
+                raise InvalidInput(
+                    f"{who}, which split '{self._read_in_order_by}' reads in its order, and now split '{split}', both "
+                    f"without numbers; give a table for each, {{'{self._read_in_order_by}': ..., '{split}': ...}}, or "
+                    f"{how}."
+                )
         last = int(batch.index.max())
         if last >= len(rows):
             raise InvalidInput(
-                f"Teacher '{self.name}' has {len(rows)} stored rows for split '{split}', "
-                f"but example {last} was asked for; "
-                "store one row an example, in the split's order."
+                f"{who} for split '{split}', but example {last} was asked for; store a row for each number of the "
+                "split."
             )
-        return take_log(rows.to(batch.inputs.device)[batch.index], self.name, self.floor)
 
 
 def _select_columns(inputs: Tensor, columns: Sequence[int] | None) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .._torch_state import evaluation_mode, extract_logits
-from ..data import Batch, Split, SplitCache
+from ..data import Batch, Group, Split, SplitCache, require_class_count
 from ..errors import InvalidInput, NotFinite
 from ..pooling import arithmetic_pool
 from ..safety import Constraint
@@ -53,8 +53,8 @@ class Objective:
         rule: Weighting rule, from Signals to weights (B, ..., K).
         divergence: (log target, logits), both (B, ..., V) -> one loss a position, (B, ...), nats.
         evidence: Measured teachers, for rules and orderings; None where none were measured.
-        critical_classes: S, classes where orderings apply.
-        critical_contexts: C_safe, contexts where orderings apply.
+        critical_classes: S, classes where orderings apply, numbers or names.
+        critical_contexts: C_safe, contexts where orderings apply, the same.
         features: What rules that learn from a representation see of a batch, (B, ..., D); None: its inputs, flattened.
         perturbation: How teachers are asked again where the rule needs their variance.
         non_finite_source: First teacher whose targets were not finite in the last pass, None where all were.
@@ -67,8 +67,8 @@ class Objective:
     rule: Rule
     divergence: Loss
     evidence: TeacherEvidence | None
-    critical_classes: Collection[int]
-    critical_contexts: Collection[int]
+    critical_classes: Collection[Group]
+    critical_contexts: Collection[Group]
     features: Callable[[Batch], Tensor] | None = None
     perturbation: Perturbation = field(default_factory=Perturbation)
 
@@ -97,6 +97,7 @@ class Objective:
             with evaluation_mode(self.readers), torch.no_grad():
                 logits_V = self.logits(batch)
         log_p_KV = self.ensemble.cached_log_probabilities(split, index)
+        require_class_count(split, log_p_KV.shape[-1], "the ensemble")
         if logits_V is not None:
             _require_same_classes(log_p_KV, logits_V)
         return Signals(
@@ -105,8 +106,8 @@ class Objective:
             task=batch.task,
             context=batch.context,
             evidence=None if self.evidence is None else self.evidence.to(batch.labels.device),
-            critical_classes=self.critical_classes,
-            critical_contexts=self.critical_contexts,
+            critical_classes=split.names.numbers("class", self.critical_classes),
+            critical_contexts=split.names.numbers("context", self.critical_contexts),
             student_log_p=None if logits_V is None else _log_probabilities(logits_V.detach()),
             features=self._features(batch),
             variance=self._variance(split, index),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from solvers.primal_dual import DualMethod, PIGain
 
 from .._number_checks import is_number, is_whole
-from ..data import Batch
+from ..data import Batch, Fields, Group, Split
 from ..divergences import ForwardKL
 from ..errors import InvalidInput
 from ..safety import Constraint
@@ -55,8 +55,9 @@ class ConstrainedTrainer:
             out.
         scheduler: Of the optimizer's rate, stepped once an optimizer step.
         evidence: Measured teachers, for rules and orderings.
-        critical_classes: S, class numbers where orderings apply, besides the critical classes of the constraints.
-        critical_contexts: C_safe, context numbers where orderings apply as well.
+        critical_classes: S, classes where orderings apply, numbers or names, besides the critical classes of the
+            constraints.
+        critical_contexts: C_safe, contexts where orderings apply as well, numbers or names.
         batch_size: Examples a step; None for the whole training split.
         independent_batches: Whether multipliers and penalties see values of another batch than the one whose gradients
             they weigh, which takes the bias out of the penalty term and costs a forward pass a step.
@@ -85,8 +86,8 @@ class ConstrainedTrainer:
         divergence: Loss | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
         evidence: TeacherEvidence | None = None,
-        critical_classes: Collection[int] = (),
-        critical_contexts: Collection[int] = (),
+        critical_classes: Collection[Group] = (),
+        critical_contexts: Collection[Group] = (),
         batch_size: int | None = None,
         independent_batches: bool = False,
         device: torch.device | str = "cpu",
@@ -156,6 +157,19 @@ class ConstrainedTrainer:
         """
         return self._with_problem(self.problem.with_constraints(constraints))
 
+    def with_names(self, splits: Mapping[str, Split]) -> ConstrainedTrainer:
+        """Return a trainer of the same student with numbers in place of names of classes, contexts and tasks.
+
+        ``fit`` does so itself.
+
+        Args:
+            splits: Those on which constraints are posed, by name, "train" among them.
+
+        Raises:
+            InvalidInput: A split has no such name; the message has those that it has.
+        """
+        return self._with_problem(self.problem.with_names(splits))
+
     def with_dual(self, dual: DualMethod) -> ConstrainedTrainer:
         """Return a trainer of the same student with another dual method.
 
@@ -176,6 +190,7 @@ class ConstrainedTrainer:
         *,
         epochs: int,
         splits: Mapping[str, Any] | None = None,
+        fields: Fields | None = None,
         tolerance: float = 1e-3,
         trace_every: int | None = None,
         stationarity: Sampled | None = None,
@@ -194,9 +209,11 @@ class ConstrainedTrainer:
 
         Args:
             train: Training split: a Split, or what ``as_split`` takes.
-            validation: Split that is read beside, and on which constraints with ``split="validation"`` are posed.
+            validation: Split that is read beside, and on which constraints with ``split="validation"`` are posed; where
+                none is, it must not hold training examples.
             epochs: Passes over the training data at most.
             splits: Further splits by name; a constraint whose ``split`` is that name is posed there.
+            fields: What the parts of data are that are no Split, ``("inputs", None, "labels")`` say; see ``as_split``.
             tolerance: KKT residuals up to this are none.
             trace_every: Optimizer steps between full passes; left out, as many as make them cost some two hundredths of
                 the training, by a count of sizes alone (every 84 steps of full batches with one constraint).  Only what
@@ -218,8 +235,9 @@ class ConstrainedTrainer:
             The student with its trace and a verdict.
 
         Raises:
-            InvalidInput: A number is out of range, a split is missing or given twice, a constraint covers no example, a
-                warm start is of another problem, or a callback is none.
+            InvalidInput: A number is out of range, a split is missing or given twice, a constraint covers no example or
+                names what the split does not have, data that judge hold training examples, a warm start is of another
+                problem, or a callback is none.
         """
         self.check_fit(epochs=epochs, tolerance=tolerance, trace_every=trace_every, snapshots=snapshots)
         writers = [JsonlWriter(Path(run_dir) / TRACE_LINES)] if run_dir is not None else []
@@ -231,11 +249,13 @@ class ConstrainedTrainer:
             snapshots=snapshots,
             callbacks=[*writers, *([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
         )
-        data = FitData.place(train, validation, splits or {}, self.problem.device)
+        data = FitData.place(train, validation, splits or {}, self.problem.device, fields)
+        problem = self.problem.with_names(data.by_name)
+        data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
         if tighten is None:
-            result = fit_once(self.problem, data, options, warm_start)
+            result = fit_once(problem, data, options, warm_start)
         else:
-            result = tighten.run(TighteningRounds(self.problem, data, options, warm_start, on_round))
+            result = tighten.run(TighteningRounds(problem, data, options, warm_start, on_round))
         if run_dir is not None:
             save_run(result, run_dir)
         return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from solvers.primal_dual import DualMethod
 
+from ..data import Split
 from ..errors import InvalidInput
 from ..safety import Constraint
 from ._objective import Objective
@@ -87,6 +88,30 @@ class TrainingProblem:
         if critical != known:
             objective = replace(objective, critical_classes=critical)  # whose targets may be others
         return replace(self, constraints=tuple(constraints), objective=objective)
+
+    def with_names(self, splits: Mapping[str, Split]) -> TrainingProblem:
+        """Return the same problem with numbers in place of names of classes, contexts and tasks.
+
+        Args:
+            splits: Those on which constraints are posed, by name; "train", whose names decide for critical classes and
+                contexts, among them.
+
+        Raises:
+            InvalidInput: A split has no such name; the message has those that it has.
+        """
+        objective, names = self.objective, splits["train"].names
+        classes, contexts = objective.critical_classes, objective.critical_contexts
+        if any(isinstance(group, str) for group in [*classes, *contexts]):
+            objective = replace(
+                objective,
+                critical_classes=frozenset(names.numbers("class", classes)),
+                critical_contexts=frozenset(names.numbers("context", contexts)),
+            )
+        # a constraint whose split is missing is told of later
+        named = tuple(
+            rule.with_names(splits[rule.split].names if rule.split in splits else names) for rule in self.constraints
+        )
+        return replace(self, constraints=named, objective=objective)
 
     def is_full_batch(self, examples: int) -> bool:
         """Say whether a step reads the whole training split.
