@@ -54,7 +54,7 @@ def read_named_numbers(values: Any, names: Sequence[str], what: str, split: str)
     Raises:
         InvalidInput: A name is unknown or missing, or names are given twice.
     """
-    known = read_names(names, what, split)
+    known = read_group_names(names, what, split)
     array = None if isinstance(values, Tensor) else _find_text(values)
     if array is None:
         return read_tensor(values, what, split), known
@@ -70,7 +70,7 @@ def read_named_numbers(values: Any, names: Sequence[str], what: str, split: str)
     return torch.tensor(numbers, dtype=torch.long).reshape(array.shape), known
 
 
-def read_names(names: Sequence[str], what: str, split: str) -> tuple[str, ...]:
+def read_group_names(names: Sequence[str], what: str, split: str) -> tuple[str, ...]:
     """Return names as a tuple.
 
     Args:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
-from ._column_values import read_named_numbers, read_names, read_tensor
+from ._column_values import read_group_names, read_named_numbers, read_tensor
 from ._group_names import GroupNames
 
 
@@ -117,7 +117,7 @@ class Split:
             given = getattr(self, what)
             known = getattr(self, names) if names else ()
             if given is None and what != "labels":
-                read |= {names: read_names(known, what, self.name)} if names else {}
+                read |= {names: read_group_names(known, what, self.name)} if names else {}
                 continue
             value, known = read_named_numbers(given, known, what, self.name)
             read |= {what: value} | ({names: known} if names else {})

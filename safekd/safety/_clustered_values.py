@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._torch_state import evaluation_mode, extract_logits
+from .._torch_state import ask_module, evaluation_mode
 from ..data import Batch, Split, expand_to_positions, require_class_count
 from ..errors import InvalidInput
 from ._confidence_bounds import betting_lower_bound, clopper_pearson_lower_bound, skew_adjusted_t_lower_bound
@@ -188,7 +188,7 @@ def evaluate_groups(
     with evaluation_mode(student), torch.no_grad():
         for index in data.chunks(batch_size):
             batch = data.batch(index).to(device)
-            logits_V = extract_logits(student(batch.inputs), "The student")
+            logits_V = ask_module(student, batch.inputs, "The student")
             log_p_V = torch.log_softmax(logits_V.double(), dim=-1)
             _require_usable(log_p_V, batch, data)
             here = expand_to_positions(cluster_N[index.cpu()], batch.labels.shape)

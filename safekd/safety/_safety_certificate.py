@@ -104,7 +104,7 @@ def certify(
             f"'{constraint.name}' asks for exactly {constraint.required:g}; no data can show an equality. "
             "Certify the side that matters: a SafetyConstraint of the same measure with at_least."
         )
-    require_seed(seed)
+    seed = require_seed(seed)
     for name, value in (("batch_size", batch_size), ("largest_cluster", largest_cluster)):
         if value is not None and not (is_whole(value) and value >= 1):
             raise InvalidInput(f"`{name}` is {value!r}; wanted a whole number of at least 1.")

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._torch_state import evaluation_mode, extract_logits
-from ..data import Batch
+from .._torch_state import ask_module, evaluation_mode
+from ..data import Batch, find_name
 from ..errors import InvalidInput, NotFinite
 from ._teacher import require_floor, take_log
 
@@ -42,9 +42,7 @@ class TorchTeacher:
             NotFinite: A logit is not finite; the message names the example.
         """
         with evaluation_mode(self.module):
-            logits_V = extract_logits(
-                self.module(_select_columns(batch.inputs, self.columns)), f"Teacher '{self.name}'"
-            )
+            logits_V = ask_module(self.module, _select_columns(batch.inputs, self.columns), f"Teacher '{self.name}'")
         if not bool((finite := torch.isfinite(logits_V)).all()):
             example = int(batch.index[(~finite).nonzero()[0, 0]])
             source = f"Teacher '{self.name}' gave logits that are not finite on '{split}', example {example}"
@@ -57,8 +55,9 @@ class SklearnTeacher:
 
     Args:
         name: What tables and messages call it.
-        classifier: Fitted on labels numbered like the task's.
-        classes: How many classes the task has; a class that the classifier never saw gets probability 0.
+        classifier: Fitted on labels numbered like the task's, or on their names.
+        classes: How many classes the task has, or their names in the order of their numbers; a class that the
+            classifier never saw gets probability 0.
         columns: Which input columns it was fitted on; None for all.
         floor: Smallest probability, above 0; None for 1e-6, less with very many classes.
 
@@ -67,7 +66,12 @@ class SklearnTeacher:
     """
 
     def __init__(
-        self, name: str, classifier: Any, classes: int, columns: Sequence[int] | None = None, floor: float | None = None
+        self,
+        name: str,
+        classifier: Any,
+        classes: int | Sequence[str],
+        columns: Sequence[int] | None = None,
+        floor: float | None = None,
     ) -> None:
         seen = getattr(classifier, "classes_", None)
         if not hasattr(classifier, "predict_proba") or seen is None:
@@ -76,11 +80,15 @@ class SklearnTeacher:
                 "fit a classifier that gives probabilities first."
             )
         self._seen = np.asarray(seen)
+        if not isinstance(classes, int):
+            where = f"the classes of teacher '{name}'"
+            self._seen = np.array([find_name(str(one), classes, "class", where) for one in self._seen])
+            classes = len(classes)
         if not np.issubdtype(self._seen.dtype, np.integer) or self._seen.min() < 0 or self._seen.max() >= classes:
             raise InvalidInput(
                 f"Teacher '{name}' was fitted on classes {self._seen.tolist()}, "
                 f"the task has {classes}: 0 to {classes - 1}. "
-                "Fit it on labels numbered like the task's."
+                "Fit it on labels numbered like the task's, or give `classes` as the list of their names."
             )
         self.name, self.classifier, self.classes, self.columns = name, classifier, classes, columns
         self.floor = require_floor(floor, name)
@@ -190,29 +198,27 @@ class StoredTeacher:
 
     def _require_bound_rows(self, rows: Tensor, batch: Batch, split: str) -> None:
         """Refuse to read rows of which nobody said whose they are."""
-        who, how = (
-            f"Teacher '{self.name}' has {len(rows)} stored rows",
-            f"say which row is whose: kd.Split('{split}', ..., numbers=rows), with the row of each example",
-        )
-        if batch.split_size is not None and batch.split_size != len(rows):
-            raise InvalidInput(
-                f"{who}, split '{split}' has {batch.split_size} examples without numbers, so it is not known which "
-                f"rows are theirs; {how}, or store one row an example in the split's order."
-            )
-        if batch.split_size is not None and self._rows is None:
-            self._read_in_order_by = self._read_in_order_by or split
-            if self._read_in_order_by != split:
-                raise InvalidInput(
-                    f"{who}, which split '{self._read_in_order_by}' reads in its order, and now split '{split}', both "
-                    f"without numbers; give a table for each, {{'{self._read_in_order_by}': ..., '{split}': ...}}, or "
-                    f"{how}."
-                )
-        last = int(batch.index.max())
+        who = f"Teacher '{self.name}' has {len(rows)} stored rows"
+        how = f"say which row is whose: kd.Split('{split}', ..., numbers=rows), with the row of each example"
+        last, size, first = int(batch.index.max()), batch.split_size, self._read_in_order_by
         if last >= len(rows):
             raise InvalidInput(
-                f"{who} for split '{split}', but example {last} was asked for; store a row for each number of the "
-                "split."
+                f"{who} for split '{split}', but example {last} was asked for; store one row an example, in the "
+                f"split's order, or {how}."
             )
+        if size is None:
+            return
+        if size != len(rows):
+            raise InvalidInput(
+                f"{who}, split '{split}' has {size} examples without numbers, so it is not known which rows are "
+                f"theirs; {how}, or store one row an example, in the split's order."
+            )
+        if self._rows is None and first not in ("", split):
+            raise InvalidInput(
+                f"{who}, which split '{first}' reads in its order, and now split '{split}', both without numbers; give "
+                f"a table for each, {{'{first}': ..., '{split}': ...}}, or {how}."
+            )
+        self._read_in_order_by = split
 
 
 def _select_columns(inputs: Tensor, columns: Sequence[int] | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,15 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from solvers.polytope import WeightPolytope
 from solvers.primal_dual import DualMethod, PIGain
 
-from .._number_checks import is_number, is_whole
+from .._number_checks import is_number, is_whole, require_seed
 from ..data import Batch, Fields, Group, Split
 from ..divergences import ForwardKL
 from ..errors import InvalidInput
 from ..safety import Constraint
 from ..teachers import Perturbation, Teacher, TeacherEnsemble
-from ..weights import Rule, TeacherEvidence, Uniform
+from ..weights import Rule, TeacherEvidence, Uniform, walk_rule
 from ._fit_result import FitResult
 from ._objective import Loss, Objective
 from ._rule_learning import RuleLearning
@@ -42,8 +44,8 @@ class ConstrainedTrainer:
     Args:
         student: Module from inputs (B, ...) to logits (B, ..., V); trained in place, and moved to ``device``.
         teachers: A TeacherEnsemble, or K of Teacher.
-        optimizer: Made on the student's parameters.  Weight decay moves the answer away from the KKT point of the
-            stated problem: leave it 0.
+        optimizer: Made on the student's parameters; one whose ``step`` needs no closure.  Weight decay moves the answer
+            away from the KKT point of the stated problem: leave it 0.
         weights: Weighting rule from Signals to weights (B, ..., K), for example ``Unified``; uniform if left out.
         weights_optimizer: Made on the rule's parameters; Adam with a rate of 0.01 if left out.
         features: What rules that learn from a representation see of a Batch, (B, ..., D), taken without gradient; the
@@ -58,11 +60,12 @@ class ConstrainedTrainer:
         critical_classes: S, classes where orderings apply, numbers or names, besides the critical classes of the
             constraints.
         critical_contexts: C_safe, contexts where orderings apply as well, numbers or names.
-        batch_size: Examples a step; None for the whole training split.
+        batch_size: Examples a step; None for the whole training split.  A student with batch normalization, which needs
+            two, gets a last example that would be alone with the batch before.
         independent_batches: Whether multipliers and penalties see values of another batch than the one whose gradients
             they weigh, which takes the bias out of the penalty term and costs a forward pass a step.
         device: Where student and data are put.
-        seed: Order of batches.
+        seed: Order of batches, a whole number from 0.
 
     Attributes:
         problem: The TrainingProblem that was posed.
@@ -94,8 +97,10 @@ class ConstrainedTrainer:
         seed: int = 0,
     ) -> None:
         require_distinct_names(constraints)
-        if batch_size is not None and batch_size < 1:
-            raise InvalidInput(f"`batch_size` is {batch_size}; wanted at least 1, or None for the whole split.")
+        if batch_size is not None and (not is_whole(batch_size) or batch_size < 1):
+            kind = "at least 1" if is_whole(batch_size) else "a whole number of at least 1"
+            raise InvalidInput(f"`batch_size` is {batch_size!r}; wanted {kind}, or None for the whole split.")
+        _require_plain_step(optimizer)
         if independent_batches and batch_size is None:
             raise InvalidInput("`independent_batches` needs minibatches: give `batch_size`, or leave it out.")
         if not any(p.requires_grad for p in student.parameters()):
@@ -117,6 +122,7 @@ class ConstrainedTrainer:
             features=features,
             perturbation=Perturbation() if perturbation is None else perturbation,
         )
+        _require_same_teachers(objective)
         self.problem = TrainingProblem(
             objective=objective,
             constraints=tuple(constraints),
@@ -124,10 +130,10 @@ class ConstrainedTrainer:
             scheduler=scheduler,
             dual=PIGain() if dual is None else dual,
             learning=RuleLearning(objective.rule, weights_optimizer, optimizer, torch.device(device)),
-            batch_size=batch_size,
+            batch_size=None if batch_size is None else int(batch_size),
             independent_batches=independent_batches,
             device=torch.device(device),
-            seed=seed,
+            seed=require_seed(seed),
             modes=tuple((part, part.training) for part in student.modules()),  # a part that was frozen stays frozen
         )
 
@@ -239,6 +245,8 @@ class ConstrainedTrainer:
                 names what the split does not have, data that judge hold training examples, a warm start is of another
                 problem, or a callback is none.
         """
+        if run_dir is not None and not os.fspath(run_dir):
+            raise InvalidInput("`run_dir` is ''; wanted a folder for the run, or None to keep nothing on disk.")
         self.check_fit(epochs=epochs, tolerance=tolerance, trace_every=trace_every, snapshots=snapshots)
         writers = [JsonlWriter(Path(run_dir) / TRACE_LINES)] if run_dir is not None else []
         options = FitOptions(
@@ -287,4 +295,25 @@ class ConstrainedTrainer:
             raise InvalidInput(
                 f"`snapshots` is {snapshots!r}; wanted at least {needed}, since the best mixture under "
                 f"{len(self.constraints)} constraints may need {needed - 1} of them, or None."
+            )
+
+
+def _require_plain_step(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer that evaluates the loss itself: multipliers move once a step, not once an evaluation."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise InvalidInput(
+            f"{type(optimizer).__name__}.step needs a closure to evaluate the loss several times a step, between which "
+            "multipliers would have to stand still; take torch.optim.Adam or SGD. For a problem of few parameters "
+            "solvers.minimize uses L-BFGS under constraints."
+        )
+
+
+def _require_same_teachers(objective: Objective) -> None:
+    """Refuse a polytope that calls the teachers by other names than theirs, or in another order."""
+    for _, part in walk_rule(objective.rule, lambda _: True):
+        if isinstance(part, WeightPolytope) and part.names and list(part.names) != objective.ensemble.names:
+            raise InvalidInput(
+                f"A polytope of the weighting rule is about the teachers {', '.join(part.names)}, the ensemble is "
+                f"{', '.join(objective.ensemble.names)}; wanted the same names in the same order."
             )

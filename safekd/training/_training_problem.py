@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from solvers.primal_dual import DualMethod
 
@@ -31,6 +31,7 @@ class MinibatchSettings:
 
 
 MINIBATCHES = MinibatchSettings()
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,19 @@ class TrainingProblem:
             examples: Size of the training split.
         """
         return self.batch_size is None or self.batch_size >= examples
+
+    def split_batches(self, order: Tensor) -> tuple[Tensor, ...]:
+        """Return the batches of one pass.
+
+        One example alone says nothing to a batch normalization: where the student has one, it joins the batch before.
+
+        Args:
+            order: The examples, (N,).
+        """
+        batches = torch.split(order, min(self.batch_size or len(order), len(order)))
+        if len(batches) > 1 and len(batches[-1]) == 1 and any(isinstance(part, BATCH_NORMS) for part, _ in self.modes):
+            return (*batches[:-2], torch.cat(batches[-2:]))
+        return batches
 
     def choose_dual(self, examples: int) -> DualMethod:
         """Return the dual method with its smoothing decided: none on full batches, 0.9 on minibatches.

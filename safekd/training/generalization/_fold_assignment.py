@@ -60,8 +60,8 @@ def _spread_covered(fold_C: Tensor, covered_C: Tensor, count: int, rule: Constra
     if len(members) == 1:
         what = "example" if train.cluster is None else "cluster"
         raise InvalidInput(
-            f"Constraint '{rule.name}' covers one {what} of split '{train.name}', which fold "
-            f"{int(fold_C[members[0]]) + 1} of {count} leaves out: its student would have none to train on. "
+            f"Without fold {int(fold_C[members[0]]) + 1} of {count}, which holds the only {what} that it covers, "
+            f"constraint '{rule.name}' covers no example of '{train.name}', so its student has none to train on. "
             "Cross-fitting needs at least two; give more, or name the other constraints in `constraints`."
         )
     if len(members) > 1 and len(set(fold_C[members].tolist())) == 1:

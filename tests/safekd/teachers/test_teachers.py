@@ -177,7 +177,7 @@ def test_stored_teacher_of_another_split():
 
 def test_stored_teacher_with_too_few_rows():
     with pytest.raises(
-        InvalidInput, match="'api' has 20 stored rows, split 'validation' has 30 examples without numbers"
+        InvalidInput, match="'api' has 20 stored rows for split 'validation', but example 29 was asked for"
     ):
         seen(StoredTeacher("api", P_NV[:20]))
 
