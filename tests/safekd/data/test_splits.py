@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+import safekd as kd
 from safekd.data import Batch, Split, as_split
 from safekd.errors import InvalidInput, SafekdError
 
@@ -298,3 +299,31 @@ def test_labels_and_groups_are_taken_by_name(kind):
 def test_names_of_positions():
     split = Split("train", torch.zeros(2, 3), [["b", "a", "b"], ["c", "a", "a"]])
     assert split.labels.tolist() == [[1, 0, 1], [2, 0, 0]]
+
+
+def test_fields_are_taken_wherever_data_are():
+    draw = torch.Generator().manual_seed(0)
+    make = lambda n: TensorDataset(  # noqa: E731
+        torch.randn(n, 2, generator=draw), torch.ones(n, 2).long(), torch.arange(n) % 2
+    )
+    train, validation, held_out, fields = make(30), make(20), make(40), ("inputs", None, "labels")
+    rule = kd.SafetyConstraint("c", kd.safety.TruthProbability([0]), 0.55)
+
+    def trainer(at_least=0.55):
+        student = torch.nn.Linear(2, 2)
+        teacher = kd.teachers.CallableTeacher("t", lambda x: x, gives="logits")
+        adam = torch.optim.Adam(student.parameters(), lr=0.1)
+        return kd.ConstrainedTrainer(student, [teacher], constraints=[rule.with_threshold(at_least)], optimizer=adam)
+
+    result = trainer().fit(train, validation, epochs=2, splits={"more": make(5)}, fields=fields)
+    assert kd.certify(result, rule, held_out, fields=fields).count == 20
+    frontier = kd.trace_frontier(trainer, train, validation, targets=[0.5, 0.6], epochs=2, fields=fields)
+    assert kd.verify(frontier, trainer, train, validation, fields=fields).holds()
+    for attempt in (
+        lambda: trainer().fit(train, epochs=1),
+        lambda: kd.certify(result, rule, held_out),
+        lambda: kd.trace_frontier(trainer, train, targets=[0.5, 0.6], epochs=1),
+        lambda: kd.verify(frontier, trainer, train),
+    ):
+        with pytest.raises(InvalidInput, match="has 3 parts without names"):
+            attempt()
