@@ -6,6 +6,8 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
+from .errors import InvalidInput
+
 
 def is_whole(value: Any) -> bool:
     """Say whether ``value`` is a whole number."""
@@ -20,3 +22,18 @@ def is_number(value: Any) -> bool:
 def is_finite(value: Any) -> bool:
     """Say whether ``value`` is a real number, neither infinite nor NaN."""
     return is_number(value) and math.isfinite(value)
+
+
+def require_seed(seed: Any, name: str = "seed") -> int:
+    """Return a seed that every generator takes.
+
+    Args:
+        seed: A whole number, at least 0 and below 2^63.
+        name: What messages call it.
+
+    Raises:
+        InvalidInput: It is no such number.
+    """
+    if not is_whole(seed) or not 0 <= seed < 2**63:
+        raise InvalidInput(f"`{name}` is {seed!r}; wanted a whole number from 0 to 2**63 - 1.")
+    return int(seed)

@@ -71,3 +71,43 @@ def extract_logits(output: Any, who: str) -> Tensor:
             f"{who} gave a {type(output).__name__}; wanted a tensor of logits, or a record with .logits."
         )
     return logits
+
+
+def ask_module(module: nn.Module, inputs: Tensor, who: str) -> Tensor:
+    """Return the logits that a module gives for some inputs; say in plain words why it could not, where that is known.
+
+    Args:
+        module: From inputs (B, ...) to logits (B, ..., V), or a record with such a field.
+        inputs: (B, ...).
+        who: What messages call the module, such as "The student".
+
+    Returns:
+        The logits, (B, ..., V).
+
+    Raises:
+        InvalidInput: The inputs have a dtype that it cannot read, a batch normalization is to be trained on one
+            example, or it gives no logits; what it raises otherwise is its own.
+    """
+    try:
+        output = module(inputs)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        if "more than 1 value per channel" in reason:
+            raise InvalidInput(
+                f"{who} has a batch normalization in training mode, which one example says nothing to; wanted batches "
+                "of at least two: raise `batch_size`, or freeze that layer, layer.eval() before the trainer is made."
+            ) from error
+        own = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+        if "indices" in reason and "Long" in reason:
+            raise InvalidInput(
+                f"{who} looks its inputs up in a table and cannot read inputs of {inputs.dtype}; give the split whole "
+                "numbers, inputs.long()."
+            ) from error
+        if inputs.dtype != own and "type" in reason:
+            wanted = "inputs.float()" if own == torch.float32 else f"inputs.to({own})"
+            other = f", or make it of that dtype: module.to({inputs.dtype})" * inputs.is_floating_point()
+            raise InvalidInput(
+                f"{who} computes in {own} and cannot read inputs of {inputs.dtype}; give the split {wanted}{other}."
+            ) from error
+        raise
+    return extract_logits(output, who)

@@ -133,14 +133,14 @@ def train(draw: Draw, reader: kd.ConstrainedTrainer, name: str, arm: str, seed: 
         said = "" if raised is None else raised.status.replace("_", " ")
         posed = raised.posed[rule.name] if raised else rule.required
     seconds = time.process_time() - began
-    (value_N,) = kd.safety.evaluate_groups(result.student, rule, draw.new)
+    value_N = kd.safety.evaluate_groups(result.student, rule, draw.new)[0].value_P
     return Row(
         task=name,
         seed=seed,
         arm=arm,
         asked=rule.required,
         posed=posed,
-        train=float(kd.safety.evaluate_groups(result.student, rule, draw.train)[0].mean()),
+        train=float(kd.safety.evaluate_groups(result.student, rule, draw.train)[0].mean),
         new=float(value_N.mean()),
         error=_error(value_N, draw.origins),
         cases=len(value_N),

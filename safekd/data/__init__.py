@@ -1,26 +1,40 @@
 """Labeled examples, batches of them, and which of them a run has used for what.
 
-    train = Split("train", inputs_NF, labels_N)     # or any data set of torch: ``as_split``
+    train = Split("train", inputs_NF, labels_N)     # arrays, lists and names too; a torch dataset: ``as_split``
     train.batch(index)                              # a Batch: inputs, labels, task, context, index
     find_unseen(held_out, uses)                     # which examples nothing has trained on or looked at
+    require_unshared(validation, {"train": train})  # data that judge are none of those that trained
 
 A ``SplitCache`` keeps what is worked out once a split; ``SplitUse`` says what a split was used for, and is told from
 copies by what is in its examples.
 """
 
 from ._data_provenance import SplitUse, Trained, find_unseen, hash_examples
-from ._split import Batch, Split, as_split, expand_to_positions, move_split
+from ._data_sources import Fields, as_split, move_split
+from ._group_names import PLURAL, Group, GroupNames, Key, find_name, require_same_names
+from ._shared_examples import drop_shared, require_unshared
+from ._split import Batch, Split, expand_to_positions, require_class_count
 from ._split_cache import SplitCache
 
 __all__ = [
+    "PLURAL",
     "Batch",
+    "Fields",
+    "Group",
+    "GroupNames",
+    "Key",
     "Split",
     "SplitCache",
     "SplitUse",
     "Trained",
     "as_split",
+    "drop_shared",
     "expand_to_positions",
+    "find_name",
     "find_unseen",
     "hash_examples",
     "move_split",
+    "require_class_count",
+    "require_same_names",
+    "require_unshared",
 ]

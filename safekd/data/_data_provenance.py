@@ -22,6 +22,7 @@ from ._split import Split
 
 Keys = NDArray[np.uint64]
 _CHUNK = 2**20  # words at a time
+_FRACTIONS = np.uint64(0x5851F42D4C957F2D)  # sets the bits of a fraction apart from integers
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,12 @@ def find_unseen(data: Split, uses: Sequence[SplitUse]) -> Tensor:
     fresh_N = np.ones(len(data), dtype=bool)
     for use in uses:
         same = use.split is data or use.fingerprint == mine.fingerprint
-        seen_N = np.isin(mine.keys, _select_single_keys(use.keys)) & np.isin(mine.keys, _select_single_keys(mine.keys))
+        seen_N = mark_shared(mine.keys, use.keys)
         if same or bool(seen_N.all()):
             raise InvalidInput(
-                f"'{data.name}' holds the data that this run used as '{use.name}' for {', '.join(use.roles)}; "
-                "a bound on them proves nothing new. Certify on data that nothing else saw."
+                f"'{data.name}' holds the data that this run used as '{use.name}' for {', '.join(use.roles)}: "
+                f"{_count_nouns(len(data), 'shared example')}, all it has; a bound on them proves nothing new. "
+                "Certify on data that nothing else saw."
             )
         fresh_N &= ~seen_N
     if not fresh_N.any():
@@ -125,8 +127,24 @@ def find_unseen(data: Split, uses: Sequence[SplitUse]) -> Tensor:
     return torch.from_numpy(fresh_N)
 
 
+def mark_shared(mine_N: Keys, theirs: Keys) -> NDArray[np.bool_]:
+    """Say which keys occur once on this side, and once on the other.
+
+    Args:
+        mine_N: One key an example, (N,).
+        theirs: The same of other data.
+
+    Returns:
+        (N,).
+    """
+    both = _select_single_keys(mine_N), _select_single_keys(theirs)
+    return np.asarray(np.isin(mine_N, np.intersect1d(*both, assume_unique=True)), dtype=np.bool_)
+
+
 def hash_examples(split: Split) -> Keys:
     """Return one 64-bit number an example, from its inputs, as float32 or int64, and its labels.
+
+    A whole number is the same as an integer and as a float, so that copies of another dtype are found.
 
     Args:
         split: N examples.
@@ -148,10 +166,15 @@ def hash_examples(split: Split) -> Keys:
 
 
 def _read_words(part_NW: Tensor) -> Keys:
-    """Return what a tensor holds as words of 64 bits; -0.0 is 0.0."""
-    if part_NW.is_floating_point():
-        part_NW = (part_NW.float() + 0.0).view(torch.int32)
-    return part_NW.detach().cpu().to(torch.int64).numpy().view(np.uint64)
+    """Return what a tensor holds as words of 64 bits: of whole numbers the integer, of others the bits of float32."""
+    part_NW = part_NW.detach().cpu()
+    if not part_NW.is_floating_point():
+        return part_NW.to(torch.int64).numpy().view(np.uint64)
+    value_NW = part_NW.float()
+    whole_NW = (value_NW == value_NW.trunc()) & (value_NW.abs() < 2**24)  # -0.0 is 0 among these
+    bits_NW = value_NW.view(torch.int32).to(torch.int64).numpy().view(np.uint64) ^ _FRACTIONS
+    integer_NW = torch.where(whole_NW, value_NW, 0.0).to(torch.int64).numpy().view(np.uint64)
+    return np.where(whole_NW.numpy(), integer_NW, bits_NW)
 
 
 def _mix_bits(word: Keys) -> Keys:

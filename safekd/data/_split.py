@@ -1,18 +1,20 @@
 """Labeled examples, and batches of them, as every other module receives them.
 
-Axes: N examples, B batch.  Labels may carry positions too, (N, T); task and context are one integer an example.
+Axes: N examples, B batch.  Labels may carry positions too, (N, T); task, context and cluster are one integer an
+example.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
+from ._column_values import read_group_names, read_named_numbers, read_tensor
+from ._group_names import GroupNames
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Batch:
         task: Task of each example, (B,).
         context: Context of each example, (B,).
         index: Number of each example in the whole split, (B,).
+        split_size: How many examples the split has, where ``index`` are their places in it; None where the split gives
+            its examples numbers of their own.
     """
 
     inputs: Tensor
@@ -32,6 +36,7 @@ class Batch:
     task: Tensor
     context: Tensor
     index: Tensor
+    split_size: int | None = None
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
@@ -42,24 +47,34 @@ class Batch:
         Args:
             device: Where its tensors go.
         """
-        return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        tensors = {name: getattr(self, name).to(device) for name in self.__dataclass_fields__ if name != "split_size"}
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True)
 class Split:
     """A named set of labeled examples.
 
+    Tensors, numpy arrays, columns of pandas and lists are taken; an array keeps its dtype, numbers in lists become
+    float32 or int64.  Text as labels, context, task or cluster is numbered: by the names given, else in the order of
+    the alphabet, so give ``class_names`` where a split may lack a class that another has.
+
     Attributes:
         name: "train", "validation", ...
         inputs: (N, ...).
-        labels: Class numbers from 0, (N,) or (N, T).
-        task: Integers from 0, (N,); zeros when left out.
-        context: Integers from 0, (N,); zeros when left out.
+        labels: Class numbers from 0, or names, (N,) or (N, T).
+        task: Integers from 0, or names, one an example, (N,); zeros when left out.
+        context: Integers from 0, or names, one an example, (N,); zeros when left out.
         context_names: What to call the contexts.
-        numbers: What batches call the examples, (N,); 0 to N - 1 when left out; a part keeps the numbers of the whole.
+        numbers: What batches call the examples, (N,): the rows of stored tables that belong to them; 0 to N - 1 when
+            left out; a part keeps the numbers of the whole.
+        class_names: What to call the classes, in the order of their numbers.
+        task_names: What to call the tasks.
+        cluster: Which examples belong together, such as those of one patient, integers from 0 or names, (N,); examples
+            of different clusters are independent.  Every example is one of its own when left out.
 
     Raises:
-        InvalidInput: Lengths differ, labels are no whole numbers, or inputs are not finite.
+        InvalidInput: Lengths differ, labels are no whole numbers or have no name, or inputs are not finite.
     """
 
     name: str
@@ -69,14 +84,13 @@ class Split:
     context: Tensor | None = None
     context_names: Sequence[str] = ()
     numbers: Tensor | None = None
+    class_names: Sequence[str] = ()
+    task_names: Sequence[str] = ()
+    cluster: Tensor | None = None
 
     def __post_init__(self) -> None:
+        self._read_values()
         named = {what: getattr(self, what) for what in _PARTS}
-        for what, value in named.items():
-            if not isinstance(value, Tensor) and not (value is None and what in ("task", "context", "numbers")):
-                raise InvalidInput(
-                    f"Split '{self.name}': {what} is a {type(value).__name__}; wanted a tensor, e.g. torch.as_tensor."
-                )
         size = int(self.labels.shape[0]) if self.labels.numel() and self.labels.ndim else 0
         if size == 0:
             raise InvalidInput(f"Split '{self.name}' has no examples; give at least one.")
@@ -85,15 +99,54 @@ class Split:
                 rows = len(value) if value.ndim else "no"
                 raise InvalidInput(f"Split '{self.name}': {what} has {rows} rows, labels have {size}; wanted equal.")
         for what, value in [(what, value) for what, value in named.items() if what != "inputs"]:
-            if value is not None and (value.is_floating_point() or value.dtype == torch.bool):
-                raise InvalidInput(
-                    f"Split '{self.name}': {what} is {value.dtype}; wanted integers from 0, e.g. .long()."
-                )
-            if value is not None and int(value.min()) < 0:
-                raise InvalidInput(f"Split '{self.name}': {what} holds {int(value.min())}; wanted integers from 0.")
+            if value is not None:
+                self._require_whole_numbers(what, value)
+        if self.class_names and (top := int(self.labels.max())) >= len(self.class_names):
+            raise InvalidInput(
+                f"Split '{self.name}': labels hold {top}, but class_names has {len(self.class_names)} names, for 0 to "
+                f"{len(self.class_names) - 1}; name every class."
+            )
         if self.inputs.is_floating_point() and not bool(torch.isfinite(self.inputs).all()):
             row = int((~torch.isfinite(self.inputs)).reshape(size, -1).any(1).nonzero()[0])
             raise InvalidInput(f"Split '{self.name}': inputs of row {row} are not finite; clean or drop that row.")
+
+    def _read_values(self) -> None:
+        """Put tensors where arrays, lists or names were given."""
+        read: dict[str, Tensor | tuple[str, ...]] = {"inputs": read_tensor(self.inputs, "inputs", self.name)}
+        for what, names in _NAMED.items():
+            given = getattr(self, what)
+            known = getattr(self, names) if names else ()
+            if given is None and what != "labels":
+                read |= {names: read_group_names(known, what, self.name)} if names else {}
+                continue
+            value, known = read_named_numbers(given, known, what, self.name)
+            read |= {what: value} | ({names: known} if names else {})
+        if self.numbers is not None:
+            read["numbers"] = read_tensor(self.numbers, "numbers", self.name)
+        for what, tidy in read.items():
+            object.__setattr__(self, what, tidy)
+
+    def _require_whole_numbers(self, what: str, value: Tensor) -> None:
+        who = f"Split '{self.name}': {what}"
+        if value.is_floating_point() or value.dtype == torch.bool:
+            if value.dtype == torch.bool and value.shape == self.inputs.shape and value.ndim > 1:
+                raise InvalidInput(
+                    f"{who} is torch.bool of the inputs' shape {tuple(value.shape)}, as a mask is; wanted class "
+                    "numbers."
+                )
+            raise InvalidInput(f"{who} is {value.dtype}; wanted integers from 0, e.g. .long().")
+        if int(value.min()) < 0:
+            raise InvalidInput(f"{who} holds {int(value.min())}; wanted integers from 0.")
+        if what != "labels" and value.ndim != 1:
+            raise InvalidInput(
+                f"{who} has shape {tuple(value.shape)}; wanted one number an example, ({len(self.labels)},). Only "
+                "labels may have one a position."
+            )
+
+    @property
+    def names(self) -> GroupNames:
+        """What its classes, contexts and tasks are called."""
+        return GroupNames(self.name, tuple(self.class_names), tuple(self.context_names), tuple(self.task_names))
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
@@ -118,6 +171,7 @@ class Split:
             none if self.task is None else self.task[index].long(),
             none if self.context is None else self.context[index].long(),
             index if self.numbers is None else self.numbers[index].long(),
+            len(self) if self.numbers is None else None,
         )
 
     def part(self, index: Tensor) -> Split:
@@ -129,9 +183,10 @@ class Split:
         Returns:
             A split of n examples.
         """
-        batch, given = self.batch(index), {what for what in _PARTS if getattr(self, what) is not None}
-        parts = {what: getattr(batch, what) for what in given - {"numbers"}}
-        return replace(self, **parts, numbers=batch.index)
+        index = index.nonzero().squeeze(-1) if index.dtype == torch.bool else index
+        numbers = torch.arange(len(self), device=self.labels.device) if self.numbers is None else self.numbers
+        parts = {what: value[index] for what in _PARTS if (value := getattr(self, what)) is not None}
+        return replace(self, **{**parts, "numbers": numbers[index]})
 
     def chunks(self, size: int) -> Iterator[Tensor]:
         """Yield the places of all examples in order.
@@ -155,74 +210,8 @@ class Split:
         return replace(self, **on_device)
 
 
-_PARTS = ("inputs", "labels", "task", "context", "numbers")
-
-
-def as_split(data: Any, name: str) -> Split:
-    """Return data as a Split.
-
-    Args:
-        data: A Split, tensors (inputs, labels[, task[, context]]), or a torch dataset of such.
-        name: Name of the split, where the data have none.
-
-    Returns:
-        The split.
-
-    Raises:
-        InvalidInput: It is none of these; the message says what was given.
-    """
-    if isinstance(data, Split):
-        return data
-    if _is_example(data) and all(isinstance(part, Tensor) for part in data):
-        return Split(name, *data)
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (Tensor, str, tuple, list)):
-        try:
-            items = [data[i] for i in range(len(data))]
-        except LookupError:  # a dictionary or a table of columns, which has no item 0
-            items = []
-        if items and all(_is_example(item) and len(item) == len(items[0]) for item in items):
-            whats = ("inputs", "labels", "task", "context")
-            parts = [
-                _stack_values(part, what, name) for part, what in zip(zip(*items, strict=True), whats, strict=False)
-            ]
-            return Split(name, parts[0], parts[1], *parts[2:])  # type: ignore[arg-type]  # task and context at most
-    raise InvalidInput(
-        f"`{name}` is a {type(data).__name__}; wanted a kd.Split, tensors (inputs, labels[, task[, context]]), "
-        "or a torch dataset whose items are such tuples (for a DataLoader pass its .dataset)."
-    )
-
-
-def move_split(data: Any, name: str, device: torch.device) -> Split:
-    """Return data on a device; the same Split if it is there already, since targets are kept by Split.
-
-    Args:
-        data: What ``as_split`` takes.
-        name: Name of the split, where the data have none.
-        device: Where its tensors go.
-
-    Returns:
-        The split.
-
-    Raises:
-        InvalidInput: As by ``as_split``.
-    """
-    split = as_split(data, name)
-    on_device = split.to(device)
-    return split if all(getattr(on_device, part) is getattr(split, part) for part in _PARTS) else on_device
-
-
-def _stack_values(values: Sequence[Any], what: str, name: str) -> Tensor:
-    try:
-        return torch.stack([torch.as_tensor(value) for value in values])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidInput(
-            f"The {what} of `{name}` cannot be stacked into one tensor ({error}); "
-            "let the dataset give tensors or numbers of one shape."
-        ) from error
-
-
-def _is_example(item: Any) -> bool:
-    return isinstance(item, tuple) and 2 <= len(item) <= 4
+_PARTS = ("inputs", "labels", "task", "context", "numbers", "cluster")
+_NAMED = {"labels": "class_names", "task": "task_names", "context": "context_names", "cluster": ""}
 
 
 def expand_to_positions(value: Tensor, shape: torch.Size) -> Tensor:
@@ -236,3 +225,24 @@ def expand_to_positions(value: Tensor, shape: torch.Size) -> Tensor:
         A view of ``value``, (...).
     """
     return value.reshape(value.shape + (1,) * (len(shape) - value.ndim)).expand(shape)
+
+
+def require_class_count(split: Split, classes: int, who: str) -> None:
+    """Refuse a split whose classes have names, but not as many as somebody knows classes.
+
+    Names that were numbered from text alone lack those of classes that the split has no example of; numbers would then
+    mean other classes than elsewhere.
+
+    Args:
+        split: The data.
+        classes: How many there are.
+        who: Who knows that many: "the student".
+
+    Raises:
+        InvalidInput: The numbers differ.
+    """
+    if split.class_names and len(split.class_names) != classes:
+        raise InvalidInput(
+            f"Split '{split.name}' has names for {len(split.class_names)} classes, {', '.join(split.class_names)}, and "
+            f"{who} knows {classes}; give it all of them in their order, class_names=[...]."
+        )

@@ -26,7 +26,7 @@ def build_constraints(config: ConstraintConfig, table: ExampleTable) -> list[Saf
     """
     everywhere = list(range(len(table.contexts)))
     contexts = None if config.contexts is None else table.context_numbers(config.contexts)
-    mix = None
+    mix: dict[Any, float] | None = None
     if config.mix is not None:
         names = list(config.mix)
         numbers = table.class_numbers(names) if config.by == "class" else table.context_numbers(names)

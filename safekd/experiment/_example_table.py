@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ..data import Split
+from ..data import Split, drop_shared
 from ..errors import InvalidConfig, InvalidInput
 from ..io import parse_numbers, read_table
 from .config import DataConfig
@@ -157,10 +157,14 @@ def split_examples(table: ExampleTable, config: DataConfig, seed: int) -> tuple[
             torch.tensor(table.label_N[rows]),
             context=torch.tensor(table.context_N[rows]),
             context_names=table.contexts,
+            class_names=table.classes,
         )
         for name, rows in index.items()
     }
-    return splits, index
+    # rows that a file holds twice train the student, and judge nothing
+    return {
+        name: split if name == "train" else drop_shared(split, splits["train"]) for name, split in splits.items()
+    }, index
 
 
 def _cut_contexts(frame: pd.DataFrame, config: DataConfig) -> tuple[Array, list[str]]:

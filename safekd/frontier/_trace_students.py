@@ -102,7 +102,10 @@ def trace_frontier(
     )
     folder, resuming = _check_folder(run_dir, resume)
     threads = _check_threads(jobs, threads)
-    split = as_split(train, "train")
+    fields = fit.pop("fields", None)
+    split = as_split(train, "train", fields)
+    validation = None if validation is None else as_split(validation, "validation", fields)
+    fit["splits"] = {name: as_split(data, name, fields) for name, data in (fit.get("splits") or {}).items()}
     job = SweepJob(secrets.token_hex(8), make_trainer, split, validation, epochs, fit, threads, folder)
     sweep = StudentSweep(plan, job, on_point, resuming)
     try:

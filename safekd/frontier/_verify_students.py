@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from .._number_checks import is_number
 from .._torch_state import limit_threads
-from ..data import as_split
+from ..data import Fields, as_split
 from ..errors import InvalidInput
 from .store import TABLE, Parameters, RunSpec, read_point, read_row_points, require_whole
 from .sweep import LOOSEST, MakeTrainer, RowStudents, SweepJob, accepts_seed, evaluate_student
@@ -72,6 +72,7 @@ def verify(
     validation: Any = None,
     *,
     splits: Mapping[str, Any] | None = None,
+    fields: Fields | None = None,
     table: str | os.PathLike[str] | None = None,
     tolerance: float = 1e-9,
 ) -> VerifyReport:
@@ -86,6 +87,7 @@ def verify(
         train: Training examples, as for the sweep.
         validation: Examples that judge, as for the sweep.
         splits: Further splits by name, as for the sweep.
+        fields: What the parts of data are that are no Split, as for the sweep.
         table: With a folder, the CSV whose rows are to be compared; None for the numbers beside the students.
         tolerance: How far a number may lie from its row, in its own unit.  The default is above what sums in the same
             order differ by.
@@ -108,8 +110,11 @@ def verify(
         rows = read_frontier(table)[0]
     if not is_number(tolerance) or not 0 < tolerance < math.inf:
         raise InvalidInput(f"`tolerance` is {tolerance!r}; wanted a number above 0, for example 1e-9.")
-    split = as_split(train, "train")
-    job = SweepJob("", make_trainer, split, validation, 1, {"splits": splits}, stored.threads, None)
+    placed = {name: as_split(data, name, fields) for name, data in (splits or {}).items()}
+    validation = None if validation is None else as_split(validation, "validation", fields)
+    job = SweepJob(
+        "", make_trainer, as_split(train, "train", fields), validation, 1, {"splits": placed}, stored.threads, None
+    )
     with limit_threads(stored.threads), torch.random.fork_rng(devices=[]):
         lines = [_compare_row(job, index, row, stored, tolerance) for index, row in enumerate(rows.to_dict("records"))]
     return VerifyReport(pd.DataFrame(lines))

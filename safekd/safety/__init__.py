@@ -17,6 +17,7 @@ event of one's own, count, and are trained through surrogates; ``Calibration`` w
 anything else.  ``MEASURES`` holds those that configurations name.
 """
 
+from ._clustered_values import ClusteredValues, bound_expectation, evaluate_groups
 from ._confidence_bounds import betting_lower_bound, clopper_pearson_lower_bound, skew_adjusted_t_lower_bound
 from ._constraint_per_group import constrain_each_class, constrain_each_context, constrain_each_task
 from ._custom_measure import Counted, Custom
@@ -26,7 +27,7 @@ from ._mix_balls import Ball, ChiSquareBall, KLBall
 from ._paired_comparison import PairedSums, adjust_p_values
 from ._probability_measures import Calibration, Margin, OneMinusBrier, TruthProbability, UnsafeMass
 from ._rate_measures import Avoids, Recall, TopK
-from ._safety_certificate import Certificate, bound_expectation, certify, evaluate_groups
+from ._safety_certificate import Certificate, certify
 from ._safety_constraint import Constraint, SafetyConstraint
 from ._safety_measure import MEASURES, SafetyMeasure, register_measure
 
@@ -39,6 +40,7 @@ __all__ = [
     "Calibration",
     "Certificate",
     "ChiSquareBall",
+    "ClusteredValues",
     "Constraint",
     "Counted",
     "Custom",

@@ -20,11 +20,13 @@ class BettingSettings:
         largest_bet: Share of the capital that is bet at most: below 1, so that no single value of 0 ruins the gambler.
         mean: Mean that is believed before the first value; counts as one value.
         variance: Variance that is believed before the first value, the largest that values in [0, 1] can have.
+        rounding: By how much a value may lie above its size.
     """
 
     largest_bet: float = 0.95
     mean: float = 0.5
     variance: float = 0.25
+    rounding: float = 1e-9
 
 
 _BETTING = BettingSettings()
@@ -59,22 +61,27 @@ def clopper_pearson_lower_bound(successes: int, trials: int, confidence: float =
     return float(beta.ppf(1 - confidence, successes, trials - successes + 1))
 
 
-def betting_lower_bound(values: ArrayLike, confidence: float = 0.95) -> float:
+def betting_lower_bound(values: ArrayLike, confidence: float = 0.95, sizes: ArrayLike | None = None) -> float:
     """Return a lower bound on the mean of independent values in [0, 1], whatever their distribution.
 
     A gambler who bets against "the mean is m" multiplies the capital by ``1 + b_i (x_i - m)``; if the mean is m the
     capital exceeds ``1 / (1 - confidence)`` with probability at most ``1 - confidence`` (Ville 1939).  The bound is the
     largest m not yet refuted.  Bets depend on earlier values only.
 
+    With ``sizes`` c_i the bound is on the ratio of expectations, E[x] / E[c], of independent pairs (x_i, c_i): the
+    gambler bets on ``x_i - m c_i``, whose expectation is 0 at m = E[x] / E[c].  So x_i is the sum of a cluster's values
+    and c_i how many they are, both as shares of the most that a cluster can have.
+
     Args:
         values: Values in [0, 1], any shape, used in the order given: shuffle what is sorted.
         confidence: In (0, 1).
+        sizes: In [0, 1] and at least the values, as many as these; None for ones.
 
     Returns:
         The bound, at least 0.
 
     Raises:
-        InvalidInput: There are no values, one is outside [0, 1], or the confidence is out of range.
+        InvalidInput: There are no values, one is outside [0, 1] or above its size, or the confidence is out of range.
 
     Source: Waudby-Smith and Ramdas 2024, predictable plug-in bets.
     """
@@ -85,15 +92,18 @@ def betting_lower_bound(values: ArrayLike, confidence: float = 0.95) -> float:
             (f"values between {x.min():g} and {x.max():g}" if x.size else "no values") + "; "
             "wanted at least one, all in [0, 1]."
         )
+    size = np.ones_like(x) if sizes is None else np.asarray(sizes, dtype=np.float64).ravel()
+    if size.shape != x.shape or not np.all((size <= 1) & (x <= size + _BETTING.rounding)):
+        raise InvalidInput(f"{size.size} sizes for {x.size} values; wanted one each, at least the value and at most 1.")
     alpha, n = 1 - confidence, x.size
     seen = np.arange(1, n + 1)
-    mean = (_BETTING.mean + np.cumsum(x)) / (1 + seen)
-    variance = (_BETTING.variance + np.cumsum((x - mean) ** 2)) / (1 + seen)
+    mean = (_BETTING.mean + np.cumsum(x)) / (1 + np.cumsum(size))
+    variance = (_BETTING.variance + np.cumsum((x - mean * size) ** 2)) / (1 + seen)
     variance_before = np.concatenate([[_BETTING.variance], variance[:-1]])
     bet = np.minimum(np.sqrt(2 * np.log(1 / alpha) / (n * variance_before)), _BETTING.largest_bet)
 
     def log_capital(m: float) -> float:  # falls in m, since every bet is fixed before m is chosen
-        return float(np.log1p(bet * (x - m)).sum() - np.log(1 / alpha))
+        return float(np.log1p(bet * (x - m * size)).sum() - np.log(1 / alpha))
 
     if log_capital(0.0) <= 0:
         return 0.0

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ..data import PLURAL, Group, Key
 from ..errors import InvalidInput
-from ._group_average import Key
 from ._safety_constraint import SafetyConstraint
-from ._safety_measure import SafetyMeasure
+from ._safety_measure import SafetyMeasure, sort_classes
 
-Groups = Collection[int] | Mapping[int, str]
-Thresholds = float | Mapping[int, float]
+Groups = Collection[Group] | Mapping[int, str]
+Thresholds = float | Mapping[Group, float]
 
 
 def constrain_each_class(
@@ -22,8 +22,8 @@ def constrain_each_class(
     Args:
         name: What they are called, followed by "class 3" or a name.
         measure: What is read.
-        at_least: One threshold for all, or one each by number.
-        classes: Numbers, or a mapping from numbers to names; None for the critical classes of ``measure``.
+        at_least: One threshold for all, or one each by number or name.
+        classes: Numbers or names, or a mapping from numbers to names; None for the critical classes of ``measure``.
         **more: Further settings of SafetyConstraint.
 
     Returns:
@@ -48,8 +48,8 @@ def constrain_each_context(
     Args:
         name: What they are called, followed by "context 3" or a name.
         measure: What is read.
-        at_least: One threshold for all, or one each by number.
-        contexts: Numbers, or a mapping from numbers to names.
+        at_least: One threshold for all, or one each by number or name.
+        contexts: Numbers or names, or a mapping from numbers to names.
         **more: Further settings of SafetyConstraint.
 
     Returns:
@@ -69,8 +69,8 @@ def constrain_each_task(
     Args:
         name: What they are called, followed by "task 3" or a name.
         measure: What is read.
-        at_least: One threshold for all, or one each by number.
-        tasks: Numbers, or a mapping from numbers to names.
+        at_least: One threshold for all, or one each by number or name.
+        tasks: Numbers or names, or a mapping from numbers to names.
         **more: Further settings of SafetyConstraint.
 
     Returns:
@@ -85,14 +85,18 @@ def constrain_each_task(
 def _constrain_each_group(
     key: Key, name: str, measure: SafetyMeasure, at_least: Thresholds, groups: Groups, more: dict[str, Any]
 ) -> list[SafetyConstraint]:
-    plural = {"context": "contexts", "task": "tasks", "class": "classes"}[key]
+    plural = PLURAL[key]
     if len(groups) == 0:
         raise InvalidInput(f"'{name}' is wanted for each {key}, but {plural} is empty; name at least one.")
-    if isinstance(at_least, Mapping) and (missing := sorted(set(groups) - set(at_least))):
+    if isinstance(at_least, Mapping) and (missing := [group for group in groups if group not in at_least]):
         raise InvalidInput(
-            f"'{name}': at_least has no threshold for {key} {missing[0]}; it has them for {sorted(at_least)}."
+            f"'{name}': at_least has no threshold for {key} {missing[0]}; it has them for {list(at_least)}."
         )
-    named = groups if isinstance(groups, Mapping) else {group: f"{key} {group}" for group in sorted(groups)}
+    named = (
+        groups
+        if isinstance(groups, Mapping)
+        else {group: group if isinstance(group, str) else f"{key} {group}" for group in sort_classes(groups)}
+    )
     return [
         SafetyConstraint(
             f"{name}: {called}",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..data import Group
 from ..errors import InvalidInput
 from ._rate_measures import Rate, read_bits
 from ._safety_measure import SafetyMeasure, clamp_to_unit
@@ -71,7 +72,7 @@ class Custom(SafetyMeasure):
         measured: ValueFunction,
         surrogate: ValueFunction,
         *,
-        critical: Collection[int] | None = None,
+        critical: Collection[Group] | None = None,
         concave: bool = False,
         binary: bool = False,
         name: str = "Custom",

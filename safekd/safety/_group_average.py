@@ -12,20 +12,17 @@ groups, ... positions, V classes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._number_checks import is_finite
-from ..data import Batch, expand_to_positions
+from ..data import PLURAL, Batch, Group, GroupNames, Key, expand_to_positions
 from ..errors import InvalidInput
 from ._mix_balls import Ball
 from ._safety_measure import SafetyMeasure
-
-Key = Literal["context", "task", "class"]
-_PLURAL = {"context": "contexts", "task": "tasks", "class": "classes"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +79,12 @@ class Average:
 
     Attributes:
         measure: What is read.
-        contexts: Only examples of these contexts count; None for all.
+        contexts: Only examples of these contexts count, numbers or names; None for all.
         tasks: Only examples of these tasks count; None for all.
         classes: Only examples with these labels count; None for all.
         average: "critical" averages over examples with a critical label, "all" counts every other example as 1
             (Definition VIII.3).
-        mix: What share each group has in use, by number, above 0, sum 1; examples of other groups do not count.
+        mix: What share each group has in use, by number or name, above 0, sum 1; examples of other groups do not count.
         by: What a group is, "context", "task" or "class".
         worst: The worst mix in this ball around ``mix``, or, without one, around the shares that the groups have in the
             data; the groups are then those that ``contexts``, ``tasks`` or ``classes`` name, or the critical classes.
@@ -100,11 +97,11 @@ class Average:
     """
 
     measure: SafetyMeasure
-    contexts: Collection[int] | None = None
-    tasks: Collection[int] | None = None
-    classes: Collection[int] | None = None
+    contexts: Collection[Group] | None = None
+    tasks: Collection[Group] | None = None
+    classes: Collection[Group] | None = None
     average: str = "critical"
-    mix: Mapping[int, float] | None = None
+    mix: Mapping[Group, float] | None = None
     by: Key = "context"
     worst: Ball | None = None
     who: str = field(default="Average", repr=False, compare=False)
@@ -115,7 +112,7 @@ class Average:
                 f"{self.who}: measure is a {type(self.measure).__name__}; "
                 "wanted a safety measure such as kd.safety.TruthProbability(critical=[0])."
             )
-        for key, what in _PLURAL.items():
+        for key, what in PLURAL.items():
             named = getattr(self, what)
             if named is not None and len(tuple(named)) == 0:
                 raise InvalidInput(
@@ -124,7 +121,7 @@ class Average:
                 )
         if self.average not in ("critical", "all"):
             raise InvalidInput(f"{self.who}: average is {self.average!r}; wanted 'critical' or 'all'.")
-        if self.by not in _PLURAL:
+        if self.by not in PLURAL:
             raise InvalidInput(f"{self.who}: by is {self.by!r}; wanted 'context', 'task' or 'class'.")
         if self.worst is not None and not isinstance(self.worst, Ball):
             raise InvalidInput(f"{self.who}: worst is {self.worst!r}; wanted a ball such as kd.safety.KLBall(0.1).")
@@ -133,22 +130,57 @@ class Average:
         elif self.worst is not None:
             self._require_groups()
 
+    def with_names(self, names: GroupNames) -> Average:
+        """Return the same average with numbers in place of names of classes, contexts and tasks.
+
+        Args:
+            names: Of the split on which it is read.
+
+        Raises:
+            InvalidInput: The split has no such name; the message has those that it has.
+        """
+        if not self.measure.class_names and not self._named_groups:
+            return self
+        chosen = {what: getattr(self, what) for what in PLURAL.values()}
+        numbers: dict[str, Any] = {
+            what: None if chosen[what] is None else names.numbers(key, chosen[what]) for key, what in PLURAL.items()
+        }
+        numbers["mix"] = None if self.mix is None else names.number_keys(self.by, self.mix)
+        return replace(self, measure=self.measure.with_names(names), **numbers)
+
+    @property
+    def _named_groups(self) -> list[str]:
+        """Contexts, tasks and classes that are given by name, not yet by number."""
+        given = [getattr(self, what) or () for what in PLURAL.values()] + [self.mix or ()]
+        return [group for groups in given for group in groups if isinstance(group, str)]
+
+    @property
+    def _given_groups(self) -> Collection[Group]:
+        """The groups that are read apart, as they were given."""
+        if self.mix is not None or self.worst is None:
+            return self.mix or ()
+        named: Collection[Group] | None = getattr(self, PLURAL[self.by])
+        if named is None and self.by == "class" and self.average == "critical":
+            named = self.measure.critical
+        return named or ()
+
     @property
     def groups(self) -> tuple[int, ...]:
         """Numbers of the groups that are read apart, in order; empty where there is one average over all."""
-        if self.mix is not None:
-            return tuple(sorted(int(g) for g in self.mix))
-        if self.worst is None:
-            return ()
-        named = getattr(self, _PLURAL[self.by])
-        if named is None and self.by == "class" and self.average == "critical":
-            named = self.measure.critical
-        return tuple(sorted(int(g) for g in named or ()))
+        return self._read_numbers(self._given_groups)
 
     @property
     def size(self) -> int:
         """How many sums of each kind this average keeps, G."""
-        return max(1, len(self.groups))
+        return max(1, len(self._given_groups))
+
+    def _read_numbers(self, groups: Collection[Group]) -> tuple[int, ...]:
+        if named := [group for group in groups if isinstance(group, str)]:
+            raise InvalidInput(
+                f"{self.who} names '{named[0]}'; which number that is says a split: "
+                "constraint.with_names(split.names), for Split(..., context_names=[...])."
+            )
+        return tuple(sorted(int(group) for group in groups))
 
     def members(self, batch: Batch) -> Tensor:
         """Say which positions each group averages over.
@@ -171,11 +203,11 @@ class Average:
             covered = self.measure.is_critical(batch.labels)
         else:
             covered = torch.ones_like(batch.labels, dtype=torch.bool)
-        for key, what in _PLURAL.items():
+        for key, what in PLURAL.items():
             named = getattr(self, what)
             if named is not None:
                 value = _group_numbers(batch, key)
-                covered = covered & torch.isin(value, torch.tensor(sorted(named), device=value.device))
+                covered = covered & torch.isin(value, torch.tensor(self._read_numbers(named), device=value.device))
         return covered
 
     def covers(self, batch: Batch) -> Tensor:
@@ -262,26 +294,23 @@ class Average:
         q_G = mix(mean_G.detach().cpu().numpy(), share_G.cpu().numpy())
         return torch.from_numpy(q_G).to(mean_G.device)
 
-    def names(self, context_names: Collection[str] = ()) -> list[str]:
+    def names(self, names: GroupNames) -> list[str]:
         """Return what messages call the groups.
 
         Args:
-            context_names: Names of the contexts, as far as they have any.
+            names: Of the split on which it is read.
 
         Returns:
             One name a group, "context 3 ('night')"; one empty name where there are no groups.
         """
-        known = list(context_names) if self.by == "context" else []
-        return [
-            f"{self.by} {group}" + (f" ('{known[group]}')" if group < len(known) else "") for group in self.groups
-        ] or [""]
+        return [names.describe(self.by, group) for group in self.groups] or [""]
 
     def _shares(self) -> Tensor:
         mix = self.mix or {}
         share_G = torch.tensor([float(mix[group]) for group in self.groups], dtype=torch.float64)
         return share_G / share_G.sum()
 
-    def _require_mix(self, mix: Mapping[int, float]) -> None:
+    def _require_mix(self, mix: Mapping[Group, float]) -> None:
         if not isinstance(mix, Mapping) or not mix:
             raise InvalidInput(
                 f"{self.who}: mix is {mix!r}; wanted the share of each {self.by}, such as {{0: 0.4, 1: 0.6}}."
@@ -297,23 +326,23 @@ class Average:
                 f"{self.who}: the shares of the mix sum to {sum(mix.values()):g}; wanted 1. Divide them by their sum, "
                 f"or add the {self.by} that is missing."
             )
-        if getattr(self, _PLURAL[self.by]) is not None:
+        if getattr(self, PLURAL[self.by]) is not None:
             raise InvalidInput(
-                f"{self.who}: mix says already which {_PLURAL[self.by]} count; leave {_PLURAL[self.by]}= out."
+                f"{self.who}: mix says already which {PLURAL[self.by]} count; leave {PLURAL[self.by]}= out."
             )
         if self.by == "class" and self.average == "critical" and self.measure.critical is not None:
-            strange = sorted(set(mix) - self.measure.critical)
-            if strange:
+            strange = sorted(set(mix) - self.measure.critical, key=str)
+            if strange and not self.measure.class_names and not self._named_groups:
                 raise InvalidInput(
                     f"{self.who}: class {strange[0]} has a share in the mix, but is not among the critical classes "
                     f"{sorted(self.measure.critical)} of {self.measure!r}."
                 )
 
     def _require_groups(self) -> None:
-        if len(self.groups) < 2:
+        if len(self._given_groups) < 2:
             raise InvalidInput(
-                f"{self.who}: the worst mix of {len(self.groups)} groups was asked for; wanted at least two. "
-                f"Name the groups: mix={{0: 0.4, 1: 0.6}}, or {_PLURAL[self.by]}=[0, 1]."
+                f"{self.who}: the worst mix of {len(self._given_groups)} groups was asked for; wanted at least two. "
+                f"Name the groups: mix={{0: 0.4, 1: 0.6}}, or {PLURAL[self.by]}=[0, 1]."
             )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from .._number_checks import is_finite
+from ..data import GroupNames
 from ..errors import InvalidInput
 from ._group_average import Average
 from ._safety_constraint import Constraint, require_name
@@ -68,6 +69,22 @@ class Budget(Constraint):
         return [
             (float(cost), term if isinstance(term, Average) else Average(term, who=who)) for cost, term in self.terms
         ]
+
+    def with_names(self, names: GroupNames) -> Budget:
+        """Return the same budget with numbers in place of names of classes, contexts and tasks.
+
+        Args:
+            names: Of the split on which it is posed.
+
+        Raises:
+            InvalidInput: The split has no such name; the message has those that it has.
+        """
+        terms = [(cost, term.with_names(names)) for cost, term in self.terms]
+        return (
+            self
+            if all(new is old for (_, new), (_, old) in zip(terms, self.terms, strict=True))
+            else replace(self, terms=terms)
+        )
 
     def with_threshold(self, threshold: float) -> Budget:
         """Return the same budget with the threshold ``1 - at_most`` moved.

@@ -10,6 +10,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
+from ..data import Group
 from ._safety_measure import (
     SafetyMeasure,
     add_setting,
@@ -19,6 +20,7 @@ from ._safety_measure import (
     read_class_numbers,
     register_measure,
     select_classes,
+    sort_classes,
 )
 
 
@@ -62,13 +64,14 @@ class UnsafeMass(SafetyMeasure):
     """``1 - p(U)``: the probability that is kept off the classes ``unsafe``, U; linear in p, so concave.
 
     Args:
-        unsafe: U, class numbers from 0.
+        unsafe: U, class numbers from 0, or names.
         critical: Labels on which it is read, every label by default.
     """
 
     concave = True
+    class_settings = ("critical", "unsafe")
 
-    def __init__(self, unsafe: Collection[int], critical: Collection[int] | None = None) -> None:
+    def __init__(self, unsafe: Collection[Group], critical: Collection[Group] | None = None) -> None:
         super().__init__(critical)
         self.unsafe = frozenset(read_class_numbers(unsafe, "unsafe"))
 
@@ -76,7 +79,7 @@ class UnsafeMass(SafetyMeasure):
         return clamp_to_unit(1 - select_classes(log_p_V, self.unsafe, "unsafe").exp().sum(-1))
 
     def __repr__(self) -> str:
-        return add_setting(super().__repr__(), f"unsafe={sorted(self.unsafe)}")
+        return add_setting(super().__repr__(), f"unsafe={sort_classes(self.unsafe)}")
 
 
 @register_measure
@@ -88,13 +91,14 @@ class Calibration(SafetyMeasure):
     error within bins of confidence (ECE) is no average over examples, so no constraint here can hold it.
 
     Args:
-        of: c, the class whose probability is read.
+        of: c, the class whose probability is read, its number or name.
         critical: Labels on which it is read, every label by default.
     """
 
     concave = True
+    class_settings = ("critical", "of")
 
-    def __init__(self, of: int, critical: Collection[int] | None = None) -> None:
+    def __init__(self, of: Group, critical: Collection[Group] | None = None) -> None:
         super().__init__(critical)
         (self.of,) = read_class_numbers([of], "of")
 
@@ -103,4 +107,4 @@ class Calibration(SafetyMeasure):
         return clamp_to_unit((1 + p_c - (labels == self.of).to(p_c)) / 2)
 
     def __repr__(self) -> str:
-        return add_setting(super().__repr__(), f"of={self.of}")
+        return add_setting(super().__repr__(), f"of={self.of!r}")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .._number_checks import is_finite, is_whole
+from ..data import Group
 from ..errors import InvalidInput
 from ._safety_measure import (
     SafetyMeasure,
@@ -25,6 +26,7 @@ from ._safety_measure import (
     read_class_numbers,
     register_measure,
     select_classes,
+    sort_classes,
 )
 
 
@@ -41,7 +43,7 @@ class Rate(SafetyMeasure):
 
     binary = True
 
-    def __init__(self, critical: Collection[int] | None, sharpness: float) -> None:
+    def __init__(self, critical: Collection[Group] | None, sharpness: float) -> None:
         super().__init__(critical)
         if not (is_finite(sharpness) and sharpness > 0):
             raise InvalidInput(f"`sharpness` is {sharpness!r}; it must be above 0 and finite.")
@@ -71,7 +73,7 @@ class TopK(Rate):
         sharpness: s of the surrogate, above 0.
     """
 
-    def __init__(self, k: int, critical: Collection[int] | None = None, sharpness: float = 4.0) -> None:
+    def __init__(self, k: int, critical: Collection[Group] | None = None, sharpness: float = 4.0) -> None:
         super().__init__(critical, sharpness)
         if not is_whole(k) or k < 1:
             raise InvalidInput(f"`k` is {k!r}; wanted a whole number of at least 1.")
@@ -114,7 +116,7 @@ class Recall(TopK):
         sharpness: s of the surrogate, above 0.
     """
 
-    def __init__(self, critical: Collection[int] | None = None, sharpness: float = 4.0) -> None:
+    def __init__(self, critical: Collection[Group] | None = None, sharpness: float = 4.0) -> None:
         super().__init__(1, critical, sharpness)
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
@@ -132,13 +134,15 @@ class Avoids(Rate):
     is ``1 / (1 - log2 q)`` with ``q = r^s / (r^s + sum_U p(u)^s)`` and r the largest probability outside U.
 
     Args:
-        unsafe: U, class numbers from 0.
+        unsafe: U, class numbers from 0, or names.
         critical: Labels on which it is read, every label by default.
         sharpness: s of the surrogate, above 0.
     """
 
+    class_settings = ("critical", "unsafe")
+
     def __init__(
-        self, unsafe: Collection[int], critical: Collection[int] | None = None, sharpness: float = 4.0
+        self, unsafe: Collection[Group], critical: Collection[Group] | None = None, sharpness: float = 4.0
     ) -> None:
         super().__init__(critical, sharpness)
         self.unsafe = frozenset(read_class_numbers(unsafe, "unsafe"))
@@ -160,4 +164,4 @@ class Avoids(Rate):
         return select_classes(log_p_V, self.unsafe, "unsafe")
 
     def __repr__(self) -> str:
-        return add_setting(super().__repr__(), f"unsafe={sorted(self.unsafe)}")
+        return add_setting(super().__repr__(), f"unsafe={sort_classes(self.unsafe)}")

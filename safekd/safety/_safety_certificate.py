@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._torch_state import evaluation_mode, extract_logits
-from ..data import Batch, Split, Trained, as_split, find_unseen
+from .._number_checks import is_whole, require_seed
+from ..data import Fields, Split, Trained, as_split, find_unseen, require_same_names
 from ..errors import InvalidInput
-from ._confidence_bounds import betting_lower_bound, clopper_pearson_lower_bound
+from ._clustered_values import evaluate_groups
 from ._safety_constraint import Constraint
-from ._safety_measure import SafetyMeasure
 
 
 @dataclass(frozen=True)
@@ -26,10 +25,11 @@ class Certificate:
         estimate: The plain average on the held-out data.
         lower_bound: What the data prove.
         confidence: In (0, 1).
-        count: How many examples the estimate averages.
+        count: How many values the estimate averages: one an example, or one a position.
         method: Which bound.
         decision: "safe" when the bound reaches ``required``, else "not shown", which is not the same as unsafe.
         left_out: Covered examples that the student's own run had used and that do not count here.
+        clusters: How many independent clusters the values are of; ``count`` where every value is one.
     """
 
     constraint: str
@@ -41,13 +41,15 @@ class Certificate:
     method: str
     decision: str
     left_out: int = 0
+    clusters: int = 0
 
     def __str__(self) -> str:
         sign = ">=" if self.decision == "safe" else "<"
+        what = "examples" if self.clusters == self.count else f"values in {self.clusters} clusters"
         left_out = f"; {self.left_out} left out that its training had used" if self.left_out else ""
         return (
             f"{self.constraint}: {self.decision}. {self.confidence:.0%} lower bound {self.lower_bound:.4f} {sign} "
-            f"required {self.required:g} (average {self.estimate:.4f} over {self.count} examples, {self.method}"
+            f"required {self.required:g} (average {self.estimate:.4f} over {self.count} {what}, {self.method}"
             f"{left_out})"
         )
 
@@ -60,6 +62,8 @@ def certify(
     *,
     seed: int = 0,
     batch_size: int = 4096,
+    largest_cluster: int | None = None,
+    fields: Fields | None = None,
 ) -> Certificate:
     """Bound the student's expected safety from below on data that nothing else has seen.
 
@@ -70,8 +74,11 @@ def certify(
     here the one around the shares in ``held_out``.
 
     The bound is only as honest as the data are unseen: a split that chose thresholds, weights or the student certifies
-    nothing.  Values must be independent: the positions of one sequence are not, so certify such students on one
-    position a sequence.
+    nothing.  What is independent is clusters: the positions of one sequence are one, and the examples that the split's
+    ``cluster`` puts together, such as those of one patient.  Examples are independent where it has none.  A betting
+    bound then sees the clusters, whose sizes count as those in the data do, and which need a largest size: where they
+    differ and ``largest_cluster`` is not given, the statement is about clusters up to the largest of the data, of which
+    that one is no evidence; ``method`` says so.
 
     Args:
         student: A module that gives logits (B, ..., V), or the result of a run, which knows the data it used: examples
@@ -82,23 +89,30 @@ def certify(
         confidence: In (0, 1).
         seed: Of the order in which the betting bound sees the values.
         batch_size: How many examples the student sees at a time.
+        largest_cluster: How many examples a cluster can have at most, where that is known.
+        fields: What the parts of ``held_out`` are where it is no Split, as for ``as_split``.
 
     Returns:
         The certificate.
 
     Raises:
-        InvalidInput: No example, or none of some group, is covered by the constraint, it is an equality, the student
-            gives NaN or too few classes, or its run used the data.
+        InvalidInput: No example, or none of some group, is covered by the constraint, it is an equality or names what
+            the data do not have, the student gives NaN or too few classes, or its run used the data.
     """
     if constraint.is_equality:
         raise InvalidInput(
             f"'{constraint.name}' asks for exactly {constraint.required:g}; no data can show an equality. "
             "Certify the side that matters: a SafetyConstraint of the same measure with at_least."
         )
-    data = as_split(held_out, "held_out")
+    seed = require_seed(seed)
+    for name, value in (("batch_size", batch_size), ("largest_cluster", largest_cluster)):
+        if value is not None and not (is_whole(value) and value >= 1):
+            raise InvalidInput(f"`{name}` is {value!r}; wanted a whole number of at least 1.")
+    data = as_split(held_out, "held_out", fields)
+    constraint = constraint.with_names(data.names)
     module, data, left_out = _drop_used_examples(student, constraint, data)
-    values = evaluate_groups(module, constraint, data, batch_size)
-    count_G = torch.tensor([float(len(value)) for value in values], dtype=torch.float64)
+    values = evaluate_groups(module, constraint, data, batch_size, largest_cluster=largest_cluster)
+    count_G = torch.tensor([float(len(group.value_P)) for group in values], dtype=torch.float64)
     if not bool(count_G.any()):
         raise InvalidInput(
             f"No example of '{data.name}' is covered by '{constraint.name}'; nothing can be certified on it."
@@ -106,9 +120,9 @@ def certify(
     constraint.require_examples(data)
     level = 1 - (1 - confidence) / len(values) if 0 < confidence < 1 else confidence  # the bounds refuse the latter
     measures = [average.measure for _, average in constraint.parts for _ in range(average.size)]
-    bounds = [bound_expectation(value, measure, level, seed) for value, measure in zip(values, measures, strict=True)]
+    bounds = [group.bound(measure, level, seed) for group, measure in zip(values, measures, strict=True)]
     bound_G = torch.tensor([bound for _, bound in bounds], dtype=torch.float64)
-    mean_G = torch.stack([value.mean() for value in values])
+    mean_G = torch.tensor([group.mean for group in values], dtype=torch.float64)
     method = " and ".join(sorted({which for which, _ in bounds}, reverse=True)) + (
         f", Bonferroni over {len(values)} means" if len(values) > 1 else ""
     )
@@ -123,6 +137,7 @@ def certify(
         method=method,
         decision="safe" if bound >= constraint.required else "not shown",
         left_out=left_out,
+        clusters=sum(group.clusters for group in values),
     )
 
 
@@ -132,6 +147,8 @@ def _drop_used_examples(
     """Return the module, the examples that its run did not use, and how many covered ones that leaves out."""
     if isinstance(student, nn.Module):
         return student, data, 0
+    for use in student.uses:
+        require_same_names(use.split.names, data.names)
     unused_N = find_unseen(data, student.uses).to(data.labels.device)
     left_out = int(constraint.covers(data.batch(~unused_N)).sum())
     return student.student, data.part(unused_N), left_out
@@ -139,57 +156,3 @@ def _drop_used_examples(
 
 def _combine_means(constraint: Constraint, mean_G: Tensor, count_G: Tensor) -> float:
     return constraint.offset + float(constraint.gradient(mean_G, count_G) @ mean_G)
-
-
-def evaluate_groups(student: nn.Module, constraint: Constraint, data: Split, batch_size: int = 4096) -> list[Tensor]:
-    """Return the measured values of each group of covered examples, all averages of the constraint one after the other.
-
-    Args:
-        student: Module from inputs (B, ...) to logits (B, ..., V); asked in eval mode.
-        constraint: What is measured, and of which examples; on which split it is posed does not matter.
-        data: The examples.
-        batch_size: How many the student sees at a time.
-
-    Returns:
-        One tensor (n,) a group, float64, in [0, 1], on the CPU, in the order of the examples.
-
-    Raises:
-        InvalidInput: The student gives NaN or too few classes.
-    """
-    device = next((p.device for p in student.parameters()), torch.device("cpu"))
-    chunks: list[list[Tensor]] = []
-    with evaluation_mode(student), torch.no_grad():
-        for index in data.chunks(batch_size):
-            batch = data.batch(index).to(device)
-            log_p_V = torch.log_softmax(extract_logits(student(batch.inputs), "The student").double(), dim=-1)
-            _require_usable(log_p_V, batch, data.name)
-            chunks.append([v.cpu() for _, average in constraint.parts for v in average.measured_values(log_p_V, batch)])
-    return [torch.cat(parts).clamp(0, 1) for parts in zip(*chunks, strict=True)]  # exp(log_softmax) can pass 1
-
-
-def bound_expectation(
-    value_N: Tensor, measure: SafetyMeasure, confidence: float = 0.95, seed: int = 0
-) -> tuple[str, float]:
-    """Return which bound fits what a measure read, and that lower bound on its expectation, as ``certify`` has it.
-
-    Args:
-        value_N: Measured values in [0, 1], (N,).
-        measure: What they were read by.
-        confidence: In (0, 1).
-        seed: Of the order in which the betting bound sees the values.
-
-    Returns:
-        Name of the method, and the bound.
-    """
-    if measure.binary:
-        return "Clopper-Pearson", clopper_pearson_lower_bound(int(value_N.sum()), value_N.numel(), confidence)
-    order = torch.randperm(value_N.numel(), generator=torch.Generator().manual_seed(seed))
-    return "betting", betting_lower_bound(value_N[order].numpy(), confidence)
-
-
-def _require_usable(log_p_V: Tensor, batch: Batch, name: str) -> None:
-    if bool(torch.isnan(log_p_V).any()):  # an argmax would take NaN for the most probable class
-        raise InvalidInput(f"The student gives values that are not finite on '{name}'; it cannot be certified.")
-    top, known = int(batch.labels.max()), log_p_V.shape[-1]
-    if top >= known:
-        raise InvalidInput(f"A label of '{name}' is {top}, but the student knows only {known} classes.")

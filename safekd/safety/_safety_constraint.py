@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from .._number_checks import is_finite
-from ..data import Batch, Split
+from ..data import Batch, Group, GroupNames, Key, Split
 from ..errors import InvalidInput
-from ._group_average import Average, GroupSums, Key
+from ._group_average import Average, GroupSums
 from ._mix_balls import Ball
 from ._safety_measure import SafetyMeasure
 
@@ -57,6 +57,17 @@ class Constraint(ABC):
             split: Name of the split.
         """
 
+    def with_names(self, names: GroupNames) -> Constraint:
+        """Return the same constraint with numbers in place of names of classes, contexts and tasks.
+
+        Args:
+            names: Of the split on which it is posed.
+
+        Raises:
+            InvalidInput: The split has no such name; the message has those that it has.
+        """
+        return self
+
     @property
     def is_equality(self) -> bool:
         """Whether the value is to be met exactly, from both sides."""
@@ -68,8 +79,8 @@ class Constraint(ABC):
         return 0.0
 
     @property
-    def critical(self) -> frozenset[int]:
-        """The critical classes of all its measures."""
+    def critical(self) -> frozenset[Group]:
+        """The critical classes of all its measures, names where they were given by name."""
         return frozenset().union(*(average.measure.critical or () for _, average in self.parts))
 
     @property
@@ -148,7 +159,7 @@ class Constraint(ABC):
             InvalidInput: A group, which the message names, has none.
         """
         count_G = self.counts(split.batch()).tolist()
-        names = [name for _, average in self.parts for name in average.names(split.context_names)]
+        names = [name for _, average in self.parts for name in average.names(split.names)]
         if not any(count_G):
             raise InvalidInput(
                 f"Constraint '{self.name}' covers no example of split '{split.name}'; nothing would be constrained."
@@ -171,15 +182,15 @@ class SafetyConstraint(Constraint):
         name: What tables and CSV columns call it.
         measure: What is read, for example ``TruthProbability(critical=[0])``.
         at_least: Threshold in (0, 1].
-        contexts: Only examples of these contexts count; None for all.
+        contexts: Only examples of these contexts count, numbers or names; None for all.
         split: Name of the data on which it is posed.
         average: "critical" averages over examples with a critical label, so 0.95 is read as it sounds; "all" is
             Definition VIII.3 to the letter, where every uncritical example counts as 1 and so ``safety_all = 1 -
             share_of_critical (1 - safety_critical)``.
         exactly: A threshold to be met from both sides, in (0, 1]; one of ``at_least`` and ``exactly`` is given.
-        tasks: Only examples of these tasks count; None for all.
-        classes: Only examples with these labels count; None for all.
-        mix: The average is over groups weighed by these shares, ``{0: 0.4, 1: 0.6}``.
+        tasks: Only examples of these tasks count, numbers or names; None for all.
+        classes: Only examples with these labels count, numbers or names; None for all.
+        mix: The average is over groups weighed by these shares, ``{0: 0.4, 1: 0.6}`` or ``{"day": 0.4, "night": 0.6}``.
         by: What a group is, "context", "task" or "class".
         worst: The least average of any mix in a ball, ``KLBall(0.1)`` or ``ChiSquareBall(0.1)``; see Average.
 
@@ -192,13 +203,13 @@ class SafetyConstraint(Constraint):
     name: str
     measure: SafetyMeasure
     at_least: float | None = None
-    contexts: Collection[int] | None = None
+    contexts: Collection[Group] | None = None
     split: str = "train"
     average: str = "critical"
     exactly: float | None = None
-    tasks: Collection[int] | None = None
-    classes: Collection[int] | None = None
-    mix: Mapping[int, float] | None = None
+    tasks: Collection[Group] | None = None
+    classes: Collection[Group] | None = None
+    mix: Mapping[Group, float] | None = None
     by: Key = "context"
     worst: Ball | None = None
 
@@ -250,6 +261,22 @@ class SafetyConstraint(Constraint):
                 ),
             )
         ]
+
+    def with_names(self, names: GroupNames) -> SafetyConstraint:
+        """Return the same constraint with numbers in place of names of classes, contexts and tasks.
+
+        Args:
+            names: Of the split on which it is posed.
+
+        Raises:
+            InvalidInput: The split has no such name; the message has those that it has.
+        """
+        ((_, average),) = self.parts
+        named = average.with_names(names)
+        if named is average:
+            return self
+        chosen = {what: getattr(named, what) for what in ("measure", "contexts", "tasks", "classes", "mix")}
+        return replace(self, **chosen)
 
     def with_threshold(self, threshold: float) -> SafetyConstraint:
         """Return the same constraint with another threshold.

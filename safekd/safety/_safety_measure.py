@@ -9,15 +9,18 @@ there and a name at the door of ``safekd.safety``.  Axes: ... positions, V class
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from functools import cached_property
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from .._number_checks import is_whole
 from .._registry import snake_case
+from ..data import Group, GroupNames
 from ..errors import InvalidInput
 
 
@@ -25,9 +28,11 @@ class SafetyMeasure(ABC):
     """A bounded measure of how reliable a predictive distribution is on critical classes.
 
     Args:
-        critical: The classes that matter (S of Definition VIII.1), numbers from 0; None means every class.
+        critical: The classes that matter (S of Definition VIII.1), numbers from 0 or names of a split's classes; None
+            means every class.
 
     Attributes:
+        class_settings: Its settings that hold classes; a subclass adds its own, so that names are found there too.
         concave: Whether it is concave in the distribution, which Corollary VIII.7 needs.
         binary: Whether each measured value is 0 or 1, which the exact binomial certificate needs.
 
@@ -36,9 +41,47 @@ class SafetyMeasure(ABC):
 
     concave: bool = False
     binary: bool = False
+    class_settings: tuple[str, ...] = ("critical",)
 
-    def __init__(self, critical: Collection[int] | None = None) -> None:
-        self.critical = None if critical is None else frozenset(read_class_numbers(critical, "critical"))
+    def __init__(self, critical: Collection[Group] | None = None) -> None:
+        self.critical: frozenset[Any] | None = (
+            None if critical is None else frozenset(read_class_numbers(critical, "critical"))
+        )
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes that are given by name, not yet by number; a measure that has some reads nothing."""
+        settings = [getattr(self, what) for what in self.class_settings]
+        groups: list[Any] = [g for s in settings for g in (s if isinstance(s, frozenset) else (s,))]
+        return tuple(sorted(group for group in groups if isinstance(group, str)))
+
+    def with_names(self, names: GroupNames) -> Self:
+        """Return the same measure with the numbers of its classes in place of their names.
+
+        Args:
+            names: Of a split.
+
+        Raises:
+            InvalidInput: The split has no class of that name; the message has those that it has.
+        """
+        if not self.class_names:
+            return self
+        measure = copy.copy(self)
+        del measure.__dict__["class_names"]
+        for what in self.class_settings:
+            given = getattr(self, what)
+            if given is not None:
+                several = isinstance(given, frozenset)
+                number = frozenset(names.numbers("class", given)) if several else names.number("class", given)
+                setattr(measure, what, number)
+        return measure
+
+    def _require_class_numbers(self) -> None:
+        if self.class_names:
+            raise InvalidInput(
+                f"{self!r} names the class '{self.class_names[0]}'; which number that is says a split: "
+                "measure.with_names(split.names), for Split(..., class_names=[...])."
+            )
 
     def is_critical(self, labels: Tensor) -> Tensor:
         """Say for each label whether the measure reads it.
@@ -51,8 +94,10 @@ class SafetyMeasure(ABC):
         """
         if self.critical is None:
             return torch.ones_like(labels, dtype=torch.bool)
+        self._require_class_numbers()
         if len(self.critical) == 1:
-            return labels == next(iter(self.critical))
+            only: Tensor = labels == next(iter(self.critical))
+            return only
         return torch.isin(labels, torch.tensor(sorted(self.critical), device=labels.device))
 
     @property
@@ -100,6 +145,7 @@ class SafetyMeasure(ABC):
         Returns:
             Values in [0, 1], (...).
         """
+        self._require_class_numbers()
         return self._surrogate(log_p_V, labels)
 
     @abstractmethod
@@ -110,6 +156,7 @@ class SafetyMeasure(ABC):
         return self._measured(log_p_V, labels)
 
     def _mask_uncritical(self, function: Callable[[Tensor, Tensor], Tensor], log_p_V: Tensor, labels: Tensor) -> Tensor:
+        self._require_class_numbers()
         if log_p_V.shape[:-1] != labels.shape:
             raise InvalidInput(
                 f"Labels of shape {tuple(labels.shape)} do not fit distributions of shape {tuple(log_p_V.shape)}."
@@ -118,7 +165,7 @@ class SafetyMeasure(ABC):
         return value if self.critical is None else torch.where(self.is_critical(labels), value, 1.0)
 
     def __repr__(self) -> str:
-        chosen = "" if self.critical is None else f"critical={sorted(self.critical)}"
+        chosen = "" if self.critical is None else f"critical={sort_classes(self.critical)}"
         return f"{type(self).__name__}({chosen})"
 
 
@@ -140,11 +187,11 @@ def register_measure(measure: MeasureClass) -> MeasureClass:
     return measure
 
 
-def read_class_numbers(numbers: Collection[int], what: str) -> list[int]:
-    """Return class numbers as integers.
+def read_class_numbers(numbers: Collection[Group], what: str) -> list[Any]:
+    """Return class numbers as integers, names as they are: ``SafetyMeasure.with_names`` puts numbers in their place.
 
     Args:
-        numbers: Integers from 0.
+        numbers: Integers from 0, or names.
         what: What messages call them.
 
     Returns:
@@ -153,16 +200,22 @@ def read_class_numbers(numbers: Collection[int], what: str) -> list[int]:
     Raises:
         InvalidInput: There are none, or one is no such number.
     """
-    if not isinstance(numbers, Collection):
-        raise InvalidInput(f"`{what}` is {numbers!r}; wanted a list of class numbers, such as [{numbers!r}].")
+    if isinstance(numbers, str) or not isinstance(numbers, Collection):
+        what_kind = "names" if isinstance(numbers, str) else "numbers"
+        raise InvalidInput(f"`{what}` is {numbers!r}; wanted a list of class {what_kind}, such as [{numbers!r}].")
     if len(numbers) == 0:
         raise InvalidInput(
             f"`{what}` is empty, so nothing would be measured; name at least one class"
             + (", or leave it out." if what == "critical" else ".")
         )
-    if any(not is_whole(c) or c < 0 for c in numbers):
-        raise InvalidInput(f"`{what}` is {list(numbers)!r}; wanted class numbers, integers from 0.")
-    return [int(c) for c in numbers]
+    if any(not isinstance(c, str) and (not is_whole(c) or int(c) < 0) for c in numbers):
+        raise InvalidInput(f"`{what}` is {list(numbers)!r}; wanted class numbers, integers from 0, or names.")
+    return [str(c) if isinstance(c, str) else int(c) for c in numbers]
+
+
+def sort_classes(classes: Collection[Any]) -> list[Any]:
+    """Return class numbers in order, names after them."""
+    return sorted(classes, key=lambda c: (isinstance(c, str), c))
 
 
 def gather_log_truth(log_p_V: Tensor, labels: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..data import Split, expand_to_positions
+from ..data import Split, expand_to_positions, require_class_count
 from ..errors import InvalidInput
 from ..safety import PairedSums, SafetyMeasure
 from ..weights import MeasuredOrderings, TeacherEvidence, infer_orderings
@@ -45,8 +45,10 @@ def measure_teachers(
     batch, log_p_KV = split.batch(everything), ensemble.cached_log_probabilities(split, everything)
     labels_K = batch.labels.unsqueeze(-1).expand(log_p_KV.shape[:-1])
     loss_K = -log_p_KV.gather(-1, labels_K.unsqueeze(-1)).squeeze(-1)
+    safety = safety.with_names(split.names)
     value_K = safety.measured(log_p_KV, labels_K).to(log_p_KV)
     critical = safety.is_critical(batch.labels)
+    require_class_count(split, log_p_KV.shape[-1], "the ensemble")
     if contexts is None:
         contexts = max(int(batch.context.max()) + 1, len(split.context_names))
     everywhere = torch.ones_like(critical)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .._torch_state import evaluation_mode, extract_logits
-from ..data import Batch, Split, SplitCache
+from .._torch_state import ask_module, evaluation_mode
+from ..data import Batch, Group, Split, SplitCache, require_class_count
 from ..errors import InvalidInput, NotFinite
 from ..pooling import arithmetic_pool
 from ..safety import Constraint
@@ -53,8 +53,8 @@ class Objective:
         rule: Weighting rule, from Signals to weights (B, ..., K).
         divergence: (log target, logits), both (B, ..., V) -> one loss a position, (B, ...), nats.
         evidence: Measured teachers, for rules and orderings; None where none were measured.
-        critical_classes: S, classes where orderings apply.
-        critical_contexts: C_safe, contexts where orderings apply.
+        critical_classes: S, classes where orderings apply, numbers or names.
+        critical_contexts: C_safe, contexts where orderings apply, the same.
         features: What rules that learn from a representation see of a batch, (B, ..., D); None: its inputs, flattened.
         perturbation: How teachers are asked again where the rule needs their variance.
         non_finite_source: First teacher whose targets were not finite in the last pass, None where all were.
@@ -67,8 +67,8 @@ class Objective:
     rule: Rule
     divergence: Loss
     evidence: TeacherEvidence | None
-    critical_classes: Collection[int]
-    critical_contexts: Collection[int]
+    critical_classes: Collection[Group]
+    critical_contexts: Collection[Group]
     features: Callable[[Batch], Tensor] | None = None
     perturbation: Perturbation = field(default_factory=Perturbation)
 
@@ -97,16 +97,17 @@ class Objective:
             with evaluation_mode(self.readers), torch.no_grad():
                 logits_V = self.logits(batch)
         log_p_KV = self.ensemble.cached_log_probabilities(split, index)
+        require_class_count(split, log_p_KV.shape[-1], "the ensemble")
         if logits_V is not None:
-            _require_same_classes(log_p_KV, logits_V)
+            require_same_classes(log_p_KV, logits_V)
         return Signals(
             log_p=log_p_KV,
             labels=batch.labels,
             task=batch.task,
             context=batch.context,
             evidence=None if self.evidence is None else self.evidence.to(batch.labels.device),
-            critical_classes=self.critical_classes,
-            critical_contexts=self.critical_contexts,
+            critical_classes=split.names.numbers("class", self.critical_classes),
+            critical_contexts=split.names.numbers("context", self.critical_contexts),
             student_log_p=None if logits_V is None else _log_probabilities(logits_V.detach()),
             features=self._features(batch),
             variance=self._variance(split, index),
@@ -164,9 +165,15 @@ class Objective:
             batch: Examples.
 
         Raises:
-            InvalidInput: The student does not give one row of logits a label.
+            InvalidInput: The student cannot read the inputs, does not give one row of logits a label, or its logits
+                have no gradient where one is wanted.
         """
-        logits_V = extract_logits(self.student(batch.inputs), "The student")
+        logits_V = ask_module(self.student, batch.inputs, "The student")
+        if torch.is_grad_enabled() and not logits_V.requires_grad:
+            raise InvalidInput(
+                "The student's logits carry no gradient, so nothing can be learned; look for detach(), .data, numpy or "
+                "torch.no_grad() in its forward."
+            )
         if logits_V.shape[:-1] != batch.labels.shape:
             raise InvalidInput(
                 f"The student gives {tuple(logits_V.shape)} for labels of shape {tuple(batch.labels.shape)}; "
@@ -184,7 +191,7 @@ class Objective:
         Raises:
             InvalidInput: Classes differ, or the divergence gives another shape.
         """
-        _require_same_classes(log_q_V, logits_V)
+        require_same_classes(log_q_V, logits_V)
         loss = self.divergence(log_q_V.to(logits_V), logits_V)
         if loss.shape != logits_V.shape[:-1]:
             raise InvalidInput(
@@ -227,7 +234,16 @@ class Objective:
         return features
 
 
-def _require_same_classes(teachers_V: Tensor, student_V: Tensor) -> None:
+def require_same_classes(teachers_V: Tensor, student_V: Tensor) -> None:
+    """Refuse a student with other classes than the teachers.
+
+    Args:
+        teachers_V: What teachers give, (..., V).
+        student_V: What the student gives, (..., V).
+
+    Raises:
+        InvalidInput: V differs.
+    """
     if teachers_V.shape[-1] != student_V.shape[-1]:
         raise InvalidInput(
             f"The student gives {student_V.shape[-1]} classes, the teachers give {teachers_V.shape[-1]}; "

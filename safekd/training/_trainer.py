@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,15 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from solvers.polytope import WeightPolytope
 from solvers.primal_dual import DualMethod, PIGain
 
-from .._number_checks import is_number, is_whole
-from ..data import Batch
+from .._number_checks import is_number, is_whole, require_seed
+from ..data import Batch, Fields, Group, Split
 from ..divergences import ForwardKL
 from ..errors import InvalidInput
 from ..safety import Constraint
 from ..teachers import Perturbation, Teacher, TeacherEnsemble
-from ..weights import Rule, TeacherEvidence, Uniform
+from ..weights import Rule, TeacherEvidence, Uniform, walk_rule
 from ._fit_result import FitResult
 from ._objective import Loss, Objective
 from ._rule_learning import RuleLearning
@@ -42,8 +44,8 @@ class ConstrainedTrainer:
     Args:
         student: Module from inputs (B, ...) to logits (B, ..., V); trained in place, and moved to ``device``.
         teachers: A TeacherEnsemble, or K of Teacher.
-        optimizer: Made on the student's parameters.  Weight decay moves the answer away from the KKT point of the
-            stated problem: leave it 0.
+        optimizer: Made on the student's parameters; one whose ``step`` needs no closure.  Weight decay moves the answer
+            away from the KKT point of the stated problem: leave it 0.
         weights: Weighting rule from Signals to weights (B, ..., K), for example ``Unified``; uniform if left out.
         weights_optimizer: Made on the rule's parameters; Adam with a rate of 0.01 if left out.
         features: What rules that learn from a representation see of a Batch, (B, ..., D), taken without gradient; the
@@ -55,13 +57,15 @@ class ConstrainedTrainer:
             out.
         scheduler: Of the optimizer's rate, stepped once an optimizer step.
         evidence: Measured teachers, for rules and orderings.
-        critical_classes: S, class numbers where orderings apply, besides the critical classes of the constraints.
-        critical_contexts: C_safe, context numbers where orderings apply as well.
-        batch_size: Examples a step; None for the whole training split.
+        critical_classes: S, classes where orderings apply, numbers or names, besides the critical classes of the
+            constraints.
+        critical_contexts: C_safe, contexts where orderings apply as well, numbers or names.
+        batch_size: Examples a step; None for the whole training split.  A student with batch normalization, which needs
+            two, gets a last example that would be alone with the batch before.
         independent_batches: Whether multipliers and penalties see values of another batch than the one whose gradients
             they weigh, which takes the bias out of the penalty term and costs a forward pass a step.
         device: Where student and data are put.
-        seed: Order of batches.
+        seed: Order of batches, a whole number from 0.
 
     Attributes:
         problem: The TrainingProblem that was posed.
@@ -85,16 +89,18 @@ class ConstrainedTrainer:
         divergence: Loss | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
         evidence: TeacherEvidence | None = None,
-        critical_classes: Collection[int] = (),
-        critical_contexts: Collection[int] = (),
+        critical_classes: Collection[Group] = (),
+        critical_contexts: Collection[Group] = (),
         batch_size: int | None = None,
         independent_batches: bool = False,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
         require_distinct_names(constraints)
-        if batch_size is not None and batch_size < 1:
-            raise InvalidInput(f"`batch_size` is {batch_size}; wanted at least 1, or None for the whole split.")
+        if batch_size is not None and (not is_whole(batch_size) or batch_size < 1):
+            kind = "at least 1" if is_whole(batch_size) else "a whole number of at least 1"
+            raise InvalidInput(f"`batch_size` is {batch_size!r}; wanted {kind}, or None for the whole split.")
+        _require_plain_step(optimizer)
         if independent_batches and batch_size is None:
             raise InvalidInput("`independent_batches` needs minibatches: give `batch_size`, or leave it out.")
         if not any(p.requires_grad for p in student.parameters()):
@@ -116,6 +122,7 @@ class ConstrainedTrainer:
             features=features,
             perturbation=Perturbation() if perturbation is None else perturbation,
         )
+        _require_same_teachers(objective)
         self.problem = TrainingProblem(
             objective=objective,
             constraints=tuple(constraints),
@@ -123,10 +130,10 @@ class ConstrainedTrainer:
             scheduler=scheduler,
             dual=PIGain() if dual is None else dual,
             learning=RuleLearning(objective.rule, weights_optimizer, optimizer, torch.device(device)),
-            batch_size=batch_size,
+            batch_size=None if batch_size is None else int(batch_size),
             independent_batches=independent_batches,
             device=torch.device(device),
-            seed=seed,
+            seed=require_seed(seed),
             modes=tuple((part, part.training) for part in student.modules()),  # a part that was frozen stays frozen
         )
 
@@ -156,6 +163,19 @@ class ConstrainedTrainer:
         """
         return self._with_problem(self.problem.with_constraints(constraints))
 
+    def with_names(self, splits: Mapping[str, Split]) -> ConstrainedTrainer:
+        """Return a trainer of the same student with numbers in place of names of classes, contexts and tasks.
+
+        ``fit`` does so itself.
+
+        Args:
+            splits: Those on which constraints are posed, by name, "train" among them.
+
+        Raises:
+            InvalidInput: A split has no such name; the message has those that it has.
+        """
+        return self._with_problem(self.problem.with_names(splits))
+
     def with_dual(self, dual: DualMethod) -> ConstrainedTrainer:
         """Return a trainer of the same student with another dual method.
 
@@ -176,6 +196,7 @@ class ConstrainedTrainer:
         *,
         epochs: int,
         splits: Mapping[str, Any] | None = None,
+        fields: Fields | None = None,
         tolerance: float = 1e-3,
         trace_every: int | None = None,
         stationarity: Sampled | None = None,
@@ -194,9 +215,11 @@ class ConstrainedTrainer:
 
         Args:
             train: Training split: a Split, or what ``as_split`` takes.
-            validation: Split that is read beside, and on which constraints with ``split="validation"`` are posed.
+            validation: Split that is read beside, and on which constraints with ``split="validation"`` are posed; where
+                none is, it must not hold training examples.
             epochs: Passes over the training data at most.
             splits: Further splits by name; a constraint whose ``split`` is that name is posed there.
+            fields: What the parts of data are that are no Split, ``("inputs", None, "labels")`` say; see ``as_split``.
             tolerance: KKT residuals up to this are none.
             trace_every: Optimizer steps between full passes; left out, as many as make them cost some two hundredths of
                 the training, by a count of sizes alone (every 84 steps of full batches with one constraint).  Only what
@@ -218,9 +241,12 @@ class ConstrainedTrainer:
             The student with its trace and a verdict.
 
         Raises:
-            InvalidInput: A number is out of range, a split is missing or given twice, a constraint covers no example, a
-                warm start is of another problem, or a callback is none.
+            InvalidInput: A number is out of range, a split is missing or given twice, a constraint covers no example or
+                names what the split does not have, data that judge hold training examples, a warm start is of another
+                problem, or a callback is none.
         """
+        if run_dir is not None and not os.fspath(run_dir):
+            raise InvalidInput("`run_dir` is ''; wanted a folder for the run, or None to keep nothing on disk.")
         self.check_fit(epochs=epochs, tolerance=tolerance, trace_every=trace_every, snapshots=snapshots)
         writers = [JsonlWriter(Path(run_dir) / TRACE_LINES)] if run_dir is not None else []
         options = FitOptions(
@@ -231,11 +257,13 @@ class ConstrainedTrainer:
             snapshots=snapshots,
             callbacks=[*writers, *([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
         )
-        data = FitData.place(train, validation, splits or {}, self.problem.device)
+        data = FitData.place(train, validation, splits or {}, self.problem.device, fields)
+        problem = self.problem.with_names(data.by_name)
+        data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
         if tighten is None:
-            result = fit_once(self.problem, data, options, warm_start)
+            result = fit_once(problem, data, options, warm_start)
         else:
-            result = tighten.run(TighteningRounds(self.problem, data, options, warm_start, on_round))
+            result = tighten.run(TighteningRounds(problem, data, options, warm_start, on_round))
         if run_dir is not None:
             save_run(result, run_dir)
         return result
@@ -267,4 +295,25 @@ class ConstrainedTrainer:
             raise InvalidInput(
                 f"`snapshots` is {snapshots!r}; wanted at least {needed}, since the best mixture under "
                 f"{len(self.constraints)} constraints may need {needed - 1} of them, or None."
+            )
+
+
+def _require_plain_step(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer that evaluates the loss itself: multipliers move once a step, not once an evaluation."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise InvalidInput(
+            f"{type(optimizer).__name__}.step needs a closure to evaluate the loss several times a step, between which "
+            "multipliers would have to stand still; take torch.optim.Adam or SGD. For a problem of few parameters "
+            "solvers.minimize uses L-BFGS under constraints."
+        )
+
+
+def _require_same_teachers(objective: Objective) -> None:
+    """Refuse a polytope that calls the teachers by other names than theirs, or in another order."""
+    for _, part in walk_rule(objective.rule, lambda _: True):
+        if isinstance(part, WeightPolytope) and part.names and list(part.names) != objective.ensemble.names:
+            raise InvalidInput(
+                f"A polytope of the weighting rule is about the teachers {', '.join(part.names)}, the ensemble is "
+                f"{', '.join(objective.ensemble.names)}; wanted the same names in the same order."
             )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from solvers.primal_dual import DualMethod
 
+from ..data import Split
 from ..errors import InvalidInput
 from ..safety import Constraint
 from ._objective import Objective
@@ -30,6 +31,7 @@ class MinibatchSettings:
 
 
 MINIBATCHES = MinibatchSettings()
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,30 @@ class TrainingProblem:
             objective = replace(objective, critical_classes=critical)  # whose targets may be others
         return replace(self, constraints=tuple(constraints), objective=objective)
 
+    def with_names(self, splits: Mapping[str, Split]) -> TrainingProblem:
+        """Return the same problem with numbers in place of names of classes, contexts and tasks.
+
+        Args:
+            splits: Those on which constraints are posed, by name; "train", whose names decide for critical classes and
+                contexts, among them.
+
+        Raises:
+            InvalidInput: A split has no such name; the message has those that it has.
+        """
+        objective, names = self.objective, splits["train"].names
+        classes, contexts = objective.critical_classes, objective.critical_contexts
+        if any(isinstance(group, str) for group in [*classes, *contexts]):
+            objective = replace(
+                objective,
+                critical_classes=frozenset(names.numbers("class", classes)),
+                critical_contexts=frozenset(names.numbers("context", contexts)),
+            )
+        # a constraint whose split is missing is told of later
+        named = tuple(
+            rule.with_names(splits[rule.split].names if rule.split in splits else names) for rule in self.constraints
+        )
+        return replace(self, constraints=named, objective=objective)
+
     def is_full_batch(self, examples: int) -> bool:
         """Say whether a step reads the whole training split.
 
@@ -95,6 +121,19 @@ class TrainingProblem:
             examples: Size of the training split.
         """
         return self.batch_size is None or self.batch_size >= examples
+
+    def split_batches(self, order: Tensor) -> tuple[Tensor, ...]:
+        """Return the batches of one pass.
+
+        One example alone says nothing to a batch normalization: where the student has one, it joins the batch before.
+
+        Args:
+            order: The examples, (N,).
+        """
+        batches = torch.split(order, min(self.batch_size or len(order), len(order)))
+        if len(batches) > 1 and len(batches[-1]) == 1 and any(isinstance(part, BATCH_NORMS) for part, _ in self.modes):
+            return (*batches[:-2], torch.cat(batches[-2:]))
+        return batches
 
     def choose_dual(self, examples: int) -> DualMethod:
         """Return the dual method with its smoothing decided: none on full batches, 0.9 on minibatches.

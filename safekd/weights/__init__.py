@@ -68,6 +68,7 @@ from .rules import (
     require_rule,
     require_scores,
     rule_state,
+    walk_rule,
 )
 from .rules._context_rules import DomainDistance, OrdinalSafety
 from .rules._generic_rules import MinDivergence, Uniform
@@ -139,4 +140,5 @@ __all__ = [
     "require_rule",
     "require_scores",
     "rule_state",
+    "walk_rule",
 ]

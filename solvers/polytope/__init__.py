@@ -22,7 +22,7 @@ leave no weights, with the advice of ``_least_change``, and ``_conformance`` che
 from ._bounds_in_dtype import bounds_within, interval_within, nearest_bounds
 from ._conformance import Conformance, RuleViolation
 from ._linear_rows import LinearRows
-from ._partial_orders import Pairs, closure, find_cycle, read_orderings
+from ._partial_orders import Pairs, closure, find_cycle, number_orderings, read_orderings
 from ._polytope_rules import Rule, stack_rules
 from ._weight_polytope import WeightPolytope
 
@@ -38,6 +38,7 @@ __all__ = [
     "find_cycle",
     "interval_within",
     "nearest_bounds",
+    "number_orderings",
     "read_orderings",
     "stack_rules",
 ]

@@ -150,7 +150,7 @@ def _measure_orderings(
     allowed = _SETTINGS.margin_ulps * torch.finfo(dtype).eps if polytope.margin else 0.0
     for i, j in polytope.orderings:
         excess_N = w_NK[:, j] + polytope.margin - w_NK[:, i]
-        yield f"teacher {i} >= teacher {j}{by}", _mask_excess(excess_N, critical_N), allowed
+        yield f"{polytope.describe(i)} >= {polytope.describe(j)}{by}", _mask_excess(excess_N, critical_N), allowed
     if safety_NK is not None:
         safer_NKK = safety_NK[:, :, None] > safety_NK[:, None, :]
         # NaN weights must show even where no pair is ordered

@@ -6,9 +6,11 @@ much as j.  The order is *weak* when "not comparable" is transitive: then the te
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,10 +43,50 @@ def read_orderings(orderings: object, n_teachers: int, ties: bool) -> Pairs:
     return pairs
 
 
+def number_orderings(orderings: Any, names: Sequence[str]) -> Any:
+    """Return orderings with numbers in place of the names of teachers.
+
+    Args:
+        orderings: Pairs (i, j) of teachers, numbers or names.
+        names: Of all teachers, in order.
+
+    Raises:
+        InvalidInput: There is no teacher of that name; the message has the nearest and all others.
+    """
+    if not names or not isinstance(orderings, Iterable):
+        return orderings
+    pairs = [list(pair) if isinstance(pair, Iterable) and not isinstance(pair, str) else pair for pair in orderings]
+    return [
+        tuple(find_teacher(one, names) if isinstance(one, str) else one for one in pair)
+        if isinstance(pair, list)
+        else pair
+        for pair in pairs
+    ]
+
+
+def find_teacher(name: str, names: Sequence[str]) -> int:
+    """Return the number of a teacher.
+
+    Args:
+        name: What is looked for.
+        names: Of all teachers, in order.
+
+    Raises:
+        InvalidInput: There is none of that name; the message has the nearest and all others.
+    """
+    if name in names:
+        return list(names).index(name)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    raise InvalidInput(f"There is no teacher '{name}'; there is {', '.join(map(repr, names))}.{hint}")
+
+
 def _read_pair(pair: object, n_teachers: int) -> tuple[int, int]:
     items = list(pair) if isinstance(pair, Iterable) and not isinstance(pair, str) else []
     if len(items) != 2 or any(isinstance(x, bool) or not isinstance(x, Integral) for x in items):
-        raise InvalidInput(f"`orderings` must hold pairs (i, j) of teacher numbers; found {pair!r}.")
+        names = " Names are known where the polytope has them: WeightPolytope(..., names=[...])."
+        text = any(isinstance(x, str) for x in items)
+        raise InvalidInput(f"`orderings` must hold pairs (i, j) of teacher numbers; found {pair!r}.{names * text}")
     i, j = (int(x) for x in items)
     for index in (i, j):
         if not 0 <= index < n_teachers:

@@ -5,7 +5,7 @@ Axes: K teachers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ._linear_rows import LinearRows
@@ -25,6 +25,7 @@ class PolytopeFields:
         margin: By how much ordered weights differ at least, in units of weights.
         linear: Further rows A w <= b and C w = d.
         ties: Whether orderings may go round in a circle, whose teachers then weigh the same.
+        names: What the teachers are called, in their order; empty where nobody said.  They change no rule.
     """
 
     n_teachers: int
@@ -34,6 +35,15 @@ class PolytopeFields:
     margin: float
     linear: LinearRows
     ties: bool
+    names: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    def describe(self, teacher: int) -> str:
+        """Return what messages call a teacher: "teacher 2 ('cheap')".
+
+        Args:
+            teacher: Its number.
+        """
+        return f"teacher {teacher}" + (f" ('{self.names[teacher]}')" if self.names else "")
 
     @cached_property
     def uniform_bounds(self) -> tuple[float, float] | None:

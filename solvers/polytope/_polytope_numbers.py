@@ -5,6 +5,7 @@ Axes: K teachers, M rows.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from solvers.errors import InvalidInput
+
+from ._partial_orders import find_teacher
 
 Vector = tuple[float, ...]
 Matrix = tuple[Vector, ...]
@@ -51,6 +54,30 @@ def read_bound(name: str, value: object, n_teachers: int) -> Vector:
             f"Pass a scalar or a list of {n_teachers}."
         )
     return tuple(float(x) for x in np.broadcast_to(array, (n_teachers,)))
+
+
+def read_names(names: Iterable[str], n_teachers: int) -> tuple[str, ...]:
+    """Return the names of the teachers, none or one each."""
+    known = () if isinstance(names, str) else tuple(names)
+    if isinstance(names, str) or not all(isinstance(name, str) for name in known):
+        raise InvalidInput(f"`names` is {names!r}; wanted a list of text, a name for each teacher.")
+    if known and (len(known) != n_teachers or len(set(known)) < len(known)):
+        raise InvalidInput(f"`names` are {', '.join(known)}; wanted {n_teachers} different ones, one for each teacher.")
+    return known
+
+
+def number_bounds(value: object, names: tuple[str, ...], default: float) -> object:
+    """Return bounds by teacher in place of a mapping by name; teachers that it does not name get ``default``."""
+    if not isinstance(value, Mapping):
+        return value
+    if not names:
+        raise InvalidInput(
+            f"Bounds by name, {dict(value)!r}, need the teachers' names: WeightPolytope(..., names=[...])."
+        )
+    bounds = [default] * len(names)
+    for name, bound in value.items():
+        bounds[find_teacher(str(name), names)] = bound
+    return bounds
 
 
 def read_nonnegative(name: str, value: object) -> float:

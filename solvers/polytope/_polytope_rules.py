@@ -51,11 +51,17 @@ def _yield_rules(polytope: PolytopeFields) -> Iterator[Rule]:
     yield Rule("weights must sum to 1", "sum", 0, (1.0,) * K, 1.0)
     for k in range(K):
         low, high = polytope.lower[k], polytope.upper[k]
-        yield Rule(f"lower={low:g} on teacher {k}", "lower", k, _to_row(-unit[k]), -low)
-        yield Rule(f"upper={high:g} on teacher {k}", "upper", k, _to_row(unit[k]), high)
+        yield Rule(f"lower={low:g} on {polytope.describe(k)}", "lower", k, _to_row(-unit[k]), -low)
+        yield Rule(f"upper={high:g} on {polytope.describe(k)}", "upper", k, _to_row(unit[k]), high)
     by = f" by margin {polytope.margin:g}" if polytope.margin else ""
     for place, (i, j) in enumerate(polytope.orderings):
-        yield Rule(f"teacher {i} >= teacher {j}{by}", "ordering", place, _to_row(unit[j] - unit[i]), -polytope.margin)
+        yield Rule(
+            f"{polytope.describe(i)} >= {polytope.describe(j)}{by}",
+            "ordering",
+            place,
+            _to_row(unit[j] - unit[i]),
+            -polytope.margin,
+        )
     for m, (row, bound) in enumerate(zip(polytope.linear.A, polytope.linear.b, strict=True)):
         yield Rule(f"linear row {m} (A w <= b)", "linear", m, row, bound)
     for m, (row, bound) in enumerate(zip(polytope.linear.C, polytope.linear.d, strict=True)):

@@ -5,7 +5,7 @@ Axes: K teachers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from ._partial_orders import (
     Pairs,
     between_groups,
     covering_pairs,
+    number_orderings,
     read_orderings,
     tied_teachers,
     tier_pairs,
@@ -26,7 +27,7 @@ from ._partial_orders import (
 )
 from ._polytope_feasibility import require_feasible
 from ._polytope_fields import PolytopeFields
-from ._polytope_numbers import read_bound, read_count, read_nonnegative
+from ._polytope_numbers import number_bounds, read_bound, read_count, read_names, read_nonnegative
 from ._polytope_rules import Rule, list_rules
 
 if TYPE_CHECKING:
@@ -42,12 +43,14 @@ class WeightPolytope(PolytopeFields):
 
     Args:
         n_teachers: K, at least 1.
-        lower: Lower bounds, one number or shape (K,), at least 0.
-        upper: Upper bounds, one number or shape (K,).
-        orderings: Pairs (i, j), meaning w_i >= w_j + margin; any partial order.
+        lower: Lower bounds, one number or shape (K,), at least 0; or by name, 0 for those that are not named.
+        upper: Upper bounds, one number or shape (K,); or by name, 1 for those that are not named.
+        orderings: Pairs (i, j), meaning w_i >= w_j + margin; any partial order.  Numbers, or names where ``names`` are
+            given.
         margin: By how much ordered weights differ at least, in units of weights.
         linear: Further rows: None, ``LinearRows``, (A, b), (A, b, C, d) or a mapping with those keys.
         ties: True lets orderings go round in a circle, whose teachers then weigh the same.
+        names: What the teachers are called, in their order, for orderings, bounds and messages.
 
     Raises:
         InvalidInput: A number cannot be meant: negative or not finite, a bad index, a cycle, a wrong shape.
@@ -55,30 +58,35 @@ class WeightPolytope(PolytopeFields):
 
     >>> WeightPolytope(3, upper=0.5) == WeightPolytope(3, upper=[0.5, 0.5, 0.5])
     True
+    >>> WeightPolytope(3, names=["expert", "fast", "cheap"], orderings=[("expert", "cheap")]).orderings
+    ((0, 2),)
     """
 
     def __init__(
         self,
         n_teachers: int,
-        lower: float | npt.ArrayLike = 0.0,
-        upper: float | npt.ArrayLike = 1.0,
-        orderings: Iterable[tuple[int, int]] = (),
+        lower: float | npt.ArrayLike | Mapping[str, float] = 0.0,
+        upper: float | npt.ArrayLike | Mapping[str, float] = 1.0,
+        orderings: Iterable[tuple[int, int] | tuple[str, str]] = (),
         margin: float = 0.0,
         linear: object = None,
         ties: bool = False,
+        names: Iterable[str] = (),
     ) -> None:
         K = read_count(n_teachers)
+        known = read_names(names, K)
         self._fill(
             n_teachers=K,
-            lower=read_bound("lower", lower, K),
-            upper=read_bound("upper", upper, K),
-            orderings=read_orderings(orderings, K, bool(ties)),
+            lower=read_bound("lower", number_bounds(lower, known, 0.0), K),
+            upper=read_bound("upper", number_bounds(upper, known, 1.0), K),
+            orderings=read_orderings(number_orderings(orderings, known), K, bool(ties)),
             margin=read_nonnegative("margin", margin),
             linear=read_linear(linear, K),
             ties=bool(ties),
+            names=known,
         )
         for k, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
-            _require_interval(k, low, high)
+            _require_interval(self.describe(k), low, high)
         require_feasible(self)
 
     def _fill(self, **values: object) -> None:
@@ -91,7 +99,7 @@ class WeightPolytope(PolytopeFields):
 
     @cached_property
     def _hash(self) -> int:
-        return hash(tuple(getattr(self, field.name) for field in fields(self)))
+        return hash(tuple(getattr(self, field.name) for field in fields(self) if field.compare))
 
     @cached_property
     def ranks(self) -> tuple[int, ...] | None:
@@ -182,7 +190,7 @@ class WeightPolytope(PolytopeFields):
         """
         return replace(self, lower=tuple(lower), upper=tuple(upper))
 
-    def with_orderings(self, orderings: Iterable[tuple[int, int]]) -> WeightPolytope:
+    def with_orderings(self, orderings: Iterable[tuple[int, int] | tuple[str, str]]) -> WeightPolytope:
         """Return this polytope with other orderings.
 
         Args:
@@ -191,7 +199,7 @@ class WeightPolytope(PolytopeFields):
         Raises:
             InfeasiblePolytope: With these orderings no weights exist.
         """
-        return replace(self, orderings=tuple(orderings))
+        return replace(self, orderings=number_orderings(tuple(orderings), self.names))
 
     def check(
         self,
@@ -219,8 +227,8 @@ class WeightPolytope(PolytopeFields):
         return check_weights(self, self.rules, w, safety, critical)
 
 
-def _require_interval(k: int, low: float, high: float) -> None:
+def _require_interval(who: str, low: float, high: float) -> None:
     if low < 0:
-        raise InvalidInput(f"lower={low:g} on teacher {k} is negative; weights are never below 0. Pass 0 or more.")
+        raise InvalidInput(f"lower={low:g} on {who} is negative; weights are never below 0. Pass 0 or more.")
     if low > high:
-        raise InvalidInput(f"lower={low:g} is above upper={high:g} on teacher {k}. Swap them, or widen the interval.")
+        raise InvalidInput(f"lower={low:g} is above upper={high:g} on {who}. Swap them, or widen the interval.")

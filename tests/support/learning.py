@@ -10,6 +10,7 @@ from safekd.teachers import StoredTeacher
 from safekd.weights import MetaTeacher, MultiLevel, PolicyGradient, Signals, StudentStep, UncertaintyWeighting
 from solvers.polytope import WeightPolytope
 
+from .problems import SPLITS
 from .weighting import log_p
 
 D = 6  # inputs
@@ -80,7 +81,7 @@ Q0, Q1 = torch.tensor([0.8, 0.1, 0.1]).double(), torch.tensor([0.1, 0.1, 0.8]).d
 
 
 def two(examples: int = 3) -> list[StoredTeacher]:
-    return [StoredTeacher("a", Q0.expand(examples, -1)), StoredTeacher("b", Q1.expand(examples, -1))]
+    return [StoredTeacher(name, dict.fromkeys(SPLITS, q.expand(examples, -1))) for name, q in (("a", Q0), ("b", Q1))]
 
 
 def float_net(seed: int = 0) -> nn.Module:
@@ -91,8 +92,16 @@ def float_net(seed: int = 0) -> nn.Module:
 def task(examples: int = 40) -> tuple[kd.Split, list[StoredTeacher]]:
     draw = torch.Generator().manual_seed(5)
     inputs, labels = torch.randn(examples, 4, generator=draw), torch.randint(3, (examples,), generator=draw)
-    teachers = [StoredTeacher(n, torch.softmax(torch.randn(examples, 3, generator=draw), -1)) for n in ("a", "b")]
+    rows = [torch.softmax(torch.randn(examples, 3, generator=draw), -1) for _ in range(2)]
+    teachers = [StoredTeacher(n, dict.fromkeys(SPLITS, p)) for n, p in zip(("a", "b"), rows, strict=True)]
     return kd.Split("train", inputs, labels), teachers
+
+
+def others(examples: int = 40) -> kd.Split:
+    """Other examples of the kind of ``task``."""
+    draw = torch.Generator().manual_seed(6)
+    inputs, labels = torch.randn(examples, 4, generator=draw), torch.randint(3, (examples,), generator=draw)
+    return kd.Split("validation", inputs, labels)
 
 
 def learned(name: str) -> nn.Module:

@@ -22,6 +22,7 @@ from safekd.safety import TruthProbability
 from safekd.teachers import StoredTeacher
 
 Q = (0.3, 0.5, 0.2)
+SPLITS = ("train", "validation")  # that the same rows of a stored teacher are about
 
 
 class FreeLogits(nn.Module):
@@ -54,13 +55,13 @@ def optimal_multiplier(s: float, q: Sequence[float] = Q) -> float:
 
 
 def one_each(classes: int = 3, name: str = "train") -> kd.Split:
-    """One example of each class, inputs all zero."""
-    return kd.Split(name, torch.zeros(classes, 1), torch.arange(classes))
+    """One example of each class, all of them of row 0 of ``FreeLogits``; other examples than the training split's."""
+    return kd.Split(name, torch.full((classes, 1), 0.0 if name == "train" else 0.5), torch.arange(classes))
 
 
 def agreeing(q: Sequence[float] = Q, examples: int = 3) -> list[StoredTeacher]:
     """One teacher that says q about every example."""
-    return [StoredTeacher("q", torch.tensor(q, dtype=torch.float64).expand(examples, -1))]
+    return [StoredTeacher("q", dict.fromkeys(SPLITS, torch.tensor(q, dtype=torch.float64).expand(examples, -1)))]
 
 
 def at_least(s: float, name: str = "first", critical: int = 0, **more) -> kd.SafetyConstraint:

@@ -67,7 +67,7 @@ class SweepJob:
         if not isinstance(trainer, ConstrainedTrainer):
             raise InvalidInput(f"make_trainer gave a {type(trainer).__name__}; wanted a fresh kd.ConstrainedTrainer.")
         self._check_constraints(trainer, threshold)
-        trainer = _hold_thresholds(trainer, spec.held)
+        trainer = _hold_thresholds(trainer, spec.held).with_names({**self.place_splits(trainer), "train": self.train})
         return trainer if spec.weight is None else trainer.with_dual(FixedPenalty(spec.weight))
 
     def _check_constraints(self, trainer: ConstrainedTrainer, threshold: float) -> None:

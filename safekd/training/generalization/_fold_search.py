@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from ...data import Split
 from ...errors import InvalidInput
-from ...safety import Constraint, clopper_pearson_lower_bound, evaluate_groups, skew_adjusted_t_lower_bound
+from ...safety import ClusteredValues, Constraint, evaluate_groups
 from .._fit_result import FitResult
+from ._fold_assignment import assign_folds
 from ._tightening_rounds import HeldOutReading, TighteningRounds
 
 _Attempt = tuple[float, float]  # (share, shortfall there, in shares; at most 0 where it cleared)
@@ -167,7 +167,8 @@ class FoldSearch:
                 )
         if len(rounds.data.train) < folds:
             raise InvalidInput(f"{len(rounds.data.train)} examples cannot make {folds} folds; take fewer folds.")
-        fold_N = assign_folds(rounds.data.train, folds, rounds.problem.seed)
+        covered = [rounds.asked[m] for m in self.constraints]
+        fold_N = assign_folds(rounds.data.train, folds, rounds.problem.seed, covered)
         everything = torch.arange(len(rounds.data.train), device=rounds.data.train.labels.device)
         self.parts = [
             (rounds.data.train.part(everything[fold_N != k]), rounds.data.train.part(everything[fold_N == k]))
@@ -209,8 +210,8 @@ class FoldSearch:
         """Train each fold's student; return what they show, nothing if one diverged, and what training reached."""
         self.trained += 1
         rounds, results = self.rounds, []
-        values: dict[int, list[Tensor]] = {m: [] for m in self.constraints}
-        others: dict[int, list[Tensor]] = {m: [] for m in self.constraints}
+        values: dict[int, list[ClusteredValues]] = {m: [] for m in self.constraints}
+        others: dict[int, list[list[ClusteredValues]]] = {m: [] for m in self.constraints}
         for rest, left_out in self.parts:
             rounds.restart()  # never from the student of another fold, which has seen this one
             result = rounds.fit(shares, None, rest, read_validation=False)
@@ -219,9 +220,7 @@ class FoldSearch:
                 continue
             for m in self.constraints:
                 values[m].append(_measure_values(result, rounds.asked[m], left_out))
-                others[m].append(
-                    torch.cat([_measure_values(result, rounds.asked[m], split) for split in self.also] or [_NONE])
-                )
+                others[m].append([_measure_values(result, rounds.asked[m], split) for split in self.also])
         statuses = sorted({result.status for result in results})
         diverged = "diverged" in statuses
         measured = _average_measured(results)
@@ -239,47 +238,29 @@ class FoldSearch:
         )
         return shown, {m: -rounds.shortfall(m, measured[m]) for m in self.constraints}
 
-    def _judge(self, m: int, values: list[Tensor], others: list[Tensor]) -> HeldOutReading:
+    def _judge(self, m: int, values: list[ClusteredValues], others: list[list[ClusteredValues]]) -> HeldOutReading:
         """Pool what each left-out example shows, and what further examples show on average over students."""
         asked = self.rounds.asked[m]
-        value_n = torch.cat([*values, torch.stack(others).mean(0)])
-        if len(value_n) < 2:
+        further = [
+            replace(same[0], value_P=torch.stack([read.value_P for read in same]).mean(0))
+            for same in zip(*others, strict=True)
+        ]
+        pooled = ClusteredValues.concatenate([*values, *further])
+        if pooled.clusters < 2:
             raise InvalidInput(
-                f"Constraint '{asked.name}' covers {len(value_n)} examples of all folds; wanted at least 2, and some "
-                "hundred for a bound that is near the average."
+                f"Constraint '{asked.name}' covers {pooled.clusters} independent examples of all folds; wanted at "
+                "least 2, and some hundred for a bound that is near the average."
             )
         ((_, average),) = asked.parts
-        if average.measure.binary:
-            bound = clopper_pearson_lower_bound(math.floor(float(value_n.sum()) + 1e-9), len(value_n), self.confidence)
-        else:
-            bound = skew_adjusted_t_lower_bound(value_n.numpy(), self.confidence)
-        return HeldOutReading(float(value_n.mean()), len(value_n), bound, self.confidence)
+        bound = pooled.approximate_bound(average.measure, self.confidence)
+        return HeldOutReading(pooled.mean, len(pooled.value_P), bound, self.confidence)
 
 
-_NONE = torch.empty(0, dtype=torch.float64)
-
-
-def assign_folds(train: Split, count: int, seed: int) -> Tensor:
-    """Return the fold of each example, (N,), 0 to ``count - 1``: even in size, and in every class of (N,) labels.
-
-    Args:
-        train: N examples.
-        count: How many folds.
-        seed: Of the order of the examples.
-    """
-    order_N = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    if train.labels.ndim == 1:
-        order_N = order_N[train.labels.cpu()[order_N].argsort(stable=True)]
-    fold_N = torch.empty(len(train), dtype=torch.long)
-    fold_N[order_N] = torch.arange(len(train)) % count
-    return fold_N.to(train.labels.device)
-
-
-def _measure_values(result: FitResult, asked: Constraint, split: Split) -> Tensor:
-    (value_n,) = evaluate_groups(
+def _measure_values(result: FitResult, asked: Constraint, split: Split) -> ClusteredValues:
+    (values,) = evaluate_groups(
         result.student, asked, split
     )  # one average without groups, by ``TighteningRounds.choose``
-    return value_n
+    return values
 
 
 def _average_measured(results: Sequence[FitResult]) -> dict[int, float]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ...data import Split, expand_to_positions
 from ...errors import InvalidInput
-from ...safety import Constraint, bound_expectation, certify
+from ...safety import ClusteredValues, Constraint, certify
 from .._fit_result import FitResult, Verdict
 from .._warm_start import WarmStart
 from ._fixed_sequence import SETTINGS as SEQUENCE
@@ -157,20 +158,23 @@ class _FixedSequenceSearch:
         """Return the verdict if even a student without a fault could not clear on so few examples; not a look."""
         for m in self.rounds.raised:
             asked = self.rounds.asked[m]
-            cases = int(asked.covers(self.judge.batch()).sum())
+            faultless = _read_faultless(asked, self.judge)
+            cases = len(faultless.value_P)
             if cases == 0:
                 raise InvalidInput(
                     f"No example of '{self.method.on}' is covered by '{asked.name}'; it cannot judge that constraint."
                 )
-            best = _faultless_bound(asked, cases, self.method.confidence)
+            best = _bound_faultless(asked, faultless, self.method.confidence)
             if best < asked.required:
-                wanted = _needed_cases(asked, self.method.confidence)
+                wanted = _count_needed_clusters(asked, cases / faultless.clusters, self.method.confidence)
+                what = "examples" if faultless.are_independent else "clusters of examples"
                 return Verdict(
                     "not_cleared",
-                    f"Not cleared: '{self.method.on}' holds {cases} examples of '{asked.name}', and at confidence "
-                    f"{self.method.confidence:g} a student without a fault would show only {best:.4f} on them, below "
-                    f"the {asked.required:g} asked for. It was not looked at; the thresholds are those asked for.",
-                    f"Give it at least {wanted} such examples, ask for less, or take less confidence; "
+                    f"Not cleared: '{self.method.on}' holds {faultless.clusters} {what} of '{asked.name}', and at "
+                    f"confidence {self.method.confidence:g} a student without a fault would show only {best:.4f} on "
+                    f"them, below the {asked.required:g} asked for. It was not looked at; the thresholds are those "
+                    "asked for.",
+                    f"Give it at least {wanted} such {what}, ask for less, or take less confidence; "
                     "kd.CrossFit(also=[...]) makes use of fewer, without a guarantee.",
                 )
         return None
@@ -200,19 +204,33 @@ class _FixedSequenceSearch:
         )
 
 
-def _faultless_bound(asked: Constraint, cases: int, level: float) -> float:
+def _read_faultless(asked: Constraint, judge: Split) -> ClusteredValues:
     """Return what a student that gets 1 on every case would show."""
+    batch = judge.batch()
+    covered = asked.covers(batch).cpu()
+    cluster_N = torch.arange(len(judge)) if judge.cluster is None else judge.cluster.cpu()
+    cluster_P = expand_to_positions(cluster_N, covered.shape)[covered]
+    return ClusteredValues(torch.ones(len(cluster_P), dtype=torch.float64), cluster_P)
+
+
+def _bound_faultless(asked: Constraint, faultless: ClusteredValues, level: float) -> float:
     ((_, average),) = asked.parts
-    return bound_expectation(torch.ones(cases, dtype=torch.float64), average.measure, level)[1]
+    return faultless.bound(average.measure, level)[1]
 
 
-def _needed_cases(asked: Constraint, level: float) -> int:
-    """Return with how many cases a student without a fault would show what is asked for."""
+def _count_needed_clusters(asked: Constraint, size: float, level: float) -> int:
+    """Return with how many clusters of about one size a student without a fault would show what is asked for."""
+    values = max(1, round(size))
+
+    def bound(clusters: int) -> float:
+        cluster_P = torch.arange(clusters).repeat_interleave(values)
+        return _bound_faultless(asked, ClusteredValues(torch.ones(len(cluster_P)).double(), cluster_P), level)
+
     high = 1
-    while _faultless_bound(asked, high, level) < asked.required and high < 2**24:
+    while bound(high) < asked.required and high * values < 2**24:
         high *= 2
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _faultless_bound(asked, middle, level) >= asked.required else (middle, high)
+        low, high = (low, middle) if bound(middle) >= asked.required else (middle, high)
     return high

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from ...data import Split, SplitUse
+from ...data import Split, SplitUse, require_unshared
 from ...errors import InvalidInput
 from ...safety import Constraint
 from .._constraint_layout import is_single_average
@@ -308,7 +308,7 @@ def require_judges(names: Sequence[str], rounds: TighteningRounds) -> list[Split
         The splits, in that order.
 
     Raises:
-        InvalidInput: One was not given, or the student trains on it.
+        InvalidInput: One was not given, the student trains on it or on some of its examples, or two are alike.
     """
     given = rounds.data.splits
     for name in names:
@@ -324,6 +324,9 @@ def require_judges(names: Sequence[str], rounds: TighteningRounds) -> list[Split
                 f"Constraint '{posed[0]}' is posed on split '{name}', which is also to judge it; a split on which a "
                 "constraint is posed has trained the student. Pose it on 'train' or on another split."
             )
+    rounds.data.require_unseen(names, rounds.asked)
+    for number, name in enumerate(names):
+        require_unshared(given[name], {other: given[other] for other in names[:number]}, name)
     return [given[name] for name in names]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ...data import Split, SplitUse, move_split
+from ...data import Fields, Split, SplitUse, move_split, require_same_names, require_unshared
 from ...errors import InvalidInput
 from ...safety import Constraint
 from .._training_problem import TrainingProblem
@@ -50,7 +50,14 @@ class FitData:
     splits: Mapping[str, Split]
 
     @classmethod
-    def place(cls, train: Any, validation: Any, splits: Mapping[str, Any], device: torch.device) -> FitData:
+    def place(
+        cls,
+        train: Any,
+        validation: Any,
+        splits: Mapping[str, Any],
+        device: torch.device,
+        fields: Fields | None = None,
+    ) -> FitData:
         """Put data on a device.
 
         Args:
@@ -58,17 +65,20 @@ class FitData:
             validation: The same; None where there is none.
             splits: Further ones, by name.
             device: Where to.
+            fields: What the parts of those are that are no Split, as for ``as_split``.
 
         Raises:
-            InvalidInput: ``splits`` gives a split that has an argument of its own.
+            InvalidInput: ``splits`` gives a split that has an argument of its own, or two splits call one class by two
+                names.
         """
         taken = {"train"} if validation is None else {"train", "validation"}
         if twice := sorted(taken & set(splits)):
             raise InvalidInput(f"`splits` names '{twice[0]}', which fit takes as an argument of its own; give it once.")
         named = dict(splits) if validation is None else {"validation": validation, **splits}
-        return cls(
-            move_split(train, "train", device), {name: move_split(data, name, device) for name, data in named.items()}
-        )
+        placed = {name: move_split(data, name, device, fields) for name, data in {"train": train, **named}.items()}
+        for split in placed.values():
+            require_same_names(placed["train"].names, split.names)
+        return cls(placed.pop("train"), placed)
 
     @property
     def by_name(self) -> dict[str, Split]:
@@ -78,6 +88,21 @@ class FitData:
     def without_validation(self) -> FitData:
         """Return the data without the validation split."""
         return replace(self, splits={name: split for name, split in self.splits.items() if name != "validation"})
+
+    def require_unseen(self, names: Sequence[str], constraints: Sequence[Constraint]) -> None:
+        """Raise InvalidInput where data that judge hold examples that train the student, or each other's.
+
+        A split on which a constraint is posed trains the student too, and judges nothing.
+
+        Args:
+            names: Of the splits that judge.
+            constraints: Of the problem.
+        """
+        posed = {rule.split for rule in constraints}
+        trained = {"train": self.train, **{name: self.splits[name] for name in self.splits if name in posed}}
+        for name in names:
+            if name not in posed:
+                require_unshared(self.splits[name], trained, name)
 
     def require_covered(self, constraints: Sequence[Constraint]) -> None:
         """Raise InvalidInput where a constraint's split is missing, or holds no example that it covers.

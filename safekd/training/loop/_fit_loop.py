@@ -33,7 +33,7 @@ from ..trace import Callbacks, RunInfo, Trace, TracePoint
 from ._averaged_iterate import AveragedIterate
 from ._fit_inputs import FitData, FitOptions
 from ._gradient_sampling import choose_trace_interval
-from ._point_reader import EPOCH_STRIDE, PointReader
+from ._point_reader import PointReader, mix_seed
 from ._primal_dual_step import PrimalDualStep
 
 
@@ -105,7 +105,7 @@ class FitLoop:
         self.problem, self.data, self.options = problem, data, options
         examples = len(data.train)
         self.batch_size = min(problem.batch_size or examples, examples)
-        self.steps = options.epochs * math.ceil(examples / self.batch_size)
+        self.steps = options.epochs * len(problem.split_batches(torch.arange(examples)))
         self.trace_every = self._default_interval() if options.trace_every is None else options.trace_every
         layout = ConstraintLayout(problem.constraints, problem.device)
         self.engine = PrimalDual(
@@ -333,15 +333,15 @@ class FitLoop:
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield each batch and, where that was asked for, the one half an epoch away."""
         order = self._order_examples(epoch)
-        batches = torch.split(order, self.batch_size)
+        batches = self.problem.split_batches(order)
         if not self.problem.independent_batches or len(batches) < 2:
             return ((index, None) for index in batches)
-        return zip(batches, torch.split(order.roll(len(order) // 2), self.batch_size), strict=True)
+        return zip(batches, self.problem.split_batches(order.roll(len(order) // 2)), strict=True)
 
     def _order_examples(self, epoch: int) -> Tensor:
         """Return the order of examples, a function of (seed, epoch) alone; full batches keep the data's order."""
         examples = len(self.data.train)
         if self.batch_size == examples:
             return torch.arange(examples, device=self.problem.device)
-        generator = torch.Generator().manual_seed(self.problem.seed * EPOCH_STRIDE + epoch)
+        generator = torch.Generator().manual_seed(mix_seed(self.problem.seed, epoch))
         return torch.randperm(examples, generator=generator).to(self.problem.device)

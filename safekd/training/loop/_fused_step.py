@@ -26,7 +26,7 @@ from ...safety import (
     TruthProbability,
     UnsafeMass,
 )
-from .._objective import CHUNK, Objective
+from .._objective import CHUNK, Objective, require_same_classes
 
 _FINITE = (TruthProbability, Margin, OneMinusBrier, UnsafeMass, Calibration)  # wherever log-probabilities are
 
@@ -103,6 +103,7 @@ class FusedStepReader:
         share_V, entropy = (self._shares, None) if self._shares is not None else self._read_target(index, logits_V)
         if self.whole and self.objective.holds_targets(self.train):
             self._shares = share_V
+        require_same_classes(share_V, logits_V)
         temperature = self.divergence.temperature
         log_p_V = torch.log_softmax(logits_V, dim=-1)
         tempered_V = log_p_V if temperature == 1 else torch.log_softmax(logits_V / temperature, dim=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 
 import torch
@@ -108,7 +109,7 @@ class PointReader:
         full = read_full_pass(problem.objective, data.train, data.splits, problem.constraints, with_gradients=exact)
         if exact or draw is None:
             return full, None
-        seed = (problem.seed * EPOCH_STRIDE + step) * 2 + 1  # reading more often changes no row
+        seed = mix_seed(problem.seed, step, odd=True)  # reading more often changes no row
         sampled = estimate_gradients(
             problem.objective, data.train, data.splits, problem.constraints, lambda_M, draw, seed
         )
@@ -127,3 +128,17 @@ class PointReader:
             h_E=h_E,
             mu_E=mu_E,
         )
+
+
+def mix_seed(seed: int, number: int, *, odd: bool = False) -> int:
+    """Return a seed for one part of a run, such as an epoch, that every generator takes.
+
+    Args:
+        seed: Of the run, at least 0.
+        number: Of the part, from 0.
+        odd: Whether to take another sequence than that of the order of examples.
+    """
+    if seed >= 2**32:  # torch's generator looks at the lowest 32 bits
+        seed = int.from_bytes(hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=4).digest(), "little")
+    mixed = seed * EPOCH_STRIDE + number
+    return (mixed * 2 + 1 if odd else mixed) % 2**63

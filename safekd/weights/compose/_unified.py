@@ -17,7 +17,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from solvers.polytope import WeightPolytope
+from solvers.polytope import WeightPolytope, number_orderings
 
 from ...errors import InvalidInput
 from ..orderings import (
@@ -262,7 +262,8 @@ class Unified:
 
     def _as_scale_orderings(self, scale: OrderedScale, given: Orderings) -> ScaleOrderings:
         if not isinstance(given, ScaleOrderings):
-            return ScaleOrderings(scale, self.polytope.n_teachers, given)
+            pairs = number_orderings(given, self.polytope.names)
+            return ScaleOrderings(scale, self.polytope.n_teachers, pairs)
         if given.scale != scale:
             raise InvalidInput(
                 f"`{scale}_orderings` belong to the {given.scale} scale; pass them as `{given.scale}_orderings`."

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+import safekd as kd
 from safekd.data import Batch, Split, as_split
 from safekd.errors import InvalidInput, SafekdError
 
@@ -70,7 +71,8 @@ def test_labels_may_carry_positions():
 
 def test_moving_a_batch_moves_every_tensor():
     moved = Split("train", X, Y, context=Y).batch().to("meta")
-    assert {getattr(moved, name).device.type for name in Batch.__dataclass_fields__} == {"meta"}
+    tensors = [name for name in Batch.__dataclass_fields__ if name != "split_size"]
+    assert {getattr(moved, name).device.type for name in tensors} == {"meta"}
 
 
 def test_moving_a_split_keeps_what_it_holds():
@@ -98,9 +100,23 @@ REFUSED = {
     "negative task": ({"task": -Y}, "task holds -2"),
     "nan": ({"inputs": X.clone().index_fill_(0, torch.tensor([2]), float("nan"))}, "inputs of row 2 are not finite"),
     "inf": ({"inputs": X.clone().index_fill_(0, torch.tensor([1, 3]), float("inf"))}, "row 1 .*clean or drop that row"),
-    "array": ({"inputs": X.numpy()}, "inputs is a ndarray; wanted a tensor, e.g. torch.as_tensor"),
-    "list": ({"labels": [0, 1, 2, 0]}, "labels is a list; wanted a tensor"),
-    "context list": ({"context": [0, 1, 2, 0]}, "context is a list; wanted a tensor"),
+    "dictionary": ({"inputs": {"ids": X}}, "inputs is a dict; wanted a tensor, an array or a list of numbers"),
+    "ragged list": (
+        {"inputs": [[1.0], [1.0, 2.0], [1.0], [1.0]]},
+        "inputs cannot be made a tensor .* all of one length",
+    ),
+    "real list": ({"labels": [0.0, 1.0, 2.0, 0.0]}, "labels is torch.float32"),
+    "missing name": ({"labels": ["a", None, "b", "a"]}, "labels holds names, but None at place 1"),
+    "unknown name": (
+        {"labels": ["a", "b", "c", "bad"], "class_names": ["a", "b", "c", "bat"]},
+        r"no name 'bad' in the names of the labels; there is 'a', 'b', 'c', 'bat'. Did you mean 'bat'\?",
+    ),
+    "class without a name": ({"class_names": ["a", "b"]}, "labels hold 2, but class_names has 2 names"),
+    "two of a name": ({"class_names": ["a", "b", "a"]}, "two of the names of the labels are 'a'"),
+    "one text of names": ({"class_names": "abc"}, "names of the labels are 'abc'; wanted a list of text"),
+    "task a position": ({"task": torch.zeros(4, 3).long()}, r"task has shape \(4, 3\); wanted one number an example"),
+    "context a position": ({"context": Y.reshape(4, 1)}, r"context has shape \(4, 1\)"),
+    "mask for labels": ({"labels": X > 0}, r"labels is torch.bool of the inputs' shape \(4, 2\), as a mask is"),
 }
 
 
@@ -119,6 +135,10 @@ def test_as_split_keeps_a_split():
 
 DATA = {
     "pair of tensors": (X, Y),
+    "pair of arrays": (X.numpy(), Y.numpy()),
+    "pair of lists": (X.tolist(), Y.tolist()),
+    "dictionary": {"labels": Y, "inputs": X},
+    "dictionaries": Pairs(*[{"inputs": x, "labels": int(y)} for x, y in zip(X, Y, strict=True)]),
     "TensorDataset": TensorDataset(X, Y),
     "numbers": Pairs(*[(x, int(y)) for x, y in zip(X, Y, strict=True)]),
     "arrays": Pairs(*[(x.numpy(), np.int64(y)) for x, y in zip(X, Y, strict=True)]),
@@ -140,22 +160,25 @@ def test_as_split_reads_a_dataset_of_sequences():
     assert torch.equal(split.labels, labels)
 
 
-def test_as_split_reads_task_and_context():
+def test_as_split_reads_task_and_context_by_name():
     task, context = torch.tensor([0, 1, 0, 1]), torch.tensor([2, 2, 0, 0])
     for data in ((X, Y, task, context), TensorDataset(X, Y, task, context)):
-        split = as_split(data, "train")
+        split = as_split(data, "train", fields=("inputs", "labels", "task", "context"))
         assert torch.equal(split.task, task)
         assert torch.equal(split.context, context)
-    assert as_split(TensorDataset(X, Y, task), "train").context is None
+        assert as_split(data, "train", fields=("inputs", "labels", "task", None)).context is None
 
 
 NOT_DATA = {
-    "dict": ({"inputs": X, "labels": Y}, "`train` is a dict; wanted a kd.Split, tensors"),
+    "dictionary without labels": ({"inputs": X, "task": Y}, "`train` has no labels; it has 'inputs', 'task'"),
+    "dictionary of other names": (
+        {"pixels": X, "labels": Y},
+        "no part 'pixels' in a Split .*fields={'inputs': ..., 'labels': ...}",
+    ),
     "frame": (pd.DataFrame({"x": [1.0]}), "`train` is a DataFrame"),
     "array": (X.numpy(), "`train` is a ndarray"),
     "tensor": (X, "`train` is a Tensor"),
     "list of tensors": ([X, Y], "`train` is a list"),
-    "pair of arrays": ((X.numpy(), Y.numpy()), "`train` is a tuple"),
     "none": (None, "`train` is a NoneType"),
     "text": ("train.csv", "`train` is a str"),
     "empty dataset": (Pairs(), "`train` is a Pairs"),
@@ -167,7 +190,8 @@ NOT_DATA = {
     "ragged labels": (Pairs((X[0], Y[:2]), (X[1], Y[:3])), "The labels of `train` cannot be stacked.*of one shape"),
     "real labels": (TensorDataset(X, Y.float()), "labels is torch.float32"),
     "loader": (DataLoader(TensorDataset(X, Y)), r"`train` is a DataLoader; .* pass its .dataset"),
-    "five parts": ((X, Y, Y, Y, Y), "`train` is a tuple"),
+    "five parts": ((X, Y, Y, Y, Y), "`train` has 5 parts without names"),
+    "one part": ((X,), "`train` is a tuple"),
     "uneven items": (Pairs((X[0], 1), (X[1], 1, 0)), "`train` is a Pairs"),
 }
 
@@ -177,3 +201,129 @@ def test_as_split_refuses(kind):
     data, message = NOT_DATA[kind]
     with pytest.raises(InvalidInput, match=message):
         as_split(data, "train")
+
+
+# ---- what is ambiguous is asked for by name ----
+
+IDS = torch.tensor([[5, 7, 0], [3, 2, 9], [4, 0, 0], [8, 8, 1]])
+MASK = (IDS > 0).long()
+
+
+@pytest.mark.parametrize("data", [TensorDataset(IDS, MASK, Y), (IDS, MASK, Y), Pairs(*zip(IDS, MASK, Y, strict=True))])
+def test_three_tensors_without_names_are_asked_for_their_names(data):
+    with pytest.raises(InvalidInput, match=r"`train` has 3 parts without names.*fields=\(.*kd.Split\(name"):
+        as_split(data, "train")
+    split = as_split(data, "train", fields=("inputs", None, "labels"))
+    assert torch.equal(split.inputs, IDS)
+    assert torch.equal(split.labels, Y)
+
+
+@pytest.mark.parametrize("fields", [("inputs", "mask", "labels"), ("inputs", "attention_mask", "labels")])
+def test_a_mask_is_told_where_it_goes(fields):
+    with pytest.raises(InvalidInput, match=r"has a part '.*mask'; a mask is no part of a Split.*torch.stack"):
+        as_split(TensorDataset(IDS, MASK, Y), "train", fields=fields)
+    with pytest.raises(InvalidInput, match="a mask is no part of a Split"):
+        as_split({"inputs": IDS, "mask": MASK, "labels": Y}, "train")
+
+
+def test_a_mask_is_not_taken_for_labels():
+    with pytest.raises(InvalidInput, match=r"second part is 0 or 1 everywhere and of the inputs' shape \(4, 3\)"):
+        as_split(TensorDataset(IDS, MASK), "train")
+    assert torch.equal(as_split((IDS, MASK), "train", fields=("inputs", "labels")).labels, MASK)  # said by name
+    assert torch.equal(as_split((IDS, IDS), "train").labels, IDS)  # more than two values: tags
+    assert torch.equal(as_split((IDS.float(), MASK), "train").labels, MASK)  # pixels and what they show
+
+
+FIELDS = {
+    "too few": (("inputs", "labels"), "`fields` names 2 of the 3 parts"),
+    "twice": (("inputs", "inputs", "labels"), "wanted each name once"),
+    "unknown": (("inputs", "lables", None), "no part 'lables' in a Split .*Did you mean 'labels'"),
+    "no labels": (("inputs", None, None), "has no labels"),
+    "text": ("inputs", "`fields` names 1 of the 3 parts"),
+    "by name": ({"inputs": "a", "labels": "b"}, "the parts of `train` have no names; give them in order"),
+}
+
+
+@pytest.mark.parametrize("case", FIELDS)
+def test_fields_that_do_not_fit(case):
+    fields, message = FIELDS[case]
+    with pytest.raises(InvalidInput, match=message):
+        as_split((IDS, MASK, Y), "train", fields=fields)
+
+
+def test_parts_of_other_names_are_given_by_name():
+    data = {"pixels": X, "digit": Y, "junk": MASK}
+    split = as_split(data, "train", fields={"inputs": "pixels", "labels": "digit"})
+    assert torch.equal(split.inputs, X)
+    assert torch.equal(split.labels, Y)
+    with pytest.raises(InvalidInput, match=r"no part 'digits' in `train`.*Did you mean 'digit'"):
+        as_split(data, "train", fields={"inputs": "pixels", "labels": "digits"})
+    with pytest.raises(InvalidInput, match=r"have names, .*`fields` is in order; give it by name"):
+        as_split(data, "train", fields=("inputs", "labels", None))
+
+
+# ---- arrays, lists and names ----
+
+
+def test_arrays_lists_and_columns_are_taken():
+    frame = pd.DataFrame({"a": [0.0, 2.0, 4.0, 6.0], "b": [1.0, 3.0, 5.0, 7.0]})
+    for inputs in (X.double().numpy(), frame):
+        split = Split("train", inputs, pd.Series([0, 1, 2, 0]))
+        assert split.inputs.dtype == torch.float64  # as the array had it
+        assert torch.equal(split.inputs.float(), X)
+        assert torch.equal(split.labels, Y)
+    assert Split("train", X.tolist(), [0, 1, 2, 0]).inputs.dtype == torch.float32
+    assert torch.equal(Split("train", list(X), list(Y)).inputs, X)
+
+
+@pytest.mark.parametrize("kind", [list, np.array, pd.Series, lambda v: pd.Series(v, dtype="category")])
+def test_labels_and_groups_are_taken_by_name(kind):
+    split = Split(
+        "train",
+        X,
+        kind(["cat", "dog", "ant", "cat"]),
+        context=kind(["night", "day", "day", "day"]),
+        context_names=["day", "dusk", "night"],
+        task=kind(["t", "t", "s", "s"]),
+        cluster=kind(["p7", "p1", "p1", "p3"]),
+    )
+    assert split.class_names == ("ant", "cat", "dog")
+    assert split.labels.tolist() == [1, 2, 0, 1]
+    assert split.context.tolist() == [2, 0, 0, 0]
+    assert (split.task_names, split.task.tolist()) == (("s", "t"), [1, 1, 0, 0])
+    assert split.cluster.tolist() == [2, 0, 0, 1]
+    part = split.part(torch.tensor([3, 1]))
+    assert (part.labels.tolist(), part.class_names, part.cluster.tolist()) == ([1, 2], split.class_names, [1, 0])
+
+
+def test_names_of_positions():
+    split = Split("train", torch.zeros(2, 3), [["b", "a", "b"], ["c", "a", "a"]])
+    assert split.labels.tolist() == [[1, 0, 1], [2, 0, 0]]
+
+
+def test_fields_are_taken_wherever_data_are():
+    draw = torch.Generator().manual_seed(0)
+    make = lambda n: TensorDataset(  # noqa: E731
+        torch.randn(n, 2, generator=draw), torch.ones(n, 2).long(), torch.arange(n) % 2
+    )
+    train, validation, held_out, fields = make(30), make(20), make(40), ("inputs", None, "labels")
+    rule = kd.SafetyConstraint("c", kd.safety.TruthProbability([0]), 0.55)
+
+    def trainer(at_least=0.55):
+        student = torch.nn.Linear(2, 2)
+        teacher = kd.teachers.CallableTeacher("t", lambda x: x, gives="logits")
+        adam = torch.optim.Adam(student.parameters(), lr=0.1)
+        return kd.ConstrainedTrainer(student, [teacher], constraints=[rule.with_threshold(at_least)], optimizer=adam)
+
+    result = trainer().fit(train, validation, epochs=2, splits={"more": make(5)}, fields=fields)
+    assert kd.certify(result, rule, held_out, fields=fields).count == 20
+    frontier = kd.trace_frontier(trainer, train, validation, targets=[0.5, 0.6], epochs=2, fields=fields)
+    assert kd.verify(frontier, trainer, train, validation, fields=fields).holds()
+    for attempt in (
+        lambda: trainer().fit(train, epochs=1),
+        lambda: kd.certify(result, rule, held_out),
+        lambda: kd.trace_frontier(trainer, train, targets=[0.5, 0.6], epochs=1),
+        lambda: kd.verify(frontier, trainer, train),
+    ):
+        with pytest.raises(InvalidInput, match="has 3 parts without names"):
+            attempt()

@@ -268,7 +268,7 @@ REFUSED = {
     "negative": ([-1], r"`critical` is \[-1\]; wanted class numbers, integers from 0"),
     "real": ([0.0], r"`critical` is \[0.0\]"),
     "bool": ([True], r"`critical` is \[True\]"),
-    "text": ("0", r"`critical` is \['0'\]"),
+    "text": ("0", r"`critical` is '0'; wanted a list of class names, such as \['0'\]"),
     "one number": (0, r"`critical` is 0; wanted a list of class numbers, such as \[0\]"),
 }
 

@@ -20,7 +20,7 @@ from safekd.weights import (
     rule_state,
 )
 from solvers.polytope import WeightPolytope
-from tests.support.learning import LEARNED, PAIR, Q0, Q1, float_net, learned, task, two
+from tests.support.learning import LEARNED, PAIR, Q0, Q1, float_net, learned, others, task, two
 from tests.support.problems import FreeLogits, at_least, one_each, same, state, trainer_for
 
 each_learned = pytest.mark.parametrize("name", LEARNED)
@@ -181,7 +181,7 @@ def test_multilevel_follows_the_distillation_loss_through_pool_and_projection():
     before, copied = rule_state(rule), MultiLevel(2, features=4)
     copied.load_state_dict(before)
     w_K = kd.project(torch.softmax((data.inputs * copied.W_D) @ copied.theta_KD.T, -1), PAIR)
-    p_KV = torch.stack([teacher._only for teacher in teachers], -2)
+    p_KV = torch.stack([teacher._rows["train"] for teacher in teachers], -2)
     q_V = (w_K.unsqueeze(-1) * p_KV).sum(-2)
     log_s = torch.log_softmax(student(data.inputs), -1).detach()
     loss = (q_V * (q_V.log() - log_s)).sum(-1).mean()
@@ -229,7 +229,7 @@ def test_learned_rules_train_conforming_on_minibatches_with_a_constraint(name):
     trainer = kd.ConstrainedTrainer(
         student, teachers, constraints=[at_least(0.4)], weights=rule, optimizer=optimizer, batch_size=16
     )
-    result = trainer.fit(data, data, epochs=20)
+    result = trainer.fit(data, others(), epochs=20)
     assert result.status in ("budget_spent", "converged")
     assert result.rule is rule
     assert result.trace["distillation_loss"].iloc[-1] < result.trace["distillation_loss"].iloc[0]
@@ -293,7 +293,7 @@ def test_a_rule_that_learns_may_stand_inside_one_that_tracks():
     student = float_net()
     optimizer = torch.optim.SGD(student.parameters(), 0.5)
     trainer = kd.ConstrainedTrainer(student, teachers, weights=tracking, optimizer=optimizer, batch_size=20)
-    result = trainer.fit(data, data, epochs=3, trace_every=1)
+    result = trainer.fit(data, others(), epochs=3, trace_every=1)
     assert tracking.steps_G.tolist() == [6]
     assert {"rule.state_GK", "rule.rule.rule.s_MK"} <= set(result.rule_state)
     assert inner.s_MK.detach().abs().max() > 0.01
@@ -324,7 +324,7 @@ def test_reading_more_often_does_not_change_what_is_learned():
         student, rule = float_net(), learned("PolicyGradient")
         optimizer = torch.optim.Adam(student.parameters(), lr=1e-2)
         trainer = kd.ConstrainedTrainer(student, teachers, weights=rule, optimizer=optimizer)
-        return trainer.fit(data, data, epochs=10, trace_every=trace_every)
+        return trainer.fit(data, others(), epochs=10, trace_every=trace_every)
 
     seldom, often = run(10), run(1)
     assert same(dict(seldom.rule_state), dict(often.rule_state))

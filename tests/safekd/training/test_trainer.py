@@ -13,6 +13,7 @@ from safekd.training import FitResult
 from safekd.training.trace import MACHINE_COLUMNS
 from solvers.primal_dual import FixedPenalty
 from tests.support.problems import (
+    SPLITS,
     FreeLogits,
     Q,
     agreeing,
@@ -110,7 +111,8 @@ def test_a_constraint_may_be_posed_on_another_split(split, share):
     """Training data say nothing of row 1; the other split, whose second half is row 1, is what binds."""
     other = kd.Split(split, torch.tensor([[0], [1]]), torch.tensor([0, 0]))
     given = {"validation": other} if "validation" in share else {"splits": {split: other}}
-    teachers = [StoredTeacher("q", {name: torch.tensor(Q).double().expand(3, -1) for name in ("train", "validation")})]
+    sizes = {"train": 3, "validation": 2}
+    teachers = [StoredTeacher("q", {name: torch.tensor(Q).double().expand(n, -1) for name, n in sizes.items()})]
     trainer = trainer_for(at_least(0.6, split=split), student=FreeLogits(rows=2), teachers=teachers)
     result = trainer.fit(one_each(), **given, epochs=400)
     student = result.student
@@ -222,7 +224,8 @@ def small_net(seed: int = 0) -> nn.Module:
 def random_task(examples: int = 60) -> tuple[kd.Split, list[StoredTeacher]]:
     draw = torch.Generator().manual_seed(5)
     inputs, labels = torch.randn(examples, 4, generator=draw), torch.randint(3, (examples,), generator=draw)
-    teachers = [StoredTeacher(n, torch.softmax(torch.randn(examples, 3, generator=draw), -1)) for n in ("a", "b")]
+    rows = [torch.softmax(torch.randn(examples, 3, generator=draw), -1) for _ in range(2)]
+    teachers = [StoredTeacher(n, dict.fromkeys(SPLITS, p)) for n, p in zip(("a", "b"), rows, strict=True)]
     return kd.Split("train", inputs, labels), teachers
 
 
@@ -237,7 +240,8 @@ def run_once(seed: int, epochs: int = 5) -> FitResult:
         batch_size=7,
         seed=seed,
     )
-    return trainer.fit(data, data, epochs=epochs)
+    other = kd.Split("validation", data.inputs + 1, data.labels)
+    return trainer.fit(data, other, epochs=epochs)
 
 
 def test_the_same_seed_gives_the_same_run_bit_for_bit():

@@ -16,7 +16,8 @@ from safekd.errors import InvalidInput
 from safekd.safety import clopper_pearson_lower_bound, skew_adjusted_t_lower_bound
 from safekd.teachers import StoredTeacher
 from safekd.training import interpolate_threshold
-from safekd.training.generalization._fold_search import Bracket, SearchSettings, assign_folds
+from safekd.training.generalization._fold_assignment import assign_folds
+from safekd.training.generalization._fold_search import Bracket, SearchSettings
 from tests.support.problems import at_least, same, state, trainer_for
 
 
@@ -165,7 +166,7 @@ def test_each_threshold_is_raised_by_itself():
 def test_fewer_than_two_cases_cannot_show_their_spread():
     train, teachers = noisy()
     one = kd.Split("train", train.inputs, torch.ones(60, dtype=torch.long).index_fill(0, torch.tensor([4]), 0))
-    with pytest.raises(InvalidInput, match=r"covers (no example|1 examples of all folds)"):
+    with pytest.raises(InvalidInput, match=r"Without fold \d of 2, .* constraint 'first' covers no example"):
         fresh(teachers, 0.8).fit(one, tighten=kd.CrossFit(folds=2), **SHORT)
 
 
@@ -180,6 +181,45 @@ def test_folds_are_even_in_every_class_and_each_example_is_in_one():
     assert not torch.equal(fold_N, assign_folds(train, 3, 1))
     sequences = kd.Split("t", torch.zeros(8, 5), torch.zeros(8, 5).long())
     assert torch.bincount(assign_folds(sequences, 4, 0)).tolist() == [2] * 4
+
+
+def test_what_a_constraint_covers_is_spread_over_the_folds():
+    """Two cases by night are in two folds, whatever the seed, so that every fold's student has one to be trained on."""
+    context = torch.zeros(40, dtype=torch.long).index_fill(0, torch.tensor([3, 29]), 1)
+    train = kd.Split("train", torch.randn(40, 1), torch.arange(40) % 4, context=context)
+    rules = [kd.SafetyConstraint("night", kd.safety.TruthProbability(), 0.6, contexts=[1])]
+    tags = kd.Split("train", torch.randn(40, 6), (torch.arange(40) == 7).long().reshape(40, 1).repeat(1, 6).flip(1))
+    tags.labels[11, 2] = 1
+    tagged = [kd.SafetyConstraint("tag", kd.safety.TruthProbability([1]), 0.6)]
+    for seed in range(30):
+        assert len(set(assign_folds(train, 4, seed, rules)[context == 1].tolist())) == 2
+        assert len(set(assign_folds(tags, 4, seed, tagged)[torch.tensor([7, 11])].tolist())) == 2
+
+
+def test_many_constraints_are_spread_each():
+    context = torch.arange(60) % 10
+    train = kd.Split("train", torch.randn(60, 1), torch.arange(60) // 30, context=context)
+    rules = kd.safety.constrain_each_context("c", kd.safety.TruthProbability([0]), 0.6, contexts=range(10))
+    for seed in range(10):
+        fold_N = assign_folds(train, 3, seed, rules)
+        assert torch.bincount(fold_N).tolist() == [20, 20, 20]
+        for c in range(10):
+            counts = torch.bincount(fold_N[(context == c) & (train.labels == 0)], minlength=3)
+            assert counts.max() < 3  # of three, not all in one fold
+
+
+def test_a_cluster_is_in_one_fold():
+    cluster = torch.arange(60) // 4
+    train = kd.Split("train", torch.randn(60, 1), torch.arange(60) % 2, cluster=cluster)
+    fold_N = assign_folds(train, 5, 0)
+    assert all(len(set(fold_N[cluster == c].tolist())) == 1 for c in range(15))
+    assert torch.bincount(fold_N).tolist() == [12] * 5
+    with pytest.raises(InvalidInput, match="2 clusters of examples cannot make 3 folds"):
+        assign_folds(kd.Split("t", torch.zeros(6, 1), torch.zeros(6).long(), cluster=torch.arange(6) // 3), 3, 0)
+    alone = kd.Split("t", torch.zeros(6, 1), torch.tensor([0, 0, 1, 1, 1, 1]), cluster=torch.arange(6) // 2)
+    rule = kd.SafetyConstraint("c", kd.safety.TruthProbability([0]), 0.6)
+    with pytest.raises(InvalidInput, match="holds the only cluster that it covers, constraint 'c' covers no example"):
+        assign_folds(alone, 3, 0, [rule])
 
 
 def test_a_fold_that_diverges_ends_the_search_with_what_was_found_before():

@@ -1,0 +1,95 @@
+"""Whether data that judge are among those that trained, by what is in the examples.  Axes: N examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..errors import InvalidInput
+from ._data_provenance import Keys, hash_examples, mark_shared
+from ._split import Split
+
+
+@dataclass(frozen=True)
+class RecurrenceSettings:
+    """When shared examples are what recurs by nature; ``tests/safekd/data/test_shared_examples.py`` notices.
+
+    Attributes:
+        deviations: By how many standard deviations of a Poisson count shared examples may exceed what one expects from
+            how often examples recur within each split.
+    """
+
+    deviations: float = 3.0
+
+
+SETTINGS = RecurrenceSettings()
+
+
+def require_unshared(judge: Split, trained: Mapping[str, Split], name: str | None = None) -> None:
+    """Refuse data that are to judge a student if other data, which train it, hold some of them.
+
+    Examples are compared by inputs and labels, as ``hash_examples`` reads them, in whatever order and dtype.  Where
+    examples recur within a split as often as between the two, as those of a few discrete inputs do, sharing is no
+    evidence, unless the data are all the same.
+
+    Args:
+        judge: Data that judge.
+        trained: Data that train, by what messages call them.
+        name: What messages call the data that judge; None for the name of the split.
+
+    Raises:
+        InvalidInput: Some are shared; the message says how many, and how to leave them out.
+    """
+    name = judge.name if name is None else name
+    mine = hash_examples(judge)
+    for other, data in trained.items():
+        if shared := int(_mark_copies(mine, mine if data is judge else hash_examples(data)).sum()):
+            raise InvalidInput(
+                f"'{name}' shares {shared} of its {len(judge)} examples with '{other}', on which the student trains; "
+                "what it shows on them says nothing of new data. Give data that take no part in training"
+                + (f", or leave them out: kd.data.drop_shared({name}, {other})." if shared < len(judge) else ".")
+            )
+
+
+def drop_shared(judge: Split, trained: Split) -> Split:
+    """Return data that are to judge a student without those examples that other data, which train it, hold.
+
+    Args:
+        judge: Data that judge.
+        trained: Data that train.
+
+    Returns:
+        A part of ``judge``; itself where nothing is shared.
+
+    Raises:
+        InvalidInput: All are shared.
+    """
+    shared_N = _mark_copies(hash_examples(judge), hash_examples(trained))
+    if shared_N.all():
+        raise InvalidInput(
+            f"All {len(judge)} examples of '{judge.name}' are also in '{trained.name}'; nothing would be left to judge "
+            "by."
+        )
+    return judge.part(torch.from_numpy(~shared_N).to(judge.labels.device)) if shared_N.any() else judge
+
+
+def _mark_copies(mine_N: Keys, theirs: Keys) -> NDArray[np.bool_]:
+    """Say which examples are copies of others; none where that many recur by nature."""
+    if len(mine_N) == len(theirs) and np.array_equal(np.sort(mine_N), np.sort(theirs)):
+        return np.ones(len(mine_N), dtype=bool)
+    shared_N = mark_shared(mine_N, theirs)
+    rate = max(_recurrence_rate(mine_N), _recurrence_rate(theirs))
+    expected = rate * len(mine_N) * len(theirs)
+    by_nature = shared_N.sum() <= expected + SETTINGS.deviations * expected**0.5
+    return np.zeros_like(shared_N) if by_nature else shared_N
+
+
+def _recurrence_rate(keys: Keys) -> float:
+    """Return how often two examples of one split are alike: pairs that are, by all pairs."""
+    _, counts = np.unique(keys, return_counts=True)
+    pairs = len(keys) * (len(keys) - 1) / 2
+    return float((counts * (counts - 1) / 2).sum() / pairs) if pairs else 0.0
