@@ -28,6 +28,7 @@ from ._rule_learning import RuleLearning
 from ._training_problem import TrainingProblem, require_distinct_names
 from ._warm_start import WarmStart
 from .checkpoints import TRACE_LINES, save_run
+from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, OnRound, Tighten, TighteningRounds
 from .loop import FitData, FitOptions, Sampled, fit_once
 from .trace import Callback, JsonlWriter, OnTrace, TracePoint
@@ -60,6 +61,7 @@ class ConstrainedTrainer:
         batch_size: Examples a step; None for the whole training split.
         independent_batches: Whether multipliers and penalties see values of another batch than the one whose gradients
             they weigh, which takes the bias out of the penalty term and costs a forward pass a step.
+        evidence_budget: Memory and time that each probe may take once a run has ended; the default if left out.
         device: Where student and data are put.
         seed: Order of batches.
 
@@ -89,6 +91,7 @@ class ConstrainedTrainer:
         critical_contexts: Collection[int] = (),
         batch_size: int | None = None,
         independent_batches: bool = False,
+        evidence_budget: EvidenceBudget | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
@@ -127,6 +130,7 @@ class ConstrainedTrainer:
             independent_batches=independent_batches,
             device=torch.device(device),
             seed=seed,
+            evidence_budget=EvidenceBudget() if evidence_budget is None else evidence_budget,
             modes=tuple((part, part.training) for part in student.modules()),  # a part that was frozen stays frozen
         )
 

@@ -24,6 +24,7 @@ from ..diagnosis import (
     EndedRun,
     FeasibilityBound,
     RunProbes,
+    advise_finite_numbers,
     format_residuals,
     is_converged,
     judge_run,
@@ -34,6 +35,7 @@ from ._fit_inputs import FitData, FitOptions
 from ._gradient_sampling import choose_trace_interval
 from ._point_reader import EPOCH_STRIDE, PointReader
 from ._primal_dual_step import PrimalDualStep
+from ._state_facts import state_facts
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,9 @@ class FitLoop:
         )
         self.callbacks, self.trace = Callbacks(options.callbacks), Trace()
         self.best = BestIterates(problem.learning.state, options.snapshots)
-        self.probes = RunProbes(problem.objective, data.by_name, problem.constraints, self.best)
+        self.probes = RunProbes(
+            problem.objective, data.by_name, problem.constraints, self.best, problem.evidence_budget
+        )
         earliest, latest = SETTINGS.first_bound
         self.next_bound = max(earliest, min(latest, int(self.steps * SETTINGS.first_bound_share)))
         self.proof: FeasibilityBound | None = None
@@ -263,7 +267,8 @@ class FitLoop:
         self._install_average()  # evidence is looked up for the student that the last point is about
         at_cap = self.reader.order_by_constraint(self.engine.capped).tolist()
         capped = [rule.name for rule, at in zip(self.problem.constraints, at_cap, strict=True) if at]
-        ended = EndedRun(self.trace.points, last.jacobian_Mn, self.options.tolerance, capped)
+        facts = state_facts(self.problem, self.data, self.options)
+        ended = EndedRun(self.trace.points, last.jacobian_Mn, self.options.tolerance, capped, facts)
         return judge_run(ended, self.probes)
 
     def _judge_unusable(self, point: TracePoint) -> Verdict:
@@ -271,7 +276,7 @@ class FitLoop:
         return Verdict(
             "diverged",
             f"Not finite in the full pass after step {self.step}: {source}.",
-            "Lower the learning rate; result.most_feasible is a student from before that happened.",
+            advise_finite_numbers(source, self.step, state_facts(self.problem, self.data, self.options)),
         )
 
     def _judge_refused_step(self, epoch: int, source: str) -> Verdict:
@@ -280,7 +285,7 @@ class FitLoop:
         return Verdict(
             "diverged",
             f"{source} at step {self.step + 1}; the student was left as it was before that step.",
-            "Lower the learning rate or the dual step, or mend what is named.",
+            advise_finite_numbers(source, self.step, state_facts(self.problem, self.data, self.options)),
         )
 
     def _judge_stopped(self) -> Verdict:
