@@ -25,6 +25,7 @@ from ..weights import Rule, TeacherEvidence, Uniform
 from ._fit_result import FitResult
 from ._objective import Loss, Objective
 from ._rule_learning import RuleLearning
+from ._student_checks import require_dense_gradients, warn_of_weight_decay
 from ._training_problem import TrainingProblem, require_distinct_names
 from ._warm_start import WarmStart
 from .checkpoints import TRACE_LINES, save_run
@@ -41,10 +42,11 @@ class ConstrainedTrainer:
     loss; the student's KKT residuals then refer to the weights as they are at that point, which may still move.
 
     Args:
-        student: Module from inputs (B, ...) to logits (B, ..., V); trained in place, and moved to ``device``.
+        student: Module from inputs (B, ...) to logits (B, ..., V), or log-probabilities; trained in place, and moved to
+            ``device``.  A last Softmax is warned of, sparse embeddings are refused.
         teachers: A TeacherEnsemble, or K of Teacher.
         optimizer: Made on the student's parameters.  Weight decay moves the answer away from the KKT point of the
-            stated problem: leave it 0.
+            stated problem: leave it 0; beside constraints it is warned of.
         weights: Weighting rule from Signals to weights (B, ..., K), for example ``Unified``; uniform if left out.
         weights_optimizer: Made on the rule's parameters; Adam with a rate of 0.01 if left out.
         features: What rules that learn from a representation see of a Batch, (B, ..., D), taken without gradient; the
@@ -102,6 +104,7 @@ class ConstrainedTrainer:
             raise InvalidInput("`independent_batches` needs minibatches: give `batch_size`, or leave it out.")
         if not any(p.requires_grad for p in student.parameters()):
             raise InvalidInput("The student has no parameters that require gradients; there is nothing to train.")
+        require_dense_gradients(student)
         own = {id(p) for p in student.parameters()}
         if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
             raise InvalidInput("The optimizer holds no parameter of the student; make it from student.parameters().")
@@ -236,6 +239,7 @@ class ConstrainedTrainer:
             callbacks=[*writers, *([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
         )
         data = FitData.place(train, validation, splits or {}, self.problem.device)
+        warn_of_weight_decay(self.problem.optimizer, self.constraints)
         if tighten is None:
             result = fit_once(self.problem, data, options, warm_start)
         else:
