@@ -27,6 +27,7 @@ from .errors import InvalidConfig as InvalidConfig
 from .errors import InvalidInput as InvalidInput
 from .errors import MissingSignal as MissingSignal
 from .errors import SafekdError as SafekdError
+from .errors import SafekdWarning as SafekdWarning
 from .errors import SolverFailure as SolverFailure
 from .frontier import Frontier as Frontier
 from .frontier import trace_frontier as trace_frontier

@@ -1,6 +1,6 @@
 """The exceptions of safekd; all descend from ``SafekdError``."""
 
-from solvers.errors import InfeasiblePolytope, InvalidInput, SafekdError, SolverFailure
+from solvers.errors import InfeasiblePolytope, InvalidInput, SafekdError, SafekdWarning, SolverFailure
 
 __all__ = [
     "InfeasiblePolytope",
@@ -9,6 +9,7 @@ __all__ = [
     "MissingSignal",
     "NotFinite",
     "SafekdError",
+    "SafekdWarning",
     "SolverFailure",
 ]
 

@@ -8,6 +8,10 @@ class SafekdError(Exception):
     """Base of every exception that safekd or solvers raises on purpose."""
 
 
+class SafekdWarning(UserWarning):
+    """Something goes on that will hardly come out as it is meant to; the message says what, why, and what to do."""
+
+
 class InvalidInput(SafekdError, ValueError):
     """What was passed in cannot be used; the message says what was found, what is wanted, what to do."""
 

@@ -107,6 +107,9 @@ def gradients(values: Sequence[Tensor], variables: Sequence[Tensor]) -> Tensor:
 
     Returns:
         Gradients as rows, shape (len(values), n), float64; 0 where a value does not depend on a variable.
+
+    Raises:
+        InvalidInput: A gradient is sparse.
     """
     rows = []
     for value in values:
@@ -114,6 +117,11 @@ def gradients(values: Sequence[Tensor], variables: Sequence[Tensor]) -> Tensor:
             parts: Sequence[Tensor | None] = [None] * len(variables)
         else:
             parts = torch.autograd.grad(value, list(variables), retain_graph=True, allow_unused=True)
+        if any(part is not None and part.layout != torch.strided for part in parts):
+            raise InvalidInput(
+                "A gradient is sparse; residuals and multipliers read gradients as one vector. Make embeddings with "
+                "sparse=False."
+            )
         rows.append(
             torch.cat(
                 [

@@ -46,6 +46,9 @@ class SecondOrderSettings:
         held_numbers: Numbers held in all basis vectors of Lanczos' method: 2 GiB in float64.
         asymmetry: Share of a product along old directions beyond which H is not symmetric: some function lost part of
             its second derivative.
+        breakdown: Share of the largest product below which what is left of one is nothing: no direction is new.
+        rounding: Errors of a product, in units of the one that is expected of it, up to which a part of it is rounding.
+            Measured: at most 1 where it is differentiated, 4 where it is a difference of gradients.
         lifts: Weights, in units of the size of H, tried on the rows in Debreu's test of convexity along them.
     """
 
@@ -56,6 +59,8 @@ class SecondOrderSettings:
     products: int = 16
     held_numbers: int = 2**28
     asymmetry: float = 1e-2
+    breakdown: float = 1e-10
+    rounding: float = 10.0
     lifts: tuple[float, ...] = (1e2, 1e6)
 
 
@@ -70,11 +75,13 @@ class CurvatureEstimate:
         least: Least curvature seen, in units of objective a squared unit of length; NaN where it is not finite.
         largest: Largest curvature seen, in the same units.
         direction_n: Unit direction of the least, shape (n,); None where there is none.
+        noise: Curvature that may be rounding, in the same units.
     """
 
     least: float
     largest: float
     direction_n: Tensor | None
+    noise: float = 0.0
 
     @property
     def finite(self) -> bool:
@@ -85,7 +92,7 @@ class CurvatureEstimate:
     def negative_direction_n(self) -> Tensor | None:
         """The direction of least curvature where that is below zero by more than noise: a saddle, or a maximum."""
         size = max(abs(self.least), abs(self.largest), SETTINGS.least_size)
-        return self.direction_n if self.least < -SETTINGS.estimate_noise * size else None
+        return self.direction_n if self.least < -max(SETTINGS.estimate_noise * size, self.noise) else None
 
 
 def span_tangent(rows_An: Floats) -> Floats:
@@ -138,11 +145,12 @@ def is_convex_along(hessian_nn: Floats, rows_An: Floats, least: float) -> bool:
     return False
 
 
-def orthonormal_rows(rows_An: Tensor) -> Tensor:
+def orthonormal_rows(rows_An: Tensor, error: float = torch.finfo(torch.float64).eps) -> Tensor:
     """Return an orthonormal basis of what rows span; rows that vanish beside the largest span nothing.
 
     Args:
         rows_An: Gradients of constraints, shape (A, n).
+        error: Error that is expected of an entry, as a share of the largest one.
 
     Returns:
         Basis vectors as rows, at most A of them.
@@ -150,7 +158,7 @@ def orthonormal_rows(rows_An: Tensor) -> Tensor:
     if not len(rows_An):
         return rows_An
     _, size_A, basis_An = torch.linalg.svd(rows_An, full_matrices=False)
-    kept_An: Tensor = basis_An[size_A > SETTINGS.rank * size_A[0].clamp_min(1e-300)]
+    kept_An: Tensor = basis_An[size_A > max(SETTINGS.rank, error) * size_A[0].clamp_min(1e-300)]
     return kept_An
 
 
@@ -169,16 +177,23 @@ def project_on_tangent(v_n: Tensor, normals_An: Tensor) -> Tensor:
 
 
 def estimate_curvature(
-    multiply: Callable[[Tensor], Tensor], normals_An: Tensor, n: int, steps: int, device: torch.device
+    multiply: Callable[[Tensor], Tensor],
+    normals_An: Tensor,
+    n: int,
+    steps: int,
+    device: torch.device,
+    error: float = torch.finfo(torch.float64).eps,
 ) -> CurvatureEstimate:
     """Return least and largest curvature along the tangent space, by Lanczos' method from a fixed random start.
 
     Args:
-        multiply: Product of H with a vector (n,) of the tangent space, itself projected there.
+        multiply: Product of H with a vector (n,).
         normals_An: Orthonormal basis of the constraints' gradients, shape (A, n).
         n: Number of variables.
-        steps: Products at most.
+        steps: Products at most; fewer are taken where their vectors do not fit into ``held_numbers``.
         device: Where vectors live.
+        error: Error that is expected of a product, as a share of the largest one: the relative precision of the floats
+            that it is computed in.  A direction of which H leaves no more than rounding is no new one.
 
     Returns:
         What was seen; curvatures of 0 and no direction where the constraints leave none.
@@ -190,39 +205,41 @@ def estimate_curvature(
     """
     steps = max(1, min(steps, n, SETTINGS.held_numbers // n))
     start_n = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(device)
-    v_n, basis, diagonal, beside = project_on_tangent(start_n, normals_An), [], [], []
+    v_n = project_on_tangent(start_n, normals_An)
     length = float(v_n.norm())
     if not length > 1e-9 * n**0.5:
         return CurvatureEstimate(0.0, 0.0, None)  # the active constraints leave no direction
-    v_n = v_n / length
-    for _ in range(steps):
-        basis.append(v_n)
-        w_n = multiply(v_n)
-        diagonal.append(float(w_n @ v_n))
-        held_kn = torch.stack(basis)
-        _require_symmetric(held_kn, w_n)
+    v_n /= length
+    rounding, size = SETTINGS.rounding * error, 0.0
+    held_kn, tridiagonal_kk = v_n.new_empty(steps, n), np.zeros((steps, steps))
+    for k in range(steps):
+        held_kn[k] = v_n
+        product_n = multiply(v_n)
+        size = max(size, float(product_n.norm()))  # before the projection, which may cancel most of it
+        w_n = project_on_tangent(product_n, normals_An)
+        tridiagonal_kk[k, k] = float(w_n @ v_n)
+        _require_symmetric(held_kn[: k + 1], w_n, rounding * size)
         for _ in range(2):  # once more for what rounding left
-            w_n = w_n - held_kn.T @ (held_kn @ w_n)
+            w_n -= held_kn[: k + 1].T @ (held_kn[: k + 1] @ w_n)
         length = float(w_n.norm())
-        if not length > 1e-10 * max(map(abs, diagonal)):
+        if k + 1 == steps or not length > max(SETTINGS.breakdown, rounding) * size:
             break
-        beside.append(length)
+        tridiagonal_kk[k, k + 1] = tridiagonal_kk[k + 1, k] = length
         v_n = w_n / length
-    tridiagonal_kk = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    for i, length in enumerate(beside[: len(diagonal) - 1]):
-        tridiagonal_kk[i, i + 1] = tridiagonal_kk[i + 1, i] = length
-    if not bool(torch.isfinite(tridiagonal_kk).all()):
+    tridiagonal_kk = tridiagonal_kk[: k + 1, : k + 1]
+    if not np.isfinite(tridiagonal_kk).all():
         return CurvatureEstimate(math.nan, math.nan, None)
-    values_k, vectors_kk = torch.linalg.eigh(tridiagonal_kk)
-    direction_n = torch.stack(basis).T @ vectors_kk[:, 0].to(device)
-    return CurvatureEstimate(float(values_k[0]), float(values_k[-1]), direction_n / direction_n.norm())
+    values_k, vectors_kk = np.linalg.eigh(tridiagonal_kk)
+    direction_n = held_kn[: k + 1].T @ torch.from_numpy(vectors_kk[:, 0]).to(device)
+    noise = rounding * size
+    return CurvatureEstimate(float(values_k[0]), float(values_k[-1]), direction_n / direction_n.norm(), noise)
 
 
-def _require_symmetric(held_kn: Tensor, w_n: Tensor) -> None:
+def _require_symmetric(held_kn: Tensor, w_n: Tensor, rounding: float) -> None:
     """Raise RuntimeError if a product has a part along old directions, which that of a symmetric matrix has not.
 
     Functions of which only the first derivative is known can lose part of the second without a word.
     """
     lost = (held_kn[:-2] @ w_n).norm()
-    if bool(lost > SETTINGS.asymmetry * w_n.norm()) and bool(lost > 1e-9):
+    if bool(lost > SETTINGS.asymmetry * w_n.norm()) and bool(lost > max(rounding, 1e-9)):
         raise RuntimeError("products with its Hessian are not those of a symmetric matrix")

@@ -18,17 +18,20 @@ from torch import Tensor, nn
 from solvers.polytope import WeightPolytope
 
 from .._number_checks import is_whole
-from .._torch_state import evaluation_mode
+from .._torch_state import evaluation_mode, limit_threads
 from ..errors import InvalidInput, MissingSignal
 from ..weights import Signals, collect_modules, require_rule
+from ._audit_progress import show_lines
 from ._audit_report import AuditReport, Finding, build_report, locate_row
 from ._audit_subjects import Subject, explain_missing_scales, list_subjects
 from ._axiom_list import select_axioms
 from ._designated_orderings import find_designated_orderings, judge_orderings, select_scores
 from ._pareto_compatibility import Losses, judge_pareto
 from ._student_assumptions import judge_realizable, judge_smooth
-from .continuity import MovableSignals, judge_continuity
+from .continuity import MovableSignals, Weights, judge_continuity
 from .rows import RowAudit
+
+_QUICK_ROWS = 128  # of a batch; a rule that jumps does so in many of them
 
 
 def audit(
@@ -44,6 +47,7 @@ def audit(
     student: tuple[nn.Module, Tensor] | None = None,
     names: Sequence[str] = (),
     tries: int = 4,
+    quick: bool = False,
     seed: int = 0,
 ) -> AuditReport:
     """Judge weights by the axioms of the paper.
@@ -65,6 +69,8 @@ def audit(
         student: A module and inputs, to look for kinks (A4).
         names: Of the teachers, for the report.
         tries: How many lines of each sort are searched, at least 1.
+        quick: Whether continuity is looked for along few lines, as by ``tries=1``, and at 128 positions at most; all
+            else is judged in full.
         seed: Which lines.
 
     Returns:
@@ -89,15 +95,16 @@ def audit(
     _require_options(signals, tries, student)
     subjects = list(list_subjects(rule, polytope, scale, as_weights))
     findings: list[Finding] = []
-    with ExitStack() as modes, torch.no_grad():
+    with ExitStack() as modes, torch.no_grad(), limit_threads(1), show_lines() as on_lines:
         for module in collect_modules(rule).values():
             modes.enter_context(evaluation_mode(module))
         for subject in subjects:
             last = subject is subjects[-1]
             movable = MovableSignals.finest(signals, subject.weights)
+            rows_R = _choose_rows(movable, subject.weights) if quick else None
             axiom = select_axioms(subject.scale)["continuity"].id
             mine = [f for f in _judge_subject(subject, signals, losses, under, names) if f.axiom != axiom]
-            mine += judge_continuity(axiom, subject.name, subject.weights, movable, vary, tries, seed)
+            mine += _judge_movable(axiom, subject, movable, rows_R, vary, 1 if quick else tries, seed, on_lines)
             # assumptions are about the weights that are used
             findings += [f for f in mine if last or f.axiom not in ("A1", "A2", "P")]
         w_BK = subjects[-1].weights(signals).reshape(-1, signals.shape[-1])
@@ -121,6 +128,45 @@ def _require_options(signals: object, tries: Any, student: Any) -> None:
     pair = isinstance(student, tuple) and len(student) == 2
     if student is not None and not (pair and isinstance(student[0], nn.Module) and isinstance(student[1], Tensor)):
         raise InvalidInput(f"`student` is a {type(student).__name__}; wanted a pair, (module, tensor of inputs).")
+
+
+def _choose_rows(movable: MovableSignals, weights: Weights) -> Tensor | None:
+    """Return some positions, evenly spread; None where they are few, or the rule takes only all of them."""
+    B = movable.lead.numel()
+    if B <= _QUICK_ROWS:
+        return None
+    rows_R = torch.linspace(0, B - 1, _QUICK_ROWS).long()
+    try:
+        weights(movable.gather_rows(rows_R).replace_sources({}))
+    except Exception:  # it holds a table of as many rows, say
+        return None
+    return rows_R
+
+
+def _judge_movable(
+    axiom: str,
+    subject: Subject,
+    movable: MovableSignals,
+    rows_R: Tensor | None,
+    vary: Sequence[str] | None,
+    tries: int,
+    seed: int,
+    on_lines: Callable[[int], object],
+) -> list[Finding]:
+    """Return the findings on continuity, places named in the whole batch."""
+    some = movable if rows_R is None else movable.gather_rows(rows_R)
+    findings = judge_continuity(axiom, subject.name, subject.weights, some, vary, tries, seed, on_lines)
+    if rows_R is None:
+        return list(findings)
+    text = f" Looked for at {len(rows_R)} of {movable.lead.numel()} positions."
+    return [
+        replace(
+            finding,
+            evidence=finding.evidence + text,
+            where=None if finding.where is None else locate_row(int(rows_R[finding.where[0]]), movable.lead),
+        )
+        for finding in findings
+    ]
 
 
 def _judge_subject(

@@ -25,6 +25,7 @@ from ._trainer import ConstrainedTrainer
 from ._training_problem import TrainingProblem
 from ._warm_start import WarmStart
 from .checkpoints import save_run, save_student, save_tensors
+from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, Tighten, interpolate_threshold
 from .loop import Sampled
 from .trace import FEASIBLE
@@ -34,6 +35,7 @@ __all__ = [
     "ROUND_COLUMNS",
     "ConstrainedTrainer",
     "CrossFit",
+    "EvidenceBudget",
     "FitResult",
     "FullPass",
     "Mixture",

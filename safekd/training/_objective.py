@@ -18,6 +18,7 @@ from ..pooling import arithmetic_pool
 from ..safety import Constraint
 from ..teachers import Perturbation, TeacherEnsemble
 from ..weights import Rule, Signals, TeacherEvidence, collect_modules, collect_needs, looks_at_student
+from ._student_checks import warn_of_probabilities
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 CHUNK = (
@@ -74,6 +75,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         self._targets = SplitCache()
+        self._looked_at = False  # whether what the student gives was looked at
         self._variances: dict[int, tuple[Split, Tensor]] = {}
         self.non_finite_source: str | None = None
         self._counts: dict[tuple[int, int], tuple[Constraint, Split, Tensor]] = {}
@@ -179,6 +181,9 @@ class Objective:
                 f"The student gives {tuple(logits_V.shape)} for labels of shape {tuple(batch.labels.shape)}; "
                 "wanted one row of logits a label."
             )
+        if not self._looked_at:
+            self._looked_at = True
+            warn_of_probabilities(logits_V)
         return logits_V
 
     def loss(self, log_q_V: Tensor, logits_V: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ class ProbeDescentSettings:
 
 
 DESCENT = ProbeDescentSettings()
+LBFGS_VECTORS = 32
+"""Vectors that ``descend_lbfgs`` holds: ten pairs of scipy's memory, its workspace, and those of a pass."""
 
 
 def copy_state(module: nn.Module) -> dict[str, Tensor]:

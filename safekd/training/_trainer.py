@@ -27,9 +27,11 @@ from ..weights import Rule, TeacherEvidence, Uniform, walk_rule
 from ._fit_result import FitResult
 from ._objective import Loss, Objective
 from ._rule_learning import RuleLearning
+from ._student_checks import require_dense_gradients, warn_of_weight_decay
 from ._training_problem import TrainingProblem, require_distinct_names
 from ._warm_start import WarmStart
 from .checkpoints import TRACE_LINES, save_run
+from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, OnRound, Tighten, TighteningRounds
 from .loop import FitData, FitOptions, Sampled, fit_once
 from .trace import Callback, JsonlWriter, OnTrace, TracePoint
@@ -42,10 +44,11 @@ class ConstrainedTrainer:
     loss; the student's KKT residuals then refer to the weights as they are at that point, which may still move.
 
     Args:
-        student: Module from inputs (B, ...) to logits (B, ..., V); trained in place, and moved to ``device``.
+        student: Module from inputs (B, ...) to logits (B, ..., V), or log-probabilities; trained in place, and moved to
+            ``device``.  A last Softmax is warned of, sparse embeddings are refused.
         teachers: A TeacherEnsemble, or K of Teacher.
         optimizer: Made on the student's parameters; one whose ``step`` needs no closure.  Weight decay moves the answer
-            away from the KKT point of the stated problem: leave it 0.
+            away from the KKT point of the stated problem: leave it 0; beside constraints it is warned of.
         weights: Weighting rule from Signals to weights (B, ..., K), for example ``Unified``; uniform if left out.
         weights_optimizer: Made on the rule's parameters; Adam with a rate of 0.01 if left out.
         features: What rules that learn from a representation see of a Batch, (B, ..., D), taken without gradient; the
@@ -64,6 +67,7 @@ class ConstrainedTrainer:
             two, gets a last example that would be alone with the batch before.
         independent_batches: Whether multipliers and penalties see values of another batch than the one whose gradients
             they weigh, which takes the bias out of the penalty term and costs a forward pass a step.
+        evidence_budget: Memory and time that each probe may take once a run has ended; the default if left out.
         device: Where student and data are put.
         seed: Order of batches, a whole number from 0.
 
@@ -93,6 +97,7 @@ class ConstrainedTrainer:
         critical_contexts: Collection[Group] = (),
         batch_size: int | None = None,
         independent_batches: bool = False,
+        evidence_budget: EvidenceBudget | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
@@ -105,6 +110,7 @@ class ConstrainedTrainer:
             raise InvalidInput("`independent_batches` needs minibatches: give `batch_size`, or leave it out.")
         if not any(p.requires_grad for p in student.parameters()):
             raise InvalidInput("The student has no parameters that require gradients; there is nothing to train.")
+        require_dense_gradients(student)
         own = {id(p) for p in student.parameters()}
         if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
             raise InvalidInput("The optimizer holds no parameter of the student; make it from student.parameters().")
@@ -134,6 +140,7 @@ class ConstrainedTrainer:
             independent_batches=independent_batches,
             device=torch.device(device),
             seed=require_seed(seed),
+            evidence_budget=EvidenceBudget() if evidence_budget is None else evidence_budget,
             modes=tuple((part, part.training) for part in student.modules()),  # a part that was frozen stays frozen
         )
 
@@ -260,6 +267,7 @@ class ConstrainedTrainer:
         data = FitData.place(train, validation, splits or {}, self.problem.device, fields)
         problem = self.problem.with_names(data.by_name)
         data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
+        warn_of_weight_decay(problem.optimizer, problem.constraints)
         if tighten is None:
             result = fit_once(problem, data, options, warm_start)
         else:

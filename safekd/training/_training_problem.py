@@ -16,6 +16,7 @@ from ..errors import InvalidInput
 from ..safety import Constraint
 from ._objective import Objective
 from ._rule_learning import RuleLearning
+from .diagnosis import EvidenceBudget
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class TrainingProblem:
         independent_batches: Whether multipliers see values of another batch than the one whose gradients they weigh.
         device: Where student and data are.
         seed: Order of batches.
+        evidence_budget: What each probe may cost once a run has ended.
         modes: Each part of the student, and whether it was in training mode when the problem was posed.
     """
 
@@ -65,6 +67,7 @@ class TrainingProblem:
     independent_batches: bool
     device: torch.device
     seed: int
+    evidence_budget: EvidenceBudget
     modes: tuple[tuple[nn.Module, bool], ...]
 
     @property

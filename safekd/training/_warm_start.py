@@ -23,7 +23,8 @@ class WarmStart:
 
     Attributes:
         parameters: Parameters and buffers of the student, by name.
-        multipliers: One a constraint, in their order, at least 0 but for equalities.
+        multipliers: One a constraint, in their order, at least 0 but for equalities; none, as an unconstrained
+            run leaves them, begin at 0.
         rule_state: What a learned weighting rule and its optimizer had come to, ``FitResult.rule_state``, or what
             weighting_rule.safetensors holds; left out, the rule begins as it is.
     """
@@ -53,13 +54,13 @@ class WarmStart:
         Raises:
             InvalidInput: The start is one of another problem.
         """
-        lambda_M = torch.tensor(list(self.multipliers), dtype=torch.float64).to(engine.multipliers)
         wanted = len(layout.inequalities) + len(layout.equalities)
+        lambda_M = torch.tensor(list(self.multipliers) or [0.0] * wanted, dtype=torch.float64).to(engine.multipliers)
         fits = len(lambda_M) == wanted and bool(torch.isfinite(lambda_M).all())
         if not fits or bool((layout.split_by_kind(lambda_M)[0] < 0).any()):
             raise InvalidInput(
                 f"The warm start has multipliers {lambda_M.tolist()}; wanted one for each of the {wanted} constraints, "
-                "at least 0 and finite (an equality's may be negative)."
+                "at least 0 and finite (an equality's may be negative), or none at all, to begin at 0."
             )
         if self.rule_state:
             learning.load(self.rule_state)

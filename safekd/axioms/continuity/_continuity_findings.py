@@ -8,7 +8,7 @@ that the signals hold is moved, each signal alone and all together.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +18,7 @@ from ...errors import InvalidInput
 from .._audit_report import Finding, locate_row
 from ._jump_search import JumpSearchSettings, Line, LineResult, rows_interact, search_line
 from ._movable_signals import MovableSignals
-from ._probe_lines import Weights, changes_weights, draw_lines
+from ._probe_lines import SignalLine, Weights, changes_weights, draw_lines, stack_lines
 
 HELD = ("safety", "token_safety")
 _REMEDY = (
@@ -26,6 +26,21 @@ _REMEDY = (
     "Projection keeps continuity but cannot create it."
 )
 _SETTLE = "Bound the slope at its source: a larger eps, ridge or temperature."
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """How many lines are searched at once; ``benchmarks.auditing`` notices.
+
+    Attributes:
+        numbers: Of signals in all lines of a pack, at most: 4 megabytes, beyond which memory is waited for.
+    """
+
+    numbers: int = 2**19
+
+
+_PACKS = PackSettings()
+OnLines = Callable[[int], object]
 
 
 @dataclass
@@ -87,20 +102,80 @@ def select_signals(movable: MovableSignals, vary: Sequence[str] | None) -> list[
     return list(vary)
 
 
-def search_lines(groups: Iterable[Iterable[Line]]) -> SearchResult:
-    """Look along all lines.  Whether rows look at each other is found out once a group."""
+def search_lines(groups: Iterable[Iterable[SignalLine]], on_lines: OnLines) -> SearchResult:
+    """Look along all lines, along many at once where rows do not look at each other.
+
+    Args:
+        groups: Lines that move the same signals; what rows look at is found out once a group.
+        on_lines: Told how many lines more were searched.
+    """
     result = SearchResult()
     for lines in groups:
         together: bool | None = None
-        for line in lines:
-            try:
-                together = rows_interact(line) if together is None else together
-                look = search_line(line, together, JumpSearchSettings.for_dtype(line.speed_B.dtype))
-            except InvalidInput as refusal:
-                result.refused, result.refusal = result.refused + 1, str(refusal)
-            else:
-                result.add_line(line, look)
+        for pack in _pack_lines(lines):
+            if together is None:
+                together = _rows_interact_along(pack)
+            looks = None if together or together is None else search_lines_at_once(pack)
+            for n, line in enumerate(pack):
+                try:
+                    result.add_line(line, _search_alone(line, together) if looks is None else looks[n])
+                except InvalidInput as refusal:
+                    result.refused, result.refusal = result.refused + 1, str(refusal)
+            on_lines(len(pack))
     return result
+
+
+def _pack_lines(lines: Iterable[SignalLine]) -> Iterator[list[SignalLine]]:
+    """Yield lines in packs whose numbers stay in the cache of a processor."""
+    pack: list[SignalLine] = []
+    for line in lines:
+        pack.append(line)
+        if (len(pack) + 1) * line.numbers > _PACKS.numbers:
+            yield pack
+            pack = []
+    if pack:
+        yield pack
+
+
+def _rows_interact_along(lines: Sequence[Line]) -> bool | None:
+    """Tell whether rows look at each other, by the first line along which the rule does not refuse."""
+    for line in lines:
+        try:
+            return rows_interact(line)
+        except InvalidInput:
+            continue
+    return None
+
+
+def _search_alone(line: SignalLine, together: bool | None) -> LineResult:
+    whole = Line(line.name, line.evaluate, line.speed_B)  # whose rows are not to be taken apart
+    return search_line(whole, bool(together), JumpSearchSettings.for_dtype(line.speed_B.dtype))
+
+
+def search_lines_at_once(lines: Sequence[SignalLine]) -> list[LineResult] | None:
+    """Search the rows of all lines side by side; None where that gives other weights than each line by itself.
+
+    A rule may refuse one of the lines, or hold a table of as many rows as its signals have.
+
+    Args:
+        lines: Of one start, moving the same sources; rows do not look at each other.
+    """
+    B, settings = len(lines[0].speed_B), JumpSearchSettings.for_dtype(lines[0].speed_B.dtype)
+    place_B = torch.linspace(0.1, 0.9, B).to(lines[0].speed_B)
+    some = torch.tensor(sorted({0, B - 1}), device=place_B.device)
+    try:
+        stack = stack_lines(lines)
+        stacked_BK = torch.split(stack.evaluate(place_B.repeat(len(lines))), B)
+        for n in {0, len(lines) - 1}:
+            alone_BK = lines[n].evaluate(place_B)
+            parts = (stacked_BK[n], alone_BK), (lines[n].select(some).evaluate(place_B[some]), alone_BK[some])
+            if not all(settings.agrees(*pair) for pair in parts):
+                return None
+        look = search_line(stack, False, settings)
+    except Exception:  # a rule says in its own way what it cannot do; line by line that is heard
+        return None
+    fields = [torch.split(getattr(look, name), B) for name in LineResult.__dataclass_fields__]
+    return [LineResult(*parts) for parts in zip(*fields, strict=True)]
 
 
 def judge_continuity(
@@ -111,6 +186,7 @@ def judge_continuity(
     vary: Sequence[str] | None,
     tries: int,
     seed: int,
+    on_lines: OnLines,
 ) -> tuple[Finding, Finding]:
     """Return the finding on an axiom of continuity and that on (A2).
 
@@ -122,6 +198,7 @@ def judge_continuity(
         vary: Which signals are; None for all but safety.
         tries: How many lines of each sort.
         seed: Which lines.
+        on_lines: Told how many lines more were searched.
 
     Raises:
         InvalidInput: ``vary`` names a signal that was not given.
@@ -138,7 +215,7 @@ def judge_continuity(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         moving = [name for name in names if changes_weights(name, movable, weights, generator)]
-        result = search_lines(draw_lines(movable, moving, weights, tries, generator))
+        result = search_lines(draw_lines(movable, moving, weights, tries, generator), on_lines)
     what = f"{', '.join(moving or names)} moved"
     held = [name for name in movable.sources if name not in names]
     what += f"; held fixed: {', '.join(held)}" if held else ""

@@ -3,7 +3,8 @@
 Each line is looked at in ticks.  Where a row changes most between two ticks, and where it changes otherwise than its
 neighbors foretell, the interval is halved again and again, keeping the half with the larger change.  Along a Lipschitz
 function the change shrinks as the interval does; at a jump it stays.  Rows that do not look at each other are searched
-side by side, each in its own interval; otherwise all share the interval of the row that changes most.
+side by side, each in its own interval, and those of many lines at once; a row that has settled is evaluated no more.
+Otherwise all share the interval of the row that changes most.
 
 A search can miss a jump, above all one below a hundredth of what the function changes beside it; it cannot invent
 one: both ends of the last interval are evaluated as they are.
@@ -32,6 +33,14 @@ class Line:
     name: str
     evaluate: Callable[[Tensor], Tensor]
     speed_B: Tensor
+
+    def select(self, rows_R: Tensor) -> Line | None:
+        """Return the same line of some rows alone; None where rows cannot be taken apart.
+
+        Args:
+            rows_R: Their numbers, (R,).
+        """
+        return None
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,12 @@ class JumpSearchSettings:
         eps = torch.finfo(dtype).eps
         return cls(eps=eps) if dtype == torch.float64 else cls(halvings=16, floor=1e-4, eps=eps)
 
+    def agrees(self, one: Tensor, other: Tensor) -> bool:
+        """Say whether two answers are one, but for rounding."""
+        return one.shape == other.shape and torch.allclose(
+            one, other, rtol=self.row_rtol, atol=self.row_atol, equal_nan=True
+        )
+
     @property
     def noise(self) -> float:
         """The largest change that counts as rounding."""
@@ -108,7 +123,7 @@ def rows_interact(line: Line, settings: JumpSearchSettings = _DEFAULTS) -> bool:
     mixed_BK = line.evaluate(place_B)
     for b in {0, B // 2, B - 1}:
         alone_K = line.evaluate(place_B[b].expand(B))[b]
-        if not torch.allclose(mixed_BK[b], alone_K, rtol=settings.row_rtol, atol=settings.row_atol, equal_nan=True):
+        if not settings.agrees(mixed_BK[b], alone_K):
             return True
     return False
 
@@ -128,66 +143,100 @@ def search_line(line: Line, together: bool, settings: JumpSearchSettings) -> Lin
     B = len(line.speed_B)
     w_TBK = torch.stack([line.evaluate(place.expand(B)) for place in place_T])
     change_TB = _largest_change(w_TBK[1:], w_TBK[:-1])
+    most_B, start_B = change_TB.amax(0), change_TB.argmax(0)
     slope_B = _divide_by_distance(change_TB.nan_to_num(0).amax(0), place_T[1] - place_T[0], line)
     nothing_B = torch.zeros_like(slope_B)
     look = LineResult(nothing_B, slope_B, nothing_B.bool(), nothing_B)
-    if bool((change_TB == 0).all()):
-        return look
-    starts = [change_TB.argmax(0)]
     surprise_TB = _unforeseen_change(w_TBK)
-    if not bool((surprise_TB.amax(0) <= settings.foretold * change_TB.amax(0)).all()):
-        starts.append(surprise_TB.argmax(0))
-    for start_B in starts:
+    surprised_B, other_B = ~(surprise_TB.amax(0) <= settings.foretold * most_B), surprise_TB.argmax(0)
+    starts = [(start_B, most_B != 0), (other_B, surprised_B & (other_B != start_B))]
+    if together:
+        starts = [(start_B, (most_B != 0).any().expand(B)), (other_B, surprised_B.any().expand(B))]
+    for first_B, chosen_B in starts:
+        if not bool(chosen_B.any()):
+            continue
         if together:
-            worst = change_TB.gather(0, start_B[None])[0].argmax()
-            start_B = start_B[worst].expand(B)
-        look = _keep_worse(look, _halve_interval(line, place_T[start_B], place_T[start_B + 1], together, settings))
+            first_B = first_B[change_TB.gather(0, first_B[None])[0].argmax()].expand(B)
+        rows = chosen_B.nonzero().squeeze(-1)
+        some = None if together or len(rows) == B else line.select(rows)
+        if some is None:
+            some, rows = line, torch.arange(B, device=rows.device)
+        tick_R = first_B[rows]
+        interval = _Interval(place_T[tick_R], place_T[tick_R + 1], w_TBK[tick_R, rows], w_TBK[tick_R + 1, rows])
+        look = _keep_worse(look, rows, _halve_interval(some, interval, together, settings))
     return look
 
 
-def _halve_interval(
-    line: Line, low_B: Tensor, high_B: Tensor, together: bool, settings: JumpSearchSettings
-) -> LineResult:
-    low_BK, high_BK = line.evaluate(low_B), line.evaluate(high_B)
-    change_B = _largest_change(low_BK, high_BK)
-    slope_B = torch.zeros_like(change_B)
-    per_block = settings.halvings // settings.blocks
+@dataclass
+class _Interval:
+    """The interval of each row: its ends, and what the function gives there."""
+
+    low_B: Tensor
+    high_B: Tensor
+    low_BK: Tensor
+    high_BK: Tensor
+
+    def halve(self, line: Line, together: bool) -> Tensor:
+        """Keep the half with the larger change; return that change."""
+        middle_B = (self.low_B + self.high_B) / 2
+        middle_BK = line.evaluate(middle_B)
+        left_B, right_B = _largest_change(self.low_BK, middle_BK), _largest_change(middle_BK, self.high_BK)
+        go_left_B = left_B.isnan() | (left_B > right_B)
+        if together:
+            go_left_B = go_left_B[torch.maximum(left_B, right_B).argmax()].expand_as(go_left_B)
+        left_BK = go_left_B.unsqueeze(-1)
+        self.low_B, self.high_B = (
+            torch.where(go_left_B, self.low_B, middle_B),
+            torch.where(go_left_B, middle_B, self.high_B),
+        )
+        self.low_BK, self.high_BK = (
+            torch.where(left_BK, self.low_BK, middle_BK),
+            torch.where(left_BK, middle_BK, self.high_BK),
+        )
+        return torch.where(go_left_B, left_B, right_B)
+
+    def select(self, rows: Tensor) -> _Interval:
+        return _Interval(self.low_B[rows], self.high_B[rows], self.low_BK[rows], self.high_BK[rows])
+
+
+def _halve_interval(line: Line, interval: _Interval, together: bool, settings: JumpSearchSettings) -> LineResult:
+    B = len(line.speed_B)
+    change_B = _largest_change(interval.low_BK, interval.high_BK)
+    look = LineResult(*(torch.zeros_like(change_B, dtype=kind) for kind in (None, None, torch.bool, None)))
+    rows, per_block = torch.arange(B, device=change_B.device), settings.halvings // settings.blocks
     for _ in range(settings.blocks):
-        before_B = change_B
+        before_B, slope_B = change_B, torch.zeros_like(change_B)
         for _ in range(per_block):
-            middle_B = (low_B + high_B) / 2
-            middle_BK = line.evaluate(middle_B)
-            left_B, right_B = _largest_change(low_BK, middle_BK), _largest_change(middle_BK, high_BK)
-            go_left_B = left_B.isnan() | (left_B > right_B)
-            if together:
-                go_left_B = go_left_B[torch.maximum(left_B, right_B).argmax()].expand_as(go_left_B)
-            left_BK = go_left_B.unsqueeze(-1)
-            low_B, high_B = torch.where(go_left_B, low_B, middle_B), torch.where(go_left_B, middle_B, high_B)
-            low_BK, high_BK = torch.where(left_BK, low_BK, middle_BK), torch.where(left_BK, middle_BK, high_BK)
-            change_B = torch.where(go_left_B, left_B, right_B)
+            change_B = interval.halve(line, together)
             counted_B = change_B.where(change_B > settings.noise, torch.zeros_like(change_B))
-            slope_B = torch.maximum(slope_B, _divide_by_distance(counted_B, high_B - low_B, line))
+            slope_B = torch.maximum(slope_B, _divide_by_distance(counted_B, interval.high_B - interval.low_B, line))
+        look.slope_B[rows] = torch.maximum(look.slope_B[rows], slope_B)
+        look.width_B[rows] = (interval.high_B - interval.low_B) * line.speed_B
         unsettled_B = ~(change_B <= settings.floor) & ~(change_B * 2**per_block <= settings.growth * before_B)
         if not bool(unsettled_B.any()):
-            break
-    if bool(unsettled_B.any()):  # the ends were looked at while other rows stood elsewhere
-        change_B = _largest_change(line.evaluate(low_B), line.evaluate(high_B))
+            return look
+        left = unsettled_B.nonzero().squeeze(-1)
+        some = None if together or len(left) == len(rows) else line.select(left)
+        if some is not None:
+            line, interval, rows = some, interval.select(left), rows[left]
+            change_B, before_B, unsettled_B = change_B[left], before_B[left], unsettled_B[left]
+    # the ends were looked at while other rows stood elsewhere
+    change_B = _largest_change(line.evaluate(interval.low_B), line.evaluate(interval.high_B))
     jumps_B = unsettled_B & ~(change_B <= before_B / 2)
-    return LineResult(
-        jump_B=torch.where(jumps_B, change_B, 0.0),
-        slope_B=torch.where(jumps_B, 0.0, slope_B),
-        growing_B=unsettled_B & ~jumps_B,
-        width_B=(high_B - low_B) * line.speed_B,
-    )
+    look.jump_B[rows] = torch.where(jumps_B, change_B, 0.0)
+    look.slope_B[rows] = torch.where(jumps_B, 0.0, look.slope_B[rows])
+    look.growing_B[rows] = unsettled_B & ~jumps_B
+    return look
 
 
-def _keep_worse(one: LineResult, other: LineResult) -> LineResult:
-    takes_B = other.jump_B.isnan() | (other.jump_B > one.jump_B)
+def _keep_worse(one: LineResult, rows: Tensor, other: LineResult) -> LineResult:
+    """Return what is worse of ``one``, and of ``other`` for some rows."""
+    takes_R = other.jump_B.isnan() | (other.jump_B > one.jump_B[rows])
     return LineResult(
-        jump_B=torch.where(takes_B, other.jump_B, one.jump_B),
-        slope_B=torch.maximum(one.slope_B, other.slope_B),
-        growing_B=one.growing_B | other.growing_B,
-        width_B=torch.where(takes_B, other.width_B, one.width_B),
+        jump_B=one.jump_B.index_put((rows,), torch.where(takes_R, other.jump_B, one.jump_B[rows])),
+        slope_B=one.slope_B.index_put((rows,), torch.maximum(one.slope_B[rows], other.slope_B)),
+        growing_B=one.growing_B.index_put((rows,), one.growing_B[rows] | other.growing_B),
+        width_B=one.width_B.index_put((rows,), torch.where(takes_R, other.width_B, one.width_B[rows])),
     )
 
 

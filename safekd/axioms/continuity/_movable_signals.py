@@ -78,6 +78,25 @@ class MovableSignals:
         """
         return self._copy_with({**self._base, **{self._key[name]: value for name, value in changed.items()}})
 
+    def gather_rows(self, rows_R: Tensor) -> MovableSignals:
+        """Return the signals of some positions, in one row, a position as often as it is named.
+
+        Args:
+            rows_R: Numbers of positions, counted through all leading axes, (R,).
+        """
+        made = object.__new__(MovableSignals)
+        made.__dict__.update(self.__dict__)
+        made._lead = torch.Size([len(rows_R)])
+        made._base = {key: self._gather(value, rows_R) for key, value in self._base.items()}
+        made.sources = {name: made._base[key] for name, key in self._key.items()}
+        return made
+
+    def _gather(self, value: Any, rows_R: Tensor) -> Any:
+        axes = len(self._lead)
+        if not isinstance(value, Tensor) or value.shape[:axes] != self._lead:
+            return value
+        return value.reshape(self._lead.numel(), *value.shape[axes:])[rows_R.to(value.device)]
+
     def _copy_with(self, content: dict[str, Any]) -> Signals:
         made = object.__new__(self._type)
         made.__dict__.update(content)

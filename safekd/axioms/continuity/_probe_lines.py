@@ -53,7 +53,7 @@ def changes_weights(name: str, movable: MovableSignals, weights: Weights, genera
 
 def draw_lines(
     movable: MovableSignals, vary: Sequence[str], weights: Weights, tries: int, generator: torch.Generator
-) -> Iterator[Iterator[Line]]:
+) -> Iterator[Iterator[SignalLine]]:
     """Yield lines in groups: each signal named in ``vary`` alone and, if there are several, all of them together.
 
     Args:
@@ -69,7 +69,7 @@ def draw_lines(
 
 def _draw_group(
     group: Sequence[str], movable: MovableSignals, weights: Weights, tries: int, generator: torch.Generator
-) -> Iterator[Line]:
+) -> Iterator[SignalLine]:
     for kind, end in _draw_ends(movable, tries, generator):
         ends = {name: end(movable.sources[name]) for name in group}
         line = _draw_signal_line(f"{' and '.join(group)}, {kind}", movable, ends, weights)
@@ -99,33 +99,100 @@ def _draw_ends(movable: MovableSignals, tries: int, generator: torch.Generator) 
             yield f"random steps of {size:g}", lambda x, size=size: x + size * _draw_random_step(x, generator)  # type: ignore[misc]
 
 
-def _draw_signal_line(name: str, movable: MovableSignals, ends: dict[str, Tensor], weights: Weights) -> Line:
+@dataclass(frozen=True)
+class SignalLine(Line):
+    """A line through signals, which can be cut down to some rows, and laid beside others.
+
+    Attributes:
+        movable: The signals at its start.
+        directions: How far each source moves from place 0 to 1, shaped as the source.
+        ranges: Where each source must stay: among distributions, at 0 or above, or anywhere.
+        weights: From signals to weights.
+    """
+
+    movable: MovableSignals
+    directions: dict[str, Tensor]
+    ranges: dict[str, str]
+    weights: Weights
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers all signals have: what a copy of the line holds."""
+        return sum(source.numel() for source in self.movable.sources.values())
+
+    def select(self, rows_R: Tensor) -> SignalLine:
+        """Return the same line of some rows alone.
+
+        Args:
+            rows_R: Their numbers, (R,).
+        """
+        axes = len(self.movable.lead)
+        some = {
+            source: direction.reshape(len(self.speed_B), *direction.shape[axes:])[rows_R]
+            for source, direction in self.directions.items()
+        }
+        return _make_line(self.name, self.movable.gather_rows(rows_R), some, self.ranges, self.weights)
+
+
+def stack_lines(lines: Sequence[SignalLine]) -> SignalLine:
+    """Return one line whose rows are those of all lines, one line after the other.
+
+    Args:
+        lines: Of one start, moving the same sources.
+    """
+    first, B = lines[0], len(lines[0].speed_B)
+    axes = len(first.movable.lead)
+    directions = {
+        source: torch.cat([line.directions[source].reshape(B, *start.shape[axes:]) for line in lines])
+        for source, start in first.movable.sources.items()
+        if source in first.directions
+    }
+    rows = torch.arange(B, device=first.speed_B.device).repeat(len(lines))
+    return _make_line("", first.movable.gather_rows(rows), directions, first.ranges, first.weights)
+
+
+def _make_line(
+    name: str, movable: MovableSignals, directions: dict[str, Tensor], ranges: dict[str, str], weights: Weights
+) -> SignalLine:
     lead, K = movable.lead, movable.teachers
-    starts = {source: movable.sources[source] for source in ends}
-    # a probability of zero stays one: minus infinity has no direction
-    directions = {source: (end - starts[source]).nan_to_num(0, 0, 0) for source, end in ends.items()}
+    B = lead.numel()
 
     def evaluate(place_B: Tensor) -> Tensor:
         changed = {
-            source: _move_signal(source, starts[source], direction, place_B, lead)
+            source: _move_signal(movable.sources[source], direction, place_B, lead, ranges[source])
             for source, direction in directions.items()
         }
         return weights(movable.replace_sources(changed)).detach().reshape(-1, K)
 
-    squares = [direction.double().reshape(lead.numel(), -1).square().sum(-1) for direction in directions.values()]
+    squares = [direction.double().reshape(B, -1).square().sum(-1) for direction in directions.values()]
     speed_B = torch.stack(squares).sum(0).sqrt()
     coarsest = max((direction.dtype for direction in directions.values()), key=lambda dtype: torch.finfo(dtype).eps)
-    return Line(name, evaluate, speed_B.to(coarsest))
+    return SignalLine(name, evaluate, speed_B.to(coarsest), movable, directions, ranges, weights)
 
 
-def _move_signal(name: str, start: Tensor, direction: Tensor, place_B: Tensor, lead: torch.Size) -> Tensor:
+def _draw_signal_line(name: str, movable: MovableSignals, ends: dict[str, Tensor], weights: Weights) -> SignalLine:
+    starts = {source: movable.sources[source] for source in ends}
+    # a probability of zero stays one: minus infinity has no direction
+    directions = {source: (end - starts[source]).nan_to_num(0, 0, 0) for source, end in ends.items()}
+    ranges = {source: _find_range(source, start, movable.lead) for source, start in starts.items()}
+    return _make_line(name, movable, directions, ranges, weights)
+
+
+def _find_range(name: str, start: Tensor, lead: torch.Size) -> str:
+    if _are_distributions(start, lead):
+        return "distributions"
+    positive = bool((start >= 0).all())  # a loss, a distance
+    return ("unit" if positive else "below one") if name in _UNIT_INTERVAL else "positive" if positive else "any"
+
+
+def _move_signal(start: Tensor, direction: Tensor, place_B: Tensor, lead: torch.Size, within: str) -> Tensor:
     place = place_B.to(start).reshape(lead + (1,) * (start.ndim - len(lead)))
     point = start + place * direction
-    if _are_distributions(start, lead):
-        return point.log_softmax(-1)
-    if bool((start >= 0).all()):
-        point = point.clamp_min(0)  # a loss, a distance
-    return point.clamp_max(1) if name in _UNIT_INTERVAL else point
+    if within == "distributions":
+        return point - point.logsumexp(-1, keepdim=True)  # of few classes, in half the time of log_softmax
+    if within in ("positive", "unit"):
+        point = point.clamp_min(0)
+    return point.clamp_max(1) if within in ("unit", "below one") else point
 
 
 def _are_distributions(x: Tensor, lead: torch.Size) -> bool:

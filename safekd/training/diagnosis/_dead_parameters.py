@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from ..._torch_state import evaluation_mode
-from .._objective import CHUNK
-from .._parameter_vectors import descend_lbfgs
+from .._parameter_vectors import LBFGS_VECTORS, descend_lbfgs
 from ._merit_function import MeritFunction
 
 
@@ -43,10 +42,14 @@ def perturb_dead_parameters(merit: MeritFunction, passes: int) -> tuple[Sequence
     Args:
         merit: What descends.
         passes: About how many passes over the data it may cost.
+
+    Raises:
+        BeyondBudget: It would cost more memory or time than that.
     """
     dead = _find_dead_parameters(merit)
     if not dead:
         return [], 0.0
+    merit.meter.require_memory((LBFGS_VECTORS + len(merit.constraints)) * sum(p.numel() for p in merit.parameters))
     with merit.restore_afterwards():
         start_n = merit.vector()
         _, unperturbed = descend_lbfgs(merit.value_and_gradient, start_n, passes // 2)
@@ -67,7 +70,8 @@ def _find_dead_parameters(merit: MeritFunction) -> list[str]:
     split, student = merit.splits["train"], merit.objective.student
     depends = [False] * len(merit.parameters)
     with evaluation_mode(student), torch.enable_grad():
-        for index in split.chunks(CHUNK):
+        for index in split.chunks(merit.meter.most_rows(merit.objective, split)):
+            merit.meter.require_time()
             logits_V = merit.objective.logits(split.batch(index))
             generator = torch.Generator().manual_seed(int(index[0]))
             mix_V = torch.randn(logits_V.shape, generator=generator).to(logits_V)

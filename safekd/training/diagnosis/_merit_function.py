@@ -23,6 +23,7 @@ from .._full_pass import FullPass, read_full_pass
 from .._objective import Objective
 from .._parameter_vectors import Floats, read_vector, write_vector
 from ..trace import TracePoint
+from ._evidence_budget import EvidenceMeter
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class MeritFunction:
         splits: By name, the training split among them.
         constraints: M of them.
         point: Gives multipliers, penalties and the values from which counts move.
+        meter: Holds whoever reads it to a budget.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class MeritFunction:
         splits: Mapping[str, Split],
         constraints: Sequence[Constraint],
         point: TracePoint,
+        meter: EvidenceMeter,
     ) -> None:
         self.objective, self.splits, self.constraints, self.point = objective, splits, constraints, point
+        self.meter = meter
         self.parameters: list[nn.Parameter] = [p for p in objective.student.parameters() if p.requires_grad]
 
     def vector(self) -> Floats:
@@ -101,7 +105,11 @@ class MeritFunction:
         Args:
             x_n: Parameters, (n,).
             with_gradients: Whether gradients are wanted.
+
+        Raises:
+            BeyondBudget: The time of this probe is over.
         """
+        self.meter.require_time()
         write_vector(self.parameters, x_n)
         return read_full_pass(
             self.objective, self.splits["train"], self.splits, self.constraints, with_gradients=with_gradients

@@ -1,10 +1,17 @@
-"""Probes of a student where a run ended: evidence for a verdict, read only when it is due, since it costs passes."""
+"""Probes of a student where a run ended: evidence for a verdict, read only when it is due, since it costs passes.
+
+The student is trained by then, and stays so: a probe that fails, for memory, for time or for an error of its own, is
+noted and leaves the student as it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from torch import Tensor
+
+from solvers.second_order import SETTINGS as SECOND_ORDER
 
 from ...data import Split
 from ...safety import Constraint
@@ -13,10 +20,15 @@ from .._parameter_vectors import copy_state
 from ..checkpoints import BestIterates
 from ..trace import TracePoint
 from ._dead_parameters import perturb_dead_parameters
+from ._evidence_budget import BeyondBudget, EvidenceBudget, EvidenceMeter
 from ._feasibility_bound import FeasibilityBound, bound_feasibility
 from ._lagrangian_curvature import LagrangianCurvature, measure_curvature
 from ._merit_function import MeritFunction
 from ._student_restoration import StudentRestoration, restore_student_feasibility
+
+Evidence = TypeVar("Evidence")
+
+_LONGEST_REASON = 200  # characters of an error's first line
 
 
 class RunProbes:
@@ -27,6 +39,10 @@ class RunProbes:
         splits: By name, the training split among them.
         constraints: M of them.
         best: Gives the most feasible student, and considers a restored one.
+        budget: Of each probe.
+
+    Attributes:
+        not_examined: What was not looked at, and why.
     """
 
     def __init__(
@@ -35,17 +51,23 @@ class RunProbes:
         splits: Mapping[str, Split],
         constraints: Sequence[Constraint],
         best: BestIterates,
+        budget: EvidenceBudget,
     ) -> None:
         self.objective, self.splits, self.constraints, self.best = objective, splits, constraints, best
+        self.meter = EvidenceMeter(budget)
+        self.not_examined: dict[str, str] = {}
 
     def bound_feasibility(self) -> FeasibilityBound | None:
         """Return what any student could reach; None where that is not known."""
-        return bound_feasibility(self.objective, self.splits, self.constraints)
+        return self._examine(
+            "what any student could reach",
+            lambda: bound_feasibility(self.objective, self.splits, self.constraints, self.meter),
+        )
 
     def measure_curvature(
         self, point: TracePoint, jacobian_Mn: Tensor, tolerance: float, passes: int
-    ) -> LagrangianCurvature:
-        """Return the curvature of the Lagrangian where the student is.
+    ) -> LagrangianCurvature | None:
+        """Return the curvature of the Lagrangian where the student is; None where that was not examined.
 
         Args:
             point: What was read there.
@@ -53,32 +75,60 @@ class RunProbes:
             tolerance: Of the run.
             passes: About how many passes over the data it may cost.
         """
-        return measure_curvature(self._merit(point), jacobian_Mn, tolerance, passes)
+        steps = min(SECOND_ORDER.products, max(passes, 2))
+        return self._examine(
+            "the curvature at the student",
+            lambda: measure_curvature(self._merit(point), jacobian_Mn, tolerance, steps),
+        )
 
-    def perturb_dead_parameters(self, point: TracePoint, passes: int) -> tuple[Sequence[str], float]:
-        """Name dead parameters, and say how much lower a descent ends once they are perturbed.
+    def perturb_dead_parameters(self, point: TracePoint, passes: int) -> tuple[Sequence[str], float] | None:
+        """Name dead parameters, and say how much lower a descent ends once they are perturbed; None if not examined.
 
         Args:
             point: What was read where the student is.
             passes: About how many passes over the data it may cost.
         """
-        return perturb_dead_parameters(self._merit(point), passes)
+        return self._examine(
+            "parameters that no output depends on", lambda: perturb_dead_parameters(self._merit(point), passes)
+        )
 
-    def restore_student_feasibility(self, passes: int) -> StudentRestoration:
+    def restore_student_feasibility(self, passes: int) -> StudentRestoration | None:
         """Lower the violation from the most feasible student on; the best iterates take in where that ends.
+
+        None where that was not examined.
 
         Args:
             passes: About how many passes over the data it may cost.
         """
+        return self._examine("how far the violation falls with the loss left aside", lambda: self._restore(passes))
+
+    def _restore(self, passes: int) -> StudentRestoration:
         student = self.objective.student
         final = copy_state(student)
         try:
             student.load_state_dict(self.best.most_feasible(student).state_dict())
-            restoration = restore_student_feasibility(self.objective, self.splits, self.constraints, passes)
+            restoration = restore_student_feasibility(self.objective, self.splits, self.constraints, passes, self.meter)
             self.best.add_restored(student, restoration.full)
         finally:
             student.load_state_dict(final)
         return restoration
 
+    def _examine(self, what: str, probe: Callable[[], Evidence]) -> Evidence | None:
+        """Ask a probe within its budget; note why it could not be asked."""
+        self.meter.restart()
+        try:
+            return probe()
+        except Exception as error:
+            self.not_examined[what] = _explain_failure(error)
+            return None
+
     def _merit(self, point: TracePoint) -> MeritFunction:
-        return MeritFunction(self.objective, self.splits, self.constraints, point)
+        return MeritFunction(self.objective, self.splits, self.constraints, point, self.meter)
+
+
+def _explain_failure(error: Exception) -> str:
+    if isinstance(error, BeyondBudget):
+        return str(error)
+    lines = str(error).strip().splitlines()
+    reason = lines[0][:_LONGEST_REASON] if lines else ""
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__

@@ -5,123 +5,34 @@ Growth of a multiplier alone proves nothing, and is never used as evidence here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-
-from torch import Tensor
+from dataclasses import replace
 
 from solvers.infeasibility import SETTINGS as INFEASIBILITY
-from solvers.kkt import KKTResiduals
 
 from .._fit_result import Finding, Verdict
-from .._full_pass import FullPass
-from ..checkpoints import rank_point
-from ..trace import TracePoint
+from ._ended_run import (
+    SETTINGS,
+    EndedRun,
+    best_findings,
+    choose_safer,
+    format_names,
+    format_reachable,
+    format_safety,
+    is_converged,
+    is_stalled,
+    largest_violation,
+    residual_findings,
+    suggest_thresholds,
+)
 from ._feasibility_bound import FeasibilityBound
+from ._next_moves import (
+    advise_after_convergence,
+    advise_leaving_saddle,
+    advise_more_training,
+    advise_raising_cap,
+)
 from ._overpenalty import Overpenalty, describe_flat, find_overpenalty, judge_overpenalized
 from ._probes import RunProbes
-
-
-@dataclass(frozen=True)
-class StatusSettings:
-    """Numbers by which endings are told apart; ``tests/safekd/training/diagnosis/test_verdict_truth.py`` notices them.
-
-    Attributes:
-        least_points: Of a trace: with fewer, its second half shows no tendency.
-        most_passes: Passes over the data that probes may cost, nor do they take more than the run did.
-        flat_log_safety: Gradient norm of the mean of -log(safety) that counts as none, a unit of parameters.
-        stalled: A least violation above this share of the one of the first half of the run has stalled.
-        stationary: Multiples of the tolerance that stationarity may reach while a multiplier grows without end.
-        heavy: Multiples of the tolerance that such a multiplier's force must reach beside the loss's gradient.
-        steady_force: Largest over smallest force, multiplier times gradient norm, that counts as steady.
-        shrinking: Share of its first violation below which a violation shrinks.
-        growing: Multiple of its first value above which a multiplier grows.
-        decrease: Share of the tolerance that a step must lower the merit by to refute a minimum.
-        least_weight: Farkas weight above which a constraint is named.
-    """
-
-    least_points: int = 4
-    most_passes: int = 150
-    flat_log_safety: float = 1e-2
-    stalled: float = 0.9
-    stationary: float = 3.0
-    heavy: float = 30.0
-    steady_force: float = 1.05
-    shrinking: float = 0.7
-    growing: float = 1.3
-    decrease: float = 0.1
-    least_weight: float = 1e-6
-
-
-SETTINGS = StatusSettings()
-
-
-@dataclass(frozen=True)
-class EndedRun:
-    """A run that has stopped by itself or spent its budget.
-
-    Attributes:
-        points: Its trace.
-        jacobian_Mn: Gradients of g at the last point, (M, n).
-        tolerance: Of the run.
-        capped: Names of constraints whose multiplier stands at its cap.
-        targets_move: Whether targets change as the run goes on.
-    """
-
-    points: Sequence[TracePoint]
-    jacobian_Mn: Tensor
-    tolerance: float
-    capped: Sequence[str]
-    targets_move: bool = False
-
-    @property
-    def last(self) -> TracePoint:
-        return self.points[-1]
-
-    @property
-    def passes(self) -> int:
-        """How many passes over the data evidence may cost."""
-        return min(SETTINGS.most_passes, max(self.last.epoch, 1))
-
-    @property
-    def violated(self) -> bool:
-        return self.last.residuals.primal > self.tolerance
-
-    @property
-    def numbers(self) -> str:
-        return f"{format_residuals(self.last.residuals)} at step {self.last.step}"
-
-    @property
-    def best(self) -> TracePoint:
-        """The point whose student ``most_feasible`` is."""
-        return min(self.points, key=rank_point)
-
-
-def is_converged(point: TracePoint, tolerance: float) -> bool:
-    """Say whether all four residuals are small; what is no number never is.
-
-    An estimated stationarity must be small with two standard errors added.  A counted mix moves in steps, and its slack
-    cannot be brought below one: its complementarity may be as large as that step, primal feasibility never.
-
-    Args:
-        point: What was read.
-        tolerance: Residuals up to this are small.
-    """
-    residuals = point.residuals
-    step = max((reading.resolution for reading in point.readings if not reading.equality), default=0.0)
-    adjusted = replace(
-        residuals, stationarity=point.stationarity_bound, complementarity=residuals.complementarity - step
-    )
-    return adjusted.holds(tolerance)
-
-
-def format_residuals(residuals: KKTResiduals) -> str:
-    """Write the four residuals with two digits each.
-
-    Args:
-        residuals: Of a point.
-    """
-    return ", ".join(f"{name} {value:.2g}" for name, value in asdict(residuals).items())
 
 
 def judge_run(run: EndedRun, probes: RunProbes) -> Verdict:
@@ -131,6 +42,18 @@ def judge_run(run: EndedRun, probes: RunProbes) -> Verdict:
         run: The run.
         probes: Look at its student.
     """
+    verdict = _judge_evidence(run, probes)
+    if not probes.not_examined:
+        return verdict
+    reasons = [f"{what} ({why})" for what, why in probes.not_examined.items()]
+    return replace(
+        verdict,
+        message=f"{verdict.message} Not examined: {'; '.join(reasons)}.",
+        evidence={**verdict.evidence, "not_examined": reasons},
+    )
+
+
+def _judge_evidence(run: EndedRun, probes: RunProbes) -> Verdict:
     constrained = run.violated or any(multiplier != 0 for multiplier in run.last.multipliers)
     bound = probes.bound_feasibility() if constrained else None
     if run.violated and bound is not None and bound.infeasible:
@@ -146,22 +69,6 @@ def judge_run(run: EndedRun, probes: RunProbes) -> Verdict:
     if run.violated and is_stalled(run.points):
         return _judge_stalled(run, probes)
     return _judge_budget(run, {})
-
-
-def is_stalled(points: Sequence[TracePoint]) -> bool:
-    """Say whether the least violation fell by less than a tenth over the second half of the points.
-
-    Args:
-        points: A trace.
-    """
-    half = len(points) // 2
-    if len(points) < SETTINGS.least_points:
-        return False
-    return min(map(_largest_violation, points)) > SETTINGS.stalled * min(map(_largest_violation, points[:half]))
-
-
-def _largest_violation(point: TracePoint | FullPass) -> float:
-    return max((reading.violation for reading in point.readings), default=0.0)
 
 
 def _find_growing(run: EndedRun) -> list[int]:
@@ -187,33 +94,9 @@ def _find_growing(run: EndedRun) -> list[int]:
     return growing
 
 
-def _format_safety(point: TracePoint | FullPass) -> str:
-    return ", ".join(f"{reading.name} {reading.measured:.4g}" for reading in point.readings)
-
-
-def _format_names(point: TracePoint, chosen: Sequence[int]) -> str:
-    return ", ".join(f"'{point.readings[m].name}'" for m in chosen)
-
-
-def _residual_findings(run: EndedRun) -> dict[str, Finding]:
-    return {**asdict(run.last.residuals), "tolerance": run.tolerance}
-
-
-def _suggest_thresholds(point: TracePoint | FullPass) -> str:
-    """Say which thresholds a student has reached."""
-    missed = [reading for reading in point.readings if reading.violation > 0]
-    wanted = ", ".join(f"'{reading.name}' to {_round_down(reading.measured)}" for reading in missed)
-    return f"Lower {wanted}: result.most_feasible reaches that" if wanted else "result.most_feasible meets all of them"
-
-
-def _round_down(value: float) -> str:
-    """Write a value that can be reached, rounded down."""
-    return f"{int(value * 1e4) / 1e4:.4g}"
-
-
 def _judge_impossible(run: EndedRun, bound: FeasibilityBound, probes: RunProbes) -> Verdict:
     restored = probes.restore_student_feasibility(run.passes)
-    best = restored.full if restored.least < _largest_violation(run.best) else run.best
+    best = run.best if restored is None else choose_safer(restored, run.best)
     weights = [float(weight) for weight in bound.weights_M]
     chosen = [m for m, weight in enumerate(weights) if weight > SETTINGS.least_weight]
     weighed = " + ".join(f"{weights[m]:.3g} '{run.last.readings[m].name}'" for m in chosen)
@@ -222,33 +105,26 @@ def _judge_impossible(run: EndedRun, bound: FeasibilityBound, probes: RunProbes)
         f"No student of any size meets these thresholds on this data: {weighed} can be at most {bound.bound:.4g}, "
         f"and {bound.wanted:.4g} is asked for, so some constraint stays {bound.least:.4g} or more below its "
         f"threshold (Farkas weights from a linear program over distributions, checked in closed form). Best safety "
-        f"reached: {_format_safety(best)} ({run.numbers}).",
-        f"{_suggest_thresholds(best)}.",
+        f"reached: {format_safety(best)} ({run.numbers}).",
+        f"{suggest_thresholds(best)}.",
         {
             "proof": "farkas",
             "farkas": weights,
             "least_violation": bound.least,
             "weighted_bound": bound.bound,
             "weighted_threshold": bound.wanted,
-            **_best_findings(best),
-            **_residual_findings(run),
+            **best_findings(best),
+            **residual_findings(run),
         },
     )
-
-
-def _best_findings(point: TracePoint | FullPass) -> dict[str, Finding]:
-    return {
-        "best_safety": [reading.measured for reading in point.readings],
-        "best_violation": _largest_violation(point),
-    }
 
 
 def _judge_capped(run: EndedRun) -> Verdict:
     return Verdict(
         "cap_active",
         f"The multiplier of {', '.join(run.capped)} stands at its cap; a constraint is still violated ({run.numbers}).",
-        "Raise or drop the cap, or lower the threshold.",
-        {"capped": list(run.capped), **_best_findings(run.best), **_residual_findings(run)},
+        advise_raising_cap(run.facts),
+        {"capped": list(run.capped), **best_findings(run.best), **residual_findings(run)},
     )
 
 
@@ -258,19 +134,19 @@ def _judge_boundary(run: EndedRun, bound: FeasibilityBound) -> Verdict:
     many, leave = ("thresholds", "leave") if len(chosen) > 1 else ("threshold", "leaves")
     return Verdict(
         "no_multiplier",
-        f"The {many} of {_format_names(run.last, chosen)} {leave} no room at all: what is asked for is the most that "
+        f"The {many} of {format_names(run.last, chosen)} {leave} no room at all: what is asked for is the most that "
         f"can be had, and only with probabilities of exactly 0, which a softmax comes near and never gives. So no "
         f"multiplier exists (now {multipliers}, and it would grow without end). Best safety reached: "
-        f"{_format_safety(run.best)} ({run.numbers}).",
+        f"{format_safety(run.best)} ({run.numbers}).",
         f"Lower the {many} a little, by 0.001 for example, or accept the student as it is. "
-        f"{_suggest_thresholds(run.best)}.",
+        f"{suggest_thresholds(run.best)}.",
         {
             "boundary": [run.last.readings[m].name for m in chosen],
             "room": -bound.least,
             "farkas": [float(weight) for weight in bound.weights_M],
-            "violations": [_largest_violation(point) for point in run.points[-SETTINGS.least_points :]],
-            **_best_findings(run.best),
-            **_residual_findings(run),
+            "violations": [largest_violation(point) for point in run.points[-SETTINGS.least_points :]],
+            **best_findings(run.best),
+            **residual_findings(run),
         },
     )
 
@@ -280,26 +156,28 @@ def _judge_growing(run: EndedRun, chosen: list[int]) -> Verdict:
     grew = ", ".join(f"from {half.multipliers[m]:.4g} to {run.last.multipliers[m]:.4g}" for m in chosen)
     return Verdict(
         "no_multiplier",
-        f"Over the second half of the run the multiplier of {_format_names(run.last, chosen)} grew {grew} with the "
+        f"Over the second half of the run the multiplier of {format_names(run.last, chosen)} grew {grew} with the "
         "student stationary all the while, and the violation still shrinks: the constraint's gradient vanishes where "
-        f"it is met, so no multiplier exists. Best safety reached: {_format_safety(run.best)} ({run.numbers}).",
-        f"Lower that threshold a little, or accept the student as it is. {_suggest_thresholds(run.best)}.",
+        f"it is met, so no multiplier exists. Best safety reached: {format_safety(run.best)} ({run.numbers}).",
+        f"Lower that threshold a little, or accept the student as it is. {suggest_thresholds(run.best)}.",
         {
             "growing": [run.last.readings[m].name for m in chosen],
             "multipliers_before": [half.multipliers[m] for m in chosen],
             "multipliers_now": [run.last.multipliers[m] for m in chosen],
             "constraint_gradient_norms": [float(run.jacobian_Mn[m].norm()) for m in chosen],
-            "violations": [_largest_violation(point) for point in run.points[-SETTINGS.least_points :]],
-            **_best_findings(run.best),
-            **_residual_findings(run),
+            "violations": [largest_violation(point) for point in run.points[-SETTINGS.least_points :]],
+            **best_findings(run.best),
+            **residual_findings(run),
         },
     )
 
 
 def _judge_stationary(run: EndedRun, probes: RunProbes) -> Verdict:
     curvature = probes.measure_curvature(run.last, run.jacobian_Mn, run.tolerance, run.passes)
+    if curvature is None:
+        return _judge_unexamined(run, {})
     findings: dict[str, Finding] = {
-        **_residual_findings(run),
+        **residual_findings(run),
         "least_curvature": curvature.least,
         "largest_curvature": curvature.largest,
         "decrease": curvature.decrease,
@@ -310,7 +188,7 @@ def _judge_stationary(run: EndedRun, probes: RunProbes) -> Verdict:
             f"All KKT residuals are within {run.tolerance:g} ({run.numbers}), but whether the student sits at a "
             f"minimum could not be examined: {curvature.not_examined}.",
             "Start elsewhere and compare losses, or use a student that can be differentiated twice.",
-            {**findings, "not_examined": curvature.not_examined},
+            findings,
         )
     if curvature.decrease > SETTINGS.decrease * run.tolerance:
         return Verdict(
@@ -318,11 +196,13 @@ def _judge_stationary(run: EndedRun, probes: RunProbes) -> Verdict:
             f"All KKT residuals are within {run.tolerance:g} ({run.numbers}), but the student does not sit at a "
             f"minimum: along the active constraints the Lagrangian curves down ({curvature.least:.2g} of at most "
             f"{curvature.largest:.2g}), and a step that way lowers it by {curvature.decrease:.2g}.",
-            "Start from other parameters, not all alike or zero, or train on in small batches, whose noise leaves such "
-            "a point.",
+            advise_leaving_saddle(run.facts),
             findings,
         )
-    dead, decrease = probes.perturb_dead_parameters(run.last, run.passes)
+    perturbed = probes.perturb_dead_parameters(run.last, run.passes)
+    if perturbed is None:
+        return _judge_unexamined(run, findings)
+    dead, decrease = perturbed
     findings |= {"dead_parameters": list(dead), "decrease_after_perturbation": decrease}
     if decrease > SETTINGS.decrease * run.tolerance:
         return Verdict(
@@ -336,22 +216,35 @@ def _judge_stationary(run: EndedRun, probes: RunProbes) -> Verdict:
     return Verdict(
         "converged",
         f"All KKT residuals are within {run.tolerance:g} ({run.numbers}), and no direction of descent was found.",
-        "Certify it on data that nothing else saw: kd.certify(result, constraint, held_out).",
+        advise_after_convergence(run.facts),
         findings,
+    )
+
+
+def _judge_unexamined(run: EndedRun, findings: dict[str, Finding]) -> Verdict:
+    """A stationary point that could not be looked at; ``judge_run`` says why."""
+    return Verdict(
+        "stationary_unverified",
+        f"All KKT residuals are within {run.tolerance:g} ({run.numbers}); the student may sit at a minimum or not.",
+        "Start elsewhere and compare losses, or raise what probes may cost: "
+        "ConstrainedTrainer(..., evidence_budget=kd.training.EvidenceBudget(memory_bytes, seconds)).",
+        {**residual_findings(run), **findings},
     )
 
 
 def _judge_stalled(run: EndedRun, probes: RunProbes) -> Verdict:
     """A violation that has stalled: unable, or only stuck?  Descend on the violation alone before saying."""
     restored = probes.restore_student_feasibility(run.passes)
-    best = restored.full if restored.least < _largest_violation(run.best) else run.best
+    if restored is None:
+        return _judge_budget(run, {}, " Whether the thresholds can be met was not settled.")
+    best = choose_safer(restored, run.best)
     findings: dict[str, Finding] = {
         "least_violation": restored.least,
         "violation_gradient_norm": restored.gradient_norm,
         "log_safety_gradient_norm": restored.log_safety_gradient_norm,
         "zero_gradient_share": restored.zero_gradient_share,
         "passes": restored.passes,
-        **_best_findings(best),
+        **best_findings(best),
     }
     if restored.least <= run.tolerance:
         more = (
@@ -376,9 +269,9 @@ def _judge_stalled(run: EndedRun, probes: RunProbes) -> Verdict:
         f"over the second half of the run, and {restored.passes} passes that left the loss aside ended where its "
         f"gradient in the parameters has a norm of only {restored.gradient_norm:.2g}. This evidence is local: students "
         f"near this one cannot, others may. Best safety reached: {reached} ({run.numbers}).",
-        f"Lower '{worst.name}' to {_round_down(worst.measured)}, which result.most_feasible reaches, or give the "
+        f"Lower '{worst.name}' to {format_reachable(worst.measured)}, which result.most_feasible reaches, or give the "
         "student more capacity or better inputs.",
-        {"proof": "local", **findings, **_residual_findings(run)},
+        {"proof": "local", **findings, **residual_findings(run)},
     )
 
 
@@ -394,6 +287,6 @@ def _judge_budget(run: EndedRun, findings: dict[str, Finding], more: str = "") -
     return Verdict(
         "budget_spent",
         f"The steps ended before all KKT residuals were within {run.tolerance:g} ({run.numbers}); {met}.{more}",
-        "Train longer, lower the learning rate, or use full batches; see result.trace for which residual still falls.",
-        {**_residual_findings(run), **_best_findings(run.best), **findings},
+        advise_more_training(run.points, run.tolerance, run.facts),
+        {**residual_findings(run), **best_findings(run.best), **findings},
     )

@@ -21,9 +21,10 @@ from ..._torch_state import evaluation_mode
 from ...data import Split
 from ...safety import Constraint
 from .._full_pass import FullPass, read_full_pass
-from .._objective import CHUNK, Objective
-from .._parameter_vectors import Floats, descend_lbfgs, read_vector, write_vector
+from .._objective import Objective
+from .._parameter_vectors import LBFGS_VECTORS, Floats, descend_lbfgs, read_vector, write_vector
 from ..trace import ConstraintReading
+from ._evidence_budget import EvidenceMeter
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,11 @@ class StudentRestoration:
 
 
 def restore_student_feasibility(
-    objective: Objective, splits: Mapping[str, Split], constraints: Sequence[Constraint], passes: int
+    objective: Objective,
+    splits: Mapping[str, Split],
+    constraints: Sequence[Constraint],
+    passes: int,
+    meter: EvidenceMeter,
 ) -> StudentRestoration:
     """Lower the violation of the student, in place.
 
@@ -57,20 +62,31 @@ def restore_student_feasibility(
         splits: By name, the training split among them.
         constraints: M of them.
         passes: About how many passes over the data it may cost.
+        meter: Holds it to a budget.
+
+    Raises:
+        BeyondBudget: It would take more; the student is left anywhere.
     """
-    return _ViolationDescent(objective, splits, constraints).run(passes)
+    return _ViolationDescent(objective, splits, constraints, meter).run(passes)
 
 
 class _ViolationDescent:
     """The student as a function of one vector, and the best vector so far."""
 
-    def __init__(self, objective: Objective, splits: Mapping[str, Split], constraints: Sequence[Constraint]) -> None:
-        self.objective, self.splits, self.constraints = objective, splits, constraints
+    def __init__(
+        self,
+        objective: Objective,
+        splits: Mapping[str, Split],
+        constraints: Sequence[Constraint],
+        meter: EvidenceMeter,
+    ) -> None:
+        self.objective, self.splits, self.constraints, self.meter = objective, splits, constraints, meter
         self.parameters = [p for p in objective.student.parameters() if p.requires_grad]
         self.passes, self.zero_gradient_share = 0, 0.0
         self.best: tuple[float, Floats] = (np.inf, read_vector(self.parameters))
 
     def run(self, passes: int) -> StudentRestoration:
+        self.meter.require_memory((LBFGS_VECTORS + len(self.constraints)) * len(self.best[1]))
         first_M = _signed_violations(self._read(self.best[1]))
         short_M = first_M.clip(min=0)  # more safety does nothing for an equality that has too much
         share_M = short_M / short_M.sum() if short_M.any() else np.ones_like(short_M)
@@ -107,7 +123,8 @@ class _ViolationDescent:
             for rule, share in zip(self.constraints, share_M, strict=True):
                 split = self.splits[rule.split]
                 count = int(rule.covers(split.batch()).sum())
-                for index in split.chunks(CHUNK):
+                for index in split.chunks(self.meter.most_rows(self.objective, split)):
+                    self.meter.require_time()
                     batch = split.batch(index)
                     log_p_V = torch.log_softmax(self.objective.logits(batch), -1)
                     safety = torch.cat([part.surrogate_values(log_p_V, batch) for _, part in rule.parts])
@@ -121,6 +138,7 @@ class _ViolationDescent:
 
     def _read(self, x_n: Floats) -> FullPass:
         """Put the student at a vector, read it there, and remember the vector if it is the best."""
+        self.meter.require_time()
         write_vector(self.parameters, x_n)
         train = self.splits["train"]
         full = read_full_pass(self.objective, train, self.splits, self.constraints, with_gradients=True)

@@ -24,6 +24,7 @@ from ..diagnosis import (
     EndedRun,
     FeasibilityBound,
     RunProbes,
+    advise_finite_numbers,
     find_exploded,
     format_residuals,
     is_converged,
@@ -35,6 +36,7 @@ from ._fit_inputs import FitData, FitOptions
 from ._gradient_sampling import choose_trace_interval
 from ._point_reader import PointReader, mix_seed
 from ._primal_dual_step import PrimalDualStep
+from ._state_facts import state_facts
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,9 @@ class FitLoop:
         )
         self.callbacks, self.trace = Callbacks(options.callbacks), Trace()
         self.best = BestIterates(problem.learning.state, options.snapshots)
-        self.probes = RunProbes(problem.objective, data.by_name, problem.constraints, self.best)
+        self.probes = RunProbes(
+            problem.objective, data.by_name, problem.constraints, self.best, problem.evidence_budget
+        )
         earliest, latest = SETTINGS.first_bound
         self.next_bound = max(earliest, min(latest, int(self.steps * SETTINGS.first_bound_share)))
         self.proof: FeasibilityBound | None = None
@@ -270,13 +274,9 @@ class FitLoop:
         self._install_average()  # evidence is looked up for the student that the last point is about
         at_cap = self.reader.order_by_constraint(self.engine.capped).tolist()
         capped = [rule.name for rule, at in zip(self.problem.constraints, at_cap, strict=True) if at]
-        ended = EndedRun(
-            self.trace.points,
-            last.jacobian_Mn,
-            self.options.tolerance,
-            capped,
-            targets_move=not self.problem.objective.fixed,
-        )
+        facts = state_facts(self.problem, self.data, self.options)
+        moves = not self.problem.objective.fixed
+        ended = EndedRun(self.trace.points, last.jacobian_Mn, self.options.tolerance, capped, facts, targets_move=moves)
         return judge_run(ended, self.probes)
 
     def _judge_unusable(self, point: TracePoint) -> Verdict:
@@ -284,7 +284,7 @@ class FitLoop:
         return Verdict(
             "diverged",
             f"Not finite in the full pass after step {self.step}: {source}.",
-            "Lower the learning rate; result.most_feasible is a student from before that happened.",
+            advise_finite_numbers(source, self.step, state_facts(self.problem, self.data, self.options)),
         )
 
     def _judge_refused_step(self, epoch: int, source: str) -> Verdict:
@@ -293,7 +293,7 @@ class FitLoop:
         return Verdict(
             "diverged",
             f"{source} at step {self.step + 1}; the student was left as it was before that step.",
-            "Lower the learning rate or the dual step, or mend what is named.",
+            advise_finite_numbers(source, self.step, state_facts(self.problem, self.data, self.options)),
         )
 
     def _judge_stopped(self) -> Verdict:

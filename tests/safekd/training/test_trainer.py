@@ -267,6 +267,18 @@ def test_a_warm_start_begins_where_the_last_run_ended():
     assert not torch.equal(begin.parameters["logits"], first.student.logits)  # a copy, which outlives the student
 
 
+@pytest.mark.parametrize("rules", [[at_least(0.6)], [at_least(0.5), at_least(0.1, "second", critical=1)]])
+def test_a_constrained_run_may_begin_at_an_unconstrained_student(rules):
+    free = trainer_for().fit(one_each(), **EXACT)
+    begin = kd.WarmStart.from_result(free)
+    result = trainer_for(*rules).fit(one_each(), warm_start=begin, epochs=800, trace_every=1)
+    start = result.trace.iloc[0]
+    assert start["distillation_loss"] == free.point.loss
+    assert [start[f"lambda_{rule.name}"] for rule in rules] == [0.0] * len(rules)
+    assert result.status == "converged", result.message
+    assert result.multipliers["first"] > 0
+
+
 def test_the_student_trains_in_train_mode_and_is_read_in_eval_mode():
     class Watched(FreeLogits):
         def __init__(self):

@@ -16,6 +16,7 @@ from safekd.training.diagnosis import (
     EndedRun,
     FeasibilityBound,
     LagrangianCurvature,
+    RunFacts,
     StudentRestoration,
     is_converged,
     judge_run,
@@ -55,6 +56,7 @@ class GivenProbes:
 
     def __init__(self, bound=None, curvature=None, restoration=None, dead=((), 0.0)):
         self.bound, self.curvature, self.restoration, self.dead = bound, curvature, restoration, dead
+        self.not_examined = {}
 
     def bound_feasibility(self):
         return self.bound
@@ -79,9 +81,10 @@ def run_of(violations, multipliers, gradient=0.0, stationarity=1.0, capped=()):
         point(reading(0.9 - v, 0.9), multipliers=[p], residuals=(stationarity, v, 0.0, v), step=i)
         for i, (v, p) in enumerate(zip(violations, multipliers, strict=True))
     ]
-    return EndedRun(points, torch.tensor([[gradient, 0.0]]).double(), 1e-3, list(capped))
+    return EndedRun(points, torch.tensor([[gradient, 0.0]]).double(), 1e-3, list(capped), FACTS)
 
 
+FACTS = RunFacts(examples=100, batch_size=100, rate=0.1, first_rate=0.1)
 GROWING = [1.0, 10.0, 100.0, 1000.0, 1e4]
 
 

@@ -1,0 +1,89 @@
+"""What is looked at before a run: students and optimizers with which it cannot come out as it is meant to.
+
+Axes: B examples, ... positions, V classes.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InvalidInput, SafekdWarning
+from ..safety import Constraint
+
+
+@dataclass(frozen=True)
+class StudentCheckLimits:
+    """When outputs count as probabilities; ``tests/safekd/training/test_student_checks.py`` notices.
+
+    Attributes:
+        rounding: Units of the outputs' precision by which a sum of probabilities may miss 1, a class.
+    """
+
+    rounding: float = 4.0
+
+
+LIMITS = StudentCheckLimits()
+
+
+def require_dense_gradients(student: nn.Module) -> None:
+    """Raise InvalidInput for a student with embeddings whose gradients are sparse; the message names one.
+
+    Args:
+        student: Looked through.
+
+    Raises:
+        InvalidInput: An embedding was made with ``sparse=True``.
+    """
+    for name, part in student.named_modules():
+        if isinstance(part, (nn.Embedding, nn.EmbeddingBag)) and part.sparse and part.weight.requires_grad:
+            raise InvalidInput(
+                f"'{name or type(part).__name__}' of the student is a {type(part).__name__} with sparse=True, whose "
+                "gradients are sparse; KKT residuals and multipliers read gradients as one vector. Make it with "
+                "sparse=False, and its optimizer one for dense gradients, such as Adam."
+            )
+
+
+def warn_of_weight_decay(optimizer: torch.optim.Optimizer, constraints: Sequence[Constraint]) -> None:
+    """Warn of weight decay beside constraints: the run then rests beside the KKT point, not at it.
+
+    Args:
+        optimizer: Of the student.
+        constraints: Of the problem.
+    """
+    decay = max(float(group.get("weight_decay", 0.0)) for group in optimizer.param_groups)
+    if decay > 0 and constraints:
+        warnings.warn(
+            f"{type(optimizer).__name__} has weight_decay={decay:g}, and the problem has constraints: the student "
+            "comes to rest where the decay balances the gradient of the Lagrangian, beside the KKT point of loss and "
+            "constraints as stated. The stationarity residual, which knows of no decay, stays above 0 there, so that "
+            "the run may never be called converged, and multipliers are those of another problem. Set weight_decay=0.",
+            SafekdWarning,
+            stacklevel=3,
+        )
+
+
+def warn_of_probabilities(output_V: Tensor) -> None:
+    """Warn of a student that gives probabilities where logits are wanted; log-probabilities are logits as well.
+
+    Args:
+        output_V: What it gave, (B, ..., V), for some examples: one row alone may sum to 1 by chance.
+    """
+    rows, V = output_V.shape[:-1].numel(), output_V.shape[-1]
+    if rows < 2 or V < 2 or not bool(((output_V >= 0) & (output_V <= 1)).all()):
+        return
+    missed = float((output_V.detach().double().sum(-1) - 1).abs().max())
+    if missed <= LIMITS.rounding * V * torch.finfo(output_V.dtype).eps:
+        warnings.warn(
+            f"The student gives probabilities: all {rows} rows lie in [0, 1] and sum to 1. Its outputs are taken for "
+            f"logits and go through a softmax once more, so that of its {V} classes none gets more than "
+            f"{math.e / (math.e + V - 1):.3g}, and gradients are small. Drop its last Softmax, or return logarithms "
+            "(LogSoftmax).",
+            SafekdWarning,
+            stacklevel=2,
+        )
