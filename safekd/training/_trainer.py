@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from solvers.primal_dual import DualMethod, PIGain
 
 from .._number_checks import is_number, is_whole
+from .._registry import find_named
+from .._torch_state import require_device
 from ..data import Batch
-from ..divergences import ForwardKL
+from ..divergences import DIVERGENCES
 from ..errors import InvalidInput
+from ..pooling import POOLS
 from ..safety import Constraint
 from ..teachers import Perturbation, Teacher, TeacherEnsemble
 from ..weights import Rule, TeacherEvidence, Uniform
@@ -51,8 +54,11 @@ class ConstrainedTrainer:
         perturbation: Noise with which teachers are asked again for rules that need their variance.
         constraints: SafetyConstraint or Budget, names all different.
         dual: How multipliers move; ``PIGain`` if left out.
-        divergence: (log target, logits), both (B, ..., V) -> one loss a position (B, ...), nats; ``ForwardKL`` if left
-            out.
+        divergence: A name of ``kd.divergences.DIVERGENCES``, "forward_kl", "reverse_kl" or "jensen_shannon", built at
+            its defaults; or one of them; or (log target, logits), both (B, ..., V) -> one loss a position (B, ...).
+            ``ForwardKL`` if left out.
+        pool: How teachers become one target: a name of ``kd.pooling.POOLS``, "arithmetic" or "geometric"; or
+            (log-probabilities (B, ..., K, V), weights (B, ..., K)) -> log of the target (B, ..., V).
         scheduler: Of the optimizer's rate, stepped once an optimizer step.
         evidence: Measured teachers, for rules and orderings.
         critical_classes: S, class numbers where orderings apply, besides the critical classes of the constraints.
@@ -82,7 +88,8 @@ class ConstrainedTrainer:
         perturbation: Perturbation | None = None,
         constraints: Sequence[Constraint] = (),
         dual: DualMethod | None = None,
-        divergence: Loss | None = None,
+        divergence: Loss | str | None = None,
+        pool: Loss | str = "arithmetic",
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
         evidence: TeacherEvidence | None = None,
         critical_classes: Collection[int] = (),
@@ -93,6 +100,7 @@ class ConstrainedTrainer:
         seed: int = 0,
     ) -> None:
         require_distinct_names(constraints)
+        require_device(device)
         if batch_size is not None and batch_size < 1:
             raise InvalidInput(f"`batch_size` is {batch_size}; wanted at least 1, or None for the whole split.")
         if independent_batches and batch_size is None:
@@ -109,12 +117,13 @@ class ConstrainedTrainer:
             student=student,
             ensemble=teachers if isinstance(teachers, TeacherEnsemble) else TeacherEnsemble(teachers),
             rule=Uniform() if weights is None else weights,
-            divergence=ForwardKL() if divergence is None else divergence,
+            divergence=_find_divergence(divergence),
             evidence=evidence,
             critical_classes=frozenset(critical_classes).union(*(rule.critical for rule in constraints)),
             critical_contexts=frozenset(critical_contexts),
             features=features,
             perturbation=Perturbation() if perturbation is None else perturbation,
+            pooling=find_named(pool, POOLS, "pool"),
         )
         self.problem = TrainingProblem(
             objective=objective,
@@ -232,6 +241,7 @@ class ConstrainedTrainer:
             callbacks=[*writers, *([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
         )
         data = FitData.place(train, validation, splits or {}, self.problem.device)
+        self.objective.recheck({name: split for name, split in data.by_name.items() if name in ("train", "validation")})
         if tighten is None:
             result = fit_once(self.problem, data, options, warm_start)
         else:
@@ -268,3 +278,9 @@ class ConstrainedTrainer:
                 f"`snapshots` is {snapshots!r}; wanted at least {needed}, since the best mixture under "
                 f"{len(self.constraints)} constraints may need {needed - 1} of them, or None."
             )
+
+
+def _find_divergence(given: Loss | str | None) -> Loss:
+    """Return a divergence; a name or a class of the library stands for one at its defaults."""
+    found: Loss = find_named("forward_kl" if given is None else given, DIVERGENCES, "divergence")
+    return found() if isinstance(found, type) else found

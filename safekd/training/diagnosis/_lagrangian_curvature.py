@@ -19,6 +19,7 @@ from torch import Tensor
 from solvers.second_order import SETTINGS as SECOND_ORDER
 from solvers.second_order import estimate_curvature, orthonormal_rows, project_on_tangent
 
+from ..._precision import log_softmax
 from ..._torch_state import evaluation_mode
 from .._full_pass import read_surrogate_factors
 from .._objective import CHUNK
@@ -144,7 +145,9 @@ def _hessian_product(merit: MeritFunction, v_n: Tensor) -> Tensor:
 def _difference_product(merit: MeritFunction, v_n: Tensor) -> Tensor:
     """Return nearly the same from the difference of two gradients, multipliers standing still."""
     start_n, lambda_M = merit.vector(), merit.point.multipliers
-    length = torch.finfo(merit.parameters[0].dtype).eps ** (1 / 3) * max(1.0, float(np.abs(start_n).max()))
+    length = torch.finfo(merit.parameters[0].dtype).eps ** (1 / 3) * max(
+        1.0, float(np.abs(start_n[np.isfinite(start_n)]).max(initial=0))
+    )
     ends = []
     with merit.restore_afterwards():
         for sign in (1.0, -1.0):
@@ -165,7 +168,7 @@ def _lagrangian_shares(merit: MeritFunction) -> Iterator[Tensor]:
         for index in split.chunks(CHUNK):
             batch = split.batch(index)
             logits_V = objective.logits(batch)
-            log_p_V = torch.log_softmax(logits_V, -1)
+            log_p_V = log_softmax(logits_V)
             share = logits_V.new_zeros(())
             if name == "train":
                 log_q_V = objective.target(split, index, logits_V.detach())
@@ -181,7 +184,7 @@ def _merit_decrease(merit: MeritFunction, direction_n: Tensor) -> float:
     The average leaves the second-order part alone: small residuals let one of the ends fall anywhere.
     """
     start_n, step_n = merit.vector(), direction_n.cpu().numpy()
-    size = max(1.0, 0.1 * float(np.linalg.norm(start_n)))
+    size = max(1.0, 0.1 * float(np.linalg.norm(start_n[np.isfinite(start_n)])))
     with merit.restore_afterwards():
         here = merit.value(start_n)
         both = [
