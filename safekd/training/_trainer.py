@@ -241,7 +241,7 @@ class ConstrainedTrainer:
             callbacks=[*writers, *([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
         )
         data = FitData.place(train, validation, splits or {}, self.problem.device)
-        self.objective.recheck({name: split for name, split in data.by_name.items() if name in ("train", "validation")})
+        self.objective.recheck({"train": data.train, **{n: s for n, s in data.splits.items() if n == "validation"}})
         if tighten is None:
             result = fit_once(self.problem, data, options, warm_start)
         else:

@@ -201,7 +201,7 @@ class _WeightTable:
             self._rows = rows_NK[order]
             if bool((twice := self._keys.diff() == 0).any()):
                 number = int(self._keys[1:][twice][0])
-                raise InvalidInput(f"{name}: column '{by}' has example {number} twice; wanted one row an example.")
+                raise InvalidInput(f"{name}: {by} has example {number} twice; wanted one row an example.")
 
     def __len__(self) -> int:
         return len(self._rows)
