@@ -26,9 +26,9 @@ def require_device(device: torch.device | str) -> torch.device:
         torch.empty(0, device=device)
         return torch.device(device)
     except (RuntimeError, AssertionError, TypeError) as error:
-        here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        here = ["'cpu'", *(f"'cuda:{i}'" for i in range(torch.cuda.device_count()))]
         raise InvalidInput(
-            f"`device` is {str(device)!r}, which this machine does not have; it has {', '.join(here)}."
+            f"`device` is {str(device)!r}, which this machine does not have; use {' or '.join(here)}."
         ) from error
 
 

@@ -21,8 +21,8 @@ class Teacher(Protocol):
     """A named source of distributions over classes.
 
     Two more members are looked for and may be missing.  ``moving``, true where the teacher changes while a student
-    learns: it is then asked anew each batch.  ``fingerprint()``, equal where the answers are the same: without it a
-    teacher is asked anew at the beginning of each fit.
+    learns: it is then asked anew each batch.  ``fingerprint()``, equal where the answers are the same, for a teacher
+    that rests on what its attributes do not show: when a fit begins and it differs, the teacher is asked anew.
 
     Attributes:
         name: What tables and messages call it.

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._fingerprint import fingerprint_tensors
 from .._torch_state import evaluation_mode, extract_logits
 from ..data import Batch
 from ..errors import InvalidInput
@@ -23,7 +22,6 @@ from ._teacher import (
     require_request,
     take_log,
 )
-from ._teacher_changes import describe_module, read_state
 
 _GIVES = ("probabilities", "logits", "log_probabilities")
 
@@ -46,10 +44,6 @@ class TorchTeacher:
         self, name: str, module: nn.Module, columns: Sequence[int] | None = None, *, moving: bool = False
     ) -> None:
         self.name, self.module, self.columns, self.moving = name, module, columns, moving
-
-    def fingerprint(self) -> Hashable:
-        """Return what changes with the module: its parameters, buffers, numbers and texts."""
-        return tuple(read_state(self).items()), describe_module(self.module)
 
     @torch.no_grad()
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
@@ -225,11 +219,6 @@ class StoredTeacher:
                 f"Teacher '{name}': stored probabilities are a {wrong[0]}; "
                 "wanted a tensor (N, V), or a dictionary from split name to such a tensor."
             )
-
-    def fingerprint(self) -> Hashable:
-        """Return what changes with the stored rows."""
-        parts = {"": self._only} if self._rows is None else self._rows
-        return tuple(parts), tuple(fingerprint_tensors(part for part in parts.values() if part is not None))
 
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
         """Return the stored rows of the batch's examples as log-probabilities.

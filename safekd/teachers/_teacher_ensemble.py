@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,16 +12,16 @@ from .._precision import widen
 from ..data import Batch, Split, SplitCache
 from ..errors import InvalidInput
 from ._teacher import Teacher, name_failures, require_log_distributions, require_request
-from ._teacher_changes import State, find_change, read_state
+from ._teacher_changes import Content, find_change, read_content, read_tensors
 
 
 class TeacherEnsemble:
     """Several teachers, asked together.
 
     What teachers say of a split is kept, by the content of the split, while they stand still.  A fit begins with
-    ``recheck``: a teacher that tells by ``fingerprint()`` that it is as it was is not asked again, any other is.  While
-    a fit lasts, each evaluation looks whether a teacher has changed, which is refused: a teacher that is to move says
-    so, ``moving=True``, and is asked anew each batch.
+    ``recheck``, which forgets it where a tensor, number or text that a teacher rests on has changed.  While a fit
+    lasts, each evaluation looks whether a teacher's tensors have, which is refused: a teacher that is to move says so,
+    ``moving=True``, and is asked anew each batch.  What cannot be seen, a file or a service, is taken to stay.
 
     Args:
         teachers: At least one, names all different.
@@ -53,8 +53,8 @@ class TeacherEnsemble:
         self._moving = [k for k, moves in enumerate(moving) if moves]
         self._still = [k for k, moves in enumerate(moving) if not moves]
         self._cache = SplitCache(self.cache_limit)
-        self._fingerprints: list[Hashable] | None = None
-        self._states: list[State] | None = None
+        self._contents: list[Content] | None = None
+        self._tensors: list[Content] = []
 
     def __len__(self) -> int:
         return len(self.teachers)
@@ -104,12 +104,12 @@ class TeacherEnsemble:
 
     def recheck(self) -> None:
         """Forget what was kept of data or teachers that may have changed; each fit and measurement begins with it."""
-        now = [_read_fingerprint(self.teachers[k]) for k in self._still]
-        if any(one is None for one in now) or now != self._fingerprints:
+        now = [read_content(self.teachers[k]) for k in self._still]
+        same = self._contents is not None and not any(map(find_change, self._contents, now))
+        if not same:
             self._cache.forget()
         self._cache.recheck()
-        self._fingerprints = now
-        self._states = [read_state(self.teachers[k]) for k in self._still]
+        self._contents, self._tensors = now, [read_tensors(self.teachers[k]) for k in self._still]
 
     def require_unchanged(self) -> None:
         """Refuse a teacher that has changed since ``recheck`` and was not said to move.
@@ -119,8 +119,8 @@ class TeacherEnsemble:
         Raises:
             InvalidInput: One has; the message names it, and where.
         """
-        for k, before in zip(self._still, self._states or (), strict=False):
-            place = find_change(before, read_state(self.teachers[k]))
+        for k, before in zip(self._still, self._tensors, strict=False):
+            place = find_change(before, read_tensors(self.teachers[k]))
             if place is not None:
                 raise InvalidInput(
                     f"Teacher '{self.names[k]}' has changed while the student learned from what it said before "
@@ -144,11 +144,6 @@ class TeacherEnsemble:
 def _promote(rows: Sequence[Tensor]) -> list[Tensor]:
     widest = torch.float64 if any(row.dtype == torch.float64 for row in rows) else torch.float32
     return [row.to(widest) for row in rows]
-
-
-def _read_fingerprint(teacher: Teacher) -> Hashable:
-    read = getattr(teacher, "fingerprint", None)
-    return None if read is None else (id(teacher), read())
 
 
 def _require_same_number_of_classes(names: Sequence[str], rows: Sequence[Tensor]) -> None:

@@ -71,7 +71,8 @@ def functions_of(module):
         "bound method": Asks().ask,
         "callable": Asks(),
         "by way of a helper": lambda x: helper(x, {"net": module}),
-        "default": (lambda nets: lambda x: nets[0](x))([module]),
+        "list": (lambda nets: lambda x: nets[0](x))([module]),
+        "default": lambda x, net=module: net(x),
     }
 
 

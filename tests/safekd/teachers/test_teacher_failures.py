@@ -205,5 +205,5 @@ def test_logits_have_no_floor_unless_one_is_asked_for():
 def test_a_device_that_is_not_there_is_named(device):
     student = nn.Linear(2, 2)
     sgd = torch.optim.SGD(student.parameters(), lr=0.1)
-    with pytest.raises(kd.InvalidInput, match=f"`device` is '{device}', which this machine does not have; it has cpu"):
+    with pytest.raises(kd.InvalidInput, match=f"`device` is '{device}', which this machine does not have; use 'cpu'"):
         kd.ConstrainedTrainer(student, [StoredTeacher("t", X.softmax(-1))], optimizer=sgd, device=device)
