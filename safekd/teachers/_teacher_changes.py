@@ -25,7 +25,7 @@ Content = dict[str, Hashable]
 
 
 @dataclass(frozen=True)
-class ReferenceSettings:
+class TeacherContentSettings:
     """Where the search for what a teacher rests on ends; ``tests/safekd/teachers/test_teacher_changes.py`` notices.
 
     Attributes:
@@ -38,7 +38,7 @@ class ReferenceSettings:
     most_parts: int = 10_000
 
 
-SETTINGS = ReferenceSettings()
+SETTINGS = TeacherContentSettings()
 
 
 def read_tensors(teacher: object) -> Content:

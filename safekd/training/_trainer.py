@@ -40,7 +40,8 @@ class ConstrainedTrainer:
     """Distil teachers into a student, ``min L_KD  s.t.  safety_i >= at_least_i`` (Definition VIII.4).
 
     Modules inside the weighting rule learn beside the student, each from a loss of its own or from the distillation
-    loss; the student's KKT residuals then refer to the weights as they are at that point, which may still move.
+    loss; the student's KKT residuals then refer to the weights as they are at that point, which may still move.  So may
+    teachers that say so (``moving=True``).
 
     Args:
         student: Module from inputs (B, ...) to logits (B, ..., V); trained in place, and moved to ``device``.
