@@ -5,6 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from typing import Any
+
+from .errors import InvalidInput
 
 
 def snake_case(name: str) -> str:
@@ -17,6 +20,27 @@ def snake_case(name: str) -> str:
         The same in lower case with underscores, ``top_k``.
     """
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def find_named(given: object, registry: Mapping[str, Any], argument: str) -> Any:
+    """Return what a name in a registry stands for, and what is no name as it is.
+
+    Args:
+        given: A name, or a function.
+        registry: Functions or classes by name.
+        argument: What messages call it.
+
+    Returns:
+        The function or class.
+
+    Raises:
+        InvalidInput: There is no such name, or it cannot be called.
+    """
+    found = registry.get(given) if isinstance(given, str) else given
+    if not callable(found):
+        known = "', '".join(registry)
+        raise InvalidInput(f"`{argument}` is {given!r}; wanted '{known}', or a function of your own.")
+    return found
 
 
 def summarize_classes(registry: Mapping[str, object]) -> dict[str, str]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ..errors import InvalidInput
+from .._precision import shift_logits
+from ._tempered_divergence import Softened, TemperedDivergence
 
 
 @dataclass(frozen=True)
-class ForwardKL:
-    """``temperature^2 KL(q^T || p^T)``, the distillation loss up to the target's constant entropy.
+class ForwardKL(TemperedDivergence):
+    """``temperature^2 KL(q^T || p^T)``, the distillation loss up to the target's constant entropy; mean-seeking.
 
-    Both sides are softened, ``p^(1/T) / Z``; the square keeps gradients of one size.  Zero exactly when the student
-    equals the target.
+    Infinite where the student leaves out a class that the target has.
 
     Attributes:
         temperature: T, above 0 and finite.
@@ -24,37 +22,11 @@ class ForwardKL:
     Raises:
         InvalidInput: It is not.
 
-    Source: Definition VI.1; the square is that of Hinton, Vinyals and Dean 2015.
+    Source: Definition VI.1.
     """
 
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
-            raise InvalidInput(f"`temperature` is {self.temperature!r}; it must be above 0 and finite.")
-
-    def __call__(self, log_q_V: Tensor, logits_V: Tensor) -> Tensor:
-        """Return one loss a position.
-
-        Args:
-            log_q_V: Log of the target, (..., V), minus infinity allowed.
-            logits_V: The student's logits, (..., V).
-
-        Returns:
-            Nats, (...).
-
-        Raises:
-            InvalidInput: The shapes differ.
-        """
-        if log_q_V.shape != logits_V.shape:
-            raise InvalidInput(
-                f"The target has shape {tuple(log_q_V.shape)}, the student gives {tuple(logits_V.shape)}."
-            )
-        scale = self.temperature
-        log_q_V = torch.log_softmax(log_q_V / scale, dim=-1)
-        log_p_V = torch.log_softmax(logits_V / scale, dim=-1)
-        gap_V = torch.where(torch.isneginf(log_q_V), 0.0, log_q_V - log_p_V)  # 0 log 0 = 0, with a finite gradient
-        return scale**2 * (log_q_V.exp() * gap_V).sum(-1)
+    def _compare(self, target: Softened, student: Softened) -> Tensor:
+        return target.divergence_from(student)
 
     def soften(self, log_q_V: Tensor) -> Tensor:
         """Return the softened target.
@@ -63,9 +35,10 @@ class ForwardKL:
             log_q_V: Log of the target, (..., V).
 
         Returns:
-            Probabilities, (..., V).
+            Probabilities, (..., V), float32 or wider.
         """
-        return torch.softmax(log_q_V / self.temperature, dim=-1)
+        shifted_V, total = shift_logits(log_q_V / self.temperature)
+        return shifted_V.exp() / total.to(shifted_V).unsqueeze(-1)
 
     def shares(self, q_V: Tensor) -> Tensor:
         """Return how much each softened log-probability of the student counts in the mean loss.
@@ -76,6 +49,6 @@ class ForwardKL:
             q_V: The softened target, as ``soften`` gives it, (..., V).
 
         Returns:
-            Factors, (..., V), below 0.
+            Factors, (..., V), at most 0.
         """
         return q_V * (-(self.temperature**2) * q_V.shape[-1] / q_V.numel())

@@ -14,9 +14,10 @@ from torch import nn
 from solvers.polytope import WeightPolytope
 from solvers.primal_dual import DUAL_METHODS, DualMethod
 
+from .._torch_state import require_device
 from ..data import Split
-from ..divergences import ForwardKL
-from ..errors import InvalidConfig
+from ..divergences import DIVERGENCES
+from ..errors import InvalidConfig, InvalidInput
 from ..safety import SafetyConstraint
 from ..teachers import TeacherEnsemble, measure_teachers
 from ..training import ConstrainedTrainer, CrossFit, Tighten
@@ -25,6 +26,7 @@ from ._configured_constraints import build_constraints
 from ._configured_teachers import fit_configured_teacher, read_stored_teacher
 from ._example_table import ExampleTable, load_examples, split_examples
 from ._registries import build_registered, find_rules
+from ._stored_weights import read_stored_weights
 from .config import ExperimentConfig, FittedTeacherConfig
 
 
@@ -117,7 +119,8 @@ class Experiment:
             constraints=self.constraints if constraints is None else constraints,
             optimizer=torch.optim.Adam(student.to(settings.device).parameters(), lr=settings.learning_rate),
             dual=named() if dual is None else dual,
-            divergence=ForwardKL(settings.temperature),
+            divergence=DIVERGENCES[settings.divergence](settings.temperature),
+            pool=self.config.weights.pool,
             evidence=self.evidence,
             critical_contexts=self.critical_contexts,
             batch_size=settings.batch_size,
@@ -151,9 +154,12 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
     table = load_examples(config.data, folder)
     constraints = [constraint for one in config.constraints for constraint in build_constraints(one, table)]
     # what is wrong with them is said before teachers are fitted
-    rules = _build_rules(config)
+    rules = {} if config.weights.stored is not None else _build_rules(config)
     table.context_numbers(config.weights.critical_contexts)
     splits, index = split_examples(table, config.data, config.seed)
+    if config.weights.stored is not None:
+        names = [teacher.name for teacher in config.teachers]
+        rules = {"token": read_stored_weights(folder / config.weights.stored, names, index)}
     polytope = WeightPolytope(len(config.teachers), lower=config.weights.lower, upper=config.weights.upper)
     ensemble = TeacherEnsemble(
         [
@@ -166,9 +172,9 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
     evidence = measure_teachers(ensemble, splits["validation"], constraints[0].measure, contexts=len(table.contexts))
     orderings = None if config.weights.level is None else infer_orderings(evidence, config.weights.level)
     unified = Unified(
-        token=rules["token"],
-        task=rules["task"],
-        context=rules["context"],
+        token=rules.get("token"),
+        task=rules.get("task"),
+        context=rules.get("context"),
         polytope=polytope,
         metric=config.weights.metric,
         context_orderings=orderings,
@@ -189,9 +195,9 @@ def _build_rules(config: ExperimentConfig) -> dict[str, Rule]:
 
 def _require_device(name: str) -> None:
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidConfig(f"training.device is '{name}', which this machine does not have; use 'cpu'.") from error
+        require_device(name)
+    except InvalidInput as error:
+        raise InvalidConfig(str(error).replace("`device`", "training.device")) from error
 
 
 def build_mlp(inputs: int, hidden: Sequence[int], classes: int, seed: int) -> nn.Sequential:

@@ -12,23 +12,23 @@ from typing import Any, TypeVar
 from torch import nn
 
 from ..errors import InvalidConfig
-from ..weights import RULES, Rule
+from ..weights import RULES, Rule, Stored
 
 T = TypeVar("T")
 
 
 def find_rules(scale: str) -> dict[str, Callable[..., Rule]]:
-    """Return the weighting rules that a configuration can name: all but learned ones.
+    """Return the weighting rules that a configuration can name: all but learned and stored ones.
 
     A learned rule is trained beside its student, so each run of a sweep needs one of its own; one that is built once
-    would carry what it learned from run to run.
+    would carry what it learned from run to run.  Stored weights have a key of their own, ``weights.stored``.
 
     Args:
         scale: "token", "task" or "context".
     """
     rules = RULES[scale]
     learned = {name for name, rule in rules.items() if inspect.isclass(rule) and issubclass(rule, nn.Module)}
-    return {name: rule for name, rule in rules.items() if name not in learned}
+    return {name: rule for name, rule in rules.items() if name not in learned and rule is not Stored}
 
 
 def build_registered(key: str, name: str, registry: Mapping[str, Callable[..., T]], given: Mapping[str, Any]) -> T:

@@ -29,6 +29,8 @@ from ._safety_measure import (
     sort_classes,
 )
 
+_LEAST_LOG_P = -1e4  # as which a probability of zero enters log-odds: of two of them, odds are none
+
 
 class Rate(SafetyMeasure):
     """A measure that counts an event, 0 or 1, with the surrogate above.
@@ -88,6 +90,7 @@ class TopK(Rate):
 
     def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         self._require_more_classes(log_p_V)
+        log_p_V = log_p_V.clamp_min(_LEAST_LOG_P)
         others_V = log_p_V.masked_fill(mark_truth(log_p_V, labels), -torch.inf)
         if self.k > 1:
             first = others_V.topk(self.k - 1, dim=-1).indices
@@ -154,6 +157,7 @@ class Avoids(Rate):
         return (~torch.isin(said, unsafe)).to(log_p_V.dtype)
 
     def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        log_p_V = log_p_V.clamp_min(_LEAST_LOG_P)
         inside = self._unsafe_log_p(log_p_V)
         outside_V = log_p_V.index_fill(-1, torch.tensor(sorted(self.unsafe), device=log_p_V.device), -torch.inf)
         return self._read_odds(outside_V.amax(-1), inside)

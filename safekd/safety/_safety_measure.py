@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .._number_checks import is_whole
+from .._precision import widen
 from .._registry import snake_case
 from ..data import Group, GroupNames
 from ..errors import InvalidInput
@@ -109,11 +110,11 @@ class SafetyMeasure(ABC):
         """Return the measured value; 1 where the label is not critical.
 
         Args:
-            log_p_V: Log-probabilities, (..., V).
+            log_p_V: Log-probabilities, (..., V), minus infinity allowed; half types are widened.
             labels: Class numbers, (...).
 
         Returns:
-            Values in [0, 1], (...).
+            Values in [0, 1], (...), float32 or wider.
 
         Raises:
             InvalidInput: The shapes do not fit.
@@ -146,7 +147,7 @@ class SafetyMeasure(ABC):
             Values in [0, 1], (...).
         """
         self._require_class_numbers()
-        return self._surrogate(log_p_V, labels)
+        return self._surrogate(widen(log_p_V), labels)
 
     @abstractmethod
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
@@ -161,7 +162,7 @@ class SafetyMeasure(ABC):
             raise InvalidInput(
                 f"Labels of shape {tuple(labels.shape)} do not fit distributions of shape {tuple(log_p_V.shape)}."
             )
-        value = function(log_p_V, labels)
+        value = function(widen(log_p_V), labels)
         return value if self.critical is None else torch.where(self.is_critical(labels), value, 1.0)
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ TorchTeacher("bert", module)                # logits from a torch module
 SklearnTeacher("forest", fitted, classes=2) # predict_proba of a fitted classifier
 CallableTeacher("rule", function)           # a function of the inputs
 StoredTeacher("api", probabilities)         # rows computed elsewhere, one an example of each split
+TorchTeacher("ema", average, moving=True)   # changes while the student learns: asked anew each batch
 
 ensemble = TeacherEnsemble([...])           # K of them; checks that their classes agree
 evidence = measure_teachers(ensemble, validation, TruthProbability(critical=[0]))    # losses and safety

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .._torch_state import ask_module, evaluation_mode
 from ..data import Batch, find_name
-from ..errors import InvalidInput, NotFinite
-from ._teacher import require_floor, take_log
+from ..errors import InvalidInput
+from ._teacher import (
+    name_failures,
+    read_answer,
+    read_logits,
+    require_floor,
+    require_log_distributions,
+    require_request,
+    take_log,
+)
+
+_GIVES = ("probabilities", "logits", "log_probabilities")
 
 
 class TorchTeacher:
     """A torch module that maps inputs to logits; run in eval mode, without gradients.
 
+    Logits of half types are widened before their softmax; a logit of minus infinity leaves a class out.  There is no
+    floor under probabilities.
+
     Args:
         name: What tables and messages call it.
         module: From inputs (B, ...) to logits (B, ..., V).
         columns: Which input columns it sees, for a teacher that knows only some features; None for all.
+        moving: Whether it changes while a student learns, as a moving average of the student does: it is then asked
+            anew each batch, and nothing is kept.  A teacher that changes without this is noticed, and refused.
     """
 
-    def __init__(self, name: str, module: nn.Module, columns: Sequence[int] | None = None) -> None:
-        self.name, self.module, self.columns = name, module, columns
+    def __init__(
+        self, name: str, module: nn.Module, columns: Sequence[int] | None = None, *, moving: bool = False
+    ) -> None:
+        self.name, self.module, self.columns, self.moving = name, module, columns, moving
 
     @torch.no_grad()
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
@@ -39,15 +57,13 @@ class TorchTeacher:
             (B, ..., V).
 
         Raises:
-            NotFinite: A logit is not finite; the message names the example.
+            InvalidInput: The module fails, or gives no row of logits a label.
+            NotFinite: A row of logits is no distribution; the message names the example.
         """
-        with evaluation_mode(self.module):
-            logits_V = ask_module(self.module, _select_columns(batch.inputs, self.columns), f"Teacher '{self.name}'")
-        if not bool((finite := torch.isfinite(logits_V)).all()):
-            example = int(batch.index[(~finite).nonzero()[0, 0]])
-            source = f"Teacher '{self.name}' gave logits that are not finite on '{split}', example {example}"
-            raise NotFinite(source, "finite logits")
-        return torch.log_softmax(logits_V.float() if logits_V.dtype.itemsize < 4 else logits_V, dim=-1)
+        require_request(self.name, batch, split)
+        with name_failures(self.name, batch, split), evaluation_mode(self.module):
+            answer = ask_module(self.module, _select_columns(batch.inputs, self.columns), f"Teacher '{self.name}'")
+        return read_logits(read_answer(answer, self.name, batch), self.name, batch, split)
 
 
 class SklearnTeacher:
@@ -59,7 +75,8 @@ class SklearnTeacher:
         classes: How many classes the task has, or their names in the order of their numbers; a class that the
             classifier never saw gets probability 0.
         columns: Which input columns it was fitted on; None for all.
-        floor: Smallest probability, above 0; None for 1e-6, less with very many classes.
+        floor: Smallest probability, under which none is let fall: a class that it holds impossible would make one
+            mistake infinitely expensive.  None for 1e-6, or 1e-3 / V with more than a thousand classes; 0 keeps zeros.
 
     Raises:
         InvalidInput: It is not fitted, gives no probabilities, or was fitted on other classes.
@@ -93,6 +110,10 @@ class SklearnTeacher:
         self.name, self.classifier, self.classes, self.columns = name, classifier, classes, columns
         self.floor = require_floor(floor, name)
 
+    def fingerprint(self) -> Hashable:
+        """Return what changes with the classifier: a hash of all that was fitted."""
+        return str(joblib.hash(self.classifier))
+
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
         """Return log-probabilities.
 
@@ -102,8 +123,13 @@ class SklearnTeacher:
 
         Returns:
             (B, V), float64.
+
+        Raises:
+            InvalidInput: The classifier fails, or gives no distributions.
         """
-        p = self.classifier.predict_proba(_select_columns(batch.inputs, self.columns).cpu().double().numpy())
+        require_request(self.name, batch, split)
+        with name_failures(self.name, batch, split):
+            p = self.classifier.predict_proba(_select_columns(batch.inputs, self.columns).cpu().double().numpy())
         p_BV = torch.zeros(len(batch), self.classes, dtype=torch.float64)
         p_BV[:, torch.as_tensor(self._seen)] = torch.as_tensor(p, dtype=torch.float64)
         return take_log(p_BV, self.name, self.floor).to(batch.inputs.device)
@@ -112,22 +138,42 @@ class SklearnTeacher:
 class CallableTeacher:
     """A function of the inputs.
 
+    What it gives is widened before anything else is done with it.  Logits and log-probabilities may be minus infinity,
+    which leaves a class out, and get a floor only where one is asked for; probabilities get one by default.
+
     Args:
         name: What tables and messages call it.
         function: From inputs (B, ...) to rows (B, ..., V).
-        gives: What the rows are, "probabilities" or "logits".
-        floor: Smallest probability, above 0; None for 1e-6, less with very many classes.
+        gives: What the rows are, "probabilities", "logits" or "log_probabilities".
+        floor: Smallest probability, under which none is let fall: a hard rule that answers exactly 0 would make one
+            mistake infinitely expensive.  None for 1e-6 under probabilities, or 1e-3 / V with more than a thousand
+            classes, and for none under logits; 0 keeps zeros.
+        moving: Whether it changes while a student learns, as a moving average of the student does: it is then asked
+            anew each batch, and nothing is kept.  A module or tensor that the function refers to and that changes
+            without this is noticed, and refused.
 
     Raises:
-        InvalidInput: ``gives`` is neither of the two.
+        InvalidInput: ``gives`` is none of the three.
     """
 
     def __init__(
-        self, name: str, function: Callable[[Tensor], Any], gives: str = "probabilities", floor: float | None = None
+        self,
+        name: str,
+        function: Callable[[Tensor], Any],
+        gives: str = "probabilities",
+        floor: float | None = None,
+        *,
+        moving: bool = False,
     ) -> None:
-        if gives not in ("probabilities", "logits"):
-            raise InvalidInput(f"Teacher '{name}': gives is {gives!r}; wanted 'probabilities' or 'logits'.")
+        if gives not in _GIVES:
+            wanted = "', '".join(_GIVES[:-1])
+            raise InvalidInput(f"Teacher '{name}': gives is {gives!r}; wanted '{wanted}' or '{_GIVES[-1]}'.")
+        if not callable(function):
+            raise InvalidInput(
+                f"Teacher '{name}': function is a {type(function).__name__}; wanted a function from inputs to rows."
+            )
         self.name, self.function, self.gives, self.floor = name, function, gives, require_floor(floor, name)
+        self.moving = moving
 
     @torch.no_grad()
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
@@ -138,12 +184,23 @@ class CallableTeacher:
             split: Name of the split that the batch is from.
 
         Returns:
-            (B, ..., V).
+            (B, ..., V), float32 or wider.
+
+        Raises:
+            InvalidInput: The function fails, or gives no distributions.
+            NotFinite: A row is not finite.
         """
-        rows_V = torch.as_tensor(self.function(batch.inputs), device=batch.inputs.device)
-        if self.gives == "logits":
-            rows_V = torch.softmax(rows_V, dim=-1)
-        return take_log(rows_V, self.name, self.floor)
+        require_request(self.name, batch, split)
+        with name_failures(self.name, batch, split):
+            answer = self.function(batch.inputs)
+        rows_V = read_answer(answer, self.name, batch)
+        if self.gives == "probabilities":
+            return take_log(rows_V, self.name, self.floor)
+        if self.gives == "log_probabilities":
+            given = answer.dtype if isinstance(answer, Tensor) else None
+            require_log_distributions(rows_V, self.name, batch.index, given)
+        log_p_V = read_logits(rows_V, self.name, batch, split)
+        return take_log(log_p_V.exp(), self.name, self.floor) if self.floor else log_p_V
 
 
 class StoredTeacher:
@@ -156,7 +213,8 @@ class StoredTeacher:
     Args:
         name: What tables and messages call it.
         probabilities: A table (N, ..., V), or one a split by its name.
-        floor: Smallest probability, above 0; None for 1e-6, less with very many classes.
+        floor: Smallest probability, under which none is let fall: a stored 0 would make one mistake infinitely
+            expensive.  None for 1e-6, or 1e-3 / V with more than a thousand classes; 0 keeps zeros.
 
     Raises:
         InvalidInput: They are no tensors.
@@ -188,6 +246,7 @@ class StoredTeacher:
         Raises:
             InvalidInput: There are no rows for the split, or too few, or it is not known which are whose.
         """
+        require_request(self.name, batch, split)
         rows = self._only if self._rows is None else self._rows.get(split)
         if rows is None:
             raise InvalidInput(

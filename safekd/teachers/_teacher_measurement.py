@@ -41,6 +41,7 @@ def measure_teachers(
     Returns:
         Evidence for ``Signals`` and ``infer_orderings``.
     """
+    ensemble.recheck()
     everything = torch.arange(len(split), device=split.labels.device)
     batch, log_p_KV = split.batch(everything), ensemble.cached_log_probabilities(split, everything)
     labels_K = batch.labels.unsqueeze(-1).expand(log_p_KV.shape[:-1])

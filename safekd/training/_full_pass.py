@@ -13,11 +13,12 @@ from torch import Tensor
 
 from solvers.kkt import gradients
 
+from .._precision import log_softmax
 from .._torch_state import evaluation_mode
 from ..data import Batch, Split
 from ..safety import Constraint, GroupSums
 from ._constraint_layout import attainable_threshold, is_single_average
-from ._objective import CHUNK, Objective
+from ._objective import CHUNK, Objective, explain_infinite_loss
 from .trace import ConstraintReading
 
 
@@ -73,6 +74,8 @@ def read_full_pass(
                     if name == "train":
                         log_q_V = objective.target(split, index, logits_V)
                         losses = objective.loss(log_q_V, logits_V)
+                        if not bool(torch.isfinite(losses).all()):
+                            objective.note_non_finite(explain_infinite_loss(log_q_V, logits_V, losses, batch.index))
                         sums.losses.append(losses.detach().double().reshape(-1).cpu())
                         loss = losses.sum() / split.labels.numel()
                     sums.add(name, batch, logits_V, loss)
@@ -128,7 +131,7 @@ def _surrogate_means(objective: Objective, rule: Constraint, split: Split, count
     total_G = torch.zeros_like(count_G)
     for index in split.chunks(CHUNK):
         batch = split.batch(index)
-        total_G += rule.sums(torch.log_softmax(objective.logits(batch), dim=-1), batch).surrogate_G
+        total_G += rule.sums(log_softmax(objective.logits(batch)), batch).surrogate_G
     return total_G / count_G
 
 
@@ -152,7 +155,7 @@ class _FullPassSums:
     def add(self, name: str, batch: Batch, logits_V: Tensor, loss: Tensor | None) -> None:
         """Add one chunk of the split ``name``; ``loss`` is its share of the mean loss, on the training split."""
         here = [m for m, rule in enumerate(self.constraints) if rule.split == name]
-        log_p_V = torch.log_softmax(logits_V, dim=-1)
+        log_p_V = log_softmax(logits_V)
         scalars = [] if loss is None else [loss]
         for m in here:
             sums = self.constraints[m].sums(log_p_V, batch)

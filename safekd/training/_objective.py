@@ -5,19 +5,28 @@ Axes: N examples, B batch, ... positions, K teachers, V classes, M constraints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from .._precision import find_unusable_rows, log_softmax
 from .._torch_state import ask_module, evaluation_mode
 from ..data import Batch, Group, Split, SplitCache, require_class_count
 from ..errors import InvalidInput, NotFinite
 from ..pooling import arithmetic_pool
 from ..safety import Constraint
 from ..teachers import Perturbation, TeacherEnsemble
-from ..weights import Rule, Signals, TeacherEvidence, collect_modules, collect_needs, looks_at_student
+from ..weights import (
+    Rule,
+    Signals,
+    TeacherEvidence,
+    collect_modules,
+    collect_needs,
+    looks_at_student,
+    require_stored_rows,
+)
 from ._student_checks import warn_of_probabilities
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -43,10 +52,10 @@ class PooledTeachers:
 
 @dataclass
 class Objective:
-    """The distillation loss, ``mean over a split of divergence(pool of teachers, student)``.
+    """The distillation loss, ``mean over a split of divergence(pool of teachers, student)``, in float32 or wider.
 
     Weighting rules are functions of what the teachers and the data say, so targets are worked out once a split and
-    kept, unless the rule looks at the student or holds a module, which may learn.
+    kept for one fit, unless the rule looks at the student or holds a module, which may learn, or a teacher moves.
 
     Attributes:
         student: Module from inputs (B, ...) to logits (B, ..., V).
@@ -58,9 +67,15 @@ class Objective:
         critical_contexts: C_safe, contexts where orderings apply, the same.
         features: What rules that learn from a representation see of a batch, (B, ..., D); None: its inputs, flattened.
         perturbation: How teachers are asked again where the rule needs their variance.
-        non_finite_source: First teacher whose targets were not finite in the last pass, None where all were.
-        fixed: Whether targets never change: the rule neither looks at the student nor holds a module.
+        pooling: (teachers' log-probabilities, weights), (B, ..., K, V) and (B, ..., K) -> log of the target.
+        non_finite_source: First teacher whose targets were not finite in the last pass, or who leaves out a class that
+            the other side has; None where all was finite.
+        fixed: Whether targets never change: the rule neither looks at the student nor holds a module, and no teacher
+            moves.
         readers: The student and the modules of the rule: all that has an eval mode.
+
+    Raises:
+        InvalidInput: The rule needs the variance of a teacher that moves.
     """
 
     student: nn.Module
@@ -72,16 +87,38 @@ class Objective:
     critical_contexts: Collection[Group]
     features: Callable[[Batch], Tensor] | None = None
     perturbation: Perturbation = field(default_factory=Perturbation)
+    pooling: Loss = arithmetic_pool
 
     def __post_init__(self) -> None:
-        self._targets = SplitCache()
+        self._targets = SplitCache(self.ensemble.cache_limit)
         self._looked_at = False  # whether what the student gives was looked at
         self._variances: dict[int, tuple[Split, Tensor]] = {}
         self.non_finite_source: str | None = None
         self._counts: dict[tuple[int, int], tuple[Constraint, Split, Tensor]] = {}
         self._needs, modules = collect_needs(self.rule), collect_modules(self.rule).values()
-        self.fixed = not (looks_at_student(self.rule) or modules)
+        self._rule_fixed = not (looks_at_student(self.rule) or modules)
+        self.fixed = self._rule_fixed and not self.ensemble.moving
+        if "variance" in self._needs and self.ensemble.moving:
+            raise InvalidInput(
+                f"The weighting rule needs the variance of each teacher, which is measured once, but teacher "
+                f"'{self.ensemble.moving[0]}' moves. Use a rule that does not need the variance."
+            )
         self.readers = nn.ModuleList([self.student, *modules])
+
+    def recheck(self, splits: Mapping[str, Split]) -> None:
+        """Forget all that rests on data or teachers that may have changed in place; each fit begins with it.
+
+        Args:
+            splits: Those on which the loss is read, by name.
+
+        Raises:
+            InvalidInput: Stored weights have no row for one of their examples, or none for a teacher.
+        """
+        require_stored_rows(self.rule, splits, self.ensemble.names)
+        self.ensemble.recheck()
+        self._targets.forget()
+        self._variances.clear()
+        self._counts.clear()
 
     def signals(self, split: Split, index: Tensor, logits_V: Tensor | None = None) -> Signals:
         """Return what the weighting rule may look at for some examples.
@@ -95,7 +132,7 @@ class Objective:
             InvalidInput: Student and teachers differ in classes, or features have no row for each label.
         """
         batch = split.batch(index)
-        if logits_V is None and not self.fixed:
+        if logits_V is None and not self._rule_fixed:
             with evaluation_mode(self.readers), torch.no_grad():
                 logits_V = self.logits(batch)
         log_p_KV = self.ensemble.cached_log_probabilities(split, index)
@@ -110,9 +147,12 @@ class Objective:
             evidence=None if self.evidence is None else self.evidence.to(batch.labels.device),
             critical_classes=split.names.numbers("class", self.critical_classes),
             critical_contexts=split.names.numbers("context", self.critical_contexts),
-            student_log_p=None if logits_V is None else _log_probabilities(logits_V.detach()),
+            student_log_p=None if logits_V is None else log_softmax(logits_V.detach()),
             features=self._features(batch),
             variance=self._variance(split, index),
+            index=batch.index,
+            split=split.name,
+            teachers=self.ensemble.names,
         )
 
     def pool(self, split: Split, index: Tensor, logits_V: Tensor | None = None) -> PooledTeachers:
@@ -125,7 +165,7 @@ class Objective:
         """
         signals = self.signals(split, index, logits_V)
         w_K = self.rule(signals)
-        return PooledTeachers(signals, w_K, arithmetic_pool(signals.log_p, w_K))
+        return PooledTeachers(signals, w_K, self.pooling(signals.log_p, w_K))
 
     def target(self, split: Split, index: Tensor, logits_V: Tensor) -> Tensor:
         """Return the log of the pooled target for some examples, (B, ..., V), without gradient.
@@ -138,15 +178,23 @@ class Objective:
             logits_V: The student's for them, (B, ..., V).
         """
         with torch.no_grad():
-            if not self.fixed and not bool(torch.isfinite(logits_V).all()):
+            if not self._rule_fixed and bool(find_unusable_rows(logits_V).any()):
                 return torch.full_like(logits_V, torch.nan)  # no rule can say anything of such a student
             try:
                 if not self.fixed:
-                    return self.pool(split, index, logits_V).log_q_V
+                    return self.pool(split, index, None if self._rule_fixed else logits_V).log_q_V
                 return self._targets.rows(split, index, lambda some: self.pool(split, some).log_q_V, CHUNK)
             except NotFinite as error:
-                self.non_finite_source = self.non_finite_source or error.source
+                self.note_non_finite(error.source)
                 return torch.full_like(logits_V, torch.nan)
+
+    def note_non_finite(self, source: str | None) -> None:
+        """Remember why targets or losses are not finite, if that is known and nothing came before it.
+
+        Args:
+            source: In words.
+        """
+        self.non_finite_source = self.non_finite_source or source
 
     def clear_non_finite_source(self) -> None:
         """Forget which teacher was not finite: a new pass begins."""
@@ -161,7 +209,7 @@ class Objective:
         return self._targets.holds(split)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Return the student's logits, (B, ..., V).
+        """Return the student's logits, (B, ..., V), float32 or wider.
 
         Args:
             batch: Examples.
@@ -239,6 +287,33 @@ class Objective:
         return features
 
 
+def explain_infinite_loss(log_q_V: Tensor, logits_V: Tensor, losses: Tensor, index: Tensor) -> str | None:
+    """Say of the first infinite loss who leaves out which class that the other has; None where that is not the cause.
+
+    Args:
+        log_q_V: Log of the target, (B, ..., V).
+        logits_V: The student's, (B, ..., V).
+        losses: One loss a position, (B, ...).
+        index: The examples' numbers, (B,).
+    """
+    infinite = torch.isposinf(losses.detach())
+    if not bool(infinite.any()):
+        return None
+    where = tuple(int(i) for i in infinite.nonzero()[0])
+    text = f"The distillation loss of example {int(index[where[0]])} is infinite"
+    p_V, q_V = log_softmax(logits_V.detach()[where]).exp(), log_q_V.detach()[where].exp().to(logits_V)
+    for own_V, other_V, who, whom in ((p_V, q_V, "student", "teachers"), (q_V, p_V, "target", "student")):
+        missing_V = other_V * (own_V == 0)
+        if bool((missing_V > 0).any()):
+            v = int(missing_V.argmax())
+            verb = "give" if whom == "teachers" else "gives"
+            return (
+                f"{text}: the {who} leaves out class {v} (a logit of minus infinity), to which the {whom} {verb} "
+                f"probability {float(missing_V[v]):.3g}"
+            )
+    return None
+
+
 def require_same_classes(teachers_V: Tensor, student_V: Tensor) -> None:
     """Refuse a student with other classes than the teachers.
 
@@ -254,11 +329,6 @@ def require_same_classes(teachers_V: Tensor, student_V: Tensor) -> None:
             f"The student gives {student_V.shape[-1]} classes, the teachers give {teachers_V.shape[-1]}; "
             "give the student as many outputs as there are classes."
         )
-
-
-def _log_probabilities(logits_V: Tensor) -> Tensor:
-    """Return log-probabilities, half types widened."""
-    return torch.log_softmax(logits_V.float() if logits_V.dtype.itemsize < 4 else logits_V, dim=-1)
 
 
 def _flat_inputs(batch: Batch) -> Tensor:

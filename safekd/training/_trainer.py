@@ -18,9 +18,12 @@ from solvers.polytope import WeightPolytope
 from solvers.primal_dual import DualMethod, PIGain
 
 from .._number_checks import is_number, is_whole, require_seed
+from .._registry import find_named
+from .._torch_state import require_device
 from ..data import Batch, Fields, Group, Split
-from ..divergences import ForwardKL
+from ..divergences import DIVERGENCES
 from ..errors import InvalidInput
+from ..pooling import POOLS
 from ..safety import Constraint
 from ..teachers import Perturbation, Teacher, TeacherEnsemble
 from ..weights import Rule, TeacherEvidence, Uniform, walk_rule
@@ -41,7 +44,8 @@ class ConstrainedTrainer:
     """Distil teachers into a student, ``min L_KD  s.t.  safety_i >= at_least_i`` (Definition VIII.4).
 
     Modules inside the weighting rule learn beside the student, each from a loss of its own or from the distillation
-    loss; the student's KKT residuals then refer to the weights as they are at that point, which may still move.
+    loss; the student's KKT residuals then refer to the weights as they are at that point, which may still move.  So may
+    teachers that say so (``moving=True``).
 
     Args:
         student: Module from inputs (B, ...) to logits (B, ..., V), or log-probabilities; trained in place, and moved to
@@ -56,8 +60,11 @@ class ConstrainedTrainer:
         perturbation: Noise with which teachers are asked again for rules that need their variance.
         constraints: SafetyConstraint or Budget, names all different.
         dual: How multipliers move; ``PIGain`` if left out.
-        divergence: (log target, logits), both (B, ..., V) -> one loss a position (B, ...), nats; ``ForwardKL`` if left
-            out.
+        divergence: A name of ``kd.divergences.DIVERGENCES``, "forward_kl", "reverse_kl" or "jensen_shannon", built at
+            its defaults; or one of them; or (log target, logits), both (B, ..., V) -> one loss a position (B, ...).
+            ``ForwardKL`` if left out.
+        pool: How teachers become one target: a name of ``kd.pooling.POOLS``, "arithmetic" or "geometric"; or
+            (log-probabilities (B, ..., K, V), weights (B, ..., K)) -> log of the target (B, ..., V).
         scheduler: Of the optimizer's rate, stepped once an optimizer step.
         evidence: Measured teachers, for rules and orderings.
         critical_classes: S, classes where orderings apply, numbers or names, besides the critical classes of the
@@ -90,7 +97,8 @@ class ConstrainedTrainer:
         perturbation: Perturbation | None = None,
         constraints: Sequence[Constraint] = (),
         dual: DualMethod | None = None,
-        divergence: Loss | None = None,
+        divergence: Loss | str | None = None,
+        pool: Loss | str = "arithmetic",
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
         evidence: TeacherEvidence | None = None,
         critical_classes: Collection[Group] = (),
@@ -102,6 +110,7 @@ class ConstrainedTrainer:
         seed: int = 0,
     ) -> None:
         require_distinct_names(constraints)
+        require_device(device)
         if batch_size is not None and (not is_whole(batch_size) or batch_size < 1):
             kind = "at least 1" if is_whole(batch_size) else "a whole number of at least 1"
             raise InvalidInput(f"`batch_size` is {batch_size!r}; wanted {kind}, or None for the whole split.")
@@ -121,12 +130,13 @@ class ConstrainedTrainer:
             student=student,
             ensemble=teachers if isinstance(teachers, TeacherEnsemble) else TeacherEnsemble(teachers),
             rule=Uniform() if weights is None else weights,
-            divergence=ForwardKL() if divergence is None else divergence,
+            divergence=_find_divergence(divergence),
             evidence=evidence,
             critical_classes=frozenset(critical_classes).union(*(rule.critical for rule in constraints)),
             critical_contexts=frozenset(critical_contexts),
             features=features,
             perturbation=Perturbation() if perturbation is None else perturbation,
+            pooling=find_named(pool, POOLS, "pool"),
         )
         _require_same_teachers(objective)
         self.problem = TrainingProblem(
@@ -268,6 +278,7 @@ class ConstrainedTrainer:
         problem = self.problem.with_names(data.by_name)
         data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
         warn_of_weight_decay(problem.optimizer, problem.constraints)
+        problem.objective.recheck({"train": data.train, **{n: s for n, s in data.splits.items() if n == "validation"}})
         if tighten is None:
             result = fit_once(problem, data, options, warm_start)
         else:
@@ -325,3 +336,9 @@ def _require_same_teachers(objective: Objective) -> None:
                 f"A polytope of the weighting rule is about the teachers {', '.join(part.names)}, the ensemble is "
                 f"{', '.join(objective.ensemble.names)}; wanted the same names in the same order."
             )
+
+
+def _find_divergence(given: Loss | str | None) -> Loss:
+    """Return a divergence; a name or a class of the library stands for one at its defaults."""
+    found: Loss = find_named("forward_kl" if given is None else given, DIVERGENCES, "divergence")
+    return found() if isinstance(found, type) else found

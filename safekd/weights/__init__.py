@@ -14,7 +14,7 @@ signals to scores (..., K).  Which one should I choose?  ``EntropyDecay`` when c
     token     EntropyDecay, EntropyInverse, EntropyComplement, InverseVariance, Confidence (labels), SafetyBlend
     task      InverseLoss, PerformanceSoftmax, GradientAlignment (labels, student), GradientMinNorm (student)
     context   OrdinalSafety, DomainDistance
-    any       Uniform, MinDivergence (student)
+    any       Uniform, MinDivergence (student), Stored (index): weights from a file
     learned   UncertaintyWeighting (task), MultiLevel (features), MetaTeacher, PolicyGradient (labels, student):
               modules, which ``ConstrainedTrainer`` trains beside the student
 
@@ -72,6 +72,7 @@ from .rules import (
 )
 from .rules._context_rules import DomainDistance, OrdinalSafety
 from .rules._generic_rules import MinDivergence, Uniform
+from .rules._stored_rule import Stored, require_stored_rows
 from .rules._task_rules import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
 from .rules._token_rules import (
     Confidence,
@@ -116,6 +117,7 @@ __all__ = [
     "Scale",
     "ScaleOrderings",
     "Signals",
+    "Stored",
     "StudentStep",
     "TeacherEvidence",
     "Tracking",
@@ -139,6 +141,7 @@ __all__ = [
     "register_rule",
     "require_rule",
     "require_scores",
+    "require_stored_rows",
     "rule_state",
     "walk_rule",
 ]

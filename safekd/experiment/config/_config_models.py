@@ -42,6 +42,18 @@ def _find_dual_methods() -> Mapping[str, Callable[..., Any]]:
     return DUAL_METHODS
 
 
+def _find_divergences() -> Mapping[str, Callable[..., Any]]:
+    from ...divergences import DIVERGENCES
+
+    return DIVERGENCES
+
+
+def _find_pools() -> Mapping[str, Callable[..., Any]]:
+    from ...pooling import POOLS
+
+    return POOLS
+
+
 def suggest_name(name: str, known: Iterable[str]) -> str:
     """Return "did you mean ...?" with the nearest known name, or nothing where none is near.
 
@@ -150,6 +162,12 @@ class WeightsConfig(Strict):
     context: Annotated[str, _require_registered("context rule", lambda: _find_rules("context"))] = Field(
         default="ordinal_safety", description="the rule that weighs by context"
     )
+    stored: str | None = Field(
+        default=None,
+        min_length=1,
+        description="CSV or Parquet file of weights in the order of the data, one column a teacher, by its name; it "
+        "stands in place of token, task and context",
+    )
     lower: float = Field(default=0.05, ge=0, le=1, description="lightest weight of a teacher, between 0 and 1")
     upper: float = Field(default=0.6, gt=0, le=1, description="heaviest weight of a teacher, between 0 and 1")
     critical_contexts: list[str] = Field(default=[], description="contexts where safer teachers must not count less")
@@ -160,7 +178,17 @@ class WeightsConfig(Strict):
         description="order teachers only where the validation split shows the difference at this level of "
         "significance; left out: every measured difference, however few its cases",
     )
+    pool: Annotated[str, _require_registered("pool", _find_pools)] = Field(
+        default="arithmetic", description="how weighted teachers become one target: arithmetic or geometric"
+    )
     metric: Metric = Field(default="euclidean", description="what stays near: weights, or, with kl, their ratios")
+
+    @model_validator(mode="after")
+    def _stored_alone(self) -> WeightsConfig:
+        others = [name for name in ("token", "task", "context") if name in self.model_fields_set]
+        if self.stored is not None and others:
+            raise ValueError(f"`stored` stands in place of the rules of all scales; remove `{others[0]}`, or `stored`")
+        return self
 
 
 class StudentConfig(Strict):
@@ -256,6 +284,9 @@ class TrainingConfig(Strict):
     epochs: int = Field(default=3000, ge=1, description="passes through the training split at most, at least 1")
     batch_size: int | None = Field(default=None, ge=1, description="left out: the whole training split a step")
     learning_rate: float = Field(default=0.01, gt=0, description="of Adam, above 0")
+    divergence: Annotated[str, _require_registered("divergence", _find_divergences)] = Field(
+        default="forward_kl", description="the distillation loss: a name of kd.divergences.DIVERGENCES"
+    )
     temperature: float = Field(default=1.0, gt=0, description="softens both sides of the divergence, above 0")
     dual: Annotated[str, _require_registered("dual method", _find_dual_methods)] = Field(
         default="pi_gain", description="how multipliers move: a name of solvers.DUAL_METHODS, built at its defaults"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from solvers.second_order import SETTINGS as SECOND_ORDER
 from solvers.second_order import estimate_curvature, orthonormal_rows, project_on_tangent
 
+from ..._precision import log_softmax
 from ..._torch_state import evaluation_mode
 from .._full_pass import read_surrogate_factors
 from .._parameter_vectors import split_vector
@@ -174,7 +175,7 @@ def _difference_product(merit: MeritFunction, v_n: Tensor, share: float) -> Tens
     share: length of the step, in units of the largest parameter
     """
     start_n, lambda_M = merit.vector(), merit.point.multipliers
-    length = share * max(1.0, float(np.abs(start_n).max()))
+    length = share * max(1.0, float(np.abs(start_n[np.isfinite(start_n)]).max(initial=0)))
     ends = []
     with merit.restore_afterwards():
         for sign in (1.0, -1.0):
@@ -196,7 +197,7 @@ def _lagrangian_shares(merit: MeritFunction) -> Iterator[Tensor]:
             merit.meter.require_time()
             batch = split.batch(index)
             logits_V = objective.logits(batch)
-            log_p_V = torch.log_softmax(logits_V, -1)
+            log_p_V = log_softmax(logits_V)
             share = logits_V.new_zeros(())
             if name == "train":
                 log_q_V = objective.target(split, index, logits_V.detach())
@@ -212,7 +213,7 @@ def _merit_decrease(merit: MeritFunction, direction_n: Tensor, eps: float) -> fl
     The average leaves the second-order part alone: small residuals let one of the ends fall anywhere.
     """
     start_n, step_n = merit.vector(), direction_n.cpu().numpy()
-    size = max(1.0, 0.1 * float(np.linalg.norm(start_n)))
+    size = max(1.0, 0.1 * float(np.linalg.norm(start_n[np.isfinite(start_n)])))
     signs = np.random.default_rng(0)
     with merit.restore_afterwards():
         here = merit.value(start_n)

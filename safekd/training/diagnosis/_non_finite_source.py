@@ -10,12 +10,18 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..._precision import find_unusable_rows
 from ...safety import Constraint
 from ...weights import Learner
+from .._objective import explain_infinite_loss
 
 
 def find_loss_source(
-    student: nn.Module, logits_V: Tensor, losses: Tensor | None = None, index: Tensor | None = None
+    student: nn.Module,
+    logits_V: Tensor,
+    losses: Tensor | None = None,
+    index: Tensor | None = None,
+    log_q_V: Tensor | None = None,
 ) -> str:
     """Say where a distillation loss that is not finite comes from, first cause first; teachers are checked earlier.
 
@@ -24,11 +30,17 @@ def find_loss_source(
         logits_V: What it gave, (B, ..., V).
         losses: One loss a position, (B, ...).
         index: The examples' numbers, (B,).
+        log_q_V: Log of the target, (B, ..., V).
     """
+    usable = not bool(find_unusable_rows(logits_V).any())
+    if usable and losses is not None and index is not None and log_q_V is not None:
+        explained = explain_infinite_loss(log_q_V, logits_V, losses, index)
+        if explained is not None:
+            return explained
     for name, value in student.named_parameters():
         if not _is_finite(value):
             return f"The student's parameter '{name}' is not finite"
-    if not _is_finite(logits_V):
+    if not usable:
         return "The student's output is not finite"
     if losses is not None and index is not None:
         bad = ~torch.isfinite(losses.detach()).reshape(len(index), -1).all(1)

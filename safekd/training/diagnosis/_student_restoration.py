@@ -17,6 +17,7 @@ import torch
 from solvers.infeasibility import violation_gradient_norm
 from solvers.kkt import gradients
 
+from ..._precision import log_softmax
 from ..._torch_state import evaluation_mode
 from ...data import Split
 from ...safety import Constraint
@@ -126,7 +127,7 @@ class _ViolationDescent:
                 for index in split.chunks(self.meter.most_rows(self.objective, split)):
                     self.meter.require_time()
                     batch = split.batch(index)
-                    log_p_V = torch.log_softmax(self.objective.logits(batch), -1)
+                    log_p_V = log_softmax(self.objective.logits(batch))
                     safety = torch.cat([part.surrogate_values(log_p_V, batch) for _, part in rule.parts])
                     nothing = torch.finfo(safety.dtype).tiny  # at or below, not even the logarithm has a gradient
                     value = -float(share) * safety.clamp_min(nothing).log().sum() / count

@@ -20,6 +20,8 @@ from torch import nn
 
 from solvers.primal_dual import PrimalDual
 
+from ..._precision import widen
+
 
 @dataclass(frozen=True)
 class AveragingSettings:
@@ -39,6 +41,8 @@ SETTINGS = AveragingSettings()
 class AveragedIterate:
     """Mean of a student's parameters and floating-point buffers, and of the multipliers that went with them.
 
+    The mean is kept in float32 or wider: in half types the small shares of late steps would round to nothing.
+
     Args:
         student: Read in place; what is frozen is left alone.
         engine: Holds the multipliers.
@@ -48,7 +52,8 @@ class AveragedIterate:
         self._engine = engine
         self._current = [p.data for p in student.parameters() if p.requires_grad]
         self._current += [b for b in student.buffers() if b.is_floating_point()]
-        self._mean = [x.clone() for x in self._current]
+        self._mean = [widen(x).clone() for x in self._current]
+        self._all_finite = all(bool(torch.isfinite(x).all()) for x in self._mean)
         self._steps = 0
         self.multipliers, self.equality_multipliers = engine.multipliers.clone(), engine.equality_multipliers.clone()
 
@@ -57,7 +62,13 @@ class AveragedIterate:
         """Take the iterate after one more step into the mean."""
         self._steps += 1
         share = (1 + SETTINGS.decay) / (self._steps + SETTINGS.decay)
-        torch._foreach_lerp_(self._mean, self._current, share)
+        current = [widen(x) for x in self._current]
+        if self._all_finite:
+            torch._foreach_lerp_(self._mean, current, share)
+        else:  # what stays at minus infinity, a mask say, has itself for its mean
+            self._mean = [
+                torch.where(x == mean, x, mean.lerp(x, share)) for x, mean in zip(current, self._mean, strict=True)
+            ]
         self.multipliers = torch.lerp(self.multipliers, self._engine.multipliers, share)
         self.equality_multipliers = torch.lerp(self.equality_multipliers, self._engine.equality_multipliers, share)
 

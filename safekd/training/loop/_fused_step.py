@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..._precision import SETTINGS as PRECISION
+from ..._precision import log_softmax
 from ...data import Batch, Split
 from ...divergences import ForwardKL
 from ...safety import (
@@ -57,6 +59,7 @@ class FusedStepReader:
         self.whole = whole
         self._batch: Batch | None = None
         self._shares: Tensor | None = None
+        self._has_zeros = True  # among the shares; where nobody knows, it is reckoned with
 
     @classmethod
     def fit_problem(
@@ -102,14 +105,18 @@ class FusedStepReader:
         """
         share_V, entropy = (self._shares, None) if self._shares is not None else self._read_target(index, logits_V)
         if self.whole and self.objective.holds_targets(self.train):
+            if self._shares is None:
+                self._has_zeros = bool((share_V == 0).any())
             self._shares = share_V
         require_same_classes(share_V, logits_V)
         temperature = self.divergence.temperature
-        log_p_V = torch.log_softmax(logits_V, dim=-1)
-        tempered_V = log_p_V if temperature == 1 else torch.log_softmax(logits_V / temperature, dim=-1)
-        loss = torch.dot(share_V.to(logits_V).reshape(-1), tempered_V.reshape(-1))
+        log_p_V = log_softmax(logits_V)
+        tempered_V = log_p_V if temperature == 1 else log_softmax(logits_V / temperature)
+        if self._has_zeros:  # 0 log 0 = 0, with a finite gradient
+            tempered_V = torch.where(share_V == 0, 0.0, tempered_V)
+        loss = _add_products(share_V.to(logits_V), tempered_V)
         if entropy is not None:
-            loss = loss - entropy.to(loss)
+            loss = loss - entropy
         if not self.averages:
             return loss, logits_V.new_zeros(0), None, None
         values = [average.read(log_p_V, batch.labels, None if self.whole else index) for average in self.averages]
@@ -125,7 +132,9 @@ class FusedStepReader:
         if self.whole:
             return self.divergence.shares(q_V), None
         positions = q_V.numel() // q_V.shape[-1]
-        return self.divergence.shares(q_V), torch.special.entr(q_V).sum() * (self.divergence.temperature**2 / positions)
+        return self.divergence.shares(q_V), torch.special.entr(q_V).sum(dtype=torch.float64) * (
+            self.divergence.temperature**2 / positions
+        )
 
 
 class _CoveredAverage:
@@ -156,6 +165,13 @@ def _can_fuse(rule: Constraint) -> bool:
     ((_, average),) = rule.parts
     masked = average.average == "critical" or average.measure.critical is None
     return type(average.measure) in _FINITE and not average.groups and masked
+
+
+def _add_products(share_V: Tensor, log_p_V: Tensor) -> Tensor:
+    """Return the sum of products, added up in float64 where there are many classes."""
+    if log_p_V.shape[-1] < PRECISION.many_classes:
+        return torch.dot(share_V.reshape(-1), log_p_V.reshape(-1))
+    return (share_V * log_p_V).sum(dtype=torch.float64)
 
 
 def _stack_scalars(values: tuple[Tensor, ...]) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from solvers.kkt import gradients
 
+from ..._precision import log_softmax
 from ..._torch_state import evaluation_mode
 from ...data import Split
 from ...errors import InvalidInput
@@ -136,7 +137,7 @@ def estimate_gradients(
                 logits_V = objective.logits(batch)
                 if name == "train":
                     scalars[0] = objective.loss(objective.target(split, index, logits_V), logits_V).mean()
-                log_p_V = torch.log_softmax(logits_V, dim=-1)
+                log_p_V = log_softmax(logits_V)
                 for m, rule in enumerate(constraints):
                     if rule.split == name:
                         inflate = len(split) / sampled.batch_size

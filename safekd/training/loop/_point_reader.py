@@ -52,8 +52,12 @@ class PointReader:
         Args:
             step: Optimizer steps so far.
             epoch: Passes over the training data so far.
+
+        Raises:
+            InvalidInput: A teacher changed that was not said to move.
         """
         problem, data = self._problem, self._data
+        problem.objective.ensemble.require_unchanged()
         lambda_M = self.order_by_constraint(torch.cat(self._multipliers()))
         full, sampling = self._read_gradients(step, lambda_M)
         residuals = self._residuals(full)

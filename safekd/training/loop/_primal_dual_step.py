@@ -11,6 +11,7 @@ from torch import Tensor
 
 from solvers.primal_dual import PrimalDual
 
+from ..._precision import find_unusable_rows, log_softmax
 from ...data import Batch
 from ...errors import NotFinite
 from ...weights import StudentStep
@@ -101,7 +102,7 @@ class PrimalDualStep:
         objective, train = self.problem.objective, self.data.train
         batch = train.batch(index)
         logits_V = objective.logits(batch)
-        if not objective.fixed and not bool(torch.isfinite(logits_V).all()):
+        if not objective.fixed and bool(find_unusable_rows(logits_V).any()):
             return find_loss_source(objective.student, logits_V)  # before a rule that looks at them complains
         pool = None if objective.fixed else objective.pool(train, index, logits_V)
         log_q_V = objective.target(train, index, logits_V) if pool is None else pool.log_q_V.detach()
@@ -144,7 +145,7 @@ class PrimalDualStep:
         """Say which of what a step rests on is not finite, first cause first."""
         student, objective = self.problem.student, self.problem.objective
         if not bool(torch.isfinite(losses.mean())):
-            return objective.non_finite_source or find_loss_source(student, logits_V, losses, index)
+            return objective.non_finite_source or find_loss_source(student, logits_V, losses, batch.index, log_q_V)
         source = find_value_source(self.problem.constraints, *values_M)
         return source or find_gradient_source(student, self._read_terms(batch, log_q_V))
 
@@ -213,7 +214,7 @@ class PrimalDualStep:
                 logits[rule.split] = (batch, self.problem.objective.logits(batch))
             batch, logits_V = logits[rule.split]
             share = len(batch) / len(self.data.train) if rule.split == "train" else 1.0
-            surrogate, measured, known = value.read(rule.sums(torch.log_softmax(logits_V, dim=-1), batch), share)
+            surrogate, measured, known = value.read(rule.sums(log_softmax(logits_V), batch), share)
             surrogates.append(surrogate)
             measures.append(measured + raised if raised else measured)
             present.append(known)

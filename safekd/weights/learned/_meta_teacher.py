@@ -21,6 +21,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..._precision import log_softmax
 from ..._torch_state import evaluation_mode, extract_logits
 from ...errors import InvalidInput
 from ..rules import register_rule
@@ -102,7 +103,7 @@ def look_ahead(step: StudentStep, temperature: float, hard: float) -> Tensor:
 
     with evaluation_mode(student), torch.enable_grad(), _differentiable_twice():
         z_V = compute_logits(theta)
-        read = Signals(log_p=step.signals.log_p, student_log_p=torch.log_softmax(z_V.detach(), dim=-1))
+        read = Signals(log_p=step.signals.log_p, student_log_p=log_softmax(z_V.detach()))
         gradient_KV = read.student_gradient(temperature)
         w_K, positions = step.weights_K.detach(), labels.numel()
         pooled_V = (w_K.unsqueeze(-1) * gradient_KV).sum(-2) / positions

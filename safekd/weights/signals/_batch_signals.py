@@ -5,7 +5,7 @@ Axes: ... positions, K teachers, V classes, M tasks, C contexts.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -22,6 +22,7 @@ from ._signal_checks import (
     require_mask,
     require_same_teachers,
     require_scores_fit,
+    widen_signal,
 )
 from ._teacher_distributions import compute_variance, soften
 from ._teacher_evidence import TeacherEvidence, look_up
@@ -34,7 +35,7 @@ class Signals:
     """The signals of one batch that rules score teachers by, each worked out on first use.
 
     Any signal may also be given outright.  A rule that needs what is not there raises MissingSignal, which says what
-    to give.
+    to give.  Half types are widened, so that rules and weights are worked out in float32.
 
     Args:
         log_p: Teachers' log-probabilities, (..., K, V).
@@ -56,6 +57,9 @@ class Signals:
         distance: Distance of the position's context from each teacher's domain, at least 0, (..., K).
         token_safety: Safety of each teacher on the position's class, in [0, 1], (..., K).
         critical: Where orderings apply, bool, (...); stands for S and C_safe both.
+        index: Number of each position's example, as ``Batch.index`` has it, (...), or (B,) for (B, T) positions.
+        split: Name of the split that the examples are from.
+        teachers: Names of the K teachers.
 
     Attributes:
         names_critical: Whether anything says which positions are critical; if not, orderings apply at all of them.
@@ -86,14 +90,18 @@ class Signals:
         distance: Tensor | None = None,
         token_safety: Tensor | None = None,
         critical: Tensor | None = None,
+        index: Tensor | None = None,
+        split: str | None = None,
+        teachers: Sequence[str] | None = None,
     ) -> None:
-        self._log_p, self.evidence = log_p, evidence
+        log_p, log_p_passes, student_log_p = map(widen_signal, (log_p, log_p_passes, student_log_p))
+        self._log_p, self.evidence, self.split, self.teachers = log_p, evidence, split, teachers
+        self._passes, self._student, self._features = log_p_passes, student_log_p, features
         self.critical_classes = read_group_numbers("critical_classes", critical_classes)
         self.critical_contexts = read_group_numbers("critical_contexts", critical_contexts)
         # whether anything says which positions are critical; if not, orderings apply at all of them
         self.names_critical = bool(self.critical_classes or self.critical_contexts or critical is not None)
         self._critical_given = critical is not None
-        self._passes, self._student, self._features = log_p_passes, student_log_p, features
         scores = {
             "entropy": entropy,
             "cross_entropy": cross_entropy,
@@ -104,6 +112,7 @@ class Signals:
             "token_safety": token_safety,
             "distance": distance,
         }
+        scores = {name: widen_signal(value) for name, value in scores.items()}
         for name, value in {**scores, "critical": critical}.items():
             if value is not None:
                 self.__dict__[name] = value  # a cached_property reads its value from here
@@ -117,6 +126,7 @@ class Signals:
         self.labels = require_group_numbers("labels", labels, lead, spreads=False)
         self.task = require_group_numbers("task", task, lead, spreads=True)
         self.context = require_group_numbers("context", context, lead, spreads=True)
+        self.index = require_group_numbers("index", index, lead, spreads=True)
         require_mask(critical, lead)
         require_lead("log_p_passes", log_p_passes, lead, ("passes", "teachers", "classes"))
         require_lead("student_log_p", student_log_p, lead, ("classes",))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..._precision import widen
 from ...errors import InvalidInput
 
 
@@ -29,6 +30,11 @@ class SignalCheckSettings:
 
 
 _CHECKS = SignalCheckSettings()
+
+
+def widen_signal(value: Tensor | None) -> Tensor | None:
+    """Return half types as float32; what is no tensor is left to the checks."""
+    return widen(value) if isinstance(value, Tensor) else value
 
 
 def require_log_p(log_p: Tensor | None) -> None:

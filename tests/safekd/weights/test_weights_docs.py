@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from safekd import weights
 from safekd.weights import WeightRule
@@ -11,7 +12,11 @@ from tests.support import ROOT
 DOCS = ROOT / "docs" / "weights.md"
 TABLE = DOCS.read_text(encoding="utf-8").split("## Rules that learn")[0]
 LINES = [line for line in TABLE.splitlines() if line.startswith("| ")][2:]
-MADE_WITH = {"UncertaintyWeighting": {"n_teachers": 3, "n_tasks": 2}, "MultiLevel": {"n_teachers": 3, "features": 4}}
+MADE_WITH = {
+    "UncertaintyWeighting": {"n_teachers": 3, "n_tasks": 2},
+    "MultiLevel": {"n_teachers": 3, "features": 4},
+    "Stored": {"source": torch.full((1, 3), 1 / 3)},
+}
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES]
 
 

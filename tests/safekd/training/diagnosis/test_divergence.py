@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 import safekd as kd
-from safekd.data import SplitCache
 from safekd.divergences import ForwardKL
 from safekd.safety import TruthProbability
 from safekd.teachers import StoredTeacher, TeacherEnsemble
@@ -241,7 +240,6 @@ def test_a_teacher_that_breaks_while_training_is_named():
         student = PoisonedStudent(poison)
         ensemble = TeacherEnsemble([*agreeing(), Breaking()], cache_limit=0)
         trainer = trainer_for(at_least(0.6), student=student, teachers=ensemble)
-        trainer.objective._targets = SplitCache(0)
         return trainer.fit(one_each(), epochs=epochs, trace_every=100)
 
     result, clean = run(LAST, 50), run(0, LAST - 1)
