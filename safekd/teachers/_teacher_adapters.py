@@ -224,7 +224,7 @@ class StoredTeacher:
         self.name, self.floor = name, require_floor(floor, name)
         self._rows = probabilities if isinstance(probabilities, Mapping) else None
         self._only = probabilities if isinstance(probabilities, Tensor) else None
-        self._read_in_order_by = ""  # the split without numbers that reads the only table
+        self._readers: set[str] = set()  # the split without numbers that reads the only table; no part of the content
         parts = list(probabilities.values()) if isinstance(probabilities, Mapping) else [probabilities]
         wrong = [type(part).__name__ for part in parts if not isinstance(part, Tensor)]
         if wrong:
@@ -259,7 +259,7 @@ class StoredTeacher:
         """Refuse to read rows of which nobody said whose they are."""
         who = f"Teacher '{self.name}' has {len(rows)} stored rows"
         how = f"say which row is whose: kd.Split('{split}', ..., numbers=rows), with the row of each example"
-        last, size, first = int(batch.index.max()), batch.split_size, self._read_in_order_by
+        last, size, first = int(batch.index.max()), batch.split_size, next(iter(self._readers), split)
         if last >= len(rows):
             raise InvalidInput(
                 f"{who} for split '{split}', but example {last} was asked for; store one row an example, in the "
@@ -272,12 +272,12 @@ class StoredTeacher:
                 f"{who}, split '{split}' has {size} examples without numbers, so it is not known which rows are "
                 f"theirs; {how}, or store one row an example, in the split's order."
             )
-        if self._rows is None and first not in ("", split):
+        if self._rows is None and first != split:
             raise InvalidInput(
                 f"{who}, which split '{first}' reads in its order, and now split '{split}', both without numbers; give "
                 f"a table for each, {{'{first}': ..., '{split}': ...}}, or {how}."
             )
-        self._read_in_order_by = split
+        self._readers.add(split)
 
 
 def _select_columns(inputs: Tensor, columns: Sequence[int] | None) -> Tensor:

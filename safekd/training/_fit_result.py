@@ -88,13 +88,16 @@ class FitResult:
         best_feasible: Evaluated iterate with the lowest loss among those that met every constraint; None if none did.
         most_feasible: The one with the smallest violation; where the verdict had to look for it, also one that left the
             loss aside.
+        best_validated: The evaluated iterate that is best on the validation split: of smallest violation there, up to
+            1e-3 counting as none, then of least loss there; None without such a split.  It was chosen by that split,
+            which can then no longer certify anything.
         multipliers: Final multiplier of each constraint, nats a unit of safety.
         residuals: KKT residuals of ``student``, at the weights that ``rule`` gives as it is now.
         point: Last trace point.
         trace: All trace points, one row each.
         rule: Weighting rule, in eval mode where it learned.
         rule_state: Its state and its optimizer's, by name; empty where it has none.
-        checkpoint_rule_states: The same as it was at "best_feasible" and at "most_feasible".
+        checkpoint_rule_states: The same as it was at "best_feasible", "most_feasible" and "best_validated".
         mixture: Of lowest loss among mixtures of snapshots that meet every constraint on average, where ``fit`` was
             asked for snapshots.
         mixture_note: Why there is no mixture then.
@@ -106,6 +109,7 @@ class FitResult:
     student: nn.Module
     best_feasible: nn.Module | None
     most_feasible: nn.Module
+    best_validated: nn.Module | None
     multipliers: Mapping[str, float]
     residuals: KKTResiduals
     point: TracePoint

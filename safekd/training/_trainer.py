@@ -218,6 +218,7 @@ class ConstrainedTrainer:
         trace_every: int | None = None,
         stationarity: Sampled | None = None,
         snapshots: int | None = None,
+        patience: int | None = None,
         warm_start: WarmStart | None = None,
         tighten: Tighten | CrossFit | None = None,
         run_dir: str | os.PathLike[str] | None = None,
@@ -243,6 +244,8 @@ class ConstrainedTrainer:
                 is read there is kept, called converged, or stopped, so ask for more where runs are short.
             stationarity: How to estimate gradients where those of the whole split cost too much; None for exact ones.
             snapshots: How many students to keep, besides the best, to make ``FitResult.mixture`` of; None for none.
+            patience: Evaluations in a row without a better student on the validation split (safer there, then of less
+                loss) after which the run ends; None to go on.
             warm_start: Where to begin; None for where the student is.
             tighten: How thresholds are raised so that new data show what was asked for, as a rule
                 ``CrossFit(also=["validation"])``; ``epochs`` are those of one training, and the trace is that of the
@@ -264,7 +267,18 @@ class ConstrainedTrainer:
         """
         if run_dir is not None and not os.fspath(run_dir):
             raise InvalidInput("`run_dir` is ''; wanted a folder for the run, or None to keep nothing on disk.")
-        self.check_fit(epochs=epochs, tolerance=tolerance, trace_every=trace_every, snapshots=snapshots)
+        self.check_fit(
+            epochs=epochs, tolerance=tolerance, trace_every=trace_every, snapshots=snapshots, patience=patience
+        )
+        if patience is not None and (validation is None or tighten is not None):
+            raise InvalidInput(
+                "`patience` looks at the validation split"
+                + (
+                    ", and none was given: pass fit(train, validation, ...)."
+                    if validation is None
+                    else ", which `tighten` keeps for judging; give one of the two."
+                )
+            )
         writers = [JsonlWriter(Path(run_dir) / TRACE_LINES)] if run_dir is not None else []
         options = FitOptions(
             epochs=epochs,
@@ -272,6 +286,7 @@ class ConstrainedTrainer:
             trace_every=trace_every,
             stationarity=stationarity,
             snapshots=snapshots,
+            patience=patience,
             callbacks=[*writers, *([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
         )
         data = FitData.place(train, validation, splits or {}, self.problem.device, fields)
@@ -288,7 +303,13 @@ class ConstrainedTrainer:
         return result
 
     def check_fit(
-        self, *, epochs: int, tolerance: float, trace_every: int | None = None, snapshots: int | None = None
+        self,
+        *,
+        epochs: int,
+        tolerance: float,
+        trace_every: int | None = None,
+        snapshots: int | None = None,
+        patience: int | None = None,
     ) -> None:
         """Raise InvalidInput for numbers that ``fit`` would refuse, without training anything.
 
@@ -297,6 +318,7 @@ class ConstrainedTrainer:
             tolerance: Above 0, finite.
             trace_every: At least 1, or None.
             snapshots: At least two more than there are constraints, or None.
+            patience: At least 1, or None.
 
         Raises:
             InvalidInput: A number is out of range.
@@ -308,6 +330,10 @@ class ConstrainedTrainer:
         if trace_every is not None and (not is_whole(trace_every) or trace_every < 1):
             raise InvalidInput(
                 f"`trace_every` is {trace_every!r}; wanted at least 1 step between full passes, or None."
+            )
+        if patience is not None and (not is_whole(patience) or patience < 1):
+            raise InvalidInput(
+                f"`patience` is {patience!r}; wanted at least 1 evaluation without a better student, or None."
             )
         needed = len(self.constraints) + 2
         if snapshots is not None and (not is_whole(snapshots) or snapshots < needed):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._full_pass import FullPass
 from .._mixture import Mixture, find_lowest_mixture
 from .._parameter_vectors import copy_state
-from ..trace import FEASIBLE, TracePoint
+from ..trace import FEASIBLE, ConstraintReading, TracePoint
 
 Rank = tuple[float, float]
 
@@ -53,7 +53,7 @@ class Snapshot:
 
 
 class BestIterates:
-    """Keeps the evaluated iterate of lowest loss among feasible ones, and the one of smallest violation.
+    """Keeps iterates: of lowest loss among feasible ones, of smallest violation, best on the validation split.
 
     Args:
         rule_state: Gives the state of the weighting rule, kept beside each.
@@ -66,6 +66,8 @@ class BestIterates:
         self._rule_state, self._most_snapshots = rule_state, snapshots
         self._best: Checkpoint | None = None
         self._most_feasible: Checkpoint | None = None
+        self._best_validated: Checkpoint | None = None
+        self.unimproved = 0  # evaluations since the last that was best on the validation split
         self._snapshots: list[Snapshot] = []
 
     def add(self, student: nn.Module, point: TracePoint) -> None:
@@ -81,6 +83,7 @@ class BestIterates:
         if here[0] == 0 and (self._best is None or here < self._best.rank):
             self._best = Checkpoint(here, copy_state(student), self._rule_state())
         self.add_restored(student, point)
+        self._add_validated(student, point)
         if self._most_snapshots is not None:
             self._add_snapshot(student, point, self._most_snapshots)
 
@@ -94,6 +97,22 @@ class BestIterates:
         here = rank_point(point)
         if here[0] < math.inf and (self._most_feasible is None or here < self._most_feasible.rank):
             self._most_feasible = Checkpoint(here, copy_state(student), self._rule_state())
+
+    def _add_validated(self, student: nn.Module, point: TracePoint) -> None:
+        there = rank_validation(point)
+        if there is None:
+            return
+        self.unimproved += 1
+        if there[0] < math.inf and (self._best_validated is None or there < self._best_validated.rank):
+            self._best_validated, self.unimproved = Checkpoint(there, copy_state(student), self._rule_state()), 0
+
+    def best_validated(self, like: nn.Module) -> nn.Module | None:
+        """Return the iterate that is best on the validation split as a module of its own, or None.
+
+        Args:
+            like: The student, for its structure.
+        """
+        return None if self._best_validated is None else _load_copy(like, self._best_validated.student)
 
     def best_feasible(self, like: nn.Module) -> nn.Module | None:
         """Return the feasible iterate of lowest loss as a module of its own, or None.
@@ -113,7 +132,11 @@ class BestIterates:
 
     def rule_states(self) -> dict[str, Mapping[str, Tensor]]:
         """Return the state of the weighting rule beside each iterate that is kept, empty where it has none."""
-        checkpoints = {"best_feasible": self._best, "most_feasible": self._most_feasible}
+        checkpoints = {
+            "best_feasible": self._best,
+            "most_feasible": self._most_feasible,
+            "best_validated": self._best_validated,
+        }
         return {name: one.rule_state for name, one in checkpoints.items() if one is not None}
 
     def mixture(self, like: nn.Module) -> tuple[Mixture | None, str]:
@@ -187,11 +210,24 @@ def rank_point(point: TracePoint | FullPass) -> Rank:
     Args:
         point: What was read.
     """
-    violations = [reading.violation for reading in point.readings]
-    if not all(map(math.isfinite, [point.loss, *violations])):  # before max, which can lose a NaN
+    return _rank(point.readings, point.loss)
+
+
+def rank_validation(point: TracePoint) -> Rank | None:
+    """Return the same of the readings on the validation split; None where there is none.
+
+    Args:
+        point: What was read.
+    """
+    return None if point.validation_loss is None else _rank(point.validation, point.validation_loss)
+
+
+def _rank(readings: Sequence[ConstraintReading], loss: float) -> Rank:
+    violations = [reading.violation for reading in readings]
+    if not all(map(math.isfinite, [loss, *violations])):  # before max, which can lose a NaN
         return math.inf, math.inf
     violation = max(violations, default=0.0)
-    return (0.0 if violation <= FEASIBLE else violation), point.loss
+    return (0.0 if violation <= FEASIBLE else violation), loss
 
 
 def _load_copy(like: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

@@ -25,6 +25,7 @@ from ._overpenalty import find_exploded
 from ._probes import RunProbes
 from ._status import judge_run
 from ._student_restoration import StudentRestoration
+from ._validation_fall import add_validation_fall
 
 __all__ = [
     "STATUS_SETTINGS",
@@ -35,6 +36,7 @@ __all__ = [
     "RunFacts",
     "RunProbes",
     "StudentRestoration",
+    "add_validation_fall",
     "advise_finite_numbers",
     "bound_feasibility",
     "find_exploded",

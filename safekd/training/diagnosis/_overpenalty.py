@@ -25,12 +25,14 @@ class OverpenaltySettings:
     Attributes:
         outweighs: Largest losses of the run that a miss as small as the tolerance must weigh for its multiplier to have
             exploded: the loss then has no say any more.
+        least_loss: Nats: losses of the run below this count as this.
         least_excess: Nats: excess up to this is noise of small batches.
         excess_share: Share of the first loss up to which excess is noise.
         flat: Gradient norm of a violated constraint's surrogate that counts as none.
     """
 
     outweighs: float = 10.0
+    least_loss: float = 1.0
     least_excess: float = 0.01
     excess_share: float = 0.05
     flat: float = 1e-4
@@ -63,7 +65,7 @@ def find_exploded(points: Sequence[TracePoint], tolerance: float) -> list[int]:
         tolerance: Of the run.
     """
     largest = max((point.loss for point in points if math.isfinite(point.loss)), default=math.inf)
-    most = SETTINGS.outweighs * largest / tolerance
+    most = SETTINGS.outweighs * max(largest, SETTINGS.least_loss) / tolerance
     return [m for m, multiplier in enumerate(points[-1].multipliers) if abs(multiplier) > most]
 
 

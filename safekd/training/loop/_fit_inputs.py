@@ -26,6 +26,8 @@ class FitOptions:
         trace_every: Optimizer steps between full passes; None for a share of the training's cost.
         stationarity: How to estimate gradients in full passes; None for exact ones.
         snapshots: How many students to keep for a mixture; None for none.
+        patience: Evaluations in a row without a better student on the validation split that end the run; None for no
+            such end.
         callbacks: Told of the run, in order.
     """
 
@@ -34,6 +36,7 @@ class FitOptions:
     trace_every: int | None = None
     stationarity: Sampled | None = None
     snapshots: int | None = None
+    patience: int | None = None
     callbacks: Sequence[Callback] = ()
 
 
@@ -118,11 +121,12 @@ class FitData:
                 )
             rule.require_examples(self.by_name[rule.split])
 
-    def list_uses(self, problem: TrainingProblem) -> tuple[SplitUse, ...]:
+    def list_uses(self, problem: TrainingProblem, looks: int = 0) -> tuple[SplitUse, ...]:
         """Return what each split is used for, the training split first.
 
         Args:
             problem: What is trained on them.
+            looks: How many students were compared on the validation split.
         """
         evidence = problem.objective.evidence
         uses = []
@@ -134,5 +138,7 @@ class FitData:
             if name == "validation":
                 roles.append("readings of the trace")
             if roles:
-                uses.append(SplitUse(split, tuple(roles)))
+                use = SplitUse(split, tuple(roles))
+                chooses = name == "validation" and looks > 1
+                uses.append(use.add_looks(looks, "to choose the best student") if chooses else use)
         return tuple(uses)

@@ -24,6 +24,7 @@ from ..diagnosis import (
     EndedRun,
     FeasibilityBound,
     RunProbes,
+    add_validation_fall,
     advise_finite_numbers,
     find_exploded,
     format_residuals,
@@ -167,6 +168,8 @@ class FitLoop:
                     exploded = exploded + 1 if find_exploded(self.trace.points, self.options.tolerance) else 0
                     if 2 in (at_rest, exploded) or self._is_as_feasible_as_any(point):
                         return self._judge_ending(last)
+                    if self.options.patience is not None and self.best.unimproved >= self.options.patience:
+                        return self._judge_impatient(point, self.options.patience)
                     if self.callbacks.stopped() is not None:
                         return self._judge_stopped()
         return self._judge_ending(last)
@@ -206,10 +209,11 @@ class FitLoop:
         mixture, note = self.best.mixture(student)
         names = [rule.name for rule in problem.constraints]
         return FitResult(
-            verdict=verdict,
+            verdict=add_validation_fall(verdict, self.trace.points),
             student=student,
             best_feasible=self.best.best_feasible(student),
             most_feasible=self.best.most_feasible(student),
+            best_validated=self.best.best_validated(student),
             multipliers=dict(zip(names, point.multipliers, strict=True)),
             residuals=point.residuals,
             point=point,
@@ -219,7 +223,7 @@ class FitLoop:
             checkpoint_rule_states=self.best.rule_states(),
             mixture=mixture,
             mixture_note=note,
-            uses=self.data.list_uses(problem),
+            uses=self.data.list_uses(problem, looks=len(self.trace.points)),
         )
 
     def _candidates(self) -> list[dict[str, Tensor]]:
@@ -302,6 +306,14 @@ class FitLoop:
             "budget_spent",
             f"{self.callbacks.stopped()} (step {self.step} of {self.steps}: {numbers}).",
             "Go on from here with fit(..., warm_start=kd.WarmStart.from_result(result)), or take the student as it is.",
+        )
+
+    def _judge_impatient(self, point: TracePoint, patience: int) -> Verdict:
+        return Verdict(
+            "budget_spent",
+            f"Stopped early at step {point.step} of {self.steps}: {patience} evaluations in a row gave no better "
+            f"student on the validation split ({format_residuals(point.residuals)}).",
+            "Take result.best_validated, or go on with more `patience`.",
         )
 
     def _default_interval(self) -> int:
