@@ -231,7 +231,7 @@ class Objective:
             )
         if not self._looked_at:
             self._looked_at = True
-            warn_of_probabilities(logits_V)
+            warn_of_probabilities(logits_V, next(self.student.parameters()).dtype)
         return logits_V
 
     def loss(self, log_q_V: Tensor, logits_V: Tensor) -> Tensor:

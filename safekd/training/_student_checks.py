@@ -68,17 +68,19 @@ def warn_of_weight_decay(optimizer: torch.optim.Optimizer, constraints: Sequence
         )
 
 
-def warn_of_probabilities(output_V: Tensor) -> None:
+def warn_of_probabilities(output_V: Tensor, dtype: torch.dtype) -> None:
     """Warn of a student that gives probabilities where logits are wanted; log-probabilities are logits as well.
 
     Args:
         output_V: What it gave, (B, ..., V), for some examples: one row alone may sum to 1 by chance.
+        dtype: Of its parameters; outputs may have been widened since.
     """
     rows, V = output_V.shape[:-1].numel(), output_V.shape[-1]
     if rows < 2 or V < 2 or not bool(((output_V >= 0) & (output_V <= 1)).all()):
         return
     missed = float((output_V.detach().double().sum(-1) - 1).abs().max())
-    if missed <= LIMITS.rounding * V * torch.finfo(output_V.dtype).eps:
+    eps = max(torch.finfo(kind).eps for kind in (output_V.dtype, dtype) if kind.is_floating_point)
+    if missed <= LIMITS.rounding * V * eps:
         warnings.warn(
             f"The student gives probabilities: all {rows} rows lie in [0, 1] and sum to 1. Its outputs are taken for "
             f"logits and go through a softmax once more, so that of its {V} classes none gets more than "

@@ -80,12 +80,15 @@ def find_overpenalty(points: Sequence[TracePoint], tolerance: float, *, targets_
     return Overpenalty(find_exploded(points, tolerance), 0.0 if targets_move else _measure_excess(points))
 
 
-def judge_overpenalized(points: Sequence[TracePoint], overpenalty: Overpenalty, numbers: str, more: str) -> Verdict:
+def judge_overpenalized(
+    points: Sequence[TracePoint], overpenalty: Overpenalty, rate: float, numbers: str, more: str
+) -> Verdict:
     """Return the verdict on a run that was over-penalized.
 
     Args:
         points: Its trace.
         overpenalty: What shows it.
+        rate: Learning rate of the student at the end.
         numbers: The residuals in words.
         more: A sentence more, beginning with a blank; empty for none.
     """
@@ -102,8 +105,8 @@ def judge_overpenalized(points: Sequence[TracePoint], overpenalty: Overpenalty, 
     return Verdict(
         "overpenalized",
         f"{said} ({numbers}).{describe_flat(last)}{more}",
-        "Train without constraints first and go on from there, fit(..., warm_start=kd.WarmStart.from_result(before)); "
-        "lower the learning rate; or pose the constraint on a measure whose gradient does not vanish, such as "
+        f"Lower the learning rate, now {rate:.3g}; train without constraints first and go on from there, fit(..., "
+        "warm_start=kd.WarmStart.from_result(before)); or pose the constraint on a measure whose gradient does not vanish, such as "
         "TruthProbability. result.best_feasible and result.most_feasible may be students from before.",
         {
             "first_loss": first.loss,

@@ -53,9 +53,10 @@ def by_hand(student, train, validation, teachers):
     truth = log_p.gather(-1, labels.unsqueeze(-1)).squeeze(-1).exp()
     p_there = truth[inside & (labels == 1)]
     log_a = torch.log_softmax(student(validation.inputs), -1)
-    margin = (log_a[..., 2] - torch.logsumexp(log_a[..., :2], -1))[validation.labels == 2]
+    odds = (4 * log_a[..., 2] - torch.logsumexp(4 * log_a[..., :2], -1))[validation.labels == 2]
+    recall = (1 / (1 + torch.nn.functional.softplus(-odds) / math.log(2))).mean()
     hit = (log_a.argmax(-1) == 2)[validation.labels == 2].double()
-    return loss, [p0.mean(), p_there.mean(), torch.sigmoid(4 * margin).mean()], [p0, p_there, hit]
+    return loss, [p0.mean(), p_there.mean(), recall], [p0, p_there, hit]
 
 
 def rules():
