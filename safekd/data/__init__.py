@@ -8,7 +8,7 @@ A ``SplitCache`` keeps what is worked out once a split; ``SplitUse`` says what a
 copies by what is in its examples.
 """
 
-from ._data_provenance import SplitUse, Trained, find_unseen, hash_examples
+from ._data_provenance import SplitUse, StoredSplit, Trained, find_unseen, hash_examples
 from ._split import Batch, Split, as_split, expand_to_positions, move_split
 from ._split_cache import SplitCache
 
@@ -17,6 +17,7 @@ __all__ = [
     "Split",
     "SplitCache",
     "SplitUse",
+    "StoredSplit",
     "Trained",
     "as_split",
     "expand_to_positions",

@@ -6,8 +6,8 @@ import copy
 import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,10 +27,10 @@ from ._objective import Loss, Objective
 from ._rule_learning import RuleLearning
 from ._training_problem import TrainingProblem, require_distinct_names
 from ._warm_start import WarmStart
-from .checkpoints import TRACE_LINES, save_run
+from .checkpoints import open_run_folder
 from .generalization import CrossFit, OnRound, Tighten, TighteningRounds
 from .loop import FitData, FitOptions, Sampled, fit_once
-from .trace import Callback, JsonlWriter, OnTrace, TracePoint
+from .trace import Callback, OnTrace, TracePoint
 
 
 class ConstrainedTrainer:
@@ -207,9 +207,9 @@ class ConstrainedTrainer:
             tighten: How thresholds are raised so that new data show what was asked for, as a rule
                 ``CrossFit(also=["validation"])``; ``epochs`` are those of one training, and the trace is that of the
                 student handed back.
-            run_dir: Folder for trace.jsonl, which grows while the run lasts, trace.csv, student.safetensors,
-                verdict.json and, where the weighting rule has a state, weighting_rule.safetensors, where thresholds
-                were raised, tightening.csv.
+            run_dir: Folder that keeps the run, as ``FitResult.save`` writes it; checked before anything is trained,
+                and locked while the run lasts.  trace.jsonl grows meanwhile; a finished run that lies there stays as
+                it is until this one is whole.  If it cannot be written in the end, ``FitResult.save_note`` says why.
             on_trace: Called with every TracePoint, for progress bars.
             on_round: Called with every row of the rounds, columns as ``ROUND_COLUMNS`` explains them.
             callbacks: Told of the run in order, after ``on_trace``; see ``kd.training.trace.Callback``.
@@ -219,26 +219,28 @@ class ConstrainedTrainer:
 
         Raises:
             InvalidInput: A number is out of range, a split is missing or given twice, a constraint covers no example, a
-                warm start is of another problem, or a callback is none.
+                warm start is of another problem, a callback is none, or the folder cannot be written to or is in use.
         """
         self.check_fit(epochs=epochs, tolerance=tolerance, trace_every=trace_every, snapshots=snapshots)
-        writers = [JsonlWriter(Path(run_dir) / TRACE_LINES)] if run_dir is not None else []
-        options = FitOptions(
-            epochs=epochs,
-            tolerance=tolerance,
-            trace_every=trace_every,
-            stationarity=stationarity,
-            snapshots=snapshots,
-            callbacks=[*writers, *([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
-        )
         data = FitData.place(train, validation, splits or {}, self.problem.device)
-        if tighten is None:
-            result = fit_once(self.problem, data, options, warm_start)
-        else:
-            result = tighten.run(TighteningRounds(self.problem, data, options, warm_start, on_round))
-        if run_dir is not None:
-            save_run(result, run_dir)
-        return result
+        with nullcontext() if run_dir is None else open_run_folder(run_dir) as folder:
+            writers = []
+            if folder is not None:
+                folder.require_fits(self.student)
+                writers.append(folder.trace_writer)
+            options = FitOptions(
+                epochs=epochs,
+                tolerance=tolerance,
+                trace_every=trace_every,
+                stationarity=stationarity,
+                snapshots=snapshots,
+                callbacks=[*writers, *([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
+            )
+            if tighten is None:
+                result = fit_once(self.problem, data, options, warm_start)
+            else:
+                result = tighten.run(TighteningRounds(self.problem, data, options, warm_start, on_round))
+            return result if folder is None else folder.keep(result)
 
     def check_fit(
         self, *, epochs: int, tolerance: float, trace_every: int | None = None, snapshots: int | None = None

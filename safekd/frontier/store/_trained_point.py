@@ -65,6 +65,7 @@ class TrainedPoint:
         impossible: Whether it was proved that no student meets its thresholds.
         optimizer_kind: Name of the optimizer's class.
         wall_s: Seconds it took.
+        sampled: Whether gradients, and stationarity with them, are estimates.
         data: Which splits were read, and how.
         student: Parameters and buffers.
         rule_state: What a weighting rule had learned.
@@ -89,6 +90,7 @@ class TrainedPoint:
     impossible: bool = False
     optimizer_kind: str = ""
     wall_s: float = 0.0
+    sampled: bool = False
     data: Sequence[Mapping[str, Any]] = ()
     student: Parameters = field(default_factory=dict)
     rule_state: Parameters = field(default_factory=dict)

@@ -6,8 +6,11 @@ alone, so how many workers there are changes nothing but the time.
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from joblib import Parallel, delayed
 from joblib.parallel import get_active_backend
@@ -17,6 +20,7 @@ from ..store import PointStore, RunSpec, TrainedPoint
 from ._slice_sweep import RunRequests, SliceSweep
 from ._training_run import PreparedTrainer, SweepJob, train_point
 
+_WATCH, _PATIENCE = "safekd: watches the sweep's process", 0.5  # seconds
 _JOBS: dict[str, SweepJob] = {}  # in a worker: the job as it first came, whose teachers keep what they were asked
 
 
@@ -33,12 +37,13 @@ class _RunningSlice:
 
 @dataclass(frozen=True)
 class _Run:
-    """A run of slice ``number``, and the points from which it begins."""
+    """A run of slice ``number``, the points from which it begins, and the process that asks for it, if another."""
 
     number: int
     spec: RunSpec
     start: TrainedPoint | None
     before: TrainedPoint | None
+    owner: int | None = None
 
 
 def run_slice_sweeps(
@@ -99,7 +104,9 @@ def _answer_runs(
         for run in unanswered:
             yield run, train_point(job, run.spec, run.start, run.before, prepared.pop(run.spec.name, None))
     elif unanswered:
-        yield from _make_pool(jobs)(delayed(_train_remotely)(job, run) for run in unanswered)
+        yield from _make_pool(jobs)(
+            delayed(_train_remotely)(job, replace(run, owner=os.getpid())) for run in unanswered
+        )
 
 
 def _make_pool(jobs: int) -> Parallel:
@@ -115,7 +122,21 @@ def _make_pool(jobs: int) -> Parallel:
 
 
 def _train_remotely(job: SweepJob, run: _Run) -> tuple[_Run, TrainedPoint]:
+    _end_with(run.owner)
     if job.token not in _JOBS:
         _JOBS.clear()
         _JOBS[job.token] = job
     return run, train_point(_JOBS[job.token], run.spec, run.start, run.before)
+
+
+def _end_with(owner: int | None) -> None:
+    """Let this worker end when the process that started it does, killed or not: nobody waits for its points then."""
+    if owner is None or owner != os.getppid() or any(thread.name == _WATCH for thread in threading.enumerate()):
+        return
+    threading.Thread(target=_watch_owner, args=(owner,), name=_WATCH, daemon=True).start()
+
+
+def _watch_owner(owner: int) -> None:
+    while os.getppid() == owner:
+        time.sleep(_PATIENCE)
+    os._exit(1)

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ...errors import InvalidInput
-from ...io import read_table, write_atomically
+from ...io import read_table, unguard_cell, write_atomically
 
 Cell = float | int | bool | str
 _WHOLE = ("step", "epoch")  # 10.0 is written "10" in CSV, so what is a whole number is said here
@@ -98,8 +98,7 @@ def _parse_row(file: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _parse_csv_cell(cell: str) -> str | None:
-    escaped = cell.startswith("'") and cell[1:2] in tuple("=+-@\t")  # what keeps spreadsheets from running a cell
-    return cell[escaped:] or None
+    return unguard_cell(cell) or None
 
 
 def _type_column(file: Path, name: str, cells: list[Any]) -> pd.Series[Any]:

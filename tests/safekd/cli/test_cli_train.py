@@ -67,8 +67,9 @@ def test_trains_on_a_csv_and_writes_a_run(folder, capsys):
     run = folder / "run"
     ran = run_cli(capsys, "train", folder / "mine.toml", "--run-dir", run)
     assert ran.code == 0, ran.out + ran.err
-    files = ["config.toml", "student.safetensors", "trace.csv", "trace.jsonl", "verdict.json"]
-    assert sorted(p.name for p in run.iterdir()) == files
+    files = {"config.toml", "student.safetensors", "trace.csv", "trace.jsonl", "verdict.json", "manifest.json"}
+    assert files <= {p.name for p in run.iterdir()}
+    assert not [p.name for p in run.iterdir() if p.name.startswith(".")]
     verdict = json.loads((run / "verdict.json").read_text())
     assert verdict["status"] == "converged"
     posed = next(r for r in verdict["readings"] if r["split"] == "train")
