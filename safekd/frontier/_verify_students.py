@@ -20,6 +20,7 @@ from .._number_checks import is_number
 from .._torch_state import limit_threads
 from ..data import as_split
 from ..errors import InvalidInput
+from ..training import FEASIBLE
 from .store import TABLE, Parameters, RunSpec, read_finished_sweep, read_point, require_whole_point
 from .sweep import (
     LOOSEST,
@@ -34,7 +35,7 @@ from .sweep import (
     evaluate_student,
     restore_row,
 )
-from .table import FrontierTable, annotate_rows, read_frontier
+from .table import ANNOTATIONS, FrontierTable, annotate_rows, read_frontier
 
 _NO_STUDENT = (
     "the row is called feasible and has no student; a CSV holds numbers only: give the sweep's folder, or the frontier "
@@ -128,7 +129,7 @@ def verify(
         raise InvalidInput(f"`tolerance` is {tolerance!r}; wanted a number above 0, for example 1e-9.")
     split = as_split(train, "train")
     job = SweepJob("", make_trainer, split, validation, 1, {"splits": splits}, stored.threads, None)
-    left = stored.rebuild_rows()
+    left = stored.rebuild_rows() if stored.traced else _annotate_anew(rows, stored)
     with limit_threads(stored.threads), torch.random.fork_rng(devices=[]):
         lines = [
             _compare_row(job, index, row, stored, left.get(index, {}), tolerance)
@@ -157,8 +158,6 @@ class _StoredStudents:
 
     def rebuild_rows(self) -> dict[int, dict[Any, Any]]:
         """Return the table's rows as the runs left them, without annotations where a point is lost."""
-        if not self.traced:
-            return {}
         table = build_table([build_table_row(row, context) for row, context in self.traced])
         if not self.wrong:
             table = annotate_rows(table, self.constraint)
@@ -168,6 +167,14 @@ class _StoredStudents:
         """Say whether the residuals of a row are estimates, which no evaluation gives again."""
         point = self.traced[index][0].point if index < len(self.traced) else None
         return point is not None and point.sampled
+
+
+def _annotate_anew(rows: pd.DataFrame, stored: _StoredStudents) -> dict[int, dict[Any, Any]]:
+    """Return what the numbers of a table say of its rows, where nobody knows what the runs left."""
+    violations = [column for column in rows.columns if column.startswith("violation_")]
+    table = rows.assign(feasible=(rows[violations] <= FEASIBLE).all(axis=1))
+    flags = annotate_rows(table, stored.constraint)[["feasible", *ANNOTATIONS]].to_dict("records")
+    return {index: flags[index] for index in stored.states if index < len(flags)}
 
 
 def _read_states(frontier: FrontierTable) -> _StoredStudents:

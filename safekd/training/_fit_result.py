@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from solvers.kkt import KKTResiduals
-from solvers.short_repr import ShortRepr
+from solvers.short_repr import SETTINGS, ShortRepr, shorten_repr
 from solvers.statuses import Status
 
 from ..data import SplitUse
@@ -46,6 +47,7 @@ from .result_files import (
 from .trace import FEASIBLE, TracePoint, read_trace, write_jsonl
 
 FURTHER_STUDENTS = ("best_feasible", "most_feasible")  # besides the final one; each a field of FitResult
+_SHOWN = 10  # readings in a text that fits a screen
 
 
 Finding = float | str | Sequence[float] | Sequence[str]
@@ -110,7 +112,7 @@ ROUND_COLUMNS = {
 
 
 @dataclass(frozen=True, repr=False)
-class FitResult(ShortRepr):
+class FitResult:
     """A trained student and everything that is known about it.
 
     Attributes:
@@ -173,6 +175,26 @@ class FitResult(ShortRepr):
     def feasible(self) -> bool:
         """Whether the final student met every constraint, to 1e-3, on the split on which it is posed."""
         return all(reading.violation <= FEASIBLE for reading in self.point.readings)
+
+    def __repr__(self) -> str:
+        readings = [*self.point.readings, *self.point.validation]
+        multipliers = [f", multiplier {value:.4g}" for value in self.multipliers.values()]
+        multipliers += [""] * (len(readings) - len(multipliers))
+        lines = [
+            f"'{shorten_repr(r.name, 40)[1:-1]}' on '{r.split}': {r.measured:.6g}, asked for {r.required:g}{more}"
+            for r, more in zip(readings[:_SHOWN], multipliers, strict=False)
+        ]
+        lines += [f"... {len(readings) - _SHOWN} more readings"] * (len(readings) > _SHOWN)
+        kept = [name for name in ("student", *FURTHER_STUDENTS, "mixture") if getattr(self, name) is not None]
+        texts = [self.message, f"Next: {self.next_move}" if self.next_move else "", self.save_note]
+        return "\n  ".join(
+            [
+                f"FitResult: {self.status}, distillation loss {self.point.loss:.6g} nats after {self.point.step} steps",
+                *lines,
+                *(line for text in texts for line in textwrap.wrap(text, SETTINGS.width, max_lines=3)),
+                f"with {', '.join(kept)}, trace ({len(self.trace)} rows)",
+            ]
+        )
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write everything that is known of the run to a folder, from which ``load`` reads it back.

@@ -253,6 +253,11 @@ class FinishedSweep:
     rows: Sequence[Mapping[str, Any]]
 
 
+def is_sweep(folder: Path) -> bool:
+    """Say whether a folder is that of a sweep, finished or not."""
+    return (folder / _SWEEP).exists() and not (folder / MANIFEST).exists()
+
+
 def read_finished_sweep(folder: Path) -> FinishedSweep:
     """Return what a finished sweep noted.  Raises InvalidInput where there is none, or its files were changed."""
     file = folder / _DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -101,9 +102,14 @@ class StudentSweep:
         kept = {row: point for row, point in enumerate(points) if point is not None and point.student}
         table = annotate_rows(table, name)
         if self.store is not None:
-            write_frontier(table, name, meta, self.store.folder / TABLE)
-            names = [kept[row].spec.name if row in kept else None for row in range(len(points))]
-            self.store.finish(names, [describe_row(row, context) for row, context in traced])
+            try:
+                write_frontier(table, name, meta, self.store.folder / TABLE)
+                names = [kept[row].spec.name if row in kept else None for row in range(len(points))]
+                self.store.finish(names, [describe_row(row, context) for row, context in traced])
+            except InvalidInput as error:  # all runs are done and kept: the frontier is not lost for its table
+                note = f"The points are kept, the table is not: {error} {self.store.resume_hint}"
+                meta["notes"].append(note)
+                warnings.warn(note, stacklevel=2)
         return FrontierTable(table, name, meta, RowStudents(self.job, kept, traced))
 
     def _collect_notes(self, sweeps: Sequence[SliceSweep]) -> list[str]:
