@@ -6,7 +6,7 @@
 Seen are the numbers of tensors and arrays; a module's structure, code, parameters, buffers, modes and hooks; an
 object's class and what it would pickle; a function's code, defaults, closure, and the globals that it reads.  What came
 with Python or with an installed package is told by its name.  Not seen are files, names that are worked out at run
-time, and what a compiled library keeps for itself.
+time, what a compiled library keeps for itself, and what a function collects in lists and dictionaries around it.
 """
 
 from ._content_hash import describe, fingerprint, fingerprint_structure

@@ -44,12 +44,12 @@ def list_function_parts(function: types.FunctionType) -> Iterator[tuple[str, Any
     yield "keyword defaults", function.__kwdefaults__
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
-            yield f"closure {name}", cell.cell_contents
+            yield f"closure {name}", _read_variable(cell.cell_contents)
         except ValueError:  # not yet filled
             yield f"closure {name}", None
     for name in sorted(_read_globals(function.__code__)):
         if name in function.__globals__:
-            yield f"global {name}", function.__globals__[name]
+            yield f"global {name}", _read_variable(function.__globals__[name])
 
 
 def list_code_parts(code: types.CodeType) -> Iterator[Any]:
@@ -91,6 +91,17 @@ def unwrap(value: Any) -> Any:
     if isinstance(value, property):
         return (value.fget, value.fset)
     return value.func if isinstance(value, functools.cached_property) else value
+
+
+def _read_variable(value: Any) -> Any:
+    """Return what a variable holds; of a list, a set or a dictionary its kind, unless it is one of floats.
+
+    Those are where functions count their calls and keep what they saw, which decides nothing.
+    """
+    if not isinstance(value, (list, set, dict)):
+        return value
+    entries = value.values() if isinstance(value, dict) else value
+    return value if entries and all(isinstance(entry, float) for entry in entries) else type(value)
 
 
 def _read_globals(code: types.CodeType) -> set[str]:

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from joblib import Parallel, delayed
 from joblib.parallel import get_active_backend
@@ -20,7 +20,7 @@ from ..store import PointStore, RunSpec, TrainedPoint
 from ._slice_sweep import RunRequests, SliceSweep
 from ._training_run import PreparedTrainer, SweepJob, train_point
 
-_WATCH, _PATIENCE = "safekd: watches the sweep's process", 0.5  # seconds
+_PATIENCE = 0.5  # seconds between two looks whether the sweep lives
 _JOBS: dict[str, SweepJob] = {}  # in a worker: the job as it first came, whose teachers keep what they were asked
 
 
@@ -37,13 +37,12 @@ class _RunningSlice:
 
 @dataclass(frozen=True)
 class _Run:
-    """A run of slice ``number``, the points from which it begins, and the process that asks for it, if another."""
+    """A run of slice ``number``, and the points from which it begins."""
 
     number: int
     spec: RunSpec
     start: TrainedPoint | None
     before: TrainedPoint | None
-    owner: int | None = None
 
 
 def run_slice_sweeps(
@@ -104,9 +103,7 @@ def _answer_runs(
         for run in unanswered:
             yield run, train_point(job, run.spec, run.start, run.before, prepared.pop(run.spec.name, None))
     elif unanswered:
-        yield from _make_pool(jobs)(
-            delayed(_train_remotely)(job, replace(run, owner=os.getpid())) for run in unanswered
-        )
+        yield from _make_pool(jobs)(delayed(_train_remotely)(job, run) for run in unanswered)
 
 
 def _make_pool(jobs: int) -> Parallel:
@@ -118,22 +115,22 @@ def _make_pool(jobs: int) -> Parallel:
             "use 'loky', which is its own choice, 'ray' or 'dask'."
         )
     streams = getattr(backend, "supports_return_generator", False)
-    return Parallel(n_jobs=jobs, return_as="generator_unordered" if streams else "list")
+    # workers of Dask and Ray are not this process's own
+    own = type(backend).__name__ in ("LokyBackend", "MultiprocessingBackend")
+    more = {"initializer": _end_with, "initargs": (os.getpid(),)} if own else {}
+    return Parallel(n_jobs=jobs, return_as="generator_unordered" if streams else "list", **more)
 
 
 def _train_remotely(job: SweepJob, run: _Run) -> tuple[_Run, TrainedPoint]:
-    _end_with(run.owner)
     if job.token not in _JOBS:
         _JOBS.clear()
         _JOBS[job.token] = job
     return run, train_point(_JOBS[job.token], run.spec, run.start, run.before)
 
 
-def _end_with(owner: int | None) -> None:
+def _end_with(owner: int) -> None:
     """Let this worker end when the process that started it does, killed or not: nobody waits for its points then."""
-    if owner is None or owner != os.getppid() or any(thread.name == _WATCH for thread in threading.enumerate()):
-        return
-    threading.Thread(target=_watch_owner, args=(owner,), name=_WATCH, daemon=True).start()
+    threading.Thread(target=_watch_owner, args=(owner,), daemon=True).start()
 
 
 def _watch_owner(owner: int) -> None:
