@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from solvers.short_repr import ShortRepr
+
 from ..errors import InvalidInput
 from ._split import Split
 
@@ -24,8 +26,8 @@ Keys = NDArray[np.uint64]
 _CHUNK = 2**20  # words at a time
 
 
-@dataclass(frozen=True)
-class StoredSplit:
+@dataclass(frozen=True, repr=False)
+class StoredSplit(ShortRepr):
     """A split of which only its examples' marks were kept: enough to know them again.
 
     Attributes:
@@ -40,8 +42,8 @@ class StoredSplit:
         return len(self.keys)
 
 
-@dataclass(frozen=True)
-class SplitUse:
+@dataclass(frozen=True, repr=False)
+class SplitUse(ShortRepr):
     """What one split was used for.
 
     Attributes:

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.short_repr import ShortRepr
+
 from ..errors import InvalidInput
 
 
-@dataclass(frozen=True)
-class Batch:
+@dataclass(frozen=True, repr=False)
+class Batch(ShortRepr):
     """Some examples of a split.
 
     Attributes:
@@ -45,8 +47,8 @@ class Batch:
         return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
-@dataclass(frozen=True)
-class Split:
+@dataclass(frozen=True, repr=False)
+class Split(ShortRepr):
     """A named set of labeled examples.
 
     Attributes:

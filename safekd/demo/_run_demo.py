@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from solvers.primal_dual import FixedPenalty
+from solvers.short_repr import ShortRepr
 
 from .._torch_state import limit_threads
 from ..errors import InvalidInput, SolverFailure
@@ -45,8 +46,8 @@ class DemoSettings:
 SETTINGS = DemoSettings()
 
 
-@dataclass(frozen=True)
-class DemoOutcome:
+@dataclass(frozen=True, repr=False)
+class DemoOutcome(ShortRepr):
     """What the demo measured, and the files that it wrote.
 
     Attributes:

@@ -13,6 +13,7 @@ from torch import nn
 
 from solvers.polytope import WeightPolytope
 from solvers.primal_dual import DUAL_METHODS, DualMethod
+from solvers.short_repr import ShortRepr
 
 from ..data import Split
 from ..divergences import ForwardKL
@@ -28,8 +29,8 @@ from ._registries import build_registered, find_rules
 from .config import ExperimentConfig, FittedTeacherConfig
 
 
-@dataclass(frozen=True)
-class Experiment:
+@dataclass(frozen=True, repr=False)
+class Experiment(ShortRepr):
     """Everything that a configuration names, made.
 
     Attributes:

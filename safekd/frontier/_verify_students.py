@@ -16,6 +16,8 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 
+from solvers.short_repr import ShortRepr
+
 from .._number_checks import is_number
 from .._torch_state import limit_threads
 from ..data import as_split
@@ -43,8 +45,8 @@ _NO_STUDENT = (
 )
 
 
-@dataclass(frozen=True)
-class VerifyReport:
+@dataclass(frozen=True, repr=False)
+class VerifyReport(ShortRepr):
     """What a second evaluation of a frontier's students says.
 
     Attributes:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from solvers.short_repr import ShortRepr
+
 from .._torch_state import evaluation_mode, extract_logits
 from ..data import Batch, Split, Trained, as_split, find_unseen
 from ..errors import InvalidInput
@@ -16,8 +18,8 @@ from ._safety_constraint import Constraint
 from ._safety_measure import SafetyMeasure
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(ShortRepr):
     """A one-sided statement: with the stated confidence, expected safety is at least ``lower_bound``.
 
     Attributes:

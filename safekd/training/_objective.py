@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from solvers.short_repr import ShortRepr
+
 from .._torch_state import evaluation_mode, extract_logits
 from ..data import Batch, Split, SplitCache
 from ..errors import InvalidInput, NotFinite
@@ -25,8 +27,8 @@ CHUNK = (
 )
 
 
-@dataclass(frozen=True)
-class PooledTeachers:
+@dataclass(frozen=True, repr=False)
+class PooledTeachers(ShortRepr):
     """The teachers of some examples, weighed and pooled.
 
     Attributes:
@@ -40,8 +42,8 @@ class PooledTeachers:
     log_q_V: Tensor
 
 
-@dataclass
-class Objective:
+@dataclass(repr=False)
+class Objective(ShortRepr):
     """The distillation loss, ``mean over a split of divergence(pool of teachers, student)``.
 
     Weighting rules are functions of what the teachers and the data say, so targets are worked out once a split and

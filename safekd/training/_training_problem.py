@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from solvers.primal_dual import DualMethod
+from solvers.short_repr import ShortRepr
 
 from ..errors import InvalidInput
 from ..safety import Constraint
@@ -32,8 +33,8 @@ class MinibatchSettings:
 MINIBATCHES = MinibatchSettings()
 
 
-@dataclass(frozen=True)
-class TrainingProblem:
+@dataclass(frozen=True, repr=False)
+class TrainingProblem(ShortRepr):
     """``min L_KD  s.t.  safety_i >= required_i`` over the parameters of a student, and what takes the steps.
 
     It is a record, made by ConstrainedTrainer: loops, steps and readers get it, or parts of it.  The student, the

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from solvers.short_repr import ShortRepr
+
 from ...training import FEASIBLE, WarmStart
 from ...training.trace import ConstraintReading
 
@@ -42,8 +44,8 @@ class RunSpec:
     trace_every: int | None = None
 
 
-@dataclass(frozen=True)
-class TrainedPoint:
+@dataclass(frozen=True, repr=False)
+class TrainedPoint(ShortRepr):
     """What a run left behind: one student, and its numbers, each evaluated on whole splits.
 
     Attributes:

@@ -17,6 +17,7 @@ from torch import Tensor
 from solvers.kkt import KKTResiduals, kkt_residuals
 from solvers.pareto import measure_extrapolation
 from solvers.primal_dual import FixedPenalty
+from solvers.short_repr import ShortRepr
 
 from ..._torch_state import limit_threads
 from ...data import Split, move_split
@@ -310,8 +311,8 @@ def _copy_state(module: torch.nn.Module) -> Parameters:
     return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
 
 
-@dataclass(frozen=True)
-class StudentEvaluation:
+@dataclass(frozen=True, repr=False)
+class StudentEvaluation(ShortRepr):
     """A student, evaluated on whole splits under given multipliers.
 
     Attributes:
