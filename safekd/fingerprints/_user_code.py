@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+_HAS_DOCSTRING = 0x4000000  # inspect.CO_HAS_DOCSTRING, from Python 3.13 on
 _OWN = ("safekd", "solvers")  # told apart by their version
 _UNTOLD = {"__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__"}
 _UNTOLD |= {"__annotations__", "__annotate__", "__abstractmethods__", "_abc_impl", "__qualname__", "__parameters__"}
@@ -59,10 +60,11 @@ def list_code_parts(code: types.CodeType) -> Iterator[Any]:
         code: Of a function.
     """
     yield from (code.co_code, code.co_names, code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
-    yield from (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
-    documented = code.co_consts[:1] if isinstance(code.co_consts[:1], tuple) else ()
-    skip = 1 if documented and isinstance(documented[0], str) else 0  # the docstring, or None in its place
-    yield from code.co_consts[skip:]
+    yield from (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & ~_HAS_DOCSTRING)
+    # of a function that has a name the first constant is its docstring, or None; from 3.13 on a flag says so
+    named = not code.co_name.startswith("<") and (sys.version_info < (3, 13) or bool(code.co_flags & _HAS_DOCSTRING))
+    untold = named and isinstance(next(iter(code.co_consts), None), str)
+    yield from (None, *code.co_consts[1:]) if untold else code.co_consts
 
 
 def list_class_parts(kind: type) -> Iterator[tuple[str, Any]]:
