@@ -11,13 +11,13 @@ from typing import Any
 from rich.console import Console
 
 from .._torch_state import limit_threads
+from ..errors import InvalidInput
 from ..experiment import build_experiment
 from ..experiment.config import load_config
 from ..io import write_atomically
-from ..io.folders import read_manifest
 from ..report import tabulate_fit, tabulate_tightening
 from ..safety import certify
-from ..training import RUN, FitResult, RunFolder, open_run_folder
+from ..training import FitResult, RunFolder, open_run_folder
 from ..training.trace import TracePoint
 from ._progress_bars import show_steps, show_written
 
@@ -83,8 +83,11 @@ def _keep_result(console: Console, folder: RunFolder, result: FitResult, config:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it would say is printed
         kept = folder.keep(result, write_config)
-    if not kept.save_note:
-        return sorted(folder.folder / name for name in read_manifest(folder.folder, RUN).files)
-    place = Path(tempfile.mkdtemp(prefix="safekd-run-"))
-    console.print(f"{kept.save_note} It was written to {place} instead.", markup=False, highlight=False)
-    return result.save(place)
+        if not kept.save_note:
+            return folder.list_files()
+        with open_run_folder(tempfile.mkdtemp(prefix="safekd-run-")) as other:
+            again = other.keep(result, write_config)
+    if again.save_note:
+        raise InvalidInput(f"{kept.save_note} {again.save_note}")
+    console.print(f"{kept.save_note} It was written to {other.folder} instead.", markup=False, soft_wrap=True)
+    return other.list_files()

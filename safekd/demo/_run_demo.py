@@ -21,8 +21,7 @@ from ..experiment import Experiment, Variant, VariantReport, build_experiment, f
 from ..experiment.config import ExperimentConfig, parse_config
 from ..frontier import Frontier, VerifyReport, trace_frontier, verify
 from ..io import write_atomically, write_csv
-from ..io.folders import read_manifest
-from ..training import RUN, RunFolder, open_run_folder
+from ..training import RunFolder, open_run_folder
 from ..weights import Uniform
 
 OnProgress = Callable[[str, int, int], None]
@@ -167,7 +166,7 @@ def _write_outcome(
     kept = folder.keep(reports[-1].result, write_more)
     if kept.save_note:
         raise InvalidInput(kept.save_note)
-    return sorted(folder.folder / name for name in read_manifest(folder.folder, RUN).files)
+    return folder.list_files()
 
 
 def tabulate_weights(experiment: Experiment) -> pd.DataFrame:

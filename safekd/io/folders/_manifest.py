@@ -102,3 +102,20 @@ def read_manifest(folder: str | os.PathLike[str], kind: str) -> Manifest:
     if found != kind or not isinstance(files, dict) or any(Path(name).name != name for name in files):
         raise InvalidInput(f"{os.fspath(folder)} is the folder of a {found}; wanted that of a {kind}.")
     return Manifest(Path(folder), kind, files, record)
+
+
+def require_listed_as_written(path: Path) -> None:
+    """Raise InvalidInput where the manifest beside a file lists it, and the file was changed since.
+
+    Args:
+        path: A file; in a folder without a manifest nobody knows what was written.
+
+    Raises:
+        InvalidInput: It was changed.
+    """
+    try:
+        files = read_checked_json(path.parent / MANIFEST)["files"]
+    except (InvalidInput, KeyError):
+        return
+    if path.name in files and hash_file(path) != files[path.name]:
+        raise InvalidInput(f"{path} is not what was written: the {MANIFEST} beside it has another hash.")

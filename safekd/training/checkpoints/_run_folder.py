@@ -16,6 +16,7 @@ from ...io.folders import (
     MANIFEST,
     finish_replacement,
     lock_folder,
+    read_manifest,
     replace_files,
     require_no_folders,
     require_room,
@@ -53,6 +54,10 @@ class RunFolder:
         require_tensors(state, "A run folder")
         size = sum(value.numel() * value.element_size() for value in state.values())
         require_room(self.folder, (1 + len(FURTHER_STUDENTS)) * size + _SMALL_FILES)
+
+    def list_files(self) -> list[Path]:
+        """Return the paths of the files of the run that is kept here."""
+        return [self.folder / name for name in sorted(read_manifest(self.folder, RUN).files)]
 
     def keep(self, result: FitResult, write_more: Callable[[Path], object] | None = None) -> FitResult:
         """Write a result in place of what was there, and hand it back; whatever goes wrong, the result is not lost.
