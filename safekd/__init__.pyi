@@ -32,10 +32,12 @@ from .errors import SolverFailure as SolverFailure
 from .frontier import Frontier as Frontier
 from .frontier import trace_frontier as trace_frontier
 from .frontier import verify as verify
+from .frontier import verify_files as verify_files
 from .safety import SafetyConstraint as SafetyConstraint
 from .safety import certify as certify
 from .training import ConstrainedTrainer as ConstrainedTrainer
 from .training import CrossFit as CrossFit
+from .training import FitResult as FitResult
 from .training import Tighten as Tighten
 from .training import WarmStart as WarmStart
 from .weight_files import audit_file as audit_file

@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
+from .short_repr import ShortRepr
+
 Floats = npt.NDArray[np.float64]
 
 _SUM_ERROR = 1e-9  # rounding of a sum of weights that is 1
@@ -42,8 +44,8 @@ class InfeasibilitySettings:
 SETTINGS = InfeasibilitySettings()
 
 
-@dataclass(frozen=True)
-class FarkasProof:
+@dataclass(frozen=True, repr=False)
+class FarkasProof(ShortRepr):
     """Weights of rows, and what they prove.
 
     Attributes:

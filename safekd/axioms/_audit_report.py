@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from solvers.short_repr import ShortRepr
+
 from ..errors import InvalidInput
 from ..io import write_atomically, write_csv
 from ._axiom_list import ASSUMPTIONS, AXIOMS, LINEAR, UNIFIED, Axiom, find_axiom
@@ -64,8 +66,8 @@ class Finding:
         return find_axiom(self.axiom).name
 
 
-@dataclass(frozen=True)
-class AuditReport:
+@dataclass(frozen=True, repr=False)
+class AuditReport(ShortRepr):
     """The fifteen axioms of the paper, and what else was judged, a finding each.
 
     ``report["III.5"]`` is one finding, ``for finding in report`` all of them.  ``str(report)`` is a table.

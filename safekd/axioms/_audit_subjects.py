@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from solvers.polytope import WeightPolytope
+from solvers.short_repr import ShortRepr
 
 from ..errors import InvalidInput
 from ..weights import SCALES, Conforming, Signals, Unified, require_scores
 from .continuity import Weights
 
 
-@dataclass(frozen=True)
-class Subject:
+@dataclass(frozen=True, repr=False)
+class Subject(ShortRepr):
     """Weights to judge.
 
     Attributes:

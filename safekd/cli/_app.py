@@ -158,6 +158,21 @@ def frontier_command(
     raise typer.Exit(show_frontier(out, config, output, plot, options))
 
 
+@app.command("verify")
+def verify_command(
+    path: Annotated[
+        Path, typer.Argument(help="folder of a run or of a sweep (OUTPUT.points), or the CSV file of a frontier")
+    ],
+) -> None:
+    """Compare every file with the hash that was written beside it.
+
+    Exit code 0: all is as it was written; 1: something was changed; 2: no run, sweep or frontier.
+    """
+    from ._verify_command import show_verification
+
+    raise typer.Exit(show_verification(out, path))
+
+
 @app.command("project")
 def project_command(
     weights: Weights,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,13 @@ from typing import Any
 from rich.console import Console
 
 from .._torch_state import limit_threads
+from ..errors import InvalidInput
 from ..experiment import build_experiment
 from ..experiment.config import load_config
 from ..io import write_atomically
 from ..report import tabulate_fit, tabulate_tightening
 from ..safety import certify
-from ..training import save_run
+from ..training import FitResult, RunFolder, open_run_folder
 from ..training.trace import TracePoint
 from ._progress_bars import show_steps, show_written
 
@@ -30,7 +33,7 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
     config, folder = load_config(path)
     target = run_dir or Path(config.run_dir or Path("runs") / path.stem)
     text = path.read_text(encoding="utf-8")
-    with show_steps(console) as progress, limit_threads(config.training.threads):
+    with open_run_folder(target) as run_folder, show_steps(console) as progress, limit_threads(config.training.threads):
         task = progress.add_task("fitting teachers", total=config.training.epochs)
         experiment = build_experiment(config, folder)
 
@@ -43,7 +46,9 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
             judged = f"new data show {row['judged']:.4f}" if row["cases"] else "no new data were looked at"
             progress.console.print(f"{text}; {judged}", highlight=False)
 
-        result = experiment.trainer().fit(
+        trainer = experiment.trainer()
+        run_folder.require_fits(trainer.student)
+        result = trainer.fit(
             experiment.train,
             experiment.validation,
             splits=experiment.others,
@@ -52,10 +57,9 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
             tighten=experiment.tighten,
             on_trace=show_loss,
             on_round=show_attempt,
+            callbacks=[run_folder.trace_writer],
         )
-    written = save_run(result, target)
-    with write_atomically(target / "config.toml") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        written = _keep_result(console, run_folder, result, text)
     console.print(tabulate_fit(result))
     if result.tightening is not None:
         console.print(tabulate_tightening(result.tightening))
@@ -63,5 +67,27 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
     for constraint in experiment.constraints:
         console.print(str(certify(result, constraint, experiment.splits["certify"])), highlight=False)
     console.print("data used:", *(f"  {use}" for use in result.uses), sep="\n", highlight=False)
-    show_written(console, [*written, target / "config.toml"])
+    show_written(console, written)
+    if written[0].parent != target:
+        return 2
     return 0 if result.status == "converged" else 1
+
+
+def _keep_result(console: Console, folder: RunFolder, result: FitResult, config: str) -> list[Path]:
+    """Write a result and its configuration, elsewhere where its folder fails; return the files."""
+
+    def write_config(part: Path) -> None:
+        with write_atomically(part / "config.toml") as temporary:
+            temporary.write_text(config, encoding="utf-8")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it would say is printed
+        kept = folder.keep(result, write_config)
+        if not kept.save_note:
+            return folder.list_files()
+        with open_run_folder(tempfile.mkdtemp(prefix="safekd-run-")) as other:
+            again = other.keep(result, write_config)
+    if again.save_note:
+        raise InvalidInput(f"{kept.save_note} {again.save_note}")
+    console.print(f"{kept.save_note} It was written to {other.folder} instead.", markup=False, soft_wrap=True)
+    return other.list_files()

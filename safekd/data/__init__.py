@@ -9,7 +9,7 @@ A ``SplitCache`` keeps what is worked out once a split; ``SplitUse`` says what a
 copies by what is in its examples.
 """
 
-from ._data_provenance import SplitUse, Trained, find_unseen, hash_examples
+from ._data_provenance import SplitUse, StoredSplit, Trained, find_unseen, hash_examples
 from ._data_sources import Fields, as_split, move_split
 from ._group_names import PLURAL, Group, GroupNames, Key, find_name, require_same_names
 from ._shared_examples import drop_shared, require_unshared
@@ -26,6 +26,7 @@ __all__ = [
     "Split",
     "SplitCache",
     "SplitUse",
+    "StoredSplit",
     "Trained",
     "as_split",
     "drop_shared",

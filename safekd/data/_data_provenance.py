@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from solvers.short_repr import ShortRepr
+
 from ..errors import InvalidInput
 from ._split import Split
 
@@ -25,17 +27,33 @@ _CHUNK = 2**20  # words at a time
 _FRACTIONS = np.uint64(0x5851F42D4C957F2D)  # sets the bits of a fraction apart from integers
 
 
-@dataclass(frozen=True)
-class SplitUse:
+@dataclass(frozen=True, repr=False)
+class StoredSplit(ShortRepr):
+    """A split of which only its examples' marks were kept: enough to know them again.
+
+    Attributes:
+        name: Of the split.
+        keys: As ``hash_examples`` gives them, (N,).
+    """
+
+    name: str
+    keys: Keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, repr=False)
+class SplitUse(ShortRepr):
     """What one split was used for.
 
     Attributes:
-        split: The data.
+        split: The data, or what was stored of them.
         roles: In words, for example "gradient steps".
         looks: How often a decision was read off it; 0 where it took part in training, or nothing was decided.
     """
 
-    split: Split
+    split: Split | StoredSplit
     roles: tuple[str, ...]
     looks: int = 0
 
@@ -56,7 +74,7 @@ class SplitUse:
     @cached_property
     def keys(self) -> Keys:
         """One number an example, (N,), equal for equal inputs and label."""
-        return hash_examples(self.split)
+        return self.split.keys if isinstance(self.split, StoredSplit) else hash_examples(self.split)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from solvers.short_repr import ShortRepr
+
 from ..errors import InvalidInput
 from ._column_values import read_group_names, read_named_numbers, read_tensor
 from ._group_names import GroupNames
 
 
-@dataclass(frozen=True)
-class Batch:
+@dataclass(frozen=True, repr=False)
+class Batch(ShortRepr):
     """Some examples of a split.
 
     Attributes:
@@ -51,8 +53,8 @@ class Batch:
         return replace(self, **tensors)
 
 
-@dataclass(frozen=True)
-class Split:
+@dataclass(frozen=True, repr=False)
+class Split(ShortRepr):
     """A named set of labeled examples.
 
     Tensors, numpy arrays, columns of pandas and lists are taken; an array keeps its dtype, numbers in lists become

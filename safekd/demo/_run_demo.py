@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 
 from solvers.primal_dual import FixedPenalty
+from solvers.short_repr import ShortRepr
 
 from .._torch_state import limit_threads
-from ..errors import SolverFailure
+from ..errors import InvalidInput, SolverFailure
 from ..experiment import Experiment, Variant, VariantReport, build_experiment, find_training_signals, run_variant
 from ..experiment.config import ExperimentConfig, parse_config
 from ..frontier import Frontier, VerifyReport, trace_frontier, verify
 from ..io import write_atomically, write_csv
-from ..training import save_run
+from ..training import RunFolder, open_run_folder
 from ..weights import Uniform
 
 OnProgress = Callable[[str, int, int], None]
@@ -44,8 +45,8 @@ class DemoSettings:
 SETTINGS = DemoSettings()
 
 
-@dataclass(frozen=True)
-class DemoOutcome:
+@dataclass(frozen=True, repr=False)
+class DemoOutcome(ShortRepr):
     """What the demo measured, and the files that it wrote.
 
     Attributes:
@@ -109,14 +110,15 @@ def run_demo(
         on_progress: Called with what is being done, how much is done, of how much.
 
     Raises:
+        InvalidInput: The folder cannot be written to, or is in use.
         SolverFailure: A student of the frontier is not what its row says.
     """
     text, config = load_demo_config(seed)
-    with limit_threads(config.training.threads):
-        return _run_config(text, config, Path(run_dir), on_progress)
+    with open_run_folder(run_dir) as folder, limit_threads(config.training.threads):
+        return _run_config(text, config, folder, on_progress)
 
 
-def _run_config(text: str, config: ExperimentConfig, run_dir: Path, on_progress: OnProgress | None) -> DemoOutcome:
+def _run_config(text: str, config: ExperimentConfig, folder: RunFolder, on_progress: OnProgress | None) -> DemoOutcome:
     report = on_progress or (lambda what, done, of: None)
     steps = 5 + config.frontier.targets if isinstance(config.frontier.targets, int) else 0
     report("fitting four teachers", 0, steps)
@@ -147,22 +149,24 @@ def _run_config(text: str, config: ExperimentConfig, run_dir: Path, on_progress:
     verified = verify(frontier, experiment.trainer_at, experiment.train, experiment.validation)
     if not verified.holds():
         raise SolverFailure(str(verified))
-    written = _write_outcome(experiment, reports, frontier, run_dir, text)
+    written = _write_outcome(experiment, reports, frontier, folder, text)
     return DemoOutcome(experiment, reports, frontier, verified, written)
 
 
 def _write_outcome(
-    experiment: Experiment, reports: list[VariantReport], frontier: Frontier, folder: Path, text: str
+    experiment: Experiment, reports: list[VariantReport], frontier: Frontier, folder: RunFolder, text: str
 ) -> list[Path]:
-    constrained = reports[-1]
-    written = save_run(constrained.result, folder)
-    write_csv(tabulate_weights(experiment), folder / "weights.csv")
-    frontier.to_csv(folder / "frontier.csv")
-    frontier.plot(folder / "frontier.png", required=experiment.constraints[0].required)
-    with write_atomically(folder / "config.toml") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    names = ("weights.csv", "frontier.csv", "frontier.csv.meta.json", "frontier.png", "config.toml")
-    return [*written, *(folder / name for name in names)]
+    def write_more(part: Path) -> None:
+        write_csv(tabulate_weights(experiment), part / "weights.csv")
+        frontier.to_csv(part / "frontier.csv")
+        frontier.plot(part / "frontier.png", required=experiment.constraints[0].required)
+        with write_atomically(part / "config.toml") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    kept = folder.keep(reports[-1].result, write_more)
+    if kept.save_note:
+        raise InvalidInput(kept.save_note)
+    return folder.list_files()
 
 
 def tabulate_weights(experiment: Experiment) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from torch import nn
 
 from solvers.polytope import WeightPolytope
 from solvers.primal_dual import DUAL_METHODS, DualMethod
+from solvers.short_repr import ShortRepr
 
 from .._torch_state import require_device
 from ..data import Split
@@ -30,8 +31,8 @@ from ._stored_weights import read_stored_weights
 from .config import ExperimentConfig, FittedTeacherConfig
 
 
-@dataclass(frozen=True)
-class Experiment:
+@dataclass(frozen=True, repr=False)
+class Experiment(ShortRepr):
     """Everything that a configuration names, made.
 
     Attributes:

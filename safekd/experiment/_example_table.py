@@ -15,6 +15,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from solvers.short_repr import ShortRepr
+
 from ..data import Split, drop_shared
 from ..errors import InvalidConfig, InvalidInput
 from ..io import parse_numbers, read_table
@@ -23,8 +25,8 @@ from .config import DataConfig
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True)
-class ExampleTable:
+@dataclass(frozen=True, repr=False)
+class ExampleTable(ShortRepr):
     """Examples before they are split.
 
     Attributes:

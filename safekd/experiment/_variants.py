@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from solvers.primal_dual import DualMethod
+from solvers.short_repr import ShortRepr
 
 from .._torch_state import evaluation_mode
 from ..safety import Certificate, SafetyConstraint, certify
@@ -38,8 +39,8 @@ class Variant:
     before: Rule | None = None
 
 
-@dataclass(frozen=True)
-class VariantReport:
+@dataclass(frozen=True, repr=False)
+class VariantReport(ShortRepr):
     """What a variant reached.
 
     Attributes:

@@ -6,12 +6,14 @@ import inspect
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from .._number_checks import is_whole
 from ..data import as_split
 from ..errors import InvalidInput
+from ..io.folders import lock_folder
 from ..training import ConstrainedTrainer
 from ._student_frontier import Frontier
 from .sweep import MakeTrainer, OnRow, StudentSweep, SweepJob, check_sweep_plan
@@ -83,7 +85,8 @@ def trace_frontier(
 
     Raises:
         InvalidInput: An argument is out of range, ``tighten`` is given, make_trainer's first constraint does not ask
-            for the threshold, or the folder holds another sweep.
+            for the threshold, or the folder holds another sweep, cannot be written to, or is in use by another
+            process.
         SolverFailure: No unconstrained student has a finite loss and safety to begin from.
 
     Source: Miettinen 1999, section 3.2; Theorem VIII.5 for "mu".
@@ -106,14 +109,15 @@ def trace_frontier(
     split = as_split(train, "train", fields)
     validation = None if validation is None else as_split(validation, "validation", fields)
     fit["splits"] = {name: as_split(data, name, fields) for name, data in (fit.get("splits") or {}).items()}
-    job = SweepJob(secrets.token_hex(8), make_trainer, split, validation, epochs, fit, threads, folder)
-    sweep = StudentSweep(plan, job, on_point, resuming)
-    try:
-        traced = sweep.run(jobs)
-    except BaseException as error:
-        if sweep.store is not None and sweep.store.finished_count:
-            error.add_note(sweep.store.resume_hint)
-        raise
+    job = SweepJob(secrets.token_hex(8), make_trainer, split, validation, epochs, fit, threads, None)
+    with nullcontext() if folder is None else lock_folder(folder, "a sweep") as lock:
+        sweep = StudentSweep(plan, job, on_point, lock, resume=resuming)
+        try:
+            traced = sweep.run(jobs)
+        except BaseException as error:
+            if sweep.store is not None and sweep.store.finished_count:
+                error.add_note(sweep.store.resume_hint)
+            raise
     return Frontier(traced.table, traced.constraint, traced.meta, traced.students)
 
 
@@ -149,6 +153,8 @@ def _check_folder(run_dir: str | os.PathLike[str] | None, resume: str | bool | N
         raise InvalidInput(f"`resume` is {resume!r}; wanted 'auto', or None to begin afresh.")
     if resume and run_dir is None:
         raise InvalidInput("`resume` needs the folder to go on in: give `run_dir` too.")
+    if run_dir is not None and Path(run_dir).exists() and not Path(run_dir).is_dir():
+        raise InvalidInput(f"{run_dir} is a file; wanted a folder for the runs of a sweep. Choose another name.")
     return (None if run_dir is None else Path(run_dir)), bool(resume)
 
 

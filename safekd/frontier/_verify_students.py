@@ -1,10 +1,13 @@
-"""Stored students, evaluated anew and compared with their rows: a frontier is as true as its students."""
+"""Stored students, evaluated anew and compared with their rows: a frontier is as true as its students.
+
+Every column is looked at twice: as the runs left it, and, where a student decides it, as an evaluation gives it.
+"""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +16,28 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 
+from solvers.short_repr import ShortRepr
+
 from .._number_checks import is_number
 from .._torch_state import limit_threads
 from ..data import Fields, as_split
 from ..errors import InvalidInput
-from .store import TABLE, Parameters, RunSpec, read_point, read_row_points, require_whole
-from .sweep import LOOSEST, MakeTrainer, RowStudents, SweepJob, accepts_seed, evaluate_student
-from .table import FrontierTable, read_frontier
+from ..training import FEASIBLE
+from .store import TABLE, Parameters, RunSpec, read_finished_sweep, read_point, require_whole_point
+from .sweep import (
+    LOOSEST,
+    MakeTrainer,
+    RowContext,
+    RowStudents,
+    SweepJob,
+    TargetRow,
+    accepts_seed,
+    build_table,
+    build_table_row,
+    evaluate_student,
+    restore_row,
+)
+from .table import ANNOTATIONS, FrontierTable, annotate_rows, read_frontier
 
 _NO_STUDENT = (
     "the row is called feasible and has no student; a CSV holds numbers only: give the sweep's folder, or the frontier "
@@ -27,8 +45,8 @@ _NO_STUDENT = (
 )
 
 
-@dataclass(frozen=True)
-class VerifyReport:
+@dataclass(frozen=True, repr=False)
+class VerifyReport(ShortRepr):
     """What a second evaluation of a frontier's students says.
 
     Attributes:
@@ -76,10 +94,12 @@ def verify(
     table: str | os.PathLike[str] | None = None,
     tolerance: float = 1e-9,
 ) -> VerifyReport:
-    """Evaluate every student of a frontier on the data again, and compare loss, safety and violation with its row.
+    """Evaluate every student of a frontier on the data again, and compare each column of its row.
 
-    Files that are not what their manifest says, a student that does not fit, and numbers that differ are wrong, each
-    said with its row.
+    Loss, safeties, violations, standard errors and KKT residuals are worked out from the student and the row's
+    multipliers; status, multipliers, annotations and all other columns are compared with what the runs left.  Files
+    that are not what their manifest says, a student that does not fit, and columns that differ are wrong, each said
+    with its row.  Frontiers with students of your own have no runs to compare with: only the former is done.
 
     Args:
         frontier: As ``trace_frontier`` returned it, or the folder that it was given as ``run_dir``.
@@ -88,15 +108,16 @@ def verify(
         validation: Examples that judge, as for the sweep.
         splits: Further splits by name, as for the sweep.
         fields: What the parts of data are that are no Split, as for the sweep.
-        table: With a folder, the CSV whose rows are to be compared; None for the numbers beside the students.
-        tolerance: How far a number may lie from its row, in its own unit.  The default is above what sums in the same
-            order differ by.
+        table: With a folder, the CSV whose rows are to be compared; None for the one inside.
+        tolerance: How far a number may lie from what its student gives, in its own unit.  The default is above what
+            sums in the same order differ by.
 
     Returns:
         A report with a row for each row of the frontier; ``report.holds()`` says whether all is well.
 
     Raises:
-        InvalidInput: The folder holds no finished sweep, or an argument is out of range.
+        InvalidInput: The folder holds no finished sweep, its table or its lists were changed, or an argument is out of
+            range.
     """
     if isinstance(frontier, FrontierTable):
         rows, stored = frontier.table, _read_states(frontier)
@@ -112,27 +133,54 @@ def verify(
         raise InvalidInput(f"`tolerance` is {tolerance!r}; wanted a number above 0, for example 1e-9.")
     placed = {name: as_split(data, name, fields) for name, data in (splits or {}).items()}
     validation = None if validation is None else as_split(validation, "validation", fields)
-    job = SweepJob(
-        "", make_trainer, as_split(train, "train", fields), validation, 1, {"splits": placed}, stored.threads, None
-    )
+    split = as_split(train, "train", fields)
+    job = SweepJob("", make_trainer, split, validation, 1, {"splits": placed}, stored.threads, None)
+    left = stored.rebuild_rows() if stored.traced else _annotate_anew(rows, stored)
     with limit_threads(stored.threads), torch.random.fork_rng(devices=[]):
-        lines = [_compare_row(job, index, row, stored, tolerance) for index, row in enumerate(rows.to_dict("records"))]
+        lines = [
+            _compare_row(job, index, row, stored, left.get(index, {}), tolerance)
+            for index, row in enumerate(rows.to_dict("records"))
+        ]
     return VerifyReport(pd.DataFrame(lines))
 
 
 @dataclass(frozen=True)
 class _StoredStudents:
-    """Students by row.
+    """Students by row, and what their runs left.
 
     Attributes:
         states: Parameters, and what a weighting rule had learned, by row.
         wrong: Why there is no student to be trusted, by row.
         threads: Of torch, with which they were evaluated; None for as they are.
+        constraint: Whose threshold was swept.
+        traced: Every row as it was traced, and what belongs to its slice; empty where nobody knows.
     """
 
     states: Mapping[int, tuple[Parameters, Parameters]]
     wrong: Mapping[int, str]
     threads: int | None
+    constraint: str
+    traced: Sequence[tuple[TargetRow, RowContext]] = ()
+
+    def rebuild_rows(self) -> dict[int, dict[Any, Any]]:
+        """Return the table's rows as the runs left them, without annotations where a point is lost."""
+        table = build_table([build_table_row(row, context) for row, context in self.traced])
+        if not self.wrong:
+            table = annotate_rows(table, self.constraint)
+        return {index: row for index, row in enumerate(table.to_dict("records")) if index not in self.wrong}
+
+    def is_sampled(self, index: int) -> bool:
+        """Say whether the residuals of a row are estimates, which no evaluation gives again."""
+        point = self.traced[index][0].point if index < len(self.traced) else None
+        return point is not None and point.sampled
+
+
+def _annotate_anew(rows: pd.DataFrame, stored: _StoredStudents) -> dict[int, dict[Any, Any]]:
+    """Return what the numbers of a table say of its rows, where nobody knows what the runs left."""
+    violations = [column for column in rows.columns if column.startswith("violation_")]
+    table = rows.assign(feasible=(rows[violations] <= FEASIBLE).all(axis=1))
+    flags = annotate_rows(table, stored.constraint)[["feasible", *ANNOTATIONS]].to_dict("records")
+    return {index: flags[index] for index in stored.states if index < len(flags)}
 
 
 def _read_states(frontier: FrontierTable) -> _StoredStudents:
@@ -141,66 +189,94 @@ def _read_states(frontier: FrontierTable) -> _StoredStudents:
         row: students.read_states(row) if isinstance(students, RowStudents) else (students[row].state_dict(), {})
         for row in students
     }
-    return _StoredStudents(states, {}, frontier.meta.get("threads"))
+    traced = students.traced if isinstance(students, RowStudents) else ()
+    return _StoredStudents(states, {}, frontier.meta.get("threads"), frontier.constraint, traced)
 
 
 def _read_folder(folder: Path) -> tuple[pd.DataFrame, _StoredStudents]:
     """Return the table of a finished sweep and its students, each file checked against its manifest."""
-    names = read_row_points(folder)
-    table, _, meta = read_frontier(folder / TABLE)
-    if len(names) != len(table):
-        raise InvalidInput(f"{folder} has {len(names)} rows and {len(table)} in {TABLE}; trace it again.")
+    done = read_finished_sweep(folder)
+    table, constraint, meta = read_frontier(folder / TABLE)
+    if len(done.points) != len(table):
+        raise InvalidInput(f"{folder} has {len(done.points)} rows and {len(table)} in {TABLE}; trace it again.")
     states: dict[int, tuple[Parameters, Parameters]] = {}
     wrong: dict[int, str] = {}
-    for row, name in enumerate(names):
-        if name is None:
-            continue
+    traced = []
+    for index, (name, row) in enumerate(zip(done.points, done.rows, strict=True)):
+        point = None
         try:
-            require_whole(folder / name)
-            point = read_point(folder / name)
-            states[row] = point.student, point.rule_state
+            if name is not None:
+                require_whole_point(folder / name, done.run_id)
+                point = read_point(folder / name)
+                states[index] = point.student, point.rule_state
         except (InvalidInput, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            wrong[row] = f"point {name} is damaged: {error}"
-    return table, _StoredStudents(states, wrong, meta.get("threads"))
+            wrong[index] = f"point {name} is damaged: {error}"
+        traced.append(restore_row(row, point))
+    return table, _StoredStudents(states, wrong, meta.get("threads"), constraint, traced)
 
 
 def _compare_row(
-    job: SweepJob, index: int, row: Mapping[Any, Any], stored: _StoredStudents, tolerance: float
+    job: SweepJob,
+    index: int,
+    row: Mapping[Any, Any],
+    stored: _StoredStudents,
+    left: Mapping[Any, Any],
+    tolerance: float,
 ) -> dict[str, Any]:
     line = {"target": row["target"], "seed": row["seed"], "verified": False, "difference": math.nan}
-    wrong = stored.wrong.get(index, "")
-    if index not in stored.states:
-        missing = "" if wrong or not row["feasible"] else _NO_STUDENT
-        return {**line, "wrong": wrong or missing}
-    try:
-        values = _evaluate_row(job, row, *stored.states[index])
-    except (InvalidInput, RuntimeError) as error:
-        return {**line, "wrong": f"the student cannot be evaluated: {' '.join(str(error).split())}"}
+    if wrong := stored.wrong.get(index, ""):
+        return {**line, "wrong": wrong}
+    values: dict[str, float] = {}
+    if index in stored.states:
+        try:
+            values = _evaluate_row(job, row, *stored.states[index], residuals=not stored.is_sampled(index))
+        except (InvalidInput, RuntimeError) as error:
+            return {**line, "wrong": f"the student cannot be evaluated: {' '.join(str(error).split())}"}
+    elif row["feasible"]:
+        return {**line, "wrong": _NO_STUDENT}
     differences = {
         column: abs(row[column] - value) if column in row else math.inf
         for column, value in values.items()
         if not (math.isnan(row.get(column, 0.0)) and math.isnan(value))
     }
-    off = [
-        f"{column} is {values[column]:.12g}, its row says {row.get(column, math.nan):.12g}"
-        for column, difference in differences.items()
-        if not difference <= tolerance
-    ]
+    off = {column: values[column] for column, difference in differences.items() if not difference <= tolerance}
+    off |= {
+        column: value for column, value in left.items() if column not in values and not _is_same(row, column, value)
+    }
+    told = [f"{column} is {_show(value)}, its row says {_show(row.get(column))}" for column, value in off.items()]
     largest = max(differences.values(), default=math.nan)
-    return {**line, "verified": True, "difference": largest, "wrong": "; ".join(off)}
+    return {**line, "verified": bool(values), "difference": largest, "wrong": "; ".join(told)}
+
+
+def _is_same(row: Mapping[Any, Any], column: str, value: Any) -> bool:
+    if column not in row:
+        return False
+    found = row[column]
+    return bool(found == value) or bool(found != found and value != value)  # NaN alone is not itself
+
+
+def _show(value: Any) -> str:
+    return f"{value:.12g}" if is_number(value) else str(value)
 
 
 def _evaluate_row(
-    job: SweepJob, row: Mapping[Any, Any], parameters: Parameters, rule_state: Parameters
+    job: SweepJob, row: Mapping[Any, Any], parameters: Parameters, rule_state: Parameters, *, residuals: bool
 ) -> dict[str, float]:
-    """Return loss, safeties and violations of a student, by column."""
+    """Return what a student decides of its row, by column."""
     held = {name.removeprefix("held_"): value for name, value in row.items() if name.startswith("held_")}
     seed = int(row["seed"]) if accepts_seed(job.make_trainer) else None
-    target = LOOSEST if row["method"] == "mu" else float(row["target"])
+    weighted = row["method"] == "mu"
+    target = LOOSEST if weighted else float(row["target"])
     trainer = job.make(RunSpec("verify", seed, target, held, 1.0))
-    evaluation = evaluate_student(job, trainer, parameters, rule_state, [0.0] * len(trainer.constraints))
+    multipliers = [float(row.get(f"lambda_{constraint.name}", math.nan)) for constraint in trainer.constraints]
+    evaluation = evaluate_student(job, trainer, parameters, rule_state, multipliers)
     values = {"distillation_loss": evaluation.loss}
     for number, reading in enumerate(evaluation.readings):
         violation = reading.violation if number else max(float(row["target"]) - reading.measured, 0.0)
         values |= {f"safety_{reading.name}": reading.measured, f"violation_{reading.name}": violation}
+        values |= {f"se_{reading.name}": reading.standard_error}
+    if residuals:
+        values["kkt_stationarity"] = evaluation.residuals.stationarity
+    if residuals and not weighted:
+        values |= {f"kkt_{name}": getattr(evaluation.residuals, name) for name in ("primal", "dual", "complementarity")}
     return values

@@ -15,6 +15,15 @@ Of any size, CSV or Parquet, block by block in constant memory:
 
 from ._atomic import write_atomically
 from ._open_table import Block, Table, open_table
-from ._small_tables import parse_numbers, read_table, write_csv
+from ._small_tables import parse_numbers, read_table, unguard_cell, write_csv
 
-__all__ = ["Block", "Table", "open_table", "parse_numbers", "read_table", "write_atomically", "write_csv"]
+__all__ = [
+    "Block",
+    "Table",
+    "open_table",
+    "parse_numbers",
+    "read_table",
+    "unguard_cell",
+    "write_atomically",
+    "write_csv",
+]

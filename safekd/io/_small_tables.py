@@ -85,3 +85,12 @@ def _guard(cell: object) -> object:
         return cell
     cell = cell.replace("\r\n", "\n").replace("\r", "\n")  # line feeds get quotes, a lone carriage return would not
     return f"'{cell}" if is_formula(cell) else cell
+
+
+def unguard_cell(cell: str) -> str:
+    """Return a word as it was before ``write_csv`` kept spreadsheets from running it.
+
+    Args:
+        cell: As ``read_table`` gives it.
+    """
+    return cell[1:] if cell.startswith("'") and is_formula(cell[1:]) else cell

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from solvers.short_repr import ShortRepr
+
 from .._number_checks import is_finite
 from ..data import GroupNames
 from ..errors import InvalidInput
@@ -14,8 +16,8 @@ from ._safety_constraint import Constraint, require_name
 from ._safety_measure import SafetyMeasure
 
 
-@dataclass(frozen=True)
-class Budget(Constraint):
+@dataclass(frozen=True, repr=False)
+class Budget(ShortRepr, Constraint):
     """``sum_j cost_j (1 - safety_j) <= at_most``: one constraint, one multiplier, in units of the budget.
 
     Tables show it as a safety like the others: its value is ``1 - spent``, its threshold ``1 - at_most``; both may lie

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from solvers.short_repr import ShortRepr
+
 from .._number_checks import is_whole, require_seed
 from ..data import Fields, Split, Trained, as_split, find_unseen, require_same_names
 from ..errors import InvalidInput
@@ -15,8 +17,8 @@ from ._clustered_values import evaluate_groups
 from ._safety_constraint import Constraint
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(ShortRepr):
     """A one-sided statement: with the stated confidence, expected safety is at least ``lower_bound``.
 
     Attributes:
@@ -148,7 +150,8 @@ def _drop_used_examples(
     if isinstance(student, nn.Module):
         return student, data, 0
     for use in student.uses:
-        require_same_names(use.split.names, data.names)
+        if isinstance(use.split, Split):
+            require_same_names(use.split.names, data.names)
     unused_N = find_unseen(data, student.uses).to(data.labels.device)
     left_out = int(constraint.covers(data.batch(~unused_N)).sum())
     return student.student, data.part(unused_N), left_out

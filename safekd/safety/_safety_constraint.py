@@ -10,6 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from solvers.short_repr import ShortRepr
+
 from .._number_checks import is_finite
 from ..data import Batch, Group, GroupNames, Key, Split
 from ..errors import InvalidInput
@@ -172,8 +174,8 @@ class Constraint(ABC):
             )
 
 
-@dataclass(frozen=True)
-class SafetyConstraint(Constraint):
+@dataclass(frozen=True, repr=False)
+class SafetyConstraint(ShortRepr, Constraint):
     """``average of measure >= at_least`` (or ``= exactly``) on the split named ``split``.
 
     A measure that counts moves in steps, and meets ``exactly`` only where a step lands on it.

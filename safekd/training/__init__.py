@@ -24,15 +24,17 @@ from ._objective import Objective
 from ._trainer import ConstrainedTrainer
 from ._training_problem import TrainingProblem
 from ._warm_start import WarmStart
-from .checkpoints import save_run, save_student, save_tensors
+from .checkpoints import RunFolder, open_run_folder
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, Tighten, interpolate_threshold
 from .loop import Sampled
+from .result_files import RUN, save_student, save_tensors
 from .trace import FEASIBLE
 
 __all__ = [
     "FEASIBLE",
     "ROUND_COLUMNS",
+    "RUN",
     "ConstrainedTrainer",
     "CrossFit",
     "EvidenceBudget",
@@ -40,6 +42,7 @@ __all__ = [
     "FullPass",
     "Mixture",
     "Objective",
+    "RunFolder",
     "Sampled",
     "Tighten",
     "Tightening",
@@ -47,9 +50,9 @@ __all__ = [
     "Verdict",
     "WarmStart",
     "interpolate_threshold",
+    "open_run_folder",
     "pose_all_on_train",
     "read_full_pass",
-    "save_run",
     "save_student",
     "save_tensors",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from solvers.kkt import gradients
+from solvers.short_repr import ShortRepr
 
 from .._precision import log_softmax
 from .._torch_state import evaluation_mode
@@ -22,8 +23,8 @@ from ._objective import CHUNK, Objective, explain_infinite_loss
 from .trace import ConstraintReading
 
 
-@dataclass(frozen=True)
-class FullPass:
+@dataclass(frozen=True, repr=False)
+class FullPass(ShortRepr):
     """Exact values over whole splits: loss, readings, and, if asked for, gradients of loss and constraints.
 
     Attributes:

@@ -20,14 +20,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from solvers.short_repr import ShortRepr
+
 from ..errors import SolverFailure
 
 Floats = NDArray[np.float64]
 _CLOSE = 1e-6  # HiGHS keeps its rows to 1e-7
 
 
-@dataclass(frozen=True)
-class Mixture:
+@dataclass(frozen=True, repr=False)
+class Mixture(ShortRepr):
     """Students, and how often to ask each.
 
     Attributes:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from solvers.short_repr import ShortRepr
+
 from .._precision import find_unusable_rows, log_softmax
 from .._torch_state import ask_module, evaluation_mode
 from ..data import Batch, Group, Split, SplitCache, require_class_count
@@ -35,8 +37,8 @@ CHUNK = (
 )
 
 
-@dataclass(frozen=True)
-class PooledTeachers:
+@dataclass(frozen=True, repr=False)
+class PooledTeachers(ShortRepr):
     """The teachers of some examples, weighed and pooled.
 
     Attributes:
@@ -50,8 +52,8 @@ class PooledTeachers:
     log_q_V: Tensor
 
 
-@dataclass
-class Objective:
+@dataclass(repr=False)
+class Objective(ShortRepr):
     """The distillation loss, ``mean over a split of divergence(pool of teachers, student)``, in float32 or wider.
 
     Weighting rules are functions of what the teachers and the data say, so targets are worked out once a split and

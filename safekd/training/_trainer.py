@@ -7,8 +7,8 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,11 +33,11 @@ from ._rule_learning import RuleLearning
 from ._student_checks import require_dense_gradients, warn_of_weight_decay
 from ._training_problem import TrainingProblem, require_distinct_names
 from ._warm_start import WarmStart
-from .checkpoints import TRACE_LINES, save_run
+from .checkpoints import open_run_folder
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, OnRound, Tighten, TighteningRounds
 from .loop import FitData, FitOptions, Sampled, fit_once
-from .trace import Callback, JsonlWriter, OnTrace, TracePoint
+from .trace import Callback, OnTrace, TracePoint
 
 
 class ConstrainedTrainer:
@@ -250,9 +250,9 @@ class ConstrainedTrainer:
             tighten: How thresholds are raised so that new data show what was asked for, as a rule
                 ``CrossFit(also=["validation"])``; ``epochs`` are those of one training, and the trace is that of the
                 student handed back.
-            run_dir: Folder for trace.jsonl, which grows while the run lasts, trace.csv, student.safetensors,
-                verdict.json and, where the weighting rule has a state, weighting_rule.safetensors, where thresholds
-                were raised, tightening.csv.
+            run_dir: Folder that keeps the run, as ``FitResult.save`` writes it; checked before anything is trained,
+                and locked while the run lasts.  trace.jsonl grows meanwhile; a finished run that lies there stays as
+                it is until this one is whole.  If it cannot be written in the end, ``FitResult.save_note`` says why.
             on_trace: Called with every TracePoint, for progress bars.
             on_round: Called with every row of the rounds, columns as ``ROUND_COLUMNS`` explains them.
             callbacks: Told of the run in order, after ``on_trace``; see ``kd.training.trace.Callback``.
@@ -263,44 +263,36 @@ class ConstrainedTrainer:
         Raises:
             InvalidInput: A number is out of range, a split is missing or given twice, a constraint covers no example or
                 names what the split does not have, data that judge hold training examples, a warm start is of another
-                problem, or a callback is none.
+                problem, a callback is none, or the folder cannot be written to or is in use.
         """
-        if run_dir is not None and not os.fspath(run_dir):
-            raise InvalidInput("`run_dir` is ''; wanted a folder for the run, or None to keep nothing on disk.")
         self.check_fit(
             epochs=epochs, tolerance=tolerance, trace_every=trace_every, snapshots=snapshots, patience=patience
         )
-        if patience is not None and (validation is None or tighten is not None):
-            raise InvalidInput(
-                "`patience` looks at the validation split"
-                + (
-                    ", and none was given: pass fit(train, validation, ...)."
-                    if validation is None
-                    else ", which `tighten` keeps for judging; give one of the two."
-                )
-            )
-        writers = [JsonlWriter(Path(run_dir) / TRACE_LINES)] if run_dir is not None else []
-        options = FitOptions(
-            epochs=epochs,
-            tolerance=tolerance,
-            trace_every=trace_every,
-            stationarity=stationarity,
-            snapshots=snapshots,
-            patience=patience,
-            callbacks=[*writers, *([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
-        )
+        _require_patience_split(patience, validation, tighten)
         data = FitData.place(train, validation, splits or {}, self.problem.device, fields)
         problem = self.problem.with_names(data.by_name)
         data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
         warn_of_weight_decay(problem.optimizer, problem.constraints)
         problem.objective.recheck({"train": data.train, **{n: s for n, s in data.splits.items() if n == "validation"}})
-        if tighten is None:
-            result = fit_once(problem, data, options, warm_start)
-        else:
-            result = tighten.run(TighteningRounds(problem, data, options, warm_start, on_round))
-        if run_dir is not None:
-            save_run(result, run_dir)
-        return result
+        with nullcontext() if run_dir is None else open_run_folder(run_dir) as folder:
+            writers = []
+            if folder is not None:
+                folder.require_fits(self.student)
+                writers.append(folder.trace_writer)
+            options = FitOptions(
+                epochs=epochs,
+                tolerance=tolerance,
+                trace_every=trace_every,
+                stationarity=stationarity,
+                snapshots=snapshots,
+                patience=patience,
+                callbacks=[*writers, *([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
+            )
+            if tighten is None:
+                result = fit_once(problem, data, options, warm_start)
+            else:
+                result = tighten.run(TighteningRounds(problem, data, options, warm_start, on_round))
+            return result if folder is None else folder.keep(result)
 
     def check_fit(
         self,
@@ -341,6 +333,16 @@ class ConstrainedTrainer:
                 f"`snapshots` is {snapshots!r}; wanted at least {needed}, since the best mixture under "
                 f"{len(self.constraints)} constraints may need {needed - 1} of them, or None."
             )
+
+
+def _require_patience_split(patience: int | None, validation: object, tighten: object) -> None:
+    """Refuse patience where no split, or one that is kept for judging, could be looked at."""
+    if patience is None:
+        return
+    if validation is None:
+        raise InvalidInput("`patience` looks at the validation split, and none was given: fit(train, validation, ...).")
+    if tighten is not None:
+        raise InvalidInput("`patience` looks at the validation split, which `tighten` keeps for judging; give one.")
 
 
 def _require_plain_step(optimizer: torch.optim.Optimizer) -> None:

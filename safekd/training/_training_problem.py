@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from solvers.primal_dual import DualMethod
+from solvers.short_repr import ShortRepr
 
 from ..data import Split
 from ..errors import InvalidInput
@@ -35,8 +36,8 @@ MINIBATCHES = MinibatchSettings()
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-@dataclass(frozen=True)
-class TrainingProblem:
+@dataclass(frozen=True, repr=False)
+class TrainingProblem(ShortRepr):
     """``min L_KD  s.t.  safety_i >= required_i`` over the parameters of a student, and what takes the steps.
 
     It is a record, made by ConstrainedTrainer: loops, steps and readers get it, or parts of it.  The student, the

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from solvers.primal_dual import PrimalDual
+from solvers.short_repr import ShortRepr
 
 from ..errors import InvalidInput
 from ._constraint_layout import ConstraintLayout
@@ -17,8 +18,8 @@ from ._parameter_vectors import copy_state
 from ._rule_learning import RuleLearning
 
 
-@dataclass(frozen=True)
-class WarmStart:
+@dataclass(frozen=True, repr=False)
+class WarmStart(ShortRepr):
     """Where a run begins: a student's parameters and the multipliers that belonged to them.
 
     Attributes:

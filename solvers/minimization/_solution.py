@@ -8,11 +8,12 @@ import pandas as pd
 from torch import Tensor
 
 from ..kkt import KKTResiduals
+from ..short_repr import ShortRepr
 from ..statuses import Status
 
 
-@dataclass(frozen=True)
-class Solution:
+@dataclass(frozen=True, repr=False)
+class Solution(ShortRepr):
     """The answer to ``minimize``, with what speaks for it.
 
     Attributes:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 from torch import Tensor
 
+from ..short_repr import ShortRepr
+
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
 
@@ -30,8 +32,8 @@ class FrontierGap:
     message: str
 
 
-@dataclass(frozen=True)
-class ParetoFrontier:
+@dataclass(frozen=True, repr=False)
+class ParetoFrontier(ShortRepr):
     """The least ``objective`` for each level of ``constrained``; both are minimized.
 
     Attributes:

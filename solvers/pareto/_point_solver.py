@@ -18,6 +18,7 @@ from torch import Tensor
 from ..errors import InvalidInput
 from ..kkt import KKTResiduals
 from ..minimization import Solution, StartNotFinite, minimize
+from ..short_repr import ShortRepr
 from ._sweep_planner import RunBudget
 
 Function = Callable[[Tensor], Tensor]
@@ -43,8 +44,8 @@ class StartSettings:
     spread: float = 2.0
 
 
-@dataclass(frozen=True)
-class SolvedPoint:
+@dataclass(frozen=True, repr=False)
+class SolvedPoint(ShortRepr):
     """A point that a solve ended in.
 
     Attributes:

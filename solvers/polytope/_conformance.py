@@ -16,6 +16,7 @@ from torch import Tensor
 
 from solvers.errors import InvalidInput
 
+from ..short_repr import ShortRepr
 from ._bounds_in_dtype import nearest_bounds
 from ._polytope_fields import PolytopeFields
 from ._polytope_rules import Rule
@@ -67,8 +68,8 @@ class RuleViolation:
         return self.amount <= (self.allowed if tolerance is None else tolerance)
 
 
-@dataclass(frozen=True)
-class Conformance:
+@dataclass(frozen=True, repr=False)
+class Conformance(ShortRepr):
     """What ``WeightPolytope.check`` says of weights; ``str()`` is a table.
 
     Attributes:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from solvers.errors import InvalidInput
 
+from ..short_repr import ShortRepr
 from ._polytope_numbers import Matrix, Vector, read_rows
 
 
-@dataclass(frozen=True, init=False)
-class LinearRows:
+@dataclass(frozen=True, init=False, repr=False)
+class LinearRows(ShortRepr):
     """Rows ``A w <= b`` and ``C w = d``, held as tuples so that equal rows are equal values.
 
     Args:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from solvers.errors import InvalidInput
 
+from ..short_repr import ShortRepr
 from ._conformance import Conformance, check_weights
 from ._linear_rows import read_linear
 from ._partial_orders import (
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True, init=False)
-class WeightPolytope(PolytopeFields):
+@dataclass(frozen=True, init=False, repr=False)
+class WeightPolytope(ShortRepr, PolytopeFields):
     """Weights w of K teachers with  sum(w) = 1,  lower <= w <= upper,  w_i >= w_j + margin,  A w <= b,  C w = d.
 
     Two polytopes with the same content are equal and hash alike.

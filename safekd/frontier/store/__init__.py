@@ -4,18 +4,30 @@ A run spec says what is asked for (``RunSpec``), a trained point what came of it
 the sweep's folder: it refuses another sweep, reads what is finished, and says what is damaged.
 """
 
-from ._point_store import MEASURED, TABLE, PointStore, read_point, read_row_points, require_whole, write_point
+from ._point_store import (
+    TABLE,
+    FinishedSweep,
+    PlaceOfPoints,
+    PointStore,
+    is_sweep,
+    read_finished_sweep,
+    read_point,
+    require_whole_point,
+    write_point,
+)
 from ._trained_point import Parameters, RunSpec, TrainedPoint
 
 __all__ = [
-    "MEASURED",
     "TABLE",
+    "FinishedSweep",
     "Parameters",
+    "PlaceOfPoints",
     "PointStore",
     "RunSpec",
     "TrainedPoint",
+    "is_sweep",
+    "read_finished_sweep",
     "read_point",
-    "read_row_points",
-    "require_whole",
+    "require_whole_point",
     "write_point",
 ]

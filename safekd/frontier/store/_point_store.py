@@ -1,19 +1,18 @@
 """The folder of a sweep: one folder a trained point, in which it survives.
 
-A point's folder is written under another name, flushed, and renamed: it is there whole or not at all.
-``manifest.json`` holds size and SHA-256 of every file beside it, so that a flipped bit is seen; what does not verify is
-run again.
+A point's folder is written under another name, flushed, and renamed: it is there whole or not at all.  Its manifest
+holds size and SHA-256 of every file beside it and the name of the sweep; what does not verify is run again.  Each also
+holds the record of the sweep, from which a damaged ``sweep.json`` is made anew.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,20 @@ from safetensors.torch import load_file
 
 from ...errors import InvalidInput
 from ...io import write_atomically
-from ...training import FitResult, save_run, save_tensors
+from ...io.folders import (
+    MANIFEST,
+    FolderLock,
+    flush_folder,
+    read_checked_json,
+    read_manifest,
+    write_checked_json,
+    write_manifest,
+)
+from ...training import FitResult, save_tensors
 from ...training.trace import ConstraintReading
 from ._trained_point import RunSpec, TrainedPoint
 
-_POINT, _MANIFEST, _SWEEP, _DONE = "point.json", "manifest.json", "sweep.json", "done.json"
+_KIND, _POINT, _SWEEP, _DONE = "trained point", "point.json", "sweep.json", "done.json"
 TABLE = "frontier.csv"
 # file of each field of a trained point that holds tensors
 _TENSORS = {
@@ -34,50 +42,80 @@ _TENSORS = {
     "rule_state": "weighting_rule.safetensors",
     "optimizer": "optimizer.safetensors",
 }
-MEASURED = "teacher_probabilities"  # the part of a record that another number of threads may round otherwise
+_UNREADABLE = (InvalidInput, OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
+FindChanges = Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]
+
+
+@dataclass(frozen=True)
+class PlaceOfPoints:
+    """Where a run of a sweep keeps its point.
+
+    Attributes:
+        lock: Of the sweep's folder, held as long as the sweep lasts.
+        record: What makes the sweep the sweep it is.
+        run_id: Its name.
+    """
+
+    lock: FolderLock
+    record: Mapping[str, Any]
+    run_id: str
 
 
 class PointStore:
     """The folder of a sweep: ``sweep.json`` says what was asked for, and every point has a folder.
 
     Args:
-        folder: Where; made if absent.
+        lock: Of the folder.
         record: What makes the sweep the sweep it is, as plain JSON.
+        find_changes: Says what differs between a record that was kept and this one.
+        name_sweep: Makes the name of a sweep from its record.
         resume: Whether what is there may be read.
+
+    Attributes:
+        place: Where its runs keep their points; the record is the one that was kept, where there was one.
 
     Raises:
         InvalidInput: The folder belongs to another sweep, or to one that was not finished and is not to be resumed.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], record: Mapping[str, Any], *, resume: bool) -> None:
-        self.folder = Path(folder)
-        self.damaged: list[str] = []
-        file = self.folder / _SWEEP
-        if self.folder.exists() and not self.folder.is_dir():
-            raise InvalidInput(
-                f"{self.folder} is a file; wanted a folder for the runs of a sweep. Choose another name."
-            )
-        if file.exists():
-            if self.finished_count:  # a sweep of which nothing is kept may be replaced by another
-                self._require_same(file, record)
-            if self.finished_count and not resume and not (self.folder / _DONE).exists():
+    def __init__(
+        self,
+        lock: FolderLock,
+        record: Mapping[str, Any],
+        find_changes: FindChanges,
+        name_sweep: Callable[[Mapping[str, Any]], str],
+        *,
+        resume: bool,
+    ) -> None:
+        self.folder = folder = lock.folder
+        self.notes: list[str] = []
+        others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+        kept = self._read_record()
+        if kept is not None and self.finished_count:  # a sweep of which nothing is kept may be replaced by another
+            if changed := find_changes(kept, json.loads(json.dumps(record))):
                 raise InvalidInput(
-                    f"{self.folder} holds {self.finished_count} finished points of this sweep, which was stopped; "
+                    f"{folder} holds points of another sweep: {'; '.join(changed)}. "
+                    "Put that back, or choose another folder."
+                )
+            if not resume and not (folder / _DONE).exists():
+                raise InvalidInput(
+                    f"{folder} holds {self.finished_count} finished points of this sweep, which was stopped; "
                     "go on with resume='auto' (--resume), or choose another folder."
                 )
-            if not resume:
-                self._clear()
-        elif self.folder.exists() and any(self.folder.iterdir()):
-            raise InvalidInput(f"{self.folder} holds other files, but no sweep; choose another folder.")
-        for stale in self.folder.glob(".*.part"):  # of a run that was killed
+            record = kept
+        if kept is None and others and others != [_SWEEP]:
+            raise InvalidInput(f"{folder} holds other files, but no sweep; choose another folder.")
+        if not resume:
+            self._clear()
+        for stale in folder.glob(".*.part"):  # of a run that was killed
             shutil.rmtree(stale, ignore_errors=True)
-        with write_atomically(file) as temporary:
-            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        self.place = PlaceOfPoints(lock, record, name_sweep(record))
+        write_checked_json(record, folder / _SWEEP)
 
     @property
     def finished_count(self) -> int:
         """How many runs are there whole."""
-        return sum((path / _MANIFEST).exists() for path in self.folder.glob("[!.]*"))
+        return len(_list_points(self.folder))
 
     @property
     def resume_hint(self) -> str:
@@ -90,46 +128,64 @@ class PointStore:
         if not folder.exists():
             return None
         try:
-            require_whole(folder)
+            require_whole_point(folder, self.place.run_id)
             return read_point(folder, spec)
-        except (InvalidInput, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            self.damaged.append(f"point {spec.name} was run again: {error}")
+        except _UNREADABLE as error:
+            self.notes.append(f"point {spec.name} was run again: {error}")
             return None
 
-    def finish(self, rows: Sequence[str | None]) -> None:
-        """Note that the sweep is complete, and which point each row of its table rests on."""
-        with write_atomically(self.folder / _DONE) as temporary:
-            temporary.write_text(json.dumps({"points": list(rows)}, indent=2) + "\n", encoding="utf-8")
+    def finish(self, points: Sequence[str | None], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Note that the sweep is complete: which point each row of its table rests on, and what else the row says."""
+        done = {"run_id": self.place.run_id, "points": list(points), "rows": list(rows)}
+        write_checked_json(done, self.folder / _DONE)
 
-    def _require_same(self, file: Path, record: Mapping[str, Any]) -> None:
-        try:
-            kept = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InvalidInput(f"{file} is no readable JSON: {error}. Choose another folder.") from error
-        if not isinstance(kept, dict):
-            raise InvalidInput(f"{file} is not what a sweep writes there. Choose another folder.")
-        changed = _describe_changes(kept, json.loads(json.dumps(record)))
-        if changed:
-            raise InvalidInput(
-                f"{self.folder} holds points of another sweep: {'; '.join(changed)}. "
-                "Put that back, or choose another folder."
-            )
+    def _read_record(self) -> dict[str, Any] | None:
+        """Return the record of the sweep that lies here, from its points where its own file is damaged; None for none.
+
+        Raises:
+            InvalidInput: There is a file of that name, and neither it nor any point says which sweep this is.
+        """
+        file, damage = self.folder / _SWEEP, None
+        if file.exists():
+            try:
+                return read_checked_json(file)
+            except InvalidInput as error:
+                damage = error
+        for point in _list_points(self.folder):
+            try:
+                run_id = read_manifest(point, _KIND).about.get("run_id")
+                require_whole_point(point, run_id)
+                record = read_checked_json(point / _SWEEP)
+            except _UNREADABLE:
+                continue
+            self.notes.append(f"{_SWEEP} was made anew from point {point.name}: {damage or 'it was missing'}")
+            return record
+        if damage is not None and any(path.is_dir() for path in self.folder.glob("[!.]*")):
+            raise InvalidInput(f"{file} is not what a sweep writes there: {damage} Choose another folder.")
+        return None
 
     def _clear(self) -> None:
-        (self.folder / _DONE).unlink(missing_ok=True)
-        for point in self.folder.glob(f"*/{_MANIFEST}"):
-            shutil.rmtree(point.parent)
+        """Remove what a sweep wrote here, and nothing else."""
+        for name in (_DONE, TABLE, f"{TABLE}.meta.json"):
+            (self.folder / name).unlink(missing_ok=True)
+        for point in _list_points(self.folder):
+            _remove_own_files(point)
 
 
-def write_point(folder: Path, point: TrainedPoint, result: FitResult) -> None:
+def write_point(place: PlaceOfPoints, point: TrainedPoint, result: FitResult) -> None:
     """Write the folder of a finished run: its trace and verdict, its row's student, and all that a warm start needs."""
+    folder = place.lock.folder
     final = folder / point.spec.name
     part = folder / f".{point.spec.name}.{secrets.token_hex(4)}.part"
     try:
-        part.mkdir(parents=True)
-        _write_files(part, point, result)
+        _require_held(place)
+        part.mkdir()
+        _write_files(part, place, point, result)
+        _require_held(place)
         if final.exists():  # damaged, or of another run
-            shutil.rmtree(final)
+            _remove_own_files(final)
+        if final.exists():  # what somebody else put there
+            final.rename(folder / f"{final.name}.set-aside-{secrets.token_hex(4)}")
         part.rename(final)
     except (InvalidInput, OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
@@ -137,11 +193,16 @@ def write_point(folder: Path, point: TrainedPoint, result: FitResult) -> None:
             str(error) if isinstance(error, InvalidInput) else f"{error}. Make room there, or choose another folder."
         )
         raise InvalidInput(f"Run {point.spec.name} cannot be kept in {folder}: {reason}") from error
-    _flush(folder)
+    flush_folder(folder)
 
 
-def _write_files(part: Path, point: TrainedPoint, result: FitResult) -> None:
-    save_run(result, part)
+def _require_held(place: PlaceOfPoints) -> None:
+    if not place.lock.is_held():
+        raise InvalidInput("the sweep that asked for this run has ended, or its lock file was removed.")
+
+
+def _write_files(part: Path, place: PlaceOfPoints, point: TrainedPoint, result: FitResult) -> None:
+    result.write_files(part)
     for name, file in _TENSORS.items():
         tensors = getattr(point, name)
         if tensors:
@@ -150,9 +211,8 @@ def _write_files(part: Path, point: TrainedPoint, result: FitResult) -> None:
     numbers |= {"spec": asdict(point.spec), "readings": [asdict(reading) for reading in point.readings]}
     with write_atomically(part / _POINT) as temporary:
         temporary.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    listed = {path.name: _hash_file(path) for path in sorted(part.iterdir())}
-    with write_atomically(part / _MANIFEST) as temporary:
-        temporary.write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+    write_checked_json(place.record, part / _SWEEP)
+    write_manifest(part, _KIND, {"run_id": place.run_id})
 
 
 def read_point(folder: Path, spec: RunSpec | None = None) -> TrainedPoint:
@@ -170,67 +230,75 @@ def read_point(folder: Path, spec: RunSpec | None = None) -> TrainedPoint:
     return TrainedPoint(spec=RunSpec(**stored), readings=readings, **numbers, **tensors)
 
 
-def read_row_points(folder: Path) -> list[str | None]:
-    """Return which point each row of a finished sweep rests on.  Raises InvalidInput where there is no finished one."""
+def require_whole_point(folder: Path, run_id: str | None) -> None:
+    """Raise InvalidInput naming every file that is not as it was written, or where the point is of another sweep."""
+    manifest = read_manifest(folder, _KIND)
+    manifest.require_whole(others_allowed=False)
+    if manifest.about.get("run_id") != run_id:
+        raise InvalidInput(f"{folder} is of sweep {manifest.about.get('run_id')}, not of {run_id}.")
+
+
+@dataclass(frozen=True)
+class FinishedSweep:
+    """What the folder of a finished sweep says of its table.
+
+    Attributes:
+        run_id: Name of the sweep.
+        points: Which point each row rests on, None for rows without one.
+        rows: What each row says besides, as ``PointStore.finish`` was given it.
+    """
+
+    run_id: str
+    points: Sequence[str | None]
+    rows: Sequence[Mapping[str, Any]]
+
+
+def is_sweep(folder: Path) -> bool:
+    """Say whether a folder is that of a sweep, finished or not."""
+    return (folder / _SWEEP).exists() and not (folder / MANIFEST).exists()
+
+
+def read_finished_sweep(folder: Path) -> FinishedSweep:
+    """Return what a finished sweep noted.  Raises InvalidInput where there is none, or its files were changed."""
     file = folder / _DONE
     if not file.exists():
         raise InvalidInput(f"{folder} holds no finished sweep; finish it with resume='auto', or check the path.")
     try:
-        points: list[str | None] = json.loads(file.read_text(encoding="utf-8"))["points"]
-        whole = all(name is None or Path(name).name == name for name in points)
-    except (OSError, ValueError, KeyError, TypeError):
-        whole = False
+        done = read_checked_json(file)
+        points, rows, run_id = done["points"], done["rows"], done["run_id"]
+        whole = len(points) == len(rows) and all(name is None or Path(name).name == name for name in points)
+        cause = "its lists do not belong together."
+    except (InvalidInput, KeyError, TypeError) as error:
+        whole, cause = False, str(error)
     if not whole:
-        raise InvalidInput(f"{file} is not what a sweep writes there. Finish it again with resume='auto'.")
-    return points
+        raise InvalidInput(f"{file} is not what a sweep writes there: {cause} Finish it again with resume='auto'.")
+    read_checked_json(folder / _SWEEP)
+    return FinishedSweep(run_id, points, rows)
 
 
-def require_whole(folder: Path) -> None:
-    """Raise InvalidInput naming the first file that is not as the manifest has it."""
-    listed = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    present = {path.name for path in folder.iterdir()} - {_MANIFEST}
-    if present != set(listed):
-        raise InvalidInput(f"its files are not those of its manifest: {', '.join(sorted(present ^ set(listed)))}")
-    for name, wanted in listed.items():
-        if _hash_file(folder / name) != wanted:
-            raise InvalidInput(f"{name} is not what was written")
+def _list_points(folder: Path) -> list[Path]:
+    """Return the folders of points that a sweep wrote here, whole or damaged, by name."""
+    return sorted(path for path in folder.glob("[!.]*") if path.is_dir() and _is_point(path))
 
 
-def _hash_file(path: Path) -> dict[str, Any]:
-    raw = path.read_bytes()
-    return {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-
-
-def _flush(folder: Path) -> None:
-    """Make a rename last through a power cut, where folders can be flushed."""
+def _is_point(folder: Path) -> bool:
+    """Say whether a folder is one that ``write_point`` wrote: a manifest of a web page, say, makes none."""
+    if not (folder / MANIFEST).exists():
+        return False
     try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+        read_manifest(folder, _KIND)
+    except InvalidInput:
+        return (folder / _POINT).exists()
+    return True
 
 
-def _describe_changes(kept: Any, now: Any, place: str = "") -> list[str]:
-    """Say what differs between two records, one phrase a difference."""
-    if isinstance(kept, dict) and isinstance(now, dict):
-        names = [*kept, *(name for name in now if name not in kept)]
-        pairs = [(f"{place}.{name}".lstrip("."), kept.get(name), now.get(name)) for name in names]
-        return [phrase for name, old, new in pairs for phrase in _describe_changes(old, new, name)]
-    if kept == now or (place.endswith(MEASURED) and kept and now and _differ_by_rounding(kept, now)):
-        return []
-    return [f"`{place}` was {_shorten_json(kept)} and is now {_shorten_json(now)}"]
-
-
-def _differ_by_rounding(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Say whether numbers differ by no more than the rounding of another number of threads."""
-    return len(one) == len(other) and all(abs(a - b) <= 1e-6 for a, b in zip(one, other, strict=True))
-
-
-def _shorten_json(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _remove_own_files(folder: Path) -> None:
+    """Remove the files that ``write_point`` wrote, and the folder where it then is empty."""
+    names = {_POINT, _SWEEP, MANIFEST, "trace.csv", "trace.jsonl", "verdict.json", *_TENSORS.values()}
+    with suppress(InvalidInput):
+        names |= set(read_manifest(folder, _KIND).files)
+    for name in names:
+        with suppress(IsADirectoryError, PermissionError, NotADirectoryError):
+            (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()

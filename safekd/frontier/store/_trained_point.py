@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from solvers.short_repr import ShortRepr
+
 from ...training import FEASIBLE, WarmStart
 from ...training.trace import ConstraintReading
 
@@ -42,8 +44,8 @@ class RunSpec:
     trace_every: int | None = None
 
 
-@dataclass(frozen=True)
-class TrainedPoint:
+@dataclass(frozen=True, repr=False)
+class TrainedPoint(ShortRepr):
     """What a run left behind: one student, and its numbers, each evaluated on whole splits.
 
     Attributes:
@@ -65,6 +67,7 @@ class TrainedPoint:
         impossible: Whether it was proved that no student meets its thresholds.
         optimizer_kind: Name of the optimizer's class.
         wall_s: Seconds it took.
+        sampled: Whether gradients, and stationarity with them, are estimates.
         data: Which splits were read, and how.
         student: Parameters and buffers.
         rule_state: What a weighting rule had learned.
@@ -89,6 +92,7 @@ class TrainedPoint:
     impossible: bool = False
     optimizer_kind: str = ""
     wall_s: float = 0.0
+    sampled: bool = False
     data: Sequence[Mapping[str, Any]] = ()
     student: Parameters = field(default_factory=dict)
     rule_state: Parameters = field(default_factory=dict)

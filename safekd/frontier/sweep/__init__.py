@@ -10,6 +10,7 @@ from ._row_students import RowStudents
 from ._slice_sweep import SliceSweep, TargetRow
 from ._student_sweep import OnRow, StudentSweep
 from ._sweep_plan import MakeTrainer, accepts_seed, check_sweep_plan
+from ._target_rows import RowContext, build_table, build_table_row, restore_row
 from ._training_run import LOOSEST, SweepJob, evaluate_student
 from ._weight_sweep import WeightSweep
 
@@ -17,6 +18,7 @@ __all__ = [
     "LOOSEST",
     "MakeTrainer",
     "OnRow",
+    "RowContext",
     "RowStudents",
     "SliceSweep",
     "StudentSweep",
@@ -24,6 +26,9 @@ __all__ = [
     "TargetRow",
     "WeightSweep",
     "accepts_seed",
+    "build_table",
+    "build_table_row",
     "check_sweep_plan",
     "evaluate_student",
+    "restore_row",
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from ...training import WarmStart
 from ..store import Parameters, TrainedPoint
+from ._slice_sweep import TargetRow
+from ._target_rows import RowContext
 from ._training_run import SweepJob
 
 
@@ -18,10 +20,13 @@ class RowStudents(Mapping[int, nn.Module]):
     Args:
         job: Whose make_trainer gives the module that parameters fill.
         points: The trained points, by row.
+        traced: Every row as it was traced, and what belongs to its slice.
     """
 
-    def __init__(self, job: SweepJob, points: Mapping[int, TrainedPoint]) -> None:
-        self._job, self._points = job, dict(points)
+    def __init__(
+        self, job: SweepJob, points: Mapping[int, TrainedPoint], traced: Sequence[tuple[TargetRow, RowContext]]
+    ) -> None:
+        self._job, self._points, self.traced = job, dict(points), tuple(traced)
 
     def warm_start(self, row: int) -> WarmStart:
         """Return where a run begins that goes on from this row: student, multipliers, and what a rule had learned."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 
 from solvers.pareto import RunBudget, Standing, explain_fall, is_better, lies_inside, list_largest_gaps
+from solvers.short_repr import ShortRepr
 
 from ..store import RunSpec, TrainedPoint
 from ._sweep_plan import SweepPlan, ToleranceSettings
@@ -42,8 +43,8 @@ class SliceSettings:
 SETTINGS = SliceSettings()
 
 
-@dataclass(frozen=True)
-class TargetRow:
+@dataclass(frozen=True, repr=False)
+class TargetRow(ShortRepr):
     """One row of a sweep.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,13 +11,14 @@ from typing import Any
 import torch
 
 from ...errors import InvalidInput, SolverFailure
+from ...io.folders import FolderLock
 from ..store import TABLE, PointStore, RunSpec
 from ..table import FrontierTable, annotate_rows, write_frontier
 from ._row_students import RowStudents
 from ._slice_sweep import SliceSweep, TargetRow
 from ._sweep_plan import SweepPlan, ToleranceSettings
-from ._sweep_record import describe_sweep, hash_record
-from ._target_rows import RowContext, build_table, build_table_row
+from ._sweep_record import describe_sweep, find_record_changes, hash_record
+from ._target_rows import RowContext, build_table, build_table_row, describe_row
 from ._training_run import LOOSEST, SweepJob, describe_constraints, prepare_trainer
 from ._weight_sweep import WeightSweep
 from ._worker_pool import run_slice_sweeps
@@ -31,13 +33,16 @@ class StudentSweep:
         plan: What is asked for.
         job: What all its runs share.
         on_row: Called with every row of the table as it lands, or None.
-        resume: Whether finished runs in the job's folder may be read.
+        lock: Of the folder where points are kept, None where they are not.
+        resume: Whether finished runs in that folder may be read.
 
     Raises:
         InvalidInput: The first trainer does not fit the plan, or the folder holds another sweep.
     """
 
-    def __init__(self, plan: SweepPlan, job: SweepJob, on_row: OnRow | None, resume: bool) -> None:
+    def __init__(
+        self, plan: SweepPlan, job: SweepJob, on_row: OnRow | None, lock: FolderLock | None, *, resume: bool
+    ) -> None:
         self.plan, self.on_row = plan, on_row
         tolerance = ToleranceSettings().first
         # made before anything is trained, so that what is wrong with it is said at once
@@ -55,8 +60,10 @@ class StudentSweep:
                 f"{[constraint.name for constraint in self.constraints[1:]]}. Use method='epsilon', which holds them."
             )
         record = describe_sweep(plan, job, trainer)
-        self.run_id = hash_record(record)
-        self.store = None if job.folder is None else PointStore(job.folder, record, resume=resume)
+        self.run_id, self.store = hash_record(record), None
+        if lock is not None:
+            self.store = PointStore(lock, record, find_record_changes, hash_record, resume=resume)
+            self.run_id, self.job = self.store.place.run_id, replace(job, place=self.store.place)
 
     def run(self, jobs: int | None) -> FrontierTable:
         """Run all slice sweeps; put the table together."""
@@ -75,7 +82,8 @@ class StudentSweep:
 
     def _collect(self, sweeps: Sequence[SliceSweep]) -> FrontierTable:
         pairs = [(sweep, row) for sweep in sweeps for row in sweep.rows]
-        table = build_table([self._build_row(row, sweep.seed, sweep.held) for sweep, row in pairs])
+        traced = [(row, self._describe_context(row, sweep.seed, sweep.held)) for sweep, row in pairs]
+        table = build_table([build_table_row(row, context) for row, context in traced])
         points = [row.point for _, row in pairs]
         name = self.constraints[0].name
         meta: dict[str, Any] = {
@@ -94,12 +102,18 @@ class StudentSweep:
         kept = {row: point for row, point in enumerate(points) if point is not None and point.student}
         table = annotate_rows(table, name)
         if self.store is not None:
-            write_frontier(table, name, meta, self.store.folder / TABLE)
-            self.store.finish([kept[row].spec.name if row in kept else None for row in range(len(points))])
-        return FrontierTable(table, name, meta, RowStudents(self.job, kept))
+            try:
+                write_frontier(table, name, meta, self.store.folder / TABLE)
+                names = [kept[row].spec.name if row in kept else None for row in range(len(points))]
+                self.store.finish(names, [describe_row(row, context) for row, context in traced])
+            except InvalidInput as error:  # all runs are done and kept: the frontier is not lost for its table
+                note = f"The points are kept, the table is not: {error} {self.store.resume_hint}"
+                meta["notes"].append(note)
+                warnings.warn(note, stacklevel=2)
+        return FrontierTable(table, name, meta, RowStudents(self.job, kept, traced))
 
     def _collect_notes(self, sweeps: Sequence[SliceSweep]) -> list[str]:
-        notes = [*self.plan.notes, *([] if self.store is None else self.store.damaged)]
+        notes = [*self.plan.notes, *([] if self.store is None else self.store.notes)]
         reached = [sweep.anchor.safety for sweep in sweeps if sweep.anchor is not None]
         if self.plan.targets is None and self.plan.highest <= min(reached):
             notes.append(
@@ -108,9 +122,9 @@ class StudentSweep:
             )
         return notes
 
-    def _build_row(self, row: TargetRow, seed: int | None, held: Mapping[str, float]) -> dict[str, Any]:
+    def _describe_context(self, row: TargetRow, seed: int | None, held: Mapping[str, float]) -> RowContext:
         first, *others = self.constraints
-        context = RowContext(
+        return RowContext(
             run_id=self.run_id,
             method=self.plan.method,
             seed=seed if seed is not None else self.seed if row.point is None else row.point.seed,
@@ -119,8 +133,7 @@ class StudentSweep:
             split=first.split,
             timed=self.store is None,
         )
-        return build_table_row(row, context)
 
     def _report(self, seed: int | None, held: Mapping[str, float], row: TargetRow) -> None:
         if self.on_row is not None:
-            self.on_row(self._build_row(row, seed, held))
+            self.on_row(build_table_row(row, self._describe_context(row, seed, held)))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from solvers.pareto import spread_targets
+from solvers.short_repr import ShortRepr
 
 from ..._number_checks import is_number, is_whole
 from ...errors import InvalidInput
@@ -67,8 +68,8 @@ class SweepSettings:
 SETTINGS = SweepSettings()
 
 
-@dataclass(frozen=True)
-class SweepPlan:
+@dataclass(frozen=True, repr=False)
+class SweepPlan(ShortRepr):
     """A sweep: its method, its thresholds, its slices.
 
     Attributes:

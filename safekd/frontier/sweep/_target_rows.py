@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pandas as pd
@@ -78,6 +78,18 @@ def build_table_row(row: TargetRow, context: RowContext) -> dict[str, Any]:
         "wall_s": row.wall_s if context.timed else math.nan,
         "note": row.note,
     }
+
+
+def describe_row(row: TargetRow, context: RowContext) -> dict[str, Any]:
+    """Return what a row says besides its point, as JSON has it."""
+    own = {field.name: getattr(row, field.name) for field in fields(row) if field.name != "point"}
+    return {**own, "context": asdict(context)}
+
+
+def restore_row(record: Mapping[str, Any], point: TrainedPoint | None) -> tuple[TargetRow, RowContext]:
+    """Return the row that ``describe_row`` described, and what belongs to its slice."""
+    own = {name: value for name, value in record.items() if name != "context"}
+    return TargetRow(point=point, **own), RowContext(**record["context"])
 
 
 def build_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,13 +17,14 @@ from torch import Tensor
 from solvers.kkt import KKTResiduals, kkt_residuals
 from solvers.pareto import measure_extrapolation
 from solvers.primal_dual import FixedPenalty
+from solvers.short_repr import ShortRepr
 
 from ..._torch_state import limit_threads
 from ...data import Split, move_split
 from ...errors import InvalidInput
 from ...training import ConstrainedTrainer, FitResult, WarmStart, read_full_pass
 from ...training.trace import Callback, ConstraintReading, StopTraining, TracePoint
-from ..store import Parameters, RunSpec, TrainedPoint, write_point
+from ..store import Parameters, PlaceOfPoints, RunSpec, TrainedPoint, write_point
 from ._sweep_plan import MakeTrainer, accepts_seed
 
 LOOSEST = 1e-9  # the loosest threshold that is one: met by every student
@@ -42,7 +42,7 @@ class SweepJob:
         epochs: Of each run.
         fit: Further arguments of ``fit``.
         threads: Of torch, None for as they are.
-        folder: Where points are kept, None for nowhere.
+        place: Where points are kept, None for nowhere.
         constraints: Names and splits of the first trainer's constraints, which those of every other must have too;
             None before there was a first.
     """
@@ -54,7 +54,7 @@ class SweepJob:
     epochs: int
     fit: Mapping[str, Any]
     threads: int | None
-    folder: Path | None
+    place: PlaceOfPoints | None
     constraints: tuple[str, ...] | None = None
 
     def make(self, spec: RunSpec) -> ConstrainedTrainer:
@@ -164,8 +164,8 @@ def train_point(
             raise
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return TrainedPoint(spec, "failed", text, wall_s=time.perf_counter() - began)
-    if job.folder is not None:
-        write_point(job.folder, point, result)
+    if job.place is not None:
+        write_point(job.place, point, result)
     return point
 
 
@@ -260,6 +260,7 @@ def _read_result(job: SweepJob, spec: RunSpec, trainer: ConstrainedTrainer, resu
         interval=int(steps[1] - steps[0]) if len(steps) > 1 else None,
         impossible=result.verdict.evidence.get("proof") == "farkas",
         optimizer_kind=type(trainer.problem.optimizer).__name__,
+        sampled=traced.sampled,
         data=[use.record() for use in result.uses],
         student=_copy_state(result.student),
         rule_state=dict(result.rule_state),
@@ -290,6 +291,7 @@ def _take_best_iterate(
         student=_copy_state(trainer.student),
         rule_state=dict(rule_state),
         optimizer={},
+        sampled=False,
     )
     target = point.spec.target
     return better if better.violation(target) < point.violation(target) else point
@@ -309,8 +311,8 @@ def _copy_state(module: torch.nn.Module) -> Parameters:
     return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
 
 
-@dataclass(frozen=True)
-class StudentEvaluation:
+@dataclass(frozen=True, repr=False)
+class StudentEvaluation(ShortRepr):
     """A student, evaluated on whole splits under given multipliers.
 
     Attributes:

@@ -6,6 +6,9 @@ alone, so how many workers there are changes nothing but the time.
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +20,7 @@ from ..store import PointStore, RunSpec, TrainedPoint
 from ._slice_sweep import RunRequests, SliceSweep
 from ._training_run import PreparedTrainer, SweepJob, train_point
 
+_PATIENCE = 0.5  # seconds between two looks whether the sweep lives
 _JOBS: dict[str, SweepJob] = {}  # in a worker: the job as it first came, whose teachers keep what they were asked
 
 
@@ -111,7 +115,10 @@ def _make_pool(jobs: int) -> Parallel:
             "use 'loky', which is its own choice, 'ray' or 'dask'."
         )
     streams = getattr(backend, "supports_return_generator", False)
-    return Parallel(n_jobs=jobs, return_as="generator_unordered" if streams else "list")
+    # workers of Dask and Ray are not this process's own
+    own = type(backend).__name__ in ("LokyBackend", "MultiprocessingBackend")
+    more = {"initializer": _end_with, "initargs": (os.getpid(),)} if own else {}
+    return Parallel(n_jobs=jobs, return_as="generator_unordered" if streams else "list", **more)
 
 
 def _train_remotely(job: SweepJob, run: _Run) -> tuple[_Run, TrainedPoint]:
@@ -119,3 +126,14 @@ def _train_remotely(job: SweepJob, run: _Run) -> tuple[_Run, TrainedPoint]:
         _JOBS.clear()
         _JOBS[job.token] = job
     return run, train_point(_JOBS[job.token], run.spec, run.start, run.before)
+
+
+def _end_with(owner: int) -> None:
+    """Let this worker end when the process that started it does, killed or not: nobody waits for its points then."""
+    threading.Thread(target=_watch_owner, args=(owner,), daemon=True).start()
+
+
+def _watch_owner(owner: int) -> None:
+    while os.getppid() == owner:
+        time.sleep(_PATIENCE)
+    os._exit(1)

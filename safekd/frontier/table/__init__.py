@@ -4,7 +4,7 @@ Columns (``COLUMNS_DOC``); rows are annotated (``annotate_rows``), then asked wh
 how good they are (``RatedFrontier``), and written to files that read back to the last bit (``write_frontier``).
 """
 
-from ._annotate_rows import annotate_rows
+from ._annotate_rows import ANNOTATIONS, annotate_rows
 from ._frontier_columns import (
     COLUMNS_DOC,
     NUMBER,
@@ -19,6 +19,7 @@ from ._frontier_quality import RatedFrontier
 from ._frontier_table import FrontierTable
 
 __all__ = [
+    "ANNOTATIONS",
     "COLUMNS_DOC",
     "NUMBER",
     "SCHEMA_VERSION",

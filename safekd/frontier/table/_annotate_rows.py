@@ -11,6 +11,7 @@ from solvers.pareto import annotate_duplicates, contradicts_neighbors
 
 from ._frontier_columns import order_columns, split_slices
 
+ANNOTATIONS = ("nondominated", "duplicate", "multiplier_contradicted")
 _SAME = 1e-6  # of the range, as COLUMNS_DOC has it: solves agree to their tolerance, and targets are farther apart
 
 

@@ -1,12 +1,14 @@
 """A frontier's two files: the table as CSV, every number to the last bit, and what belongs to all of it as JSON.
 
-The JSON says how many rows there are and what each column holds, so a CSV that was cut off at the end of a line, or
-changed, is told from a whole one.  Words that begin with what a spreadsheet would run get an apostrophe in front, and
-so do words that begin with one, so that reading can take exactly one away.
+The JSON says how many rows there are and what each column holds, so a CSV that was cut off at the end of a line is
+told from a whole one; and it holds the SHA-256 of the CSV and of itself, so that any other change is seen.  Words that
+begin with what a spreadsheet would run get an apostrophe in front, and so do words that begin with one, so that reading
+can take exactly one away.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -20,6 +22,7 @@ import pandas as pd
 
 from ...errors import InvalidInput
 from ...io import read_table, write_atomically
+from ...io.folders import format_checked_json, read_checked_json
 from ._frontier_columns import (
     FLAG,
     NUMBER,
@@ -37,6 +40,8 @@ _FILE_KEYS = (
     "schema_version",
     "rows",
     "columns",
+    "table_sha256",
+    "sha256",
 )  # of the JSON: what is of the files, not of the frontier
 _DTYPES = {WORD: "str", WHOLE: "int64", FLAG: "bool", NUMBER: "float64"}
 _WANTED = {WHOLE: "a whole number", FLAG: "True or False", NUMBER: "a number or an empty cell", WORD: "text"}
@@ -49,14 +54,15 @@ def write_frontier(table: pd.DataFrame, constraint: str, meta: Mapping[str, Any]
         raise InvalidInput("The table has no rows; a frontier file needs at least one.")
     held = find_column_kinds(table)
     text = [[_quote_cell(_guard_word(name)), *_format_cells(table[name], name, of)] for name, of in held.items()]
-    about = {**meta, "constraint": constraint, "schema_version": SCHEMA_VERSION, "rows": len(table), "columns": held}
-    written = json.dumps(about, indent=2, default=_make_plain) + "\n"
     lines = "".join(",".join(row) + "\n" for row in zip(*text, strict=True))
+    data = lines.encode("utf-8", "backslashreplace")  # a lone surrogate is no reason to fail
+    about = {**meta, "constraint": constraint, "schema_version": SCHEMA_VERSION, "rows": len(table), "columns": held}
+    written = format_checked_json({**about, "table_sha256": hashlib.sha256(data).hexdigest()}, default=_make_plain)
     if Path(path).is_dir():
         raise InvalidInput(f"Cannot write {os.fspath(path)}: it is a folder. Choose the name of a file in it.")
     # both are there whole before either takes its place, so that a full disk leaves an older pair as it was
     with write_atomically(path) as table_file, write_atomically(f"{os.fspath(path)}.meta.json") as meta_file:
-        table_file.write_bytes(lines.encode("utf-8", "backslashreplace"))  # a lone surrogate is no reason to fail
+        table_file.write_bytes(data)
         meta_file.write_text(written, encoding="utf-8")
 
 
@@ -76,6 +82,7 @@ def read_frontier(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, str, dict
             "Copy both files again, or write the frontier again."
         )
     typed = {column: _convert_column(table[column], held[column], name) for column in table.columns}
+    _require_unchanged(Path(path), meta, name)
     return pd.DataFrame(typed), constraint, {key: value for key, value in meta.items() if key not in _FILE_KEYS}
 
 
@@ -165,6 +172,19 @@ def _read_meta(file: Path, name: str) -> dict[str, Any]:
             "wanted what Frontier.to_csv writes beside its table. Write the frontier again."
         )
     return meta
+
+
+def _require_unchanged(path: Path, meta: Mapping[str, Any], name: str) -> None:
+    """Raise InvalidInput where either file was changed, but for line ends and flags as spreadsheets save them."""
+    read_checked_json(f"{name}.meta.json")
+    data = path.read_bytes()
+    resaved = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+    resaved = re.sub(rb"(?<=,)(TRUE|FALSE)(?=[,\n])", lambda flag: flag[0].capitalize(), resaved)
+    if meta.get("table_sha256") not in (hashlib.sha256(data).hexdigest(), hashlib.sha256(resaved).hexdigest()):
+        raise InvalidInput(
+            f"{name} was changed after it was written: its text does not have the `table_sha256` that {name}.meta.json "
+            "states. Copy both files again, or write the frontier again."
+        )
 
 
 def _refuse_version(name: str, version: object) -> InvalidInput:

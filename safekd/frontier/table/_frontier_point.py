@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from torch import nn
+
+from solvers.short_repr import SETTINGS
 
 from ...errors import InvalidInput
 from ._frontier_columns import list_constraints
@@ -67,7 +70,7 @@ class FrontierPoint:
         )
 
     def __repr__(self) -> str:
-        return f"<FrontierPoint {self}>"
+        return "\n  ".join(textwrap.wrap(f"<FrontierPoint {self}>", SETTINGS.width, max_lines=SETTINGS.lines))
 
 
 class RenumberedStudents(Mapping[int, nn.Module]):

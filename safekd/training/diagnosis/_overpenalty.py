@@ -106,8 +106,8 @@ def judge_overpenalized(
         "overpenalized",
         f"{said} ({numbers}).{describe_flat(last)}{more}",
         f"Lower the learning rate, now {rate:.3g}; train without constraints first and go on from there, fit(..., "
-        "warm_start=kd.WarmStart.from_result(before)); or pose the constraint on a measure whose gradient does not vanish, such as "
-        "TruthProbability. result.best_feasible and result.most_feasible may be students from before.",
+        "warm_start=kd.WarmStart.from_result(before)); or pose the constraint on a measure whose gradient does not "
+        "vanish, such as TruthProbability. result.best_feasible and result.most_feasible may be students from before.",
         {
             "first_loss": first.loss,
             "loss": last.loss,

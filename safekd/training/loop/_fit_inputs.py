@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from solvers.short_repr import ShortRepr
+
 from ...data import Fields, Split, SplitUse, move_split, require_same_names, require_unshared
 from ...errors import InvalidInput
 from ...safety import Constraint
@@ -40,8 +42,8 @@ class FitOptions:
     callbacks: Sequence[Callback] = ()
 
 
-@dataclass(frozen=True)
-class FitData:
+@dataclass(frozen=True, repr=False)
+class FitData(ShortRepr):
     """The splits of one fit, on one device.
 
     Attributes:

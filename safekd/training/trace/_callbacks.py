@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,6 +105,9 @@ class OnTrace(Callback):
 class JsonlWriter(Callback):
     """Appends every point to a file as one line of JSON, at once, so that a run that is killed leaves its trace.
 
+    What a link in the file's place leads to is left as it is.  A line that cannot be written, on a full disk say, is
+    warned of and ends the writing, not the run.
+
     Args:
         path: A .jsonl file; one that is there is begun anew.
 
@@ -111,7 +116,7 @@ class JsonlWriter(Callback):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path, self._flags = Path(path), 0
 
     def on_start(self, run: RunInfo) -> None:
         """Make the folder and an empty file.
@@ -121,7 +126,11 @@ class JsonlWriter(Callback):
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_bytes(b"")
+            stream = self.path.exists() and not (self.path.is_file() or self.path.is_dir())  # a pipe, a terminal
+            if not stream:
+                self.path.unlink(missing_ok=True)
+            self._flags = os.O_WRONLY | os.O_APPEND | (0 if stream else os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
+            self._append(b"")
         except OSError as error:
             raise InvalidInput(f"Cannot write {self.path}: {error.strerror}. Choose another place.") from error
 
@@ -131,8 +140,25 @@ class JsonlWriter(Callback):
         Args:
             point: What was read.
         """
-        with self.path.open("ab", buffering=0) as stream:
-            stream.write(format_line(point.as_row()).encode())
+        if self._flags == 0:
+            return
+        try:
+            self._append(format_line(point.as_row()).encode())
+        except OSError as error:
+            self._flags = 0
+            warnings.warn(
+                f"{self.path} ends before step {point.step}: {error.strerror or error}. The run goes on; its result "
+                "has the whole trace.",
+                stacklevel=2,
+            )
+
+    def _append(self, line: bytes) -> None:
+        handle = os.open(self.path, self._flags, 0o666)
+        try:
+            if os.write(handle, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(handle)
 
 
 class Callbacks:

@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 
 from ...errors import InvalidInput
-from ...io import read_table, write_atomically
+from ...io import read_table, unguard_cell, write_atomically
+from ...io.folders import require_listed_as_written
 
 Cell = float | int | bool | str
 _WHOLE = ("step", "epoch")  # 10.0 is written "10" in CSV, so what is a whole number is said here
@@ -31,7 +32,8 @@ def read_trace(path: str | os.PathLike[str]) -> pd.DataFrame:
         path: Of ``Trace.to_csv``, ``Trace.to_jsonl`` or ``JsonlWriter``.
 
     Raises:
-        InvalidInput: The file is missing, of another kind, or holds a line or a cell that is none of a trace.
+        InvalidInput: The file is missing, of another kind, holds a line or a cell that is none of a trace, or is not
+            what the manifest of its folder says.
     """
     file = Path(path)
     if file.suffix.lower() == ".jsonl":
@@ -43,7 +45,9 @@ def read_trace(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise InvalidInput(f"Cannot tell what {file} holds; wanted a name that ends in .csv or .jsonl.")
     if missing := [name for name in _NEEDED if name not in columns]:
         raise InvalidInput(f"{file} is no trace: columns {', '.join(missing)} are missing.")
-    return pd.DataFrame({name: _type_column(file, name, cells) for name, cells in columns.items()})
+    table = pd.DataFrame({name: _type_column(file, name, cells) for name, cells in columns.items()})
+    require_listed_as_written(file)
+    return table
 
 
 def write_jsonl(rows: Sequence[Mapping[Any, Any]], path: str | os.PathLike[str]) -> None:
@@ -98,8 +102,7 @@ def _parse_row(file: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _parse_csv_cell(cell: str) -> str | None:
-    escaped = cell.startswith("'") and cell[1:2] in tuple("=+-@\t")  # what keeps spreadsheets from running a cell
-    return cell[escaped:] or None
+    return unguard_cell(cell) or None
 
 
 def _type_column(file: Path, name: str, cells: list[Any]) -> pd.Series[Any]:

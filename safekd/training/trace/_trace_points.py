@@ -12,6 +12,7 @@ from typing import TypeVar
 import pandas as pd
 
 from solvers.kkt import KKTResiduals
+from solvers.short_repr import ShortRepr
 
 from ...io import write_csv
 from ._memory import Memory
@@ -65,8 +66,8 @@ class ConstraintReading:
         return abs(self.residual)
 
 
-@dataclass(frozen=True)
-class TracePoint:
+@dataclass(frozen=True, repr=False)
+class TracePoint(ShortRepr):
     """State of a run after ``step`` optimizer steps, read on whole splits.
 
     Attributes:
@@ -180,8 +181,8 @@ def _pad_forever(values: Sequence[T], missing: T = math.nan) -> chain[T]:  # typ
     return chain(values, repeat(missing))
 
 
-@dataclass
-class Trace:
+@dataclass(repr=False)
+class Trace(ShortRepr):
     """The points of one run, in order.
 
     Attributes:

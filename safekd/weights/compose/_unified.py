@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from solvers.polytope import WeightPolytope, number_orderings
+from solvers.short_repr import ShortRepr
 
 from ...errors import InvalidInput
 from ..orderings import (
@@ -38,8 +39,8 @@ from ._product_bounds import Bounds, bound_product
 Orderings = ScaleOrderings | Iterable[tuple[int, int]]
 
 
-@dataclass(frozen=True)
-class Repair:
+@dataclass(frozen=True, repr=False)
+class Repair(ShortRepr):
     """What the repair did to one batch.
 
     Attributes:

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from solvers.polytope import WeightPolytope
 from solvers.projection import project
+from solvers.short_repr import ShortRepr
 
 from ..._number_checks import is_finite, is_whole
 from ...data import expand_to_positions
@@ -61,8 +62,8 @@ class DriftSettings:
 _DRIFT = DriftSettings()
 
 
-@dataclass(frozen=True)
-class DriftReport:
+@dataclass(frozen=True, repr=False)
+class DriftReport(ShortRepr):
     """How the weights of each group follow their target, NaN for groups never seen.
 
     Attributes:

@@ -62,7 +62,7 @@ class Comparison:
         return self.mean_i - self.mean_j
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class MeasuredOrderings(ScaleOrderings):
     """Orderings that evidence supports, with every comparison behind them, ties included.
 

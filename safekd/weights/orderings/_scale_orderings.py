@@ -15,14 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from solvers.polytope import Pairs, WeightPolytope, closure, find_cycle, read_orderings
+from solvers.short_repr import ShortRepr
 
 from ..._number_checks import is_whole
 from ...errors import InvalidInput
 from ..signals import ORDERED_SCALES, OrderedScale
 
 
-@dataclass(frozen=True, init=False)
-class ScaleOrderings:
+@dataclass(frozen=True, init=False, repr=False)
+class ScaleOrderings(ShortRepr):
     """Who must not count less than whom, at the critical positions of one scale.
 
     Equal content is equal and hashes alike.

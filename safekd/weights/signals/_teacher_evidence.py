@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solvers.short_repr import ShortRepr
+
 from ...data import expand_to_positions
 from ...errors import InvalidInput, MissingSignal
 from ...safety import PairedSums
 
 
-@dataclass(frozen=True)
-class TeacherEvidence:
+@dataclass(frozen=True, repr=False)
+class TeacherEvidence(ShortRepr):
     """What was measured of the teachers before a student is trained, and on which split.
 
     ``kd.teachers.measure_teachers`` makes it; rules and orderings read it through ``Signals``.

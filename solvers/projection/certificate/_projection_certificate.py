@@ -30,6 +30,7 @@ from torch import Tensor
 from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope
 
+from ...short_repr import ShortRepr
 from .._projection_inputs import METRICS, read_choice, read_mask, read_safety, read_scores, require_values
 from .._projection_plan import plan_rows
 from .._row_rules import RowRules
@@ -59,8 +60,8 @@ class WorstResidual:
     where: str
 
 
-@dataclass(frozen=True, eq=False)
-class ProjectionCertificate:
+@dataclass(frozen=True, eq=False, repr=False)
+class ProjectionCertificate(ShortRepr):
     """The four KKT residuals of each row, and a bound on the distance to the true projection.
 
     All in units of weights (stationarity of KL: of log weights); linear rows are divided by their largest coefficient.

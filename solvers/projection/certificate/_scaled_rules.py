@@ -14,6 +14,8 @@ from scipy.optimize import linprog
 
 from solvers.polytope import WeightPolytope, stack_rules
 
+from ...short_repr import ShortRepr
+
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -34,8 +36,8 @@ class ScaledRulesSettings:
 SCALED_RULES = ScaledRulesSettings()
 
 
-@dataclass(frozen=True)
-class ScaledRules:
+@dataclass(frozen=True, repr=False)
+class ScaledRules(ShortRepr):
     """The rules as ``rows w <= bounds``, each row divided by its largest coefficient.
 
     A slack then is of the size of weights, whatever units a linear row came in.

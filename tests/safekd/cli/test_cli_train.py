@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 
+import safekd as kd
+from safekd.io.folders import lock_folder
+from safekd.training.checkpoints import _run_folder
 from tests.support.cli_runner import run_cli
 
 CONFIG = """
@@ -67,8 +72,9 @@ def test_trains_on_a_csv_and_writes_a_run(folder, capsys):
     run = folder / "run"
     ran = run_cli(capsys, "train", folder / "mine.toml", "--run-dir", run)
     assert ran.code == 0, ran.out + ran.err
-    files = ["config.toml", "student.safetensors", "trace.csv", "trace.jsonl", "verdict.json"]
-    assert sorted(p.name for p in run.iterdir()) == files
+    files = {"config.toml", "student.safetensors", "trace.csv", "trace.jsonl", "verdict.json", "manifest.json"}
+    assert files <= {p.name for p in run.iterdir()}
+    assert not [p.name for p in run.iterdir() if p.name.startswith(".")]
     verdict = json.loads((run / "verdict.json").read_text())
     assert verdict["status"] == "converged"
     posed = next(r for r in verdict["readings"] if r["split"] == "train")
@@ -129,3 +135,57 @@ def test_a_run_that_cannot_converge_exits_with_one(folder, capsys):
     ran = run_cli(capsys, "train", folder / "mine.toml", "--run-dir", folder / "run")
     assert ran.code == 1
     assert "budget_spent" in ran.out
+
+
+def test_a_run_is_loaded_and_verified(folder, capsys):
+    run = folder / "run"
+    assert run_cli(capsys, "train", folder / "mine.toml", "--run-dir", run).code == 0
+    student = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+    result = kd.FitResult.load(run, _student_of(run, student))
+    assert result.status == "converged"
+    said = run_cli(capsys, "verify", run)
+    assert said.code == 0
+    assert "parts are as they were written" in said.out
+    (run / "config.toml").write_text(CONFIG + "# changed\n")
+    said = run_cli(capsys, "verify", run)
+    assert said.code == 1
+    assert "config.toml is not what was written" in said.out
+    assert run_cli(capsys, "verify", folder).refused("holds no finished run")
+
+
+def _student_of(run, student):
+    """The student of the command line, from what its folder says of it."""
+    modules = json.loads((run / "verdict.json").read_text())["structure"]
+    assert "Linear" in modules[1]
+    return student if "Tanh" in modules[2] else torch.nn.Sequential(student[0], torch.nn.ReLU(), student[2])
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_teachers_are_fitted(folder, capsys, monkeypatch):
+    monkeypatch.setattr("safekd.cli._train_command.build_experiment", lambda *_: pytest.fail("teachers were fitted"))
+    (folder / "file").write_text("mine")
+    assert run_cli(capsys, "train", folder / "mine.toml", "--run-dir", folder / "file").refused("Cannot write")
+    assert run_cli(capsys, "train", folder / "mine.toml", "--run-dir", folder / "file" / "run").refused("Cannot write")
+    with lock_folder(folder / "run", "a training run"):
+        ran = run_cli(capsys, "train", folder / "mine.toml", "--run-dir", folder / "run")
+    assert ran.refused("run is in use: process", "a training run")
+    assert (folder / "file").read_text() == "mine"
+
+
+def test_a_run_whose_folder_fails_in_the_end_is_written_elsewhere(folder, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    _edit(folder, "mine.toml", "epochs = 2000", "epochs = 3")
+    replace = _run_folder.replace_files
+    monkeypatch.setattr(
+        _run_folder, "replace_files", lambda to, *more: (full if to.name == "run" else replace)(to, *more)
+    )
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    ran = run_cli(capsys, "train", folder / "mine.toml", "--run-dir", folder / "run")
+    assert ran.code == 2
+    assert "does not hold this run" in ran.out
+    (elsewhere,) = folder.glob("safekd-run-*")
+    assert kd.verify_files(elsewhere).holds()
+    assert (elsewhere / "config.toml").is_file()
+    assert not (folder / "run" / "verdict.json").exists()

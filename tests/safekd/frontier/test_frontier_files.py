@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 
@@ -110,7 +111,8 @@ def test_the_meta_file_says_what_it_is(tmp_path):
     made = frontier(CURVE, mine=True, meta={"run_id": "a", "reference": np.array([1.0, 0.0]), "seed": np.int64(3)})
     made.to_csv(tmp_path / "f.csv")
     meta = json.loads((tmp_path / "f.csv.meta.json").read_text())
-    columns = meta.pop("columns")
+    columns, hashes = meta.pop("columns"), [meta.pop(name) for name in ("table_sha256", "sha256")]
+    assert hashes[0] == hashlib.sha256((tmp_path / "f.csv").read_bytes()).hexdigest()
     expected = {"run_id": "a", "reference": [1.0, 0.0], "seed": 3, "constraint": "a", "schema_version": 1, "rows": 4}
     assert meta == expected
     assert list(columns) == list(made.table.columns)

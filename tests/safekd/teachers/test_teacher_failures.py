@@ -65,7 +65,7 @@ def test_a_teacher_that_raises_is_named_and_the_cause_is_kept(kind):
 
 
 def test_a_teacher_of_another_type_than_the_inputs_is_named():
-    with pytest.raises(kd.InvalidInput, match="Teacher 'net' computes in torch.float64 and cannot read inputs of"):
+    with pytest.raises(kd.InvalidInput, match=r"Teacher 'net' computes in torch\.float64 and cannot read inputs of"):
         TorchTeacher("net", nn.Linear(2, 2).double()).log_probabilities(SPLIT.batch(), "train")
 
 

@@ -98,7 +98,7 @@ def test_without_a_validation_split_there_is_no_such_student():
     [
         ({"patience": 0}, "`patience` is 0; wanted at least 1 evaluation"),
         ({"patience": 2.5}, "`patience` is 2.5"),
-        ({"patience": 2, "validation": None}, "none was given: pass fit"),
+        ({"patience": 2, "validation": None}, "none was given: fit"),
         ({"patience": 2, "tighten": kd.Tighten("validation")}, "which `tighten` keeps for judging"),
     ],
 )

@@ -181,10 +181,11 @@ def test_weights_are_written_where_there_are_any(tmp_path):
     again = run(Uniform())  # into the same folder: no stale file stays
     assert again.rule_state == {}
     assert not (tmp_path / "weighting_rule.safetensors").exists()
-    assert sorted(path.name for path in kd.training.save_run(result, tmp_path)) == [
+    assert sorted(path.name for path in result.save(tmp_path)) == [
         "student.safetensors",
         "trace.csv",
         "trace.jsonl",
+        "used_examples.safetensors",
         "verdict.json",
         "weighting_rule.safetensors",
     ]

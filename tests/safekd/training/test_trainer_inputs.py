@@ -175,9 +175,12 @@ def test_a_run_directory_holds_the_whole_story(tmp_path):
     folder = tmp_path / "runs" / "a"
     result = trainer_for(at_least(0.6)).fit(one_each(), one_each(name="validation"), epochs=200, run_dir=folder)
     assert sorted(path.name for path in folder.iterdir()) == [
+        "best_feasible.safetensors",
+        "manifest.json",
         "student.safetensors",
         "trace.csv",
         "trace.jsonl",
+        "used_examples.safetensors",
         "verdict.json",
     ]
     read = pd.read_csv(folder / "trace.csv")

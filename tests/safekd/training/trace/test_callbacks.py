@@ -172,3 +172,15 @@ def test_a_writer_of_ones_own(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(kd.InvalidInput, match="Cannot write"):
         fit(JsonlWriter(tmp_path / "file" / "t.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["trace.jsonl", "trace.csv"])
+def test_a_trace_of_a_finished_run_that_was_changed_is_refused(name, tmp_path):
+    result = fit(run_dir=tmp_path)
+    file = tmp_path / name
+    pd.testing.assert_frame_equal(read_trace(file), result.trace, check_exact=True)
+    text = file.read_text()
+    file.write_text(text.replace("exact", "exacT", 1))
+    assert file.read_text() != text
+    with pytest.raises(kd.InvalidInput, match=f"{name} is not what was written"):
+        read_trace(file)

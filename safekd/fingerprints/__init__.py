@@ -1,0 +1,14 @@
+"""Names for what decides a result: two things of one fingerprint behave alike, as far as can be seen.
+
+    fingerprint(weights)            # a tensor, a module, a rule, a function with all that it closes over
+    describe(rule)                  # the same behind a readable name: "EntropyDecay(scale=2.0) [3f2a9c41d0b7]"
+
+Seen are the numbers of tensors and arrays; a module's structure, code, parameters, buffers, modes and hooks; an
+object's class and what it would pickle; a function's code, defaults, closure, and the globals that it reads.  What came
+with Python or with an installed package is told by its name.  Not seen are files, names that are worked out at run
+time, what a compiled library keeps for itself, and what a function collects in lists and dictionaries around it.
+"""
+
+from ._content_hash import describe, fingerprint, fingerprint_structure
+
+__all__ = ["describe", "fingerprint", "fingerprint_structure"]
