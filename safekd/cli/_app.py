@@ -43,6 +43,11 @@ SafetyColumns = Annotated[
     ),
 ]
 CriticalColumn = Annotated[str | None, typer.Option(help="column of 0, 1, true, false: where orderings apply")]
+Separator = Annotated[
+    str | None,
+    typer.Option(help="what separates cells of a CSV file: comma, semicolon, tab, pipe, or a sign; the file tells"),
+]
+Decimal = Annotated[str, typer.Option(help="decimal sign of a CSV file: point or comma")]
 RulesFile = Annotated[Path | None, typer.Option(help="rule set, TOML; options override it")]
 Config = Annotated[Path, typer.Argument(help="experiment file, TOML; `safekd demo` writes one to begin with")]
 
@@ -171,12 +176,15 @@ def project_command(
     critical_column: CriticalColumn = None,
     metric: Annotated[str | None, typer.Option(help="euclidean, or kl to keep ratios where it can")] = None,
     rules: RulesFile = None,
+    separator: Separator = None,
+    decimal: Decimal = "point",
 ) -> None:
     """Project the weights in a file onto the nearest ones that obey the rules.  Any number of rows."""
-    from ._file_commands import RuleOptions, show_projection
+    from ._file_commands import FileOptions, show_projection
 
     order_by = {"order": order, "margin": margin, "safety_columns": safety_columns, "critical_column": critical_column}
-    options = RuleOptions(rules, {"teachers": teacher, "lower": lower, "upper": upper, "metric": metric, **order_by})
+    given = {"teachers": teacher, "lower": lower, "upper": upper, "metric": metric, **order_by}
+    options = FileOptions(rules, given, {"separator": separator, "decimal": decimal})
     raise typer.Exit(show_projection(out, err, weights, output, options))
 
 
@@ -191,6 +199,8 @@ def audit_command(
     safety_columns: SafetyColumns = None,
     critical_column: CriticalColumn = None,
     rules: RulesFile = None,
+    separator: Separator = None,
+    decimal: Decimal = "point",
     scale: Annotated[str, typer.Option(help="whose axioms: token, task, context or unified")] = "token",
     json: Annotated[Path | None, typer.Option(help="write the report here, as JSON")] = None,
     csv: Annotated[Path | None, typer.Option(help="write the report here, as CSV")] = None,
@@ -199,8 +209,9 @@ def audit_command(
 
     Exit code 0: nothing is violated; 1: something is; 2: bad input.
     """
-    from ._file_commands import RuleOptions, show_audit
+    from ._file_commands import FileOptions, show_audit
 
     order_by = {"order": order, "margin": margin, "safety_columns": safety_columns, "critical_column": critical_column}
-    options = RuleOptions(rules, {"teachers": teacher, "lower": lower, "upper": upper, **order_by})
+    given = {"teachers": teacher, "lower": lower, "upper": upper, **order_by}
+    options = FileOptions(rules, given, {"separator": separator, "decimal": decimal})
     raise typer.Exit(show_audit(out, err, weights, options, scale, json, csv))
