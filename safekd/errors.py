@@ -1,6 +1,6 @@
 """The exceptions of safekd; all descend from ``SafekdError``."""
 
-from solvers.errors import InfeasiblePolytope, InvalidInput, SafekdError, SolverFailure
+from solvers.errors import InfeasiblePolytope, InvalidInput, SafekdError, SolverFailure, escape_controls
 
 __all__ = [
     "InfeasiblePolytope",
@@ -10,6 +10,7 @@ __all__ = [
     "NotFinite",
     "SafekdError",
     "SolverFailure",
+    "escape_controls",
 ]
 
 

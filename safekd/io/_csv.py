@@ -42,6 +42,7 @@ from ._table_paths import require_target
 
 _CHUNK = 1 << 22  # bytes read at a time
 _LONGEST_ROW = 1 << 26  # bytes; without an end to it, an open quote would take the rest of the file into memory
+_WIDE = 100  # columns a row from which on pyarrow, which sets up each column, is slower than a cell at a time
 _SIGNED_NUMBER = r"^[+-](\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
@@ -291,13 +292,25 @@ class CsvBlock:
         """
         dialect = self.table.dialect
         data, begin_NC, end_NC = self._guard_formulas([c for c, k in enumerate(new_C) if k is None])
+        if len(new_C) > _WIDE * self.rows:
+            texts = np.array(_write_numbers(w_NK, dialect).to_pylist(), object)
+            number_KN = texts.reshape(w_NK.shape[1], self.rows)
+            lines = [
+                dialect.joint.join(
+                    data[begin_NC[n, c] : end_NC[n, c]] if k is None else number_KN[k, n] for c, k in enumerate(new_C)
+                )
+                for n in range(self.rows)
+            ]
+            return pa.py_buffer(b"".join(line + ending for line in lines))
         parts: list[pa.Array | pa.Scalar] = []
         for kept, group in groupby(range(len(new_C)), key=lambda c: new_C[c] is None):
             columns = list(group)
             if kept:  # neighbours with the separators between them
                 cells = [_slice_bytes(data, begin_NC[:, columns[0]], end_NC[:, columns[-1]])]
             else:
-                cells = [_write_numbers(w_NK[:, new_C[c]], dialect) for c in columns]
+                picked = np.array([new_C[c] for c in columns])
+                numbers = _write_numbers(w_NK[:, picked], dialect)  # column after column
+                cells = [numbers.slice(n * self.rows, self.rows) for n in range(len(columns))]
             for one in cells:
                 parts += [one, pa.scalar(dialect.joint)]
         joined = pc.binary_join_element_wise(*parts[:-1], pa.scalar(ending), pa.scalar(b""))
@@ -305,7 +318,9 @@ class CsvBlock:
         return letters.slice(0, int(np.frombuffer(edges, np.int32)[len(joined)]))
 
     def _parse_numbers(self, places: Sequence[int]) -> NDArray[np.float64] | None:
-        """Return columns as pyarrow reads them, (N, K); None if it does not take them all for numbers."""
+        """Return columns as pyarrow reads them, (N, K); None if it does not take them all for numbers, or is slow."""
+        if self.begin_NC.shape[1] > _WIDE * self.rows:
+            return None
         names = [str(c) for c in range(self.begin_NC.shape[1])]
         picked = [names[c] for c in places]
         rows = pa.py_buffer(self.data)[int(self.begin_NC[0, 0]) : int(self.end_NC[-1, -1])]
@@ -353,9 +368,9 @@ class CsvBlock:
         return data, self.begin_NC + guard.searchsorted(self.begin_NC), self.end_NC + guard.searchsorted(self.end_NC)
 
 
-def _write_numbers(x_N: Floats, dialect: CsvDialect) -> pa.BinaryArray:
-    """Return numbers as bytes that read back to the same bits, (N,)."""
-    texts = pc.cast(pa.array(np.ascontiguousarray(x_N, np.float64)), pa.string())
+def _write_numbers(x_NK: Floats, dialect: CsvDialect) -> pa.BinaryArray:
+    """Return numbers as bytes that read back to the same bits, (K * N,), one column after the other."""
+    texts = pc.cast(pa.array(np.asarray(x_NK, np.float64).ravel(order="F")), pa.string())
     if dialect.decimal != ".":
         texts = pc.replace_substring(texts, ".", dialect.decimal)
         if ord(dialect.decimal) == dialect.separator:
