@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from ._precision import widen
 from .errors import InvalidInput
 
+_MOST_THREADS = 256
+
 
 def require_device(device: torch.device | str) -> torch.device:
     """Return a device, if this machine has it.
@@ -58,11 +60,16 @@ def limit_threads(count: int | None) -> Iterator[None]:
     A student of a few hundred units is faster on one thread, and waits for no other program on a busy machine.
 
     Args:
-        count: How many threads, at least 1; None leaves torch's own choice.
+        count: How many threads, from 1 to 256; None leaves torch's own choice.
 
     Yields:
         Nothing.
+
+    Raises:
+        InvalidInput: It is another number: many thousands of threads would abort the process.
     """
+    if count is not None and not 1 <= count <= _MOST_THREADS:
+        raise InvalidInput(f"{count} processor threads were asked for; wanted 1 to {_MOST_THREADS}.")
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

@@ -1,6 +1,13 @@
 """The exceptions of safekd; all descend from ``SafekdError``."""
 
-from solvers.errors import InfeasiblePolytope, InvalidInput, SafekdError, SafekdWarning, SolverFailure
+from solvers.errors import (
+    InfeasiblePolytope,
+    InvalidInput,
+    SafekdError,
+    SafekdWarning,
+    SolverFailure,
+    escape_controls,
+)
 
 __all__ = [
     "InfeasiblePolytope",
@@ -11,6 +18,7 @@ __all__ = [
     "SafekdError",
     "SafekdWarning",
     "SolverFailure",
+    "escape_controls",
 ]
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from solvers.short_repr import ShortRepr
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, escape_controls
 from ..io import write_atomically, write_csv
 from ._axiom_list import ASSUMPTIONS, AXIOMS, LINEAR, UNIFIED, Axiom, find_axiom
 
@@ -139,7 +139,7 @@ class AuditReport(ShortRepr):
         """Return the table that ``rich.print`` shows, with remarks beneath."""
         bad = len(self.violated)
         verdict = f"{bad} violated" if bad else "nothing violated" if self.holds() else "nothing judged"
-        remarks = Text("\n".join(_list_remarks(self.findings)))
+        remarks = Text(escape_controls("\n".join(_list_remarks(self.findings)), keep="\n"))
         table = Table(box=box.SIMPLE_HEAD, title=f"Audit: {verdict}", caption=remarks)
         table.title_justify = table.caption_justify = "left"
         for name in ("axiom", "scale", "name", "judged on", "status", "worst", "where", "violating"):
@@ -149,7 +149,7 @@ class AuditReport(ShortRepr):
                 finding.axiom,
                 finding.scale,
                 finding.name,
-                Text(finding.subject),
+                Text(escape_controls(finding.subject), overflow="fold"),
                 Text(finding.status.replace("_", " "), style=_COLORS[finding.status]),
                 "" if finding.worst is None else f"{finding.worst:.3g}",
                 _describe_place(finding.where),
@@ -160,7 +160,9 @@ class AuditReport(ShortRepr):
     def __str__(self) -> str:
         """Return the table and its remarks as plain text."""
         stream = io.StringIO()
-        Console(file=stream, width=_WIDTH, no_color=True, highlight=False, force_terminal=False).print(self)
+        Console(file=stream, width=_WIDTH, no_color=True, highlight=False, emoji=False, force_terminal=False).print(
+            self
+        )
         return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import signal
 import sys
 import threading
@@ -11,7 +13,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from ._plain_text import PlainConsole, print_plain
+
+FAULT = "this is a fault of safekd itself, please report it"
+SHOW_FAULTS = "SAFEKD_SHOW_FAULTS"
 
 app = typer.Typer(
     name="safekd",
@@ -19,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-out, err = Console(), Console(stderr=True)
+out, err = PlainConsole(), PlainConsole(stderr=True)
 
 Weights = Annotated[
     Path, typer.Argument(help="CSV file with a header, or Parquet; one row a weighting, one column a teacher")
@@ -43,14 +49,22 @@ SafetyColumns = Annotated[
     ),
 ]
 CriticalColumn = Annotated[str | None, typer.Option(help="column of 0, 1, true, false: where orderings apply")]
+Separator = Annotated[
+    str | None,
+    typer.Option(help="what separates cells of a CSV file: comma, semicolon, tab, pipe, or a sign; the file tells"),
+]
+Decimal = Annotated[str, typer.Option(help="decimal sign of a CSV file: point or comma")]
 RulesFile = Annotated[Path | None, typer.Option(help="rule set, TOML; options override it")]
 Config = Annotated[Path, typer.Argument(help="experiment file, TOML; `safekd demo` writes one to begin with")]
 
 
 def main() -> None:
-    """Run the command line; own errors and those of the system become one message and exit code 2."""
+    """Run the command line; whatever goes wrong becomes one message and exit code 2, never a traceback."""
     from ..errors import SafekdError
 
+    for stream in (sys.stdout, sys.stderr):  # names may hold what the encoding of the terminal lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _unwind_on_sigterm():
             app(prog_name="safekd")
@@ -65,10 +79,20 @@ def main() -> None:
         if code in (130, 143):  # typer turns the former into the latter
             _print_error("stopped; nothing half written was left behind.")
         sys.exit(code)
+    except MemoryError:
+        _print_error("there is not enough memory for this; nothing half written was left behind.")
+        sys.exit(2)
+    except Exception as error:
+        if os.environ.get(SHOW_FAULTS):
+            raise
+        _print_error(
+            f"{FAULT}: {type(error).__name__}: {error}. With {SHOW_FAULTS}=1 in the environment it says where."
+        )
+        sys.exit(2)
 
 
 def _print_error(message: str) -> None:
-    err.print(f"safekd: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    print_plain(err, f"safekd: {message}", style="red")
 
 
 @contextmanager
@@ -88,11 +112,20 @@ def _unwind_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _read_run_dir(run_dir: str) -> Path:
+    """Return the folder of --run-dir; an empty one, as an unset variable leaves it, would be the working folder."""
+    from ..errors import InvalidInput
+
+    if not run_dir.strip():
+        raise InvalidInput("--run-dir is empty; wanted the name of a folder, or . for the one that you are in.")
+    return Path(run_dir)
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         from .. import __version__
 
-        out.print(f"safekd {__version__}", highlight=False)
+        print_plain(out, f"safekd {__version__}")
         raise typer.Exit()
 
 
@@ -107,27 +140,28 @@ def take_options(
 
 @app.command("demo")
 def demo_command(
-    run_dir: Annotated[Path, typer.Option(help="where results are written")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(min=0, help="splits, teachers and student follow from it")] = 0,
-    seeds: Annotated[int, typer.Option(min=0, help="instead: repeat the promise over this many seeds")] = 0,
+    run_dir: Annotated[str, typer.Option(help="where results are written")] = "runs/demo",
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="splits, teachers and student follow from it")] = 0,
+    seeds: Annotated[int, typer.Option(min=0, max=10_000, help="instead: repeat the promise over this many seeds")] = 0,
 ) -> None:
     """Distill four biased breast-cancer teachers into one student that meets its safety threshold."""
-    out.print("[bold]safekd demo[/bold]: 569 real cases, four teachers, one student that must not miss malignant ones")
+    print_plain(out, "safekd demo: 569 real cases, four teachers, one student that must not miss malignant ones")
     from ._demo_command import show_demo, show_seeds
 
-    code = show_seeds(out, seeds, run_dir) if seeds else show_demo(out, run_dir, seed)
+    folder = _read_run_dir(run_dir)
+    code = show_seeds(out, seeds, folder) if seeds else show_demo(out, folder, seed)
     raise typer.Exit(code)
 
 
 @app.command("train")
 def train_command(
     config: Config,
-    run_dir: Annotated[Path | None, typer.Option(help="where results are written; overrides the file")] = None,
+    run_dir: Annotated[str | None, typer.Option(help="where results are written; overrides the file")] = None,
 ) -> None:
     """Train the student that an experiment file describes, under its safety constraints."""
     from ._train_command import show_training
 
-    raise typer.Exit(show_training(out, config, run_dir))
+    raise typer.Exit(show_training(out, config, None if run_dir is None else _read_run_dir(run_dir)))
 
 
 @app.command("frontier")
@@ -140,9 +174,13 @@ def frontier_command(
     targets: Annotated[
         str | None, typer.Option(help="how many thresholds, 11, or which, 0.8,0.9; overrides the file")
     ] = None,
-    budget: Annotated[int | None, typer.Option(min=1, help="training runs at most, of each slice and seed")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="how many sweeps, each from a seed of its own")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="processes side by side")] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, max=10**9, help="training runs at most, of each slice and seed")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="how many sweeps, each from a seed of its own")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, max=256, help="processes side by side")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a sweep was stopped")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="read every student again, compare with its row")] = False,
     plot: Annotated[Path | None, typer.Option(help="picture to write: .png, .svg, .pdf or .html")] = None,
@@ -186,12 +224,15 @@ def project_command(
     critical_column: CriticalColumn = None,
     metric: Annotated[str | None, typer.Option(help="euclidean, or kl to keep ratios where it can")] = None,
     rules: RulesFile = None,
+    separator: Separator = None,
+    decimal: Decimal = "point",
 ) -> None:
     """Project the weights in a file onto the nearest ones that obey the rules.  Any number of rows."""
-    from ._file_commands import RuleOptions, show_projection
+    from ._file_commands import FileOptions, show_projection
 
     order_by = {"order": order, "margin": margin, "safety_columns": safety_columns, "critical_column": critical_column}
-    options = RuleOptions(rules, {"teachers": teacher, "lower": lower, "upper": upper, "metric": metric, **order_by})
+    given = {"teachers": teacher, "lower": lower, "upper": upper, "metric": metric, **order_by}
+    options = FileOptions(rules, given, {"separator": separator, "decimal": decimal})
     raise typer.Exit(show_projection(out, err, weights, output, options))
 
 
@@ -206,6 +247,8 @@ def audit_command(
     safety_columns: SafetyColumns = None,
     critical_column: CriticalColumn = None,
     rules: RulesFile = None,
+    separator: Separator = None,
+    decimal: Decimal = "point",
     scale: Annotated[str, typer.Option(help="whose axioms: token, task, context or unified")] = "token",
     json: Annotated[Path | None, typer.Option(help="write the report here, as JSON")] = None,
     csv: Annotated[Path | None, typer.Option(help="write the report here, as CSV")] = None,
@@ -214,8 +257,9 @@ def audit_command(
 
     Exit code 0: nothing is violated; 1: something is; 2: bad input.
     """
-    from ._file_commands import RuleOptions, show_audit
+    from ._file_commands import FileOptions, show_audit
 
     order_by = {"order": order, "margin": margin, "safety_columns": safety_columns, "critical_column": critical_column}
-    options = RuleOptions(rules, {"teachers": teacher, "lower": lower, "upper": upper, **order_by})
+    given = {"teachers": teacher, "lower": lower, "upper": upper, **order_by}
+    options = FileOptions(rules, given, {"separator": separator, "decimal": decimal})
     raise typer.Exit(show_audit(out, err, weights, options, scale, json, csv))

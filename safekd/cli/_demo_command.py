@@ -9,6 +9,7 @@ from rich.console import Console
 from ..demo import run_demo, run_seeds
 from ..io import write_csv
 from ..report import tabulate_frontier, tabulate_seeds, tabulate_teachers, tabulate_variants
+from ._plain_text import print_plain
 from ._progress_bars import show_steps, show_written
 
 
@@ -26,18 +27,18 @@ def show_demo(console: Console, run_dir: Path, seed: int) -> int:
         def show_progress(what: str, done: int, of: int) -> None:
             progress.update(task, description=what, completed=done, total=of)
             if not console.is_terminal:  # a log has no bar
-                console.print(f"[{done}/{of}] {what}", markup=False, highlight=False)
+                print_plain(console, f"[{done}/{of}] {what}")
 
         outcome = run_demo(run_dir, seed, show_progress)
     constrained = outcome.reports[-1].result
     console.print(tabulate_teachers(outcome.experiment))
     console.print(tabulate_variants(outcome.experiment, outcome.reports))
     console.print(tabulate_frontier(outcome.frontier))
-    console.print(str(outcome.verified), highlight=False)
-    console.print(f"The constrained run {constrained.status}: {constrained.message}", highlight=False)
-    console.print(str(outcome.reports[-1].certificate), highlight=False)
+    print_plain(console, outcome.verified)
+    print_plain(console, f"The constrained run {constrained.status}: {constrained.message}")
+    print_plain(console, outcome.reports[-1].certificate)
     show_written(console, outcome.written)
-    console.print(f"again, step by step: safekd train {run_dir / 'config.toml'}", highlight=False, soft_wrap=True)
+    print_plain(console, f"again, step by step: safekd train {run_dir / 'config.toml'}")
     return 0 if constrained.status == "converged" else 1
 
 

@@ -30,16 +30,18 @@ _OPTION_OF = {
 
 
 @dataclass(frozen=True)
-class RuleOptions:
-    """What the command line says of the rules.
+class FileOptions:
+    """What the command line says of a file of weights: its rules, and how it is written.
 
     Attributes:
         file: A rule set in TOML, or None.
         given: Options by the key that they set, None or empty where left out.
+        dialect: Separator and decimal sign of a CSV file.
     """
 
     file: Path | None
     given: Mapping[str, Any]
+    dialect: Mapping[str, Any]
 
     def config(self) -> RulesConfig:
         """Return the rule set, options before the file."""
@@ -62,7 +64,7 @@ class RuleOptions:
         }
 
 
-def show_projection(out: Console, err: Console, path: Path, output: Path, options: RuleOptions) -> int:
+def show_projection(out: Console, err: Console, path: Path, output: Path, options: FileOptions) -> int:
     """Project every row with a progress bar, write, and print what moved; return the exit code.
 
     Args:
@@ -70,17 +72,18 @@ def show_projection(out: Console, err: Console, path: Path, output: Path, option
         err: Where the progress bar is drawn.
         path: The weights.
         output: The copy to write.
-        options: The rules.
+        options: The rules, and how the file is written.
     """
     with _report_rows(err, "projecting") as report:
-        done = project_file(path, output, options.config(), key_labels=options.key_labels, on_progress=report)
+        more: dict[str, Any] = {**options.dialect, "key_labels": options.key_labels, "on_progress": report}
+        done = project_file(path, output, options.config(), **more)
     out.print(tabulate_projection(done))
     show_written(out, [output])
     return 0
 
 
 def show_audit(
-    out: Console, err: Console, path: Path, options: RuleOptions, scale: str, json: Path | None, csv: Path | None
+    out: Console, err: Console, path: Path, options: FileOptions, scale: str, json: Path | None, csv: Path | None
 ) -> int:
     """Judge every row with a progress bar, print and write the report; return the exit code.
 
@@ -88,7 +91,7 @@ def show_audit(
         out: Where the report is printed.
         err: Where the progress bar is drawn.
         path: The weights.
-        options: The rules.
+        options: The rules, and how the file is written.
         scale: Whose axioms are judged.
         json: Where the report is written as JSON, or None.
         csv: Where it is written as CSV, or None.
@@ -102,7 +105,8 @@ def show_audit(
     if json is not None and csv is not None and os.path.abspath(json) == os.path.abspath(csv):
         raise InvalidInput(f"--json and --csv both name {json}; write to two files.")
     with _report_rows(err, "judging") as report:
-        judged = audit_file(path, options.config(), scale=scale, key_labels=options.key_labels, on_progress=report)
+        more: dict[str, Any] = {**options.dialect, "key_labels": options.key_labels, "on_progress": report}
+        judged = audit_file(path, options.config(), scale=scale, **more)
     out.print(judged)
     if json is not None:
         judged.to_json(json)

@@ -19,6 +19,7 @@ from ..experiment import Experiment, build_experiment
 from ..experiment.config import load_config
 from ..frontier import Frontier, trace_frontier, verify
 from ..report import tabulate_frontier
+from ._plain_text import PlainConsole, print_plain
 from ._progress_bars import show_written
 
 _PICTURES = (".png", ".svg", ".pdf", ".html")
@@ -93,7 +94,7 @@ def show_frontier(console: Console, path: Path, output: Path, plot: Path | None,
         written.append(plot)
     console.print(tabulate_frontier(frontier))
     for note in frontier.meta["notes"]:
-        console.print(f"note: {note}", markup=False, highlight=False)
+        print_plain(console, f"note: {note}")
     holds = _verify_students(console, frontier, experiment) if options.verify else True
     show_written(console, written)
     return 0 if holds and bool(frontier.table["feasible"].all()) else 1
@@ -105,7 +106,7 @@ def _trace_or_explain(*given: Any, **more: Any) -> Frontier:
         return trace_frontier(*given, **more)
     except (KeyboardInterrupt, SystemExit) as end:
         for note in getattr(end, "__notes__", []):
-            Console(stderr=True).print(note, markup=False, highlight=False, soft_wrap=True)
+            print_plain(PlainConsole(stderr=True), note)
         raise
 
 
@@ -113,7 +114,7 @@ def _verify_students(console: Console, frontier: Frontier, experiment: Experimen
     report = verify(
         frontier, experiment.trainer_at, experiment.train, experiment.validation, splits=experiment.others or None
     )
-    console.print(str(report), markup=False, highlight=False)
+    print_plain(console, report)
     return report.holds()
 
 
@@ -141,7 +142,7 @@ class _LivePoints:
         if self.live is None:
             more = f": {row['note']}" if math.isnan(row["distillation_loss"]) else ""
             text = f"target {row['target']:.4f}: loss {row['distillation_loss']:.4f}, {row['status']}{more}"
-            self.console.print(text, markup=False, highlight=False)
+            print_plain(self.console, text)
             return
         self.waiting.update(text=f"{len(self.rows)} points so far")
         self.live.update(Group(self._table(), self.waiting))

@@ -11,10 +11,26 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
+
+from ..errors import escape_controls
+from ._plain_text import print_plain
+
+
+class _TextColumn(TextColumn):
+    """Words of a bar as they are, whatever names stand in them."""
+
+    def __init__(self, text_format: str) -> None:
+        super().__init__(text_format, markup=False)
+
+    def render(self, task: Task) -> Text:
+        """Return what the bar says of a task."""
+        return Text(escape_controls(super().render(task).plain))
 
 
 def show_steps(console: Console) -> Progress:
@@ -25,7 +41,7 @@ def show_steps(console: Console) -> Progress:
     """
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        _TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -42,7 +58,12 @@ def show_rows(console: Console) -> Progress:
     Returns:
         The bar; its tasks have a field ``rows``, the words for how many there were.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rows]}"), TimeRemainingColumn())
+    columns = (
+        _TextColumn("{task.description}"),
+        BarColumn(),
+        _TextColumn("{task.fields[rows]}"),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=console, transient=True)
 
 
@@ -53,4 +74,4 @@ def show_written(console: Console, paths: Iterable[Path]) -> None:
         console: Where it is printed.
         paths: Files and folders.
     """
-    console.print("written:", *(f"  {path}" for path in paths), sep="\n", markup=False, highlight=False, soft_wrap=True)
+    print_plain(console, "\n".join(["written:", *(f"  {path}" for path in paths)]))

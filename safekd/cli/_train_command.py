@@ -11,14 +11,16 @@ from typing import Any
 from rich.console import Console
 
 from .._torch_state import limit_threads
+from ..data import Split
 from ..errors import InvalidInput
 from ..experiment import build_experiment
-from ..experiment.config import load_config
+from ..experiment.config import copy_config, load_config
 from ..io import write_atomically
 from ..report import tabulate_fit, tabulate_tightening
-from ..safety import certify
+from ..safety import SafetyConstraint, certify
 from ..training import FitResult, RunFolder, open_run_folder
 from ..training.trace import TracePoint
+from ._plain_text import print_plain
 from ._progress_bars import show_steps, show_written
 
 
@@ -32,7 +34,7 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
     """
     config, folder = load_config(path)
     target = run_dir or Path(config.run_dir or Path("runs") / path.stem)
-    text = path.read_text(encoding="utf-8")
+    text = copy_config(path, target)
     with open_run_folder(target) as run_folder, show_steps(console) as progress, limit_threads(config.training.threads):
         task = progress.add_task("fitting teachers", total=config.training.epochs)
         experiment = build_experiment(config, folder)
@@ -44,7 +46,7 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
         def show_attempt(row: Mapping[str, Any]) -> None:
             text = f"round {row['round']}: '{row['constraint']}' posed at {row['posed']:.4f}, {row['status']}"
             judged = f"new data show {row['judged']:.4f}" if row["cases"] else "no new data were looked at"
-            progress.console.print(f"{text}; {judged}", highlight=False)
+            print_plain(progress.console, f"{text}; {judged}")
 
         trainer = experiment.trainer()
         run_folder.require_fits(trainer.student)
@@ -63,14 +65,22 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
     console.print(tabulate_fit(result))
     if result.tightening is not None:
         console.print(tabulate_tightening(result.tightening))
-    console.print(f"{result.status}: {result.message}\n{result.next_move}", highlight=False)
+    print_plain(console, f"{result.status}: {result.message}\n{result.next_move}")
     for constraint in experiment.constraints:
-        console.print(str(certify(result, constraint, experiment.splits["certify"])), highlight=False)
-    console.print("data used:", *(f"  {use}" for use in result.uses), sep="\n", highlight=False)
+        print_plain(console, _state_certificate(result, constraint, experiment.splits["certify"]))
+    print_plain(console, "\n".join(["data used:", *(f"  {use}" for use in result.uses)]))
     show_written(console, written)
     if written[0].parent != target:
         return 2
     return 0 if result.status == "converged" else 1
+
+
+def _state_certificate(result: FitResult, constraint: SafetyConstraint, split: Split) -> str:
+    """Return what held-out data show of a constraint, or why they can show nothing: the run itself is not in doubt."""
+    try:
+        return str(certify(result, constraint, split))
+    except InvalidInput as error:
+        return f"{constraint.name}: not certified. {error}"
 
 
 def _keep_result(console: Console, folder: RunFolder, result: FitResult, config: str) -> list[Path]:
@@ -89,5 +99,5 @@ def _keep_result(console: Console, folder: RunFolder, result: FitResult, config:
             again = other.keep(result, write_config)
     if again.save_note:
         raise InvalidInput(f"{kept.save_note} {again.save_note}")
-    console.print(f"{kept.save_note} It was written to {other.folder} instead.", markup=False, soft_wrap=True)
+    print_plain(console, f"{kept.save_note} It was written to {other.folder} instead.")
     return other.list_files()

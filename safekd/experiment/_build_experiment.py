@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,6 +30,21 @@ from ._example_table import ExampleTable, load_examples, split_examples
 from ._registries import build_registered, find_rules
 from ._stored_weights import read_stored_weights
 from .config import ExperimentConfig, FittedTeacherConfig
+
+
+@dataclass(frozen=True)
+class ExperimentSettings:
+    """What is worked out before a student is made; ``tests/safekd/experiment/test_config_limits.py`` would notice.
+
+    Attributes:
+        bytes_a_parameter: Of a student in training: itself, its gradient, Adam's two averages and two copies that may
+            be kept, in float32, and two vectors in float64.
+    """
+
+    bytes_a_parameter: int = 40
+
+
+_SETTINGS = ExperimentSettings()
 
 
 @dataclass(frozen=True, repr=False)
@@ -161,7 +177,9 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
     if config.weights.stored is not None:
         names = [teacher.name for teacher in config.teachers]
         rules = {"token": read_stored_weights(folder / config.weights.stored, names, index)}
-    polytope = WeightPolytope(len(config.teachers), lower=config.weights.lower, upper=config.weights.upper)
+    _require_memory(config, len(table.features), len(table.classes))
+    lower, upper = config.weights.bounds(len(config.teachers))
+    polytope = WeightPolytope(len(config.teachers), lower=lower, upper=upper)
     ensemble = TeacherEnsemble(
         [
             fit_configured_teacher(teacher, table, splits["train"], config.seed)
@@ -199,6 +217,19 @@ def _require_device(name: str) -> None:
         require_device(name)
     except InvalidInput as error:
         raise InvalidConfig(str(error).replace("`device`", "training.device")) from error
+
+
+def _require_memory(config: ExperimentConfig, features: int, classes: int) -> None:
+    """Refuse a student that does not fit into the machine's memory before anything of it is made."""
+    sizes = [features, *config.student.hidden, classes]
+    parameters = sum((before + 1) * after for before, after in pairwise(sizes))
+    needed = parameters * _SETTINGS.bytes_a_parameter
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
+    if needed > memory:
+        raise InvalidConfig(
+            f"student.hidden is {config.student.hidden}: {parameters:,} parameters need some {needed / 1e9:,.0f} GB "
+            f"to be trained, and this machine has {memory / 1e9:,.0f} GB. Take smaller layers."
+        )
 
 
 def build_mlp(inputs: int, hidden: Sequence[int], classes: int, seed: int) -> nn.Sequential:

@@ -56,14 +56,27 @@ def fit_configured_teacher(config: FittedTeacherConfig, table: ExampleTable, tra
         )
     columns = table.columns(config.features)
     classifier = _KINDS[config.kind]
+    _require_sizes(config, int(taught_N.sum()))
     try:
         fixed = {"random_state": seed} if "random_state" in classifier().get_params() else {}
         model = classifier(**{**fixed, **config.options}).fit(x_NF[taught_N][:, columns], label_N[taught_N])
-    except (TypeError, ValueError) as error:
+        model.predict_proba(x_NF[:1][:, columns])  # some options are looked at only then
+    except (ArithmeticError, AttributeError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise InvalidConfig(
-            f"Teacher '{config.name}': scikit-learn's {classifier.__name__} refused its options: {error}"
+            f"Teacher '{config.name}': scikit-learn's {classifier.__name__} refused its options: {reason}."
         ) from error
     return SklearnTeacher(config.name, model, classes=len(table.classes), columns=columns)
+
+
+def _require_sizes(config: FittedTeacherConfig, examples: int) -> None:
+    """Refuse options that would take the machine's memory or hours, before anything is made."""
+    most = {"n_estimators": 10_000, "n_jobs": 256, "n_neighbors": examples, "max_iter": 1_000_000}
+    for name, limit in most.items():
+        value = config.options.get(name)
+        if isinstance(value, int) and value > limit:
+            why = f"its {examples} training examples" if name == "n_neighbors" else f"{limit:,}"
+            raise InvalidConfig(f"Teacher '{config.name}': options.{name} is {value:,}; wanted at most {why}.")
 
 
 def read_stored_teacher(

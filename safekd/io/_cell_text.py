@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,20 @@ Write = Callable[[Any, Floats], None]
 FORMULA_SIGNS = "=+-@\t"  # a spreadsheet takes what begins with one of these for a formula
 
 _LONGEST = 60  # characters of a cell that a message spells out
+_SHOWN = 20  # names of columns that a message spells out
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*")
 _TRUTHS = {"0": False, "1": True, "false": False, "true": True}
 
 
-def parse_number(cell: Any) -> float:
+def parse_number(cell: Any, decimal: str = ".") -> float:
     """Return the number that a cell holds, NaN if it holds none.
 
     Args:
         cell: Its text, or any other value.
+        decimal: The decimal sign of the text.
     """
+    if decimal != "." and isinstance(cell, str):
+        cell = "" if "." in cell else cell.replace(decimal, ".")
     try:
         return math.nan if isinstance(cell, str) and "_" in cell else float(cell)  # Python reads "1_0" as 10
     except (TypeError, ValueError):
@@ -48,13 +55,33 @@ def parse_truths(texts: Sequence[str], which_N: NDArray[Any]) -> tuple[NDArray[n
     return true_N, int(wrong[0]) if len(wrong) else None
 
 
-def is_formula(cell: str) -> bool:
+def is_formula(cell: str, decimal: str = ".") -> bool:
     """Return whether a spreadsheet would run the cell: it begins with = + - @ or a tab, and is no number.
 
     Args:
         cell: Its text.
+        decimal: The decimal sign of the text.
     """
-    return cell[:1] in tuple(FORMULA_SIGNS) and math.isnan(parse_number(cell))
+    return cell[:1] in tuple(FORMULA_SIGNS) and math.isnan(parse_number(cell, decimal))
+
+
+def has_decimal_comma(cell: object) -> bool:
+    """Return whether a cell looks like a number with a decimal comma.
+
+    Args:
+        cell: What it holds.
+    """
+    return isinstance(cell, str) and _DECIMAL_COMMA.fullmatch(cell) is not None
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return names with commas between them, the first twenty of them and how many more there are.
+
+    Args:
+        names: Of columns, say.
+    """
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def refuse_cell(place: str, cell: object, wanted: str) -> InvalidInput:
@@ -80,7 +107,7 @@ def require_distinct_columns(names: list[str], source: Path) -> tuple[str, ...]:
     Raises:
         InvalidInput: Two are the same.
     """
-    twice = {name for name in names if names.count(name) > 1}
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise InvalidInput(f"{source} has two columns named '{min(twice)}'; give every column a name of its own.")
     return tuple(names)

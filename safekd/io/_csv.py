@@ -29,17 +29,20 @@ from ._cell_text import (
     FORMULA_SIGNS,
     Floats,
     Write,
+    has_decimal_comma,
     is_formula,
     parse_number,
     parse_truths,
     refuse_cell,
     require_distinct_columns,
 )
-from ._csv_rows import QUOTE, Places, count_line_breaks, find_rows
+from ._csv_dialect import ASK_DECIMAL, ASK_SEPARATOR, CsvDialect, detect_dialect, parse_decimal, parse_separator
+from ._csv_rows import COMMA, QUOTE, Places, count_line_breaks, find_rows
 from ._table_paths import require_target
 
 _CHUNK = 1 << 22  # bytes read at a time
 _LONGEST_ROW = 1 << 26  # bytes; without an end to it, an open quote would take the rest of the file into memory
+_WIDE = 100  # columns a row from which on pyarrow, which sets up each column, is slower than a cell at a time
 _SIGNED_NUMBER = r"^[+-](\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
@@ -50,10 +53,16 @@ class CsvTable:
         path: The file, as messages call it.
         stream: The same, open.
         head: What has been read of it already.
+        separator: Name or sign of what separates cells; None where the file tells.
+        decimal: Name or sign of the decimal sign.
     """
 
-    def __init__(self, path: Path, stream: FileIO, head: bytes = b"") -> None:
-        self.path, self._stream, self._mark = path, stream, b""
+    def __init__(
+        self, path: Path, stream: FileIO, head: bytes = b"", separator: str | None = None, decimal: str = "."
+    ) -> None:
+        self.path, self._stream = path, stream
+        self._asked = parse_separator(separator)
+        self.dialect = CsvDialect(self._asked or COMMA, parse_decimal(decimal))
         status = os.fstat(stream.fileno())
         self.total = status.st_size if stat.S_ISREG(status.st_mode) else None  # a pipe does not tell
         self._blocks = self._read_blocks(head)
@@ -62,6 +71,7 @@ class CsvTable:
             raise InvalidInput(f"{self.path} is empty; wanted a header line and at least one row.")
         self._header = header
         self.columns = require_distinct_columns([header.cell(0, c) for c in range(header.begin_NC.shape[1])], path)
+        self.place_of = {name: c for c, name in enumerate(self.columns)}
 
     def blocks(self) -> Iterator[CsvBlock]:
         """Go through all rows."""
@@ -86,7 +96,8 @@ class CsvTable:
             InvalidInput: It cannot be written.
         """
         target = require_target(path, self.path, parquet=False)
-        new_C = [columns.index(name) if name in columns else None for name in self.columns]
+        number_of = {name: k for k, name in enumerate(columns)}
+        new_C = [number_of.get(name) for name in self.columns]
         after = self._header.data[self._header.end_NC[0, -1] :]
         ending = next((end for end in (b"\r\n", b"\r", b"\n") if after.startswith(end)), b"\n")
         with write_atomically(target) as temporary, temporary.open("wb") as stream:
@@ -98,13 +109,13 @@ class CsvTable:
                 except OSError as error:
                     raise InvalidInput(f"Cannot write {target}: {error.strerror}.") from error
 
-            write(self._mark)
+            write(self.dialect.lead)
             write(self._header.paste_numbers([None] * len(new_C), np.empty((1, 0)), ending))
             yield lambda block, w_NK: write(block.paste_numbers(new_C, w_NK, ending))
 
     def _read_blocks(self, head: bytes) -> Iterator[CsvBlock]:
         """Yield the header as a block of its own, then all whole rows of each chunk, then raise what is wrong."""
-        data, line, before, cells = b"", 1, 0, 0
+        data, line, before, cells, begun = b"", 1, 0, 0, False
         decode = codecs.getincrementaldecoder("utf-8")().decode
         for chunk in self._read_chunks(head):
             data, final = data + chunk, not chunk
@@ -116,12 +127,14 @@ class CsvTable:
                     f"{self.path} is not UTF-8 text; save it as CSV in UTF-8. Line "
                     f"{line + count_line_breaks(data[:at])} holds the byte 0x{data[at]:02x}."
                 ) from error
-            if not before and data.startswith(codecs.BOM_UTF8):
-                self._mark, data = codecs.BOM_UTF8, data[len(codecs.BOM_UTF8) :]
-                before = len(self._mark)
-            elif not before and codecs.BOM_UTF8.startswith(data) and not final:
-                continue  # a pipe gives what it has
-            rows = find_rows(data, final)
+            if not begun:
+                dialect = detect_dialect(data, final, self._asked, self.dialect.decimal, self.path)
+                if dialect is None and len(data) <= _LONGEST_ROW:
+                    continue  # a pipe gives what it has
+                self.dialect, begun = dialect or self.dialect, True
+                lead = self.dialect.lead
+                data, before, line = data[len(lead) :], len(lead), 1 + count_line_breaks(lead)
+            rows = find_rows(data, final, self.dialect.separator)
             before += rows.stop
             if len(rows.cells_R):
                 start = 0 if cells else 1
@@ -136,7 +149,8 @@ class CsvTable:
                     at = int(rows.begin_J[even * cells])
                     raise InvalidInput(
                         f"{self.path}, line {line + count_line_breaks(data[:at])}: found {rows.cells_R[even]} cells, "
-                        f"the header has {cells}."
+                        f"the header has {cells}. If {self.dialect.separator_name} is not what separates them, "
+                        f"{ASK_SEPARATOR}."
                     )
             if rows.fault is not None:
                 line += count_line_breaks(data[: rows.fault_at])
@@ -218,10 +232,10 @@ class CsvBlock:
         Raises:
             InvalidInput: A cell is no finite number; the first one is named.
         """
-        places = [self.table.columns.index(name) for name in columns]
+        places, decimal = [self.table.place_of[name] for name in columns], self.table.dialect.decimal
         x_NK = self._parse_numbers(places)
         if x_NK is None:  # pyarrow does not know all ways to write a number, "+1" for one
-            x_NK = np.array([[parse_number(self.cell(n, c)) for c in places] for n in range(self.rows)])
+            x_NK = np.array([[parse_number(self.cell(n, c), decimal) for c in places] for n in range(self.rows)])
         bad = np.argwhere(~np.isfinite(x_NK))
         if len(bad):
             row, k = bad[0].tolist()
@@ -251,7 +265,7 @@ class CsvBlock:
             row: Number of the row in this block.
             column: Name of the cell's column; None for the row.
         """
-        c = 0 if column is None else self.table.columns.index(column)
+        c = 0 if column is None else self.table.place_of[column]
         line = self.line + count_line_breaks(self.data[: self.begin_NC[row, c]])
         return f"{self.table.path}, line {line}" + ("" if column is None else f", column '{column}'")
 
@@ -263,7 +277,10 @@ class CsvBlock:
             column: Name of the cell's column.
             wanted: What should stand there.
         """
-        return refuse_cell(self.place(row, column), self.cell(row, self.table.columns.index(column)), wanted)
+        cell = self.cell(row, self.table.place_of[column])
+        asked = self.table.dialect.decimal == ","
+        hint = f"; {ASK_DECIMAL}" if has_decimal_comma(cell) and not asked else ""
+        return refuse_cell(self.place(row, column), cell, wanted + hint)
 
     def paste_numbers(self, new_C: Sequence[int | None], w_NK: Floats, ending: bytes) -> pa.Buffer:
         """Return the rows as bytes, some of their cells replaced by numbers.
@@ -273,23 +290,37 @@ class CsvBlock:
             w_NK: The new numbers.
             ending: What ends each row.
         """
+        dialect = self.table.dialect
         data, begin_NC, end_NC = self._guard_formulas([c for c, k in enumerate(new_C) if k is None])
+        if len(new_C) > _WIDE * self.rows:
+            texts = np.array(_write_numbers(w_NK, dialect).to_pylist(), object)
+            number_KN = texts.reshape(w_NK.shape[1], self.rows)
+            lines = [
+                dialect.joint.join(
+                    data[begin_NC[n, c] : end_NC[n, c]] if k is None else number_KN[k, n] for c, k in enumerate(new_C)
+                )
+                for n in range(self.rows)
+            ]
+            return pa.py_buffer(b"".join(line + ending for line in lines))
         parts: list[pa.Array | pa.Scalar] = []
         for kept, group in groupby(range(len(new_C)), key=lambda c: new_C[c] is None):
             columns = list(group)
-            if kept:  # neighbours with the commas between them
+            if kept:  # neighbours with the separators between them
                 cells = [_slice_bytes(data, begin_NC[:, columns[0]], end_NC[:, columns[-1]])]
             else:
-                numbers = (pa.array(np.ascontiguousarray(w_NK[:, new_C[c]], np.float64)) for c in columns)
-                cells = [pc.cast(pc.cast(one, pa.string()), pa.binary()) for one in numbers]
+                picked = np.array([new_C[c] for c in columns])
+                numbers = _write_numbers(w_NK[:, picked], dialect)  # column after column
+                cells = [numbers.slice(n * self.rows, self.rows) for n in range(len(columns))]
             for one in cells:
-                parts += [one, pa.scalar(b",")]
+                parts += [one, pa.scalar(dialect.joint)]
         joined = pc.binary_join_element_wise(*parts[:-1], pa.scalar(ending), pa.scalar(b""))
         _, edges, letters = joined.buffers()
         return letters.slice(0, int(np.frombuffer(edges, np.int32)[len(joined)]))
 
     def _parse_numbers(self, places: Sequence[int]) -> NDArray[np.float64] | None:
-        """Return columns as pyarrow reads them, (N, K); None if it does not take them all for numbers."""
+        """Return columns as pyarrow reads them, (N, K); None if it does not take them all for numbers, or is slow."""
+        if self.begin_NC.shape[1] > _WIDE * self.rows:
+            return None
         names = [str(c) for c in range(self.begin_NC.shape[1])]
         picked = [names[c] for c in places]
         rows = pa.py_buffer(self.data)[int(self.begin_NC[0, 0]) : int(self.end_NC[-1, -1])]
@@ -297,9 +328,12 @@ class CsvBlock:
             table = pcsv.read_csv(
                 pa.BufferReader(rows),
                 pcsv.ReadOptions(use_threads=False, block_size=len(rows) + 1, column_names=names),
-                pcsv.ParseOptions(newlines_in_values=True),
+                pcsv.ParseOptions(delimiter=chr(self.table.dialect.separator), newlines_in_values=True),
                 pcsv.ConvertOptions(
-                    include_columns=picked, column_types=dict.fromkeys(picked, pa.float64()), null_values=[]
+                    include_columns=picked,
+                    column_types=dict.fromkeys(picked, pa.float64()),
+                    null_values=[],
+                    decimal_point=self.table.dialect.decimal,
                 ),
             )
         except pa.ArrowInvalid:
@@ -310,7 +344,7 @@ class CsvBlock:
 
     def _column(self, name: str) -> pa.BinaryArray:
         """Return the bytes of a column's cells, (N,)."""
-        c = self.table.columns.index(name)
+        c = self.table.place_of[name]
         return _slice_bytes(self.data, self.begin_NC[:, c], self.end_NC[:, c])
 
     def _guard_formulas(self, columns: list[int]) -> tuple[bytes, Places, Places]:
@@ -324,12 +358,24 @@ class CsvBlock:
         if len(suspect):
             plain = pc.match_substring_regex(_slice_bytes(self.data, begin_M[suspect], end_M[suspect]), _SIGNED_NUMBER)
             suspect = suspect[~plain.to_numpy(zero_copy_only=False)]
+        decimal = self.table.dialect.decimal
         text_S = [self.data[begin_M[i] : end_M[i]].decode() for i in suspect]
-        guard = np.array([begin_M[i] for i, text in zip(suspect, text_S, strict=True) if is_formula(text)], np.int64)
+        run_S = [is_formula(text, decimal) for text in text_S]
+        guard = np.array([begin_M[i] for i, run in zip(suspect, run_S, strict=True) if run], np.int64)
         if not len(guard):
             return self.data, self.begin_NC, self.end_NC
         data = np.insert(byte_X, guard, ord("'")).tobytes()
         return data, self.begin_NC + guard.searchsorted(self.begin_NC), self.end_NC + guard.searchsorted(self.end_NC)
+
+
+def _write_numbers(x_NK: Floats, dialect: CsvDialect) -> pa.BinaryArray:
+    """Return numbers as bytes that read back to the same bits, (K * N,), one column after the other."""
+    texts = pc.cast(pa.array(np.asarray(x_NK, np.float64).ravel(order="F")), pa.string())
+    if dialect.decimal != ".":
+        texts = pc.replace_substring(texts, ".", dialect.decimal)
+        if ord(dialect.decimal) == dialect.separator:
+            texts = pc.binary_join_element_wise('"', texts, '"', "")
+    return pc.cast(texts, pa.binary())
 
 
 def _slice_bytes(data: bytes, begin_M: Places, end_M: Places) -> pa.BinaryArray:

@@ -3,14 +3,15 @@
 pyarrow's reader hands out texts and numbers, not the bytes that they stood in; a copy that leaves other columns as they
 are, and a message with a line number, need the places.  The grammar is that of Python's csv module with
 ``strict=True``:
-cells end at commas, rows at line breaks (LF, CR or both), a cell that begins with a quote ends at the next quote that
-is not doubled.  Lines without anything are no rows.  Axes: J cells, one after the other, R rows.
+cells end at separators, rows at line breaks (LF, CR or both), a cell that begins with a quote ends at the next quote
+that is not doubled.  Lines without anything are no rows.  Axes: J cells, one after the other, R rows.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,6 @@ from numpy.typing import NDArray
 Places = NDArray[np.int64]
 
 COMMA, QUOTE, LF, CR = b',"\n\r'
-
-# a quote that begins a cell, what is quoted, and the quote that closes it, if there is one
-_QUOTED = re.compile(rb'"(?:(?<=\A")|(?<=[,\r\n]"))[^"]*+(?:""[^"]*+)*+(")?')
 
 
 @dataclass(frozen=True)
@@ -44,22 +42,23 @@ class RowPlaces:
     fault_at: int = 0
 
 
-def find_rows(data: bytes, final: bool) -> RowPlaces:
+def find_rows(data: bytes, final: bool, separator: int = COMMA) -> RowPlaces:
     """Find the rows and cells of some bytes of a CSV file.
 
     Args:
         data: Bytes of the file from the beginning of a row on.
         final: Whether the file ends with them.
+        separator: The byte between two cells.
 
     Returns:
         All rows that end in ``data``, up to the first whose quotes are wrong.
     """
     byte_X = np.frombuffer(data, np.uint8)
-    end_J: Places = np.flatnonzero((byte_X == COMMA) | (byte_X == LF) | (byte_X == CR))
+    end_J: Places = np.flatnonzero((byte_X == separator) | (byte_X == LF) | (byte_X == CR))
     fault, fault_at = None, 0
     if QUOTE in data:
-        end_J, fault, fault_at = _drop_quoted(data, end_J, final)
-    breaks_J = byte_X[end_J] != COMMA
+        end_J, fault, fault_at = _drop_quoted(data, end_J, final, separator)
+    breaks_J = byte_X[end_J] != separator
     width_J = np.ones(len(end_J), np.int64)  # of what ends the cell: two bytes for CR LF
     if CR in data:
         second_J = (byte_X[end_J] == LF) & (end_J > 0) & (byte_X[end_J - 1] == CR)
@@ -83,13 +82,20 @@ def find_rows(data: bytes, final: bool) -> RowPlaces:
     return RowPlaces(begin_J, end_J, cells_R, stop, fault, fault_at)
 
 
-def _drop_quoted(data: bytes, end_J: Places, final: bool) -> tuple[Places, str | None, int]:
+@lru_cache
+def _match_quoted(separator: int) -> re.Pattern[bytes]:
+    """Return what finds a quote that begins a cell, what is quoted, and the quote that closes it, if there is one."""
+    before = re.escape(bytes([separator])) + rb"\r\n"
+    return re.compile(rb'"(?:(?<=\A")|(?<=[' + before + rb']"))[^"]*+(?:""[^"]*+)*+(")?')
+
+
+def _drop_quoted(data: bytes, end_J: Places, final: bool, separator: int) -> tuple[Places, str | None, int]:
     """Return the ends of cells that are not in quotes, and what is wrong with the quotes, where."""
     spans = []
     fault, fault_at = None, 0
-    for quoted in _QUOTED.finditer(data):
+    for quoted in _match_quoted(separator).finditer(data):
         begin, after = quoted.span()
-        if quoted[1] is None or (after < len(data) and data[after] not in (COMMA, LF, CR)):
+        if quoted[1] is None or (after < len(data) and data[after] not in (separator, LF, CR)):
             if quoted[1] is not None:
                 fault, fault_at = "there is text after a closing quote", after
             elif final:

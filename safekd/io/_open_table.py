@@ -100,20 +100,24 @@ class Table(Protocol):
 
 
 @contextmanager
-def open_table(path: str | os.PathLike[str]) -> Iterator[Table]:
+def open_table(path: str | os.PathLike[str], *, separator: str | None = None, decimal: str = ".") -> Iterator[Table]:
     """Open a Parquet file, known by its suffix or its first bytes, or else a CSV file with a header.
 
     Args:
         path: The file.
+        separator: What separates the cells of a CSV file: "comma", "semicolon", "tab", "pipe", "space" or a sign.
+            Left out, the file tells: the comma, or where the header has none what it has instead.
+        decimal: The decimal sign of a CSV file, "point" or "comma".
 
     Raises:
-        InvalidInput: There is no such file, it cannot be read, has no header, or has two columns of one name.
+        InvalidInput: There is no such file, it cannot be read, has no header, or has two columns of one name; the
+            separator or the decimal sign is none.
     """
     file = Path(path)
     with open_source(file) as stream:
         head = b"" if is_parquet(file) else read_first_bytes(stream, file)
         if not is_parquet(file) and head not in _PARQUET:
-            yield CsvTable(file, stream, head)
+            yield CsvTable(file, stream, head, separator, decimal)
             return
     from ._parquet import ParquetTable  # Arrow's part for Parquet takes a moment to import
 

@@ -1,7 +1,8 @@
 """Parquet files of any size, a batch of rows at a time.
 
-Columns that get no new numbers keep their types and values, and so do the schema's own words (metadata).  Numbers are
-written as float64, or as float32 where all the columns that they replace are no wider.  Rows are counted from 1.
+Columns that get no new numbers keep their types and values, and so do the schema's own words (metadata).  Whole
+numbers, decimals, floats of any width and dictionaries of these are read as the nearest float64, or as float32 where
+all the columns asked for are no wider, and written as that.  Rows are counted from 1.
 Axes: N rows of a block, K columns picked.
 """
 
@@ -27,6 +28,15 @@ from ._cell_text import Floats, Write, parse_truths, refuse_cell, require_distin
 from ._table_paths import require_target
 
 _T = TypeVar("_T")
+_TRUTH_TYPES = (
+    pa.types.is_boolean,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_decimal,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_null,
+)
 _ROWS = 1 << 17  # of a block, and of a row group that is written
 _BUFFER = 1 << 20  # bytes of a column read ahead; without it a whole row group would come into memory
 
@@ -43,10 +53,15 @@ class ParquetTable:
         self.path = path
         try:
             self._file = pq.ParquetFile(stream, buffer_size=_BUFFER, pre_buffer=False)
+            self.schema = self._file.schema_arrow
+            self.columns = require_distinct_columns(self.schema.names, path)
+        except UnicodeDecodeError as error:
+            raise InvalidInput(
+                f"{path} has a column whose name is not UTF-8 text ({error.object!r}); write it with another name."
+            ) from error
         except (pa.ArrowException, OSError) as error:
             raise _refuse_file(path, error) from error
-        self.schema = self._file.schema_arrow
-        self.columns = require_distinct_columns(self.schema.names, path)
+        self.place_of = {name: c for c, name in enumerate(self.columns)}
         self.total: int | None = self._file.metadata.num_rows
 
     def blocks(self) -> Iterator[ParquetBlock]:
@@ -77,17 +92,17 @@ class ParquetTable:
         """
         target = require_target(path, self.path, parquet=True)
         kind = pa.from_numpy_dtype(self.float_type(columns))
-        schema = self.schema
+        fields = list(self.schema)
         for name in columns:
-            place = schema.get_field_index(name)
-            schema = schema.set(place, schema.field(place).with_type(kind))
+            fields[self.place_of[name]] = fields[self.place_of[name]].with_type(kind)
+        schema = pa.schema(fields, self.schema.metadata)
         with write_atomically(target) as temporary:
             writer = _call_writer(target, lambda: pq.ParquetWriter(temporary, schema))
 
             def write(block: ParquetBlock, w_NK: Floats) -> None:
                 arrays = block.batch.columns
                 for k, name in enumerate(columns):
-                    arrays[self.columns.index(name)] = pa.array(np.ascontiguousarray(w_NK[:, k]), kind)
+                    arrays[self.place_of[name]] = pa.array(np.ascontiguousarray(w_NK[:, k]), kind)
                 batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
                 _call_writer(target, lambda: writer.write_batch(batch))
 
@@ -107,7 +122,7 @@ class ParquetTable:
         """
         wide = False
         for name in columns:
-            kind = self.schema.field(name).type
+            kind = _find_value_type(self.schema.field(self.place_of[name]).type)
             if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
                 raise InvalidInput(f"{self.path}, column '{name}': found values of type {kind}, wanted numbers.")
             wide = wide or not (pa.types.is_float32(kind) or pa.types.is_float16(kind))
@@ -145,7 +160,12 @@ class ParquetBlock:
         kind = self.table.float_type(columns)
         x_NK = np.empty((self.rows, len(columns)), kind)
         for k, name in enumerate(columns):
-            array = pc.cast(self.batch.column(name), pa.from_numpy_dtype(kind), safe=False)  # huge whole numbers round
+            array = self._column(name)
+            if pa.types.is_dictionary(array.type):
+                array = array.dictionary_decode()
+            if pa.types.is_decimal(array.type):  # by their text: Arrow's own cast is up to an ulp off
+                array = pc.cast(array, pa.string())
+            array = pc.cast(array, pa.from_numpy_dtype(kind), safe=False)  # huge whole numbers round to the nearest
             x_NK[:, k] = array.to_numpy(zero_copy_only=False)  # and what is missing becomes NaN
         bad = np.argwhere(~np.isfinite(x_NK))
         if len(bad):
@@ -162,13 +182,19 @@ class ParquetBlock:
         Raises:
             InvalidInput: A cell is none of these; the first one is named.
         """
-        kind = self.table.schema.field(column).type
-        if pa.types.is_nested(kind):
+        kind = _find_value_type(self._column(column).type)
+        if not any(is_kind(kind) for is_kind in _TRUTH_TYPES):
             raise InvalidInput(
                 f"{self.table.path}, column '{column}': found values of type {kind}, wanted 0, 1, true or false."
             )
-        encoded = pc.dictionary_encode(self.batch.column(column), null_encoding="encode")
-        texts = [f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in encoded.dictionary.to_pylist()]
+        array = self._column(column)
+        plain = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+        encoded = pc.dictionary_encode(plain, null_encoding="encode")
+        try:
+            cells = encoded.dictionary.to_pylist()
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"{self.table.path}, column '{column}': found text that is not UTF-8.") from error
+        texts = [cell if isinstance(cell, str) else str(int(cell)) if cell in (0, 1) else str(cell) for cell in cells]
         true_N, wrong = parse_truths(texts, encoded.indices.to_numpy())
         if wrong is not None:
             raise self.explain_refusal(wrong, column, "0, 1, true or false")
@@ -192,8 +218,16 @@ class ParquetBlock:
             column: Name of the cell's column.
             wanted: What should stand there.
         """
-        cell = self.batch.column(column)[row].as_py()
+        cell = self._column(column)[row].as_py()
         return refuse_cell(self.place(row, column), "" if cell is None else cell, wanted)
+
+    def _column(self, name: str) -> Any:
+        return self.batch.column(self.table.place_of[name])
+
+
+def _find_value_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of a column's values: a dictionary-encoded one holds those of its dictionary."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _call_writer(path: Path, call: Callable[[], _T]) -> _T:

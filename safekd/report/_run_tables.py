@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import pandas as pd
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from ..experiment import Experiment, VariantReport
 from ..frontier import Frontier
 from ..training import FitResult
 from ..training.trace import ConstraintReading
 from ..weights import MeasuredOrderings
+from ._shown_names import show_name, show_number
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,13 @@ def tabulate_variants(experiment: Experiment, reports: Sequence[VariantReport]) 
     rule = experiment.constraints[0]
     sign = "=" if rule.is_equality else ">="
     title = f"Safety required: {rule.name} {sign} {rule.required:g} on the {rule.split} split"
-    table = Table(box=box.SIMPLE_HEAD, title=title)
+    table = Table(box=box.SIMPLE_HEAD, title=show_name(title))
     table.add_column("", no_wrap=True)
     for report in reports:
-        table.add_column(report.variant.name, justify="right", max_width=13)
+        table.add_column(show_name(report.variant.name), justify="right", max_width=13)
 
-    def row(name: str, value: Callable[[VariantReport], str]) -> None:
-        table.add_row(name, *(value(report) for report in reports))
+    def row(name: str, value: Callable[[VariantReport], str | Text]) -> None:
+        table.add_row(show_name(name), *(value(report) for report in reports))
 
     row("test accuracy", lambda r: f"{r.accuracy:.3f}")
     row("loss, nats (1)", lambda r: f"{r.loss:.4f}")
@@ -68,7 +70,7 @@ def tabulate_variants(experiment: Experiment, reports: Sequence[VariantReport]) 
     row("status", lambda r: r.result.status)
     row("seconds", lambda r: f"{r.seconds:.1f}")
     confidence = reports[0].certificate.confidence
-    table.caption = (
+    table.caption = show_name(
         "uniform: all teachers alike; adaptive: weights as the rules give them, not projected; "
         "fixed penalty, constrained: conforming weights. "
         f"Safety: mean {rule.measure} over the critical cases counted in brackets; * where it is posed. "
@@ -87,14 +89,14 @@ def tabulate_teachers(experiment: Experiment) -> Table:
         experiment: The teachers and what was measured of them.
     """
     evidence = experiment.evidence
-    table = Table(box=box.SIMPLE_HEAD, title=f"Teachers, measured on the {evidence.source} split")
+    table = Table(box=box.SIMPLE_HEAD, title=show_name(f"Teachers, measured on the {evidence.source} split"))
     table.add_column("teacher")
     table.add_column("loss, nats", justify="right")
     for context, count in zip(experiment.table.contexts, evidence.count_C.tolist(), strict=True):
-        table.add_column(f"{context} ({count})", justify="right")
+        table.add_column(show_name(f"{context} ({count})"), justify="right")
     for k, name in enumerate(experiment.ensemble.names):
         safety = (f"{value:.3f}" for value in evidence.safety_CK[:, k].tolist())
-        table.add_row(name, f"{float(evidence.task_loss_MK[:, k].mean()):.3f}", *safety)
+        table.add_row(show_name(name), f"{float(evidence.task_loss_MK[:, k].mean()):.3f}", *safety)
     table.caption = "safety by context (critical cases it was measured on); few cases make a shaky order"
     return table
 
@@ -109,7 +111,9 @@ def tabulate_orderings(orderings: MeasuredOrderings, names: Sequence[str]) -> Ta
     what = "class" if orderings.scale == "token" else "context"
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=f"Safety orderings significant at {orderings.level:g}, measured on the {orderings.source} split",
+        title=show_name(
+            f"Safety orderings significant at {orderings.level:g}, measured on the {orderings.source} split"
+        ),
     )
     for name in (what, "cases", "teacher", "safety", "against", "safety", "better", "worse", "p", "adjusted", "says"):
         table.add_column(name, justify="left" if name in ("teacher", "against", "says") else "right")
@@ -117,9 +121,9 @@ def tabulate_orderings(orderings: MeasuredOrderings, names: Sequence[str]) -> Ta
         table.add_row(
             str(pair.group),
             str(pair.count),
-            names[pair.i],
+            show_name(names[pair.i]),
             f"{pair.mean_i:.3f}",
-            names[pair.j],
+            show_name(names[pair.j]),
             f"{pair.mean_j:.3f}",
             str(pair.wins),
             str(pair.losses),
@@ -147,10 +151,15 @@ def tabulate_fit(result: FitResult) -> Table:
     for reading in result.point.readings:
         multiplier = result.multipliers[reading.name]
         table.add_row(
-            reading.name, reading.split, _mark_missed(reading, 5), f"{reading.required:g}", f"{multiplier:.4g}"
+            show_name(reading.name),
+            show_name(reading.split),
+            _mark_missed(reading, 5),
+            f"{reading.required:g}",
+            f"{multiplier:.4g}",
         )
     for reading in result.point.validation:
-        table.add_row(reading.name, reading.split, _mark_missed(reading, 5), f"{reading.required:g}", "")
+        names = show_name(reading.name), show_name(reading.split)
+        table.add_row(*names, _mark_missed(reading, 5), f"{reading.required:g}", "")
     r = result.residuals
     table.caption = (
         f"KKT residuals: stationarity {r.stationarity:.2g}, primal {r.primal:.2g}, dual {r.dual:.2g}, "
@@ -166,7 +175,8 @@ def tabulate_frontier(frontier: Frontier) -> Table:
         frontier: The frontier.
     """
     table = Table(
-        box=box.SIMPLE_HEAD, title=f"Pareto frontier: distillation loss against safety ({frontier.constraint})"
+        box=box.SIMPLE_HEAD,
+        title=show_name(f"Pareto frontier: distillation loss against safety ({frontier.constraint})"),
     )
     for name in ("target", "safety", "loss, nats", "multiplier", "stationary", "status", "best"):
         table.add_column(name, justify="left" if name == "status" else "right")
@@ -177,7 +187,7 @@ def tabulate_frontier(frontier: Frontier) -> Table:
             f"{row['distillation_loss']:.5f}",
             f"{row[f'lambda_{frontier.constraint}']:.4g}",
             f"{row['kkt_stationarity']:.1e}",
-            str(row["status"]),
+            show_name(row["status"]),
             "yes" if row["nondominated"] else "no",
         )
     table.caption = (
@@ -196,12 +206,11 @@ def tabulate_seeds(rows: pd.DataFrame) -> Table:
     for name in ("seed", "uniform", "train", "validation", "test", "certified", "status", "stationary"):
         table.add_column(name, justify="left" if name == "status" else "right")
     for row in rows.to_dict("records"):
-        certified = f"{row['certified']:.3f}"
         table.add_row(
             str(row["seed"]),
             f"{row['uniform_train']:.3f}",
-            *(_mark_unmet(row[name], row[f"met_{name}"]) for name in ("train", "validation", "test")),
-            certified if row["decision"] == "safe" else f"[red]{certified}[/red]",
+            *(show_number(f"{row[n]:.3f}", not row[f"met_{n}"]) for n in ("train", "validation", "test")),
+            show_number(f"{row['certified']:.3f}", row["decision"] != "safe"),
             row["status"],
             f"{row['kkt_stationarity']:.1e}",
         )
@@ -229,14 +238,9 @@ def _format_violations(report: VariantReport) -> str:
     return f"{report.violations_before} -> {report.violations_after}"
 
 
-def _mark_missed(reading: ConstraintReading, digits: int = 3) -> str:
-    text = f"{reading.measured:.{digits}f}"
-    return text if reading.violation <= _SETTINGS.met_within else f"[red]{text}[/red]"
+def _mark_missed(reading: ConstraintReading, digits: int = 3) -> Text:
+    return show_number(f"{reading.measured:.{digits}f}", reading.violation > _SETTINGS.met_within)
 
 
 def _format_measured(value: float) -> str:
     return "no case" if value != value else f"{value:.3f}"
-
-
-def _mark_unmet(value: float, met: bool) -> str:
-    return f"{value:.3f}" if met else f"[red]{value:.3f}[/red]"

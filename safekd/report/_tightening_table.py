@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from ..training import Tightening
+from ._shown_names import show_name, show_number
 
 _OUT_OF_FOLD = (
     "out of fold: training examples, each by the student of the fold that left it out, and splits that count too; "
@@ -23,27 +24,27 @@ def tabulate_tightening(raised: Tightening) -> Table:
     """
     judged = raised.on if raised.on != "crossfit" else "out of fold"
     table = Table(
-        box=box.SIMPLE_HEAD, title=f"Thresholds raised until new data show what was asked for: {raised.status}"
+        box=box.SIMPLE_HEAD,
+        title=show_name(f"Thresholds raised until new data show what was asked for: {raised.status}"),
     )
     heads = ["round", "constraint", "asked", "posed", "measured", judged, "cases", "bound", "loss, nats"]
     for name in (*heads, "training", "kept"):
-        table.add_column(name, justify="left" if name in ("constraint", "training") else "right")
+        table.add_column(show_name(name), justify="left" if name in ("constraint", "training") else "right")
     for row in raised.rounds.to_dict("records"):
-        bound = _format_number(row["lower_bound"])
         table.add_row(
             str(row["round"]),
-            row["constraint"],
+            show_name(row["constraint"]),
             f"{row['asked']:g}",
             *(_format_number(row[name]) for name in ("posed", "measured", "judged")),
             str(row["cases"]),
-            bound if row["cleared"] else f"[red]{bound}[/red]",
+            show_number(_format_number(row["lower_bound"]), not row["cleared"]),
             f"{row['distillation_loss']:.5f}",
             row["status"],
             "yes" if row["kept"] else "",
         )
     level = raised.rounds["level"].max()
     what = _OUT_OF_FOLD if raised.on == "crossfit" else f"bound: lower, on the {raised.on} split, {raised.looks} looks"
-    table.caption = f"{what}; at confidence {level:g}; red: below what was asked for"
+    table.caption = show_name(f"{what}; at confidence {level:g}; red: below what was asked for")
     return table
 
 

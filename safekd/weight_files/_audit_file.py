@@ -20,6 +20,8 @@ def audit_file(
     rules: Rules,
     *,
     scale: str = "token",
+    separator: str | None = None,
+    decimal: str = ".",
     key_labels: Mapping[str, str] | None = None,
     on_progress: Progress | None = None,
 ) -> AuditReport:
@@ -32,6 +34,8 @@ def audit_file(
         path: A CSV file with a header, or a Parquet file; one row a weighting.
         rules: A ``RulesConfig``, a mapping with its keys, or the path of a TOML file.
         scale: Whose axioms the report is about: "token", "task", "context" or "unified".
+        separator: What separates the cells of a CSV file, as ``open_table`` takes it; left out, the file tells.
+        decimal: The decimal sign of a CSV file, "point" or "comma".
         key_labels: What messages call a key of the rules, where not by its own name ("order" may be "--order").
         on_progress: Called with the number of rows done, and how much has been read of how much (None where unknown).
 
@@ -40,7 +44,10 @@ def audit_file(
         InfeasiblePolytope: No weights meet the rules.
     """
     config = read_rule_set(rules)
-    with open_table(path) as table, limit_threads(1):  # blocks are too short for torch's own
+    with (
+        open_table(path, separator=separator, decimal=decimal) as table,
+        limit_threads(1),
+    ):  # blocks are too short for torch's own
         bound = bind_rules(config, table, key_labels)
         audit = RowAudit(bound.polytope, scale, subject=table.path.name, names=bound.teachers)
         rows, places = 0, {}

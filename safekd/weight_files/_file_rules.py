@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,7 +18,8 @@ from solvers.polytope import LinearRows, WeightPolytope
 
 from ..errors import InvalidInput
 from ..experiment.config import LinearConfig, RulesConfig, load_rules, read_rules
-from ..io import Block, Table
+from ..io import ASK_SEPARATOR, Block, Table, list_names
+from ._guessed_teachers import GuessedTeachers
 
 Rules = RulesConfig | Mapping[str, Any] | str | os.PathLike[str]
 Floats = NDArray[np.floating[Any]]
@@ -33,6 +35,7 @@ class FileRules:
         metric: "euclidean" or "kl".
         safety: Columns of the teachers' scores, or None.
         critical: The column that says where orderings apply, or None for everywhere.
+        guess: Watches whether the teachers are teachers where nobody named them; None where somebody did.
     """
 
     teachers: tuple[str, ...]
@@ -40,14 +43,25 @@ class FileRules:
     metric: str
     safety: tuple[str, ...] | None
     critical: str | None
+    guess: GuessedTeachers | None = None
 
     def weights(self, block: Block) -> Floats:
         """Return the weights of a block, (N, K).
 
         Args:
             block: Some rows of the file.
+
+        Raises:
+            InvalidInput: A cell is no number, or a column that nobody named is no teacher's.
         """
-        return block.numbers(self.teachers)
+        if self.guess is None:
+            return block.numbers(self.teachers)
+        try:
+            w_NK = block.numbers(self.teachers)
+        except InvalidInput as error:
+            raise self.guess.explain(error, block) from error
+        self.guess.add(w_NK)
+        return w_NK
 
     def ordering(self, block: Block) -> dict[str, Any]:
         """Return what decides on the order of each row, as `project` takes it: critical (N,), safety (N, K).
@@ -89,7 +103,8 @@ def bind_rules(config: RulesConfig, table: Table, key_labels: Mapping[str, str] 
         InvalidInput: A column is not there, or two rules contradict each other.
         InfeasiblePolytope: No weights meet them.
     """
-    return _Binder(config, table.columns, table.path, key_labels or {}).bind()
+    columns = {name: c for c, name in enumerate(table.columns)}
+    return _Binder(config, columns, table.path, key_labels or {}).bind()
 
 
 @dataclass(frozen=True)
@@ -97,7 +112,7 @@ class _Binder:
     """Reads a rule set against the columns of a file."""
 
     config: RulesConfig
-    columns: tuple[str, ...]
+    columns: Mapping[str, int]
     path: Path
     key_labels: Mapping[str, str]
 
@@ -105,36 +120,39 @@ class _Binder:
         config = self.config
         safety = None if config.safety_columns is None else self._columns("safety_columns", config.safety_columns)
         critical = None if config.critical_column is None else self._column("critical_column", config.critical_column)
-        others = {*(safety or ()), critical}
+        others, guess = {*(safety or ()), critical}, None
         if config.teachers is None:
             teachers = tuple(name for name in self.columns if name not in others)
+            guess = GuessedTeachers(teachers, self.path, self._name("teachers"))
         else:
             teachers = self._columns("teachers", config.teachers)
         self._require_sense(teachers, safety, critical)
-        pairs = [pair for text in config.order for pair in self._pairs(text, teachers)]
-        bounds = {name: self._bounds(name, getattr(config, name), teachers) for name in ("lower", "upper")}
-        linear = self._linear(config.linear, teachers)
+        number_of = {name: k for k, name in enumerate(teachers)}
+        pairs = [pair for text in config.order for pair in self._pairs(text, number_of)]
+        bounds = {name: self._bounds(name, getattr(config, name), number_of) for name in ("lower", "upper")}
+        linear = self._linear(config.linear, number_of)
         try:
             polytope = WeightPolytope(
                 len(teachers), orderings=pairs, margin=config.margin, ties=config.ties, linear=linear, **bounds
             )
         except InvalidInput as error:
             raise type(error)(f"{error}{_number_teachers(str(error), teachers)}") from error
-        return FileRules(teachers, polytope, config.metric, safety, critical)
+        return FileRules(teachers, polytope, config.metric, safety, critical, guess)
 
     def _require_sense(self, teachers: Sequence[str], safety: Sequence[str] | None, critical: str | None) -> None:
         if not teachers:
             raise InvalidInput(f"{self.path} has no column of a teacher; name them by {self._name('teachers')}.")
-        twice = {name for name in teachers if teachers.count(name) > 1}
+        twice = [name for name, count in Counter(teachers).items() if count > 1]
         if twice:
             raise InvalidInput(f"{self._name('teachers')}: column '{min(twice)}' is named twice; once is enough.")
+        weighed = set(teachers)
         for name, key in [*((one, "safety_columns") for one in safety or ()), (critical, "critical_column")]:
-            if name in teachers:
+            if name in weighed:
                 raise InvalidInput(f"{self._name(key)}: column '{name}' is that of a teacher; name another.")
         if safety is not None and len(safety) != len(teachers):
             raise InvalidInput(
                 f"{self._name('safety_columns')} names {len(safety)} columns for {len(teachers)} teachers "
-                f"({', '.join(teachers)}); name one for each, in the same order."
+                f"({list_names(teachers)}); name one for each, in the same order."
             )
         if safety is not None and self.config.order:
             raise InvalidInput(
@@ -147,35 +165,35 @@ class _Binder:
                 f"{self._name('order')} or {self._name('safety_columns')} too."
             )
 
-    def _pairs(self, text: str, teachers: Sequence[str]) -> list[tuple[int, int]]:
+    def _pairs(self, text: str, number_of: Mapping[str, int]) -> list[tuple[int, int]]:
         """Return the pairs that "a>=b" or "a>=b>=c" states, as positions among the teachers."""
         parts = [part.strip() for part in text.split(">=")]
         label = f'{self._name("order")} "{text}"'
         if len(parts) < 2 or not all(parts):
             raise InvalidInput(f'{label} is not understood; wanted "a>=b" with two teacher columns.')
-        return list(pairwise(self._teacher(label, part, teachers) for part in parts))
+        return list(pairwise(self._teacher(label, part, number_of) for part in parts))
 
-    def _bounds(self, key: str, value: float | list[float] | dict[str, float], teachers: Sequence[str]) -> Any:
+    def _bounds(self, key: str, value: float | list[float] | dict[str, float], number_of: Mapping[str, int]) -> Any:
         if isinstance(value, dict):
-            bound_K = [float(RulesConfig.model_fields[key].default)] * len(teachers)
+            bound_K = [float(RulesConfig.model_fields[key].default)] * len(number_of)
             for name, number in value.items():
-                bound_K[self._teacher(self._name(key), name, teachers)] = number
+                bound_K[self._teacher(self._name(key), name, number_of)] = number
             return bound_K
-        if isinstance(value, list) and len(value) != len(teachers):
+        if isinstance(value, list) and len(value) != len(number_of):
             raise InvalidInput(
-                f"{self._name(key)} has {len(value)} numbers for {len(teachers)} teachers ({', '.join(teachers)}); "
-                "give one number, or one for each."
+                f"{self._name(key)} has {len(value)} numbers for {len(number_of)} teachers "
+                f"({list_names(list(number_of))}); give one number, or one for each."
             )
         return value
 
-    def _linear(self, rules: Sequence[LinearConfig], teachers: Sequence[str]) -> LinearRows | None:
+    def _linear(self, rules: Sequence[LinearConfig], number_of: Mapping[str, int]) -> LinearRows | None:
         if not rules:
             return None
         rows: dict[str, list[Any]] = {"A": [], "b": [], "C": [], "d": []}
         for rule in rules:
-            row_K = [0.0] * len(teachers)
+            row_K = [0.0] * len(number_of)
             for name, factor in rule.weights.items():
-                row_K[self._teacher(self._name("linear"), name, teachers)] = factor
+                row_K[self._teacher(self._name("linear"), name, number_of)] = factor
             if rule.equals is not None:
                 rows["C"].append(row_K)
                 rows["d"].append(rule.equals)
@@ -187,9 +205,9 @@ class _Binder:
                 rows["b"].append(-(rule.at_least or 0.0))
         return LinearRows(**{name: value for name, value in rows.items() if value})
 
-    def _teacher(self, label: str, name: str, teachers: Sequence[str]) -> int:
-        self._require(label, name, teachers, "teacher column")
-        return teachers.index(name)
+    def _teacher(self, label: str, name: str, number_of: Mapping[str, int]) -> int:
+        self._require(label, name, number_of, "teacher column")
+        return number_of[name]
 
     def _columns(self, key: str, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(self._column(key, name) for given in names for name in self._parse_list(given))
@@ -202,9 +220,13 @@ class _Binder:
         self._require(self._name(key), name, self.columns, "teacher column" if key == "teachers" else "column")
         return name
 
-    def _require(self, label: str, name: str, known: Sequence[str], what: str) -> None:
-        if name not in known:
-            raise InvalidInput(f"{label}: {self.path} has no {what} '{name}'; it has: {', '.join(known)}.")
+    def _require(self, label: str, name: str, known: Mapping[str, int], what: str) -> None:
+        if name in known:
+            return
+        hint = ""
+        if len(self.columns) == 1 and re.search(r"\W", "".join(self.columns)):
+            hint = f" If another sign separates its columns, {ASK_SEPARATOR}."
+        raise InvalidInput(f"{label}: {self.path} has no {what} '{name}'; it has: {list_names(list(known))}.{hint}")
 
     def _name(self, key: str) -> str:
         return self.key_labels.get(key, f"`{key}`")
@@ -214,4 +236,6 @@ def _number_teachers(message: str, teachers: Sequence[str]) -> str:
     """Return which teacher has which number, if a message about a polytope names any by number."""
     if not re.search(r"teachers? \d|\d >= \d", message):
         return ""
-    return f" By number, the teachers are {', '.join(f'{k}: {name}' for k, name in enumerate(teachers))}."
+    told = {int(number) for number in re.findall(r"(?<![\d.])\d{1,9}(?![\d.]*\d)", message)}
+    numbered = [f"{k}: {name}" for k, name in enumerate(teachers) if len(teachers) <= 20 or k in told]
+    return f" By number, the teachers are {list_names(numbered)}."

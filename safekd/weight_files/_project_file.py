@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ def project_file(
     output: str | os.PathLike[str],
     rules: Rules,
     *,
+    separator: str | None = None,
+    decimal: str = ".",
     key_labels: Mapping[str, str] | None = None,
     on_progress: Progress | None = None,
 ) -> ProjectionSummary:
@@ -37,6 +40,8 @@ def project_file(
         path: A CSV file with a header, or a Parquet file; one row a weighting.
         output: The copy, in the same format; not ``path``.
         rules: A ``RulesConfig``, a mapping with its keys, or the path of a TOML file.
+        separator: What separates the cells of a CSV file, as ``open_table`` takes it; left out, the file tells.
+        decimal: The decimal sign of a CSV file, "point" or "comma"; the copy has it too.
         key_labels: What messages call a key of the rules, where not by its own name ("order" may be "--order").
         on_progress: Called with the number of rows done, and how much has been read of how much (None where unknown).
 
@@ -48,12 +53,14 @@ def project_file(
         InfeasiblePolytope: No weights meet the rules, all rows' or one row's.
     """
     config = read_rule_set(rules)
-    with open_table(path) as table:
+    with open_table(path, separator=separator, decimal=decimal) as table:
         bound = bind_rules(config, table, key_labels)
         done = ProjectionSummary(bound.teachers)
+        read = ((block, bound.weights(block)) for block in table.blocks())
+        first = next(read)  # a column that is no teacher's is told of before anything is written
         with table.copy(output, bound.teachers) as write:
-            for block in table.blocks():
-                raw_NK, w_NK = _project_block(bound, block)
+            for block, raw_NK in chain([first], read):
+                w_NK = _project_block(bound, block, raw_NK)
                 write(block, w_NK)
                 done.add(raw_NK, w_NK)
                 if on_progress is not None:
@@ -61,16 +68,16 @@ def project_file(
     return done
 
 
-def _project_block(rules: FileRules, block: Block) -> tuple[Floats, Floats]:
-    """Return the weights of a block before and after projection, (N, K)."""
-    raw_NK, ordering = rules.weights(block), rules.ordering(block)
+def _project_block(rules: FileRules, block: Block, raw_NK: Floats) -> Floats:
+    """Return the weights of a block after projection, (N, K)."""
+    ordering = rules.ordering(block)
     if rules.metric == "kl":
         bad = np.argwhere(~(raw_NK > 0))
         if len(bad):
             row, column = int(bad[0, 0]), rules.teachers[bad[0, 1]]
             raise block.explain_refusal(row, column, "a number above 0, which metric kl needs")
     try:
-        return raw_NK, project(raw_NK, rules.polytope, metric=rules.metric, **ordering)
+        return project(raw_NK, rules.polytope, metric=rules.metric, **ordering)
     except SafekdError:
         row, error = _find_refused_row(rules, raw_NK, ordering)
         text = re.sub(r"^Row 0\b,? ?", "", str(error)).removeprefix(": ")  # a row is named by its place in the file

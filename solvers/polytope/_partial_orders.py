@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
 from typing import Any
@@ -18,6 +19,21 @@ import numpy.typing as npt
 from solvers.errors import InvalidInput
 
 Pairs = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class OrderSettings:
+    """How large an order may be; ``test_polytope.py`` would notice.
+
+    Attributes:
+        most_teachers: K at most: who stands above whom is a table of K x K, worked out in some K^3 / 16 steps of a
+            byte, which are seconds.
+    """
+
+    most_teachers: int = 4000
+
+
+_SETTINGS = OrderSettings()
 
 
 def read_orderings(orderings: object, n_teachers: int, ties: bool) -> Pairs:
@@ -34,6 +50,11 @@ def read_orderings(orderings: object, n_teachers: int, ties: bool) -> Pairs:
     if not isinstance(orderings, Iterable):
         raise InvalidInput(f"`orderings` must be a list of pairs (i, j), meaning w_i >= w_j; found {orderings!r}.")
     pairs = tuple(sorted({_read_pair(pair, n_teachers) for pair in orderings}))
+    if pairs and n_teachers > _SETTINGS.most_teachers:
+        raise InvalidInput(
+            f"`orderings` among {n_teachers:,} teachers are too many to work out who stands above whom; wanted at most "
+            f"{_SETTINGS.most_teachers:,} teachers, or no orderings."
+        )
     cycle = [] if ties else find_cycle(pairs, n_teachers)
     if cycle:
         raise InvalidInput(
@@ -109,7 +130,9 @@ def find_cycle(pairs: Pairs, n_teachers: int) -> list[int]:
     Returns:
         A closed walk, such as [0, 2, 0], or an empty list.
     """
-    below: list[list[int]] = [[j for i, j in pairs if i == k] for k in range(n_teachers)]
+    below: list[list[int]] = [[] for _ in range(n_teachers)]
+    for i, j in pairs:
+        below[i].append(j)
     finished: set[int] = set()
     for root in range(n_teachers):
         path, choices = [root], [iter(below[root])]
@@ -139,15 +162,23 @@ def closure(pairs: Pairs, n_teachers: int) -> npt.NDArray[np.bool_]:
     Source: Warshall 1962.
     """
     above_KK = np.zeros((n_teachers, n_teachers), dtype=bool)
-    for i, j in pairs:
-        above_KK[i, j] = True
-    for via in range(n_teachers):
-        above_KK |= above_KK[:, via, None] & above_KK[None, via, :]
+    named = np.unique(np.array(pairs, dtype=np.int64))  # the others stand above nobody
+    if len(named) == 0:
+        return above_KK
+    above_MM = np.zeros((len(named), len(named)), dtype=bool)
+    above_MM[tuple(np.searchsorted(named, np.array(pairs, dtype=np.int64)).T)] = True
+    above_MM = np.packbits(above_MM, axis=1)
+    for via in range(len(named)):
+        higher = np.flatnonzero((above_MM[:, via >> 3] >> (7 - (via & 7))) & 1)
+        above_MM[higher] |= above_MM[via]
+    above_KK[np.ix_(named, named)] = np.unpackbits(above_MM, axis=1, count=len(named)).astype(bool)
     return above_KK
 
 
 def tied_teachers(pairs: Pairs, n_teachers: int) -> tuple[tuple[int, ...], ...]:
     """Return the groups of teachers that stand above each other, which can only weigh the same."""
+    if not pairs:
+        return ()
     above_KK = closure(pairs, n_teachers)
     mutual_KK = above_KK & above_KK.T
     groups = {tuple(np.flatnonzero(row_K).tolist()) for row_K in mutual_KK if row_K.any()}
@@ -173,6 +204,8 @@ def weak_order_tiers(pairs: Pairs, n_teachers: int) -> tuple[int, ...] | None:
     In a weak order everyone in a tier stands above the same teachers, so counting them ranks the tiers; and the
     order is weak exactly when the count decides every comparison.
     """
+    if not pairs:
+        return (0,) * n_teachers
     above_KK = closure(pairs, n_teachers)
     below_count_K = above_KK.sum(axis=1)
     if not (above_KK == (below_count_K[:, None] > below_count_K[None, :])).all():
@@ -183,12 +216,16 @@ def weak_order_tiers(pairs: Pairs, n_teachers: int) -> tuple[int, ...] | None:
 
 def topological_order(pairs: Pairs, n_teachers: int) -> tuple[int, ...]:
     """Return the teachers so that everyone comes after all who stand above them."""
+    if not pairs:
+        return tuple(range(n_teachers))
     above_count_K = closure(pairs, n_teachers).sum(axis=0)
     return tuple(int(k) for k in np.argsort(above_count_K, kind="stable"))
 
 
 def covering_pairs(pairs: Pairs, n_teachers: int) -> Pairs:
     """Return the pairs that do not follow from others (the transitive reduction), those nearer the top first."""
+    if not pairs:
+        return ()
     above_KK = closure(pairs, n_teachers)
     through_KK = (above_KK.astype(int) @ above_KK.astype(int)) > 0
     rank = {teacher: place for place, teacher in enumerate(topological_order(pairs, n_teachers))}

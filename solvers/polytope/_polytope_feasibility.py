@@ -1,20 +1,22 @@
 """Decide whether any weights meet the rules, and if none do, say which rules conflict and what makes room.
 
 Uniform bounds with or without margin-free orderings have a closed form, K lower <= 1 <= K upper, because the uniform
-vector meets every such ordering.  Everything else is a linear program.  The conflict is found by the deletion filter
-of Chinneck and Dravnieks (1991): drop every rule without which the rest still conflict.  The way out is an elastic
-programme: give every setting some slack and use as little of it as possible.
+vector meets every such ordering; so have other bounds without orderings, sum(lower) <= 1 <= sum(upper).  Everything
+else is a linear program.  The conflict is found by the deletion filter of Chinneck and Dravnieks (1991): drop every
+rule without which the rest still conflict.  The way out is an elastic programme: give every setting some slack and use
+as little of it as possible.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import OptimizeResult, linprog
 
-from solvers.errors import InfeasiblePolytope, SolverFailure
+from solvers.errors import InfeasiblePolytope, InvalidInput, SolverFailure
 
 from ._least_change import describe_least_change, round_down, round_up
 from ._polytope_fields import PolytopeFields
@@ -27,9 +29,11 @@ class FeasibilitySettings:
 
     Attributes:
         tolerance: Of HiGHS, in units of rows scaled to 1.  Its default, 1e-7, would show in the sum of the weights.
+        most_numbers: In the rows of a program, which are dense: this many take 400 MB, and as much again in HiGHS.
     """
 
     tolerance: float = 1e-10
+    most_numbers: int = 50_000_000
 
 
 _SETTINGS = FeasibilitySettings()
@@ -40,6 +44,14 @@ def require_feasible(polytope: PolytopeFields) -> None:
     if polytope.uniform_bounds and not polytope.linear and not (polytope.margin and polytope.orderings):
         _require_room_for_one(polytope.n_teachers, *polytope.uniform_bounds)
         return
+    if not polytope.linear and not polytope.orderings and math.fsum(polytope.lower) <= 1 <= math.fsum(polytope.upper):
+        return
+    rows = 1 + 2 * polytope.n_teachers + len(polytope.orderings) + len(polytope.linear.b) + len(polytope.linear.d)
+    if rows * polytope.n_teachers > _SETTINGS.most_numbers:
+        raise InvalidInput(
+            f"Rules that differ between {polytope.n_teachers:,} teachers make {rows:,} rows of as many numbers; wanted "
+            f"at most {_SETTINGS.most_numbers:,} numbers in all. Take fewer teachers, or one bound for all."
+        )
     rules = list_rules(polytope)
     if not _is_feasible(rules):
         conflict = _find_smallest_conflict(rules)

@@ -17,6 +17,7 @@ from ._config_models import (
     TrainingConfig,
     WeightsConfig,
 )
+from ._copy_config import copy_config
 from ._load_config import load_config, load_rules, parse_config, read_rules
 from ._rule_set import LinearConfig, RulesConfig
 
@@ -34,6 +35,7 @@ __all__ = [
     "StudentConfig",
     "TrainingConfig",
     "WeightsConfig",
+    "copy_config",
     "load_config",
     "load_rules",
     "parse_config",

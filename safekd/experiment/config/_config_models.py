@@ -21,6 +21,9 @@ class Strict(BaseModel):
 
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+FewOf = Annotated[int, Field(ge=1, le=10_000)]  # of what is trained, attempted or drawn one by one
+Workers = Annotated[int, Field(ge=1, le=256)]  # threads or processes: many thousands would abort the process
 Metric = Literal["euclidean", "kl"]
 
 
@@ -78,6 +81,12 @@ def _require_registered(what: str, find_known: Callable[[], Mapping[str, Any]]) 
     return AfterValidator(require_known)
 
 
+def _require_moderate(value: int | float | str | bool) -> int | float | str | bool:
+    if isinstance(value, int) and abs(value) >= 2**31:
+        raise ValueError("wanted a whole number between -2147483647 and 2147483647")
+    return value
+
+
 class ContextConfig(Strict):
     """Contexts cut from one numeric column at its quantiles, lowest first."""
 
@@ -132,7 +141,9 @@ class FittedTeacherConfig(Strict):
     keep: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
         default={}, description="share of a class that stays in its training data, by class name"
     )
-    options: dict[str, int | float | str | bool] = Field(default={}, description="passed to the scikit-learn class")
+    options: dict[str, Annotated[int | float | str | bool, AfterValidator(_require_moderate)]] = Field(
+        default={}, description="passed to the scikit-learn class"
+    )
 
 
 class StoredTeacherConfig(Strict):
@@ -152,9 +163,12 @@ class WeightsConfig(Strict):
     token: Annotated[str, _require_registered("token rule", lambda: _find_rules("token"))] = Field(
         default="entropy_decay", description="the rule that weighs by position"
     )
-    rate: float = Field(default=1.0, ge=0, description="decay rate of entropy_decay, at least 0")
+    rate: float = Field(default=1.0, ge=0, le=1e6, description="decay rate of entropy_decay, from 0 to 1000000")
     entropy_floor: float = Field(
-        default=1e-3, gt=0, description="what entropy_inverse adds to an entropy, in nats, above 0: weights stay finite"
+        default=1e-3,
+        ge=1e-12,
+        le=1e6,
+        description="what entropy_inverse adds to an entropy, in nats, from 1e-12 to 1000000: weights stay finite",
     )
     task: Annotated[str, _require_registered("task rule", lambda: _find_rules("task"))] = Field(
         default="inverse_loss", description="the rule that weighs by task"
@@ -168,8 +182,18 @@ class WeightsConfig(Strict):
         description="CSV or Parquet file of weights in the order of the data, one column a teacher, by its name; it "
         "stands in place of token, task and context",
     )
-    lower: float = Field(default=0.05, ge=0, le=1, description="lightest weight of a teacher, between 0 and 1")
-    upper: float = Field(default=0.6, gt=0, le=1, description="heaviest weight of a teacher, between 0 and 1")
+    lower: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="lightest weight of a teacher, between 0 and 1; left out: 0.05, or half an equal share",
+    )
+    upper: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="heaviest weight of a teacher, between 0 and 1; left out: 0.6, or 1 for a single teacher",
+    )
     critical_contexts: list[str] = Field(default=[], description="contexts where safer teachers must not count less")
     level: float | None = Field(
         default=None,
@@ -190,18 +214,31 @@ class WeightsConfig(Strict):
             raise ValueError(f"`stored` stands in place of the rules of all scales; remove `{others[0]}`, or `stored`")
         return self
 
+    def bounds(self, n_teachers: int) -> tuple[float, float]:
+        """Return the lightest and the heaviest weight; what was left out fits the number of teachers.
+
+        Args:
+            n_teachers: How many there are.
+        """
+        share = 1 / n_teachers
+        upper = max(0.6, share, self.lower or 0.0) if self.upper is None else self.upper
+        lower = min(0.05, share / 2, upper) if self.lower is None else self.lower
+        return lower, upper
+
 
 class StudentConfig(Strict):
     """A multilayer perceptron with tanh units."""
 
-    hidden: list[Annotated[int, Field(ge=1)]] = Field(default=[32], description="units of each hidden layer")
+    hidden: list[Annotated[int, Field(ge=1, le=10**6)]] = Field(
+        default=[32], max_length=100, description="units of each hidden layer, at most 1000000; at most 100 layers"
+    )
 
 
 class WorstConfig(Strict):
     """The worst mix of groups that lies within a ball."""
 
     ball: Literal["kl", "chi_square"] = Field(default="kl", description="divergence that measures how far mixes lie")
-    radius: float = Field(gt=0, description="how far mixes may lie from the given one: a number above 0")
+    radius: float = Field(gt=0, le=1e6, description="how far mixes may lie from the given one: a number above 0")
 
 
 class ConstraintConfig(Strict):
@@ -259,9 +296,9 @@ class TightenConfig(Strict):
         description="the split that shows it, or crossfit: training examples, each by a student that did not see it"
     )
     confidence: Fraction | None = Field(default=None, description="left out: 0.95, and 0.975 for crossfit")
-    attempts: int = Field(default=12, ge=1, description="students tested on the split at most; not for crossfit")
-    folds: int = Field(default=5, ge=0, description="of the cross-fitting; 0 for none where a split judges")
-    rounds: int | None = Field(default=None, ge=1, description="of the cross-fitting; left out: 2, and 4 for crossfit")
+    attempts: FewOf = Field(default=12, description="students tested on the split at most; not for crossfit")
+    folds: int = Field(default=5, ge=0, le=1000, description="of the cross-fitting; 0 for none where a split judges")
+    rounds: FewOf | None = Field(default=None, description="of the cross-fitting; left out: 2, and 4 for crossfit")
     also: list[Literal["validation", "safety"]] = Field(
         default=[], description="for crossfit: further splits whose examples count"
     )
@@ -281,19 +318,23 @@ class TightenConfig(Strict):
 class TrainingConfig(Strict):
     """How long and how fast."""
 
-    epochs: int = Field(default=3000, ge=1, description="passes through the training split at most, at least 1")
-    batch_size: int | None = Field(default=None, ge=1, description="left out: the whole training split a step")
-    learning_rate: float = Field(default=0.01, gt=0, description="of Adam, above 0")
+    epochs: Count = Field(default=3000, description="passes through the training split at most, at least 1")
+    batch_size: Count | None = Field(default=None, description="left out: the whole training split a step")
+    learning_rate: float = Field(default=0.01, gt=0, le=1e3, description="of Adam, above 0, at most 1000")
     divergence: Annotated[str, _require_registered("divergence", _find_divergences)] = Field(
         default="forward_kl", description="the distillation loss: a name of kd.divergences.DIVERGENCES"
     )
-    temperature: float = Field(default=1.0, gt=0, description="softens both sides of the divergence, above 0")
+    temperature: float = Field(
+        default=1.0, ge=1e-3, le=1e3, description="softens both sides of the divergence, from 0.001 to 1000"
+    )
     dual: Annotated[str, _require_registered("dual method", _find_dual_methods)] = Field(
         default="pi_gain", description="how multipliers move: a name of solvers.DUAL_METHODS, built at its defaults"
     )
-    tolerance: float = Field(default=1e-3, gt=0, description="KKT residuals that count as converged")
+    tolerance: float = Field(default=1e-3, gt=0, le=1, description="KKT residuals that count as converged, at most 1")
     device: str = Field(default="cpu", description="torch's name of the device that trains")
-    threads: int | None = Field(default=None, ge=1, description="processor threads; left out: torch's own choice")
+    threads: Workers | None = Field(
+        default=None, description="processor threads, at most 256; left out: torch's own choice"
+    )
 
 
 class FrontierConfig(Strict):
@@ -302,27 +343,40 @@ class FrontierConfig(Strict):
     method: Literal["epsilon", "mu"] = Field(
         default="epsilon", description="epsilon: one constrained run a threshold; mu: one run a fixed weight"
     )
-    targets: int | list[Annotated[float, Field(gt=0, le=1)]] = Field(
+    targets: FewOf | list[Annotated[float, Field(gt=0, le=1)]] = Field(
         default=11, description="how many, or the thresholds themselves"
     )
     highest: float = Field(default=0.99, gt=0, le=1, description="no threshold is above it; at most 1")
     held: dict[str, list[Annotated[float, Field(gt=0, le=1)]]] = Field(
         default={}, description="thresholds at which further constraints are held, by name: a slice each"
     )
-    epochs: int = Field(default=1500, ge=1, description="passes of each run at most, at least 1")
-    tolerance: float = Field(default=2.5e-4, gt=0, description="KKT residuals at which a point counts as converged")
-    budget: int | None = Field(default=None, ge=1, description="training runs at most, of each slice and seed")
-    seeds: int | None = Field(
-        default=None, ge=1, description="how many sweeps, from seeds `seed`, `seed` + 1, ...; one if left out"
+    epochs: Count = Field(default=1500, description="passes of each run at most, at least 1")
+    tolerance: float = Field(
+        default=2.5e-4, gt=0, le=1, description="KKT residuals at which a point counts as converged, at most 1"
     )
-    jobs: int | None = Field(default=None, ge=1, description="processes side by side; left out: this one alone")
+    budget: Count | None = Field(default=None, description="training runs at most, of each slice and seed")
+    seeds: FewOf | None = Field(
+        default=None, description="how many sweeps, from seeds `seed`, `seed` + 1, ...; one if left out"
+    )
+    jobs: Workers | None = Field(default=None, description="processes side by side; left out: this one alone")
 
 
 class ExperimentConfig(Strict):
     """A whole experiment."""
 
-    seed: int = Field(default=0, ge=0, description="splits, teachers, student and batches follow from it")
-    run_dir: str | None = Field(default=None, description="where results go; runs/<file name> if left out")
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="splits, teachers, student and batches follow from it; below 4294967296"
+    )
+    folder: str | None = Field(
+        default=None,
+        pattern=r"\S",
+        description="where relative paths of data and teachers begin, seen from this file; beside it if left out",
+    )
+    run_dir: str | None = Field(
+        default=None,
+        pattern=r"\S",
+        description="where results go, seen from where you are; left out: runs/<file name>",
+    )
     data: DataConfig = Field(description="a table [data]")
     teachers: list[TeacherConfig] = Field(min_length=1, description="tables [[teachers]]")
     weights: WeightsConfig = Field(default=WeightsConfig(), description="a table [weights]")

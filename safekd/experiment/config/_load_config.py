@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import types
 import typing
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +22,28 @@ from ._rule_set import RulesConfig
 M = TypeVar("M", bound=BaseModel)
 
 
+@dataclass(frozen=True)
+class FileSettings:
+    """What a configuration may be made of; ``tests/safekd/experiment/test_config_limits.py`` would notice.
+
+    Attributes:
+        most_bytes: Of a file: rules for a hundred thousand teachers fit, a file of data does not.
+        most_parts: Of a dotted key, whose reading takes the square of it.
+        most_letters: Of a value that a message shows.
+        most_errors: Told of at once.
+    """
+
+    most_bytes: int = 8 << 20
+    most_parts: int = 1000
+    most_letters: int = 200
+    most_errors: int = 20
+
+
+_SETTINGS = FileSettings()
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+"""
+_LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}){{{_SETTINGS.most_parts}}}")
+
+
 def load_config(path: str | os.PathLike[str]) -> tuple[ExperimentConfig, Path]:
     """Return the configuration in a TOML file, and the folder that its relative paths start from.
 
@@ -31,7 +55,8 @@ def load_config(path: str | os.PathLike[str]) -> tuple[ExperimentConfig, Path]:
             was found and what is wanted.
     """
     file = Path(path)
-    return parse_config(_read_text(file), str(file)), file.parent
+    config = parse_config(read_text(file), str(file))
+    return config, file.parent / (config.folder or "")
 
 
 def parse_config(text: str, source: str) -> ExperimentConfig:
@@ -57,7 +82,7 @@ def load_rules(path: str | os.PathLike[str]) -> RulesConfig:
         InvalidConfig: As by ``load_config``.
     """
     file = Path(path)
-    return _validate(RulesConfig, _parse_toml(_read_text(file), str(file)), str(file))
+    return _validate(RulesConfig, _parse_toml(read_text(file), str(file)), str(file))
 
 
 def read_rules(rules: Mapping[str, Any], source: str = "rules") -> RulesConfig:
@@ -73,26 +98,52 @@ def read_rules(rules: Mapping[str, Any], source: str = "rules") -> RulesConfig:
     return _validate(RulesConfig, dict(rules), source)
 
 
-def _read_text(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """Return the text of a configuration file.
+
+    Args:
+        file: Its path.
+
+    Raises:
+        InvalidConfig: It cannot be read, is no UTF-8 text, or is too large to be a configuration.
+    """
     try:
-        return file.read_text(encoding="utf-8-sig")
+        with file.open("rb") as stream:
+            data = stream.read(_SETTINGS.most_bytes + 1)
+        if len(data) > _SETTINGS.most_bytes:
+            raise InvalidConfig(
+                f"{file} is larger than {_SETTINGS.most_bytes >> 20} MiB; wanted a TOML file with a few hundred lines."
+            )
+        return data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InvalidConfig(f"Cannot read {file}: {reason}.") from error
 
 
 def _parse_toml(text: str, source: str) -> dict[str, Any]:
+    if _LONG_KEY.search(text):  # which would take the parser minutes
+        raise InvalidConfig(f"{source} has a key of {_SETTINGS.most_parts} parts or more; wanted one of a few.")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidConfig(f"{source} is not valid TOML: {error}.") from error
+        raise InvalidConfig(f"{source} is not valid TOML: {str(error).rstrip('.')}.") from error
+    except RecursionError as error:
+        raise InvalidConfig(
+            f"{source}: lists or tables stand in each other too deeply; wanted a few levels."
+        ) from error
+    except (ValueError, OverflowError) as error:  # a date that is none, a number of thousands of digits
+        raise InvalidConfig(f"{source} holds a value that cannot be read: {error}.") from error
 
 
 def _validate(root: type[M], raw: dict[str, Any], source: str) -> M:
     try:
         return root.model_validate(raw)
     except ValidationError as error:
-        raise InvalidConfig(f"{source}: " + "\n".join(_explain_all(error.errors(), root))) from error
+        errors = error.errors(include_url=False)
+        lines = _explain_all(errors[: _SETTINGS.most_errors], root)
+        if len(errors) > _SETTINGS.most_errors:
+            lines.append(f"And {len(errors) - _SETTINGS.most_errors:,} more.")
+        raise InvalidConfig(f"{source}: " + "\n".join(lines)) from error
 
 
 def _explain_all(errors: list[ErrorDetails], root: type[BaseModel]) -> list[str]:
@@ -108,7 +159,9 @@ def _explain_all(errors: list[ErrorDetails], root: type[BaseModel]) -> list[str]
             if _name_key(place[:-1], root) == key:  # the last step is no key, but one of the kinds that were tried
                 place = place[:-1]
             wanted = _say_wanted(_find_model(place[:-1], root), place)
-            lines.append(f"'{key}' is {details['input']!r}, which is not of a kind that is allowed there{wanted}.")
+            lines.append(
+                f"'{key}' is {_show_value(details['input'])}, which is not of a kind that is allowed there{wanted}."
+            )
         else:
             lines.append(_explain(details, root))
     return lines
@@ -127,9 +180,19 @@ def _explain(details: ErrorDetails, root: type[BaseModel]) -> str:
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         kinds = str(details.get("ctx", {}).get("expected_tags", "'stored'"))
         return f"'{key}' needs a `kind`, one of: {kinds}."
-    shown = "" if isinstance(details["input"], dict) else f" is {details['input']!r}"
+    shown = "" if isinstance(details["input"], dict) else f" is {_show_value(details['input'])}"
     message = details["msg"].removeprefix("Value error, ")
     return f"'{key}'{shown}: {message[0].lower()}{message[1:]}{_say_wanted(model, place)}."
+
+
+def _show_value(value: Any) -> str:
+    """Return a value as messages show it, however large it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return "a number of thousands of digits" if isinstance(value, int) else "too large to be shown"
+    most = _SETTINGS.most_letters
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _say_wanted(model: type[BaseModel] | None, place: tuple[int | str, ...]) -> str:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ...errors import escape_controls
 from ._layout import DOMINATED, DUPLICATE, FRONT, INFEASIBLE, KINDS, NO_POINT, FrontierLayout, FrontierSeries
 
 # Okabe and Ito 2008: told apart by colour-blind eyes too; the dark ones first
@@ -146,5 +147,5 @@ def _list_handles(layout: FrontierLayout, required: float | None) -> list[Any]:
 
 
 def _shorten_label(text: str) -> str:
-    most = SETTINGS.most_letters
+    text, most = escape_controls(text), SETTINGS.most_letters
     return text if len(text) <= most else f"{text[: most - 1]}…"

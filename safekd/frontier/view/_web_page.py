@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from ...errors import escape_controls
 from ..table import NUMBER, find_column_kinds
 from ._figure import COLOURS, GAP_COLOUR, GRID_COLOUR, INK
 from ._layout import FrontierLayout
@@ -36,7 +37,7 @@ def build_page(table: pd.DataFrame, layout: FrontierLayout, svg: str) -> str:
         layout: What the picture shows.
         svg: The picture, with the names of ``build_figure``.
     """
-    title = escape(f"What safety costs: {layout.constraint}")
+    title = escape(escape_controls(f"What safety costs: {layout.constraint}"))
     lead = (
         "Distillation loss against safety, and the multiplier of the threshold below. Point at a mark, or reach it "
         "with the Tab and arrow keys, for every number of its row; Enter keeps it."
@@ -68,7 +69,7 @@ def _embed_svg(svg: str, layout: FrontierLayout) -> str:
             low, high = layout.series[int(numbers[0])].gaps[int(numbers[1])]
             _add_title(element, f"gap: nothing was found between safety {low:.6g} and {high:.6g}")
     view = {"class": "chart", "viewBox": root.get("viewBox", ""), "role": "group"}
-    root.attrib = view | {"aria-label": f"What safety costs: {layout.constraint}"}
+    root.attrib = view | {"aria-label": escape_controls(f"What safety costs: {layout.constraint}")}
     text = ET.tostring(root, encoding="unicode")
     for colour, variable in _COLOURS.items():
         text = re.sub(colour, f"var({variable})", text, flags=re.IGNORECASE)
@@ -111,11 +112,11 @@ def _add_title(element: ET.Element, words: str) -> None:
 
 def _write_table(table: pd.DataFrame) -> Iterator[str]:
     kinds = find_column_kinds(table)  # data-x: fractions, which the card rounds; a run id such as 12e4 is none
-    heads = (f"<th{' data-x' * (kinds[c] == NUMBER)}>{escape(str(c))}</th>" for c in table.columns)
+    heads = (f"<th{' data-x' * (kinds[c] == NUMBER)}>{escape(escape_controls(c))}</th>" for c in table.columns)
     yield "<table><thead><tr>" + "".join(heads)
     yield "</tr></thead><tbody>"
     for number, row in enumerate(table.itertuples(index=False, name=None)):
-        cells = "".join(f"<td>{escape(_format_value(value))}</td>" for value in row)
+        cells = "".join(f"<td>{escape(escape_controls(_format_value(value)))}</td>" for value in row)
         yield f'<tr data-row="{number}">{cells}</tr>'
     yield "</tbody></table>"
 

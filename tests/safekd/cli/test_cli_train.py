@@ -79,7 +79,9 @@ def test_trains_on_a_csv_and_writes_a_run(folder, capsys):
     assert verdict["status"] == "converged"
     posed = next(r for r in verdict["readings"] if r["split"] == "train")
     assert posed["measured"] >= 0.8 - 1e-3
-    assert (run / "config.toml").read_text() == CONFIG
+    first, *rest = (run / "config.toml").read_text().splitlines(keepends=True)
+    assert first.startswith('folder = ".."')
+    assert "".join(rest) == CONFIG
     assert set(load_file(run / "student.safetensors")) == {"0.weight", "0.bias", "2.weight", "2.bias"}
     assert {"kkt_stationarity", "lambda_sick", "safety_sick"} <= set(pd.read_csv(run / "trace.csv").columns)
     assert "KKT residuals" in ran.out
@@ -189,3 +191,95 @@ def test_a_run_whose_folder_fails_in_the_end_is_written_elsewhere(folder, capsys
     assert kd.verify_files(elsewhere).holds()
     assert (elsewhere / "config.toml").is_file()
     assert not (folder / "run" / "verdict.json").exists()
+
+
+QUICK = "epochs = 60\ntolerance = 0.9\n"
+
+
+def run_quickly(folder: Path, **changes: str) -> None:
+    """Let runs be short; what they reach is no matter."""
+    _edit(folder, "mine.toml", "epochs = 2000\n", QUICK)
+    for old, new in changes.items():
+        _edit(folder, "mine.toml", old, new)
+
+
+@pytest.mark.parametrize("target", ["run", "deep/er/run", "../elsewhere/run"])
+def test_the_copied_configuration_repeats_the_run_from_wherever_it_stands(target, tmp_path, monkeypatch, capsys):
+    folder = write_case(tmp_path / "mine") if (tmp_path / "mine").mkdir() is None else tmp_path
+    run_quickly(folder)
+    monkeypatch.chdir(folder)
+    assert run_cli(capsys, "train", "mine.toml", "--run-dir", target).code in (0, 1)
+    monkeypatch.chdir(tmp_path)
+    again = tmp_path / "again"
+    ran = run_cli(capsys, "train", folder / target / "config.toml", "--run-dir", again)
+    assert ran.code in (0, 1), ran.err
+    assert (again / "student.safetensors").read_bytes() == (folder / target / "student.safetensors").read_bytes()
+    # and a copy of the copy, whose key is replaced
+    ran = run_cli(capsys, "train", again / "config.toml", "--run-dir", tmp_path / "third")
+    assert ran.code in (0, 1), ran.err
+    assert (tmp_path / "third" / "config.toml").read_text().count("folder = ") == 1
+
+
+def test_a_link_to_the_run_folder_is_followed(folder, tmp_path, capsys):
+    run_quickly(folder)
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (folder / "run").symlink_to(tmp_path / "far" / "away")
+    assert run_cli(capsys, "train", folder / "mine.toml", "--run-dir", folder / "run").code in (0, 1)
+    for path in (folder / "run" / "config.toml", tmp_path / "far" / "away" / "config.toml"):
+        assert run_cli(capsys, "train", path, "--run-dir", tmp_path / "again").code in (0, 1)
+
+
+def test_a_folder_that_stands_on_no_line_of_its_own_is_asked_for(folder, capsys):
+    text = (folder / "mine.toml").read_text()
+    (folder / "mine.toml").write_text(f'"folder" = "."\n{text}')
+    ran = run_cli(capsys, "train", folder / "mine.toml", "--run-dir", folder / "run")
+    assert ran.refused("the key `folder` cannot be found; write it on a line of its own"), ran.err
+    assert not (folder / "run").exists()
+
+
+def test_an_equality_is_trained_and_said_to_be_uncertifiable(folder, capsys):
+    run_quickly(folder)
+    _edit(folder, "mine.toml", "at_least = 0.8", "exactly = 0.6")
+    ran = run_cli(capsys, "train", folder / "mine.toml", "--run-dir", folder / "run")
+    assert ran.code == 0, ran.out + ran.err
+    printed = " ".join(ran.out.split())
+    assert "sick: not certified. 'sick' asks for exactly 0.6; no data can show an equality." in printed
+    assert (folder / "run" / "verdict.json").exists()
+
+
+def test_what_cannot_be_certified_takes_nothing_from_the_run(folder, capsys):
+    """No case of the constraint in the certify split: a word, not an error after hours of training."""
+    run_quickly(folder)
+    cases = pd.read_csv(folder / "cases.csv")
+    cases.loc[cases.nsmallest(3, "x0").index, "outcome"] = "rare"  # of three, one is for training, none to certify
+    cases.to_csv(folder / "cases.csv", index=False)
+    pd.read_csv(folder / "api.csv").assign(rare=0.0).to_csv(folder / "api.csv", index=False)
+    _edit(folder, "mine.toml", 'critical = ["sick"]', 'critical = ["rare"]')
+    ran = run_cli(capsys, "train", folder / "mine.toml", "--run-dir", folder / "run")
+    assert ran.code in (0, 1), ran.err
+    assert "sick: not certified. No example of 'certify' is covered" in " ".join(ran.out.split())
+
+
+@pytest.mark.parametrize("teachers", [1, 2])
+def test_bounds_that_were_left_out_fit_the_number_of_teachers(teachers, folder, capsys):
+    run_quickly(folder)
+    _edit(folder, "mine.toml", "lower = 0.1\nupper = 0.9\n", "")
+    if teachers == 1:
+        _edit(folder, "mine.toml", '[[teachers]]\nname = "api"\nkind = "stored"\npath = "api.csv"\n', "")
+    ran = run_cli(capsys, "train", folder / "mine.toml", "--run-dir", folder / "run")
+    assert ran.code in (0, 1), ran.err
+    assert (folder / "run" / "verdict.json").exists()
+
+
+@pytest.mark.parametrize("command", [["train", "mine.toml"], ["demo"]])
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_run_dir_is_not_the_folder_that_one_is_in(name, command, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    before = sorted(folder.iterdir())
+    assert run_cli(capsys, *command, "--run-dir", name).refused("--run-dir is empty; wanted the name of a folder")
+    assert sorted(folder.iterdir()) == before
+
+
+def test_an_empty_run_dir_in_the_file_is_refused(folder, capsys):
+    (folder / "mine.toml").write_text(f'run_dir = ""\n{CONFIG}')
+    assert run_cli(capsys, "train", folder / "mine.toml").refused("'run_dir' is ''", "where results go")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import safekd as kd
 from safekd.errors import InvalidInput
 from safekd.io import _csv, open_table, read_table
 
@@ -285,3 +286,35 @@ def test_a_letter_that_is_no_letter_is_found_in_the_first_bytes(tmp_path):
     path = tmp_path / "x.csv"
     path.write_bytes(b"\xff\n1\n")
     assert "is not UTF-8 text" in refused(path, lambda block: None)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_tables_that_are_wider_than_long_are_read_and_copied_the_same(rows, tmp_path):
+    """They take a path of their own: setting up each column would take longer than reading its cells."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    line = ",".join(["=1+1", '"0.5"', *["0.25"] * 1000, '"a,b"', "-2e-3"])
+    source.write_text(",".join(["id", "x", *(f"c{c}" for c in range(1000)), "note", "y"]) + "\n" + f"{line}\n" * rows)
+    with open_table(source) as table, table.copy(target, ["y", "x"]) as write:
+        for block in table.blocks():
+            assert block.numbers(["y", "x"]).tolist() == [[-2e-3, 0.5]] * rows
+            write(block, block.numbers(["y", "x"]))
+    head, *lines = target.read_text().splitlines()
+    assert head == source.read_text().splitlines()[0]
+    assert lines == [line.replace("=1", "'=1").replace('"0.5"', "0.5").replace("-2e-3", "-0.002")] * rows
+
+
+def test_a_hundred_thousand_columns_are_no_trouble(tmp_path):
+    """Everything is looked up by name, nothing searched for: the square of this would take hours."""
+    names = [f"t{c}" for c in range(100_000)]
+    (tmp_path / "in.csv").write_text(",".join(names) + "\n" + ",".join(["0.1"] * 100_000) + "\n")
+    assert kd.project_file(tmp_path / "in.csv", tmp_path / "out.csv", {}).moved == 1
+    assert kd.audit_file(tmp_path / "out.csv", {"upper": {"t7": 0.5}}).holds()
+    with pytest.raises(InvalidInput, match=r"no teacher column 'nobody'; it has: t0, t1, .* and 99,980 more"):
+        kd.audit_file(tmp_path / "in.csv", {"teachers": [*names, "nobody"]})
+    with pytest.raises(InvalidInput, match="`orderings` among 100,000 teachers are too many"):
+        kd.audit_file(tmp_path / "in.csv", {"order": ["t1>=t2"]})
+    with pytest.raises(InvalidInput, match="Rules that differ between 100,000 teachers make"):
+        kd.audit_file(tmp_path / "in.csv", {"linear": [{"weights": {"t1": 1}, "at_most": 0.1}]})
+    (tmp_path / "twice.csv").write_text(",".join([*names, "t5"]) + "\n" + ",".join(["0.1"] * 100_001) + "\n")
+    with pytest.raises(InvalidInput, match="two columns named 't5'"):
+        kd.audit_file(tmp_path / "twice.csv", {})

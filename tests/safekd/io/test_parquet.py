@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import safekd as kd
 from safekd.errors import InvalidInput
 from safekd.io import _parquet, open_table
 
@@ -75,6 +76,59 @@ def test_numbers_of_all_types(kinds, wanted, file, tmp_path):
     assert [str(kind) for kind in pq.read_schema(tmp_path / "out.parquet").types] == [wanted, wanted]
 
 
+DECIMALS = [
+    (pa.decimal128(10, 2), ["0.20", "0.70", "0.10", "1234567.89"]),
+    (pa.decimal128(38, 37), ["0.1000000000000000055511151231257827021", "0.3", "1e-30", "0"]),
+    (pa.decimal256(70, 60), ["0.7", "0.333333333333333333333333333333333333333333333333333333333333", "-2.5", "9e9"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "texts"), DECIMALS)
+def test_decimals_are_read_as_the_nearest_double(kind, texts, file):
+    """As the same digits in a CSV file are; a bound of 0.7 then holds for a weight of 0.70."""
+    with decimal.localcontext() as context:
+        context.prec = 100
+        path = file({"x": pa.array([decimal.Decimal(text) for text in texts], kind)})
+    with open_table(path) as table:
+        (block,) = table.blocks()
+        assert block.numbers(["x"])[:, 0].tolist() == [float(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (pa.array([0.2, 0.7]).dictionary_encode(), [0.2, 0.7]),
+        (pa.array([0, 255], pa.uint8()), [0, 255]),
+        (pa.array([2**53 + 1, 2**63 - 1]), [float(2**53), float(2**63)]),  # halves go to the even one
+        (pa.array([2**64 - 1, 2**53 + 3], pa.uint64()), [float(2**64), float(2**53 + 4)]),
+        (pa.array(np.array([0.2, 0.7], np.float16)), [0.199951171875, 0.7001953125]),
+    ],
+)
+def test_numbers_of_unusual_types_are_the_nearest_floats(values, wanted, file, tmp_path):
+    path = file({"x": values, "other": values})
+    with open_table(path) as table, table.copy(tmp_path / "out.parquet", ["x"]) as write:
+        (block,) = table.blocks()
+        assert block.numbers(["x"])[:, 0].tolist() == wanted
+        write(block, block.numbers(["x"]))
+    assert pq.read_table(tmp_path / "out.parquet")["other"].to_pylist() == pq.read_table(path)["other"].to_pylist()
+
+
+def test_the_same_digits_conform_in_both_formats(file, tmp_path):
+    cells = {"a": ["0.20", "0.70"], "b": ["0.70", "0.10"], "c": ["0.10", "0.20"]}
+    pairs = {name: pa.array([decimal.Decimal(cell) for cell in column]) for name, column in cells.items()}
+    (tmp_path / "w.csv").write_text("a,b,c\n0.20,0.70,0.10\n0.70,0.10,0.20\n")
+    for path in (file(pairs), tmp_path / "w.csv"):
+        assert kd.audit_file(path, {"lower": 0.1, "upper": 0.7}).holds()
+        assert not kd.audit_file(path, {"upper": 0.7 - 1e-15}).holds()
+
+
+def test_a_name_that_is_no_text_is_told(file):
+    path = file({"aaaa": [0.5], "b": [0.5]})
+    path.write_bytes(path.read_bytes().replace(b"aaaa", b"a\xff\xfea"))
+    with pytest.raises(InvalidInput, match="a column whose name is not UTF-8 text"), open_table(path):
+        pass
+
+
 @pytest.mark.parametrize(
     ("values", "fragment"),
     [
@@ -83,6 +137,7 @@ def test_numbers_of_all_types(kinds, wanted, file, tmp_path):
         ([float("-inf"), 0.5, 0.5], "row 1, column 'x': found '-inf', wanted a finite number"),
         (["0.5", "1", "2"], "column 'x': found values of type string, wanted numbers"),
         ([True, False, True], "column 'x': found values of type bool, wanted numbers"),
+        ([None, None, None], "column 'x': found values of type null, wanted numbers"),
     ],
 )
 def test_what_is_no_number_is_named(values, fragment, file):
@@ -106,7 +161,16 @@ def test_truths_of_all_types(values, file):
         assert [block.truths("x").tolist() for block in table.blocks()] == [[True, False]]
 
 
-@pytest.mark.parametrize(("values", "shown"), [([1, 2], "'2'"), ([True, None], "an empty cell"), ([0.0, 0.5], "'0.5'")])
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([1.0, 0.9999999], "'0.9999999'"),
+        (pa.array(["1", None]).dictionary_encode(), "an empty cell"),
+        ([1, 2], "'2'"),
+        ([True, None], "an empty cell"),
+        ([0.0, 0.5], "'0.5'"),
+    ],
+)
 def test_what_is_no_truth_is_named(values, shown, file):
     with (
         pytest.raises(InvalidInput, match=f"row 2, column 'x': found {shown}"),

@@ -102,7 +102,7 @@ BAD_CELLS = {
     "too large": ("a,b\n1e999,1\n", r"line 2, column 'a': found '1e999'"),
     "underscore": ("a,b\n1_000,1\n", r"line 2, column 'a': found '1_000'"),
     "thousands": ('a,b\n"1,000",1\n', r"line 2, column 'a': found '1,000'"),
-    "semicolons": ("a;b\n1;2\n", r"line 2, column 'a;b': found '1;2'"),
+    "a decimal comma": ("a;b\n1;0,5\n", r"line 2, column 'b': found '0,5'"),
     "the first of several": ("a,b\n1,x\ny,2\n", r"line 3, column 'a': found 'y'"),
 }
 

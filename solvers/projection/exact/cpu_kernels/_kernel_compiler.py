@@ -1,8 +1,8 @@
 """How kernels are compiled, in one place.
 
-numba compiles at the first call and keeps the machine code beside the source, so later processes load it in
-milliseconds.  The interpreter lock is released while a kernel runs.  Its own thread layer stays unused: threads come
-from ``_row_threads``, which survives a fork.
+numba compiles at the first call, and ``_kernel_cache`` keeps the machine code beside the source, so later processes
+load it in milliseconds.  The interpreter lock is released while a kernel runs.  numba's own thread layer stays unused:
+threads come from ``_row_threads``, which survives a fork.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any, TypeVar, cast
 import numba
 import numba.extending
 from numba.core.cgutils import false_bit
+
+from ._kernel_cache import KernelCache
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,9 +38,11 @@ def _compile_function(function: Callable[..., Any], **options: bool) -> Any:
         compiled: Any = numba.njit(cache=True, **common)(function)
     except RuntimeError:  # nowhere to keep machine code: an installation that may not be written to
         return numba.njit(**common)(function)
-    # numba looks at the function's own file only, and would run old code after a change to one that it calls; there is
-    # no public way to tell it of others.  Tried on numba 0.68; test_kernel_compiler.py fails where this is gone
-    compiled._cache._cache_file._source_stamp = _hash_sources()
+    # numba looks at the function's own file only, and would run old code after a change to one that it calls, and it
+    # runs whatever is in its files, damaged or not; there is no public way to give it others.  Tried on numba 0.68;
+    # test_kernel_compiler.py fails where this is gone
+    cache = compiled._cache
+    cache._cache_file = KernelCache(cache.cache_path, cache._impl.filename_base, _hash_sources())
     return compiled
 
 
