@@ -94,7 +94,7 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path):
     os.waitpid(child, 0)
 
 
-@pytest.mark.parametrize(("pid", "free"), [(2**22 + 1, True), (os.getpid(), False)])
+@pytest.mark.parametrize(("pid", "free"), [(2**22 + 1, True), (os.getpid(), False)], ids=["gone", "alive"])
 def test_without_locks_of_the_system_the_named_process_counts(pid, free, tmp_path, monkeypatch):
     def unsupported(handle):
         raise OSError(errno.ENOLCK, "No locks available")
