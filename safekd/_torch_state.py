@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -44,8 +45,32 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     Yields:
         Nothing.
     """
+    with keep_modes(module):
+        module.eval()
+        yield
+
+
+def share_in_eval_mode(module: nn.Module) -> nn.Module:
+    """Return a module of its own in eval mode, made of the same parameters and buffers.
+
+    Args:
+        module: Keeps its mode; what it learns from here on, the other one knows.
+    """
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return copy.deepcopy(module, shared).eval()
+
+
+@contextmanager
+def keep_modes(module: nn.Module) -> Iterator[None]:
+    """Give each part of a module the mode back that it had before the block.
+
+    Args:
+        module: What may change its mode inside the block.
+
+    Yields:
+        Nothing.
+    """
     modes = [(part, part.training) for part in module.modules()]
-    module.eval()
     try:
         yield
     finally:

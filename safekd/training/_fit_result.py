@@ -122,13 +122,14 @@ class FitResult:
     Attributes:
         verdict: How the run ended, and the evidence.
         student: The final iterate, in minibatches the averaged one, corrected onto its active constraints where it
-            ended near them; in eval mode like the others, since that is how its numbers were read.
+            ended near them.  In eval mode like the others, since that is how its numbers were read: a module of its
+            own, made of the parameters of the trained one, which comes back in the mode in which it came.
         best_feasible: Evaluated iterate with the lowest loss among those that met every constraint; None if none did.
         most_feasible: The one with the smallest violation; where the verdict had to look for it, also one that left the
             loss aside.
         best_validated: The evaluated iterate that is best on the validation split: of smallest violation there, up to
-            1e-3 counting as none, then of least loss there; None without such a split.  It was chosen by that split,
-            which can then no longer certify anything.
+            1e-3 counting as none, then of least loss there; None without such a split, and where thresholds were
+            raised.  It was chosen by that split, which can then no longer certify anything.
         multipliers: Final multiplier of each constraint, nats a unit of safety.
         residuals: KKT residuals of ``student``, at the weights that ``rule`` gives as it is now.
         point: Last trace point.

@@ -19,7 +19,7 @@ from solvers.primal_dual import DualMethod, PIGain
 
 from .._number_checks import is_number, is_whole, require_seed
 from .._registry import find_named
-from .._torch_state import require_device
+from .._torch_state import keep_modes, require_device
 from ..data import Batch, Fields, Group, Split
 from ..divergences import DIVERGENCES
 from ..errors import InvalidInput
@@ -49,7 +49,8 @@ class ConstrainedTrainer:
 
     Args:
         student: Module from inputs (B, ...) to logits (B, ..., V), or log-probabilities; trained in place, and moved to
-            ``device``.  A last Softmax is warned of, sparse embeddings are refused.
+            ``device``; ``fit`` gives it back in the mode in which it came.  A last Softmax is warned of, sparse
+            embeddings are refused.
         teachers: A TeacherEnsemble, or K of Teacher.
         optimizer: Made on the student's parameters; one whose ``step`` needs no closure.  Weight decay moves the answer
             away from the KKT point of the stated problem: leave it 0; beside constraints it is warned of.
@@ -124,8 +125,7 @@ class ConstrainedTrainer:
         if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
             raise InvalidInput("The optimizer holds no parameter of the student; make it from student.parameters().")
         student = student.to(device)
-        if not student.training:
-            student.train()
+        frozen = student.training  # parts in eval mode are meant to stay so, unless the whole student came in it
         objective = Objective(
             student=student,
             ensemble=teachers if isinstance(teachers, TeacherEnsemble) else TeacherEnsemble(teachers),
@@ -151,7 +151,7 @@ class ConstrainedTrainer:
             device=torch.device(device),
             seed=require_seed(seed),
             evidence_budget=EvidenceBudget() if evidence_budget is None else evidence_budget,
-            modes=tuple((part, part.training) for part in student.modules()),  # a part that was frozen stays frozen
+            modes=tuple((part, part.training or not frozen) for part in student.modules()),
         )
 
     @property
@@ -274,7 +274,7 @@ class ConstrainedTrainer:
         data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
         warn_of_weight_decay(problem.optimizer, problem.constraints)
         problem.objective.recheck({"train": data.train, **{n: s for n, s in data.splits.items() if n == "validation"}})
-        with nullcontext() if run_dir is None else open_run_folder(run_dir) as folder:
+        with keep_modes(self.student), nullcontext() if run_dir is None else open_run_folder(run_dir) as folder:
             writers = []
             if folder is not None:
                 folder.require_fits(self.student)

@@ -60,10 +60,13 @@ class BestIterates:
         snapshots: How many iterates to keep for a mixture, those that no other dominates in loss and every safety; None
             for none.  Of too many, one goes that the best mixture of those at hand does not use, so that this never
             gets worse.
+        choose: Whether the one that is best on the validation split is kept.
     """
 
-    def __init__(self, rule_state: Callable[[], Mapping[str, Tensor]] = dict, snapshots: int | None = None) -> None:
-        self._rule_state, self._most_snapshots = rule_state, snapshots
+    def __init__(
+        self, rule_state: Callable[[], Mapping[str, Tensor]] = dict, snapshots: int | None = None, choose: bool = True
+    ) -> None:
+        self._rule_state, self._most_snapshots, self._choose = rule_state, snapshots, choose
         self._best: Checkpoint | None = None
         self._most_feasible: Checkpoint | None = None
         self._best_validated: Checkpoint | None = None
@@ -99,7 +102,7 @@ class BestIterates:
             self._most_feasible = Checkpoint(here, copy_state(student), self._rule_state())
 
     def _add_validated(self, student: nn.Module, point: TracePoint) -> None:
-        there = rank_validation(point)
+        there = rank_validation(point) if self._choose else None
         if there is None:
             return
         self.unimproved += 1
@@ -233,4 +236,4 @@ def _rank(readings: Sequence[ConstraintReading], loss: float) -> Rank:
 def _load_copy(like: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     module = copy.deepcopy(like)
     module.load_state_dict(state)
-    return module
+    return module.eval()

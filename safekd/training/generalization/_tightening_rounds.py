@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..._torch_state import share_in_eval_mode
 from ...data import Split, SplitUse, require_unshared
 from ...errors import InvalidInput
 from ...safety import Constraint
@@ -82,7 +83,8 @@ class TighteningRounds:
         on_round: OnRound | None,
     ) -> None:
         self.problem, self.data, self.warm_start = problem, data, warm_start
-        self._options, self._on_round = options, on_round
+        self._options = replace(options, choose=False)  # a split that judges must not choose
+        self._on_round = on_round
         self.asked = problem.constraints
         self.raised: list[int] = []
         self.rows: list[dict[str, Any]] = []
@@ -294,7 +296,13 @@ class TighteningRounds:
             f"{verdict.message} {result.message}" if failed else f"{result.message} {verdict.message}",
             verdict.next_move if failed else result.next_move,
         )
-        return replace(result, student=self.problem.student, verdict=combined, uses=tuple(uses), tightening=account)
+        return replace(
+            result,
+            student=share_in_eval_mode(self.problem.student),
+            verdict=combined,
+            uses=tuple(uses),
+            tightening=account,
+        )
 
 
 def require_judges(names: Sequence[str], rounds: TighteningRounds) -> list[Split]:

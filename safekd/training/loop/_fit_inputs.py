@@ -30,6 +30,7 @@ class FitOptions:
         snapshots: How many students to keep for a mixture; None for none.
         patience: Evaluations in a row without a better student on the validation split that end the run; None for no
             such end.
+        choose: Whether the student that is best on the validation split is kept; not where that split judges.
         callbacks: Told of the run, in order.
     """
 
@@ -39,6 +40,7 @@ class FitOptions:
     stationarity: Sampled | None = None
     snapshots: int | None = None
     patience: int | None = None
+    choose: bool = True
     callbacks: Sequence[Callback] = ()
 
 

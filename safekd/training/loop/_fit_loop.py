@@ -12,6 +12,7 @@ from torch import Tensor
 
 from solvers.primal_dual import PrimalDual
 
+from ..._torch_state import share_in_eval_mode
 from .._constraint_layout import ConstraintLayout
 from .._fit_result import FitResult, Verdict
 from .._full_pass import FullPass
@@ -132,7 +133,7 @@ class FitLoop:
             problem.objective, data.train, data.splits, problem.constraints, options.tolerance, not sampled
         )
         self.callbacks, self.trace = Callbacks(options.callbacks), Trace()
-        self.best = BestIterates(problem.learning.state, options.snapshots)
+        self.best = BestIterates(problem.learning.state, options.snapshots, options.choose)
         self.probes = RunProbes(
             problem.objective, data.by_name, problem.constraints, self.best, problem.evidence_budget
         )
@@ -204,13 +205,12 @@ class FitLoop:
         problem, point = self.problem, self.trace.points[-1]
         student, learning = problem.student, problem.learning
         self._install_average()
-        student.eval()  # the mode in which all its numbers were read
         learning.eval()
         mixture, note = self.best.mixture(student)
         names = [rule.name for rule in problem.constraints]
         return FitResult(
-            verdict=add_validation_fall(verdict, self.trace.points),
-            student=student,
+            verdict=add_validation_fall(verdict, self.trace.points) if self.options.choose else verdict,
+            student=share_in_eval_mode(student),  # the mode in which all its numbers were read
             best_feasible=self.best.best_feasible(student),
             most_feasible=self.best.most_feasible(student),
             best_validated=self.best.best_validated(student),
@@ -223,7 +223,7 @@ class FitLoop:
             checkpoint_rule_states=self.best.rule_states(),
             mixture=mixture,
             mixture_note=note,
-            uses=self.data.list_uses(problem, looks=len(self.trace.points)),
+            uses=self.data.list_uses(problem, looks=len(self.trace.points) if self.options.choose else 0),
         )
 
     def _candidates(self) -> list[dict[str, Tensor]]:

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 import safekd as kd
+from safekd.teachers import StoredTeacher
 from safekd.weights import Conforming, MetaTeacher
 from tests.support.learning import PAIR, two
-from tests.support.problems import FreeLogits, agreeing, at_least, one_each, same, state, trainer_for
+from tests.support.problems import FreeLogits, Q, at_least, one_each, same, state, trainer_for
 
-STUDENTS = ("student", "best_feasible", "most_feasible")
+STUDENTS = ("student", "best_feasible", "most_feasible", "best_validated")
 
 
 def net():
@@ -25,7 +26,8 @@ def net():
 
 
 def data(name="train"):
-    return kd.Split(name, torch.linspace(-1, 1, 12)[:, None], torch.arange(12) % 3)
+    far = 1.0 if name == "train" else 1.1
+    return kd.Split(name, torch.linspace(-far, far, 12)[:, None], torch.arange(12) % 3)
 
 
 def mixed(**more):
@@ -37,8 +39,9 @@ def mixed(**more):
 
 
 def tightened(**more):
-    trainer = trainer_for(at_least(0.4), teachers=agreeing(examples=300))
-    judge = kd.Split("validation", torch.zeros(300, 1), torch.zeros(300).long())
+    table = torch.tensor(Q, dtype=torch.float64).expand(300, -1)
+    trainer = trainer_for(at_least(0.4), teachers=[StoredTeacher("q", {"train": table[:3], "validation": table})])
+    judge = kd.Split("validation", torch.full((300, 1), 0.5), torch.zeros(300).long())
     return trainer.fit(one_each(), judge, epochs=40, tighten=kd.Tighten(attempts=2, folds=0), **more)
 
 

@@ -235,3 +235,22 @@ def test_other_constraints_make_another_trainer_of_the_same_student():
     assert set(other.objective.critical_classes) == {*trainer.objective.critical_classes, 1}
     with pytest.raises(kd.InvalidInput, match="Constraint names must differ"):
         trainer.with_constraints([at_least(0.6), at_least(0.7)])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_student_comes_back_in_the_mode_in_which_it_came(training):
+    student = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 3))
+    student.train(training)
+    student[1].eval()
+    trainer = kd.ConstrainedTrainer(
+        student,
+        [kd.teachers.StoredTeacher("t", torch.full((6, 3), 1 / 3))],
+        optimizer=torch.optim.SGD(student.parameters(), lr=0.1),
+    )
+    result = trainer.fit(kd.Split("train", torch.randn(6, 3), torch.arange(6) % 3), epochs=3)
+    assert [part.training for part in student.modules()] == [training, training, False, training]
+    for other in (result.student, result.best_feasible, result.most_feasible):
+        assert not any(part.training for part in other.modules())
+    with torch.no_grad():
+        student[2].bias += 1  # what is trained on is trained on in the result
+    assert torch.equal(result.student[2].bias, student[2].bias)
