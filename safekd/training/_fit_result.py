@@ -21,6 +21,7 @@ from solvers.short_repr import SETTINGS, ShortRepr, shorten_repr
 from solvers.statuses import Status
 
 from ..data import SplitUse
+from ..errors import InvalidInput
 from ..io import write_atomically, write_csv
 from ..io.folders import finish_replacement, lock_folder, read_manifest, replace_files
 from ..safety import Certificate
@@ -269,6 +270,8 @@ class FitResult:
             InvalidInput: The folder holds no finished run, a file in it was changed, or the student or the rule is of
                 another making; nothing is put into them then.
         """
+        if not isinstance(student, nn.Module):
+            raise InvalidInput(f"`student` is a {type(student).__name__}; wanted a torch module, built as for the run.")
         place = Path(folder)
         finish_replacement(place)
         read_manifest(place, RUN).require_whole()

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from safetensors.torch import load_file
 from ...errors import InvalidInput
 from ...io import write_atomically
 from ...io.folders import (
+    LOCK,
     MANIFEST,
     FolderLock,
     flush_folder,
@@ -36,6 +38,7 @@ from ._trained_point import RunSpec, TrainedPoint
 
 _KIND, _POINT, _SWEEP, _DONE = "trained point", "point.json", "sweep.json", "done.json"
 TABLE = "frontier.csv"
+_PART = ".*.part"  # a point that is not yet whole
 # file of each field of a trained point that holds tensors
 _TENSORS = {
     "student": "student.safetensors",
@@ -89,7 +92,7 @@ class PointStore:
     ) -> None:
         self.folder = folder = lock.folder
         self.notes: list[str] = []
-        others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+        others = [path.name for path in folder.iterdir() if path.name != LOCK and not fnmatch(path.name, _PART)]
         kept = self._read_record()
         if kept is not None and self.finished_count:  # a sweep of which nothing is kept may be replaced by another
             if changed := find_changes(kept, json.loads(json.dumps(record))):
@@ -107,7 +110,7 @@ class PointStore:
             raise InvalidInput(f"{folder} holds other files, but no sweep; choose another folder.")
         if not resume:
             self._clear()
-        for stale in folder.glob(".*.part"):  # of a run that was killed
+        for stale in folder.glob(_PART):  # of a run that was killed
             shutil.rmtree(stale, ignore_errors=True)
         self.place = PlaceOfPoints(lock, record, name_sweep(record))
         write_checked_json(record, folder / _SWEEP)

@@ -11,11 +11,12 @@ written, put in place by whoever comes next.
 """
 
 from ._checked_json import format_checked_json, parse_checked_json, read_checked_json, write_checked_json
-from ._folder_lock import FolderLock, lock_folder, require_room
+from ._folder_lock import LOCK, FolderLock, lock_folder, require_room
 from ._manifest import MANIFEST, Manifest, hash_file, read_manifest, require_listed_as_written, write_manifest
 from ._replace_files import finish_replacement, flush_folder, replace_files, require_no_folders
 
 __all__ = [
+    "LOCK",
     "MANIFEST",
     "FolderLock",
     "Manifest",

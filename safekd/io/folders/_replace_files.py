@@ -44,6 +44,8 @@ def replace_files(folder: str | os.PathLike[str], kind: str, about: Mapping[str,
     part = target / f".{secrets.token_hex(8)}{_PART}"
     try:
         try:
+            for stale in target.glob(f".*{_PART}"):  # of a writer that was killed: there is one at a time
+                shutil.rmtree(stale, ignore_errors=True)
             finish_replacement(target)
             part.mkdir(parents=True)
             yield part
@@ -61,7 +63,7 @@ def replace_files(folder: str | os.PathLike[str], kind: str, about: Mapping[str,
 
 
 def finish_replacement(folder: Path) -> None:
-    """Move files into place that a writer had finished when it was killed, and take away what it had not.
+    """Move files into place that a writer had finished when it was killed; readers may call it too.
 
     Args:
         folder: As for ``replace_files``; may be absent.
@@ -69,8 +71,6 @@ def finish_replacement(folder: Path) -> None:
     Raises:
         InvalidInput: They cannot be moved.
     """
-    for stale in folder.glob(f".*{_PART}"):
-        shutil.rmtree(stale, ignore_errors=True)
     ready = folder / _READY
     if not ready.exists():
         return

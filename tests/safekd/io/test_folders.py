@@ -205,6 +205,15 @@ def test_a_writer_that_is_killed_while_files_move_is_finished_by_the_next(moves,
     read_manifest(tmp_path, "run").require_whole()
 
 
+def test_a_reader_takes_nothing_from_a_writer(tmp_path):
+    put(tmp_path, a="1")
+    with replace_files(tmp_path, "run") as part:
+        (part / "a").write_text("2")
+        finish_replacement(tmp_path)
+        read_manifest(tmp_path, "run").require_whole()
+    assert (tmp_path / "a").read_text() == "2"
+
+
 def test_what_a_link_leads_to_is_left_as_it_is(tmp_path):
     (tmp_path / "mine").write_text("precious")
     folder = tmp_path / "run"

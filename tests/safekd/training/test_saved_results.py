@@ -216,6 +216,8 @@ def test_a_student_of_another_architecture_is_refused_by_name(what, saved):
 
 
 def test_folders_that_hold_no_result_are_refused(saved, tmp_path):
+    with pytest.raises(kd.InvalidInput, match="`student` is a function; wanted a torch module"):
+        kd.FitResult.load(saved, net)
     with pytest.raises(kd.InvalidInput, match="holds no finished run"):
         kd.FitResult.load(tmp_path / "none", net())
     (tmp_path / "a").mkdir()
