@@ -135,6 +135,7 @@ CHANGES = {
     "a teacher's classifier": ({"teachers": [classifier(1)]}, {"teachers": [classifier(2)]}, "`teacher_probabilities`"),
     "a teacher more": ({}, {"teachers": [says(1.0), StoredTeacher("u", table())]}, "`trainer.teachers` was"),
     "the divergence": ({}, {"divergence": scaled(1.0)}, "`trainer.divergence` was .*ForwardKL"),
+    "the pool": ({}, {"pool": "geometric"}, "`trainer.pool` was .*arithmetic_pool.* now .*geometric_pool"),
     "its temperature": ({"divergence": scaled(1.0)}, {"divergence": scaled(2.0)}, "`trainer.divergence` was"),
     "the temperature of a record": (
         {"divergence": kd.divergences.ForwardKL(1.0)},
