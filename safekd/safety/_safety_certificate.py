@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .._torch_state import evaluation_mode, extract_logits
 from ..data import Batch, Split, Trained, as_split, find_unseen
 from ..errors import InvalidInput
-from ._confidence_bounds import betting_lower_bound, clopper_pearson_lower_bound
+from ._confidence_bounds import betting_lower_bound, clopper_pearson_lower_bound, require_confidence
 from ._safety_constraint import Constraint
 from ._safety_measure import SafetyMeasure
 
@@ -104,7 +104,8 @@ def certify(
             f"No example of '{data.name}' is covered by '{constraint.name}'; nothing can be certified on it."
         )
     constraint.require_examples(data)
-    level = 1 - (1 - confidence) / len(values) if 0 < confidence < 1 else confidence  # the bounds refuse the latter
+    confidence = require_confidence(confidence)
+    level = 1 - (1 - confidence) / len(values)
     measures = [average.measure for _, average in constraint.parts for _ in range(average.size)]
     bounds = [bound_expectation(value, measure, level, seed) for value, measure in zip(values, measures, strict=True)]
     bound_G = torch.tensor([bound for _, bound in bounds], dtype=torch.float64)

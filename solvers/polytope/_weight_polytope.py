@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from solvers.errors import InvalidInput
 
 from ._conformance import Conformance, check_weights
@@ -68,6 +70,8 @@ class WeightPolytope(PolytopeFields):
         ties: bool = False,
     ) -> None:
         K = read_count(n_teachers)
+        if not isinstance(ties, (bool, np.bool_)):
+            raise InvalidInput(f"`ties` is {ties!r}; wanted True or False.")
         self._fill(
             n_teachers=K,
             lower=read_bound("lower", lower, K),
