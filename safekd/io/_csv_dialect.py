@@ -82,10 +82,10 @@ def parse_decimal(text: str) -> str:
     Raises:
         InvalidInput: It is none of these.
     """
-    sign = DECIMALS.get(text.lower(), text) if isinstance(text, str) else text
+    sign = DECIMALS.get(text.lower(), text) if isinstance(text, str) else ""
     if sign not in DECIMALS.values():
         raise InvalidInput(f"The decimal sign is {text!r}; wanted point or comma.")
-    return str(sign)
+    return sign
 
 
 def detect_dialect(data: bytes, final: bool, separator: int | None, decimal: str, path: Path) -> CsvDialect | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import InvalidInput
 from ._cell_text import Floats, Write
 from ._csv import CsvTable
-from ._table_paths import is_parquet, open_source, read_first_bytes
+from ._table_paths import is_parquet, open_source, read_first_bytes, read_path
 
 _PARQUET = (b"PAR1", b"PARE")  # a Parquet file begins with one of these; the second says that it is encrypted
 
@@ -113,7 +113,7 @@ def open_table(path: str | os.PathLike[str], *, separator: str | None = None, de
         InvalidInput: There is no such file, it cannot be read, has no header, or has two columns of one name; the
             separator or the decimal sign is none.
     """
-    file = Path(path)
+    file = read_path(path, "The file")
     with open_source(file) as stream:
         head = b"" if is_parquet(file) else read_first_bytes(stream, file)
         if not is_parquet(file) and head not in _PARQUET:

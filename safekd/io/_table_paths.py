@@ -11,6 +11,24 @@ from ..errors import InvalidInput
 _SUFFIXES = (".parquet", ".parq", ".pq")
 
 
+def read_path(path: object, what: str) -> Path:
+    """Return a path.
+
+    Args:
+        path: Text or a path.
+        what: What messages call it.
+
+    Raises:
+        InvalidInput: It is neither.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidInput(f"{what} is a {type(path).__name__}; wanted a path.")
+    try:
+        return Path(path)
+    except TypeError as error:  # of bytes
+        raise InvalidInput(f"{what} is {path!r}; wanted a path that is text.") from error
+
+
 def open_source(file: Path) -> FileIO:
     """Open a file for reading what is there, a pipe too.
 
@@ -26,6 +44,8 @@ def open_source(file: Path) -> FileIO:
         raise InvalidInput(f"There is no file {file}; check the path.") from error
     except OSError as error:
         raise InvalidInput(f"Cannot read {file}: {error.strerror}.") from error
+    except ValueError as error:
+        raise InvalidInput(f"Cannot read {file}: {error}.") from error
 
 
 def read_first_bytes(stream: FileIO, file: Path) -> bytes:
@@ -64,7 +84,7 @@ def require_target(path: str | os.PathLike[str], source: Path, parquet: bool) ->
     Raises:
         InvalidInput: ``path`` is the source itself, or its name is that of another format.
     """
-    target = Path(path)
+    target = read_path(path, "The output")
     if target.exists() and source.exists() and target.samefile(source):
         raise InvalidInput(f"{target} is the input itself, which would be lost; write to another file.")
     if is_parquet(target) != parquet:

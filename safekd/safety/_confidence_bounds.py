@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import beta, t
 
+from .._number_checks import is_number
 from ..errors import InvalidInput
 
 
@@ -51,7 +52,7 @@ def clopper_pearson_lower_bound(successes: int, trials: int, confidence: float =
     >>> round(clopper_pearson_lower_bound(50, 50), 4)
     0.9418
     """
-    _require_confidence(confidence)
+    confidence = require_confidence(confidence)
     if not 0 <= successes <= trials or trials < 1:
         raise InvalidInput(
             f"{successes} successes in {trials} trials is no sample; wanted 0 <= successes <= trials, trials >= 1."
@@ -85,7 +86,7 @@ def betting_lower_bound(values: ArrayLike, confidence: float = 0.95, sizes: Arra
 
     Source: Waudby-Smith and Ramdas 2024, predictable plug-in bets.
     """
-    _require_confidence(confidence)
+    confidence = require_confidence(confidence)
     x = np.asarray(values, dtype=np.float64).ravel()
     if x.size == 0 or not np.all((x >= 0) & (x <= 1)):
         raise InvalidInput(
@@ -131,7 +132,7 @@ def skew_adjusted_t_lower_bound(values: ArrayLike, confidence: float = 0.95) -> 
     >>> round(skew_adjusted_t_lower_bound([0.7, 0.8, 0.9, 0.8]), 4)
     0.7039
     """
-    _require_confidence(confidence)
+    confidence = require_confidence(confidence)
     x = np.asarray(values, dtype=np.float64).ravel()
     if x.size < 2 or not np.all(np.isfinite(x)):
         raise InvalidInput(f"{x.size} values cannot show their spread; wanted at least two, all finite.")
@@ -142,6 +143,8 @@ def skew_adjusted_t_lower_bound(values: ArrayLike, confidence: float = 0.95) -> 
     return float(mean - quantile * spread / x.size**0.5 + correction)
 
 
-def _require_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
+def require_confidence(confidence: float) -> float:
+    """Return a confidence as a float; refuse what is none."""
+    if not is_number(confidence) or not 0 < confidence < 1:
         raise InvalidInput(f"`confidence` is {confidence!r}; wanted a number between 0 and 1, for example 0.95.")
+    return float(confidence)

@@ -14,6 +14,7 @@ from .._number_checks import is_whole, require_seed
 from ..data import Fields, Split, Trained, as_split, find_unseen, require_same_names
 from ..errors import InvalidInput
 from ._clustered_values import evaluate_groups
+from ._confidence_bounds import require_confidence
 from ._safety_constraint import Constraint
 
 
@@ -120,7 +121,8 @@ def certify(
             f"No example of '{data.name}' is covered by '{constraint.name}'; nothing can be certified on it."
         )
     constraint.require_examples(data)
-    level = 1 - (1 - confidence) / len(values) if 0 < confidence < 1 else confidence  # the bounds refuse the latter
+    confidence = require_confidence(confidence)
+    level = 1 - (1 - confidence) / len(values)
     measures = [average.measure for _, average in constraint.parts for _ in range(average.size)]
     bounds = [group.bound(measure, level, seed) for group, measure in zip(values, measures, strict=True)]
     bound_G = torch.tensor([bound for _, bound in bounds], dtype=torch.float64)

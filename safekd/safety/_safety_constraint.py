@@ -304,7 +304,7 @@ def require_name(name: str) -> None:
         name: What tables and CSV columns are to call it.
 
     Raises:
-        InvalidInput: It is empty.
+        InvalidInput: It is empty, or no text.
     """
-    if not name:
+    if not isinstance(name, str) or not name:
         raise InvalidInput("A safety constraint needs a name: tables and CSV columns are called after it.")

@@ -88,6 +88,8 @@ def read_rule_set(rules: Rules) -> RulesConfig:
     """
     if isinstance(rules, RulesConfig):
         return rules
+    if not isinstance(rules, (Mapping, str, os.PathLike)):
+        raise InvalidInput(f"The rules are a {type(rules).__name__}; wanted a mapping, or the path of a TOML file.")
     return read_rules(rules) if isinstance(rules, Mapping) else load_rules(rules)
 
 
@@ -153,6 +155,11 @@ class _Binder:
             raise InvalidInput(
                 f"{self._name('safety_columns')} names {len(safety)} columns for {len(teachers)} teachers "
                 f"({list_names(teachers)}); name one for each, in the same order."
+            )
+        if self.config.margin > 0 and safety is None and not self.config.order:
+            raise InvalidInput(
+                f"{self._name('margin')} says by how much ordered weights differ, but there are no orderings; give "
+                f"{self._name('order')} or {self._name('safety_columns')} too."
             )
         if safety is not None and self.config.order:
             raise InvalidInput(

@@ -43,10 +43,15 @@ class ProjectionSummary:
             raw_NK: Their weights before projection.
             w_NK: Their weights after it.
         """
-        far_N = np.sqrt(((w_NK - raw_NK) ** 2).sum(axis=1))
+        with np.errstate(over="ignore"):
+            far_N = np.sqrt(((w_NK - raw_NK) ** 2).sum(axis=1))
+            if not np.isfinite(far_N).all():  # the squares of scores beyond 1e154
+                gap_NK = abs(w_NK - raw_NK)
+                most_N1 = np.maximum(gap_NK.max(axis=1, keepdims=True), 1.0)
+                far_N = most_N1[:, 0] * np.sqrt(((gap_NK / most_N1) ** 2).sum(axis=1))
+            self.distance += float(far_N.sum())
         self.rows += len(far_N)
         self.moved += int((far_N > self.rounding).sum())
-        self.distance += float(far_N.sum())
         self.furthest = max(self.furthest, float(far_N.max()))
         self.before, self.after = _widen_range(self.before, raw_NK), _widen_range(self.after, w_NK)
 

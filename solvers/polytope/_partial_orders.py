@@ -49,7 +49,11 @@ def read_orderings(orderings: object, n_teachers: int, ties: bool) -> Pairs:
     """
     if not isinstance(orderings, Iterable):
         raise InvalidInput(f"`orderings` must be a list of pairs (i, j), meaning w_i >= w_j; found {orderings!r}.")
-    pairs = tuple(sorted({_read_pair(pair, n_teachers) for pair in orderings}))
+    try:
+        given = list(orderings)
+    except TypeError as cause:  # an array of no dimensions
+        raise InvalidInput(f"`orderings` must be a list of pairs (i, j); found {orderings!r}.") from cause
+    pairs = tuple(sorted({_read_pair(pair, n_teachers) for pair in given}))
     if pairs and n_teachers > _SETTINGS.most_teachers:
         raise InvalidInput(
             f"`orderings` among {n_teachers:,} teachers are too many to work out who stands above whom; wanted at most "
@@ -103,7 +107,10 @@ def find_teacher(name: str, names: Sequence[str]) -> int:
 
 
 def _read_pair(pair: object, n_teachers: int) -> tuple[int, int]:
-    items = list(pair) if isinstance(pair, Iterable) and not isinstance(pair, str) else []
+    try:
+        items = list(pair) if isinstance(pair, Iterable) and not isinstance(pair, str) else []
+    except TypeError:
+        items = []
     if len(items) != 2 or any(isinstance(x, bool) or not isinstance(x, Integral) for x in items):
         names = " Names are known where the polytope has them: WeightPolytope(..., names=[...])."
         text = any(isinstance(x, str) for x in items)

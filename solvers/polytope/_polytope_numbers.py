@@ -16,6 +16,8 @@ from solvers.errors import InvalidInput
 
 from ._partial_orders import find_teacher
 
+_MOST_TEACHERS = 10_000_000
+
 Vector = tuple[float, ...]
 Matrix = tuple[Vector, ...]
 
@@ -26,14 +28,19 @@ def read_count(value: object) -> int:
         raise InvalidInput(
             f"`n_teachers` must be a whole number of at least 1; found {value!r}. Pass how many teachers vote."
         )
-    return int(value)
+    count = int(value)
+    if count > _MOST_TEACHERS:
+        raise InvalidInput(
+            f"`n_teachers` is {count:,}; wanted at most {_MOST_TEACHERS:,}, whose bounds fill a gigabyte."
+        )
+    return count
 
 
 def read_array(name: str, value: object) -> npt.NDArray[np.float64]:
     """Return ``value`` as finite float64 numbers of any shape."""
     try:
         array: Any = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as cause:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as cause:
         raise InvalidInput(
             f"`{name}` must hold real numbers; found {value!r}. Pass a number or a list of numbers."
         ) from cause

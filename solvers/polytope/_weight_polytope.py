@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from solvers.errors import InvalidInput
 
 from ..short_repr import ShortRepr
@@ -76,6 +78,8 @@ class WeightPolytope(ShortRepr, PolytopeFields):
     ) -> None:
         K = read_count(n_teachers)
         known = read_names(names, K)
+        if not isinstance(ties, (bool, np.bool_)):
+            raise InvalidInput(f"`ties` is {ties!r}; wanted True or False.")
         self._fill(
             n_teachers=K,
             lower=read_bound("lower", number_bounds(lower, known, 0.0), K),

@@ -13,7 +13,7 @@ from torch import Tensor
 from solvers.polytope import WeightPolytope
 
 from ._projection_inputs import COMPUTED, RaiseUnusable, Scores, read_mask, read_safety, read_scores, require_values
-from ._projection_plan import ProjectionPlan, RowPart, plan_rows, plan_shared_rows
+from ._projection_plan import ProjectionPlan, RowPart, plan_rows, plan_shared_rows, require_words
 from ._row_bounds import read_row_bounds
 from ._row_rules import RowRules
 from ._tied_teachers import share_scores, share_weights
@@ -39,7 +39,11 @@ def project_eagerly(
     scores = read_scores(v, polytope.n_teachers)
     v_BK = scores.v
     if critical is None and safety is None and lower is None and upper is None:
-        plan = plan_shared_rows(polytope, v_BK.dtype, metric, engine)
+        try:
+            plan = plan_shared_rows(polytope, v_BK.dtype, metric, engine)
+        except TypeError:  # what cannot be looked up is no word
+            require_words(metric, engine)
+            raise
     else:
         plan = _plan_own_rules(scores, polytope, metric, critical, safety, lower, upper, engine)
     raise_unusable = partial(require_values, scores, metric) if check_finite and not are_transforms_active() else None

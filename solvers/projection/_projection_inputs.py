@@ -40,7 +40,7 @@ class Scores(NamedTuple):
 
 def read_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Refuse a word that is not among ``choices``."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise InvalidInput(f"`{name}` must be one of {', '.join(map(repr, choices))}; found {value!r}.")
 
 
@@ -51,6 +51,11 @@ def read_scores(v: object, n_teachers: int) -> Scores:
         raise InvalidInput(
             f"`v` has dtype {str(tensor.dtype).removeprefix('torch.')}; wanted float64, float32, bfloat16 or float16. "
             "Convert it, for instance with v.float()."
+        )
+    if tensor.layout != torch.strided or tensor.device.type == "meta":
+        kind = "no numbers (device meta)" if tensor.device.type == "meta" else f"layout {tensor.layout}"
+        raise InvalidInput(
+            f"`v` has {kind}; wanted a dense tensor of numbers. Convert it, for instance with v.to_dense()."
         )
     if tensor.ndim == 0 or tensor.shape[-1] != n_teachers:
         raise InvalidInput(
@@ -66,7 +71,7 @@ def _read_score_array(v: object) -> Tensor:
     try:
         array = v if isinstance(v, np.ndarray) else np.asarray(v, dtype=np.float64)
         return torch.from_numpy(array.copy())
-    except (TypeError, ValueError) as cause:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as cause:
         raise InvalidInput(f"`v` must hold real scores; found {type(v).__name__}: {cause}.") from cause
 
 
@@ -89,6 +94,8 @@ def require_all(name: str, x: Tensor, good: Tensor, wanted: str, advice: str) ->
 
 def name_place(place: tuple[int, ...]) -> str:
     """Return the words for the place of a number in (..., K)."""
+    if not place:
+        return "its only place"
     *row, teacher = place
     return f"row {name_row(tuple(row))}, teacher {teacher}" if row else f"teacher {teacher}"
 
@@ -102,11 +109,7 @@ def read_mask(critical: object, shape: torch.Size, device: torch.device) -> Tens
     """Return the mask of ordered rows, shape (B,), or None for all rows."""
     if critical is None:
         return None
-    mask = (
-        read_constant("critical", critical, device)
-        if isinstance(critical, Tensor)
-        else torch.as_tensor(np.asarray(critical))
-    )
+    mask = read_constant_array("critical", critical, device, wanted="booleans, True where the orderings apply")
     if mask.dtype != torch.bool:
         raise InvalidInput(f"`critical` has dtype {mask.dtype}; wanted booleans, True where the orderings apply.")
     return fit_to_scores("critical", mask, shape[:-1]).reshape(-1).to(device)
@@ -121,18 +124,25 @@ def read_safety(safety: object, shape: torch.Size, polytope: WeightPolytope, dev
             f"`safety` was given, but the polytope has {len(polytope.orderings)} orderings of its own. "
             "Use one of the two: drop `safety`, or build the polytope without `orderings`."
         )
-    scores = _read_constant_rows("safety", safety, device, np.float64)
+    scores = read_constant_array("safety", safety, device, np.float64)
     require_all("safety", scores, ~scores.isnan(), "an unknown score cannot rank a teacher", "Give it a number.")
     return fit_to_scores("safety", scores, shape).reshape(-1, polytope.n_teachers).to(device)
 
 
-def _read_constant_rows(name: str, value: object, device: torch.device, dtype: type | None = None) -> Tensor:
+def read_constant_array(
+    name: str, value: object, device: torch.device, dtype: type | None = None, wanted: str = "real numbers"
+) -> Tensor:
     """Return a tensor as it is, anything else as a tensor by way of an array of ``dtype``."""
-    return (
-        read_constant(name, value, device)
-        if isinstance(value, Tensor)
-        else torch.as_tensor(np.asarray(value, dtype=dtype))
-    )
+    if isinstance(value, Tensor):
+        return read_constant(name, value, device)
+    try:
+        array = np.asarray(value, dtype=dtype)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as cause:
+        reason = str(cause).splitlines()[0].rstrip(".")
+        raise InvalidInput(f"`{name}` is a {type(value).__name__}: {reason}; wanted {wanted}.") from cause
+    if array.dtype.kind not in "fiubc":
+        raise InvalidInput(f"`{name}` has dtype {array.dtype}; wanted {wanted}.")
+    return torch.as_tensor(array)
 
 
 def read_constant(name: str, value: Tensor, device: torch.device) -> Tensor:
@@ -141,6 +151,8 @@ def read_constant(name: str, value: Tensor, device: torch.device) -> Tensor:
         raise InvalidInput(
             f"`{name}` is on {value.device}, but `v` is on {device}. Put both on one device: {name}.to(v.device)."
         )
+    if value.layout != torch.strided:
+        raise InvalidInput(f"`{name}` has layout {value.layout}; wanted a dense tensor, as {name}.to_dense() gives it.")
     constant = unwrap_constant(value.detach())
     if constant is None:
         raise InvalidInput(f"`{name}` is mapped by torch.func.vmap; only `v` can be. Pass all rows in one call.")

@@ -66,6 +66,12 @@ class ProjectionPlan(NamedTuple):
     alone: RowPart | None
 
 
+def require_words(metric: object, engine: object) -> None:
+    """Refuse a metric or an engine that is none."""
+    read_choice("metric", metric, METRICS)
+    read_choice("engine", engine, ENGINES)
+
+
 @lru_cache(maxsize=1024)
 def plan_shared_rows(polytope: WeightPolytope, dtype: torch.dtype, metric: str, engine: str) -> ProjectionPlan:
     """Return the plan of rows without rules of their own, which is the same for all, and so for none."""
@@ -88,8 +94,7 @@ def plan_rows(v_BK: Tensor, rules: RowRules, metric: str, engine: str) -> Projec
         InvalidInput: A name is unknown, or engine is "exact" and some rows have no exact path.
         InfeasiblePolytope: A row's own order or bounds leave it no weights.
     """
-    read_choice("metric", metric, METRICS)
-    read_choice("engine", engine, ENGINES)
+    require_words(metric, engine)
     parts = _split_rows(v_BK, rules, engine)
     first, single = parts[0] if parts else None, len(parts) == 1 and parts[0].rows is None
     if first is None or not single or first.order is None or first.polytope.tied or v_BK.dtype not in COMPUTED:

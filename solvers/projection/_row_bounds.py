@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from solvers.errors import InvalidInput
 from solvers.polytope import WeightPolytope
 
-from ._projection_inputs import fit_to_scores, name_place, read_constant, require_all
+from ._projection_inputs import fit_to_scores, name_place, read_constant_array, require_all
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,8 @@ def read_row_bounds(
 
 def _read_bound_numbers(name: str, value: object, shape: torch.Size, device: torch.device) -> Tensor:
     """Return finite numbers as float64, (K,) where all rows share them."""
-    given = read_constant(name, value, device) if isinstance(value, Tensor) else np.asarray(value)
-    if isinstance(given, np.ndarray):
-        if given.dtype.kind not in "fiu":
-            raise InvalidInput(f"`{name}` has dtype {given.dtype}; wanted real numbers.")
-        given = torch.from_numpy(given.astype(np.float64))
-    elif given.dtype == torch.bool or given.is_complex():
+    given = read_constant_array(name, value, device)
+    if given.dtype == torch.bool or given.is_complex():
         raise InvalidInput(f"`{name}` has dtype {str(given.dtype).removeprefix('torch.')}; wanted real numbers.")
     fit_to_scores(name, given, shape)
     numbers = given.to("cpu", torch.float64)

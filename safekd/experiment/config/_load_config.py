@@ -124,7 +124,7 @@ def _parse_toml(text: str, source: str) -> dict[str, Any]:
     if _LONG_KEY.search(text):  # which would take the parser minutes
         raise InvalidConfig(f"{source} has a key of {_SETTINGS.most_parts} parts or more; wanted one of a few.")
     try:
-        return tomllib.loads(text)
+        raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidConfig(f"{source} is not valid TOML: {str(error).rstrip('.')}.") from error
     except RecursionError as error:
@@ -133,6 +133,23 @@ def _parse_toml(text: str, source: str) -> dict[str, Any]:
         ) from error
     except (ValueError, OverflowError) as error:  # a date that is none, a number of thousands of digits
         raise InvalidConfig(f"{source} holds a value that cannot be read: {error}.") from error
+    _require_64_bits(raw, source)
+    return raw
+
+
+def _require_64_bits(raw: dict[str, Any], source: str) -> None:
+    """Refuse whole numbers that TOML has not, however deep they stand; what checks values prints some of them."""
+    left: list[tuple[str, Any]] = list(raw.items())
+    while left:
+        key, value = left.pop()
+        if isinstance(value, dict):
+            left += [(f"{key}.{name}", inside) for name, inside in value.items()]
+        elif isinstance(value, list):
+            left += [(f"{key}[{i}]", inside) for i, inside in enumerate(value)]
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            bits = value.bit_length()
+            shown = key[: _SETTINGS.most_letters]
+            raise InvalidConfig(f"{source}: '{shown}' is a whole number of {bits} bits; wanted at most 64.")
 
 
 def _validate(root: type[M], raw: dict[str, Any], source: str) -> M:

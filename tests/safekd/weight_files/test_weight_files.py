@@ -254,3 +254,9 @@ def test_the_summary_adds_up():
     assert pieces.distance == pytest.approx(whole.distance)
     pieces.distance = whole.distance
     assert pieces == whole
+
+
+def test_the_longest_way_is_told_though_its_square_is_no_number():
+    done = ProjectionSummary(("a", "b"))
+    done.add(np.array([[3e200, -4e200], [0.5, 0.5]]), np.array([[1.0, 0.0], [0.5, 0.5]]))
+    assert (done.moved, done.furthest) == (1, pytest.approx(5e200))
