@@ -23,7 +23,7 @@ from ._custom_measure import Custom
 from ._group_average import Average, GroupSums
 from ._harm_budget import Budget
 from ._mix_balls import Ball, ChiSquareBall, KLBall
-from ._paired_comparison import PairedSums, adjust_p_values
+from ._paired_comparison import PairedSums, adjust_p_values, adjust_pair_p_values
 from ._probability_measures import Calibration, Margin, OneMinusBrier, TruthProbability, UnsafeMass
 from ._rate_measures import Avoids, Recall, TopK
 from ._safety_certificate import Certificate, bound_expectation, certify, evaluate_groups
@@ -53,6 +53,7 @@ __all__ = [
     "TruthProbability",
     "UnsafeMass",
     "adjust_p_values",
+    "adjust_pair_p_values",
     "betting_lower_bound",
     "bound_expectation",
     "certify",
