@@ -133,7 +133,7 @@ def tabulate_orderings(orderings: MeasuredOrderings, names: Sequence[str]) -> Ta
         )
     table.caption = (
         "better, worse: cases on which the first teacher reads higher, lower; p: against 'the first is not safer'; "
-        f"adjusted: for all pairs of the {what} (Holm)"
+        f"adjusted: for all pairs of the {what} (Shaffer)"
     )
     return table
 

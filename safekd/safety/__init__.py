@@ -24,7 +24,7 @@ from ._custom_measure import Counted, Custom
 from ._group_average import Average, GroupSums
 from ._harm_budget import Budget
 from ._mix_balls import Ball, ChiSquareBall, KLBall
-from ._paired_comparison import PairedSums, adjust_p_values
+from ._paired_comparison import PairedSums, adjust_p_values, adjust_pair_p_values
 from ._probability_measures import Calibration, Margin, OneMinusBrier, TruthProbability, UnsafeMass
 from ._rate_measures import Avoids, Recall, TopK
 from ._safety_certificate import Certificate, certify
@@ -56,6 +56,7 @@ __all__ = [
     "TruthProbability",
     "UnsafeMass",
     "adjust_p_values",
+    "adjust_pair_p_values",
     "betting_lower_bound",
     "bound_expectation",
     "certify",

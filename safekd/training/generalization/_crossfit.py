@@ -106,5 +106,16 @@ class CrossFit:
         return Verdict(
             "not_cleared",
             f"Not cleared after {spent}: {said} (training of the folds: {last[0]['status']}).",
-            "Raise `highest` or `rounds`, lower `confidence`, give more training examples, or ask for less.",
+            self._advise(rounds, outcome),
         )
+
+    def _advise(self, rounds: TighteningRounds, outcome: FoldSearchResult) -> str:
+        """Say what could clear, of what was not done already."""
+        missed = [m for m in rounds.raised if not outcome.cleared[m]]
+        top = [rounds.highest[m] for m in missed if outcome.shares[m] >= 1]
+        moves = [f"Raise `highest`, now {min(top):.4g}"] if top else []
+        moves += [f"give more `rounds` than {self.rounds}"] if outcome.rounds >= self.rounds else []
+        moves += [f"lower `confidence`, now {self.confidence:g}"] if self.confidence > 0.5 else []
+        moves += [] if self.also else ["name a further split in `also`"]
+        said = ", ".join([*moves, "give more training examples, or ask for less."])
+        return said[0].upper() + said[1:]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest, ttest_1samp
 
 from safekd.errors import InvalidInput
-from safekd.safety import PairedSums, adjust_p_values
+from safekd.safety import PairedSums, adjust_p_values, adjust_pair_p_values
 from safekd.safety._paired_comparison import BETS
 
 
@@ -31,15 +31,51 @@ def test_sums_by_hand():
     assert sums.log_capital_GKKb is None
 
 
+@pytest.mark.parametrize(("n", "wins", "losses"), [(1, 1, 0), (6, 3, 1), (9, 6, 0), (9, 5, 3)])
+def test_zero_one_readings_get_the_exact_test(n, wins, losses):
+    """By enumeration: of all outcomes of n pairs, those that lead by as many standard errors, at the worst share."""
+    values = [[1, 0]] * wins + [[0, 1]] * losses + [[1, 1]] * (n - wins - losses)
+    lead, worst = (wins - losses) / (wins + losses) ** 0.5, 0.0
+    for share in np.linspace(0.001, 1, 1000):
+        chance = 0.0
+        for w, d in product(range(n + 1), range(n + 1)):
+            if w <= d and d and (2 * w - d) / d**0.5 >= lead - 1e-9:
+                chance += binom.pmf(d, n, share) * binom.pmf(w, d, 0.5)
+        worst = max(worst, chance)
+    assert p_of(values, binary=True) == pytest.approx(worst, rel=1e-3)
+    assert p_of(values, binary=True) >= worst * (1 - 1e-3)
+
+
 @given(seed=st.integers(0, 10**6))
-def test_zero_one_readings_get_the_exact_sign_test(seed):
+def test_the_exact_test_is_no_weaker_than_the_sign_test_where_it_matters(seed):
     rng = np.random.default_rng(seed)
-    values = rng.integers(0, 2, size=(int(rng.integers(1, 40)), 4))
+    values = rng.integers(0, 2, size=(int(rng.integers(2, 40)), 4))
     p_KK = PairedSums.from_values(values, np.zeros(len(values)), binary=True).p_values()[0]
     for i, j in product(range(4), repeat=2):
         wins, losses = int((values[:, i] > values[:, j]).sum()), int((values[:, i] < values[:, j]).sum())
-        expected = binomtest(wins, wins + losses, 0.5, alternative="greater").pvalue if wins + losses else 1.0
-        assert p_KK[i, j] == pytest.approx(expected)
+        if wins > losses:
+            sign = binomtest(wins, wins + losses, 0.5, alternative="greater").pvalue
+            assert p_KK[i, j] <= 1.05 * sign or sign > 0.05
+        else:
+            assert p_KK[i, j] >= 0.5 or i == j
+
+
+def test_many_zero_one_readings_get_the_sign_test():
+    values = np.array([[1, 0]] * 30 + [[0, 1]] * 12 + [[1, 1]] * 5000)
+    assert p_of(values, binary=True) == pytest.approx(binomtest(30, 42, 0.5, alternative="greater").pvalue)
+
+
+@pytest.mark.parametrize("wins", range(1, 12))
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.8, 1.0])
+def test_the_exact_test_keeps_every_level(wins, share):
+    """Where there is no difference, a p-value up to that of some outcome of 11 pairs is at most that likely."""
+    level, likely = p_of([[1, 0]] * wins + [[1, 1]] * (11 - wins), binary=True), 0.0
+    for w, d in product(range(12), range(12)):
+        if w <= d:
+            values = [[1, 0]] * w + [[0, 1]] * (d - w) + [[1, 1]] * (11 - d)
+            if p_of(values, binary=True) <= level + 1e-12:
+                likely += binom.pmf(d, 11, share) * binom.pmf(w, d, 0.5)
+    assert likely <= level * (1 + 1e-3)
 
 
 def test_the_capital_by_hand():
@@ -118,6 +154,70 @@ def test_the_order_of_examples_does_not_matter(seed):
     np.testing.assert_allclose(p, shuffled, rtol=1e-9)
 
 
+# from 40 examples on --------------------------------------------------------------------------------------------------
+
+
+def many(d_N):
+    """Return the p-value for differences, as readings of two teachers."""
+    d_N = np.asarray(d_N)
+    return p_of(np.stack([np.maximum(d_N, 0), np.maximum(-d_N, 0)], axis=1), binary=False)
+
+
+@pytest.mark.parametrize("shift", [0.2, 0.3, -0.1])
+def test_of_differences_without_a_tail_it_is_nearly_the_t_test(shift):
+    d_N = shift + np.linspace(-0.7, 0.7, 110)
+    plain = ttest_1samp(d_N, 0, alternative="greater").pvalue
+    assert min(1.0, 1.2 * plain * (1 - 1e-9)) <= many(d_N) <= 1.5 * plain + 1e-12
+
+
+def test_a_tail_to_the_left_makes_it_cautious_and_one_to_the_right_changes_nothing():
+    rare = np.where(np.arange(100) < 4, -0.9, 0.08)
+    plain = ttest_1samp(rare, 0, alternative="greater").pvalue
+    assert plain < 0.02
+    assert many(rare) > 4 * plain
+    assert many(-rare) >= 1 - plain - 1e-9  # as of the plain test
+
+
+def test_a_small_difference_that_is_always_the_same_proves_little():
+    """Two of a hundred cases at -1 would balance it, and stay unseen with probability .13."""
+    assert many(np.full(100, 0.02)) > 0.1
+    assert many(np.full(100, 0.1)) < 1e-3
+    assert many(np.full(1000, 0.02)) < 1e-6
+
+
+def hard(rng, q, size, noise, n=110, runs=2000):
+    """Return differences that average to nothing: a little above 0, rarely far below."""
+    d_RN = np.where(rng.random((runs, n)) < q, size, -size * q / (1 - q))
+    return np.clip(d_RN + noise * rng.standard_normal((runs, n)), -1, 1)
+
+
+HARD = {
+    "rare": (0.025, -1.0, 0.0),
+    "less rare": (0.05, -0.95, 0.02),
+    "often": (0.2, -0.6, 0.1),
+    "small": (0.05, -0.1, 0.0),
+    "symmetric": (0.5, -0.3, 0.1),
+}
+
+
+@pytest.mark.parametrize("case", HARD)
+def test_nothing_is_found_where_nothing_is_in_the_hardest_cases(case):
+    """Two thousand runs at the level of one comparison of two, both directions; three standard errors are allowed."""
+    d_RN = hard(np.random.default_rng(1), *HARD[case])
+    values = np.stack([np.maximum(d_RN, 0), np.maximum(-d_RN, 0)], axis=-1)
+    group_R = np.repeat(np.arange(len(d_RN)), d_RN.shape[1])
+    p_RKK = PairedSums.from_values(values.reshape(-1, 2), group_R, binary=False).p_values()
+    assert (2 * p_RKK.min((1, 2)) <= 0.05).mean() <= 0.05 + 3 * (0.05 * 0.95 / len(d_RN)) ** 0.5
+    if case == "rare":  # to which the t test falls victim
+        noisy_RN = d_RN[:400] + 1e-6 * np.random.default_rng(2).standard_normal((400, d_RN.shape[1]))
+        assert np.mean(ttest_1samp(noisy_RN, 0, axis=1, alternative="greater").pvalue <= 0.025) > 0.04
+
+
+def test_it_takes_over_from_the_gambler_at_forty_examples():
+    d_N = 0.3 + np.linspace(-0.6, 0.6, 40)
+    assert many(d_N) < many(d_N[:-1]) / 20
+
+
 def test_huge_capitals_do_not_overflow():
     assert p_of(np.tile([1.0, 0.0], (10_000, 1)), binary=False) == 0
     assert p_of(np.tile([0.0, 1.0], (10_000, 1)), binary=False) == 1
@@ -156,3 +256,24 @@ def test_readings_that_are_refused(case):
     values, groups, binary, message = BAD[case]
     with pytest.raises(InvalidInput, match=message):
         PairedSums.from_values(values, groups, binary=binary)
+
+
+def test_shaffer_by_hand():
+    """Of 4 teachers the first is different: then 3 pairs can be equal, of 5 that are left."""
+    p = np.full((4, 4), 0.9)
+    p[0, 1], p[0, 2], p[0, 3], p[1, 2] = 0.001, 0.005, 0.01, 0.02
+    adjusted = adjust_pair_p_values(p)
+    assert adjusted[0, 1:].tolist() == pytest.approx([2 * 6 * 0.001, 2 * 3 * 0.005, 2 * 3 * 0.01])
+    assert adjusted[1, 2] == pytest.approx(2 * 3 * 0.02)
+    assert (adjusted[np.tril_indices(4)] == 1).all()
+
+
+@given(seed=st.integers(0, 10**6))
+def test_shaffer_rejects_all_that_holm_does(seed):
+    rng = np.random.default_rng(seed)
+    K = int(rng.integers(2, 8))
+    p = rng.random((K, K)) ** 6
+    upper, lower = np.triu_indices(K, 1), np.tril_indices(K)
+    p[lower] = 1.0
+    assert (adjust_pair_p_values(p)[upper] <= adjust_p_values(np.minimum(2 * p[upper], 1)) + 1e-12).all()
+    assert (adjust_pair_p_values(p)[upper] >= np.minimum(2 * p[upper], 1) - 1e-12).all()

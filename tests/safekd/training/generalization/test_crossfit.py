@@ -144,7 +144,18 @@ def test_cross_fitting_that_cannot_clear_says_so():
     )
     assert result.status == "not_cleared"
     assert result.tightening.rounds["posed"].tolist() == pytest.approx([0.8, 0.801, 0.801])  # no higher is allowed
-    assert "Raise `highest`" in result.next_move
+    assert result.next_move == (
+        "Raise `highest`, now 0.801, lower `confidence`, now 0.975, name a further split in `also`, "
+        "give more training examples, or ask for less."
+    )
+
+
+def test_advice_names_what_was_not_done_already():
+    train, teachers = noisy()
+    once = kd.CrossFit(folds=2, rounds=1, confidence=0.9)
+    result = fresh(teachers, 0.8).fit(train, epochs=40, trace_every=20, tighten=once)
+    assert result.status == "not_cleared", result.message
+    assert result.next_move.startswith("Give more `rounds` than 1, lower `confidence`, now 0.9, name a further split")
 
 
 def test_each_threshold_is_raised_by_itself():

@@ -1,0 +1,42 @@
+"""The benchmark of orderings: a report by hand, and a short run of both tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import orderings
+
+
+@pytest.mark.parametrize("population", orderings.EQUAL, ids=lambda population: population.name)
+def test_equal_teachers_are_equally_safe_on_average(population):
+    """The error table is about no difference at all, also where teachers are nothing alike."""
+    x_RNK = population.draw(np.random.default_rng(0), 400, 200)
+    assert 0 <= x_RNK.min() <= x_RNK.max() <= 1
+    mean_K, error_K = x_RNK.mean((0, 1)), x_RNK.std((0, 1)) / (400 * 200) ** 0.5
+    assert np.abs(mean_K - mean_K.mean()).max() <= 5 * error_K.max() + 1e-9
+
+
+def test_the_report_says_whether_the_goals_are_met():
+    good, bad = orderings.OrderingScore("a", 2, 0.04, 0.3, 0.0), orderings.OrderingScore("b", 2, 0.06, 0.05, None)
+    strong, weak = orderings.OrderingScore("c", 5, 9.5, 10.0, 3.0), orderings.OrderingScore("d", 5, 8.0, 10.0, None)
+    text = orderings.write_report([good], [strong], 2000, 10)
+    assert "| a | 2 | 0.0400 | 0.3000 | 0.0000 |" in text
+    assert "Worst: 0.0400 (a), met." in text
+    assert "| c | 10.00 | 9.50 | 95% | 30% |" in text
+    assert "All together: 95%. Below: none." in text
+    assert orderings.allow_error(2000) == pytest.approx(0.0597, abs=1e-4)
+    text = orderings.write_report([good, bad], [strong, weak], 2000, 10)
+    assert "Worst: 0.0600 (b), missed." in text
+    assert "All together: 88%. Below: d (80%)." in text
+
+
+def test_a_short_run_finds_most_of_what_the_t_test_finds_and_nothing_where_nothing_is():
+    near = next(population for population in orderings.DIFFERENT if population.name == "skewed")
+    ours, by_t, bet = orderings.count_orderings(near, 20, 0, 110)
+    assert ours.mean() >= 0.9 * by_t.mean()
+    assert bet is not None
+    assert bet.mean() < 0.7 * by_t.mean()
+    hard = next(population for population in orderings.EQUAL if "2.5%" in population.name)
+    ours, _, _ = orderings.count_orderings(hard, 200, 0, 110)
+    assert (ours > 0).mean() <= 0.05
