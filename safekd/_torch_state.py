@@ -26,9 +26,9 @@ def require_device(device: torch.device | str) -> torch.device:
         InvalidInput: There is no such device here.
     """
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # "meta" has tensors, and no numbers in them
         return torch.device(device)
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         here = ["'cpu'", *(f"'cuda:{i}'" for i in range(torch.cuda.device_count()))]
         raise InvalidInput(
             f"`device` is {str(device)!r}, which this machine does not have; use {' or '.join(here)}."

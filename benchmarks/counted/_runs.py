@@ -148,4 +148,4 @@ def _accuracy(student: nn.Module, task: Task) -> float:
 @torch.no_grad()
 def _measure(student: nn.Module, cell: Cell, task: Task) -> float:
     (value_n,) = kd.safety.evaluate_groups(student, cell.constraint, kd.Split("train", task.x_ND, task.y_N))
-    return float(value_n.mean())
+    return float(value_n.mean)

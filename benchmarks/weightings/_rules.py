@@ -23,7 +23,12 @@ def _fit_to_task(make: Callable[..., Rule]) -> Callable[[Task, WeightPolytope], 
 
 
 RULES: dict[str, Callable[[Task, WeightPolytope], Rule]] = {
-    **{make.__name__: _fit_to_task(make) for of_scale in weights.RULES.values() for make in of_scale.values()},
+    **{
+        make.__name__: _fit_to_task(make)
+        for of_scale in weights.RULES.values()
+        for make in of_scale.values()
+        if make is not weights.Stored
+    },
     "family A": lambda task, polytope: family_a(polytope),
     "family B": lambda task, polytope: family_b(polytope),
     "family C": lambda task, polytope: family_c(polytope),

@@ -61,9 +61,12 @@ class FinalIterate:
             student.load_state_dict(state)
             full, point = read()
             candidates.append((rank_point(point), state, full, point))
-            if self._correct(full, point, first_gap):
-                full, point = read()
-                candidates.append((rank_point(point), copy_state(student), full, point))
+            try:
+                if self._correct(full, point, first_gap):
+                    full, point = read()
+                    candidates.append((rank_point(point), copy_state(student), full, point))
+            except Exception:  # a correction that fails, for want of memory or else, loses no trained student
+                continue
         _, state, full, point = min(candidates, key=lambda candidate: candidate[0])
         student.load_state_dict(state)
         return full, point

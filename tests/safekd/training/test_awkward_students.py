@@ -192,6 +192,6 @@ def test_a_student_that_gives_more_classes(calls, batch_size):
 
 def test_an_empty_folder_name_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InvalidInput, match="`run_dir` is ''; wanted a folder for the run, or None"):
+    with pytest.raises(InvalidInput, match="`run_dir` is ''; wanted a folder for the files of the run, or None"):
         trainer().fit((X, Y), epochs=1, run_dir="")
     assert not list(tmp_path.iterdir())

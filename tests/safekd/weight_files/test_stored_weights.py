@@ -20,7 +20,8 @@ TEACHERS = ("expert", "fast")
 
 def split(index=None, name="train", *, numbered=False) -> kd.Split:
     index = torch.arange(N) if index is None else torch.as_tensor(index)
-    return kd.Split(name, X[index], Y[index], numbers=index if numbered else None)
+    inputs = X[index] + (name != "train")  # other examples
+    return kd.Split(name, inputs, Y[index], numbers=index if numbered else None)
 
 
 def ask(rule, index=None, teachers=TEACHERS, **more):

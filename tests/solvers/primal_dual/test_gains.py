@@ -43,6 +43,17 @@ def test_at_the_minimum_of_the_objective_curvature_stands_in():
     assert scales.multiplier.tolist() == pytest.approx([2 * 1 / 2])
 
 
+def test_a_row_whose_gradient_cannot_make_up_its_violation_waits_for_one_that_can():
+    x = vec(2.0).requires_grad_()
+    rows = torch.cat([0.5 - x * 0.01 + 0.02, 1 - x + 1.5])  # both are off by .5, at slopes of .01 and 1
+    near = read_scales(3 * x.sum(), rows)
+    for distance, share in [(1e9, 1.0), (50.0, 1.0), (5.0, 0.1), (0.5, 0.01)]:
+        far = read_scales(3 * x.sum(), rows, largest_distance=distance)
+        assert float(far.multiplier[0]) == pytest.approx(float(near.multiplier[0]) * share**2)
+        assert float(far.multiplier[1]) == pytest.approx(float(near.multiplier[1]))
+        assert far.multiplier[0] <= 3 / 2 * distance / 0.5  # never more than the least gradient that could do it allows
+
+
 def test_many_rows_share_a_scale_of_the_right_size():
     x = noise(200).requires_grad_()
     scales = read_scales(x.sum(), 5 * x)
