@@ -225,7 +225,9 @@ def estimate_curvature(
         if k + 1 == steps or not length > max(SETTINGS.breakdown, rounding) * size:
             break
         tridiagonal_kk[k, k + 1] = tridiagonal_kk[k + 1, k] = length
-        v_n = w_n / length
+        v_n = project_on_tangent(w_n / length, normals_An)  # dividing a small rest has blown up its rounding
+        v_n -= held_kn[: k + 1].T @ (held_kn[: k + 1] @ v_n)
+        v_n /= v_n.norm().clamp_min(1e-300)
     tridiagonal_kk = tridiagonal_kk[: k + 1, : k + 1]
     if not np.isfinite(tridiagonal_kk).all():
         return CurvatureEstimate(math.nan, math.nan, None)
