@@ -19,7 +19,7 @@ from solvers.short_repr import ShortRepr
 
 from ..data import Split, drop_shared
 from ..errors import InvalidConfig, InvalidInput
-from ..io import parse_numbers, read_table
+from ..io import is_nameless, parse_numbers, read_table
 from .config import DataConfig
 
 Array = NDArray[Any]
@@ -117,6 +117,13 @@ def load_examples(config: DataConfig, folder: Path) -> ExampleTable:
     chosen = [c for c in frame.columns if any(fnmatchcase(c, pattern) for pattern in config.features)]
     if not chosen:
         raise InvalidConfig(f"data.features {config.features} match no column; there are: {', '.join(frame.columns)}.")
+    nameless = [name for name in chosen if is_nameless(name)]
+    if nameless:
+        others = ", ".join(f'"{name}"' for name in chosen if name not in nameless)
+        raise InvalidConfig(
+            f"{config.source} has a column without a name ('{nameless[0]}'), most likely the index of a table, which "
+            f"would count as a feature. Take it out, or name the features: data.features = [{others}]."
+        )
     x_NF = parse_numbers(frame[chosen], config.source)
     return ExampleTable(x_NF, np.asarray(labels), context_N, chosen, classes, names)
 

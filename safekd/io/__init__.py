@@ -14,7 +14,7 @@ Of any size, CSV or Parquet, block by block in constant memory:
 """
 
 from ._atomic import write_atomically
-from ._cell_text import list_names
+from ._cell_text import is_nameless, list_names
 from ._csv_dialect import ASK_SEPARATOR
 from ._open_table import Block, Table, open_table
 from ._small_tables import parse_numbers, read_table, unguard_cell, write_csv
@@ -23,6 +23,7 @@ __all__ = [
     "ASK_SEPARATOR",
     "Block",
     "Table",
+    "is_nameless",
     "list_names",
     "open_table",
     "parse_numbers",

@@ -21,6 +21,7 @@ FORMULA_SIGNS = "=+-@\t"  # a spreadsheet takes what begins with one of these fo
 _LONGEST = 60  # characters of a cell that a message spells out
 _SHOWN = 20  # names of columns that a message spells out
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*")
+_NAMELESS = re.compile(r"\s*|Unnamed: ?\d+(_level_\d+)?|__index_level_\d+__", re.IGNORECASE)
 _TRUTHS = {"0": False, "1": True, "false": False, "true": True}
 
 
@@ -72,6 +73,15 @@ def has_decimal_comma(cell: object) -> bool:
         cell: What it holds.
     """
     return isinstance(cell, str) and _DECIMAL_COMMA.fullmatch(cell) is not None
+
+
+def is_nameless(name: str) -> bool:
+    """Return whether a column has no name, or one that stands for none: pandas and R write indices so.
+
+    Args:
+        name: As it stands in the header.
+    """
+    return _NAMELESS.fullmatch(name) is not None
 
 
 def list_names(names: Sequence[str]) -> str:

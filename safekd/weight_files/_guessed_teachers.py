@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidInput
-from ..io import Block, list_names
+from ..io import Block, is_nameless, list_names
 
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
-_NAMELESS = re.compile(r"\s*|Unnamed: ?\d+(_level_\d+)?|__index_level_\d+__", re.IGNORECASE)
 _USUAL = re.compile(
     r"#|n[or]\.?|number|index|idx|key|level_\d+|case|row|line|fold|split|seed|step|time|(row|line)[_ ]?(number|no|nr)"
     r"|(.*[_ ])?id|id[_ ].*|(row|example|sample|case)[_ ]?(id|idx|index)"
@@ -74,7 +73,7 @@ class GuessedTeachers:
         self._names, self._path, self._label = list(names), path, label
         self._seen: Floats | None = None
         self._most = max(2, min(_SETTINGS.rows, _SETTINGS.cells // max(1, len(names))))
-        nameless = [k for k, name in enumerate(names) if _NAMELESS.fullmatch(name)]
+        nameless = [k for k, name in enumerate(names) if is_nameless(name)]
         if nameless:
             raise self._refuse(nameless, "has no name, as the index of a table that pandas or R wrote")
 

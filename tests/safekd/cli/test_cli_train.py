@@ -108,6 +108,8 @@ def _edit(folder: Path, file: str, old: str, new: str) -> None:
         ("mine.toml", 'column = "x0"', 'column = "size"', ["'size'", "x0, x1, x2"]),
         ("mine.toml", 'source = "cases.csv"', 'source = "none.csv"', ["no file", "none.csv"]),
         ("mine.toml", "[training]", '[training]\ndevice = "tpu9"', ["'tpu9'", "use 'cpu'"]),
+        ("cases.csv", "x0,x1,x2,", "x0,x1,,", ["a column without a name ('')", 'data.features = ["x0", "x1"]']),
+        ("cases.csv", "x0,x1,x2,", "x0,x1,Unnamed: 0,", ["a column without a name ('Unnamed: 0')"]),
         ("api.csv", "well,sick", "well,unwell", ["api.csv has columns well, unwell", "sick, well"]),
         ("cases.csv", "\n", "\nlow,1,1,sick\n", ["line 2", "column 'x0'", "'low'"]),
     ],
