@@ -119,7 +119,8 @@ def test_a_result_refuses_its_own_data_and_says_what_for(tmp_path):
         f"validation (3 examples): readings of the trace, {looks} looks to choose the best student",
     ]
     kept = json.loads((tmp_path / "verdict.json").read_text())["data"]
-    assert [(use["split"], use["examples"], use["looks"]) for use in kept] == [("train", 3, 0), ("validation", 3, looks)]
+    said = [(use["split"], use["examples"], use["looks"]) for use in kept]
+    assert said == [("train", 3, 0), ("validation", 3, looks)]
     assert kept[0]["sha256"] == result.uses[0].fingerprint != kept[1]["sha256"]
     assert len(kept[0]["sha256"]) == 64
 
