@@ -75,9 +75,10 @@ def run_cell(cell: Cell, seed: int, steps: int) -> Row:
     task = make_task(cell, seed)
     start = make_student(cell, task, seed)
     if cell.start == "pretrained":
-        optimizer = torch.optim.Adam(start.parameters(), lr=1e-2)
-        for _ in range(_PRETRAINING):
-            _descend(optimizer, _cross_entropy(start, task.x_ND, task.q_NV))
+        optimizer, N = torch.optim.Adam(start.parameters(), lr=1e-2), len(task.y_N)
+        rows = torch.randint(N, (_PRETRAINING, min(N, 512)), generator=torch.Generator().manual_seed(seed))
+        for batch in rows:
+            _descend(optimizer, _cross_entropy(start, task.x_ND[batch], task.q_NV[batch]))
     largest = 0.0
 
     def watch(point: kd.training.trace.TracePoint) -> None:
@@ -121,12 +122,14 @@ def run_cell(cell: Cell, seed: int, steps: int) -> Row:
 
 
 def _train_on_critical(student: nn.Module, cell: Cell, task: Task, steps: int) -> nn.Module:
-    """Train on the labels, critical ones ten times as heavy, on full batches."""
+    """Train on the labels, critical ones ten times as heavy."""
     optimizer = OPTIMIZERS[cell.optimizer](list(student.parameters()))
     weight_N = torch.where(torch.isin(task.y_N, torch.tensor(cell.critical)), 10.0, 1.0)
     one_hot_NV = nn.functional.one_hot(task.y_N, cell.classes) * (weight_N / weight_N.mean()).unsqueeze(-1)
+    N, generator = len(task.y_N), torch.Generator().manual_seed(0)
     for _ in range(steps):
-        _descend(optimizer, _cross_entropy(student, task.x_ND, one_hot_NV))
+        rows = torch.arange(N) if cell.batch is None else torch.randperm(N, generator=generator)[: cell.batch]
+        _descend(optimizer, _cross_entropy(student, task.x_ND[rows], one_hot_NV[rows]))
     return student
 
 
