@@ -114,6 +114,15 @@ GOOD = {
     "{threads}": "1",
 }
 EXPERIMENT = """seed = {seed}
+[training]
+epochs = {epochs}
+batch_size = {batch}
+learning_rate = {learning_rate}
+temperature = {temperature}
+tolerance = {tolerance}
+dual = {dual}
+device = {device}
+threads = {threads}
 [data]
 source = {source}
 label = {label}
@@ -140,15 +149,6 @@ name = {name}
 measure = {measure}
 critical = [{critical}]
 at_least = {at_least}
-[training]
-epochs = {epochs}
-batch_size = {batch}
-learning_rate = {learning_rate}
-temperature = {temperature}
-tolerance = {tolerance}
-dual = {dual}
-device = {device}
-threads = {threads}
 """
 RULES = """lower = 0.05
 upper = { c = 0.6 }
@@ -225,7 +225,7 @@ def _damaged_text(rng: Rng) -> HostileInput:
     for _ in range(int(rng.integers(1, 4))):
         data[int(rng.integers(len(data)))] = int(rng.choice([rng.integers(256), 10, ord('"'), ord("["), ord("=")]))
     lines = text.splitlines(keepends=True)
-    n = int(rng.integers(len(lines)))
+    n = int(rng.integers(9, len(lines)))  # not one without which three thousand epochs are asked for
     spoiled: list[tuple[str, str, str | bytes]] = [
         ("as it is", ACCEPTED, text),
         ("CR LF", ACCEPTED, text.replace("\n", "\r\n")),
@@ -233,7 +233,7 @@ def _damaged_text(rng: Rng) -> HostileInput:
         ("comments", ACCEPTED, text.replace("\n", " # [/] \x09é\n")),
         ("damaged", EITHER, bytes(data)),
         ("damaged", EITHER, bytes(data)),
-        ("cut off", EITHER, text[: int(rng.integers(len(text)))]),
+        ("cut off", EITHER, text[: int(rng.integers(100, len(text)))]),
         ("a line gone", EITHER, "".join(lines[:n] + lines[n + 1 :])),
         ("a line twice", EITHER, "".join([*lines[:n], lines[n], *lines[n:]])),
         ("an unknown key", REFUSED, text.replace("[student]", "colour = 1\n[student]")),

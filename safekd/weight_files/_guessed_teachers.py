@@ -44,6 +44,7 @@ class GuessSettings:
         rounded: How far from 1 weights may sum that were written with two digits.
         exact: The same for columns that look like weights themselves, where chance is the other explanation.
         better: How many times nearer to 1 the others must sum than all together, where that is near 1 too.
+        plain: Rows from which on a column that looks like a weight may be taken for none: in fewer, chance is likely.
         counted: Rows from which on a column that counts them is an index whatever its name.
         listed: Columns that are tried one by one to say which hold numbers, at most: each is read anew.
     """
@@ -53,6 +54,7 @@ class GuessSettings:
     rounded: float = 0.02
     exact: float = 1e-6
     better: float = 4.0
+    plain: int = 5
     counted: int = 5
     listed: int = 50
 
@@ -116,7 +118,7 @@ class GuessedTeachers:
         left = [name for k, name in enumerate(self._names) if k not in few]
         move = f": {self._suggest(left)}" if left else f" by {self._label}"
         return InvalidInput(
-            f"{self._path}: {' and '.join(which)}{more} {reason}, so that it is hardly a teacher's. Teachers were not "
+            f"{self._path}: {' and '.join(which)}{more} {reason}: hardly a teacher's. Teachers were not "
             f"named; name them{move}."
         )
 
@@ -141,18 +143,18 @@ def find_other_columns(names: Sequence[str], x_NK: Floats) -> tuple[list[int], s
     named_K = np.array([_USUAL.fullmatch(name.strip()) is not None for name in names], dtype=bool)
     if columns < 2:
         return None
-    whole_K = (x_NK == np.floor(x_NK)).all(axis=0)
+    whole_K: Mask = np.all(abs(x_NK - np.round(x_NK)) <= 1e-9, axis=0)  # a total is 1 to rounding
     whole_K &= ~whole_K.all()  # where all are whole it tells nothing of one
     for total in (1.0, 100.0):
         found = _find_beside_weights(x_NK / total, named_K, whole_K)
         if found is not None:
-            few = "they" if len(found) > 1 else "it"
-            return found, f"stands beside columns that sum to {total:g} in every row without {few}"
+            verb, them = ("stand", "them") if len(found) > 1 else ("stands", "it")
+            return found, f"{verb} beside columns that sum to {total:g} in every row without {them}"
     sum_N = x_NK.sum(axis=1)
     if any((abs(sum_N / total - 1) <= _SETTINGS.rounded).all() for total in (1.0, 100.0)):
         return None
     sums_K = (abs(sum_N[:, None] - 2 * x_NK) <= _SETTINGS.exact * abs(x_NK)).all(axis=0)
-    sums_K &= (x_NK != 0).any(axis=0) & (_count_others_in_use(x_NK) >= 2) & (named_K | (rows >= 2))
+    sums_K &= (x_NK != 0).any(axis=0) & (_count_others_in_use(x_NK) >= 2) & (named_K | (rows >= _SETTINGS.plain))
     if sums_K.any():
         return [int(sums_K.argmax())], "is the sum of the others in every row"
     counts_K = (
@@ -179,7 +181,8 @@ def _find_beside_weights(x_NK: Floats, named_K: Mask, whole_K: Mask) -> list[int
         if left_NK.shape[1] < 2:
             continue
         rest = _measure_error(left_NK)
-        if others_K.any() and rest <= _SETTINGS.rounded and _SETTINGS.better * rest < error:
+        plain = (left_NK != np.round(left_NK)).any() or bool(named_K[others_K].any())  # else 0 and 1, which sum to it
+        if others_K.any() and plain and rest <= _SETTINGS.rounded and _SETTINGS.better * rest < error:
             return np.flatnonzero(others_K).tolist()
         one = _find_one_more(left_NK, named_K[~others_K], odd_K[~others_K], error)
         if one is not None:
@@ -193,7 +196,7 @@ def _find_one_more(x_NK: Floats, named_K: Mask, odd_K: Mask, error: float) -> in
     one_K = (rest_K <= np.where(odd_K, _SETTINGS.rounded, _SETTINGS.exact)) & (_SETTINGS.better * rest_K < error)
     in_use_K = _count_others_in_use(x_NK)
     one_K &= (in_use_K >= 2) | (named_K & (in_use_K >= 1))
-    one_K &= odd_K | (len(x_NK) >= 2)
+    one_K &= odd_K | ((len(x_NK) >= _SETTINGS.plain) & (error > _SETTINGS.rounded))
     if one_K.sum() > 1 and not (one_K & odd_K).any():
         return None
     best = max(np.flatnonzero(one_K), key=lambda k: (named_K[k], odd_K[k]), default=None)

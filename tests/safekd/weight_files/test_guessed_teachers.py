@@ -67,7 +67,7 @@ def test_several_such_columns_are_named_together(tmp_path):
     frame.to_csv(tmp_path / "w.csv", index=False)
     with pytest.raises(kd.InvalidInput) as caught:
         kd.project_file(tmp_path / "w.csv", tmp_path / "o.csv", {})
-    assert "column 'row' and column 'fold' and column 'sum' stands beside" in str(caught.value)
+    assert "column 'row' and column 'fold' and column 'sum' stand beside" in str(caught.value)
     assert '`teachers` = ["a", "b", "c"]' in str(caught.value)
 
 
@@ -92,7 +92,7 @@ def test_a_column_without_a_name_is_no_teacher_whatever_it_holds(header, scores_
         ("row", [[1, 0.9, 0.3, 0.4], [2, 0.1, 0.3, 0.8], [3, 0.5, 0.5, 0.6]], "row"),  # beside scores
         ("z", [[i, 0.9, 0.3, 0.1 * i + 0.15] for i in range(5)], "z"),
         ("total", [[1.6, 0.9, 0.3, 0.4], [1.2, 0.1, 0.3, 0.8]], "total"),  # the sum of scores
-        ("all", [[1.6, 0.9, 0.3, 0.4], [1.2, 0.1, 0.3, 0.8]], "all"),
+        ("all", [[i + 0.9, i, 0.25, 0.65] for i in (0.5, 0.3, 2, 3, 1)], "all"),
         ("id", [[1, 20, 70, 10], [2, 90, 5, 5]], "id"),
     ],
 )
@@ -116,6 +116,11 @@ GENUINE = {
     "one row": [[0.9, 0.05, 0.40]],
     "one row whose last two sum to 1": [[1, 0.5, 0.5]],
     "large": 1e6 * SCORES_NK,
+    "clipped, two rows that sum to 1 without the last": [[0.6, 0.1, 0.1, 0.2, 0.1], [0.1, 0.6, 0.1, 0.2, 0.1]],
+    "rounded, one almost never": [[0.61, 0.01, 0.39], [0.95, 0, 0.05], [0.93, 0, 0.07], [0.5, 0, 0.5], [0.2, 0, 0.8]],
+    "percent, one almost never": [[0, 100, 0], [1, 92, 8], [0, 36, 64], [1, 4, 96], [0, 50, 50], [0, 30, 70]],
+    "percent, some of 0 and 1": [[0, 70, 1, 29, 0], [0, 20, 1, 79, 0], [16, 76, 0, 7, 1]],
+    "grades, two of which are sums": [[1, 4, 3], [2, 3, 1]],
     "one teacher beats all": [[1.0, 0.2, 0.3], [1.0, 0.4, 0.1], [1.0, 0.6, 0.9]],
     "the same": [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]],
     "zeros": [[0, 0, 0], [0, 0, 0]],
@@ -125,7 +130,8 @@ GENUINE = {
 
 @pytest.mark.parametrize("kind", GENUINE)
 def test_weights_and_scores_raise_no_alarm(kind):
-    assert find_other_columns(["a", "b", "c"], np.array(GENUINE[kind], dtype=float)) is None
+    x_NK = np.array(GENUINE[kind], dtype=float)
+    assert find_other_columns([f"t{k}" for k in range(x_NK.shape[1])], x_NK) is None
 
 
 @pytest.mark.parametrize("scores_NK", [[[1, 0.5], [1, 0.7], [1, 0.9]], [[0.5, 0.5], [0.3, 0.7]], [[3, 0.2], [1, 0.9]]])
