@@ -114,14 +114,16 @@ class Average:
             )
         for key, what in PLURAL.items():
             named = getattr(self, what)
+            if named is not None and (isinstance(named, str) or not isinstance(named, Collection)):
+                raise InvalidInput(f"{self.who}: {what} is {named!r}; wanted a list of them, such as [{named!r}].")
             if named is not None and len(tuple(named)) == 0:
                 raise InvalidInput(
                     f"{self.who}: {what} is empty, so nobody is covered; "
                     f"name at least one {key}, or leave it out for all."
                 )
-        if self.average not in ("critical", "all"):
+        if not isinstance(self.average, str) or self.average not in ("critical", "all"):
             raise InvalidInput(f"{self.who}: average is {self.average!r}; wanted 'critical' or 'all'.")
-        if self.by not in PLURAL:
+        if not isinstance(self.by, str) or self.by not in PLURAL:
             raise InvalidInput(f"{self.who}: by is {self.by!r}; wanted 'context', 'task' or 'class'.")
         if self.worst is not None and not isinstance(self.worst, Ball):
             raise InvalidInput(f"{self.who}: worst is {self.worst!r}; wanted a ball such as kd.safety.KLBall(0.1).")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -145,3 +146,18 @@ def test_constraints_that_are_refused(case):
 
 def test_a_threshold_of_one_is_allowed():
     assert SafetyConstraint("s", Recall([0]), 1).at_least == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"contexts": 5}, r"contexts is 5; wanted a list of them, such as \[5\]"),
+        ({"classes": 1}, r"classes is 1; wanted a list"),
+        ({"contexts": "night"}, r"contexts is 'night'; wanted a list of them, such as \['night'\]"),
+        ({"by": []}, r"by is \[\]; wanted 'context', 'task' or 'class'"),
+        ({"average": np.ones(1)}, "average is array"),
+    ],
+)
+def test_groups_that_are_no_list_are_told(more, told):
+    with pytest.raises(InvalidInput, match=told):
+        SafetyConstraint("s", TruthProbability([0]), 0.9, **more)
