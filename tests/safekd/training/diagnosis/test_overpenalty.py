@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -96,12 +97,18 @@ def fit(measure, optimizer, dual=None, epochs=250, **more):
         return result, float((result.student(train.inputs).argmax(-1) == train.labels).double().mean())
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("name", MEASURES)
+@functools.cache
+def fit_freely(optimizer):
+    return fit(None, OPTIMIZERS[optimizer])[1]
+
+
+EACH = [(name, "Adam 1e-2") for name in MEASURES] + [("recall", "Adam 1e-3"), ("recall", "SGD"), ("top 3", "SGD")]
+
+
+@pytest.mark.parametrize(("name", "optimizer"), EACH)
 def test_a_counted_constraint_that_is_met_anyway_leaves_a_fresh_student_of_22_classes_alone(name, optimizer):
-    _, free = fit(None, OPTIMIZERS[optimizer])
     result, accuracy = fit(MEASURES[name], OPTIMIZERS[optimizer])
-    assert accuracy >= free - 0.01
+    assert accuracy >= fit_freely(optimizer) - 0.01
     assert result.feasible
     assert result.status in ("converged", "budget_spent")
 

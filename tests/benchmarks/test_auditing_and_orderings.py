@@ -1,11 +1,11 @@
-"""The benchmark of orderings: a report by hand, and a short run of both tables."""
+"""The benchmarks of an audit's time and of orderings: reports by hand, and short runs of all tables."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from benchmarks import orderings
+from benchmarks import auditing, orderings
 
 
 @pytest.mark.parametrize("population", orderings.EQUAL, ids=lambda population: population.name)
@@ -40,3 +40,18 @@ def test_a_short_run_finds_most_of_what_the_t_test_finds_and_nothing_where_nothi
     hard = next(population for population in orderings.EQUAL if "2.5%" in population.name)
     ours, _, _ = orderings.count_orderings(hard, 200, 0, 110)
     assert (ours > 0).mean() <= 0.05
+
+
+def test_the_report_says_whether_a_goal_is_met():
+    good, bad = auditing.AuditCost(10, 5, 200, 0.2, 0.1), auditing.AuditCost(1302, 5, 900, 6.0, 1.0)
+    free = auditing.AuditCost(7, 5, 200, 9.0, 0.1)
+    text = auditing.write_report([good, bad, free], 10)
+    assert "| 10 | 5 | 200 | 0.20 | 1: met | 0.10 |" in text
+    assert "| 1302 | 5 | 900 | 6.00 | 5: missed | 1.00 |" in text
+    assert "| 7 | 5 | 200 | 9.00 |  | 0.10 |" in text
+
+
+def test_a_short_run_counts_calls():
+    cost = auditing.measure_audit(6, 3, 4)
+    assert 0 < cost.calls < 400
+    assert cost.seconds > 0
