@@ -125,7 +125,7 @@ class ConstrainedTrainer:
         if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
             raise InvalidInput("The optimizer holds no parameter of the student; make it from student.parameters().")
         student = student.to(device)
-        frozen = student.training  # parts in eval mode are meant to stay so, unless the whole student came in it
+        trains = student.training  # parts in eval mode are meant to stay so, unless the whole student came in it
         objective = Objective(
             student=student,
             ensemble=teachers if isinstance(teachers, TeacherEnsemble) else TeacherEnsemble(teachers),
@@ -151,7 +151,7 @@ class ConstrainedTrainer:
             device=torch.device(device),
             seed=require_seed(seed),
             evidence_budget=EvidenceBudget() if evidence_budget is None else evidence_budget,
-            modes=tuple((part, part.training or not frozen) for part in student.modules()),
+            modes=tuple((part, part.training or not trains) for part in student.modules()),
         )
 
     @property

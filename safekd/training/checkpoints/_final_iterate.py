@@ -45,6 +45,7 @@ class FinalIterate:
     ) -> None:
         self._objective, self._train, self._splits, self._constraints = objective, train, splits, list(constraints)
         self._tolerance, self._corrects = tolerance, corrects
+        self.failure: Exception | None = None  # of a correction, which a verdict tells
 
     def choose(
         self, states: Sequence[Mapping[str, Tensor]], read: ReadPoint, first_gap: float
@@ -65,8 +66,8 @@ class FinalIterate:
                 if self._correct(full, point, first_gap):
                     full, point = read()
                     candidates.append((rank_point(point), copy_state(student), full, point))
-            except Exception:  # a correction that fails, for want of memory or else, loses no trained student
-                continue
+            except Exception as error:  # for want of memory or else: it loses no trained student
+                self.failure = error
         _, state, full, point = min(candidates, key=lambda candidate: candidate[0])
         student.load_state_dict(state)
         return full, point

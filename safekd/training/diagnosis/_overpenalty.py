@@ -64,6 +64,8 @@ def find_exploded(points: Sequence[TracePoint], tolerance: float) -> list[int]:
         points: A trace.
         tolerance: Of the run.
     """
+    if max(map(abs, points[-1].multipliers), default=0.0) * tolerance <= SETTINGS.outweighs * SETTINGS.least_loss:
+        return []  # whatever the losses: asked at every evaluation
     largest = max((point.loss for point in points if math.isfinite(point.loss)), default=math.inf)
     most = SETTINGS.outweighs * max(largest, SETTINGS.least_loss) / tolerance
     return [m for m, multiplier in enumerate(points[-1].multipliers) if abs(multiplier) > most]

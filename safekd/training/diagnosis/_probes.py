@@ -119,8 +119,17 @@ class RunProbes:
         try:
             return probe()
         except Exception as error:
-            self.not_examined[what] = _explain_failure(error)
+            self.note_failure(what, error)
             return None
+
+    def note_failure(self, what: str, error: Exception) -> None:
+        """Note what was not looked at, and why, for the verdict.
+
+        Args:
+            what: In words.
+            error: That it failed with.
+        """
+        self.not_examined[what] = _explain_failure(error)
 
     def _merit(self, point: TracePoint) -> MeritFunction:
         return MeritFunction(self.objective, self.splits, self.constraints, point, self.meter)

@@ -187,6 +187,8 @@ class FitLoop:
             full, point = self.final.choose(
                 self._candidates(), lambda: self.reader.read(self.step, epoch), self.first_gap
             )
+            if self.final.failure is not None:
+                self.probes.note_failure("whether a last correction onto the constraints helps", self.final.failure)
             self._record(point)
             return full
         with nullcontext() if self.average is None else self.average.install_temporarily():

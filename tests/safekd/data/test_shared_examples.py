@@ -105,8 +105,10 @@ def test_two_judges_that_are_one_are_refused():
 
 def test_a_split_that_trains_judges_nothing_and_may_share():
     copy = Split("safety", TRAIN.inputs, TRAIN.labels)
-    trainer(split="safety").fit(TRAIN, epochs=1, splits={"safety": copy})
-    trainer(split="validation").fit(TRAIN, copy, epochs=1)
+    result = trainer(split="safety").fit(TRAIN, epochs=1, splits={"safety": copy})
+    assert [use.name for use in result.uses] == ["train", "safety"]
+    result = trainer(split="validation").fit(TRAIN, copy, epochs=1)
+    assert [reading.split for reading in result.point.readings] == ["validation"]
 
 
 def test_shared_examples_can_be_left_out():

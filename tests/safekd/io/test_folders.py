@@ -89,7 +89,8 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path):
             os.read(reads, 1)
             os._exit(0)
     with lock_folder(tmp_path, "mine again, while the child lives"):
-        pass
+        assert names(tmp_path) == [".lock"]
+    assert os.waitpid(child, os.WNOHANG) == (0, 0)  # it lived all the while
     os.write(writes, b"x")
     os.waitpid(child, 0)
 

@@ -48,9 +48,12 @@ def test_weight_decay_beside_constraints_is_warned_of(name):
 def test_without_decay_or_without_constraints_nothing_is_said():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit(net())
-        fit(net(), lambda p: torch.optim.AdamW(p, weight_decay=0.0))
-        fit(net(), DECAYING["SGD"], threshold=None)
+        results = [
+            fit(net()),
+            fit(net(), lambda p: torch.optim.AdamW(p, weight_decay=0.0)),
+            fit(net(), DECAYING["SGD"], threshold=None),
+        ]
+    assert [len(result.multipliers) for result in results] == [1, 1, 0]
 
 
 def test_what_the_warning_says_of_decay_is_so():
@@ -101,7 +104,8 @@ def test_a_student_that_ends_in_softmax_is_warned_of(name):
 def test_other_outputs_are_logits(last):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit(net(last))
+        result = fit(net(last))
+    assert result.point.finite
 
 
 def test_log_probabilities_train_as_logits_do():

@@ -3,6 +3,9 @@
 numba's own cache trusts its files: a flipped bit in one is an error of pickle or of LLVM, or a process that dies.  Here
 each compiled signature has a file of its own, which begins with a hash of its name and content.  One that does not fit
 is not there: the kernel is compiled again and the file replaced.
+
+Inside is a pickle, the one form in which numba gives compiled code away.  The hash finds damage; it is no signature:
+whoever may write to numba's cache folder could give this process code anyway, as with Python's own ``.pyc`` files.
 """
 
 from __future__ import annotations

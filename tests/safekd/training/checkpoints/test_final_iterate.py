@@ -22,3 +22,6 @@ def test_a_correction_that_fails_loses_no_student(error, monkeypatch):
     assert asked  # the test means something
     assert result.point.step == 37
     assert same(state(result.student), students[-1])
+    told = f"whether a last correction onto the constraints helps ({type(error).__name__}: {error})"
+    assert f"Not examined: {told}" in result.message
+    assert told in result.verdict.evidence["not_examined"]
