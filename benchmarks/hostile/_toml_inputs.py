@@ -296,66 +296,64 @@ def _other_data(rng: Rng) -> HostileInput:
     return _experiment(story, wanted, fill({}), **make())
 
 
+_WRONG_RULES = {
+    "lower": [
+        '"x"',
+        "true",
+        "nan",
+        "inf",
+        "[]",
+        "{z = 0.1}",
+        "-0.1",
+        "0.9",
+        "[0.1]",
+        DIGITS,
+        BITS,
+        "1e300",
+        '{a = "x"}',
+    ],
+    "upper": [
+        '"x"',
+        "true",
+        "nan",
+        "[]",
+        "{z = 0.1}",
+        "-0.1",
+        "0.1",
+        "[0.1, 0.2]",
+        DIGITS,
+        BITS,
+        "{a = -1.0}",
+        "0",
+    ],
+    "margin": ['"x"', "true", "nan", "-0.1", "[]", "{}", DIGITS, BITS, "1e300", "2"],
+    "teachers": ["1", "[]", '["z"]', '["a", "a"]', "[1]", '"a"', '[["a"]]', "{}", '[""]'],
+    "order": ['"a>=b"', "[1]", '["a"]', '["a>=z"]', '["a>=a"]', '["a>=b", "b>=a"]', '[">="]', '["a>=b>="]', "{}"],
+    "metric": ["1", '"cosine"', '""', "[]", "true"],
+    "ties": ["1", '"yes"', "[]", "0.5"],
+    "safety_columns": ['["z"]', "[]", "1", '["a"]', '["a", "b", "c"]', '"a"'],
+    "critical_column": ['"z"', "1", "[]", '"a"', '""'],
+}
+_RIGHT_RULES = {
+    "lower": "0.05",
+    "upper": "1",
+    "margin": "0.0",
+    "teachers": '["a", "b", "c"]',
+    "order": '["a>=b"]',
+    "ties": "true",
+}
+
+
 def _rules(rng: Rng) -> HostileInput:
-    key = str(
-        rng.choice(
-            ["lower", "upper", "margin", "teachers", "order", "metric", "ties", "safety_columns", "critical_column"]
-        )
-    )
-    wrong = {
-        "lower": [
-            '"x"',
-            "true",
-            "nan",
-            "inf",
-            "[]",
-            "{z = 0.1}",
-            "-0.1",
-            "0.9",
-            "[0.1]",
-            DIGITS,
-            BITS,
-            "1e300",
-            '{a = "x"}',
-        ],
-        "upper": [
-            '"x"',
-            "true",
-            "nan",
-            "[]",
-            "{z = 0.1}",
-            "-0.1",
-            "0.1",
-            "[0.1, 0.2]",
-            DIGITS,
-            BITS,
-            "{a = -1.0}",
-            "0",
-        ],
-        "margin": ['"x"', "true", "nan", "-0.1", "[]", "{}", DIGITS, BITS, "1e300", "2"],
-        "teachers": ["1", "[]", '["z"]', '["a", "a"]', "[1]", '"a"', '[["a"]]', "{}", '[""]'],
-        "order": ['"a>=b"', "[1]", '["a"]', '["a>=z"]', '["a>=a"]', '["a>=b", "b>=a"]', '[">="]', '["a>=b>="]', "{}"],
-        "metric": ["1", '"cosine"', '""', "[]", "true"],
-        "ties": ["1", '"yes"', "[]", "0.5"],
-        "safety_columns": ['["z"]', "[]", "1", '["a"]', '["a", "b", "c"]', '"a"'],
-        "critical_column": ['"z"', "1", "[]", '"a"', '""'],
-    }
-    right = {
-        "lower": "0.05",
-        "upper": "1",
-        "margin": "0.0",
-        "teachers": '["a", "b", "c"]',
-        "order": '["a>=b"]',
-        "ties": "true",
-    }
-    if key in right and rng.random() < 0.3:
-        story, wanted, text = f"{key} = {right[key]}", ACCEPTED, f"{key} = {right[key]}\n"
+    key = str(rng.choice(list(_WRONG_RULES)))
+    if key in _RIGHT_RULES and rng.random() < 0.3:
+        story, wanted, text = f"{key} = {_RIGHT_RULES[key]}", ACCEPTED, f"{key} = {_RIGHT_RULES[key]}\n"
     elif rng.random() < 0.2:
         data = bytearray(RULES.encode())
         data[int(rng.integers(len(data)))] = int(rng.integers(256))
         return _with_rules("damaged rules", EITHER, bytes(data))
     else:
-        value = str(rng.choice(wrong[key]))
+        value = str(rng.choice(_WRONG_RULES[key]))
         story, wanted, text = f"{key} = {value[:30]}", REFUSED, f"{key} = {value}\n"
     return _with_rules(story, wanted, text.encode())
 
