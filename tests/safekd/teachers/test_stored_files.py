@@ -83,7 +83,7 @@ def test_numbers_say_which_row_of_a_file_is_whose(tmp_path):
     path = store(tmp_path / "t.npy", ROWS["probabilities"])
     rows = torch.tensor([50, 3, 7])
     split = kd.Split("train", X[rows], SPLIT.labels[rows], numbers=rows)
-    said = TeacherEnsemble([StoredTeacher("t", path)]).cached_log_probabilities(split, torch.arange(3))[:, 0].exp()
+    said = TeacherEnsemble([StoredTeacher("t", path)]).log_probabilities(split.batch(), "train")[:, 0].exp()
     assert torch.allclose(said, ROWS["probabilities"][rows], atol=1e-5)
     beyond = kd.Split("train", X[rows], SPLIT.labels[rows], numbers=rows + 10)
     with pytest.raises(InvalidInput, match="has 60 stored rows for split 'train', but example 60 was asked for"):
@@ -130,7 +130,7 @@ def test_what_cannot_be_used_is_said_with_the_teacher_and_the_file(tmp_path):
     path = store(tmp_path / "t.safetensors", ROWS["probabilities"])
     refused = {
         r"Teacher 't': .*t.safetensors holds 2 tensors; it holds: 'other', 'rows'": lambda: StoredTeacher("t", path),
-        r"Teacher 't': There is no file .*none.npy": lambda: StoredTeacher("t", tmp_path / "none.npy"),
+        r"Teacher 't': Cannot read .*none.npy: No such file": lambda: StoredTeacher("t", tmp_path / "none.npy"),
         r"Teacher 't': Cannot tell what .*t.csv holds": lambda: StoredTeacher("t", tmp_path / "t.csv"),
         r"Teacher 't': `columns` is given": lambda: StoredTeacher("t", path, columns=["a"]),
         r"`tensor` and `columns` say what to read of files": lambda: StoredTeacher("t", LOGITS, tensor="rows"),
