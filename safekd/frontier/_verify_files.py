@@ -10,6 +10,7 @@ from pathlib import Path
 from solvers.short_repr import ShortRepr
 
 from ..errors import InvalidInput
+from ..io import open_regular_file
 from ..io.folders import finish_replacement, read_manifest
 from ..training import RUN
 from .store import TABLE, is_sweep, read_finished_sweep, require_whole_point
@@ -57,13 +58,14 @@ def verify_files(path: str | os.PathLike[str]) -> FilesReport:
     """
     place = Path(path)
     if not place.is_dir():
+        open_regular_file(place).close()
         return FilesReport(place, "frontier", 2, _find_refusal(place.name, lambda: read_frontier(place)))
     if not is_sweep(place):
         finish_replacement(place)
         manifest = read_manifest(place, RUN)
         return FilesReport(place, "run", len(manifest.files), manifest.find_changes())
     done = read_finished_sweep(place)
-    points = sorted({name for name in done.points if name is not None})
+    points = sorted({*done.kept, *filter(None, done.points)})
     wrong = _find_refusal(TABLE, lambda: read_frontier(place / TABLE))
     for name in points:
         wrong |= _find_refusal(name, lambda name=name: require_whole_point(place / name, done.run_id))  # type: ignore[misc]

@@ -137,7 +137,8 @@ class PointStore:
 
     def finish(self, points: Sequence[str | None], rows: Sequence[Mapping[str, Any]]) -> None:
         """Note that the sweep is complete: which point each row of its table rests on, and what else the row says."""
-        done = {"run_id": self.place.run_id, "points": list(points), "rows": list(rows)}
+        kept = [point.name for point in _list_points(self.folder)]
+        done = {"run_id": self.place.run_id, "points": list(points), "kept": kept, "rows": list(rows)}
         write_checked_json(done, self.folder / _DONE)
 
     def _read_record(self) -> dict[str, Any] | None:
@@ -247,11 +248,13 @@ class FinishedSweep:
     Attributes:
         run_id: Name of the sweep.
         points: Which point each row rests on, None for rows without one.
+        kept: All points that lay there, those that no row rests on too.
         rows: What each row says besides, as ``PointStore.finish`` was given it.
     """
 
     run_id: str
     points: Sequence[str | None]
+    kept: Sequence[str]
     rows: Sequence[Mapping[str, Any]]
 
 
@@ -267,8 +270,8 @@ def read_finished_sweep(folder: Path) -> FinishedSweep:
         raise InvalidInput(f"{folder} holds no finished sweep; finish it with resume='auto', or check the path.")
     try:
         done = read_checked_json(file)
-        points, rows, run_id = done["points"], done["rows"], done["run_id"]
-        whole = len(points) == len(rows) and all(name is None or is_plain_name(name) for name in points)
+        points, kept, rows, run_id = done["points"], done["kept"], done["rows"], done["run_id"]
+        whole = len(points) == len(rows) and all(map(is_plain_name, [*kept, *filter(None, points)]))
         whole = whole and isinstance(run_id, str) and all(isinstance(row, dict) for row in rows)
         cause = "its lists do not belong together."
     except (InvalidInput, KeyError, TypeError) as error:
@@ -276,7 +279,7 @@ def read_finished_sweep(folder: Path) -> FinishedSweep:
     if not whole:
         raise InvalidInput(f"{file} is not what a sweep writes there: {cause} Finish it again with resume='auto'.")
     read_checked_json(folder / _SWEEP)
-    return FinishedSweep(run_id, points, rows)
+    return FinishedSweep(run_id, points, kept, rows)
 
 
 def _list_points(folder: Path) -> list[Path]:
