@@ -34,8 +34,9 @@ _SILENCE = 180.0  # seconds after which an input hangs, on a machine that others
 
 _FAULTS = """\
 A fault is a traceback, an exception that is not safekd's own, a hang, an abort, a file that was lost, changed or left
-behind, more than a gibibyte of memory, a refusal that names no file, a value accepted that is wrong by what the input's author knows of it, an input refused that is right or
-accepted that is wrong, or a character printed that a terminal obeys."""
+behind, code in a file that ran, more than a gibibyte of memory, a refusal that does not name its file, a value accepted
+that is wrong by what the input's author knows of it, an input refused that is right or accepted that is wrong, or a
+character printed that a terminal obeys."""
 
 
 @dataclass

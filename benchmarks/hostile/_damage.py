@@ -39,8 +39,8 @@ def write_bomb(rng: Rng) -> bytes:
     stream = BytesIO()
     if how == 1:
         with zipfile.ZipFile(stream, "w") as archive:
-            archive.writestr("archive/data.pkl", bare)
-            archive.writestr("archive/version", "3\n")
+            archive.writestr(zipfile.ZipInfo("archive/data.pkl"), bare)
+            archive.writestr(zipfile.ZipInfo("archive/version"), "3\n")
     else:
         np.save(stream, np.array([[Bomb()]], dtype=object), allow_pickle=True)
     return stream.getvalue()

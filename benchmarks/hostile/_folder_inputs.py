@@ -116,7 +116,7 @@ _NAMES = (
     "x.parquet",
     "x.npy",
     "../x",
-    "../../../../etc/shadow",
+    "../../../../nowhere/x",
     "/dev/zero",
     "/dev/full",
     "a\0b",
