@@ -9,8 +9,8 @@ whether the run is at rest.  What becomes of it is ``diagnosis`` and ``checkpoin
 """
 
 from ._fit_inputs import FitData, FitOptions
-from ._fit_loop import FitLoop, fit_once
+from ._fit_loop import FitLoop, fit_once, restore_result
 from ._gradient_sampling import Sampled
 from ._primal_dual_step import PrimalDualStep
 
-__all__ = ["FitData", "FitLoop", "FitOptions", "PrimalDualStep", "Sampled", "fit_once"]
+__all__ = ["FitData", "FitLoop", "FitOptions", "PrimalDualStep", "Sampled", "fit_once", "restore_result"]

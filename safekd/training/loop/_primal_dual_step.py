@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,6 +80,23 @@ class PrimalDualStep:
             for value, old in zip(self._buffers, before, strict=True):
                 value.copy_(old)
         return source
+
+    def state(self) -> dict[str, Any]:
+        """Return what a continued run needs: the running sums of each constraint."""
+        return {name: [one.state() for one in values] for name, values in self._list_values().items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state`` gave.
+
+        Args:
+            state: Of the same problem.
+        """
+        for name, values in self._list_values().items():
+            for one, kept in zip(values, state[name], strict=True):
+                one.load_state(kept)
+
+    def _list_values(self) -> dict[str, list[BatchValue]]:
+        return {"values": self.values, "others": self.others}
 
     def _fused_step(self, batch: Batch) -> str | None:
         """Take the step in fewer operations; where something is not finite, find in the general way what that is."""

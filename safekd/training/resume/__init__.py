@@ -5,16 +5,28 @@ folder that is there whole or not at all, with the hash of every file, and reads
 """
 
 from ._checkpoint_store import CHECKPOINTS, CheckpointStore, StoredCheckpoint, verify_checkpoint
-from ._random_states import read_random_states, set_random_states
+from ._interrupts import Interrupts
+from ._random_states import keep_random_states, read_random_states, set_random_states
+from ._run_checkpoints import Resume, ResumeOptions, RunCheckpoints, open_checkpoints
 from ._state_encoding import EncodedState, decode_state, encode_state
+from ._state_parts import StatePart, list_training_parts, load_parts
 
 __all__ = [
     "CHECKPOINTS",
     "CheckpointStore",
     "EncodedState",
+    "Interrupts",
+    "Resume",
+    "ResumeOptions",
+    "RunCheckpoints",
+    "StatePart",
     "StoredCheckpoint",
     "decode_state",
     "encode_state",
+    "keep_random_states",
+    "list_training_parts",
+    "load_parts",
+    "open_checkpoints",
     "read_random_states",
     "set_random_states",
     "verify_checkpoint",

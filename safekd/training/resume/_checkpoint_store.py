@@ -78,11 +78,12 @@ class CheckpointStore:
         goes_on: Whether those that lie there are of the run that writes; else its first one takes their place.
 
     Attributes:
+        goes_on: As given; what is written from then on is of one run.
         damaged: What is wrong with each checkpoint that cannot be gone on from, by name, as ``find_latest`` found it.
     """
 
     def __init__(self, run_folder: Path, keep: int = SETTINGS.keep, *, goes_on: bool = True) -> None:
-        self.folder, self._keep, self._goes_on = run_folder / CHECKPOINTS, keep, goes_on
+        self.folder, self._keep, self.goes_on = run_folder / CHECKPOINTS, keep, goes_on
         self.damaged: dict[str, str] = {}
 
     def find_latest(self) -> StoredCheckpoint | None:
@@ -132,8 +133,8 @@ class CheckpointStore:
             ) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
-        spare = max(len(older) + 1 - self._keep, 0) if self._goes_on else len(older)
-        self._goes_on = True
+        spare = max(len(older) + 1 - self._keep, 0) if self.goes_on else len(older)
+        self.goes_on = True
         for _, folder in sorted(older)[:spare]:
             self._remove(folder)
         return final

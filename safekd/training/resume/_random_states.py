@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,20 @@ def read_random_states() -> dict[str, Any]:
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states["cuda"] = torch.cuda.get_rng_state_all()
     return states
+
+
+@contextmanager
+def keep_random_states() -> Iterator[None]:
+    """Let every global generator go on after the block as if nothing had been drawn inside.
+
+    Yields:
+        Nothing.
+    """
+    states = read_random_states()
+    try:
+        yield
+    finally:
+        set_random_states(states)
 
 
 def set_random_states(states: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ class StateEncodingSettings:
 
     Attributes:
         deepest: Containers inside containers; a state that holds itself has no end.
-        long_list: A list of so many floats is written as a tensor, eight bytes each.
+        long_list: A list of so many numbers of one kind is written as a tensor.
     """
 
     deepest: int = 64
@@ -134,9 +134,8 @@ class _Encoder:
         if kind in (dict, OrderedDict, Counter):
             items = [[self._encode_key(k, part, path), self.encode(v, part, (*path, str(k)))] for k, v in value.items()]
             return {_KIND: _CONTAINERS[kind], "items": items}
-        if kind is list and len(value) >= SETTINGS.long_list and all(type(one) is float for one in value):
-            numbers = torch.tensor(value, dtype=torch.float64)
-            return {_KIND: "floats", "numbers": self._encode_tensor(numbers, part, path)}
+        if kind is list and len(value) >= SETTINGS.long_list and (numbers := _as_numbers(value)) is not None:
+            return {_KIND: "numbers", "numbers": self._encode_tensor(numbers, part, path)}
         ordered = sorted(value, key=repr) if kind in (set, frozenset) else value
         items = [self.encode(one, part, (*path, str(i))) for i, one in enumerate(ordered)]
         return items if kind is list else {_KIND: _CONTAINERS[kind], "items": items}
@@ -182,7 +181,7 @@ class _Decoder:
         kind = value[_KIND]
         if kind == "tensor":
             return self._find_tensor(value)
-        if kind == "floats":
+        if kind == "numbers":
             return self._find_tensor(value["numbers"]).tolist()
         if kind == "array":
             raw = self._find_tensor(value["bytes"]).numpy().tobytes()
@@ -203,6 +202,15 @@ class _Decoder:
         if str(tensor.dtype) != f"torch.{value['dtype']}" or list(tensor.shape) != value["shape"]:
             raise ValueError(f"tensor '{value['name']}' is {tensor.dtype} of shape {list(tensor.shape)}")
         return tensor
+
+
+def _as_numbers(values: list[Any]) -> Tensor | None:
+    """Return a list of numbers of one kind as a tensor, None for any other list."""
+    kinds = set(map(type, values))
+    dtype = {float: torch.float64, int: torch.int64, bool: torch.bool}.get(kinds.pop()) if len(kinds) == 1 else None
+    if dtype is None or (dtype == torch.int64 and not -(2**63) <= min(values) <= max(values) < 2**63):
+        return None
+    return torch.tensor(values, dtype=dtype)
 
 
 _CONTAINERS: dict[type, str] = {

@@ -60,6 +60,8 @@ VALUES = {
     "counted": Counter({30: 1, 60: 2}),
     "others": [1 + 2j, complex(math.nan, -0.0), b"\0\xff", torch.bfloat16, torch.device("cpu")],
     "many floats": [0.1 * i for i in range(99)] + [math.nan, -0.0, math.inf],
+    "many whole numbers": [[-(2**63), 2**63 - 1, *range(99)], [2**63, *range(99)], [True, False] * 50],
+    "many of two kinds": [[1, 1.0, True] * 50, [None] * 50, [0.5] * 50 + [None]],
     "arrays": [
         np.arange(6).reshape(2, 3),
         np.zeros((0, 3), np.float32),
