@@ -18,9 +18,7 @@ class SmallNet(nn.Module):
 
     def __init__(self, dropout: float = 0.2) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3)
-        )
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3))
         self.register_buffer("seen", torch.zeros(1), persistent=False)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -52,7 +50,7 @@ def make_trainer(kind: str = "minibatches", *, seed: int = 0, start: int = 11, *
         optimizer = torch.optim.SGD(student.parameters(), lr=lr, momentum=0.9)
         more["scheduler"] = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=200)
     if kind == "learned rule":
-        more["weights"] = kd.Unified(token=kd.weights.PolicyGradient(hidden=4))
+        more["weights"] = kd.weights.PolicyGradient(hidden=4)
     at_least = more.pop("at_least", 0.5)
     constraints = [kd.SafetyConstraint(f"class {c}", TruthProbability(critical=[c]), at_least) for c in (0, 1)]
     return kd.ConstrainedTrainer(

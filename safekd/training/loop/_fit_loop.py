@@ -15,6 +15,7 @@ from solvers.primal_dual import PrimalDual
 
 from ..._torch_state import share_in_eval_mode
 from ...data import Batch
+from ...errors import InvalidInput
 from .._constraint_layout import ConstraintLayout
 from .._fit_result import FitResult, Verdict
 from .._full_pass import FullPass
@@ -40,8 +41,8 @@ from ._averaged_iterate import AveragedIterate
 from ._fit_inputs import FitData, FitOptions
 from ._gradient_sampling import choose_trace_interval
 from ._point_reader import PointReader, mix_seed
-from ._primal_dual_step import PrimalDualStep
 from ._state_facts import state_facts
+from .step import PrimalDualStep
 
 
 @dataclass(frozen=True)
@@ -72,51 +73,8 @@ class FitLoopSettings:
 
 
 SETTINGS = FitLoopSettings()
-_ENDING = ("student", "rule", "best", "trace", "counts", "average")
+_ENDING = ("student", "rule", "best", "trace", "counts", "average")  # parts that a result is made from
 _COUNTS = ("step", "first_gap", "at_rest", "exploded", "next_bound", "start_norm")
-
-
-def fit_once(
-    problem: TrainingProblem, data: FitData, options: FitOptions, warm_start: WarmStart | None = None
-) -> FitResult:
-    """Train once under the problem's constraints, and judge.
-
-    Args:
-        problem: Its student, optimizer and weighting rule are trained in place.
-        data: Splits on the problem's device.
-        options: How long, and what is read on the way.
-        warm_start: Where to begin; None for where the student is.
-
-    Raises:
-        InvalidInput: A split is missing, a constraint covers no example, or the warm start is of another problem.
-    """
-    loop = FitLoop(problem, data, options, warm_start)
-    verdict = loop.run()
-    result = loop.result(verdict)
-    if options.checkpoints is not None:
-        options.checkpoints.finish_training(loop.step, lambda: loop.read_ending(verdict))
-    loop.callbacks.end(result)
-    return result
-
-
-def restore_result(
-    problem: TrainingProblem, data: FitData, options: FitOptions, ending: Mapping[str, Any]
-) -> FitResult:
-    """Return the result of a training that has ended, from the state that it left.
-
-    Args:
-        problem: As it was posed; its student and weighting rule are put where they ended.
-        data: Splits on the problem's device.
-        options: As they were.
-        ending: Of ``FitLoop.read_ending``.
-
-    Raises:
-        InvalidInput: It is of another problem.
-    """
-    loop = FitLoop(problem, data, options, None)
-    parts = loop.list_parts()
-    load_parts({name: parts[name] for name in _ENDING if name in parts}, ending)
-    return loop.result(Verdict(**ending["verdict"]))
 
 
 class FitLoop:
@@ -157,7 +115,7 @@ class FitLoop:
         self.average = AveragedIterate(problem.student, self.engine) if self.batch_size < examples else None
         self.stepper = PrimalDualStep(problem, self.engine, data)
         sampled = options.stationarity
-        self.reader = PointReader(problem, data, self.engine, self.average, sampled)
+        self.reader = PointReader(problem, data, self.engine, self.average, sampled, self.stepper.mover)
         self.final = FinalIterate(
             problem.objective, data.train, data.splits, problem.constraints, options.tolerance, not sampled
         )
@@ -174,6 +132,11 @@ class FitLoop:
         self._random: Mapping[str, Any] | None = None  # of the generators, where the run goes on
         if kept is not None and options.checkpoints is not None:
             load_parts(self.list_parts(options.checkpoints.changed), kept)
+            if self.step >= self.steps:
+                raise InvalidInput(
+                    f"The checkpoint is at step {self.step}, and the run is to end at step {self.steps}; wanted more "
+                    "`epochs` than were trained."
+                )
 
     def run(self) -> Verdict:
         """Run to the end and judge."""
@@ -266,13 +229,23 @@ class FitLoop:
         )
 
     def read_ending(self, verdict: Verdict) -> dict[str, Any]:
-        """Return what ``restore_result`` makes the result from; the tensors are those of the run itself.
+        """Return what ``load_ending`` takes; the tensors are those of the run itself.
 
         Args:
             verdict: How the run ended.
         """
         parts = self.list_parts()
         return {"verdict": vars(verdict), **{name: parts[name].read() for name in _ENDING if name in parts}}
+
+    def load_ending(self, ending: Mapping[str, Any]) -> Verdict:
+        """Put the run where it ended; return how.
+
+        Args:
+            ending: Of ``read_ending``, of the same run.
+        """
+        parts = self.list_parts()
+        load_parts({name: parts[name] for name in _ENDING if name in parts}, ending)
+        return Verdict(**ending["verdict"])
 
     def list_parts(self, changed: Sequence[str] = ()) -> dict[str, StatePart]:
         """Return all that moves while the run lasts.
@@ -281,11 +254,12 @@ class FitLoop:
             changed: Keys of the run's record that may differ where it goes on.
         """
         problem, engine, best, points = self.problem, self.engine, self.best, self.trace.points
-        parts = list_training_parts(problem.student, problem.optimizer, problem.scheduler, changed)
+        parts = list_training_parts(problem.student, problem.optimizer, problem.scheduler, problem.scaler, changed)
         parts |= {
             "rule": StatePart(problem.learning.state, problem.learning.load),
             "engine": StatePart(engine.state_dict, engine.load_state_dict),
-            "step": StatePart(self.stepper.state, self.stepper.load_state),
+            "values": StatePart(self.stepper.values.state, self.stepper.values.load_state),
+            "mover": StatePart.of_attributes(self.stepper.mover, ["clipped", "skipped", "skipped_in_a_row"]),
             "best": StatePart(best.state, lambda state: best.load_state(state, problem.device)),
             "callbacks": StatePart(self.callbacks.state, self.callbacks.load_state),
             "trace": StatePart(lambda: pack_points(points), lambda state: points.extend(unpack_points(state))),
@@ -318,6 +292,7 @@ class FitLoop:
 
     def _record(self, point: TracePoint) -> None:
         self.trace.record(point)
+        self.stepper.mover.clipped = self.stepper.mover.skipped = 0
         self.best.add(self.problem.student, point)
         self.callbacks.trace(point)
 

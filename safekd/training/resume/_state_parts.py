@@ -45,14 +45,16 @@ def list_training_parts(
     student: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None,
+    scaler: torch.amp.GradScaler | None,
     changed: Sequence[str] = (),
 ) -> dict[str, StatePart]:
-    """Return the parts that student, optimizer and schedule are.
+    """Return the parts that student, optimizer, schedule and loss scaling are.
 
     Args:
         student: What is trained.
         optimizer: Of it.
         scheduler: Of its rate; None for none.
+        scaler: Of the loss; None for none.
         changed: Keys of the run's record that may differ: settings that stay as they are here.
     """
     settings = [key.removeprefix("optimizer.") for key in changed if key.startswith("optimizer.")]
@@ -64,6 +66,8 @@ def list_training_parts(
         parts["scheduler"] = StatePart(
             scheduler.state_dict, lambda state: load_scheduler_state(scheduler, state, settings)
         )
+    if scaler is not None:
+        parts["scaler"] = StatePart(scaler.state_dict, scaler.load_state_dict)
     return parts
 
 

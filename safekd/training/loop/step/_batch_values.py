@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...errors import InvalidInput
-from ...safety import Constraint, GroupSums
+from ....errors import InvalidInput
+from ....safety import Constraint, GroupSums
 
 
 @dataclass(frozen=True)
