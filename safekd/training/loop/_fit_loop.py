@@ -375,7 +375,16 @@ class FitLoop:
         if "validation" in data.splits:  # read a second time, without gradients
             sizes["validation, all constraints"] = len(data.splits["validation"])
         few = math.ceil(self.steps / STATUS_SETTINGS.least_points)  # a verdict needs so many, in short runs too
-        return min(few, choose_trace_interval(sizes, constrained, self.batch_size, self.options.stationarity))
+        problem = self.problem
+        interval = choose_trace_interval(
+            sizes,
+            constrained,
+            self.batch_size,
+            self.options.stationarity,
+            reads_twice=bool(rules) and self.batch_size > (problem.microbatch_size or self.batch_size),
+            weighs_rows=not problem.holds_jacobian,
+        )
+        return min(few, interval)
 
     def _describe(self) -> RunInfo:
         problem = self.problem
