@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._number_checks import is_whole
 from .._precision import widen
-from ..data import Batch, Split, SplitCache
+from ..data import Batch, ExampleSource, SplitCache
 from ..errors import InvalidInput
 from ._teacher import Teacher, name_failures, require_log_distributions, require_request
 from ._teacher_changes import Content, find_change, read_content, read_tensors
@@ -80,22 +80,22 @@ class TeacherEnsemble:
         require_request(self.names[0], batch, split)
         return self._ask(range(len(self)), batch, split)
 
-    def cached_log_probabilities(self, split: Split, index: Tensor) -> Tensor:
-        """Return log-probabilities for some examples of a split, from memory where kept.
+    def cached_log_probabilities(self, source: ExampleSource, batch: Batch) -> Tensor:
+        """Return log-probabilities for some examples, from memory where kept.
 
         Args:
-            split: Where the examples are from.
-            index: Their numbers, (B,).
+            source: Where the examples are from.
+            batch: The examples; those of a stream, which have no place, are asked about now.
 
         Returns:
             (B, ..., K, V).
         """
         if not self._still:
-            return self._ask(self._moving, split.batch(index), split.name)
-        still_KV = self._cache.rows(split, index, lambda some: self._ask(self._still, split.batch(some), split.name))
+            return self._ask(self._moving, batch, source.name)
+        still_KV = self._cache.rows(source, batch, lambda some: self._ask(self._still, some, source.name))
         if not self._moving:
             return still_KV
-        moving_KV = self._ask(self._moving, split.batch(index), split.name)
+        moving_KV = self._ask(self._moving, batch, source.name)
         names = [self.names[self._still[0]], self.names[self._moving[0]]]
         _require_same_number_of_classes(names, [still_KV, moving_KV])
         both_KV = torch.cat(_promote([still_KV, moving_KV]), dim=-2)

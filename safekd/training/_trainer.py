@@ -20,7 +20,7 @@ from solvers.primal_dual import DualMethod, PIGain
 from .._number_checks import is_number, is_whole, require_seed
 from .._registry import find_named
 from .._torch_state import keep_modes, require_device
-from ..data import Batch, Fields, Group, Split
+from ..data import Batch, ExampleSource, Fields, Group
 from ..divergences import DIVERGENCES
 from ..errors import InvalidInput
 from ..pooling import POOLS
@@ -28,7 +28,7 @@ from ..safety import Constraint
 from ..teachers import Perturbation, Teacher, TeacherEnsemble
 from ..weights import Rule, TeacherEvidence, Uniform, walk_rule
 from ._fit_result import FitResult
-from ._objective import Loss, Objective
+from ._objective import CHUNK, Loss, Objective
 from ._rule_learning import RuleLearning
 from ._student_checks import require_dense_gradients, warn_of_weight_decay
 from ._training_problem import TrainingProblem, require_distinct_names
@@ -137,6 +137,7 @@ class ConstrainedTrainer:
             features=features,
             perturbation=Perturbation() if perturbation is None else perturbation,
             pooling=find_named(pool, POOLS, "pool"),
+            rows=CHUNK if batch_size is None else min(CHUNK, int(batch_size)),
         )
         _require_same_teachers(objective)
         self.problem = TrainingProblem(
@@ -180,7 +181,7 @@ class ConstrainedTrainer:
         """
         return self._with_problem(self.problem.with_constraints(constraints))
 
-    def with_names(self, splits: Mapping[str, Split]) -> ConstrainedTrainer:
+    def with_names(self, splits: Mapping[str, ExampleSource]) -> ConstrainedTrainer:
         """Return a trainer of the same student with numbers in place of names of classes, contexts and tasks.
 
         ``fit`` does so itself.

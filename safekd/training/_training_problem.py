@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from solvers.primal_dual import DualMethod
 from solvers.short_repr import ShortRepr
 
-from ..data import Split
+from ..data import ExampleSource
 from ..errors import InvalidInput
 from ..safety import Constraint
 from ._objective import Objective
@@ -76,6 +76,12 @@ class TrainingProblem(ShortRepr):
         """What is trained."""
         return self.objective.student
 
+    @property
+    def holds_jacobian(self) -> bool:
+        """Whether evaluations hold the gradient of each constraint: where all of them fit into the budget."""
+        n = sum(p.numel() for p in self.student.parameters() if p.requires_grad)
+        return self.evidence_budget.holds((len(self.constraints) + 1) * n)
+
     def with_constraints(self, constraints: Sequence[Constraint]) -> TrainingProblem:
         """Return the same problem under other constraints, such as the same ones ``at`` other thresholds.
 
@@ -94,7 +100,7 @@ class TrainingProblem(ShortRepr):
             objective = replace(objective, critical_classes=critical)  # whose targets may be others
         return replace(self, constraints=tuple(constraints), objective=objective)
 
-    def with_names(self, splits: Mapping[str, Split]) -> TrainingProblem:
+    def with_names(self, splits: Mapping[str, ExampleSource]) -> TrainingProblem:
         """Return the same problem with numbers in place of names of classes, contexts and tasks.
 
         Args:

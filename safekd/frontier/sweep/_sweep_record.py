@@ -145,7 +145,7 @@ def _describe_answers(trainer: ConstrainedTrainer, job: SweepJob) -> dict[str, A
     answers: dict[str, dict[str, Any]] = {name: {} for name in ensemble.names}
     try:
         for split_name, split in splits.items():  # asked in the ensemble's way, which keeps what the runs will need
-            parts = [ensemble.cached_log_probabilities(split, index) for index in split.chunks(size)]
+            parts = [ensemble.cached_log_probabilities(split, batch) for batch in split.batches(size)]
             for k, name in enumerate(ensemble.names):
                 answers[name][split_name] = _digest_numbers([part[..., k, :] for part in parts])
     except SafekdError as error:  # the run itself will say so
@@ -164,13 +164,14 @@ def _describe_first_pass(trainer: ConstrainedTrainer, job: SweepJob) -> dict[str
         return None
     finally:
         objective.clear_non_finite_source()
+    gradient_n, _ = full.require_gradients()
     return {
-        "loss": _digest_numbers([torch.tensor(full.loss, dtype=torch.float64, device=full.gradient_n.device)]),
+        "loss": _digest_numbers([torch.tensor(full.loss, dtype=torch.float64, device=gradient_n.device)]),
         "safety": {
-            reading.name: _digest_numbers([torch.tensor([reading.measured, reading.surrogate]).to(full.gradient_n)])
+            reading.name: _digest_numbers([torch.tensor([reading.measured, reading.surrogate]).to(gradient_n)])
             for reading in full.readings
         },
-        "gradient": _digest_numbers([full.gradient_n]),
+        "gradient": _digest_numbers([gradient_n]),
     }
 
 

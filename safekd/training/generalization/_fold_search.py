@@ -165,15 +165,13 @@ class FoldSearch:
                     f"Constraint '{rounds.asked[m].name}' is posed on split '{rounds.asked[m].split}'; only one posed "
                     "on 'train' can be cross-fitted. Name the others in `constraints`."
                 )
-        if len(rounds.data.train) < folds:
-            raise InvalidInput(f"{len(rounds.data.train)} examples cannot make {folds} folds; take fewer folds.")
+        train = rounds.data.require_split("train", "Cross-fitting")
+        if len(train) < folds:
+            raise InvalidInput(f"{len(train)} examples cannot make {folds} folds; take fewer folds.")
         covered = [rounds.asked[m] for m in self.constraints]
-        fold_N = assign_folds(rounds.data.train, folds, rounds.problem.seed, covered)
-        everything = torch.arange(len(rounds.data.train), device=rounds.data.train.labels.device)
-        self.parts = [
-            (rounds.data.train.part(everything[fold_N != k]), rounds.data.train.part(everything[fold_N == k]))
-            for k in range(folds)
-        ]
+        fold_N = assign_folds(train, folds, rounds.problem.seed, covered)
+        everything = torch.arange(len(train), device=train.device)
+        self.parts = [(train.part(everything[fold_N != k]), train.part(everything[fold_N == k])) for k in range(folds)]
 
     def run(self) -> FoldSearchResult:
         """Search, round by round."""

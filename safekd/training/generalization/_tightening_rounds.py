@@ -333,9 +333,10 @@ def require_judges(names: Sequence[str], rounds: TighteningRounds) -> list[Split
                 "constraint is posed has trained the student. Pose it on 'train' or on another split."
             )
     rounds.data.require_unseen(names, rounds.asked)
+    judges = [rounds.data.require_split(name, "Raising thresholds by what new data show") for name in names]
     for number, name in enumerate(names):
-        require_unshared(given[name], {other: given[other] for other in names[:number]}, name)
-    return [given[name] for name in names]
+        require_unshared(judges[number], dict(zip(names[:number], judges[:number], strict=True)), name)
+    return judges
 
 
 def interpolate_threshold(asked: float, highest: float, share: float) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 from solvers.primal_dual import PrimalDual
 
 from ..._torch_state import share_in_eval_mode
+from ...data import Batch
 from .._constraint_layout import ConstraintLayout
 from .._fit_result import FitResult, Verdict
 from .._full_pass import FullPass
@@ -105,7 +106,7 @@ class FitLoop:
     def __init__(
         self, problem: TrainingProblem, data: FitData, options: FitOptions, warm_start: WarmStart | None
     ) -> None:
-        data.require_covered(problem.constraints)
+        data.require_covered(problem.constraints, problem.objective)
         self.problem, self.data, self.options = problem, data, options
         examples = len(data.train)
         self.batch_size = min(problem.batch_size or examples, examples)
@@ -141,6 +142,7 @@ class FitLoop:
         self.next_bound = max(earliest, min(latest, int(self.steps * SETTINGS.first_bound_share)))
         self.proof: FeasibilityBound | None = None
         self.step, self.first_gap = 0, 0.0
+        self._whole: Batch | None = None  # the batch of every step, where that is the whole data
 
     def run(self) -> Verdict:
         """Run to the end and judge."""
@@ -153,8 +155,8 @@ class FitLoop:
         if self.callbacks.stopped() is not None:
             return self._judge_stopped()
         for epoch in range(1, self.options.epochs + 1):
-            for index, other in self._batches(epoch):
-                source = self.stepper.step(index, other)
+            for batch, other in self._batches(epoch):
+                source = self.stepper.step(batch, other)
                 if source is not None:
                     return self._judge_refused_step(epoch, source)
                 self.step += 1
@@ -344,18 +346,23 @@ class FitLoop:
             device=str(problem.device),
         )
 
-    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _batches(self, epoch: int) -> Iterator[tuple[Batch, Batch | None]]:
         """Yield each batch and, where that was asked for, the one half an epoch away."""
-        order = self._order_examples(epoch)
-        batches = self.problem.split_batches(order)
-        if not self.problem.independent_batches or len(batches) < 2:
-            return ((index, None) for index in batches)
-        return zip(batches, self.problem.split_batches(order.roll(len(order) // 2)), strict=True)
+        train, order = self.data.train, self._order_examples(epoch)
+        if order is None:
+            if self._whole is None:
+                self._whole = train.batch()
+            return iter([(self._whole, None)])
+        indices = self.problem.split_batches(order)
+        if not self.problem.independent_batches or len(indices) < 2:
+            return ((train.batch(index), None) for index in indices)
+        others = self.problem.split_batches(order.roll(len(order) // 2))
+        return ((train.batch(index), train.batch(other)) for index, other in zip(indices, others, strict=True))
 
-    def _order_examples(self, epoch: int) -> Tensor:
-        """Return the order of examples, a function of (seed, epoch) alone; full batches keep the data's order."""
+    def _order_examples(self, epoch: int) -> Tensor | None:
+        """Return the order of examples, a function of (seed, epoch) alone; None where a batch is all of them."""
         examples = len(self.data.train)
         if self.batch_size == examples:
-            return torch.arange(examples, device=self.problem.device)
+            return None
         generator = torch.Generator().manual_seed(mix_seed(self.problem.seed, epoch))
         return torch.randperm(examples, generator=generator).to(self.problem.device)

@@ -9,7 +9,7 @@ import time
 import torch
 from torch import Tensor
 
-from solvers.kkt import KKTResiduals, kkt_residuals
+from solvers.kkt import KKTResiduals, kkt_residuals, residuals_from_norms
 from solvers.primal_dual import PrimalDual
 
 from .._constraint_layout import ConstraintLayout
@@ -60,12 +60,15 @@ class PointReader:
         problem.objective.ensemble.require_unchanged()
         lambda_M = self.order_by_constraint(torch.cat(self._multipliers()))
         full, sampling = self._read_gradients(step, lambda_M)
-        residuals = self._residuals(full)
-        norm, norms, error = float(full.gradient_n.norm()), full.jacobian_Mn.norm(dim=1).tolist(), 0.0
-        if sampling is not None:  # noise would make the norm of a mean large
+        norm, norms, error = full.gradient_norm, list[float](), 0.0
+        if sampling is None:
+            residuals = self._residuals(full)
+        else:  # noise would make the norm of a mean large
+            residuals = self._residuals(full, sampling.gradient_norm, sampling.lagrangian_norm)
             norm, norms = sampling.gradient_norm, sampling.constraint_norms
-            error = sampling.lagrangian_se / (1 + sampling.gradient_norm)
-            residuals = dataclasses.replace(residuals, stationarity=sampling.lagrangian_norm / (1 + norm))
+            error = sampling.lagrangian_se / (1 + norm)
+        if sampling is None and full.jacobian_Mn is not None:
+            norms = full.jacobian_Mn.norm(dim=1).tolist()
         validation = None
         if "validation" in data.splits:
             rules = pose_all_on_train(problem.constraints)
@@ -110,7 +113,14 @@ class PointReader:
         """Read values exactly, and gradients either so or from random batches, where those are fewer examples."""
         problem, data, draw = self._problem, self._data, self._sampled
         exact = draw is None or draw.examples >= len(data.train)
-        full = read_full_pass(problem.objective, data.train, data.splits, problem.constraints, with_gradients=exact)
+        full = read_full_pass(
+            problem.objective,
+            data.train,
+            data.splits,
+            problem.constraints,
+            with_gradients=exact,
+            multipliers=None if problem.holds_jacobian else lambda_M,
+        )
         if exact or draw is None:
             return full, None
         seed = mix_seed(problem.seed, step, odd=True)  # reading more often changes no row
@@ -119,12 +129,20 @@ class PointReader:
         )
         return dataclasses.replace(full, gradient_n=sampled.gradient_n, jacobian_Mn=sampled.jacobian_Mn), sampled
 
-    def _residuals(self, full: FullPass) -> KKTResiduals:
-        jacobian_Mn, jacobian_En = self._layout.split_by_kind(full.jacobian_Mn)
-        g_M, h_E = self._layout.split_by_kind(measure_gaps(self._problem.constraints, full))
+    def _residuals(
+        self, full: FullPass, gradient_norm: float | None = None, lagrangian_norm: float | None = None
+    ) -> KKTResiduals:
+        """Return the residuals; norms that are given stand in for those of the pass."""
+        g_M, h_E = self._layout.split_by_kind(measure_gaps(self._problem.constraints, full, self._problem.device))
         lambda_M, mu_E = self._multipliers()
+        if lagrangian_norm is None or gradient_norm is None:
+            gradient_norm, lagrangian_norm = full.gradient_norm, full.lagrangian_norm
+        if lagrangian_norm is not None:
+            return residuals_from_norms(gradient_norm, lagrangian_norm, g_M, lambda_M, h_E)
+        gradient_n, jacobian = full.require_gradients()
+        jacobian_Mn, jacobian_En = self._layout.split_by_kind(jacobian)
         return kkt_residuals(
-            full.gradient_n,
+            gradient_n,
             jacobian_Mn=jacobian_Mn,
             g_M=g_M,
             lambda_M=lambda_M,

@@ -38,9 +38,8 @@ class PrimalDualStep:
         self.problem, self.engine, self.data = problem, engine, data
         self.layout = ConstraintLayout(problem.constraints, problem.device)
         full = problem.is_full_batch(len(data.train))
-        move_split = data.by_name
         self.values = [
-            BatchValue(rule, problem.objective.count_groups(rule, move_split[rule.split]))
+            BatchValue(rule, *problem.objective.count_groups([rule], data.by_name[rule.split]))
             for rule in problem.constraints
         ]
         self.others = [BatchValue(value.rule, value.count_G) for value in self.values]  # of batches that are only read
@@ -57,12 +56,12 @@ class PrimalDualStep:
         own, groups = {id(p) for p in self.parameters}, problem.optimizer.param_groups
         self._group = next(i for i, group in enumerate(groups) if any(id(p) in own for p in group["params"]))
 
-    def step(self, index: Tensor, other: Tensor | None = None) -> str | None:
+    def step(self, batch: Batch, other: Batch | None = None) -> str | None:
         """Take one primal-dual step, or leave everything as it was before.
 
         Args:
-            index: The batch's numbers in the training split, (B,).
-            other: Examples whose values multipliers and penalties see in place of those of ``index``.
+            batch: Training examples.
+            other: Training examples whose values multipliers and penalties see in place of those of ``batch``.
 
         Returns:
             What was not finite; None where the step was taken.
@@ -72,7 +71,7 @@ class PrimalDualStep:
         self.problem.objective.clear_non_finite_source()
         try:
             fused = self.fused is not None and other is None
-            source = self._fused_step(index) if fused else self._general_step(index, other)
+            source = self._fused_step(batch) if fused else self._general_step(batch, other)
         except NotFinite as error:  # of a teacher, before anything moved
             source = error.source
         if source is not None:
@@ -82,41 +81,39 @@ class PrimalDualStep:
                 value.copy_(old)
         return source
 
-    def _fused_step(self, index: Tensor) -> str | None:
+    def _fused_step(self, batch: Batch) -> str | None:
         """Take the step in fewer operations; where something is not finite, find in the general way what that is."""
         assert self.fused is not None
         objective = self.problem.objective
-        batch = self.fused.batch(index)
         logits_V = objective.logits(batch)
-        loss, surrogate, measured, present = self.fused.read(index, batch, logits_V)
+        loss, surrogate, measured, present = self.fused.read(batch, logits_V)
         norm = self._backpropagate(self._lagrangian(loss, surrogate, measured, present))
         if norm is not None:
             return self._move_student(None, norm)
         detached_V = logits_V.detach()
-        log_q_V = objective.target(self.data.train, index, detached_V)
+        log_q_V = objective.target(self.data.train, batch, detached_V)
         losses = objective.loss(log_q_V, detached_V)
         values = self._constraint_values({"train": (batch, detached_V)}, self.values)[:2]
-        return self._move_student(self._find_source(batch, index, logits_V, log_q_V, losses, *values), None)
+        return self._move_student(self._find_source(batch, logits_V, log_q_V, losses, *values), None)
 
-    def _general_step(self, index: Tensor, other: Tensor | None) -> str | None:
+    def _general_step(self, batch: Batch, other: Batch | None) -> str | None:
         objective, train = self.problem.objective, self.data.train
-        batch = train.batch(index)
         logits_V = objective.logits(batch)
         if not objective.fixed and bool(find_unusable_rows(logits_V).any()):
             return find_loss_source(objective.student, logits_V)  # before a rule that looks at them complains
-        pool = None if objective.fixed else objective.pool(train, index, logits_V)
-        log_q_V = objective.target(train, index, logits_V) if pool is None else pool.log_q_V.detach()
+        pool = None if objective.fixed else objective.pool(train, batch, logits_V)
+        log_q_V = objective.target(train, batch, logits_V) if pool is None else pool.log_q_V.detach()
         losses = objective.loss(log_q_V, logits_V)
-        loss = losses.mean()
+        loss = batch.average_positions(losses)
         surrogate, measured, present = self._constraint_values({"train": (batch, logits_V)}, self.values)
         if other is not None:
             measured, present = self._measure_elsewhere(other, measured, present)
         norm = self._backpropagate(self._lagrangian(loss, surrogate, measured, present))
         source = None
         if norm is None:
-            source = self._find_source(batch, index, logits_V, log_q_V, losses, surrogate, measured)
+            source = self._find_source(batch, logits_V, log_q_V, losses, surrogate, measured)
         elif pool is not None:
-            source = self._move_rule(pool, batch.inputs, logits_V.detach())
+            source = self._move_rule(pool, batch, logits_V.detach())
         return self._move_student(source, norm)
 
     def _backpropagate(self, total: Tensor) -> float | None:
@@ -139,12 +136,10 @@ class PrimalDualStep:
             problem.scheduler.step()
         return None
 
-    def _find_source(
-        self, batch: Batch, index: Tensor, logits_V: Tensor, log_q_V: Tensor, losses: Tensor, *values_M: Tensor
-    ) -> str:
+    def _find_source(self, batch: Batch, logits_V: Tensor, log_q_V: Tensor, losses: Tensor, *values_M: Tensor) -> str:
         """Say which of what a step rests on is not finite, first cause first."""
         student, objective = self.problem.student, self.problem.objective
-        if not bool(torch.isfinite(losses.mean())):
+        if not bool(torch.isfinite(batch.average_positions(losses))):
             return objective.non_finite_source or find_loss_source(student, logits_V, losses, batch.index, log_q_V)
         source = find_value_source(self.problem.constraints, *values_M)
         return source or find_gradient_source(student, self._read_terms(batch, log_q_V))
@@ -157,14 +152,16 @@ class PrimalDualStep:
             {"train": (batch, logits_V)}, self.values
         )  # stacked, one NaN would reach all
         named = {f"constraint '{rule.name}'": g for rule, g in zip(rules, surrogate, strict=True)}
-        return {"the distillation loss": objective.loss(log_q_V, logits_V).mean(), **named}
+        return {"the distillation loss": batch.average_positions(objective.loss(log_q_V, logits_V)), **named}
 
-    def _move_rule(self, pool: PooledTeachers, inputs: Tensor, logits_V: Tensor) -> str | None:
+    def _move_rule(self, pool: PooledTeachers, batch: Batch, logits_V: Tensor) -> str | None:
         """Move the rule by what this step shows, the student still as it was; say what was not finite."""
         problem = self.problem
         rate = float(problem.optimizer.param_groups[self._group]["lr"])
-        step = StudentStep(pool.signals, pool.weights_K, problem.student, inputs, rate)
-        source = problem.learning.gradients(step, lambda: problem.objective.loss(pool.log_q_V, logits_V).mean())
+        step = StudentStep(pool.signals, pool.weights_K, problem.student, batch.inputs, rate)
+        source = problem.learning.gradients(
+            step, lambda: batch.average_positions(problem.objective.loss(pool.log_q_V, logits_V))
+        )
         return source or problem.learning.step()
 
     def _lagrangian(
@@ -183,9 +180,8 @@ class PrimalDualStep:
         return self.engine.step(loss, g_M, h_E, measured=measured_g_M, measured_equality=measured_h_E, present=present)
 
     @torch.no_grad()
-    def _measure_elsewhere(self, index: Tensor, measured_M: Tensor, present_M: Tensor) -> tuple[Tensor, Tensor]:
+    def _measure_elsewhere(self, batch: Batch, measured_M: Tensor, present_M: Tensor) -> tuple[Tensor, Tensor]:
         """Return g as measured on other training examples, and whether both batches say something of it."""
-        batch = self.data.train.batch(index)
         logits = {"train": (batch, self.problem.objective.logits(batch))}
         drawn = [m for m, rule in enumerate(self.problem.constraints) if rule.split == "train"]
         _, other, known = self._constraint_rows(logits, self.others, only=drawn)
