@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ def join_ranks(device: torch.device | str = "cpu", timeout: timedelta | None = N
         yield find_ranks()
     finally:
         torch.distributed.destroy_process_group()
+        gc.collect()  # what an error's frames hold of the group would end the process in its own way, with abort
 
 
 def _count_started() -> int:

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ..errors import RankFailure, SafekdError
-from ._ranks import Ranks, hash_tensors
+from ._ranks import Answer, Ranks, hash_tensors
 
 _TAG = 1738  # of the messages by which survivors ask who is still there
 
@@ -82,19 +83,21 @@ class ProcessGroupRanks(Ranks):
             self._raise_together(failure)
         return total[:-1]
 
-    def add_up_gradient(self, flat_n: Tensor) -> Tensor:
-        """Return the sum over all ranks of a gradient, in its own type of number.
+    @torch.no_grad()
+    def add_up_in_place(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite tensors, such as gradients, with their sums over all ranks, each in its own type of number.
 
         Args:
-            flat_n: This rank's, (n,); may be overwritten.
+            tensors: Alike in number, shapes and types on every rank.
 
         Raises:
             RankFailure: A rank does not answer.
         """
-        total = flat_n.to(self.device)
-        with self.watch():
-            dist.all_reduce(total, group=self.group)
-        return total.to(flat_n.device)
+        for some in _group_by_type(tensors):
+            flat = torch.cat([x.detach().reshape(-1) for x in some]).to(self.device)
+            with self.watch():
+                dist.all_reduce(flat, group=self.group)
+            _write_pieces(flat, some)
 
     def gather_texts(self, text: str) -> list[str]:
         """Return one text of every rank, in order.
@@ -110,6 +113,31 @@ class ProcessGroupRanks(Ranks):
             dist.all_gather_object(texts, text, group=self.group)
         return texts
 
+    def ask_first(self, compute: Callable[[], Answer]) -> Answer:
+        """Return what rank 0 works out, on every rank; the others wait for it.
+
+        Args:
+            compute: Called on rank 0 alone; gives plain data, which is sent.
+
+        Raises:
+            RankFailure: It failed there, or a rank does not answer.
+        """
+        failure: Exception | None = None
+        answer: list[Any] = [None, ""]
+        if self.is_first:
+            try:
+                answer[0] = compute()
+            except Exception as error:
+                failure, answer[1] = error, _describe_failure(error)
+        with self.watch():
+            dist.broadcast_object_list(answer, self._global_first(), group=self.group)
+        if failure is not None:
+            raise failure
+        if answer[1]:
+            raise RankFailure(f"Rank 0 of {self.size} stopped, and all others with it: {answer[1]}")
+        given: Answer = answer[0]
+        return given
+
     @torch.no_grad()
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite tensors with those of rank 0, one message a type of number.
@@ -120,14 +148,11 @@ class ProcessGroupRanks(Ranks):
         Raises:
             RankFailure: A rank does not answer.
         """
-        source = 0 if self.group is None else dist.get_global_rank(self.group, 0)
-        for dtype in dict.fromkeys(x.dtype for x in tensors):
-            some = [x for x in tensors if x.dtype == dtype]
+        for some in _group_by_type(tensors):
             flat = torch.cat([x.detach().reshape(-1) for x in some]).to(self.device)
             with self.watch():
-                dist.broadcast(flat, source, group=self.group)
-            for x, piece in zip(some, flat.split([x.numel() for x in some]), strict=True):
-                x.copy_(piece.view_as(x))
+                dist.broadcast(flat, self._global_first(), group=self.group)
+            _write_pieces(flat, some)
 
     def require_alike(self, what: str, values: Iterable[Tensor]) -> None:
         """Compare a hash of some tensors over all ranks.
@@ -176,6 +201,9 @@ class ProcessGroupRanks(Ranks):
                 raise
             raise RankFailure(self._describe_loss(error)) from error
 
+    def _global_first(self) -> int:
+        return 0 if self.group is None else dist.get_global_rank(self.group, 0)
+
     def _raise_together(self, failure: Exception | None) -> None:
         """Tell every rank why one of them stops; each raises, that one its own exception."""
         reasons = self.gather_texts("" if failure is None else _describe_failure(failure))
@@ -214,6 +242,15 @@ class ProcessGroupRanks(Ranks):
             except RuntimeError:
                 lost.append(other)
         return sorted(lost)
+
+
+def _group_by_type(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    return [[x for x in tensors if x.dtype == dtype] for dtype in dict.fromkeys(x.dtype for x in tensors)]
+
+
+def _write_pieces(flat: Tensor, tensors: Sequence[Tensor]) -> None:
+    for x, piece in zip(tensors, torch.split(flat, [x.numel() for x in tensors]), strict=True):
+        x.copy_(piece.view_as(x))
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Answer = TypeVar("Answer")
 
 
 class Ranks:
@@ -55,16 +58,26 @@ class Ranks:
         del length
         return compute()
 
-    def add_up_gradient(self, flat_n: Tensor) -> Tensor:
-        """Return the sum over all ranks of a gradient, in its own type of number.
+    def add_up_in_place(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite tensors, such as gradients, with their sums over all ranks, each in its own type of number.
 
         Args:
-            flat_n: This rank's, (n,); may be overwritten.
+            tensors: Alike in number, shapes and types on every rank.
 
         Raises:
             RankFailure: A rank does not answer.
         """
-        return flat_n
+
+    def agree(self, text: str | None) -> str | None:
+        """Return what the first rank that has something to say says; None where none has.
+
+        Args:
+            text: This rank's; None for nothing.
+
+        Raises:
+            RankFailure: A rank does not answer.
+        """
+        return next((said for said in self.gather_texts(text or "") if said), None)
 
     def gather_texts(self, text: str) -> list[str]:
         """Return one text of every rank, in order.
@@ -76,6 +89,17 @@ class Ranks:
             RankFailure: A rank does not answer.
         """
         return [text]
+
+    def ask_first(self, compute: Callable[[], Answer]) -> Answer:
+        """Return what rank 0 works out, on every rank; the others wait for it.
+
+        Args:
+            compute: Called on rank 0 alone; gives plain data, which is sent.
+
+        Raises:
+            RankFailure: It failed there, or a rank does not answer.
+        """
+        return compute()
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite tensors with those of rank 0.

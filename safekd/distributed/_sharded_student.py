@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -108,7 +108,7 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         known: nn.Module = memo[id(module)]
         return known
     kind = next(base for base in type(module).__mro__ if not issubclass(base, FSDPModule))
-    whole: nn.Module = kind.__new__(kind)
+    whole = cast(nn.Module, kind.__new__(kind))
     nn.Module.__init__(whole)
     memo[id(module)] = whole
     theirs, own = vars(module), vars(whole)

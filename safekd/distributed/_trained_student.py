@@ -62,14 +62,14 @@ class TrainedStudent:
         if self.ranks.size == 1:
             return
         trained = [p for p in self.parameters.values() if p.requires_grad]
-        flat = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-        for dtype in dict.fromkeys(x.dtype for x in flat):
-            some = [(p, x) for p, x in zip(trained, flat, strict=True) if x.dtype == dtype]
-            used = torch.tensor([float(p.grad is not None) for p, _ in some], dtype=dtype, device=some[0][1].device)
-            total = self.ranks.add_up_gradient(torch.cat([used, *(x.reshape(-1) for _, x in some)]))
-            used, *pieces = total.split([len(some), *(x.numel() for _, x in some)])
-            for (p, x), count, piece in zip(some, used.tolist(), pieces, strict=True):
-                p.grad = piece.view_as(x) if count else None  # what no rank used stays as it is
+        used = torch.tensor([float(p.grad is not None) for p in trained], dtype=torch.float64)
+        for p in trained:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        self.ranks.add_up_in_place([used, *(p.grad for p in trained if p.grad is not None)])
+        for p, count in zip(trained, used.tolist(), strict=True):
+            if not count:
+                p.grad = None  # no rank used it: an optimizer is to leave it as it is
 
     def share_buffers(self) -> None:
         """Give every rank the running averages of rank 0, as DistributedDataParallel does before each forward pass."""
