@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..distributed import Ranks
 from ..errors import InvalidInput
 from ._batch import Batch
+from ._data_provenance import StoredSplit, hash_examples
 from ._example_source import ExampleSource
 from ._group_names import GroupNames
 from ._split import Split
@@ -42,8 +44,8 @@ class RankShare(ExampleSource):
     def __init__(self, source: ExampleSource, ranks: Ranks) -> None:
         self._source, self.ranks = source, ranks
         self.name, self.random_access = source.name, source.random_access
-        self.same = len(set(ranks.gather_texts(_describe_content(source)))) == 1
-        names = ranks.gather_texts(repr(source.names))
+        self.same = len(set(ranks.gather(_describe_content(source)))) == 1
+        names = ranks.gather(repr(source.names))
         if len(set(names)) > 1:
             raise InvalidInput(
                 f"Each rank was given its own part of '{source.name}', and their classes, contexts or tasks are called "
@@ -78,6 +80,13 @@ class RankShare(ExampleSource):
 
     def __len__(self) -> int:
         return self._examples
+
+    def used(self) -> Split | StoredSplit | None:
+        """Return what a run is to be remembered to have used, the parts of all ranks; None where that is not known."""
+        own = self._source
+        if not isinstance(own, Split) or self.same:
+            return own if isinstance(own, Split) else None
+        return StoredSplit(self.name, np.concatenate(self.ranks.gather(hash_examples(own))))
 
     def batch(self, index: Tensor | None = None) -> Batch:
         """Return what this rank reads of some examples, or of all; perhaps nothing.

@@ -99,19 +99,19 @@ class ProcessGroupRanks(Ranks):
                 dist.all_reduce(flat, group=self.group)
             _write_pieces(flat, some)
 
-    def gather_texts(self, text: str) -> list[str]:
-        """Return one text of every rank, in order.
+    def gather(self, value: Answer) -> list[Answer]:
+        """Return one value of every rank, in order.
 
         Args:
-            text: This rank's.
+            value: This rank's, plain data, which is sent.
 
         Raises:
             RankFailure: A rank does not answer.
         """
-        texts = [""] * self.size
+        values = [value] * self.size
         with self.watch():
-            dist.all_gather_object(texts, text, group=self.group)
-        return texts
+            dist.all_gather_object(values, value, group=self.group)
+        return values
 
     def ask_first(self, compute: Callable[[], Answer]) -> Answer:
         """Return what rank 0 works out, on every rank; the others wait for it.
@@ -170,7 +170,7 @@ class ProcessGroupRanks(Ranks):
             dist.all_reduce(both, op=dist.ReduceOp.MAX, group=self.group)
         if both[0] == -both[1]:
             return
-        hashes = self.gather_texts(f"{own:012x}")
+        hashes = self.gather(f"{own:012x}")
         other = next(rank for rank, text in enumerate(hashes) if text != hashes[0])
         raise RankFailure(
             f"{what} are not the same on every rank: rank {other} of {self.size} has other ones than rank 0 (hashes "
@@ -206,7 +206,7 @@ class ProcessGroupRanks(Ranks):
 
     def _raise_together(self, failure: Exception | None) -> None:
         """Tell every rank why one of them stops; each raises, that one its own exception."""
-        reasons = self.gather_texts("" if failure is None else _describe_failure(failure))
+        reasons = self.gather("" if failure is None else _describe_failure(failure))
         if failure is not None:
             raise failure
         rank = next(rank for rank, text in enumerate(reasons) if text)

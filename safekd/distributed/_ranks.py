@@ -77,18 +77,18 @@ class Ranks:
         Raises:
             RankFailure: A rank does not answer.
         """
-        return next((said for said in self.gather_texts(text or "") if said), None)
+        return next((said for said in self.gather(text or "") if said), None)
 
-    def gather_texts(self, text: str) -> list[str]:
-        """Return one text of every rank, in order.
+    def gather(self, value: Answer) -> list[Answer]:
+        """Return one value of every rank, in order.
 
         Args:
-            text: This rank's.
+            value: This rank's, plain data, which is sent.
 
         Raises:
             RankFailure: A rank does not answer.
         """
-        return [text]
+        return [value]
 
     def ask_first(self, compute: Callable[[], Answer]) -> Answer:
         """Return what rank 0 works out, on every rank; the others wait for it.

@@ -141,6 +141,18 @@ def is_shard(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
+def take_own_shard(tensor: Tensor) -> Tensor:
+    """Return what this rank holds of a tensor, in the same memory: all of it, unless that is a shard (DTensor).
+
+    Args:
+        tensor: Any.
+    """
+    if not is_shard(tensor):
+        return tensor
+    local: Tensor = tensor.to_local()  # type: ignore[attr-defined]
+    return local
+
+
 def adopt_student(student: nn.Module, ranks: Ranks) -> TrainedStudent:
     """Return a student as the trainer handles it, whatever wraps it.
 

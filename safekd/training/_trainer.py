@@ -7,7 +7,6 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +20,7 @@ from .._number_checks import is_number, is_whole, require_seed
 from .._registry import find_named
 from .._torch_state import keep_modes, require_device
 from ..data import Batch, ExampleSource, Fields, Group
+from ..distributed import Ranks, adopt_student, find_ranks
 from ..divergences import DIVERGENCES
 from ..errors import InvalidInput
 from ..pooling import POOLS
@@ -33,7 +33,7 @@ from ._rule_learning import RuleLearning
 from ._student_checks import require_dense_gradients, warn_of_weight_decay
 from ._training_problem import TrainingProblem, require_distinct_names
 from ._warm_start import WarmStart
-from .checkpoints import open_run_folder
+from .checkpoints import open_on_first_rank
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, OnRound, Tighten, TighteningRounds
 from .loop import FitData, FitOptions, Sampled, fit_once
@@ -78,6 +78,8 @@ class ConstrainedTrainer:
         evidence_budget: Memory and time that each probe may take once a run has ended; the default if left out.
         device: Where student and data are put.
         seed: Order of batches, a whole number from 0.
+        ranks: The processes that train this student; those of torch's default process group if left out, where there is
+            one; ``kd.distributed.Ranks()`` for this one alone.
 
     Attributes:
         problem: The TrainingProblem that was posed.
@@ -109,6 +111,7 @@ class ConstrainedTrainer:
         evidence_budget: EvidenceBudget | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        ranks: Ranks | None = None,
     ) -> None:
         require_distinct_names(constraints)
         require_device(device)
@@ -124,8 +127,9 @@ class ConstrainedTrainer:
         own = {id(p) for p in student.parameters()}
         if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
             raise InvalidInput("The optimizer holds no parameter of the student; make it from student.parameters().")
-        student = student.to(device)
         trains = student.training  # parts in eval mode are meant to stay so, unless the whole student came in it
+        trained = adopt_student(student.to(device), find_ranks() if ranks is None else ranks)
+        student, parts = trained.module, dict.fromkeys([*trained.module.modules(), *trained.caller.modules()])
         objective = Objective(
             student=student,
             ensemble=teachers if isinstance(teachers, TeacherEnsemble) else TeacherEnsemble(teachers),
@@ -152,12 +156,13 @@ class ConstrainedTrainer:
             device=torch.device(device),
             seed=require_seed(seed),
             evidence_budget=EvidenceBudget() if evidence_budget is None else evidence_budget,
-            modes=tuple((part, part.training or not trains) for part in student.modules()),
+            modes=tuple((part, part.training or not trains) for part in parts),
+            trained=trained,
         )
 
     @property
     def student(self) -> nn.Module:
-        """What is trained."""
+        """What is trained, without what wraps it."""
         return self.problem.student
 
     @property
@@ -274,12 +279,16 @@ class ConstrainedTrainer:
         problem = self.problem.with_names(data.by_name)
         data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
         warn_of_weight_decay(problem.optimizer, problem.constraints)
+        if tighten is not None:
+            data.share(problem.ranks).require_whole("`tighten`")
+        problem.trained.refresh()
         problem.objective.recheck({"train": data.train, **{n: s for n, s in data.splits.items() if n == "validation"}})
-        with keep_modes(self.student), nullcontext() if run_dir is None else open_run_folder(run_dir) as folder:
-            writers = []
-            if folder is not None:
-                folder.require_fits(self.student)
-                writers.append(folder.trace_writer)
+        with (
+            keep_modes(self.student),
+            keep_modes(problem.trained.caller),
+            open_on_first_rank(run_dir, self.student, problem.ranks) as folder,
+        ):
+            writers = [] if folder is None else [folder.trace_writer]
             options = FitOptions(
                 epochs=epochs,
                 tolerance=tolerance,

@@ -46,7 +46,11 @@ def fail_on_one(ranks):
 
 
 def broadcast_values(ranks):
-    some = [torch.full((2,), float(ranks.rank + 5)), torch.tensor(ranks.rank + 3), torch.ones(2, 2).double() * ranks.rank]
+    some = [
+        torch.full((2,), float(ranks.rank + 5)),
+        torch.tensor(ranks.rank + 3),
+        torch.ones(2, 2).double() * ranks.rank,
+    ]
     ranks.broadcast(some)
     return some
 

@@ -93,7 +93,7 @@ def test_one_process_is_alone_and_sums_are_its_own():
     vector = torch.ones(2, dtype=torch.float64)
     assert type(ranks) is Ranks and (ranks.rank, ranks.size) == (0, 1)
     assert ranks.add_up(lambda: vector, 2) is vector
-    assert ranks.gather_texts("a") == ["a"]
+    assert ranks.gather("a") == ["a"]
 
 
 def test_processes_of_torchrun_that_nobody_joined_are_refused(monkeypatch):
