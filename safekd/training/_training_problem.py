@@ -56,6 +56,9 @@ class TrainingProblem(ShortRepr):
         device: Where student and data are.
         seed: Order of batches.
         evidence_budget: What each probe may cost once a run has ended.
+        microbatch_size: Examples that go through the student at once; None for all of a step.
+        clip_norm: Longest gradient of a step; None for any.
+        scaler: Of the loss, where the student computes in float16; None where it does not.
         modes: Each part of the student, and whether it was in training mode when the problem was posed.
         trained: The student as steps call it, and who trains it.
     """
@@ -73,6 +76,9 @@ class TrainingProblem(ShortRepr):
     evidence_budget: EvidenceBudget
     modes: tuple[tuple[nn.Module, bool], ...]
     trained: TrainedStudent
+    microbatch_size: int | None = None
+    clip_norm: float | None = None
+    scaler: torch.amp.GradScaler | None = None
 
     def begin(self) -> None:
         """Give every rank the same student and weighting rule to begin with: those of rank 0."""
