@@ -9,6 +9,15 @@ A process alone takes none of this in: ``Ranks`` is its own, ``TrainedStudent`` 
 
 from ._find_ranks import find_ranks, join_ranks
 from ._ranks import Ranks
-from ._trained_student import TrainedStudent, adopt_student, take_own_shard
+from ._trained_student import TrainedStudent, adopt_student, is_shard, measure_norm, take_own_shard
 
-__all__ = ["Ranks", "TrainedStudent", "adopt_student", "find_ranks", "join_ranks", "take_own_shard"]
+__all__ = [
+    "Ranks",
+    "TrainedStudent",
+    "adopt_student",
+    "find_ranks",
+    "is_shard",
+    "join_ranks",
+    "measure_norm",
+    "take_own_shard",
+]

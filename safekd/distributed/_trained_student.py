@@ -29,7 +29,9 @@ class TrainedStudent:
     Attributes:
         caller: What a step calls with a batch, (B, ...) to (B, ..., V).
         module: What everything else reads.
+        moved: The module whose parameters the optimizer moves.
         parameters: What the optimizer moves, by name; of a sharded student this rank's shards.
+        keeps_step: Whether every rank has to call it equally often.
         gradient_factor: Number by which each rank multiplies its share of the loss: the ranks' number where gradients
             are averaged over them.
     """
@@ -37,9 +39,9 @@ class TrainedStudent:
     def __init__(self, student: nn.Module, ranks: Ranks) -> None:
         self.caller = student
         self.ranks = ranks
-        self.module = student
+        self.module = self.moved = student
         self.parameters = dict(student.named_parameters())
-        self.gradient_factor = 1.0
+        self.gradient_factor, self.keeps_step = 1.0, False
 
     def begin(self) -> None:
         """Give every rank the parameters and buffers of rank 0."""
@@ -82,10 +84,6 @@ class TrainedStudent:
 
     def write_back(self) -> None:
         """Bring what is trained to what ``module`` was set to."""
-
-    def gradient_norm(self) -> float:
-        """Return the norm of the gradient, the same on every rank."""
-        return measure_norm([p.grad for p in self.parameters.values() if p.grad is not None])
 
 
 class DataParallelStudent(TrainedStudent):

@@ -212,18 +212,19 @@ class Objective(ShortRepr):
         """
         return self._targets.holds(split)
 
-    def logits(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch, caller: nn.Module | None = None) -> Tensor:
         """Return the student's logits, (B, ..., V), float32 or wider.
 
         Args:
             batch: Examples.
+            caller: What wraps the student where gradients are to be added up over processes; itself if left out.
 
         Raises:
             InvalidInput: The student cannot read the inputs, does not give one row of logits a label, or its logits
                 have no gradient where one is wanted.
         """
         with autocast(self.autocast, batch.labels.device):
-            logits_V = ask_module(self.student, batch.inputs, "The student")
+            logits_V = ask_module(self.student if caller is None else caller, batch.inputs, "The student")
         if torch.is_grad_enabled() and not logits_V.requires_grad:
             raise InvalidInput(
                 "The student's logits carry no gradient, so nothing can be learned; look for detach(), .data, numpy or "

@@ -129,7 +129,7 @@ class FitLoop:
         if warm_start is not None:
             warm_start.begin(problem.student, self.engine, layout, problem.learning)
             problem.trained.write_back()
-        self.average = AveragedIterate(problem.trained.caller, self.engine) if self.batch_size < examples else None
+        self.average = AveragedIterate(problem.trained.moved, self.engine) if self.batch_size < examples else None
         self.stepper = PrimalDualStep(problem, self.engine, data)
         sampled = options.stationarity
         self.reader = PointReader(problem, data, self.engine, self.average, sampled, self.stepper.mover)
