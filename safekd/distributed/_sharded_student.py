@@ -21,6 +21,9 @@ from ._ranks import Ranks
 from ._trained_student import TrainedStudent
 
 
+_SHARDING = ("fsdp", "composable_api")  # in names of attributes that fully_shard gives a module
+
+
 class ShardedStudent(TrainedStudent):
     """A module whose parameters are shards.
 
@@ -112,7 +115,8 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     nn.Module.__init__(whole)
     memo[id(module)] = whole
     theirs, own = vars(module), vars(whole)
-    own |= {name: value for name, value in theirs.items() if name not in own and "fsdp" not in name}
+    theirs_alone = [name for name in theirs if name not in own and not any(word in name for word in _SHARDING)]
+    own |= {name: theirs[name] for name in theirs_alone}
     for name in [name for name in own if name.endswith("hooks")]:
         own[name].update({key: hook for key, hook in theirs[name].items() if not _is_of_torch(hook)})
     whole.training = module.training

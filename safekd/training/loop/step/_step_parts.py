@@ -120,8 +120,9 @@ class SumReader:
 
     def __init__(self, problem: TrainingProblem) -> None:
         self._ranks, self._M = problem.ranks, len(problem.constraints)
-        twice = 2 if problem.independent_batches else 1
-        self._layout = SumLayout(3, [*problem.constraints] * twice)
+        rules = enumerate(problem.constraints)
+        self._drawn = [m for m, rule in rules if rule.split == "train"] if problem.independent_batches else []
+        self._layout = SumLayout(3, [*problem.constraints] * (2 if self._drawn else 1))
         self.failure: str | None = None  # what was not finite here before anything could be added up
 
     def add_up(self, read: Callable[[], StepSums]) -> StepSums:
@@ -153,7 +154,7 @@ class SumReader:
             max(int(positions), 1) if known else 1,
             int(examples) if known else 1,
             {m: groups[m] for m in range(self._M)},
-            {m - self._M: sums for m, sums in groups.items() if m >= self._M},
+            {m: groups[self._M + m] for m in self._drawn},
         )
 
 
