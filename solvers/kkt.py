@@ -90,8 +90,27 @@ def kkt_residuals(
     jacobian, g, lam = _read_group(gradient, jacobian_Mn, g_M, lambda_M, "inequalities")
     jacobian_h, h, mu = _read_group(gradient, jacobian_En, h_E, mu_E, "equalities")
     stationary = gradient + jacobian.T @ lam + jacobian_h.T @ mu
+    return residuals_from_norms(float(gradient.norm()), float(stationary.norm()), g, lam, h)
+
+
+def residuals_from_norms(
+    gradient_norm: float, lagrangian_norm: float, g_M: Tensor, lambda_M: Tensor, h_E: Tensor
+) -> KKTResiduals:
+    """Return the residuals where gradients are too large to be held, or were estimated, and only norms are known.
+
+    Args:
+        gradient_norm: Of the objective's gradient.
+        lagrangian_norm: Of ``grad f + J_g^T lambda + J_h^T mu``.
+        g_M: Values of the inequalities, shape (M,); positive is violated.
+        lambda_M: Multipliers of the inequalities, shape (M,).
+        h_E: Values of the equalities, shape (E,).
+
+    Returns:
+        The four residuals.
+    """
+    g, lam, h = g_M.detach().double(), lambda_M.detach().double(), h_E.detach().double()
     return KKTResiduals(
-        stationarity=float(stationary.norm() / (1 + gradient.norm())),
+        stationarity=lagrangian_norm / (1 + gradient_norm),
         primal=_max_or_zero(torch.cat([g.clamp_min(0), h.abs()])),
         dual=_max_or_zero((-lam).clamp_min(0)),
         complementarity=_max_or_zero(torch.minimum(lam, -g).abs()),

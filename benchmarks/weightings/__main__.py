@@ -118,7 +118,7 @@ def train(task: Task, name: str, conforming: bool, seed: int, epochs: int) -> Ro
         log_p_BV = torch.log_softmax(result.student(batch.inputs), dim=-1)
     value_B = task.safety.measured(log_p_BV, batch.labels)
     index = torch.arange(len(task.train))
-    signals = trainer.objective.signals(task.train, index)
+    signals = trainer.objective.signals(task.train, task.train.batch(index))
     with torch.no_grad():
         w_BK = weights(signals)
     broken_B = find_ordering_violations(w_BK, signals.safety, signals.critical)

@@ -9,19 +9,23 @@ A ``SplitCache`` keeps what is worked out once a split; ``SplitUse`` says what a
 copies by what is in its examples.
 """
 
+from ._batch import Batch, Inputs
 from ._data_provenance import SplitUse, StoredSplit, Trained, find_unseen, hash_examples
 from ._data_sources import Fields, as_split, move_split
+from ._example_source import ExampleSource
 from ._group_names import PLURAL, Group, GroupNames, Key, find_name, require_same_names
 from ._shared_examples import drop_shared, require_unshared
-from ._split import Batch, Split, expand_to_positions, require_class_count
+from ._split import Split, expand_to_positions, require_class_count
 from ._split_cache import SplitCache
 
 __all__ = [
     "PLURAL",
     "Batch",
+    "ExampleSource",
     "Fields",
     "Group",
     "GroupNames",
+    "Inputs",
     "Key",
     "Split",
     "SplitCache",

@@ -1,4 +1,4 @@
-"""Labeled examples, and batches of them, as every other module receives them.
+"""Labeled examples in memory.
 
 Axes: N examples, B batch.  Labels may carry positions too, (N, T); task, context and cluster are one integer an
 example.
@@ -15,46 +15,14 @@ from torch import Tensor
 from solvers.short_repr import ShortRepr
 
 from ..errors import InvalidInput
+from ._batch import Batch
 from ._column_values import read_group_names, read_named_numbers, read_tensor
+from ._example_source import ExampleSource
 from ._group_names import GroupNames
 
 
 @dataclass(frozen=True, repr=False)
-class Batch(ShortRepr):
-    """Some examples of a split.
-
-    Attributes:
-        inputs: (B, ...).
-        labels: Class numbers, (B, ...).
-        task: Task of each example, (B,).
-        context: Context of each example, (B,).
-        index: Number of each example in the whole split, (B,).
-        split_size: How many examples the split has, where ``index`` are their places in it; None where the split gives
-            its examples numbers of their own.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    task: Tensor
-    context: Tensor
-    index: Tensor
-    split_size: int | None = None
-
-    def __len__(self) -> int:
-        return int(self.labels.shape[0])
-
-    def to(self, device: torch.device | str) -> Batch:
-        """Return the same batch on another device.
-
-        Args:
-            device: Where its tensors go.
-        """
-        tensors = {name: getattr(self, name).to(device) for name in self.__dataclass_fields__ if name != "split_size"}
-        return replace(self, **tensors)
-
-
-@dataclass(frozen=True, repr=False)
-class Split(ShortRepr):
+class Split(ShortRepr, ExampleSource):
     """A named set of labeled examples.
 
     Tensors, numpy arrays, columns of pandas and lists are taken; an array keeps its dtype, numbers in lists become
@@ -150,6 +118,16 @@ class Split(ShortRepr):
         """What its classes, contexts and tasks are called."""
         return GroupNames(self.name, tuple(self.class_names), tuple(self.context_names), tuple(self.task_names))
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.labels.device
+
+    @property
+    def positions(self) -> int:
+        """How many positions there are, over all examples."""
+        return self.labels.numel()
+
     def __len__(self) -> int:
         return int(self.labels.shape[0])
 
@@ -174,6 +152,7 @@ class Split(ShortRepr):
             none if self.context is None else self.context[index].long(),
             index if self.numbers is None else self.numbers[index].long(),
             len(self) if self.numbers is None else None,
+            place=index,
         )
 
     def part(self, index: Tensor) -> Split:
@@ -202,6 +181,17 @@ class Split(ShortRepr):
         for start in range(0, len(self), size):
             yield torch.arange(start, min(start + size, len(self)), device=self.labels.device)
 
+    def batches(self, rows: int) -> Iterator[Batch]:
+        """Yield every example once, in order.
+
+        Args:
+            rows: How many at a time, at most.
+
+        Yields:
+            Batches.
+        """
+        return map(self.batch, self.chunks(rows))
+
     def to(self, device: torch.device | str) -> Split:
         """Return the same split on another device.
 
@@ -229,7 +219,7 @@ def expand_to_positions(value: Tensor, shape: torch.Size) -> Tensor:
     return value.reshape(value.shape + (1,) * (len(shape) - value.ndim)).expand(shape)
 
 
-def require_class_count(split: Split, classes: int, who: str) -> None:
+def require_class_count(split: ExampleSource, classes: int, who: str) -> None:
     """Refuse a split whose classes have names, but not as many as somebody knows classes.
 
     Names that were numbered from text alone lack those of classes that the split has no example of; numbers would then
@@ -243,8 +233,9 @@ def require_class_count(split: Split, classes: int, who: str) -> None:
     Raises:
         InvalidInput: The numbers differ.
     """
-    if split.class_names and len(split.class_names) != classes:
+    names = split.names.classes
+    if names and len(names) != classes:
         raise InvalidInput(
-            f"Split '{split.name}' has names for {len(split.class_names)} classes, {', '.join(split.class_names)}, and "
+            f"Split '{split.name}' has names for {len(names)} classes, {', '.join(names)}, and "
             f"{who} knows {classes}; give it all of them in their order, class_names=[...]."
         )

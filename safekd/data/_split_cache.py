@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from .._fingerprint import fingerprint_tensors
+from ._batch import Batch
+from ._example_source import ExampleSource
 from ._split import Split
 
 
@@ -25,9 +27,10 @@ class SplitCache:
     def __init__(self, limit: int = 2**30) -> None:
         self._limit = limit
         self._kept: dict[Hashable, Tensor | None] = {}  # by content; None where the rows do not fit
-        self._contents: dict[int, tuple[Split, Hashable]] = {}  # by identity; holding the split keeps its id taken
+        # by identity; holding the source keeps its id taken
+        self._contents: dict[int, tuple[ExampleSource, Hashable]] = {}
 
-    def holds(self, split: Split) -> bool:
+    def holds(self, split: ExampleSource) -> bool:
         """Tell whether the rows of a split are in memory.
 
         Args:
@@ -50,53 +53,62 @@ class SplitCache:
         """Travel empty: what a split is called here, its id, means another object in another process."""
         return {"_limit": self._limit, "_kept": {}, "_contents": {}}
 
-    def rows(self, split: Split, index: Tensor, compute: Callable[[Tensor], Tensor], chunk: int = 1024) -> Tensor:
-        """Return the rows of some examples, from memory where kept.
+    def rows(self, source: ExampleSource, batch: Batch, compute: Callable[[Batch], Tensor]) -> Tensor:
+        """Return the rows of some examples, from memory where kept; those of a stream are never kept.
 
-        No example is worked out twice for one answer; whether rows fit is found on the first one.
+        No example is worked out twice for one answer; whether rows fit is found on the first one.  Where all are kept,
+        they are worked out as many at a time as the first batch holds.
 
         Args:
-            split: Where the examples are from.
-            index: Their places, (B,).
-            compute: From places (B,) to rows (B, ...).
-            chunk: How many rows are worked out at a time where all are kept.
+            source: Where the examples are from.
+            batch: The examples.
+            compute: From a batch to rows (B, ...).
 
         Returns:
             Rows, (B, ...).
         """
-        if not self._limit or not len(index):
-            return compute(index)
-        content = self._content(split)
+        if not self._limit or not len(batch) or batch.place is None:
+            return compute(batch)
+        content = self._content(source)
         if content not in self._kept:
-            first = compute(index)
-            if first[:1].numel() * first.element_size() * len(split) > self._limit:
-                self._kept[content] = None
-                return first
-            self._kept[content] = _complete_rows(first, split, index, compute, chunk)
+            first = compute(batch)
+            rows = None
+            if first[:1].numel() * first.element_size() * len(source) <= self._limit:
+                rows = _complete_rows(first, source, batch.place, compute)
+            self._kept[content] = rows
+            return first if rows is None else rows[batch.place]
         kept = self._kept[content]
-        return compute(index) if kept is None else kept[index]
+        return compute(batch) if kept is None else kept[batch.place]
 
-    def _content(self, split: Split) -> Hashable:
+    def _content(self, split: ExampleSource) -> Hashable:
         if id(split) not in self._contents:
             self._contents[id(split)] = (split, _fingerprint_split(split))
         return self._contents[id(split)][1]
 
 
 def _complete_rows(
-    first: Tensor, split: Split, index: Tensor, compute: Callable[[Tensor], Tensor], chunk: int
-) -> Tensor:
-    """Return the rows of all examples, those of ``index`` being there."""
-    rows = first.new_empty(len(split), *first.shape[1:])
-    missing_N = torch.ones(len(split), dtype=torch.bool, device=index.device)
-    rows[index], missing_N[index] = first, False
-    for some in torch.split(missing_N.nonzero().squeeze(-1), chunk):
+    first: Tensor, source: ExampleSource, place: Tensor, compute: Callable[[Batch], Tensor]
+) -> Tensor | None:
+    """Return the rows of all examples, those at ``place`` being there; None where they differ in shape."""
+    rows = first.new_empty(len(source), *first.shape[1:])
+    missing_N = torch.ones(len(source), dtype=torch.bool, device=place.device)
+    rows[place], missing_N[place] = first, False
+    for some in torch.split(missing_N.nonzero().squeeze(-1), len(place)):
         if len(some):
-            rows[some] = compute(some)
+            more = compute(source.batch(some))
+            if more.shape[1:] != rows.shape[1:]:
+                return None
+            rows[some] = more
     return rows
 
 
-def _fingerprint_split(split: Split) -> Hashable:
-    """Return what tells splits of other content apart: every tensor to the last bit, and all else by its text."""
+def _fingerprint_split(split: ExampleSource) -> Hashable:
+    """Return what tells splits of other content apart: every tensor to the last bit, and all else by its text.
+
+    A source that is read as it is needed is told by itself.
+    """
+    if not isinstance(split, Split):
+        return id(split)
     tensors: dict[str, Tensor] = {}
     others = []
     for field in fields(split):

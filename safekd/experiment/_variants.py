@@ -124,8 +124,7 @@ def find_training_signals(experiment: Experiment) -> Signals:
     Args:
         experiment: Data, teachers and evidence.
     """
-    everything = torch.arange(len(experiment.train))
-    return experiment.trainer().objective.signals(experiment.train, everything)
+    return experiment.trainer().objective.signals(experiment.train, experiment.train.batch())
 
 
 def _weigh_training_split(experiment: Experiment, rule: Rule) -> tuple[Tensor, int]:

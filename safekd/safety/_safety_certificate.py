@@ -120,7 +120,7 @@ def certify(
         raise InvalidInput(
             f"No example of '{data.name}' is covered by '{constraint.name}'; nothing can be certified on it."
         )
-    constraint.require_examples(data)
+    constraint.require_examples(data, constraint.counts(data.batch()))
     confidence = require_confidence(confidence)
     level = 1 - (1 - confidence) / len(values)
     measures = [average.measure for _, average in constraint.parts for _ in range(average.size)]

@@ -13,7 +13,7 @@ from torch import Tensor
 from solvers.short_repr import ShortRepr
 
 from .._number_checks import is_finite
-from ..data import Batch, Group, GroupNames, Key, Split
+from ..data import Batch, ExampleSource, Group, GroupNames, Key
 from ..errors import InvalidInput
 from ._group_average import Average, GroupSums
 from ._mix_balls import Ball
@@ -151,16 +151,17 @@ class Constraint(ABC):
         binary_G = torch.cat([torch.full((a.size,), a.measure.binary) for _, a in self.parts]).to(gradient_G.device)
         return float(torch.where(binary_G, gradient_G / count_G, 0.0).max())
 
-    def require_examples(self, split: Split) -> None:
-        """Refuse a split where a group has no example.
+    def require_examples(self, split: ExampleSource, count_of_group: Tensor) -> None:
+        """Refuse data where a group has no example.
 
         Args:
             split: The data on which the constraint is to be posed.
+            count_of_group: Examples of each group there, ``counts`` over all of them, (G,).
 
         Raises:
             InvalidInput: A group, which the message names, has none.
         """
-        count_G = self.counts(split.batch()).tolist()
+        count_G = count_of_group.tolist()
         names = [name for _, average in self.parts for name in average.names(split.names)]
         if not any(count_G):
             raise InvalidInput(

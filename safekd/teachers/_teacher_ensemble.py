@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from .._number_checks import is_whole
 from .._precision import widen
-from ..data import Batch, Split, SplitCache
+from ..data import Batch, ExampleSource, SplitCache
 from ..errors import InvalidInput
 from ._teacher import Teacher, name_failures, require_log_distributions, require_request
-from ._teacher_changes import Content, find_change, read_content, read_tensors
+from ._teacher_changes import Content, find_change, list_tensors, read_content, read_tensors
 
 
 class TeacherEnsemble:
@@ -80,22 +80,22 @@ class TeacherEnsemble:
         require_request(self.names[0], batch, split)
         return self._ask(range(len(self)), batch, split)
 
-    def cached_log_probabilities(self, split: Split, index: Tensor) -> Tensor:
-        """Return log-probabilities for some examples of a split, from memory where kept.
+    def cached_log_probabilities(self, source: ExampleSource, batch: Batch) -> Tensor:
+        """Return log-probabilities for some examples, from memory where kept.
 
         Args:
-            split: Where the examples are from.
-            index: Their numbers, (B,).
+            source: Where the examples are from.
+            batch: The examples; those of a stream, which have no place, are asked about now.
 
         Returns:
             (B, ..., K, V).
         """
         if not self._still:
-            return self._ask(self._moving, split.batch(index), split.name)
-        still_KV = self._cache.rows(split, index, lambda some: self._ask(self._still, split.batch(some), split.name))
+            return self._ask(self._moving, batch, source.name)
+        still_KV = self._cache.rows(source, batch, lambda some: self._ask(self._still, some, source.name))
         if not self._moving:
             return still_KV
-        moving_KV = self._ask(self._moving, split.batch(index), split.name)
+        moving_KV = self._ask(self._moving, batch, source.name)
         names = [self.names[self._still[0]], self.names[self._moving[0]]]
         _require_same_number_of_classes(names, [still_KV, moving_KV])
         both_KV = torch.cat(_promote([still_KV, moving_KV]), dim=-2)
@@ -110,6 +110,32 @@ class TeacherEnsemble:
             self._cache.forget()
         self._cache.recheck()
         self._contents, self._tensors = now, [read_tensors(self.teachers[k]) for k in self._still]
+
+    def read_contents(self) -> dict[str, Content]:
+        """Return what the answers of each teacher rest on, by its name; nothing of those that move."""
+        return {name: {} if k in self._moving else read_content(self.teachers[k]) for k, name in enumerate(self.names)}
+
+    def state(self) -> dict[str, list[tuple[str, Tensor]]]:
+        """Return the tensors of each teacher that is said to move, by its name, with their places."""
+        moving = [teacher for teacher in self.teachers if getattr(teacher, "moving", False)]
+        return {teacher.name: list_tensors(teacher) for teacher in moving}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Sequence[tuple[str, Tensor]]]) -> None:
+        """Put the tensors of moving teachers back, in place.
+
+        Args:
+            state: Of ``state``, of the same teachers.
+
+        Raises:
+            InvalidInput: A teacher has others.
+        """
+        for name, own in self.state().items():
+            kept = state.get(name, [])
+            if [(place, tensor.shape) for place, tensor in own] != [(place, tensor.shape) for place, tensor in kept]:
+                raise InvalidInput(f"Teacher '{name}' has other tensors than when the checkpoint was written.")
+            for (_, tensor), (_, value) in zip(own, kept, strict=True):
+                tensor.copy_(value)
 
     def require_unchanged(self) -> None:
         """Refuse a teacher that has changed since ``recheck`` and was not said to move.

@@ -43,7 +43,8 @@ def measure_teachers(
     """
     ensemble.recheck()
     everything = torch.arange(len(split), device=split.labels.device)
-    batch, log_p_KV = split.batch(everything), ensemble.cached_log_probabilities(split, everything)
+    batch = split.batch(everything)
+    log_p_KV = ensemble.cached_log_probabilities(split, batch)
     labels_K = batch.labels.unsqueeze(-1).expand(log_p_KV.shape[:-1])
     loss_K = -log_p_KV.gather(-1, labels_K.unsqueeze(-1)).squeeze(-1)
     safety = safety.with_names(split.names)

@@ -1,10 +1,11 @@
-"""Full passes: loss, constraints and their gradients, read exactly over whole splits, chunk by chunk.
+"""Full passes: loss, constraints and their gradients, read over whole sources, batch by batch.
 
 Axes: B batch, V classes, G groups of a constraint, M constraints, n parameters.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,77 +15,91 @@ from torch import Tensor
 from solvers.kkt import gradients
 from solvers.short_repr import ShortRepr
 
-from .._precision import log_softmax
+from .._precision import log_softmax, widen
 from .._torch_state import evaluation_mode
-from ..data import Batch, Split
+from ..data import Batch, ExampleSource
 from ..safety import Constraint, GroupSums
 from ._constraint_layout import attainable_threshold, is_single_average
-from ._objective import CHUNK, Objective, explain_infinite_loss
+from ._objective import Objective, explain_infinite_loss
 from .trace import ConstraintReading
 
 
 @dataclass(frozen=True, repr=False)
 class FullPass(ShortRepr):
-    """Exact values over whole splits: loss, readings, and, if asked for, gradients of loss and constraints.
+    """Values over whole sources: loss, readings, and, if asked for, gradients of loss and constraints.
 
     Attributes:
-        loss: Distillation loss on the training split, nats.
+        loss: Distillation loss on the training data, nats.
         loss_se: Its standard error, from the spread over positions.
-        readings: One a constraint, on the split on which it is posed.
-        gradient_n: Gradient of the loss, (n,), zeros where none was asked for.
-        jacobian_Mn: Gradients of ``g = required - surrogate``, (M, n), zeros where none were asked for.
+        readings: One a constraint, on the source on which it is posed.
+        gradient_norm: Of the loss's gradient, 0 where none was asked for.
+        lagrangian_norm: Of ``grad f + J^T lambda``; None where no multipliers were given.
+        gradient_n: Gradient of the loss, (n,); None where none was asked for, or only norms were.
+        jacobian_Mn: Gradients of ``g = required - surrogate``, (M, n), likewise.
     """
 
     loss: float
     loss_se: float
     readings: list[ConstraintReading]
-    gradient_n: Tensor
-    jacobian_Mn: Tensor
+    gradient_norm: float
+    lagrangian_norm: float | None
+    gradient_n: Tensor | None
+    jacobian_Mn: Tensor | None
+
+    def require_gradients(self) -> tuple[Tensor, Tensor]:
+        """Return the gradient of the loss and the Jacobian, for a caller that asked for both."""
+        assert self.gradient_n is not None
+        assert self.jacobian_Mn is not None
+        return self.gradient_n, self.jacobian_Mn
 
 
 def read_full_pass(
     objective: Objective,
-    train: Split,
-    splits: Mapping[str, Split],
+    train: ExampleSource,
+    splits: Mapping[str, ExampleSource],
     constraints: Sequence[Constraint],
     *,
     with_gradients: bool,
+    multipliers: Tensor | None = None,
 ) -> FullPass:
-    """Read the loss and each constraint on the split it names, exactly, student and rule in eval mode.
+    """Read the loss and each constraint on the source it names, student and rule in eval mode.
+
+    Gradients of loss and constraints, (M + 1) vectors of float64, cost a backward pass each.  Where multipliers are
+    given, two vectors are held, ``grad f`` and ``J^T lambda``, for two backward passes, and only norms are handed back.
 
     Args:
         objective: Holds student and targets.
         train: Where the loss is read, and constraints posed on "train".
         splits: The others, by name.
         constraints: M of them.
-        with_gradients: Whether gradients are wanted; they cost a backward pass each.
+        with_gradients: Whether gradients are wanted.
+        multipliers: (M,), for the norm of the Lagrangian's gradient without the Jacobian.
     """
     variables: list[Tensor] = [p for p in objective.student.parameters() if p.requires_grad]
     names = sorted({"train"} | {rule.split for rule in constraints})
-    move_split = {name: train if name == "train" else splits[name] for name in names}
+    sources = {name: train if name == "train" else splits[name] for name in names}
     objective.clear_non_finite_source()
     with evaluation_mode(objective.readers):
-        factors = read_surrogate_factors(objective, move_split, constraints) if with_gradients else None
-        sums = _FullPassSums(constraints, factors, variables)
+        factors = read_surrogate_factors(objective, sources, constraints) if with_gradients else None
+        vectors = _choose_vectors(multipliers, len(constraints), variables) if with_gradients else None
+        sums = _FullPassSums(constraints, factors, vectors)
         with torch.set_grad_enabled(with_gradients):
-            for name, split in move_split.items():
-                for index in split.chunks(CHUNK):
-                    batch = split.batch(index)
+            for name, source in sources.items():
+                for batch in source.batches(objective.rows):
                     logits_V = objective.logits(batch)
                     loss = None
                     if name == "train":
-                        log_q_V = objective.target(split, index, logits_V)
+                        log_q_V = objective.target(source, batch, logits_V)
                         losses = objective.loss(log_q_V, logits_V)
-                        if not bool(torch.isfinite(losses).all()):
+                        loss = sums.add_losses(losses, batch, source.positions)
+                        if not bool(torch.isfinite(loss)):
                             objective.note_non_finite(explain_infinite_loss(log_q_V, logits_V, losses, batch.index))
-                        sums.losses.append(losses.detach().double().reshape(-1).cpu())
-                        loss = losses.sum() / split.labels.numel()
                     sums.add(name, batch, logits_V, loss)
     return sums.total()
 
 
 def read_surrogate_factors(
-    objective: Objective, move_split: Mapping[str, Split], constraints: Sequence[Constraint]
+    objective: Objective, sources: Mapping[str, ExampleSource], constraints: Sequence[Constraint]
 ) -> list[Tensor]:
     """Return by how much each group's sum of surrogates counts in each constraint's value, (G,) each.
 
@@ -92,13 +107,13 @@ def read_surrogate_factors(
 
     Args:
         objective: Holds the student.
-        move_split: Splits on which constraints are posed, by name.
+        sources: Those on which constraints are posed, by name.
         constraints: M of them.
     """
     factors = []
     for rule in constraints:
-        split = move_split[rule.split]
-        count_G = objective.count_groups(rule, split)
+        split = sources[rule.split]
+        (count_G,) = objective.count_groups([rule], split)
         mean_G = torch.full_like(count_G, torch.nan)
         if rule.gradient_depends_on_means:
             mean_G = _surrogate_means(objective, rule, split, count_G)
@@ -106,16 +121,17 @@ def read_surrogate_factors(
     return factors
 
 
-def measure_gaps(constraints: Sequence[Constraint], full: FullPass) -> Tensor:
+def measure_gaps(constraints: Sequence[Constraint], full: FullPass, device: torch.device | str = "cpu") -> Tensor:
     """Return threshold less measured value of each constraint, (M,); of one that counts, to what it can attain.
 
     Args:
         constraints: In the order of the readings.
         full: What was read.
+        device: Where the answer is wanted.
     """
     pairs = zip(constraints, full.readings, strict=True)
     gaps = [float(attainable_threshold(rule, torch.tensor(r.count))) - r.measured for rule, r in pairs]
-    return torch.tensor(gaps, dtype=torch.float64, device=full.gradient_n.device)
+    return torch.tensor(gaps, dtype=torch.float64, device=device)
 
 
 def pose_all_on_train(constraints: Sequence[Constraint]) -> list[Constraint]:
@@ -128,49 +144,106 @@ def pose_all_on_train(constraints: Sequence[Constraint]) -> list[Constraint]:
 
 
 @torch.no_grad()
-def _surrogate_means(objective: Objective, rule: Constraint, split: Split, count_G: Tensor) -> Tensor:
+def _surrogate_means(objective: Objective, rule: Constraint, source: ExampleSource, count_G: Tensor) -> Tensor:
     total_G = torch.zeros_like(count_G)
-    for index in split.chunks(CHUNK):
-        batch = split.batch(index)
+    for batch in source.batches(objective.rows):
         total_G += rule.sums(log_softmax(objective.logits(batch)), batch).surrogate_G
     return total_G / count_G
 
 
+def _choose_vectors(multipliers: Tensor | None, M: int, variables: list[Tensor]) -> _Jacobian | _TwoVectors:
+    return _Jacobian(M, variables) if multipliers is None else _TwoVectors(multipliers, variables)
+
+
+class _Jacobian:
+    """The gradients of the loss and of each constraint, added up in float64."""
+
+    def __init__(self, M: int, variables: list[Tensor]) -> None:
+        self.variables = variables
+        size, like = sum(p.numel() for p in variables), variables[0]
+        self.gradient_n = torch.zeros(size, dtype=torch.float64, device=like.device)
+        self.jacobian_Mn = torch.zeros(M, size, dtype=torch.float64, device=like.device)
+
+    def add(self, loss: Tensor | None, value_by_row: Mapping[int, Tensor]) -> None:
+        """Add gradients of one batch: of its share of the loss, and of constraints by their number."""
+        here, scalars = [*value_by_row], [*value_by_row.values()]
+        rows = gradients(scalars if loss is None else [loss, *scalars], self.variables)
+        if loss is not None:
+            self.gradient_n += rows[0]
+        self.jacobian_Mn[here] += rows[0 if loss is None else 1 :]
+
+    def total(self) -> tuple[float, float | None, Tensor | None, Tensor | None]:
+        """Return the last four fields of a FullPass."""
+        return float(self.gradient_n.norm()), None, self.gradient_n, self.jacobian_Mn
+
+
+class _TwoVectors:
+    """The gradients of the loss and of ``lambda . g``, added up parameter by parameter."""
+
+    def __init__(self, multipliers: Tensor, variables: list[Tensor]) -> None:
+        self.multipliers, self.variables = multipliers.tolist(), variables
+        self.sums = [[torch.zeros_like(p, dtype=widen(p[:0]).dtype) for p in variables] for _ in range(2)]
+
+    def add(self, loss: Tensor | None, value_by_row: Mapping[int, Tensor]) -> None:
+        """Add gradients of one batch: of its share of the loss, and of constraints by their number."""
+        weighed = [self.multipliers[m] * value for m, value in value_by_row.items() if self.multipliers[m]]
+        values = [loss, torch.stack(weighed).sum() if weighed else None]
+        asked = [(value, sums) for value, sums in zip(values, self.sums, strict=True) if value is not None]
+        for number, (value, sums) in enumerate(asked, start=1):
+            if not value.requires_grad:
+                continue
+            parts = torch.autograd.grad(value, self.variables, retain_graph=number < len(asked), allow_unused=True)
+            for total, part in zip(sums, parts, strict=True):
+                if part is not None:
+                    total += part
+
+    def total(self) -> tuple[float, float | None, Tensor | None, Tensor | None]:
+        """Return the last four fields of a FullPass."""
+        loss, weighed = self.sums
+        return _norm(loss), _norm([a + b for a, b in zip(loss, weighed, strict=True)]), None, None
+
+
+def _norm(parts: Sequence[Tensor]) -> float:
+    return math.sqrt(sum(float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 for part in parts))
+
+
 class _FullPassSums:
-    """Adds up losses, constraint values and their gradients over the chunks of a full pass.
+    """Adds up losses, constraint values and their gradients over the batches of a full pass.
 
     factors: see ``read_surrogate_factors``; None where no gradient is wanted.
     """
 
     def __init__(
-        self, constraints: Sequence[Constraint], factors: Sequence[Tensor] | None, variables: list[Tensor]
+        self,
+        constraints: Sequence[Constraint],
+        factors: Sequence[Tensor] | None,
+        vectors: _Jacobian | _TwoVectors | None,
     ) -> None:
-        self.constraints, self.factors, self.variables = constraints, factors, variables
-        size, like = sum(p.numel() for p in variables), variables[0]
-        self.loss = 0.0
-        self.losses: list[Tensor] = []
-        self.gradient_n = torch.zeros(size, dtype=torch.float64, device=like.device)
-        self.jacobian_Mn = torch.zeros(len(constraints), size, dtype=torch.float64, device=like.device)
+        self.constraints, self.factors, self.vectors = constraints, factors, vectors
+        self.loss, self.moments = 0.0, SampleMoments()
         self.sums: list[GroupSums | None] = [None] * len(constraints)
 
+    def add_losses(self, losses: Tensor, batch: Batch, positions: int) -> Tensor:
+        """Take in one loss a position, (B, ...); return the batch's share of the mean over all positions."""
+        share = batch.sum_positions(losses) / positions
+        values = losses if batch.mask is None else losses[batch.mask]
+        self.moments.add(values.detach().double())
+        self.loss += float(share.detach())
+        return share
+
     def add(self, name: str, batch: Batch, logits_V: Tensor, loss: Tensor | None) -> None:
-        """Add one chunk of the split ``name``; ``loss`` is its share of the mean loss, on the training split."""
-        here = [m for m, rule in enumerate(self.constraints) if rule.split == name]
-        log_p_V = log_softmax(logits_V)
-        scalars = [] if loss is None else [loss]
-        for m in here:
-            sums = self.constraints[m].sums(log_p_V, batch)
+        """Add one batch of the source ``name``; ``loss`` is its share of the mean loss, on the training data."""
+        log_p_V, value_by_row = log_softmax(logits_V), {}
+        for m, rule in enumerate(self.constraints):
+            if rule.split != name:
+                continue
+            sums = rule.sums(log_p_V, batch)
             if self.factors is not None:
-                scalars.append(-(self.factors[m] * sums.surrogate_G).sum())
+                value_by_row[m] = -(self.factors[m] * sums.surrogate_G).sum()
             before, sums = self.sums[m], sums.detach()
             self.sums[m] = sums if before is None else before + sums
-        if self.factors is not None:
-            rows = gradients(scalars, self.variables)
-            if loss is not None:
-                self.gradient_n += rows[0]
-            self.jacobian_Mn[here] += rows[0 if loss is None else 1 :]
-        if loss is not None:
-            self.loss += float(loss.detach())
+        if self.vectors is not None:
+            self.vectors.add(loss, value_by_row)
 
     def total(self) -> FullPass:
         """Divide by counts and hand over."""
@@ -179,8 +252,38 @@ class _FullPassSums:
             for rule, sums in zip(self.constraints, self.sums, strict=True)
             if sums is not None
         ]
-        losses = torch.cat(self.losses)
-        return FullPass(self.loss, _standard_error(losses), readings, self.gradient_n, self.jacobian_Mn)
+        gradients_read = (0.0, None, None, None) if self.vectors is None else self.vectors.total()
+        return FullPass(self.loss, self.moments.standard_error, readings, *gradients_read)
+
+
+class SampleMoments:
+    """Count, mean and squared deviations of numbers that come in parts.
+
+    Source: Chan, Golub and LeVeque 1979.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, 0.0, 0.0
+
+    def add(self, value_x: Tensor) -> None:
+        """Take in some numbers.
+
+        Args:
+            value_x: Any shape, float64.
+        """
+        if not value_x.numel():
+            return
+        count, mean = value_x.numel(), float(value_x.mean())
+        squares = float((value_x - mean).square().sum())
+        apart, total = mean - self.mean, self.count + count
+        self.squares += squares + apart**2 * self.count * count / total
+        self.mean += apart * count / total
+        self.count = total
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean, were the numbers independent; no number below two."""
+        return math.sqrt(self.squares / (self.count - 1) / self.count) if self.count > 1 else math.nan
 
 
 def _constraint_reading(rule: Constraint, sums: GroupSums) -> ConstraintReading:
@@ -201,8 +304,3 @@ def _constraint_reading(rule: Constraint, sums: GroupSums) -> ConstraintReading:
         # a single average is posed at a value that it can attain
         resolution=0.0 if is_single_average(rule) else rule.resolution(factor_G, sums.count_G),
     )
-
-
-def _standard_error(values: Tensor) -> float:
-    """Return the standard error of the mean of independent values, no number below two."""
-    return float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")

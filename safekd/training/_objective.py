@@ -5,7 +5,7 @@ Axes: N examples, B batch, ... positions, K teachers, V classes, M constraints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from solvers.short_repr import ShortRepr
 
 from .._precision import find_unusable_rows, log_softmax
-from .._torch_state import ask_module, evaluation_mode
-from ..data import Batch, Group, Split, SplitCache, require_class_count
+from .._torch_state import ask_module, autocast, evaluation_mode
+from ..data import Batch, ExampleSource, Group, Split, SplitCache, require_class_count
 from ..errors import InvalidInput, NotFinite
 from ..pooling import arithmetic_pool
 from ..safety import Constraint
@@ -32,9 +32,7 @@ from ..weights import (
 from ._student_checks import warn_of_probabilities
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-CHUNK = (
-    4096  # examples that go through a student or a teacher at a time when a whole split is read: memory, not accuracy
-)
+CHUNK = 4096  # examples that are read at a time where training reads more: memory, not accuracy
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,6 +73,9 @@ class Objective(ShortRepr):
         fixed: Whether targets never change: the rule neither looks at the student nor holds a module, and no teacher
             moves.
         readers: The student and the modules of the rule: all that has an eval mode.
+        rows: Examples that go through a student or a teacher at a time where a whole source is read: no more than in a
+            step of training.
+        autocast: Half type in which the student computes where torch's autocast lets it; None for its own.
 
     Raises:
         InvalidInput: The rule needs the variance of a teacher that moves.
@@ -90,13 +91,15 @@ class Objective(ShortRepr):
     features: Callable[[Batch], Tensor] | None = None
     perturbation: Perturbation = field(default_factory=Perturbation)
     pooling: Loss = arithmetic_pool
+    rows: int = CHUNK
+    autocast: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         self._targets = SplitCache(self.ensemble.cache_limit)
         self._looked_at = False  # whether what the student gives was looked at
-        self._variances: dict[int, tuple[Split, Tensor]] = {}
+        self._variances: dict[int, tuple[ExampleSource, Tensor]] = {}
         self.non_finite_source: str | None = None
-        self._counts: dict[tuple[int, int], tuple[Constraint, Split, Tensor]] = {}
+        self._counts: dict[tuple[int, int], tuple[Constraint, ExampleSource, Tensor]] = {}
         self._needs, modules = collect_needs(self.rule), collect_modules(self.rule).values()
         self._rule_fixed = not (looks_at_student(self.rule) or modules)
         self.fixed = self._rule_fixed and not self.ensemble.moving
@@ -107,7 +110,7 @@ class Objective(ShortRepr):
             )
         self.readers = nn.ModuleList([self.student, *modules])
 
-    def recheck(self, splits: Mapping[str, Split]) -> None:
+    def recheck(self, splits: Mapping[str, ExampleSource]) -> None:
         """Forget all that rests on data or teachers that may have changed in place; each fit begins with it.
 
         Args:
@@ -122,23 +125,22 @@ class Objective(ShortRepr):
         self._variances.clear()
         self._counts.clear()
 
-    def signals(self, split: Split, index: Tensor, logits_V: Tensor | None = None) -> Signals:
+    def signals(self, source: ExampleSource, batch: Batch, logits_V: Tensor | None = None) -> Signals:
         """Return what the weighting rule may look at for some examples.
 
         Args:
-            split: Where the examples are from.
-            index: Their numbers, (B,).
+            source: Where the examples are from.
+            batch: The examples.
             logits_V: The student's for them, (B, ..., V); where left out and needed, it is asked in eval mode.
 
         Raises:
             InvalidInput: Student and teachers differ in classes, or features have no row for each label.
         """
-        batch = split.batch(index)
         if logits_V is None and not self._rule_fixed:
             with evaluation_mode(self.readers), torch.no_grad():
                 logits_V = self.logits(batch)
-        log_p_KV = self.ensemble.cached_log_probabilities(split, index)
-        require_class_count(split, log_p_KV.shape[-1], "the ensemble")
+        log_p_KV = self.ensemble.cached_log_probabilities(source, batch)
+        require_class_count(source, log_p_KV.shape[-1], "the ensemble")
         if logits_V is not None:
             require_same_classes(log_p_KV, logits_V)
         return Signals(
@@ -147,36 +149,36 @@ class Objective(ShortRepr):
             task=batch.task,
             context=batch.context,
             evidence=None if self.evidence is None else self.evidence.to(batch.labels.device),
-            critical_classes=split.names.numbers("class", self.critical_classes),
-            critical_contexts=split.names.numbers("context", self.critical_contexts),
+            critical_classes=source.names.numbers("class", self.critical_classes),
+            critical_contexts=source.names.numbers("context", self.critical_contexts),
             student_log_p=None if logits_V is None else log_softmax(logits_V.detach()),
             features=self._features(batch),
-            variance=self._variance(split, index),
+            variance=self._variance(source, batch),
             index=batch.index,
-            split=split.name,
+            split=source.name,
             teachers=self.ensemble.names,
         )
 
-    def pool(self, split: Split, index: Tensor, logits_V: Tensor | None = None) -> PooledTeachers:
+    def pool(self, source: ExampleSource, batch: Batch, logits_V: Tensor | None = None) -> PooledTeachers:
         """Weigh and pool the teachers for some examples, as the rule is now; weights keep their gradient.
 
         Args:
-            split: Where the examples are from.
-            index: Their numbers, (B,).
+            source: Where the examples are from.
+            batch: The examples.
             logits_V: The student's for them, (B, ..., V); where left out and needed, it is asked in eval mode.
         """
-        signals = self.signals(split, index, logits_V)
+        signals = self.signals(source, batch, logits_V)
         w_K = self.rule(signals)
         return PooledTeachers(signals, w_K, self.pooling(signals.log_p, w_K))
 
-    def target(self, split: Split, index: Tensor, logits_V: Tensor) -> Tensor:
+    def target(self, source: ExampleSource, batch: Batch, logits_V: Tensor) -> Tensor:
         """Return the log of the pooled target for some examples, (B, ..., V), without gradient.
 
         NaN where a teacher gave what is not finite; ``non_finite_source`` then says which.
 
         Args:
-            split: Where the examples are from.
-            index: Their numbers, (B,).
+            source: Where the examples are from.
+            batch: The examples.
             logits_V: The student's for them, (B, ..., V).
         """
         with torch.no_grad():
@@ -184,8 +186,8 @@ class Objective(ShortRepr):
                 return torch.full_like(logits_V, torch.nan)  # no rule can say anything of such a student
             try:
                 if not self.fixed:
-                    return self.pool(split, index, None if self._rule_fixed else logits_V).log_q_V
-                return self._targets.rows(split, index, lambda some: self.pool(split, some).log_q_V, CHUNK)
+                    return self.pool(source, batch, None if self._rule_fixed else logits_V).log_q_V
+                return self._targets.rows(source, batch, lambda some: self.pool(source, some).log_q_V)
             except NotFinite as error:
                 self.note_non_finite(error.source)
                 return torch.full_like(logits_V, torch.nan)
@@ -202,11 +204,11 @@ class Objective(ShortRepr):
         """Forget which teacher was not finite: a new pass begins."""
         self.non_finite_source = None
 
-    def holds_targets(self, split: Split) -> bool:
+    def holds_targets(self, split: ExampleSource) -> bool:
         """Tell whether the targets of a split are in memory, and will not be asked for again.
 
         Args:
-            split: Any split.
+            split: Any source.
         """
         return self._targets.holds(split)
 
@@ -220,7 +222,8 @@ class Objective(ShortRepr):
             InvalidInput: The student cannot read the inputs, does not give one row of logits a label, or its logits
                 have no gradient where one is wanted.
         """
-        logits_V = ask_module(self.student, batch.inputs, "The student")
+        with autocast(self.autocast, batch.labels.device):
+            logits_V = ask_module(self.student, batch.inputs, "The student")
         if torch.is_grad_enabled() and not logits_V.requires_grad:
             raise InvalidInput(
                 "The student's logits carry no gradient, so nothing can be learned; look for detach(), .data, numpy or "
@@ -255,27 +258,44 @@ class Objective(ShortRepr):
             )
         return loss
 
-    def count_groups(self, rule: Constraint, split: Split) -> Tensor:
-        """Return how many examples each group of a constraint has, (G,); counted once.
+    def count_groups(self, rules: Sequence[Constraint], source: ExampleSource) -> list[Tensor]:
+        """Return how many examples each group of some constraints has, (G,) each; counted once, in one pass.
+
+        Args:
+            rules: The constraints.
+            source: Where they are read.
+        """
+        new = [rule for rule in rules if (id(rule), id(source)) not in self._counts]
+        if new:
+            counts: list[Tensor | float] = [0.0] * len(new)
+            for batch in source.batches(CHUNK):
+                counts = [count_G + rule.counts(batch) for count_G, rule in zip(counts, new, strict=True)]
+            for rule, count_G in zip(new, counts, strict=True):  # holding both keeps their ids taken
+                self._counts[id(rule), id(source)] = (rule, source, torch.as_tensor(count_G))
+        return [self._counts[id(rule), id(source)][2] for rule in rules]
+
+    def count_covered(self, rule: Constraint, split: ExampleSource) -> int:
+        """Return how many positions a constraint averages over.
 
         Args:
             rule: The constraint.
             split: Where it is read.
         """
-        key = id(rule), id(split)
-        if key not in self._counts:
-            count_G = sum(rule.counts(split.batch(index)) for index in split.chunks(CHUNK))
-            self._counts[key] = (rule, split, torch.as_tensor(count_G))  # holding both keeps their ids taken
-        return self._counts[key][2]
+        return sum(int(rule.covers(batch).sum()) for batch in split.batches(CHUNK))
 
-    def _variance(self, split: Split, index: Tensor) -> Tensor | None:
+    def _variance(self, split: ExampleSource, batch: Batch) -> Tensor | None:
         """How unsteady teachers are, (B, ..., K): asked once a split, since neither they nor the noise change."""
         if "variance" not in self._needs:
             return None
+        if not isinstance(split, Split):
+            raise InvalidInput(
+                f"The weighting rule needs the variance of each teacher, which is measured over a whole split in "
+                f"memory; '{split.name}' is read as it is needed. Use a rule that does not need the variance."
+            )
         if id(split) not in self._variances:
             asked = self.perturbation.variance(self.ensemble, split)
             self._variances[id(split)] = (split, asked)  # holding the split keeps its id taken
-        return self._variances[id(split)][1][index]
+        return self._variances[id(split)][1][batch.place]
 
     def _features(self, batch: Batch) -> Tensor | None:
         if self.features is None and "features" not in self._needs:
@@ -336,10 +356,16 @@ def require_same_classes(teachers_V: Tensor, student_V: Tensor) -> None:
 def _flat_inputs(batch: Batch) -> Tensor:
     """Return each position's own inputs as one row, (B, ..., D)."""
     lead = batch.labels.shape
+    if not isinstance(batch.inputs, Tensor):
+        raise InvalidInput(
+            "The weighting rule learns from features, and the inputs are a dictionary. Pass features=, a function from "
+            "a batch to (B, ..., D)."
+        )
     if not batch.inputs.is_floating_point() or batch.inputs.shape[: len(lead)] != lead:
         raise InvalidInput(
             f"The weighting rule learns from features; inputs are {batch.inputs.dtype} of shape "
             f"{tuple(batch.inputs.shape)}, which gives none for labels of shape {tuple(lead)}. "
             "Pass features=, a function from a batch to (B, ..., D)."
         )
-    return batch.inputs.reshape(*lead, -1)
+    flat: Tensor = batch.inputs.reshape(*lead, -1)
+    return flat

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from solvers.primal_dual import DualMethod
 from solvers.short_repr import ShortRepr
 
-from ..data import Split
+from ..data import ExampleSource
 from ..errors import InvalidInput
 from ..safety import Constraint
 from ._objective import Objective
@@ -55,6 +55,9 @@ class TrainingProblem(ShortRepr):
         device: Where student and data are.
         seed: Order of batches.
         evidence_budget: What each probe may cost once a run has ended.
+        microbatch_size: Examples that go through the student at once; None for all of a step.
+        clip_norm: Longest gradient of a step; None for any.
+        scaler: Of the loss, where the student computes in float16; None where it does not.
         modes: Each part of the student, and whether it was in training mode when the problem was posed.
     """
 
@@ -70,11 +73,20 @@ class TrainingProblem(ShortRepr):
     seed: int
     evidence_budget: EvidenceBudget
     modes: tuple[tuple[nn.Module, bool], ...]
+    microbatch_size: int | None = None
+    clip_norm: float | None = None
+    scaler: torch.amp.GradScaler | None = None
 
     @property
     def student(self) -> nn.Module:
         """What is trained."""
         return self.objective.student
+
+    @property
+    def holds_jacobian(self) -> bool:
+        """Whether evaluations hold the gradient of each constraint: where all of them fit into the budget."""
+        n = sum(p.numel() for p in self.student.parameters() if p.requires_grad)
+        return self.evidence_budget.holds((len(self.constraints) + 1) * n)
 
     def with_constraints(self, constraints: Sequence[Constraint]) -> TrainingProblem:
         """Return the same problem under other constraints, such as the same ones ``at`` other thresholds.
@@ -94,7 +106,7 @@ class TrainingProblem(ShortRepr):
             objective = replace(objective, critical_classes=critical)  # whose targets may be others
         return replace(self, constraints=tuple(constraints), objective=objective)
 
-    def with_names(self, splits: Mapping[str, Split]) -> TrainingProblem:
+    def with_names(self, splits: Mapping[str, ExampleSource]) -> TrainingProblem:
         """Return the same problem with numbers in place of names of classes, contexts and tasks.
 
         Args:

@@ -122,7 +122,9 @@ def test_the_residuals_are_recomputed_from_the_saved_student(demo):
     student.load_state_dict(load_file(folder / "student.safetensors"))
     batch = experiment.train.batch()
     log_p = torch.log_softmax(student(batch.inputs), -1)
-    signals = constrained.result and experiment.trainer().objective.signals(experiment.train, batch.index)
+    signals = constrained.result and experiment.trainer().objective.signals(
+        experiment.train, experiment.train.batch(batch.index)
+    )
     q = (experiment.unified(signals).unsqueeze(-1) * signals.log_p.exp()).sum(-2)
     loss = (q * (q.log() - log_p)).sum(-1).mean()
     safety = log_p.exp()[batch.labels == 0, 0].mean()
@@ -152,12 +154,9 @@ def test_weights_conform_and_say_what_was_mended(demo):
 
 
 def test_the_four_teachers_are_different(demo):
-    import torch
 
     experiment = demo[0].experiment
-    p = experiment.ensemble.cached_log_probabilities(
-        experiment.validation, torch.arange(len(experiment.validation))
-    ).exp()[..., 0]
+    p = experiment.ensemble.cached_log_probabilities(experiment.validation, experiment.validation.batch()).exp()[..., 0]
     assert p.shape[1] == 4
     for a in range(4):
         for b in range(a):

@@ -347,9 +347,9 @@ def evaluate_student(
     g_M = torch.tensor([r.required - r.measured for r in full.readings], dtype=torch.float64)
     multiplier_M = torch.tensor(multipliers, dtype=torch.float64)
     equal = torch.tensor([constraint.is_equality for constraint in constraints])
-    jacobian_Mn = full.jacobian_Mn.cpu()
+    gradient_n, jacobian_Mn = (value.cpu() for value in full.require_gradients())
     residuals = kkt_residuals(
-        full.gradient_n.cpu(),
+        gradient_n,
         jacobian_Mn=jacobian_Mn[~equal],
         g_M=g_M[~equal],
         lambda_M=multiplier_M[~equal],

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .._full_pass import FullPass
 from .._parameter_vectors import split_vector
 
 
@@ -51,14 +50,14 @@ SETTINGS = CorrectionSettings()
 
 @dataclass(frozen=True)
 class ConstraintGaps:
-    """Where a student stands: one full pass with gradients, and the gap of each constraint.
+    """Where a student stands: the gap of each constraint, and its gradient.
 
     Attributes:
-        full: The pass.
+        jacobian_Mn: Gradients of g, (M, n).
         g_M: Threshold less what is measured, > 0 where it is missed, (M,).
     """
 
-    full: FullPass
+    jacobian_Mn: Tensor
     g_M: Tensor
 
 
@@ -103,7 +102,7 @@ def correct_constraints(
         if gap <= tolerance:
             break
         before = [p.detach().clone() for p in parameters]
-        step_n = _smallest_step(here.full.jacobian_Mn[active_M], here.g_M[active_M] + SETTINGS.inside * tolerance)
+        step_n = _smallest_step(here.jacobian_Mn[active_M], here.g_M[active_M] + SETTINGS.inside * tolerance)
         for p, part in zip(parameters, split_vector(step_n, parameters), strict=True):
             p.add_(part)
         there = read()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ...data import Split
+from ...data import ExampleSource
 from ...safety import Constraint
 from .._full_pass import FullPass, measure_gaps, read_full_pass
 from .._objective import Objective
@@ -37,8 +37,8 @@ class FinalIterate:
     def __init__(
         self,
         objective: Objective,
-        train: Split,
-        splits: Mapping[str, Split],
+        train: ExampleSource,
+        splits: Mapping[str, ExampleSource],
         constraints: Sequence[Constraint],
         tolerance: float,
         corrects: bool,
@@ -74,13 +74,17 @@ class FinalIterate:
 
     def _read_gaps(self) -> ConstraintGaps:
         full = read_full_pass(self._objective, self._train, self._splits, self._constraints, with_gradients=True)
-        return ConstraintGaps(full, measure_gaps(self._constraints, full))
+        return self._measure(full)
+
+    def _measure(self, full: FullPass) -> ConstraintGaps:
+        _, jacobian_Mn = full.require_gradients()
+        return ConstraintGaps(jacobian_Mn, measure_gaps(self._constraints, full, jacobian_Mn.device))
 
     def _correct(self, full: FullPass, point: TracePoint, first_gap: float) -> bool:
         """Move the student onto its active constraints; say whether it moved."""
-        here = ConstraintGaps(full, measure_gaps(self._constraints, full))
-        if not (self._corrects and self._constraints and point.finite):
+        if not (self._corrects and self._constraints and point.finite) or full.jacobian_Mn is None:
             return False
+        here = self._measure(full)
         if not is_near_constraints(here.g_M, first_gap, self._tolerance):
             return False
         device, readings = here.g_M.device, point.readings

@@ -70,10 +70,10 @@ def _find_dead_parameters(merit: MeritFunction) -> list[str]:
     split, student = merit.splits["train"], merit.objective.student
     depends = [False] * len(merit.parameters)
     with evaluation_mode(student), torch.enable_grad():
-        for index in split.chunks(merit.meter.most_rows(merit.objective, split)):
+        for batch in split.batches(merit.meter.most_rows(merit.objective, split)):
             merit.meter.require_time()
-            logits_V = merit.objective.logits(split.batch(index))
-            generator = torch.Generator().manual_seed(int(index[0]))
+            logits_V = merit.objective.logits(batch)
+            generator = torch.Generator().manual_seed(int(batch.index[0]))
             mix_V = torch.randn(logits_V.shape, generator=generator).to(logits_V)
             gradients = torch.autograd.grad((mix_V * logits_V).sum(), merit.parameters, allow_unused=True)
             depends = [

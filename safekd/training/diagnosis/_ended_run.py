@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -57,7 +58,7 @@ class EndedRun:
 
     Attributes:
         points: Its trace.
-        jacobian_Mn: Gradients of g at the last point, (M, n).
+        jacobian_Mn: Gradients of g at the last point, (M, n); None where they are more than the budget holds.
         tolerance: Of the run.
         capped: Names of constraints whose multiplier stands at its cap.
         facts: What it was given.
@@ -65,7 +66,7 @@ class EndedRun:
     """
 
     points: Sequence[TracePoint]
-    jacobian_Mn: Tensor
+    jacobian_Mn: Tensor | None
     tolerance: float
     capped: Sequence[str]
     facts: RunFacts
@@ -74,6 +75,10 @@ class EndedRun:
     @property
     def last(self) -> TracePoint:
         return self.points[-1]
+
+    def gradient_norm(self, m: int) -> float:
+        """Return the norm of a constraint's gradient at the last point; NaN where it was not read."""
+        return math.nan if self.jacobian_Mn is None else float(self.jacobian_Mn[m].norm())
 
     @property
     def passes(self) -> int:

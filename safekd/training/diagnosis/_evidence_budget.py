@@ -13,9 +13,9 @@ import torch
 
 from ..._number_checks import is_number, is_whole
 from ..._torch_state import evaluation_mode
-from ...data import Split
+from ...data import ExampleSource
 from ...errors import InvalidInput, SafekdError
-from .._objective import CHUNK, Objective
+from .._objective import Objective
 
 _BYTES = 8  # of a number, float64
 _LOGIT_COPIES = 10  # of what a chunk's logits need: logits, log-probabilities, targets, losses, and gradients of each
@@ -24,6 +24,9 @@ _LOGIT_COPIES = 10  # of what a chunk's logits need: logits, log-probabilities, 
 @dataclass(frozen=True)
 class EvidenceBudget:
     """Memory and time that a probe may take once a run has ended; what it would pass is named in the verdict.
+
+    Evaluations on the way hold the gradient of each constraint where all of them fit, and else two vectors, from which
+    stationarity follows, but no constraint's own gradient norm.
 
     The defaults hold the vectors of a student of some ten million parameters in every probe, of some fifty million in
     the second-order check, and a bound over a hundred million gains of classes;
@@ -45,6 +48,14 @@ class EvidenceBudget:
             raise InvalidInput(f"`memory_bytes` is {self.memory_bytes!r}; wanted a whole number of at least 1.")
         if not is_number(self.seconds) or not 0 < self.seconds <= math.inf:
             raise InvalidInput(f"`seconds` is {self.seconds!r}; wanted a number above 0.")
+
+    def holds(self, numbers: int) -> bool:
+        """Say whether float64 numbers fit.
+
+        Args:
+            numbers: How many are to be held at once.
+        """
+        return _BYTES * numbers <= self.memory_bytes
 
 
 class BeyondBudget(SafekdError):
@@ -72,7 +83,7 @@ class EvidenceMeter:
         Args:
             numbers: How many a probe is about to hold.
         """
-        if _BYTES * numbers > self.budget.memory_bytes:
+        if not self.budget.holds(numbers):
             raise BeyondBudget(
                 f"it needs {_format_bytes(_BYTES * numbers)} of memory, and "
                 f"{_format_bytes(self.budget.memory_bytes)} are allowed"
@@ -91,7 +102,7 @@ class EvidenceMeter:
         """
         return self.budget.memory_bytes // (_BYTES * max(n, 1))
 
-    def most_rows(self, objective: Objective, split: Split) -> int:
+    def most_rows(self, objective: Objective, split: ExampleSource) -> int:
         """Return how many examples of a split may be in the student at once.
 
         Args:
@@ -99,8 +110,8 @@ class EvidenceMeter:
             split: Of the examples.
         """
         with evaluation_mode(objective.student), torch.no_grad():
-            logits_V = objective.logits(split.batch(torch.arange(1, device=split.labels.device)))
-        return max(1, min(CHUNK, self.most_vectors(_LOGIT_COPIES * logits_V.numel())))
+            logits_V = objective.logits(next(iter(split.batches(1))))
+        return max(1, min(objective.rows, self.most_vectors(_LOGIT_COPIES * logits_V.numel())))
 
 
 def _format_bytes(count: float) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor
 from solvers.infeasibility import solve_least_violation_on_simplices
 
 from ..._torch_state import evaluation_mode
-from ...data import Split
+from ...data import ExampleSource, Split
 from ...safety import Constraint, Recall, SafetyConstraint
 from .._constraint_layout import attainable_threshold, is_single_average
 from .._objective import Objective
@@ -84,7 +84,7 @@ class FeasibilityBound:
 
 def bound_feasibility(
     objective: Objective,
-    splits: Mapping[str, Split],
+    splits: Mapping[str, ExampleSource],
     constraints: Sequence[Constraint],
     meter: EvidenceMeter | None = None,
 ) -> FeasibilityBound | None:
@@ -106,11 +106,11 @@ def bound_feasibility(
     # the others get a weight of 0: what part of the constraints cannot do, all of them cannot
     named = [(m, rule) for m, rule in named if rule.measure.concave or _counts_argmax(rule)]
     numbers, rules = [m for m, _ in named], [rule for _, rule in named]
-    posed = {rule.split: splits[rule.split] for rule in rules}
     if not rules:
         return None
+    posed = {rule.split: _require_split(splits[rule.split]) for rule in rules}
     with evaluation_mode(objective.student), torch.no_grad():
-        V = objective.logits(splits[rules[0].split].batch(torch.arange(1))).shape[-1]
+        V = objective.logits(next(iter(posed[rules[0].split].batches(1)))).shape[-1]
     positions = sum(split.labels.numel() for split in posed.values())
     kinds = sorted({_counts_argmax(rule) for rule in rules})  # distributions, predicted classes, or both
     meter.require_memory(SETTINGS.table_copies * len(rules) * len(kinds) * V * positions)
@@ -140,6 +140,13 @@ def bound_feasibility(
     weights_M = np.zeros(len(constraints))
     weights_M[numbers] = y_M
     return FeasibilityBound(least, weights_M, asked - least, asked, tuple(numbers[m] for m in boundary))
+
+
+def _require_split(source: ExampleSource) -> Split:
+    """Refuse data that are read as they are needed: equal inputs are found among all of them at once."""
+    if not isinstance(source, Split):
+        raise BeyondBudget(f"it needs the examples of '{source.name}' in memory")
+    return source
 
 
 def _boundary(y_M: Floats, gain_MGC: Floats, least: float) -> tuple[int, ...]:
@@ -184,9 +191,8 @@ def _measure_tangent(
     """
     gain_GV: Tensor | None = None
     constant, count = 0.0, 0
-    for index in split.chunks(meter.most_rows(objective, split)):
+    for batch in split.batches(meter.most_rows(objective, split)):
         meter.require_time()
-        batch = split.batch(index)
         covered = rule.covers(batch)
         if not bool(covered.any()):
             continue
@@ -198,7 +204,8 @@ def _measure_tangent(
         gradient_BV, constant_B = bound
         if gain_GV is None:
             gain_GV = torch.zeros(rows, p_BV.shape[-1], dtype=torch.float64)
-        gain_GV.index_add_(0, row_B[index.cpu()][covered.cpu()], gradient_BV.cpu())
+        assert batch.place is not None  # the split is in memory
+        gain_GV.index_add_(0, row_B[batch.place.cpu()][covered.cpu()], gradient_BV.cpu())
         constant, count = constant + float(constant_B.sum()), count + len(constant_B)
     if gain_GV is None:
         return None

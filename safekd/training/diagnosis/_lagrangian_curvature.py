@@ -139,7 +139,7 @@ def _find_coarsest_dtype(merit: MeritFunction) -> torch.dtype:
     hooks = [part.register_forward_hook(remember) for part in student.modules()]
     try:
         with torch.no_grad():
-            merit.objective.logits(split.batch(torch.arange(1, device=split.labels.device)))
+            merit.objective.logits(next(iter(split.batches(1))))
     finally:
         for hook in hooks:
             hook.remove()
@@ -180,7 +180,8 @@ def _difference_product(merit: MeritFunction, v_n: Tensor, share: float) -> Tens
     with merit.restore_afterwards():
         for sign in (1.0, -1.0):
             full = merit.read(start_n + sign * length * v_n.cpu().numpy(), with_gradients=True)
-            ends.append(full.gradient_n + full.jacobian_Mn.T @ full.jacobian_Mn.new_tensor(lambda_M))
+            gradient_n, jacobian_Mn = full.require_gradients()
+            ends.append(gradient_n + jacobian_Mn.T @ jacobian_Mn.new_tensor(lambda_M))
     apart_n: Tensor = (ends[0] - ends[1]) / (2 * length)
     return apart_n
 
@@ -193,15 +194,14 @@ def _lagrangian_shares(merit: MeritFunction) -> Iterator[Tensor]:
         here = [m for m, rule in enumerate(rules) if rule.split == name and lambda_M[m] != 0]
         if name != "train" and not here:
             continue
-        for index in split.chunks(merit.meter.most_rows(objective, split)):
+        for batch in split.batches(merit.meter.most_rows(objective, split)):
             merit.meter.require_time()
-            batch = split.batch(index)
             logits_V = objective.logits(batch)
             log_p_V = log_softmax(logits_V)
             share = logits_V.new_zeros(())
             if name == "train":
-                log_q_V = objective.target(split, index, logits_V.detach())
-                share = share + objective.loss(log_q_V, logits_V).sum() / split.labels.numel()
+                log_q_V = objective.target(split, batch, logits_V.detach())
+                share = share + batch.sum_positions(objective.loss(log_q_V, logits_V)) / split.positions
             for m in here:
                 share = share - lambda_M[m] * (factors[m] * rules[m].sums(log_p_V, batch).surrogate_G).sum()
             yield share

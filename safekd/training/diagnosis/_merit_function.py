@@ -17,7 +17,7 @@ from torch import nn
 
 from solvers.lagrangian import equality_weights, inequality_weights, penalty_term
 
-from ...data import Split
+from ...data import ExampleSource
 from ...safety import Constraint
 from .._full_pass import FullPass, read_full_pass
 from .._objective import Objective
@@ -56,7 +56,7 @@ class MeritFunction:
     def __init__(
         self,
         objective: Objective,
-        splits: Mapping[str, Split],
+        splits: Mapping[str, ExampleSource],
         constraints: Sequence[Constraint],
         point: TracePoint,
         meter: EvidenceMeter,
@@ -64,6 +64,7 @@ class MeritFunction:
         self.objective, self.splits, self.constraints, self.point = objective, splits, constraints, point
         self.meter = meter
         self.parameters: list[nn.Parameter] = [p for p in objective.student.parameters() if p.requires_grad]
+        meter.require_memory((len(constraints) + 1) * sum(p.numel() for p in self.parameters))
 
     def vector(self) -> Floats:
         """Return the student's parameters as one vector, (n,)."""
@@ -96,7 +97,8 @@ class MeritFunction:
         """
         full = self.read(x_n, with_gradients=True)
         total, weight_M = self._merit(full)
-        gradient_n = full.gradient_n + full.jacobian_Mn.T @ full.jacobian_Mn.new_tensor(weight_M)
+        gradient_n, jacobian_Mn = full.require_gradients()
+        gradient_n = gradient_n + jacobian_Mn.T @ jacobian_Mn.new_tensor(weight_M)
         return total, gradient_n.cpu().numpy()
 
     def read(self, x_n: Floats, *, with_gradients: bool) -> FullPass:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from solvers.second_order import SETTINGS as SECOND_ORDER
 
-from ...data import Split
+from ...data import ExampleSource
 from ...safety import Constraint
 from .._objective import Objective
 from .._parameter_vectors import copy_state
@@ -48,7 +48,7 @@ class RunProbes:
     def __init__(
         self,
         objective: Objective,
-        splits: Mapping[str, Split],
+        splits: Mapping[str, ExampleSource],
         constraints: Sequence[Constraint],
         best: BestIterates,
         budget: EvidenceBudget,
@@ -65,21 +65,29 @@ class RunProbes:
         )
 
     def measure_curvature(
-        self, point: TracePoint, jacobian_Mn: Tensor, tolerance: float, passes: int
+        self, point: TracePoint, jacobian_Mn: Tensor | None, tolerance: float, passes: int
     ) -> LagrangianCurvature | None:
         """Return the curvature of the Lagrangian where the student is; None where that was not examined.
 
         Args:
             point: What was read there.
-            jacobian_Mn: Gradients of g there, (M, n).
+            jacobian_Mn: Gradients of g there, (M, n); None where they do not fit into the budget.
             tolerance: Of the run.
             passes: About how many passes over the data it may cost.
         """
         steps = min(SECOND_ORDER.products, max(passes, 2))
         return self._examine(
             "the curvature at the student",
-            lambda: measure_curvature(self._merit(point), jacobian_Mn, tolerance, steps),
+            lambda: self._measure_curvature(point, jacobian_Mn, tolerance, steps),
         )
+
+    def _measure_curvature(
+        self, point: TracePoint, jacobian_Mn: Tensor | None, tolerance: float, steps: int
+    ) -> LagrangianCurvature:
+        merit = self._merit(point)  # refuses what does not fit
+        if jacobian_Mn is None:
+            raise BeyondBudget("the gradients of the constraints were not read")
+        return measure_curvature(merit, jacobian_Mn, tolerance, steps)
 
     def perturb_dead_parameters(self, point: TracePoint, passes: int) -> tuple[Sequence[str], float] | None:
         """Name dead parameters, and say how much lower a descent ends once they are perturbed; None if not examined.

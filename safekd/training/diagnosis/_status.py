@@ -85,7 +85,7 @@ def _find_growing(run: EndedRun) -> list[int]:
     for m in range(len(run.last.readings)):
         lambda_P, violation_P = [p.multipliers[m] for p in points], [p.readings[m].violation for p in points]
         force_P = [p.multipliers[m] * p.constraint_gradient_norms[m] for p in points if p.constraint_gradient_norms]
-        force = lambda_P[-1] * float(run.jacobian_Mn[m].norm())
+        force = lambda_P[-1] * run.gradient_norm(m)
         heavy = force > least_force
         steady = max(force_P, default=0.0) <= SETTINGS.steady_force * min(force_P, default=0.0)
         nearer = min(violation_P) > 0 and violation_P[-1] < SETTINGS.shrinking * violation_P[0]
@@ -164,7 +164,7 @@ def _judge_growing(run: EndedRun, chosen: list[int]) -> Verdict:
             "growing": [run.last.readings[m].name for m in chosen],
             "multipliers_before": [half.multipliers[m] for m in chosen],
             "multipliers_now": [run.last.multipliers[m] for m in chosen],
-            "constraint_gradient_norms": [float(run.jacobian_Mn[m].norm()) for m in chosen],
+            "constraint_gradient_norms": [run.gradient_norm(m) for m in chosen],
             "violations": [largest_violation(point) for point in run.points[-SETTINGS.least_points :]],
             **best_findings(run.best),
             **residual_findings(run),

@@ -19,7 +19,7 @@ from solvers.kkt import gradients
 
 from ..._precision import log_softmax
 from ..._torch_state import evaluation_mode
-from ...data import Split
+from ...data import ExampleSource
 from ...safety import Constraint
 from .._full_pass import FullPass, read_full_pass
 from .._objective import Objective
@@ -51,7 +51,7 @@ class StudentRestoration:
 
 def restore_student_feasibility(
     objective: Objective,
-    splits: Mapping[str, Split],
+    splits: Mapping[str, ExampleSource],
     constraints: Sequence[Constraint],
     passes: int,
     meter: EvidenceMeter,
@@ -77,7 +77,7 @@ class _ViolationDescent:
     def __init__(
         self,
         objective: Objective,
-        splits: Mapping[str, Split],
+        splits: Mapping[str, ExampleSource],
         constraints: Sequence[Constraint],
         meter: EvidenceMeter,
     ) -> None:
@@ -100,7 +100,7 @@ class _ViolationDescent:
         descend_lbfgs(self._half_squares, self.best[1], each)
         full = self._read(self.best[1])
         violation_M = _signed_violations(full)
-        gradient_norm = violation_gradient_norm(full.jacobian_Mn.cpu().numpy().T @ violation_M, violation_M)
+        gradient_norm = violation_gradient_norm(full.require_gradients()[1].cpu().numpy().T @ violation_M, violation_M)
         return StudentRestoration(
             full,
             float(np.abs(violation_M).max()),
@@ -114,7 +114,7 @@ class _ViolationDescent:
         """Return half the squared violations of the surrogates, and their gradient."""
         full = self._read(x_n)
         g_M = np.array([_signed_violation(reading, reading.surrogate) for reading in full.readings])
-        return float(g_M @ g_M) / 2, full.jacobian_Mn.cpu().numpy().T @ g_M
+        return float(g_M @ g_M) / 2, full.require_gradients()[1].cpu().numpy().T @ g_M
 
     def _minus_log_safety(self, x_n: Floats, share_M: Floats) -> tuple[float, Floats]:
         """Return the mean of -log(safety), constraints weighed by their shares, and its gradient."""
@@ -123,10 +123,9 @@ class _ViolationDescent:
         with evaluation_mode(self.objective.student), torch.enable_grad():
             for rule, share in zip(self.constraints, share_M, strict=True):
                 split = self.splits[rule.split]
-                count = int(rule.covers(split.batch()).sum())
-                for index in split.chunks(self.meter.most_rows(self.objective, split)):
+                count = int(self.objective.count_covered(rule, split))
+                for batch in split.batches(self.meter.most_rows(self.objective, split)):
                     self.meter.require_time()
-                    batch = split.batch(index)
                     log_p_V = log_softmax(self.objective.logits(batch))
                     safety = torch.cat([part.surrogate_values(log_p_V, batch) for _, part in rule.parts])
                     nothing = torch.finfo(safety.dtype).tiny  # at or below, not even the logarithm has a gradient

@@ -10,10 +10,12 @@ import torch
 
 from solvers.short_repr import ShortRepr
 
-from ...data import Fields, Split, SplitUse, move_split, require_same_names, require_unshared
+from ...data import ExampleSource, Fields, Split, SplitUse, move_split, require_same_names, require_unshared
 from ...errors import InvalidInput
 from ...safety import Constraint
+from .._objective import Objective
 from .._training_problem import TrainingProblem
+from ..resume import RunCheckpoints
 from ..trace import Callback
 from ._gradient_sampling import Sampled
 
@@ -32,6 +34,7 @@ class FitOptions:
             such end.
         choose: Whether the student that is best on the validation split is kept; not where that split judges.
         callbacks: Told of the run, in order.
+        checkpoints: Of the run; None to keep none.
     """
 
     epochs: int
@@ -42,6 +45,7 @@ class FitOptions:
     patience: int | None = None
     choose: bool = True
     callbacks: Sequence[Callback] = ()
+    checkpoints: RunCheckpoints | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,8 +57,8 @@ class FitData(ShortRepr):
         splits: The others by name; "validation" first where it was given.
     """
 
-    train: Split
-    splits: Mapping[str, Split]
+    train: ExampleSource
+    splits: Mapping[str, ExampleSource]
 
     @classmethod
     def place(
@@ -88,9 +92,24 @@ class FitData(ShortRepr):
         return cls(placed.pop("train"), placed)
 
     @property
-    def by_name(self) -> dict[str, Split]:
+    def by_name(self) -> dict[str, ExampleSource]:
         """Every split, the training split last."""
         return {**self.splits, "train": self.train}
+
+    def require_split(self, name: str, why: str) -> Split:
+        """Return a split that is in memory.
+
+        Args:
+            name: Of the split.
+            why: What needs it there, in words.
+
+        Raises:
+            InvalidInput: It is read as it is needed.
+        """
+        source = self.by_name[name]
+        if not isinstance(source, Split):
+            raise InvalidInput(f"{why} needs the examples of '{name}' in memory; give them as a kd.Split.")
+        return source
 
     def without_validation(self) -> FitData:
         """Return the data without the validation split."""
@@ -109,13 +128,16 @@ class FitData(ShortRepr):
         trained = {"train": self.train, **{name: self.splits[name] for name in self.splits if name in posed}}
         for name in names:
             if name not in posed:
-                require_unshared(self.splits[name], trained, name)
+                judge, others = self.splits[name], {n: one for n, one in trained.items() if isinstance(one, Split)}
+                if isinstance(judge, Split):
+                    require_unshared(judge, others, name)
 
-    def require_covered(self, constraints: Sequence[Constraint]) -> None:
+    def require_covered(self, constraints: Sequence[Constraint], objective: Objective) -> None:
         """Raise InvalidInput where a constraint's split is missing, or holds no example that it covers.
 
         Args:
             constraints: Of the problem.
+            objective: Counts the examples of each, in one pass over the data.
         """
         for rule in constraints:
             if rule.split != "train" and rule.split not in self.splits:
@@ -123,7 +145,10 @@ class FitData(ShortRepr):
                     f"Constraint '{rule.name}' is posed on split '{rule.split}', which was not given; "
                     f"there is {['train', *self.splits]}. Pass it as fit(..., splits={{'{rule.split}': data}})."
                 )
-            rule.require_examples(self.by_name[rule.split])
+        for name, source in self.by_name.items():
+            rules = [rule for rule in constraints if rule.split == name]
+            for rule, count_G in zip(rules, objective.count_groups(rules, source), strict=True):
+                rule.require_examples(source, count_G)
 
     def list_uses(self, problem: TrainingProblem, looks: int = 0) -> tuple[SplitUse, ...]:
         """Return what each split is used for, the training split first.
@@ -141,7 +166,7 @@ class FitData(ShortRepr):
                 roles.append("measuring the teachers")
             if name == "validation":
                 roles.append("readings of the trace")
-            if roles:
+            if roles and isinstance(split, Split):
                 use = SplitUse(split, tuple(roles))
                 chooses = name == "validation" and looks > 1
                 uses.append(use.add_looks(looks, "to choose the best student") if chooses else use)

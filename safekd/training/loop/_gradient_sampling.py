@@ -20,7 +20,7 @@ from solvers.kkt import gradients
 
 from ..._precision import log_softmax
 from ..._torch_state import evaluation_mode
-from ...data import Split
+from ...data import ExampleSource
 from ...errors import InvalidInput
 from ...safety import Constraint
 from .._full_pass import read_surrogate_factors
@@ -99,8 +99,8 @@ class SampledGradients:
 
 def estimate_gradients(
     objective: Objective,
-    train: Split,
-    splits: Mapping[str, Split],
+    train: ExampleSource,
+    splits: Mapping[str, ExampleSource],
     constraints: Sequence[Constraint],
     lambda_M: Tensor,
     sampled: Sampled,
@@ -132,11 +132,12 @@ def estimate_gradients(
             scalars: dict[int, Tensor] = {}
             for name in sorted(where):
                 split = where[name]
-                index = torch.randint(len(split), (sampled.batch_size,), generator=generator).to(split.labels.device)
+                index = torch.randint(len(split), (sampled.batch_size,), generator=generator).to(split.device)
                 batch = split.batch(index)
                 logits_V = objective.logits(batch)
                 if name == "train":
-                    scalars[0] = objective.loss(objective.target(split, index, logits_V), logits_V).mean()
+                    log_q_V = objective.target(split, batch, logits_V)
+                    scalars[0] = batch.average_positions(objective.loss(log_q_V, logits_V))
                 log_p_V = log_softmax(logits_V)
                 for m, rule in enumerate(constraints):
                     if rule.split == name:

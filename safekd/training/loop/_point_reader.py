@@ -9,7 +9,7 @@ import time
 import torch
 from torch import Tensor
 
-from solvers.kkt import KKTResiduals, kkt_residuals
+from solvers.kkt import KKTResiduals, kkt_residuals, residuals_from_norms
 from solvers.primal_dual import PrimalDual
 
 from .._constraint_layout import ConstraintLayout
@@ -19,6 +19,7 @@ from ..trace import Memory, TracePoint
 from ._averaged_iterate import AveragedIterate
 from ._fit_inputs import FitData
 from ._gradient_sampling import Sampled, SampledGradients, estimate_gradients
+from .step import StudentMover
 
 EPOCH_STRIDE = 1_000_003  # a prime beyond any number of epochs: seeds of two runs never meet
 
@@ -32,6 +33,7 @@ class PointReader:
         engine: Holds multipliers and penalties.
         average: Holds the multipliers that go with the averaged student; None on full batches.
         sampled: How gradients are estimated; None for exact ones.
+        mover: Counts clipped and skipped steps.
     """
 
     def __init__(
@@ -41,10 +43,21 @@ class PointReader:
         engine: PrimalDual,
         average: AveragedIterate | None,
         sampled: Sampled | None,
+        mover: StudentMover,
     ) -> None:
         self._problem, self._data, self._engine, self._average = problem, data, engine, average
+        self._mover = mover
         self._sampled, self._layout = sampled, ConstraintLayout(problem.constraints, problem.device)
         self._started = time.perf_counter()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began, without those in which nothing ran."""
+        return time.perf_counter() - self._started
+
+    @elapsed.setter
+    def elapsed(self, seconds: float) -> None:
+        self._started = time.perf_counter() - seconds
 
     def read(self, step: int, epoch: int) -> tuple[FullPass, TracePoint]:
         """Return the full pass and the trace point made of it.
@@ -60,12 +73,15 @@ class PointReader:
         problem.objective.ensemble.require_unchanged()
         lambda_M = self.order_by_constraint(torch.cat(self._multipliers()))
         full, sampling = self._read_gradients(step, lambda_M)
-        residuals = self._residuals(full)
-        norm, norms, error = float(full.gradient_n.norm()), full.jacobian_Mn.norm(dim=1).tolist(), 0.0
-        if sampling is not None:  # noise would make the norm of a mean large
+        norm, norms, error = full.gradient_norm, list[float](), 0.0
+        if sampling is None:
+            residuals = self._residuals(full)
+        else:  # noise would make the norm of a mean large
+            residuals = self._residuals(full, sampling.gradient_norm, sampling.lagrangian_norm)
             norm, norms = sampling.gradient_norm, sampling.constraint_norms
-            error = sampling.lagrangian_se / (1 + sampling.gradient_norm)
-            residuals = dataclasses.replace(residuals, stationarity=sampling.lagrangian_norm / (1 + norm))
+            error = sampling.lagrangian_se / (1 + norm)
+        if sampling is None and full.jacobian_Mn is not None:
+            norms = full.jacobian_Mn.norm(dim=1).tolist()
         validation = None
         if "validation" in data.splits:
             rules = pose_all_on_train(problem.constraints)
@@ -80,7 +96,7 @@ class PointReader:
             rho=self._layout.join_kinds(self._engine.rho, self._engine.equality_rho).tolist(),
             residuals=residuals,
             gradient_norm=norm,
-            wall_s=time.perf_counter() - self._started,
+            wall_s=self.elapsed,
             validation_loss=None if validation is None else validation.loss,
             validation=[dataclasses.replace(r, split="validation") for r in readings],
             loss_se=full.loss_se,
@@ -90,6 +106,8 @@ class PointReader:
             sampled=sampling is not None,
             stationarity_se=error,
             memory=Memory.read(problem.device),
+            clipped_steps=self._mover.clipped,
+            skipped_steps=self._mover.skipped,
         )
         return full, point
 
@@ -110,7 +128,14 @@ class PointReader:
         """Read values exactly, and gradients either so or from random batches, where those are fewer examples."""
         problem, data, draw = self._problem, self._data, self._sampled
         exact = draw is None or draw.examples >= len(data.train)
-        full = read_full_pass(problem.objective, data.train, data.splits, problem.constraints, with_gradients=exact)
+        full = read_full_pass(
+            problem.objective,
+            data.train,
+            data.splits,
+            problem.constraints,
+            with_gradients=exact,
+            multipliers=None if problem.holds_jacobian else lambda_M,
+        )
         if exact or draw is None:
             return full, None
         seed = mix_seed(problem.seed, step, odd=True)  # reading more often changes no row
@@ -119,12 +144,20 @@ class PointReader:
         )
         return dataclasses.replace(full, gradient_n=sampled.gradient_n, jacobian_Mn=sampled.jacobian_Mn), sampled
 
-    def _residuals(self, full: FullPass) -> KKTResiduals:
-        jacobian_Mn, jacobian_En = self._layout.split_by_kind(full.jacobian_Mn)
-        g_M, h_E = self._layout.split_by_kind(measure_gaps(self._problem.constraints, full))
+    def _residuals(
+        self, full: FullPass, gradient_norm: float | None = None, lagrangian_norm: float | None = None
+    ) -> KKTResiduals:
+        """Return the residuals; norms that are given stand in for those of the pass."""
+        g_M, h_E = self._layout.split_by_kind(measure_gaps(self._problem.constraints, full, self._problem.device))
         lambda_M, mu_E = self._multipliers()
+        if lagrangian_norm is None or gradient_norm is None:
+            gradient_norm, lagrangian_norm = full.gradient_norm, full.lagrangian_norm
+        if lagrangian_norm is not None:
+            return residuals_from_norms(gradient_norm, lagrangian_norm, g_M, lambda_M, h_E)
+        gradient_n, jacobian = full.require_gradients()
+        jacobian_Mn, jacobian_En = self._layout.split_by_kind(jacobian)
         return kkt_residuals(
-            full.gradient_n,
+            gradient_n,
             jacobian_Mn=jacobian_Mn,
             g_M=g_M,
             lambda_M=lambda_M,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data import Split
+from ...data import ExampleSource, Split
 from ...errors import InvalidInput, MissingSignal
 from ...io import Block, open_table
 from ..signals import Signals
@@ -93,8 +93,8 @@ class Stored:
             )
         return w_K.expand(signals.shape)
 
-    def require_rows(self, splits: Mapping[str, Split], teachers: Sequence[str]) -> None:
-        """Read all sources anew, and refuse those that lack a teacher or an example.
+    def require_rows(self, splits: Mapping[str, ExampleSource], teachers: Sequence[str]) -> None:
+        """Read all tables anew, and refuse those that lack a teacher or an example; streams are looked up as they come.
 
         Args:
             splits: Those whose examples are weighed, by name.
@@ -104,7 +104,8 @@ class Stored:
             InvalidInput: One is missing; the message names it.
         """
         self._tables.clear()
-        unnumbered = [split for split in splits.values() if split.numbers is None]
+        in_memory = [split for split in splits.values() if isinstance(split, Split)]
+        unnumbered = [split for split in in_memory if split.numbers is None]
         if None in self._sources and len(unnumbered) > 1:
             one, other = (f"'{split.name}'" for split in unnumbered[:2])
             raise InvalidInput(
@@ -112,7 +113,7 @@ class Stored:
                 f"rows would be taken for both. Give Split(..., numbers=), the row of each example, or "
                 f"Stored({{{one}: ..., {other}: ...}})."
             )
-        for split in splits.values():
+        for split in in_memory:
             table = self._table(split.name, teachers)
             if split.numbers is None and len(table) != len(split):
                 raise InvalidInput(
@@ -172,7 +173,7 @@ class Stored:
         return f"Stored({what}, by='{self.by}', teachers={self.teachers})"
 
 
-def require_stored_rows(rule: object, splits: Mapping[str, Split], teachers: Sequence[str]) -> None:
+def require_stored_rows(rule: object, splits: Mapping[str, ExampleSource], teachers: Sequence[str]) -> None:
     """Refuse stored weights inside a rule that lack a teacher or an example; they are read anew.
 
     Args:

@@ -96,7 +96,7 @@ def run(row: str, conforming: bool) -> Run:
         batch_size=100,
     )
     result = trainer.fit(train, audit, epochs=40, trace_every=60)
-    signals = trainer.objective.signals(train, torch.arange(len(train)))
+    signals = trainer.objective.signals(train, train.batch(torch.arange(len(train))))
     with torch.no_grad():
         right = student(audit.inputs).argmax(-1) == audit.labels
         return Run(result, signals, rule(signals), float(right.double().mean()))

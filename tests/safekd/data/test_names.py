@@ -100,8 +100,8 @@ def test_critical_classes_and_contexts_by_name():
     polytope = kd.WeightPolytope(2, lower=0.1, orderings=[(0, 1)])
     rule = kd.weights.Conforming(kd.weights.EntropyDecay(), polytope)
     for named, numbered in [({"critical_classes": ["malignant"]}, {"critical_classes": [1]})]:
-        one = trainer(weights=rule, critical_contexts=["night"], **named).objective.signals(TRAIN, torch.arange(60))
-        two = trainer(weights=rule, critical_contexts=[1], **numbered).objective.signals(PLAIN, torch.arange(60))
+        one = trainer(weights=rule, critical_contexts=["night"], **named).objective.signals(TRAIN, TRAIN.batch())
+        two = trainer(weights=rule, critical_contexts=[1], **numbered).objective.signals(PLAIN, PLAIN.batch())
         assert torch.equal(one.critical, two.critical)
 
 

@@ -165,6 +165,8 @@ def test_a_part_keeps_the_numbers_of_the_whole():
     rows = torch.softmax(torch.randn(N, 3, generator=torch.Generator().manual_seed(2)), -1)
     ensemble = kd.teachers.TeacherEnsemble([kd.teachers.StoredTeacher("s", rows)])
     everything = torch.arange(3)
-    assert torch.allclose(ensemble.cached_log_probabilities(part, everything).exp()[:, 0], rows[[5, 3, 8]], atol=1e-6)
+    assert torch.allclose(
+        ensemble.cached_log_probabilities(part, part.batch(everything)).exp()[:, 0], rows[[5, 3, 8]], atol=1e-6
+    )
     measured = kd.teachers.measure_teachers(ensemble, part, at_least(0.5).measure)
     assert measured.task_loss_MK.shape == (1, 1)

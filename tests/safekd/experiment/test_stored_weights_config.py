@@ -60,7 +60,7 @@ def test_each_split_gets_the_rows_of_its_examples(tmp_path):
     experiment = build_experiment(*load_config(write(tmp_path)))
     seen = []
     for split in experiment.splits.values():
-        signals = experiment.trainer().objective.signals(split, torch.arange(len(split)))
+        signals = experiment.trainer().objective.signals(split, split.batch(torch.arange(len(split))))
         weights_NK = experiment.unified.token(signals)  # the repair orders teachers by safety where that matters
         assert bool((weights_NK[:, 1].diff() > 0).all())  # the second teacher is "net", whose column comes first
         seen += weights_NK[:, 1].tolist()

@@ -17,7 +17,7 @@ ORDER = torch.randperm(100, generator=torch.Generator().manual_seed(1))
 
 def said(teacher: StoredTeacher, split: kd.Split) -> torch.Tensor:
     everything = torch.arange(len(split))
-    return TeacherEnsemble([teacher]).cached_log_probabilities(split, everything)[:, 0].exp()
+    return TeacherEnsemble([teacher]).cached_log_probabilities(split, split.batch(everything))[:, 0].exp()
 
 
 @pytest.mark.parametrize("size", [1, 20, 99])

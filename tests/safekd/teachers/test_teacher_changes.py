@@ -143,7 +143,8 @@ def test_teachers_keep_their_order_where_some_of_them_move():
     ]
     ensemble, index = TeacherEnsemble(teachers), torch.tensor([5, 2])
     torch.testing.assert_close(
-        ensemble.cached_log_probabilities(split(), index), ensemble.log_probabilities(split().batch(index), "train")
+        ensemble.cached_log_probabilities(split(), split().batch(index)),
+        ensemble.log_probabilities(split().batch(index), "train"),
     )
     assert ensemble.moving == ["a", "c"]
 

@@ -271,10 +271,12 @@ def test_memory_gives_the_same_as_asking():
     kept, asking = TeacherEnsemble(teachers), TeacherEnsemble(teachers, cache_limit=0)
     for some in (index, torch.arange(N), index.flip(0)):
         torch.testing.assert_close(
-            kept.cached_log_probabilities(SPLIT, some), asking.cached_log_probabilities(SPLIT, some)
+            kept.cached_log_probabilities(SPLIT, SPLIT.batch(some)),
+            asking.cached_log_probabilities(SPLIT, SPLIT.batch(some)),
         )
         torch.testing.assert_close(
-            asking.cached_log_probabilities(SPLIT, some), asking.log_probabilities(SPLIT.batch(some), "validation")
+            asking.cached_log_probabilities(SPLIT, SPLIT.batch(some)),
+            asking.log_probabilities(SPLIT.batch(some), "validation"),
         )
 
 
@@ -282,19 +284,25 @@ def test_memory_asks_once_a_split():
     teacher = Own(P_NV.log())
     ensemble = TeacherEnsemble([teacher])
     for _ in range(5):
-        ensemble.cached_log_probabilities(SPLIT, torch.tensor([1, 2]))
+        ensemble.cached_log_probabilities(SPLIT, SPLIT.batch(torch.tensor([1, 2])))
     assert teacher.asked <= N + 2
     other = Split("test", X, Y)
-    torch.testing.assert_close(ensemble.cached_log_probabilities(other, torch.tensor([2]))[0, 0], P_NV[2].log())
+    torch.testing.assert_close(
+        ensemble.cached_log_probabilities(other, other.batch(torch.tensor([2])))[0, 0], P_NV[2].log()
+    )
     assert teacher.asked > N + 2
 
 
 def test_beyond_the_limit_only_what_is_needed_is_asked():
     teacher = Own(P_NV.log())
     bytes_of_all = N * V * 4
-    TeacherEnsemble([teacher], cache_limit=bytes_of_all - 1).cached_log_probabilities(SPLIT, torch.tensor([1, 2]))
+    TeacherEnsemble([teacher], cache_limit=bytes_of_all - 1).cached_log_probabilities(
+        SPLIT, SPLIT.batch(torch.tensor([1, 2]))
+    )
     assert teacher.asked <= 3
-    TeacherEnsemble([teacher], cache_limit=bytes_of_all).cached_log_probabilities(SPLIT, torch.tensor([1, 2]))
+    TeacherEnsemble([teacher], cache_limit=bytes_of_all).cached_log_probabilities(
+        SPLIT, SPLIT.batch(torch.tensor([1, 2]))
+    )
     assert teacher.asked >= N
 
 
@@ -303,8 +311,8 @@ def test_two_splits_of_one_name_are_not_mixed_up():
     ensemble = TeacherEnsemble([TorchTeacher("net", nn.Linear(4, V))])
     one, other = Split("train", X, Y), Split("train", -X, Y)
     assert not torch.allclose(
-        ensemble.cached_log_probabilities(one, torch.arange(N)),
-        ensemble.cached_log_probabilities(other, torch.arange(N)),
+        ensemble.cached_log_probabilities(one, one.batch(torch.arange(N))),
+        ensemble.cached_log_probabilities(other, other.batch(torch.arange(N))),
     )
 
 
@@ -337,14 +345,13 @@ def test_teachers_that_do_not_fit(case):
     rows, message = DISAGREE[case]
     ensemble = TeacherEnsemble([StoredTeacher("api", P_NV), Own(rows)])
     with pytest.raises(InvalidInput, match=message):
-        ensemble.cached_log_probabilities(SPLIT, torch.arange(N))
+        ensemble.cached_log_probabilities(SPLIT, SPLIT.batch(torch.arange(N)))
 
 
 def test_a_label_that_no_teacher_knows():
+    strange = Split("validation", X, Y + 3)
     with pytest.raises(InvalidInput, match=r"A label is \d, but the teachers know only 3 classes, 0 to 2"):
-        TeacherEnsemble([StoredTeacher("api", P_NV)]).cached_log_probabilities(
-            Split("validation", X, Y + 3), torch.arange(N)
-        )
+        TeacherEnsemble([StoredTeacher("api", P_NV)]).cached_log_probabilities(strange, strange.batch())
 
 
 def test_very_many_classes_leave_the_mass_where_it_is():

@@ -54,7 +54,7 @@ def test_measure_agrees_with_sklearn():
         ]
     )
     evidence = measure_teachers(ensemble, SPLIT, Recall([1]))
-    p_NKV = ensemble.cached_log_probabilities(SPLIT, torch.arange(N)).exp().numpy()
+    p_NKV = ensemble.cached_log_probabilities(SPLIT, SPLIT.batch(torch.arange(N))).exp().numpy()
     for k in range(3):
         p_NV = p_NKV[:, k] / p_NKV[:, k].sum(-1, keepdims=True)
         assert float(evidence.task_loss_MK[0, k]) == pytest.approx(log_loss(Y.numpy(), p_NV), rel=1e-5)

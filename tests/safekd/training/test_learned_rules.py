@@ -95,7 +95,7 @@ def test_the_target_follows_the_student():
         with torch.no_grad():
             student.logits[0] = begin.log()
         trainer = trainer_for(student=student, teachers=two(), weights=rule)
-        targets.append(trainer.objective.pool(one_each(), torch.arange(3)).log_q_V[0].exp())
+        targets.append(trainer.objective.pool(one_each(), one_each().batch(torch.arange(3))).log_q_V[0].exp())
         assert trainer.fit(one_each(), epochs=400).student.p() == pytest.approx([0.45, 0.1, 0.45], abs=1e-3)
     assert targets[0][0] > 0.55
     assert targets[1][2] > 0.55
@@ -212,7 +212,7 @@ def test_the_student_sees_weights_as_numbers(name):
     frozen.needs = {"student_log_p"}
     trainer = kd.ConstrainedTrainer(first, teachers, weights=rule, optimizer=torch.optim.SGD(first.parameters(), 0.5))
     with torch.no_grad():
-        weights = rule(trainer.objective.signals(data, torch.arange(40))).clone()
+        weights = rule(trainer.objective.signals(data, data.batch(torch.arange(40)))).clone()
     before = rule_state(rule)
     trainer.fit(data, epochs=1)
     optimizer = torch.optim.SGD(second.parameters(), 0.5)
@@ -233,7 +233,7 @@ def test_learned_rules_train_conforming_on_minibatches_with_a_constraint(name):
     assert result.status in ("budget_spent", "converged")
     assert result.rule is rule
     assert result.trace["distillation_loss"].iloc[-1] < result.trace["distillation_loss"].iloc[0]
-    w_K = rule(trainer.objective.signals(data, torch.arange(40))).detach()
+    w_K = rule(trainer.objective.signals(data, data.batch(torch.arange(40)))).detach()
     assert PAIR.check(w_K).holds()
 
 

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._precision import SETTINGS as PRECISION
-from ..._precision import log_softmax
-from ...data import Batch, Split
-from ...divergences import ForwardKL
-from ...safety import (
+from ...._precision import SETTINGS as PRECISION
+from ...._precision import log_softmax
+from ....data import Batch, ExampleSource, Split
+from ....divergences import ForwardKL
+from ....safety import (
     Calibration,
     Constraint,
     Margin,
@@ -28,7 +28,7 @@ from ...safety import (
     TruthProbability,
     UnsafeMass,
 )
-from .._objective import CHUNK, Objective, require_same_classes
+from ..._objective import CHUNK, Objective, require_same_classes
 
 _FINITE = (TruthProbability, Margin, OneMinusBrier, UnsafeMass, Calibration)  # wherever log-probabilities are
 
@@ -57,13 +57,12 @@ class FusedStepReader:
             _CoveredAverage(rule, train, whole) for rule in constraints if isinstance(rule, SafetyConstraint)
         ]
         self.whole = whole
-        self._batch: Batch | None = None
         self._shares: Tensor | None = None
         self._has_zeros = True  # among the shares; where nobody knows, it is reckoned with
 
     @classmethod
     def fit_problem(
-        cls, objective: Objective, constraints: Sequence[Constraint], train: Split, whole: bool
+        cls, objective: Objective, constraints: Sequence[Constraint], train: ExampleSource, whole: bool
     ) -> FusedStepReader | None:
         """Return a reader where the problem is of that kind, and None where it is not.
 
@@ -74,36 +73,21 @@ class FusedStepReader:
             whole: Whether every batch is the split, in its order.
         """
         divergence = objective.divergence
-        if not objective.fixed or type(divergence) is not ForwardKL:
+        if not objective.fixed or type(divergence) is not ForwardKL or not isinstance(train, Split):
             return None
         return cls(objective, divergence, constraints, train, whole) if all(map(_can_fuse, constraints)) else None
 
-    def batch(self, index: Tensor) -> Batch:
-        """Return the examples of a step.
-
-        Args:
-            index: Their numbers, (B,).
-        """
-        if not self.whole:
-            return self.train.batch(index)
-        if self._batch is None:
-            self._batch = self.train.batch()
-        return self._batch
-
-    def read(
-        self, index: Tensor, batch: Batch, logits_V: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    def read(self, batch: Batch, logits_V: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Return the loss, g of the surrogates (M,), g as measured and who is present.
 
         The last two are None where the batch is the whole split: the surrogate is then what is measured.  There the
         loss lacks the target's entropy, the same in each step; from batch to batch it would pass for a change.
 
         Args:
-            index: The examples' numbers, (B,).
             batch: The examples.
             logits_V: The student's, (B, ..., V).
         """
-        share_V, entropy = (self._shares, None) if self._shares is not None else self._read_target(index, logits_V)
+        share_V, entropy = (self._shares, None) if self._shares is not None else self._read_target(batch, logits_V)
         if self.whole and self.objective.holds_targets(self.train):
             if self._shares is None:
                 self._has_zeros = bool((share_V == 0).any())
@@ -119,16 +103,16 @@ class FusedStepReader:
             loss = loss - entropy
         if not self.averages:
             return loss, logits_V.new_zeros(0), None, None
-        values = [average.read(log_p_V, batch.labels, None if self.whole else index) for average in self.averages]
+        values = [average.read(log_p_V, batch.labels, None if self.whole else batch.place) for average in self.averages]
         surrogate, measured, present = zip(*values, strict=True)
         if self.whole:
             return loss, _stack_scalars(surrogate), None, None
         return loss, _stack_scalars(surrogate), _stack_scalars(measured), _stack_scalars(present)
 
     @torch.no_grad()
-    def _read_target(self, index: Tensor, logits_V: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _read_target(self, batch: Batch, logits_V: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the target's shares of the loss and, for a batch, its mean entropy in units of the loss."""
-        q_V = self.divergence.soften(self.objective.target(self.train, index, logits_V.detach()))
+        q_V = self.divergence.soften(self.objective.target(self.train, batch, logits_V.detach()))
         if self.whole:
             return self.divergence.shares(q_V), None
         positions = q_V.numel() // q_V.shape[-1]
@@ -143,7 +127,7 @@ class _CoveredAverage:
     def __init__(self, rule: SafetyConstraint, train: Split, whole: bool) -> None:
         ((_, average),) = rule.parts
         self.measure, self.required = average.measure, rule.required
-        self.inside_N = torch.cat([rule.covers(train.batch(some)) for some in train.chunks(CHUNK)]).double()
+        self.inside_N = torch.cat([rule.covers(batch) for batch in train.batches(CHUNK)]).double()
         self.count, self.examples = self.inside_N.sum(), len(train)
         self.share_N = self.inside_N.reshape(-1) / self.count if whole else self.inside_N
 

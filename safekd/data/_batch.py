@@ -1,0 +1,96 @@
+"""Some examples, as every reader receives them.  Axes: B batch, ... positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers.short_repr import ShortRepr
+
+Inputs = Tensor | Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, repr=False)
+class Batch(ShortRepr):
+    """Some examples of a source.
+
+    Attributes:
+        inputs: (B, ...), or a dictionary of such tensors, which a student gets as keywords.
+        labels: Class numbers, (B, ...); 0 where a position does not count.
+        task: Task of each example, (B,).
+        context: Context of each example, (B,).
+        index: Number of each example in the whole source, (B,): the rows of stored tables that belong to it.
+        split_size: How many examples the split has, where ``index`` are their places in it; None where the split gives
+            its examples numbers of their own.
+        mask: Which positions count, bool (B, ...); None where all do.
+        place: Places of the examples in a source with random access, (B,), by which answers about them are kept; None
+            in a stream.
+    """
+
+    inputs: Any
+    labels: Tensor
+    task: Tensor
+    context: Tensor
+    index: Tensor
+    split_size: int | None = None
+    mask: Tensor | None = None
+    place: Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    @property
+    def positions(self) -> int:
+        """How many positions count."""
+        return self.labels.numel() if self.mask is None else int(self.mask.sum())
+
+    def sum_positions(self, value: Tensor) -> Tensor:
+        """Return the sum over the positions that count; of others not even a NaN gets in.
+
+        Args:
+            value: One number a position, (B, ...).
+        """
+        return value.sum() if self.mask is None else torch.where(self.mask, value, 0.0).sum()
+
+    def average_positions(self, value: Tensor) -> Tensor:
+        """Return the mean over the positions that count.
+
+        Args:
+            value: One number a position, (B, ...).
+        """
+        return value.mean() if self.mask is None else self.sum_positions(value) / max(self.positions, 1)
+
+    def cut(self, rows: int) -> list[Batch]:
+        """Return the batch in parts.
+
+        Args:
+            rows: Examples of a part, at most.
+        """
+        if len(self) <= rows:
+            return [self]
+        return [self._select(slice(start, start + rows)) for start in range(0, len(self), rows)]
+
+    def _select(self, where: slice) -> Batch:
+        parts: dict[str, Any] = {name: value[where] for name, value in self._tensors().items()}
+        if isinstance(self.inputs, Mapping):
+            parts["inputs"] = {name: value[where] for name, value in self.inputs.items()}
+        return replace(self, **parts)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the same batch on another device.
+
+        Args:
+            device: Where its tensors go.
+        """
+        parts: dict[str, Any] = {name: value.to(device) for name, value in self._tensors().items()}
+        if isinstance(self.inputs, Mapping):
+            parts["inputs"] = {name: value.to(device) for name, value in self.inputs.items()}
+        return replace(self, **parts)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}

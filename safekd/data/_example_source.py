@@ -1,0 +1,70 @@
+"""Where labeled examples come from: a split in memory, a data set that is read as it is needed, a stream.
+
+Axes: B batch, N examples.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ._batch import Batch
+from ._group_names import GroupNames
+
+
+class ExampleSource(ABC):
+    """A named set of labeled examples, read in batches.
+
+    Attributes:
+        name: "train", "validation", ...
+        names: What classes, contexts and tasks are called.
+        random_access: Whether ``batch`` gives any examples asked for; a stream gives all of them, in its order.
+        device: Where batches are.
+    """
+
+    name: str
+    random_access: bool = True
+
+    @property
+    @abstractmethod
+    def names(self) -> GroupNames:
+        """What its classes, contexts and tasks are called."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where its batches are."""
+
+    @property
+    @abstractmethod
+    def positions(self) -> int:
+        """How many positions count, over all examples."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many examples there are."""
+
+    @abstractmethod
+    def batch(self, index: Tensor | None = None) -> Batch:
+        """Return some examples, or all of them.
+
+        Args:
+            index: Their places, (B,), or a mask (N,) of booleans; None for all.
+
+        Returns:
+            The batch.
+        """
+
+    @abstractmethod
+    def batches(self, rows: int) -> Iterator[Batch]:
+        """Yield every example once, always in the same order.
+
+        Args:
+            rows: How many at a time, at most.
+
+        Yields:
+            Batches.
+        """
