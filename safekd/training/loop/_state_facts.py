@@ -1,12 +1,17 @@
-"""What a run was given, read off its problem for advice at its end."""
+"""What a run was given: for advice at its end, and for how often it is evaluated."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 
+from ...safety import Constraint
 from .._training_problem import TrainingProblem
-from ..diagnosis import RunFacts
+from ..diagnosis import STATUS_SETTINGS, RunFacts
 from ._fit_inputs import FitData, FitOptions
+from ._gradient_sampling import choose_trace_interval
 
 
 def state_facts(problem: TrainingProblem, data: FitData, options: FitOptions) -> RunFacts:
@@ -34,3 +39,24 @@ def state_facts(problem: TrainingProblem, data: FitData, options: FitOptions) ->
         dtype=str(coarsest).removeprefix("torch."),
         eps=torch.finfo(coarsest).eps,
     )
+
+
+def choose_default_interval(
+    data: FitData, constraints: Sequence[Constraint], options: FitOptions, steps: int, batch_size: int
+) -> int:
+    """Return how many steps apart evaluations are where nobody says.
+
+    Args:
+        data: Of the fit.
+        constraints: Of the problem.
+        options: Of the fit.
+        steps: Of the whole run.
+        batch_size: Examples a step.
+    """
+    sizes = {"train": len(data.train)}
+    sizes |= {name: len(data.splits[name]) for name in data.splits if name in {rule.split for rule in constraints}}
+    constrained = {name: sum(rule.split == name for rule in constraints) for name in sizes}
+    if "validation" in data.splits:  # read a second time, without gradients
+        sizes["validation, all constraints"] = len(data.splits["validation"])
+    few = math.ceil(steps / STATUS_SETTINGS.least_points)  # a verdict needs so many, in short runs too
+    return min(few, choose_trace_interval(sizes, constrained, batch_size, options.stationarity))
