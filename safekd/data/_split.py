@@ -256,7 +256,8 @@ class Split(ShortRepr, ExampleSource):
         return self._change_tensors(lambda value: value.to(device))
 
     def _change_tensors(self, change: Callable[[Tensor], Tensor]) -> Split:
-        parts = {what: change(value) for what in (*_NUMBERS, "mask") if (value := getattr(self, what)) is not None}
+        named = {what: getattr(self, what) for what in (*_NUMBERS, "mask")}
+        parts: dict[str, Any] = {what: change(value) for what, value in named.items() if value is not None}
         return replace(self, **parts, inputs=map_inputs(self.inputs, change))
 
 

@@ -245,7 +245,7 @@ def test_a_mask_is_told_where_it_goes():
         (TensorDataset(IDS, MASK, Y), ("inputs", "mask", "labels")),
         ({"inputs": IDS, "mask": MASK, "labels": IDS}, None),
     ]:
-        with pytest.raises(InvalidInput, match="mask is torch.int64 .*; wanted booleans of the labels' shape"):
+        with pytest.raises(InvalidInput, match=r"mask is torch.int64 .*; wanted booleans of the labels' shape"):
             as_split(data, "train", fields=fields)
 
 
