@@ -9,7 +9,6 @@ from torch import Tensor
 
 from solvers.polytope import WeightPolytope
 
-from ...data import fill_uncounted
 from ...errors import InvalidInput
 from ..orderings import Metric, PositionOrderings, ScaleOrderings, require_compatible_orderings, resolve_orderings
 from ..rules import Rule, RuleWrapper, require_rule, require_scores
@@ -92,7 +91,7 @@ class Normalized(RuleWrapper):
 
 
 def normalize_scores(score_K: Tensor, signals: Signals, who: str) -> Tensor:
-    """Return scores divided by their sum; all alike where a position does not count.
+    """Return scores divided by their sum; where a position does not count, what cannot be divided becomes all alike.
 
     Args:
         score_K: Scores, (..., K), at least 0.
@@ -106,9 +105,11 @@ def normalize_scores(score_K: Tensor, signals: Signals, who: str) -> Tensor:
         InvalidInput: Scores are below 0, not finite, or all 0; the message names the rule and the position.
     """
     require_scores(score_K, signals, who)
-    score_K = fill_uncounted(score_K, signals.mask, 1.0)
     total = score_K.sum(-1, keepdim=True)
     bad = ~torch.isfinite(score_K).all(-1) | (score_K < 0).any(-1) | (total.squeeze(-1) <= 0)
+    if signals.mask is not None:
+        score_K = score_K.masked_fill((bad & ~signals.mask).unsqueeze(-1), 1.0)
+        total, bad = score_K.sum(-1, keepdim=True), bad & signals.mask
     if bool(bad.any()):
         where = tuple(int(i) for i in bad.nonzero()[0])
         raise InvalidInput(
