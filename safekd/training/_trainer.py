@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,23 +13,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solvers.polytope import WeightPolytope
 from solvers.primal_dual import DualMethod, PIGain
 
 from .._number_checks import is_number, is_whole, require_seed
 from .._registry import find_named
 from .._torch_state import keep_modes, require_device
 from ..data import Batch, ExampleSource, Fields, Group
-from ..divergences import DIVERGENCES
 from ..errors import InvalidInput
 from ..pooling import POOLS
 from ..safety import Constraint
 from ..teachers import Perturbation, Teacher, TeacherEnsemble
-from ..weights import Rule, TeacherEvidence, Uniform, walk_rule
+from ..weights import Rule, TeacherEvidence, Uniform
 from ._fit_result import FitResult
 from ._objective import CHUNK, Loss, Objective
 from ._rule_learning import RuleLearning
 from ._student_checks import require_dense_gradients, warn_of_weight_decay
+from ._trainer_checks import (
+    find_divergence,
+    read_autocast,
+    require_batch_sizes,
+    require_patience_split,
+    require_plain_step,
+    require_polytope_names,
+)
 from ._training_problem import TrainingProblem, require_distinct_names
 from ._warm_start import WarmStart
 from .checkpoints import open_run_folder
@@ -73,6 +78,13 @@ class ConstrainedTrainer:
         critical_contexts: C_safe, contexts where orderings apply as well, numbers or names.
         batch_size: Examples a step; None for the whole training split.  A student with batch normalization, which needs
             two, gets a last example that would be alone with the batch before.
+        microbatch_size: Examples that go through the student at once, where a step's do not fit into memory together:
+            constraints are sums and counts over the whole step, so the answer is the same, for a forward pass more.
+            Evaluations read as many at once.
+        clip_norm: Longest gradient of a step, above 0; longer ones are shortened to it, and the trace counts them.
+        autocast: "bfloat16" or "float16", in which the student computes where torch's autocast lets it; loss and
+            measures are computed in float32.  With float16 the loss is scaled, and steps whose gradients overflow are
+            left out and counted.
         independent_batches: Whether multipliers and penalties see values of another batch than the one whose gradients
             they weigh, which takes the bias out of the penalty term and costs a forward pass a step.
         evidence_budget: Memory and time that each probe may take once a run has ended; the default if left out.
@@ -105,6 +117,9 @@ class ConstrainedTrainer:
         critical_classes: Collection[Group] = (),
         critical_contexts: Collection[Group] = (),
         batch_size: int | None = None,
+        microbatch_size: int | None = None,
+        clip_norm: float | None = None,
+        autocast: str | torch.dtype | None = None,
         independent_batches: bool = False,
         evidence_budget: EvidenceBudget | None = None,
         device: torch.device | str = "cpu",
@@ -112,10 +127,11 @@ class ConstrainedTrainer:
     ) -> None:
         require_distinct_names(constraints)
         require_device(device)
-        if batch_size is not None and (not is_whole(batch_size) or batch_size < 1):
-            kind = "at least 1" if is_whole(batch_size) else "a whole number of at least 1"
-            raise InvalidInput(f"`batch_size` is {batch_size!r}; wanted {kind}, or None for the whole split.")
-        _require_plain_step(optimizer)
+        rows = require_batch_sizes(batch_size, microbatch_size)
+        if clip_norm is not None and not (is_number(clip_norm) and clip_norm > 0):
+            raise InvalidInput(f"`clip_norm` is {clip_norm!r}; wanted a length above 0, such as 1.0, or None.")
+        half = read_autocast(autocast)
+        require_plain_step(optimizer)
         if independent_batches and batch_size is None:
             raise InvalidInput("`independent_batches` needs minibatches: give `batch_size`, or leave it out.")
         if not any(p.requires_grad for p in student.parameters()):
@@ -130,16 +146,17 @@ class ConstrainedTrainer:
             student=student,
             ensemble=teachers if isinstance(teachers, TeacherEnsemble) else TeacherEnsemble(teachers),
             rule=Uniform() if weights is None else weights,
-            divergence=_find_divergence(divergence),
+            divergence=find_divergence(divergence),
             evidence=evidence,
             critical_classes=frozenset(critical_classes).union(*(rule.critical for rule in constraints)),
             critical_contexts=frozenset(critical_contexts),
             features=features,
             perturbation=Perturbation() if perturbation is None else perturbation,
             pooling=find_named(pool, POOLS, "pool"),
-            rows=CHUNK if batch_size is None else min(CHUNK, int(batch_size)),
+            rows=min(CHUNK, rows or CHUNK),
+            autocast=half,
         )
-        _require_same_teachers(objective)
+        require_polytope_names(objective)
         self.problem = TrainingProblem(
             objective=objective,
             constraints=tuple(constraints),
@@ -152,6 +169,9 @@ class ConstrainedTrainer:
             device=torch.device(device),
             seed=require_seed(seed),
             evidence_budget=EvidenceBudget() if evidence_budget is None else evidence_budget,
+            microbatch_size=None if microbatch_size is None else int(microbatch_size),
+            clip_norm=None if clip_norm is None else float(clip_norm),
+            scaler=torch.amp.GradScaler(torch.device(device).type) if half == torch.float16 else None,
             modes=tuple((part, part.training or not trains) for part in student.modules()),
         )
 
@@ -269,7 +289,7 @@ class ConstrainedTrainer:
         self.check_fit(
             epochs=epochs, tolerance=tolerance, trace_every=trace_every, snapshots=snapshots, patience=patience
         )
-        _require_patience_split(patience, validation, tighten)
+        require_patience_split(patience, validation, tighten)
         data = FitData.place(train, validation, splits or {}, self.problem.device, fields)
         problem = self.problem.with_names(data.by_name)
         data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
@@ -334,40 +354,3 @@ class ConstrainedTrainer:
                 f"`snapshots` is {snapshots!r}; wanted at least {needed}, since the best mixture under "
                 f"{len(self.constraints)} constraints may need {needed - 1} of them, or None."
             )
-
-
-def _require_patience_split(patience: int | None, validation: object, tighten: object) -> None:
-    """Refuse patience where no split, or one that is kept for judging, could be looked at."""
-    if patience is None:
-        return
-    if validation is None:
-        raise InvalidInput("`patience` looks at the validation split, and none was given: fit(train, validation, ...).")
-    if tighten is not None:
-        raise InvalidInput("`patience` looks at the validation split, which `tighten` keeps for judging; give one.")
-
-
-def _require_plain_step(optimizer: torch.optim.Optimizer) -> None:
-    """Refuse an optimizer that evaluates the loss itself: multipliers move once a step, not once an evaluation."""
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise InvalidInput(
-            f"{type(optimizer).__name__}.step needs a closure to evaluate the loss several times a step, between which "
-            "multipliers would have to stand still; take torch.optim.Adam or SGD. For a problem of few parameters "
-            "solvers.minimize uses L-BFGS under constraints."
-        )
-
-
-def _require_same_teachers(objective: Objective) -> None:
-    """Refuse a polytope that calls the teachers by other names than theirs, or in another order."""
-    for _, part in walk_rule(objective.rule, lambda _: True):
-        if isinstance(part, WeightPolytope) and part.names and list(part.names) != objective.ensemble.names:
-            raise InvalidInput(
-                f"A polytope of the weighting rule is about the teachers {', '.join(part.names)}, the ensemble is "
-                f"{', '.join(objective.ensemble.names)}; wanted the same names in the same order."
-            )
-
-
-def _find_divergence(given: Loss | str | None) -> Loss:
-    """Return a divergence; a name or a class of the library stands for one at its defaults."""
-    found: Loss = find_named("forward_kl" if given is None else given, DIVERGENCES, "divergence")
-    return found() if isinstance(found, type) else found

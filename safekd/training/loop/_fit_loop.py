@@ -38,8 +38,8 @@ from ._averaged_iterate import AveragedIterate
 from ._fit_inputs import FitData, FitOptions
 from ._gradient_sampling import choose_trace_interval
 from ._point_reader import PointReader, mix_seed
-from ._primal_dual_step import PrimalDualStep
 from ._state_facts import state_facts
+from .step import PrimalDualStep
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class FitLoop:
         self.average = AveragedIterate(problem.student, self.engine) if self.batch_size < examples else None
         self.stepper = PrimalDualStep(problem, self.engine, data)
         sampled = options.stationarity
-        self.reader = PointReader(problem, data, self.engine, self.average, sampled)
+        self.reader = PointReader(problem, data, self.engine, self.average, sampled, self.stepper.mover)
         self.final = FinalIterate(
             problem.objective, data.train, data.splits, problem.constraints, options.tolerance, not sampled
         )
@@ -246,6 +246,7 @@ class FitLoop:
 
     def _record(self, point: TracePoint) -> None:
         self.trace.record(point)
+        self.stepper.mover.clipped = self.stepper.mover.skipped = 0
         self.best.add(self.problem.student, point)
         self.callbacks.trace(point)
 

@@ -19,6 +19,7 @@ from ..trace import Memory, TracePoint
 from ._averaged_iterate import AveragedIterate
 from ._fit_inputs import FitData
 from ._gradient_sampling import Sampled, SampledGradients, estimate_gradients
+from .step import StudentMover
 
 EPOCH_STRIDE = 1_000_003  # a prime beyond any number of epochs: seeds of two runs never meet
 
@@ -32,6 +33,7 @@ class PointReader:
         engine: Holds multipliers and penalties.
         average: Holds the multipliers that go with the averaged student; None on full batches.
         sampled: How gradients are estimated; None for exact ones.
+        mover: Counts clipped and skipped steps.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class PointReader:
         engine: PrimalDual,
         average: AveragedIterate | None,
         sampled: Sampled | None,
+        mover: StudentMover,
     ) -> None:
         self._problem, self._data, self._engine, self._average = problem, data, engine, average
+        self._mover = mover
         self._sampled, self._layout = sampled, ConstraintLayout(problem.constraints, problem.device)
         self._started = time.perf_counter()
 
@@ -93,6 +97,8 @@ class PointReader:
             sampled=sampling is not None,
             stationarity_se=error,
             memory=Memory.read(problem.device),
+            clipped_steps=self._mover.clipped,
+            skipped_steps=self._mover.skipped,
         )
         return full, point
 

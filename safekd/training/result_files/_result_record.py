@@ -34,6 +34,8 @@ POINT_FIELDS = (
     "running",
     "sampled",
     "stationarity_se",
+    "clipped_steps",
+    "skipped_steps",
 )  # of a trace point: what verdict.json has nowhere else
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...safety import Constraint, GroupSums
+from ....safety import Constraint, GroupSums
 
 
 @dataclass(frozen=True)
