@@ -210,7 +210,8 @@ class Tracking(RuleWrapper, nn.Module):
         weights_PK = self._update_groups(present_P, asked_PK, target_PK, group_orderings)
         own = {} if self.orderings is None else {self.orderings.scale: self.orderings}
         orders = resolve_orderings(signals, self.polytope, own, scored=self.ordered)
-        row = torch.searchsorted(present_P, group.contiguous()).clamp_max(len(present_P) - 1)  # any where a position does not count
+        # any row will do for a position that does not count
+        row = torch.searchsorted(present_P, group.contiguous()).clamp_max(len(present_P) - 1)
         return orders.project(weights_PK[row].to(raw_K.dtype), "euclidean")
 
     def _update_groups(
