@@ -29,6 +29,8 @@ class Batch(ShortRepr):
         mask: Which positions count, bool (B, ...); None where all do.
         place: Places of the examples in a source with random access, (B,), by which answers about them are kept; None
             in a stream.
+        numbered: Whether ``index`` names examples, so that rows of tables belong to it; in a stream without numbers it
+            counts them as they come.
     """
 
     inputs: Any
@@ -39,6 +41,7 @@ class Batch(ShortRepr):
     split_size: int | None = None
     mask: Tensor | None = None
     place: Tensor | None = None
+    numbered: bool = True
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
@@ -72,9 +75,20 @@ class Batch(ShortRepr):
         """
         if len(self) <= rows:
             return [self]
-        return [self._select(slice(start, start + rows)) for start in range(0, len(self), rows)]
+        return [self.select(slice(start, start + rows)) for start in range(0, len(self), rows)]
 
-    def _select(self, where: slice) -> Batch:
+    @property
+    def bytes(self) -> int:
+        """Memory that its inputs and labels take."""
+        inputs = self.inputs.values() if isinstance(self.inputs, Mapping) else [self.inputs]
+        return sum(value.numel() * value.element_size() for value in [*inputs, self.labels])
+
+    def select(self, where: slice | Tensor) -> Batch:
+        """Return some of its examples.
+
+        Args:
+            where: Their places in the batch.
+        """
         parts: dict[str, Any] = {name: value[where] for name, value in self._tensors().items()}
         if isinstance(self.inputs, Mapping):
             parts["inputs"] = {name: value[where] for name, value in self.inputs.items()}

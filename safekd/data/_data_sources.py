@@ -18,6 +18,7 @@ from ._split import Split
 
 Fields = Sequence[str | None] | Mapping[str, Any]
 _EXAMPLE_FIELDS = ("inputs", "labels", "task", "context", "cluster", "numbers")
+SOURCE_FIELDS = ("inputs", "labels", "task", "context", "numbers", "index", "mask")  # of a source that is not in memory
 _NAME_FIELDS = ("class_names", "context_names", "task_names")
 _HOW = (
     'fields=("inputs", "labels"), with None for a part to leave out, a dictionary {"inputs": ..., "labels": ...}, or '
@@ -38,7 +39,8 @@ def as_split(data: Any, name: str, fields: Fields | None = None) -> Split:
         name: Name of the split, where the data have none.
         fields: What the parts are, where there are more than two or they have other names: in order, such as
             ``("inputs", None, "labels")`` with None for one to leave out, or by name, such as ``{"inputs": "pixels",
-            "labels": "digit"}``.  The parts of a Split are inputs, labels, task, context, cluster and numbers.
+            "labels": "digit"}``; ``{"inputs": ["input_ids", "attention_mask"], ...}`` makes inputs a dictionary.  The
+            parts of a Split are inputs, labels, task, context, cluster and numbers.
 
     Returns:
         The split.
@@ -55,7 +57,7 @@ def as_split(data: Any, name: str, fields: Fields | None = None) -> Split:
             '{"inputs": ..., "labels": ...}, or a torch dataset whose items are such tuples or dictionaries (for a '
             "DataLoader pass its .dataset)."
         )
-    return Split(name, **_name_parts(parts, names, name, fields))
+    return Split(name, **name_parts(parts, names, name, fields))
 
 
 def move_split(data: Any, name: str, device: torch.device, fields: Fields | None = None) -> Split:
@@ -104,12 +106,29 @@ def _read_parts(data: Any, name: str) -> tuple[list[Any] | None, list[str] | Non
     return None, None
 
 
-def _name_parts(parts: Sequence[Any], names: Sequence[str] | None, name: str, fields: Fields | None) -> dict[str, Any]:
-    """Return the parts by the names that a Split has for them."""
+def name_parts(
+    parts: Sequence[Any],
+    names: Sequence[str] | None,
+    name: str,
+    fields: Fields | None,
+    known: Sequence[str] = _EXAMPLE_FIELDS,
+) -> dict[str, Any]:
+    """Return the parts of data by the names that a Split has for them.
+
+    Args:
+        parts: In order.
+        names: What the data call them; None where they have no names.
+        name: Of the data, for messages.
+        fields: As for ``as_split``.
+        known: The names that are wanted.
+
+    Raises:
+        InvalidInput: It is not clear which part is what.
+    """
     if isinstance(fields, Mapping):
-        return _pick_by_name(parts, names, name, fields)
+        return _pick_by_name(parts, names, name, fields, known)
     if fields is not None:
-        return _pick_in_order(parts, names, name, fields)
+        return _pick_in_order(parts, names, name, fields, known)
     if names is None:
         if len(parts) > 2:
             shapes = ", ".join(str(tuple(getattr(part, "shape", ()))) for part in parts)
@@ -120,21 +139,33 @@ def _name_parts(parts: Sequence[Any], names: Sequence[str] | None, name: str, fi
         _require_no_mask(parts[0], parts[1], name)
         names = ("inputs", "labels")
     given = dict(zip(names, parts, strict=True))
-    _require_fields(given, name, (*_EXAMPLE_FIELDS, *_NAME_FIELDS))
+    _require_fields(given, name, (*known, *(_NAME_FIELDS if known is _EXAMPLE_FIELDS else ())))
     return given
 
 
 def _pick_by_name(
-    parts: Sequence[Any], names: Sequence[str] | None, name: str, fields: Mapping[str, Any]
+    parts: Sequence[Any], names: Sequence[str] | None, name: str, fields: Mapping[str, Any], known: Sequence[str]
 ) -> dict[str, Any]:
     if names is None:
         raise InvalidInput(f"`fields` is a dictionary, but the parts of `{name}` have no names; give them in order.")
-    _require_fields(fields, name, _EXAMPLE_FIELDS)
-    return {what: parts[find_name(str(key), names, "part", f"`{name}`")] for what, key in fields.items()}
+    _require_fields(fields, name, known)
+
+    def pick(key: Any) -> Any:
+        if isinstance(key, Mapping):
+            return {str(argument): pick(part) for argument, part in key.items()}
+        if isinstance(key, (list, tuple)):
+            return {str(part): pick(part) for part in key}
+        return parts[find_name(str(key), names, "part", f"`{name}`")]
+
+    return {what: pick(key) for what, key in fields.items()}
 
 
 def _pick_in_order(
-    parts: Sequence[Any], names: Sequence[str] | None, name: str, fields: Sequence[str | None]
+    parts: Sequence[Any],
+    names: Sequence[str] | None,
+    name: str,
+    fields: Sequence[str | None],
+    known: Sequence[str],
 ) -> dict[str, Any]:
     if names is not None:
         raise InvalidInput(
@@ -151,13 +182,13 @@ def _pick_in_order(
     if len(set(chosen)) < len(chosen):
         raise InvalidInput(f"`fields` is {tuple(fields)!r}; wanted each name once.")
     given = {what: part for what, part in zip(fields, parts, strict=True) if what is not None}
-    _require_fields(given, name, _EXAMPLE_FIELDS)
+    _require_fields(given, name, known)
     return given
 
 
 def _require_fields(given: Mapping[str, Any], name: str, known: Sequence[str]) -> None:
     for what in given:
-        if "mask" in str(what):
+        if "mask" in str(what) and what not in known:
             raise InvalidInput(f"`{name}` has a part '{what}'; {_MASK}.")
         if what not in known:
             find_name(

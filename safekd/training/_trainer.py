@@ -272,9 +272,11 @@ class ConstrainedTrainer:
         _require_patience_split(patience, validation, tighten)
         data = FitData.place(train, validation, splits or {}, self.problem.device, fields)
         problem = self.problem.with_names(data.by_name)
-        data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
-        warn_of_weight_decay(problem.optimizer, problem.constraints)
         problem.objective.recheck({"train": data.train, **{n: s for n, s in data.splits.items() if n == "validation"}})
+        data.require_covered(problem.constraints, problem.objective)  # which surveys what is not in memory
+        data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
+        problem = problem.with_source(data.train)
+        warn_of_weight_decay(problem.optimizer, problem.constraints)
         with keep_modes(self.student), nullcontext() if run_dir is None else open_run_folder(run_dir) as folder:
             writers = []
             if folder is not None:

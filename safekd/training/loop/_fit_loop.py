@@ -13,7 +13,7 @@ from torch import Tensor
 from solvers.primal_dual import PrimalDual
 
 from ..._torch_state import share_in_eval_mode
-from ...data import Batch
+from ...data import Batch, StreamSource
 from .._constraint_layout import ConstraintLayout
 from .._fit_result import FitResult, Verdict
 from .._full_pass import FullPass
@@ -108,15 +108,15 @@ class FitLoop:
     ) -> None:
         data.require_covered(problem.constraints, problem.objective)
         self.problem, self.data, self.options = problem, data, options
-        examples = len(data.train)
-        self.batch_size = min(problem.batch_size or examples, examples)
-        self.steps = options.epochs * len(problem.split_batches(torch.arange(examples)))
+        full = problem.is_full_batch(data.train)
+        self.batch_size = problem.batch_rows(data.train)
+        self.steps = options.epochs * problem.count_batches(data.train)
         self.trace_every = self._default_interval() if options.trace_every is None else options.trace_every
         layout = ConstraintLayout(problem.constraints, problem.device)
         self.engine = PrimalDual(
             len(layout.inequalities),
             len(layout.equalities),
-            method=problem.choose_dual(examples),
+            method=problem.choose_dual(data.train),
             device=problem.device,
             least_range=[
                 SETTINGS.small_violation * abs(rule.required) for rule in layout.order_by_kind(problem.constraints)
@@ -126,7 +126,7 @@ class FitLoop:
         )
         if warm_start is not None:
             warm_start.begin(problem.student, self.engine, layout, problem.learning)
-        self.average = AveragedIterate(problem.student, self.engine) if self.batch_size < examples else None
+        self.average = None if full else AveragedIterate(problem.student, self.engine)
         self.stepper = PrimalDualStep(problem, self.engine, data)
         sampled = options.stationarity
         self.reader = PointReader(problem, data, self.engine, self.average, sampled)
@@ -348,16 +348,28 @@ class FitLoop:
 
     def _batches(self, epoch: int) -> Iterator[tuple[Batch, Batch | None]]:
         """Yield each batch and, where that was asked for, the one half an epoch away."""
-        train, order = self.data.train, self._order_examples(epoch)
+        train = self.data.train
+        if isinstance(train, StreamSource):
+            return ((batch, None) for batch in self._read_stream(train, epoch))
+        order = self._order_examples(epoch)
         if order is None:
             if self._whole is None:
                 self._whole = train.batch()
             return iter([(self._whole, None)])
         indices = self.problem.split_batches(order)
         if not self.problem.independent_batches or len(indices) < 2:
-            return ((train.batch(index), None) for index in indices)
+            return ((batch, None) for batch in train.read_batches(indices))
         others = self.problem.split_batches(order.roll(len(order) // 2))
-        return ((train.batch(index), train.batch(other)) for index, other in zip(indices, others, strict=True))
+        return zip(train.read_batches(indices), train.read_batches(others), strict=True)
+
+    def _read_stream(self, train: StreamSource, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch; passes may differ in how many, so the last is known by its examples."""
+        left = len(train)
+        for batch in train.epoch_batches(epoch, mix_seed(self.problem.seed, epoch)):
+            left -= len(batch)
+            ends = left == 0 and epoch == self.options.epochs
+            self.steps = self.step + 1 if ends else max(self.steps, self.step + 2)
+            yield batch
 
     def _order_examples(self, epoch: int) -> Tensor | None:
         """Return the order of examples, a function of (seed, epoch) alone; None where a batch is all of them."""

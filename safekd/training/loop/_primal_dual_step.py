@@ -37,7 +37,7 @@ class PrimalDualStep:
     def __init__(self, problem: TrainingProblem, engine: PrimalDual, data: FitData) -> None:
         self.problem, self.engine, self.data = problem, engine, data
         self.layout = ConstraintLayout(problem.constraints, problem.device)
-        full = problem.is_full_batch(len(data.train))
+        full = problem.is_full_batch(data.train)
         self.values = [
             BatchValue(rule, *problem.objective.count_groups([rule], data.by_name[rule.split]))
             for rule in problem.constraints
