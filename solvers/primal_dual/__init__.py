@@ -17,12 +17,15 @@ Which method?  ``PIGain()``, the default, needs no tuning: its gain is measured 
 of constraint and objective are equally large.  ``AugmentedLagrangian`` writes the same controller with the proportional
 part outside of the multiplier.  ``PlainAscent`` and ``FixedPenalty`` are there to compare with: the first cycles on
 bilinear problems, the second promises nothing.  ``DUAL_METHODS`` holds all of them by name.  One constraint a training
-example: pass ``index=``, or let a network give the multipliers (``MultiplierNetwork``).
+example: pass ``index=``, or let a network give the multipliers (``MultiplierNetwork``).  In a step of several
+microbatches or processes, whose rows are sums without a graph, scales come from ``GradientSums``.
 """
 
 from ._engine import PrimalDual
+from ._gradient_sums import GradientSums
 from ._methods import DUAL_METHODS, AugmentedLagrangian, DualInputs, DualMethod, FixedPenalty, PIGain, PlainAscent
 from ._multiplier_network import MultiplierNetwork
+from ._multiplier_scale import MultiplierScales, combine_scales
 
 __all__ = [
     "DUAL_METHODS",
@@ -30,8 +33,11 @@ __all__ = [
     "DualInputs",
     "DualMethod",
     "FixedPenalty",
+    "GradientSums",
     "MultiplierNetwork",
+    "MultiplierScales",
     "PIGain",
     "PlainAscent",
     "PrimalDual",
+    "combine_scales",
 ]

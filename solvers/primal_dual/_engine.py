@@ -8,7 +8,7 @@ Axes: M inequalities, E equalities, C = M + E rows, B rows of a batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from ._engine_state import EngineState
 from ._gains import SETTINGS, Gains, is_reading, measure_gains, update_mean_weights, update_scales
 from ._merit import hold_back
 from ._methods import DualInputs, DualMethod, PIGain
-from ._multiplier_scale import read_scales
+from ._multiplier_scale import MultiplierScales, read_scales
 from ._row_values import Evaluate, complete_presence, index_rows, join_rows, name_values
 
 
@@ -72,7 +72,7 @@ class PrimalDual:
         self._floor = torch.zeros(C, dtype=torch.float64, device=device)
         self._floor[inequalities:] = -torch.inf
         self._step = torch.ones_like(self._floor) * self.method.step
-        self._settings, self._largest_distance = SETTINGS.shorten(horizon), largest_distance
+        self._settings, self.largest_distance = SETTINGS.shorten(horizon), largest_distance
         self._state.readings = self._settings.first_readings if self.method.scale_free and C else 0
 
     def step(
@@ -85,6 +85,7 @@ class PrimalDual:
         measured_equality: Tensor | None = None,
         present: Tensor | None = None,
         index: Tensor | None = None,
+        scales: Callable[[], MultiplierScales] | None = None,
     ) -> Tensor:
         """Move the multipliers, then return the scalar whose gradient is the primal step's.
 
@@ -100,6 +101,9 @@ class PrimalDual:
             index: Which of the M inequalities the batch speaks of, distinct whole numbers, shape (B,); ``inequality``
                 and the others then have B entries in that order, only those multipliers move, and their rows count
                 M / B times, so that the gradient stands for all M.
+            scales: Asked for the rows' multiplier scales, shape (C,) as ``inequality`` and ``equality`` together, in
+                the steps where they are read, in place of the graph: for values whose graph does not reach the
+                variables, as in a step of several microbatches or processes (``GradientSums``).
 
         Returns:
             f plus the weighed rows, a scalar in units of f.
@@ -123,7 +127,7 @@ class PrimalDual:
         floor_C = self._floor if place_C is None else self._floor[place_C]
         self._state.begin_step(place_C, now)
         if self._state.readings or (self.method.scale_free and is_reading(self._state.steps)):
-            now = self._with_scales(now, objective, rows_C, present_C)
+            now = self._with_scales(now, objective, rows_C, present_C, scales)
         changed, weight_C = self._update_rows(now, objective.detach(), value_C.detach().double(), present_C, floor_C)
         self._state.store(place_C, now | changed)
         if index is not None:
@@ -290,7 +294,12 @@ class PrimalDual:
         return {"average_sum": sum_C, "average_weight": weight_C}, sum_C / weight_C  # the start counts for nothing
 
     def _with_scales(
-        self, now: Mapping[str, Tensor], objective: Tensor, rows_C: Tensor, present_C: Tensor | None
+        self,
+        now: Mapping[str, Tensor],
+        objective: Tensor,
+        rows_C: Tensor,
+        present_C: Tensor | None,
+        ask: Callable[[], MultiplierScales] | None,
     ) -> dict[str, Tensor]:
         """Return the state with scales for the rows that can be given one; those without go by a scale of 1."""
         asked_C = now["multiplier_scale"] == 0
@@ -304,6 +313,17 @@ class PrimalDual:
             asked_C = asked_C & present_C
         if not bool(asked_C.any()):
             return dict(now)
-        each = len(self._floor) / len(rows_C)
-        scales = read_scales(objective, rows_C, rows_each=each, largest_distance=self._largest_distance)
+        if ask is not None:
+            scales = ask()
+            if {scales.multiplier.shape, scales.largest_gain.shape} != {rows_C.shape}:
+                found = f"{tuple(scales.multiplier.shape)} and {tuple(scales.largest_gain.shape)}"
+                raise InvalidInput(f"`scales` gave values of shapes {found}; wanted {tuple(rows_C.shape)} twice.")
+            return dict(now) | update_scales(now, scales, asked_C)
+        scales = read_scales(
+            objective,
+            rows_C,
+            inequalities=len(rows_C) - self.E,
+            rows_each=len(self._floor) / len(rows_C),
+            largest_distance=self.largest_distance,
+        )
         return dict(now) | update_scales(now, scales, asked_C)

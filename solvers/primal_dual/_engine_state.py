@@ -70,17 +70,17 @@ class EngineState:
         self.rows = self.rows | {"multiplier": held}
 
     def to_dict(self) -> dict[str, Tensor]:
-        """Return copies of the rows, of the merit function's state and the number of steps."""
-        state = self.rows | self.merit.to_dict() | {"steps": torch.tensor(self.steps)}
-        return {name: value.clone() for name, value in state.items()}
+        """Return copies of the rows, and of all else that is kept, as scalars."""
+        counts = {"steps": torch.tensor(self.steps), "readings": torch.tensor(self.readings)}
+        return {name: value.clone() for name, value in (self.rows | self.merit.to_dict() | counts).items()}
 
     def load_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what ``to_dict`` gave.  Raises InvalidInput on a misfit, and then changes nothing."""
-        for name, old in (self.rows | self.merit.to_dict() | {"steps": torch.tensor(0)}).items():
+        for name, old in self.to_dict().items():
             new = state.get(name)
             if new is None or new.shape != old.shape:
                 given = "nothing" if new is None else f"shape {tuple(new.shape)}"
                 raise InvalidInput(f"State of another problem: `{name}` is {given}, wanted shape {tuple(old.shape)}.")
         self.rows = {name: state[name].to(old).clone() for name, old in self.rows.items()}
         self.merit = MeritState.from_dict(state, self.one.device)
-        self.steps = int(state["steps"])
+        self.steps, self.readings = int(state["steps"]), int(state["readings"])

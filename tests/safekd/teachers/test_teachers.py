@@ -349,8 +349,8 @@ def test_teachers_that_do_not_fit(case):
 
 
 def test_a_label_that_no_teacher_knows():
+    strange = Split("validation", X, Y + 3)
     with pytest.raises(InvalidInput, match=r"A label is \d, but the teachers know only 3 classes, 0 to 2"):
-        strange = Split("validation", X, Y + 3)
         TeacherEnsemble([StoredTeacher("api", P_NV)]).cached_log_probabilities(strange, strange.batch())
 
 

@@ -189,6 +189,23 @@ def test_a_state_continues_on_another_engine_bit_for_bit():
     assert same(first.state_dict(), state)  # copies: the second engine left the first alone
 
 
+def test_a_continued_run_asks_for_scales_as_often_as_the_whole_one():
+    """The second row, without a gradient until step 22, is asked in the first twenty steps, and then at step 32."""
+
+    def run(engine, steps):
+        x = vec(1.0).requires_grad_()
+        for step in steps:
+            engine.step((x**2).sum(), torch.cat([x - 2, x * (step >= 22) + 0.5]))
+
+    whole, first, second = PrimalDual(2), PrimalDual(2), PrimalDual(2)
+    run(whole, range(1, 31))
+    run(first, range(1, 11))
+    second.load_state_dict(first.state_dict())
+    run(second, range(11, 31))
+    assert same(second.state_dict(), whole.state_dict())
+    assert whole.state_dict()["multiplier_scale"][1] == 0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
