@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from solvers.short_repr import ShortRepr
 
-Inputs = Tensor | Mapping[str, Tensor]
+from ._inputs import list_inputs, map_inputs
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,6 +58,15 @@ class Batch(ShortRepr):
         """
         return value.sum() if self.mask is None else torch.where(self.mask, value, 0.0).sum()
 
+    def fill_uncounted(self, value: Tensor, filling: float) -> Tensor:
+        """Return values with a number where a position does not count, so that nothing there reaches a sum or gradient.
+
+        Args:
+            value: Anything a position, (B, ..., *more).
+            filling: The number.
+        """
+        return fill_uncounted(value, self.mask, filling)
+
     def average_positions(self, value: Tensor) -> Tensor:
         """Return the mean over the positions that count.
 
@@ -80,8 +88,7 @@ class Batch(ShortRepr):
     @property
     def bytes(self) -> int:
         """Memory that its inputs and labels take."""
-        inputs = self.inputs.values() if isinstance(self.inputs, Mapping) else [self.inputs]
-        return sum(value.numel() * value.element_size() for value in [*inputs, self.labels])
+        return sum(value.numel() * value.element_size() for value in (*list_inputs(self.inputs), self.labels))
 
     def select(self, where: slice | Tensor) -> Batch:
         """Return some of its examples.
@@ -90,9 +97,7 @@ class Batch(ShortRepr):
             where: Their places in the batch.
         """
         parts: dict[str, Any] = {name: value[where] for name, value in self._tensors().items()}
-        if isinstance(self.inputs, Mapping):
-            parts["inputs"] = {name: value[where] for name, value in self.inputs.items()}
-        return replace(self, **parts)
+        return replace(self, **parts, inputs=map_inputs(self.inputs, lambda value: value[where]))
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the same batch on another device.
@@ -101,10 +106,21 @@ class Batch(ShortRepr):
             device: Where its tensors go.
         """
         parts: dict[str, Any] = {name: value.to(device) for name, value in self._tensors().items()}
-        if isinstance(self.inputs, Mapping):
-            parts["inputs"] = {name: value.to(device) for name, value in self.inputs.items()}
-        return replace(self, **parts)
+        return replace(self, **parts, inputs=map_inputs(self.inputs, lambda value: value.to(device)))
 
     def _tensors(self) -> dict[str, Tensor]:
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "inputs"}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def fill_uncounted(value: Tensor, mask: Tensor | None, filling: float) -> Tensor:
+    """Return values with a number where a position does not count; its gradient there is 0, even of a NaN.
+
+    Args:
+        value: Anything a position, (..., *more).
+        mask: Which positions count, bool (...); None where all do.
+        filling: The number.
+    """
+    if mask is None:
+        return value
+    return torch.where(mask.reshape(mask.shape + (1,) * (value.ndim - mask.ndim)), value, filling)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..errors import InvalidInput
 from ._batch import Batch
-from ._column_values import read_named_numbers, read_tensor
+from ._column_values import IGNORED, read_named_numbers, read_tensor
 from ._group_names import GroupNames, Key
+from ._inputs import map_inputs, name_inputs
 
-_IGNORED = -100
 _KEYS: dict[str, Key] = {"labels": "class", "task": "task", "context": "context"}
 
 
@@ -59,11 +59,12 @@ def build_batch(
             f"{who}: labels hold {most}, but class_names has {len(names.classes)} names, for 0 to "
             f"{len(names.classes) - 1}; name every class."
         )
+    inputs = map_inputs(inputs, lambda value: _clear_uncounted(value, mask))
     rows = int(labels.shape[0])
     given = {what: parts.get(what) for what in ("task", "context")}
     given["numbers"] = parts.get("numbers", parts.get("index"))
     read = {what: _read_row_numbers(value, what, names, rows) for what, value in given.items() if value is not None}
-    for what, value in inputs.items() if isinstance(inputs, dict) else [("inputs", inputs)]:
+    for what, value in name_inputs(inputs).items():
         if value.shape[:1] != (rows,):
             raise InvalidInput(
                 f"{who}: {what} has {len(value) if value.ndim else 'no'} rows, labels have {rows}; wanted equal."
@@ -119,9 +120,17 @@ def _read_row_numbers(value: Any, what: str, names: GroupNames, rows: int) -> Te
     return numbers.long()
 
 
+def _clear_uncounted(value: Tensor, mask: Tensor | None) -> Tensor:
+    """Return inputs with 0 for what is not finite where a position does not count."""
+    if mask is None or not value.is_floating_point() or value.shape[: mask.ndim] != mask.shape:
+        return value
+    kept = mask.reshape(mask.shape + (1,) * (value.ndim - mask.ndim)) | torch.isfinite(value)
+    return torch.where(kept, value, 0.0)
+
+
 def _read_batch_mask(value: Any, labels: Tensor, who: str) -> Tensor | None:
     """Return which positions count, None where all do."""
-    counted = labels != _IGNORED
+    counted = labels != IGNORED
     if value is not None:
         mask = _read_batch_values(value, "mask", who)
         if mask.shape != labels.shape:

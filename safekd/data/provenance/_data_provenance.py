@@ -1,7 +1,7 @@
 """Which data a run used, and for what, so that nobody certifies a student on them by mistake.
 
 Examples are told apart by what is in them, inputs and label, not by the name of their split: a copy, a shuffled one, a
-part of one are found too.  Axes: N examples, W words of 64 bits, L labels an example.
+part of one are found too.  Axes: N examples, W words of 64 bits.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from solvers.short_repr import ShortRepr
 
 from ...errors import InvalidInput, SafekdWarning
-from .._batch import Batch
+from .._batch import Batch, fill_uncounted
 from .._bit_mixing import Keys, mix_bits
+from .._inputs import list_inputs
 from .._split import Split
 from ._seen_examples import SeenExamples
 
@@ -207,7 +208,9 @@ def mark_shared(mine_N: Keys, theirs: SeenExamples) -> NDArray[np.bool_]:
 def hash_examples(split: Split | Batch) -> Keys:
     """Return one 64-bit number an example, from its inputs, as float32 or int64, and its labels.
 
-    A whole number is the same as an integer and as a float, so that copies of another dtype are found.
+    A whole number is the same as an integer and as a float, so that copies of another dtype are found; what is written
+    at a position that does not count, a label of -100 or another one under a mask, is the same too, and so are zeros
+    that pad an example to another length.
 
     Args:
         split: N examples.
@@ -216,16 +219,18 @@ def hash_examples(split: Split | Batch) -> Keys:
         (N,), equal for equal inputs and labels.
     """
     size = len(split)
-    labels_NL = split.labels.reshape(size, -1)
-    inputs_NW = split.inputs.reshape(size, -1)
-    rows = max(1, _CHUNK // (inputs_NW.shape[1] + labels_NL.shape[1]))
-    parts = []
+    labels = fill_uncounted(split.labels.long() + 1, split.mask, 0)
+    parts_NW = [value.reshape(size, -1) for value in (*list_inputs(split.inputs), labels)]
+    rows = max(1, _CHUNK // sum(part.shape[1] for part in parts_NW))
+    keys = []
     for begin in range(0, size, rows):
-        words = [_read_words(part[begin : begin + rows]) for part in (inputs_NW, labels_NL)]
-        word_NW = np.concatenate(words, axis=1)
-        place_W = mix_bits(np.arange(1, word_NW.shape[1] + 1, dtype=np.uint64))
-        parts.append(mix_bits(mix_bits(word_NW ^ place_W).sum(axis=1, dtype=np.uint64)))
-    return np.concatenate(parts)
+        total_N = np.zeros(min(rows, size - begin), dtype=np.uint64)
+        for number, part_NW in enumerate(parts_NW):
+            word_NW = _read_words(part_NW[begin : begin + rows])
+            place_W = mix_bits(np.arange(1, word_NW.shape[1] + 1, dtype=np.uint64) + np.uint64(number << 48))
+            total_N += np.where(word_NW == 0, np.uint64(0), mix_bits(word_NW ^ place_W)).sum(axis=1, dtype=np.uint64)
+        keys.append(mix_bits(total_N))
+    return np.concatenate(keys)
 
 
 def _read_words(part_NW: Tensor) -> Keys:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from ...errors import InvalidInput
 from .._batch import Batch
 from .._example_source import ExampleSource
 from .._group_names import GroupNames
+from .._inputs import map_inputs, name_inputs
 
 
 class CollectedSource(ExampleSource):
@@ -111,17 +112,16 @@ def _join_alike(batches: Sequence[Batch]) -> list[Batch]:
     """Return batches of which those with parts of equal shape are one."""
     alike: dict[Any, list[Batch]] = defaultdict(list)
     for batch in batches:
-        inputs = batch.inputs if isinstance(batch.inputs, Mapping) else {"": batch.inputs}
-        shapes = {name: (value.shape[1:], value.dtype) for name, value in inputs.items()}
+        shapes = {name: (value.shape[1:], value.dtype) for name, value in name_inputs(batch.inputs).items()}
         alike[tuple(shapes.items()), batch.labels.shape[1:]].append(batch)
     return [group[0] if len(group) == 1 else _join_batches(group) for group in alike.values()]
 
 
 def _join_batches(batches: Sequence[Batch]) -> Batch:
     first = batches[0]
-    inputs: Any = torch.cat([batch.inputs for batch in batches]) if isinstance(first.inputs, Tensor) else None
-    if inputs is None:
-        inputs = {name: torch.cat([batch.inputs[name] for batch in batches]) for name in first.inputs}
+    columns = [[*column] for column in zip(*(name_inputs(batch.inputs).values() for batch in batches), strict=True)]
+    joined = map(torch.cat, columns)
+    inputs = map_inputs(first.inputs, lambda _: next(joined))
     parts: dict[str, Any] = {
         name: torch.cat([getattr(b, name) for b in batches]) for name in ("labels", "task", "context", "index")
     }

@@ -18,6 +18,7 @@ from .._batch import Batch
 from .._bit_mixing import draw_places
 from .._build_batch import build_batch
 from .._data_sources import Fields
+from .._inputs import list_inputs
 from ._surveyed_source import Collate, SurveyedSource
 
 
@@ -275,9 +276,5 @@ def _explain_unequal_items(items: list[Any], name: str, error: Exception) -> str
 
 def _are_same_examples(one: Batch, other: Batch) -> bool:
     """Whether two readings of the same examples are the same."""
-    first, second = (
-        batch.inputs if isinstance(batch.inputs, Mapping) else {"": batch.inputs} for batch in (one, other)
-    )
-    if not torch.equal(one.labels, other.labels):
-        return False
-    return all(torch.equal(value.nan_to_num(), second[key].nan_to_num()) for key, value in first.items())
+    mine, others = ((*list_inputs(batch.inputs), batch.labels) for batch in (one, other))
+    return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(mine, others, strict=True))

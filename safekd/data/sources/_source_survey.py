@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from ...errors import InvalidInput
 from .._batch import Batch
 from .._bit_mixing import Keys, rank_places
+from .._inputs import list_inputs
 from ..provenance import SeenExamples, hash_examples
 
 
@@ -59,8 +59,7 @@ class SourceSurvey:
         Raises:
             InvalidInput: Inputs are not finite.
         """
-        values = batch.inputs.values() if isinstance(batch.inputs, Mapping) else [batch.inputs]
-        for value in values:
+        for value in list_inputs(batch.inputs):
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 row = int((~torch.isfinite(value)).reshape(len(batch), -1).any(1).nonzero()[0])
                 raise InvalidInput(
