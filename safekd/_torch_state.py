@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -76,6 +77,47 @@ def keep_modes(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:
+    """Return the block in which a module computes in a half type where that is safe.
+
+    Args:
+        dtype: Such as torch.bfloat16; None for the module's own type.
+        device: Where it computes.
+    """
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """Where torch's random numbers are, on the processor and on one device.
+
+    Attributes:
+        device: The device.
+        processor: State of the processor's generator.
+        accelerator: State of the device's; None where that is the processor.
+    """
+
+    device: torch.device
+    processor: Tensor
+    accelerator: Tensor | None
+
+    @classmethod
+    def read(cls, device: torch.device) -> RandomState:
+        """Return the state as it is.
+
+        Args:
+            device: Where a student is.
+        """
+        own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(device, torch.get_rng_state(), own)
+
+    def restore(self) -> None:
+        """Draw the same numbers once more."""
+        torch.set_rng_state(self.processor)
+        if self.accelerator is not None:
+            torch.cuda.set_rng_state(self.accelerator, self.device)
 
 
 @contextmanager

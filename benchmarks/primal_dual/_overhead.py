@@ -28,7 +28,8 @@ from safekd.divergences import ForwardKL
 from safekd.experiment import build_mlp
 from safekd.safety import SafetyConstraint, TruthProbability
 from safekd.teachers import CallableTeacher
-from safekd.training.loop import FitData, PrimalDualStep
+from safekd.training.loop import FitData
+from safekd.training.loop.step import PrimalDualStep
 from solvers.primal_dual import AugmentedLagrangian, PrimalDual
 
 from ._cells import missing
@@ -145,8 +146,8 @@ def _trainer(course: Course, constrained: bool) -> Callable[[], object]:
     )
     engine = PrimalDual(len(constraints), method=trainer.problem.choose_dual(len(course.train)))
     stepper = PrimalDualStep(trainer.problem, engine, FitData(course.train, {}))
-    index = torch.arange(len(course.train))
-    return lambda: stepper.step(index)
+    batch = course.train.batch()
+    return lambda: stepper.step(batch)
 
 
 def _bare(course: Course) -> Callable[[], object]:

@@ -63,6 +63,10 @@ class GroupSums:
         """Return the same numbers without gradient."""
         return GroupSums(*(getattr(self, f.name).detach() for f in fields(self)))
 
+    def require_gradient(self) -> GroupSums:
+        """Return the same numbers, the surrogates' sums as leaves, whose gradient is what each sum counts."""
+        return replace(self.detach(), surrogate_G=self.surrogate_G.detach().clone().requires_grad_())
+
     def means(self) -> Tensor:
         """Return the averages of the measured values, (G,); not a number where a group has no example."""
         return self.measured_G / self.count_G

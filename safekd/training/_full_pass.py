@@ -199,8 +199,8 @@ class _TwoVectors:
 
     def total(self) -> tuple[float, float | None, Tensor | None, Tensor | None]:
         """Return the last four fields of a FullPass."""
-        loss, pull = self.sums
-        return _norm(loss), _norm([a + b for a, b in zip(loss, pull, strict=True)]), None, None
+        loss, weighed = self.sums
+        return _norm(loss), _norm([a + b for a, b in zip(loss, weighed, strict=True)]), None, None
 
 
 def _norm(parts: Sequence[Tensor]) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from solvers.short_repr import ShortRepr
 
 from .._precision import find_unusable_rows, log_softmax
-from .._torch_state import ask_module, evaluation_mode
+from .._torch_state import ask_module, autocast, evaluation_mode
 from ..data import Batch, ExampleSource, Group, Split, SplitCache, require_class_count
 from ..errors import InvalidInput, NotFinite
 from ..pooling import arithmetic_pool
@@ -76,6 +76,7 @@ class Objective(ShortRepr):
         readers: The student and the modules of the rule: all that has an eval mode.
         rows: Examples that go through a student or a teacher at a time where a whole source is read: no more than in a
             step of training.
+        autocast: Half type in which the student computes where torch's autocast lets it; None for its own.
 
     Raises:
         InvalidInput: The rule needs the variance of a teacher that moves.
@@ -92,6 +93,7 @@ class Objective(ShortRepr):
     perturbation: Perturbation = field(default_factory=Perturbation)
     pooling: Loss = arithmetic_pool
     rows: int = CHUNK
+    autocast: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         self._targets = SplitCache(self.ensemble.cache_limit)
@@ -231,7 +233,8 @@ class Objective(ShortRepr):
             InvalidInput: The student cannot read the inputs, does not give one row of logits a label, or its logits
                 have no gradient where one is wanted.
         """
-        logits_V = ask_module(self.student, batch.inputs, "The student")
+        with autocast(self.autocast, batch.labels.device):
+            logits_V = ask_module(self.student, batch.inputs, "The student")
         if torch.is_grad_enabled() and not logits_V.requires_grad:
             raise InvalidInput(
                 "The student's logits carry no gradient, so nothing can be learned; look for detach(), .data, numpy or "

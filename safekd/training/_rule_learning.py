@@ -83,6 +83,7 @@ class RuleLearning:
         elif self._named:
             optimizer = torch.optim.Adam(self._named.values(), lr=SETTINGS.rate)
         self.optimizer = optimizer
+        self._adding = False  # whether the gradients are those of a part of a step
 
     def train(self) -> None:
         """Put every module back into the mode in which the trainer found it."""
@@ -94,37 +95,44 @@ class RuleLearning:
         for module in self.modules:
             module.eval()
 
-    def gradients(self, step: StudentStep, distillation: Callable[[], Tensor]) -> str | None:
+    def gradients(self, step: StudentStep, distillation: Callable[[], Tensor], share: float = 1.0) -> str | None:
         """Work out the gradient of every parameter; say what is not finite, or return None.
 
         Args:
             step: What the student's step shows.
             distillation: The distillation loss, with a gradient to the weights, for rules without a loss of their own.
+            share: Of the step's positions that this part of it holds; below 1, the gradients count so much, and are
+                added to those of other parts since the last ``step``.
         """
         losses = [(learner, learner.loss(step)) for learner in self.learners]
         jobs = [(loss, [*learner.parameters.values()]) for learner, loss in losses if loss is not None]
         if shared := [p for learner, loss in losses if loss is None for p in learner.parameters.values()]:
             jobs.append((distillation(), shared))
-        for p in self._named.values():
-            p.grad = None
+        if share == 1 or not self._adding:
+            for p in self._named.values():
+                p.grad = None
+        self._adding = share < 1
         for loss, parameters in jobs:
             if not loss.requires_grad:  # the polytope leaves the weights no room to move, say
                 continue
             gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
             for p, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
+                    gradient = gradient if share == 1 else share * gradient
                     p.grad = gradient if p.grad is None else p.grad + gradient
         return find_rule_source(self.learners, {learner.place: loss for learner, loss in losses if loss is not None})
 
     def step(self) -> str | None:
         """Move the parameters; say what is not finite then, or return None."""
+        self._adding = False
         if self.optimizer is None:
             return None
         self.optimizer.step()
         return find_rule_step_source(self.learners)
 
     def snapshot(self) -> Callable[[], None]:
-        """Remember all that a step can change; return what puts it back."""
+        """Remember all that a step can change, which begins now; return what puts it back."""
+        self._adding = False
         held = [*self._named.values(), *(value for module in self.modules for value in module.buffers())]
         values = [value.detach().clone() for value in held]
         moments = {} if self.optimizer is None else {p: _copy_moments(own) for p, own in self.optimizer.state.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,29 +13,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solvers.polytope import WeightPolytope
 from solvers.primal_dual import DualMethod, PIGain
 
 from .._number_checks import is_number, is_whole, require_seed
 from .._registry import find_named
 from .._torch_state import keep_modes, require_device
 from ..data import Batch, ExampleSource, Fields, Group
-from ..divergences import DIVERGENCES
 from ..errors import InvalidInput
 from ..pooling import POOLS
 from ..safety import Constraint
 from ..teachers import Perturbation, Teacher, TeacherEnsemble
-from ..weights import Rule, TeacherEvidence, Uniform, walk_rule
+from ..weights import Rule, TeacherEvidence, Uniform
 from ._fit_result import FitResult
 from ._objective import CHUNK, Loss, Objective
 from ._rule_learning import RuleLearning
+from ._run_record import begin_checkpoints
 from ._student_checks import require_dense_gradients, warn_of_weight_decay
+from ._trainer_checks import (
+    find_divergence,
+    read_autocast,
+    require_batch_sizes,
+    require_patience_split,
+    require_plain_step,
+    require_polytope_names,
+)
 from ._training_problem import TrainingProblem, require_distinct_names
 from ._warm_start import WarmStart
-from .checkpoints import open_run_folder
+from .checkpoints import RunFolder, open_run_folder
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, OnRound, Tighten, TighteningRounds
 from .loop import FitData, FitOptions, Sampled, fit_once
+from .resume import Resume, ResumeOptions
 from .trace import Callback, OnTrace, TracePoint
 
 
@@ -73,6 +80,13 @@ class ConstrainedTrainer:
         critical_contexts: C_safe, contexts where orderings apply as well, numbers or names.
         batch_size: Examples a step; None for the whole training split.  A student with batch normalization, which needs
             two, gets a last example that would be alone with the batch before.
+        microbatch_size: Examples that go through the student at once, where a step's do not fit into memory together:
+            constraints are sums and counts over the whole step, so the answer is the same, for a forward pass more.
+            Evaluations read as many at once.
+        clip_norm: Longest gradient of a step, above 0; longer ones are shortened to it, and the trace counts them.
+        autocast: "bfloat16" or "float16", in which the student computes where torch's autocast lets it; loss and
+            measures are computed in float32.  With float16 the loss is scaled, and steps whose gradients overflow are
+            left out and counted.
         independent_batches: Whether multipliers and penalties see values of another batch than the one whose gradients
             they weigh, which takes the bias out of the penalty term and costs a forward pass a step.
         evidence_budget: Memory and time that each probe may take once a run has ended; the default if left out.
@@ -105,6 +119,9 @@ class ConstrainedTrainer:
         critical_classes: Collection[Group] = (),
         critical_contexts: Collection[Group] = (),
         batch_size: int | None = None,
+        microbatch_size: int | None = None,
+        clip_norm: float | None = None,
+        autocast: str | torch.dtype | None = None,
         independent_batches: bool = False,
         evidence_budget: EvidenceBudget | None = None,
         device: torch.device | str = "cpu",
@@ -112,10 +129,11 @@ class ConstrainedTrainer:
     ) -> None:
         require_distinct_names(constraints)
         require_device(device)
-        if batch_size is not None and (not is_whole(batch_size) or batch_size < 1):
-            kind = "at least 1" if is_whole(batch_size) else "a whole number of at least 1"
-            raise InvalidInput(f"`batch_size` is {batch_size!r}; wanted {kind}, or None for the whole split.")
-        _require_plain_step(optimizer)
+        rows = require_batch_sizes(batch_size, microbatch_size)
+        if clip_norm is not None and not (is_number(clip_norm) and clip_norm > 0):
+            raise InvalidInput(f"`clip_norm` is {clip_norm!r}; wanted a length above 0, such as 1.0, or None.")
+        half = read_autocast(autocast)
+        require_plain_step(optimizer)
         if independent_batches and batch_size is None:
             raise InvalidInput("`independent_batches` needs minibatches: give `batch_size`, or leave it out.")
         if not any(p.requires_grad for p in student.parameters()):
@@ -130,16 +148,17 @@ class ConstrainedTrainer:
             student=student,
             ensemble=teachers if isinstance(teachers, TeacherEnsemble) else TeacherEnsemble(teachers),
             rule=Uniform() if weights is None else weights,
-            divergence=_find_divergence(divergence),
+            divergence=find_divergence(divergence),
             evidence=evidence,
             critical_classes=frozenset(critical_classes).union(*(rule.critical for rule in constraints)),
             critical_contexts=frozenset(critical_contexts),
             features=features,
             perturbation=Perturbation() if perturbation is None else perturbation,
             pooling=find_named(pool, POOLS, "pool"),
-            rows=CHUNK if batch_size is None else min(CHUNK, int(batch_size)),
+            rows=min(CHUNK, rows or CHUNK),
+            autocast=half,
         )
-        _require_same_teachers(objective)
+        require_polytope_names(objective)
         self.problem = TrainingProblem(
             objective=objective,
             constraints=tuple(constraints),
@@ -152,6 +171,9 @@ class ConstrainedTrainer:
             device=torch.device(device),
             seed=require_seed(seed),
             evidence_budget=EvidenceBudget() if evidence_budget is None else evidence_budget,
+            microbatch_size=None if microbatch_size is None else int(microbatch_size),
+            clip_norm=None if clip_norm is None else float(clip_norm),
+            scaler=torch.amp.GradScaler(torch.device(device).type) if half == torch.float16 else None,
             modes=tuple((part, part.training or not trains) for part in student.modules()),
         )
 
@@ -222,7 +244,10 @@ class ConstrainedTrainer:
         patience: int | None = None,
         warm_start: WarmStart | None = None,
         tighten: Tighten | CrossFit | None = None,
-        run_dir: str | os.PathLike[str] | None = None,
+        run_dir: str | os.PathLike[str] | RunFolder | None = None,
+        checkpoint_every: int | None = None,
+        resume: Resume = "auto",
+        allow_change: Sequence[str] = (),
         on_trace: Callable[[TracePoint], object] | None = None,
         on_round: OnRound | None = None,
         callbacks: Sequence[Callback] = (),
@@ -254,6 +279,14 @@ class ConstrainedTrainer:
             run_dir: Folder that keeps the run, as ``FitResult.save`` writes it; checked before anything is trained,
                 and locked while the run lasts.  trace.jsonl grows meanwhile; a finished run that lies there stays as
                 it is until this one is whole.  If it cannot be written in the end, ``FitResult.save_note`` says why.
+                Of an open RunFolder whoever opened it calls ``keep``.  With a folder, Ctrl-C and SIGTERM let the step
+                at hand finish and a checkpoint be written before they stop the run; a second one stops it at once.
+            checkpoint_every: Optimizer steps between checkpoints in that folder; left out, a minute, or as much longer
+                as keeps them below two hundredths of the time.  What a run comes to does not depend on it.
+            resume: "auto" goes on from the folder's newest whole checkpoint where there is one, and ends as it would
+                have ended, to the last bit; "must" refuses to begin anew, "never" begins anew.
+            allow_change: Keys of what may differ from the run that is gone on with, ``["optimizer.lr"]`` say; a run
+                whose data, teachers, constraints or settings have changed otherwise is refused, naming them.
             on_trace: Called with every TracePoint, for progress bars.
             on_round: Called with every row of the rounds, columns as ``ROUND_COLUMNS`` explains them.
             callbacks: Told of the run in order, after ``on_trace``; see ``kd.training.trace.Callback``.
@@ -264,12 +297,14 @@ class ConstrainedTrainer:
         Raises:
             InvalidInput: A number is out of range, a split is missing or given twice, a constraint covers no example or
                 names what the split does not have, data that judge hold training examples, a warm start is of another
-                problem, a callback is none, or the folder cannot be written to or is in use.
+                problem, a callback is none, or the folder cannot be written to, is in use, or holds checkpoints of
+                another run.
+            KeyboardInterrupt: Ctrl-C was pressed; with ``run_dir`` the checkpoint is written by then.
         """
         self.check_fit(
             epochs=epochs, tolerance=tolerance, trace_every=trace_every, snapshots=snapshots, patience=patience
         )
-        _require_patience_split(patience, validation, tighten)
+        require_patience_split(patience, validation, tighten)
         data = FitData.place(train, validation, splits or {}, self.problem.device, fields)
         problem = self.problem.with_names(data.by_name)
         problem.objective.recheck({"train": data.train, **{n: s for n, s in data.splits.items() if n == "validation"}})
@@ -277,11 +312,8 @@ class ConstrainedTrainer:
         data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
         problem = problem.with_source(data.train)
         warn_of_weight_decay(problem.optimizer, problem.constraints)
+        resumes = ResumeOptions(checkpoint_every, resume, allow_change)
         with keep_modes(self.student), nullcontext() if run_dir is None else open_run_folder(run_dir) as folder:
-            writers = []
-            if folder is not None:
-                folder.require_fits(self.student)
-                writers.append(folder.trace_writer)
             options = FitOptions(
                 epochs=epochs,
                 tolerance=tolerance,
@@ -289,13 +321,17 @@ class ConstrainedTrainer:
                 stationarity=stationarity,
                 snapshots=snapshots,
                 patience=patience,
-                callbacks=[*writers, *([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
+                callbacks=[*([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
             )
-            if tighten is None:
-                result = fit_once(problem, data, options, warm_start)
-            else:
-                result = tighten.run(TighteningRounds(problem, data, options, warm_start, on_round))
-            return result if folder is None else folder.keep(result)
+            if folder is None:
+                return _train(problem, data, options, warm_start, tighten, on_round)
+            folder.require_fits(self.student)
+            told = {"tighten": tighten, "warm_start": warm_start, **vars(options)}
+            checkpoints = begin_checkpoints(folder.folder, problem, data.by_name, told, resumes)
+            options = replace(options, callbacks=[folder.trace_writer, *options.callbacks], checkpoints=checkpoints)
+            with checkpoints.interrupts.catch():
+                result = _train(problem, data, options, warm_start, tighten, on_round)
+                return result if folder is run_dir else folder.keep(result)
 
     def check_fit(
         self,
@@ -338,38 +374,14 @@ class ConstrainedTrainer:
             )
 
 
-def _require_patience_split(patience: int | None, validation: object, tighten: object) -> None:
-    """Refuse patience where no split, or one that is kept for judging, could be looked at."""
-    if patience is None:
-        return
-    if validation is None:
-        raise InvalidInput("`patience` looks at the validation split, and none was given: fit(train, validation, ...).")
-    if tighten is not None:
-        raise InvalidInput("`patience` looks at the validation split, which `tighten` keeps for judging; give one.")
-
-
-def _require_plain_step(optimizer: torch.optim.Optimizer) -> None:
-    """Refuse an optimizer that evaluates the loss itself: multipliers move once a step, not once an evaluation."""
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise InvalidInput(
-            f"{type(optimizer).__name__}.step needs a closure to evaluate the loss several times a step, between which "
-            "multipliers would have to stand still; take torch.optim.Adam or SGD. For a problem of few parameters "
-            "solvers.minimize uses L-BFGS under constraints."
-        )
-
-
-def _require_same_teachers(objective: Objective) -> None:
-    """Refuse a polytope that calls the teachers by other names than theirs, or in another order."""
-    for _, part in walk_rule(objective.rule, lambda _: True):
-        if isinstance(part, WeightPolytope) and part.names and list(part.names) != objective.ensemble.names:
-            raise InvalidInput(
-                f"A polytope of the weighting rule is about the teachers {', '.join(part.names)}, the ensemble is "
-                f"{', '.join(objective.ensemble.names)}; wanted the same names in the same order."
-            )
-
-
-def _find_divergence(given: Loss | str | None) -> Loss:
-    """Return a divergence; a name or a class of the library stands for one at its defaults."""
-    found: Loss = find_named("forward_kl" if given is None else given, DIVERGENCES, "divergence")
-    return found() if isinstance(found, type) else found
+def _train(
+    problem: TrainingProblem,
+    data: FitData,
+    options: FitOptions,
+    warm_start: WarmStart | None,
+    tighten: Tighten | CrossFit | None,
+    on_round: OnRound | None,
+) -> FitResult:
+    if tighten is None:
+        return fit_once(problem, data, options, warm_start)
+    return tighten.run(TighteningRounds(problem, data, options, warm_start, on_round))

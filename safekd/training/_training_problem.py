@@ -55,6 +55,9 @@ class TrainingProblem(ShortRepr):
         device: Where student and data are.
         seed: Order of batches.
         evidence_budget: What each probe may cost once a run has ended.
+        microbatch_size: Examples that go through the student at once; None for all of a step.
+        clip_norm: Longest gradient of a step; None for any.
+        scaler: Of the loss, where the student computes in float16; None where it does not.
         modes: Each part of the student, and whether it was in training mode when the problem was posed.
     """
 
@@ -70,6 +73,9 @@ class TrainingProblem(ShortRepr):
     seed: int
     evidence_budget: EvidenceBudget
     modes: tuple[tuple[nn.Module, bool], ...]
+    microbatch_size: int | None = None
+    clip_norm: float | None = None
+    scaler: torch.amp.GradScaler | None = None
 
     @property
     def student(self) -> nn.Module:

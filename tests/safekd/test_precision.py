@@ -14,7 +14,7 @@ from safekd.pooling import POOLS, arithmetic_pool, geometric_pool
 from safekd.teachers import CallableTeacher, TeacherEnsemble, TorchTeacher
 from safekd.training.diagnosis import RunProbes
 from safekd.training.loop._averaged_iterate import AveragedIterate
-from safekd.training.loop._fused_step import FusedStepReader
+from safekd.training.loop.step._fused_step import FusedStepReader
 from solvers.primal_dual import PrimalDual
 
 S = kd.safety

@@ -103,23 +103,20 @@ class StreamSource(SurveyedSource):
             "all of them at once, needs a kd.Split, or a dataset with random access."
         )
 
-    def epoch_batches(self, epoch: int, seed: int, skip: int = 0) -> Iterator[Batch]:
-        """Yield the batches of one epoch of training, as the stream gives them.
+    def epoch_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
+        """Return the batches of one epoch of training, as the stream gives them.
 
         Args:
             epoch: From 1.
             seed: Of the epoch, below 2**63; evaluations have seed 0.
-            skip: Batches that were read before a run was interrupted, and are passed over.
 
-        Yields:
+        Returns:
             Batches.
 
         Raises:
             InvalidInput: It gives another number of examples than in its first pass.
         """
-        for number, batch in enumerate(self._read_epoch(epoch, seed)):
-            if number >= skip:
-                yield batch.to(self.device)
+        return (batch.to(self.device) for batch in self._read_epoch(epoch, seed))
 
     def sample(self, examples: int, seed: int) -> CollectedSource | StreamSource:
         """Return some examples, drawn at random without replacement, and held in memory.

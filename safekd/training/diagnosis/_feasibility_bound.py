@@ -108,7 +108,7 @@ def bound_feasibility(
     numbers, rules = [m for m, _ in named], [rule for _, rule in named]
     if not rules:
         return None
-    posed = {rule.split: _require_memory(splits[rule.split]) for rule in rules}
+    posed = {rule.split: _require_split(splits[rule.split]) for rule in rules}
     with evaluation_mode(objective.student), torch.no_grad():
         V = objective.logits(next(iter(posed[rules[0].split].batches(1)))).shape[-1]
     positions = sum(split.labels.numel() for split in posed.values())
@@ -142,7 +142,7 @@ def bound_feasibility(
     return FeasibilityBound(least, weights_M, asked - least, asked, tuple(numbers[m] for m in boundary))
 
 
-def _require_memory(source: ExampleSource) -> Split:
+def _require_split(source: ExampleSource) -> Split:
     """Refuse data that are read as they are needed: equal inputs are found among all of them at once."""
     if not isinstance(source, Split):
         raise BeyondBudget(f"it needs the examples of '{source.name}' in memory")

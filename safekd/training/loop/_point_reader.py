@@ -19,6 +19,7 @@ from ..trace import Memory, TracePoint
 from ._averaged_iterate import AveragedIterate
 from ._fit_inputs import FitData
 from ._gradient_sampling import Sampled, SampledGradients, estimate_gradients
+from .step import StudentMover
 
 EPOCH_STRIDE = 1_000_003  # a prime beyond any number of epochs: seeds of two runs never meet
 
@@ -32,6 +33,7 @@ class PointReader:
         engine: Holds multipliers and penalties.
         average: Holds the multipliers that go with the averaged student; None on full batches.
         sampled: How gradients are estimated; None for exact ones.
+        mover: Counts clipped and skipped steps.
     """
 
     def __init__(
@@ -41,10 +43,21 @@ class PointReader:
         engine: PrimalDual,
         average: AveragedIterate | None,
         sampled: Sampled | None,
+        mover: StudentMover,
     ) -> None:
         self._problem, self._data, self._engine, self._average = problem, data, engine, average
+        self._mover = mover
         self._sampled, self._layout = sampled, ConstraintLayout(problem.constraints, problem.device)
         self._started = time.perf_counter()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began, without those in which nothing ran."""
+        return time.perf_counter() - self._started
+
+    @elapsed.setter
+    def elapsed(self, seconds: float) -> None:
+        self._started = time.perf_counter() - seconds
 
     def read(self, step: int, epoch: int) -> tuple[FullPass, TracePoint]:
         """Return the full pass and the trace point made of it.
@@ -58,6 +71,7 @@ class PointReader:
         """
         problem, data = self._problem, self._data
         problem.objective.ensemble.require_unchanged()
+        self._mover.clear()  # a gradient less beside those that are read
         lambda_M = self.order_by_constraint(torch.cat(self._multipliers()))
         full, sampling = self._read_gradients(step, lambda_M)
         norm, norms, error = full.gradient_norm, list[float](), 0.0
@@ -83,7 +97,7 @@ class PointReader:
             rho=self._layout.join_kinds(self._engine.rho, self._engine.equality_rho).tolist(),
             residuals=residuals,
             gradient_norm=norm,
-            wall_s=time.perf_counter() - self._started,
+            wall_s=self.elapsed,
             validation_loss=None if validation is None else validation.loss,
             validation=[dataclasses.replace(r, split="validation") for r in readings],
             loss_se=full.loss_se,
@@ -93,6 +107,8 @@ class PointReader:
             sampled=sampling is not None,
             stationarity_se=error,
             memory=Memory.read(problem.device),
+            clipped_steps=self._mover.clipped,
+            skipped_steps=self._mover.skipped,
         )
         return full, point
 

@@ -33,6 +33,8 @@ POINT_FIELDS = (
     "running",
     "sampled",
     "stationarity_se",
+    "clipped_steps",
+    "skipped_steps",
 )  # of a trace point: what verdict.json has nowhere else
 
 

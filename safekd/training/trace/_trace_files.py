@@ -19,7 +19,8 @@ from ...io import read_table, unguard_cell, write_atomically
 from ...io.folders import require_listed_as_written
 
 Cell = float | int | bool | str
-_WHOLE = ("step", "epoch")  # 10.0 is written "10" in CSV, so what is a whole number is said here
+# 10.0 is written "10" in CSV, so what is a whole number is said here
+_WHOLE = ("step", "epoch", "clipped_steps", "skipped_steps")
 _NEEDED = ("step", "epoch", "distillation_loss", "kkt_stationarity", "wall_s")
 
 

@@ -90,6 +90,8 @@ class TracePoint(ShortRepr):
         sampled: Whether gradients, and stationarity with them, are estimates from random batches.
         stationarity_se: Standard error of stationarity then, 0 for exact gradients.
         memory: Of the process.
+        clipped_steps: Steps since the point before whose gradient was shortened.
+        skipped_steps: Steps since the point before that were left out, their gradients beyond float16.
     """
 
     step: int
@@ -110,6 +112,8 @@ class TracePoint(ShortRepr):
     sampled: bool = False
     stationarity_se: float = 0.0
     memory: Memory = field(default_factory=Memory)
+    clipped_steps: int = 0
+    skipped_steps: int = 0
 
     @property
     def stationarity_bound(self) -> float:
@@ -166,6 +170,8 @@ class TracePoint(ShortRepr):
             "kkt_complementarity": self.residuals.complementarity,
             "gradient_norm": self.gradient_norm,
             "gradients": "sampled" if self.sampled else "exact",
+            "clipped_steps": self.clipped_steps,
+            "skipped_steps": self.skipped_steps,
         }
         if self.validation_loss is not None:
             row["validation_distillation_loss"] = self.validation_loss

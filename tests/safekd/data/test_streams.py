@@ -91,18 +91,16 @@ def test_an_epoch_is_a_function_of_its_seed_whatever_else_draws_numbers(workers)
     generator = torch.Generator().manual_seed(3)
     for own in (None, generator):
         source = StreamSource("train", DataLoader(DATA, 6, shuffle=True, num_workers=workers, generator=own))
-        before = torch.get_rng_state(), random.getstate(), np.random.get_state()[2], generator.get_state()
+        before = [torch.get_rng_state(), generator.get_state()], random.getstate(), str(np.random.get_state())  # noqa: NPY002
         first = labels_of(source.epoch_batches(1, seed=5))
-        assert torch.equal(before[0], torch.get_rng_state())
-        assert before[1:3] == (random.getstate(), np.random.get_state()[2])
-        assert torch.equal(before[3], generator.get_state())
+        assert all(map(torch.equal, before[0], [torch.get_rng_state(), generator.get_state()]))
+        assert before[1:] == (random.getstate(), str(np.random.get_state()))  # noqa: NPY002
         torch.randn(3), len(source)
         again = []
         for batch in source.epoch_batches(1, seed=5):
             torch.randn(2)
             again.append(batch)
         assert labels_of(again) == first != labels_of(source.epoch_batches(1, seed=6))
-        assert labels_of(source.epoch_batches(1, seed=5, skip=2)) == first[12:]
         assert labels_of(source.batches(20)) == labels_of(source.batches(20))
     other = StreamSource("train", DataLoader(DATA, 6, shuffle=True, generator=torch.Generator().manual_seed(4)))
     assert labels_of(other.epoch_batches(1, seed=5)) != first  # the seed that a loader was given counts

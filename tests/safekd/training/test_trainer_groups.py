@@ -29,7 +29,7 @@ from safekd.safety import (
 )
 from safekd.teachers import StoredTeacher
 from safekd.training import read_full_pass
-from safekd.training.loop._batch_values import BatchValue
+from safekd.training.loop.step._batch_values import BatchValue
 from tests.support.problems import FreeLogits, Q, agreeing, answer, at_least, one_each, optimal_multiplier, trainer_for
 
 EXACT = {"epochs": 3000, "tolerance": 1e-7, "trace_every": 25}
@@ -241,11 +241,10 @@ def value(rule: Constraint, log_p_V, batch, which: str, **how) -> float:
 
 
 @each_kind
-def test_a_full_pass_reads_values_slopes_and_errors(kind, monkeypatch):
-    monkeypatch.setattr("safekd.training._full_pass.CHUNK", 7)
-    monkeypatch.setattr("safekd.training._objective.CHUNK", 7)
+def test_a_full_pass_reads_values_slopes_and_errors(kind):
     rule, (data, teachers, student) = KINDS[kind], task()
     objective = trainer_for(rule, student=student, teachers=teachers).objective
+    objective.rows = 7
     full = read_full_pass(objective, data, {}, [rule], with_gradients=True)
     batch = data.batch()
     log_p = lambda: student(data.inputs).log_softmax(-1)  # noqa: E731

@@ -72,7 +72,7 @@ class GivenProbes:
 
 
 def restored(least, gradient=0.0, log_gradient=0.0, without=0.0):
-    full = FullPass(1.0, 0.0, [reading(0.9 - least, 0.9)], torch.zeros(2), torch.zeros(1, 2))
+    full = FullPass(1.0, 0.0, [reading(0.9 - least, 0.9)], 0.0, None, torch.zeros(2), torch.zeros(1, 2))
     return StudentRestoration(full, least, gradient, log_gradient, without, 30)
 
 

@@ -12,7 +12,6 @@ from sklearn.linear_model import LogisticRegression
 import safekd as kd
 from safekd.safety import TruthProbability
 from safekd.teachers import StoredTeacher
-from safekd.training import FullPass
 from safekd.training.checkpoints import ConstraintGaps, correct_constraints, is_near_constraints
 from safekd.training.loop._averaged_iterate import SETTINGS, AveragedIterate
 from solvers.primal_dual import PrimalDual
@@ -129,8 +128,7 @@ def standing(x):
 
     def read() -> ConstraintGaps:
         jacobian = torch.tensor([[-1.0, 0.0, 0.0]], dtype=torch.float64)
-        full = FullPass(0.0, 0.0, [], torch.zeros(3, dtype=torch.float64), jacobian)
-        return ConstraintGaps(full, (1 - x.logits[0, :1]).detach())
+        return ConstraintGaps(jacobian, (1 - x.logits[0, :1]).detach())
 
     return read
 
@@ -159,13 +157,13 @@ def test_a_step_that_brings_nothing_is_taken_back():
     student = FreeLogits()
     read = standing(student)
     wrong = ConstraintGaps(
-        read().full, torch.tensor([0.5], dtype=torch.float64)
+        read().jacobian_Mn, torch.tensor([0.5], dtype=torch.float64)
     )  # what is read never gets smaller than 1
     assert (
         correct_constraints(
             student,
             wrong,
-            lambda: ConstraintGaps(read().full, torch.ones(1).double()),
+            lambda: ConstraintGaps(read().jacobian_Mn, torch.ones(1).double()),
             torch.ones(1),
             torch.ones(1) > 0,
             1e-3,

@@ -9,7 +9,7 @@ import safekd as kd
 from safekd.divergences import ForwardKL
 from safekd.errors import InvalidInput
 from safekd.safety import Custom
-from safekd.training.loop import PrimalDualStep
+from safekd.training.loop.step._step_values import StepValues
 from tests.support.problems import FreeLogits, agreeing, answer, at_least, one_each, optimal_multiplier, trainer_for
 
 from ..test_trainer import noisy
@@ -33,13 +33,13 @@ def test_values_come_from_the_other_batch_and_gradients_from_this_one(monkeypatc
         at_least(0.7), student=student, teachers=agreeing(examples=2), batch_size=1, independent_batches=True, seed=3
     )
     seen = []
-    lagrangian = PrimalDualStep._lagrangian
+    move = StepValues.move_multipliers
 
     def spy(self, loss, surrogate, measured, present):
         seen.append((surrogate.item(), measured.item()))
-        return lagrangian(self, loss, surrogate, measured, present)
+        return move(self, loss, surrogate, measured, present)
 
-    monkeypatch.setattr(PrimalDualStep, "_lagrangian", spy)
+    monkeypatch.setattr(StepValues, "move_multipliers", spy)
     trainer.fit(data, epochs=1)
     p = torch.softmax(torch.tensor([2.0, 0.0, 0.0], dtype=torch.float64), 0)[0].item()
     surrogate, measured = seen[0]

@@ -10,7 +10,8 @@ import safekd as kd
 from safekd.divergences import ForwardKL
 from safekd.safety import Margin, OneMinusBrier, Recall, TruthProbability, UnsafeMass
 from safekd.teachers import StoredTeacher
-from safekd.training.loop import FitData, PrimalDualStep
+from safekd.training.loop import FitData
+from safekd.training.loop.step import PrimalDualStep
 from solvers.primal_dual import AugmentedLagrangian, PrimalDual
 
 N, CLASSES = 60, 4
@@ -77,7 +78,7 @@ def test_both_ways_take_the_same_steps(kind, batch_size, temperature):
     draw = torch.Generator().manual_seed(3)
     for _ in range(40):
         index = torch.arange(N) if batch_size is None else torch.randperm(N, generator=draw)[:batch_size]
-        assert [one.step(index) for one in pair] == [None, None]
+        assert [one.step(one.data.train.batch(index)) for one in pair] == [None, None]
     quick, slow = pair
     for a, b in zip(quick.problem.student.parameters(), slow.problem.student.parameters(), strict=True):
         assert (a - b).abs().max() < 1e-10
@@ -90,10 +91,10 @@ def test_both_ways_take_the_same_steps(kind, batch_size, temperature):
 def test_a_batch_without_a_covered_example_moves_no_multiplier():
     one = stepper(rules_of("one"), 8)
     labels = one.data.train.labels
-    one.step(torch.nonzero(labels == 0).flatten()[:8])
+    one.step(one.data.train.batch(torch.nonzero(labels == 0).flatten()[:8]))
     before = one.engine.multipliers.clone()
     assert before > 0
-    one.step(torch.nonzero(labels != 0).flatten()[:8])
+    one.step(one.data.train.batch(torch.nonzero(labels != 0).flatten()[:8]))
     assert torch.equal(one.engine.multipliers, before)
 
 

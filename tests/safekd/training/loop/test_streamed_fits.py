@@ -175,7 +175,7 @@ REFUSED = {
     ),
     "a step on everything": (
         lambda: trainer(None).fit(DatasetSource("train", TensorDataset(X.repeat(20, 1), Y.repeat(20))), epochs=1),
-        "`train` has 6,000 examples, read as they are needed, and each step would read all of them; give .*`batch_size`",
+        "`train` has 6,000 examples, read as they are needed, and each step would read all of them; .*`batch_size`",
     ),
     "a constraint on a stream beside": (
         lambda: trainer(split="more").fit(Split("train", X, Y), splits={"more": [(V, W)]}, epochs=1),

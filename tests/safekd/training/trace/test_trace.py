@@ -69,14 +69,13 @@ def rules():
 
 @pytest.mark.parametrize("positions", [None, 3])
 @pytest.mark.parametrize("chunk", [4096, 4, 1])
-def test_a_full_pass_is_autograd_of_the_whole_split(monkeypatch, chunk, positions):
-    monkeypatch.setattr("safekd.training._full_pass.CHUNK", chunk)
-    monkeypatch.setattr("safekd.training._objective.CHUNK", chunk)
+def test_a_full_pass_is_autograd_of_the_whole_split(chunk, positions):
     train, validation, teachers = task(positions=positions)
     student = net().train()
     trainer = kd.ConstrainedTrainer(
         student, teachers, constraints=rules(), optimizer=torch.optim.SGD(student.parameters(), 0.1)
     )
+    trainer.objective.rows = chunk
     full = read_full_pass(
         trainer.objective, train, {"validation": validation}, trainer.constraints, with_gradients=True
     )
@@ -131,7 +130,7 @@ WHATS = (
 for _name in ("zero", "there", "recall"):
     COLUMNS += [f"{what}_{_name}" for what in WHATS]
 COLUMNS += ["kkt_stationarity", "kkt_stationarity_se", "kkt_primal", "kkt_dual", "kkt_complementarity"]
-COLUMNS += ["gradient_norm", "gradients", "validation_distillation_loss"]
+COLUMNS += ["gradient_norm", "gradients", "clipped_steps", "skipped_steps", "validation_distillation_loss"]
 COLUMNS += [f"validation_{what}_{name}" for name in ("zero", "there", "recall") for what in ("safety", "se")]
 COLUMNS += ["wall_s", "memory_bytes", "peak_memory_bytes"]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..diagnosis import find_non_finite_parameter
+from ...diagnosis import find_non_finite_parameter
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._precision import SETTINGS as PRECISION
-from ..._precision import log_softmax
-from ...data import Batch, ExampleSource, Split
-from ...divergences import ForwardKL
-from ...safety import (
+from ...._precision import SETTINGS as PRECISION
+from ...._precision import log_softmax
+from ....data import Batch, ExampleSource, Split
+from ....divergences import ForwardKL
+from ....safety import (
     Calibration,
     Constraint,
     Margin,
@@ -28,7 +28,7 @@ from ...safety import (
     TruthProbability,
     UnsafeMass,
 )
-from .._objective import CHUNK, Objective, require_same_classes
+from ..._objective import CHUNK, Objective, require_same_classes
 
 _FINITE = (TruthProbability, Margin, OneMinusBrier, UnsafeMass, Calibration)  # wherever log-probabilities are
 
