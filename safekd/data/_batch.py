@@ -10,6 +10,7 @@ from torch import Tensor
 
 from solvers.short_repr import ShortRepr
 
+from .._fingerprint import Fingerprint, fingerprint_tensors
 from ._inputs import list_inputs, map_inputs
 
 
@@ -84,6 +85,19 @@ class Batch(ShortRepr):
         if len(self) <= rows:
             return [self]
         return [self.select(slice(start, start + rows)) for start in range(0, len(self), rows)]
+
+    def every(self, step: int, start: int) -> Batch:
+        """Return every so many-th example.
+
+        Args:
+            step: How many examples on the next one is.
+            start: Which is the first.
+        """
+        return self.select(slice(start, None, step))
+
+    def fingerprint(self) -> list[Fingerprint]:
+        """Return numbers that are the same for batches of the same content, one a tensor."""
+        return fingerprint_tensors([*self._tensors().values(), *list_inputs(self.inputs)])
 
     @property
     def bytes(self) -> int:

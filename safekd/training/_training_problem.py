@@ -13,6 +13,7 @@ from solvers.primal_dual import DualMethod
 from solvers.short_repr import ShortRepr
 
 from ..data import ExampleSource, Split, StreamSource
+from ..distributed import Ranks, TrainedStudent
 from ..errors import InvalidInput
 from ..safety import Constraint
 from ._objective import CHUNK, Objective
@@ -59,6 +60,7 @@ class TrainingProblem(ShortRepr):
         clip_norm: Longest gradient of a step; None for any.
         scaler: Of the loss, where the student computes in float16; None where it does not.
         modes: Each part of the student, and whether it was in training mode when the problem was posed.
+        trained: The student as steps call it, and who trains it.
     """
 
     objective: Objective
@@ -73,13 +75,26 @@ class TrainingProblem(ShortRepr):
     seed: int
     evidence_budget: EvidenceBudget
     modes: tuple[tuple[nn.Module, bool], ...]
+    trained: TrainedStudent
     microbatch_size: int | None = None
     clip_norm: float | None = None
     scaler: torch.amp.GradScaler | None = None
 
+    def begin(self) -> None:
+        """Give every rank the same student and weighting rule to begin with: those of rank 0."""
+        self.trained.write_back()
+        self.trained.begin()
+        modules = self.learning.modules
+        self.ranks.broadcast([value for module in modules for value in (*module.parameters(), *module.buffers())])
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train it."""
+        return self.trained.ranks
+
     @property
     def student(self) -> nn.Module:
-        """What is trained."""
+        """What is trained, without what wraps it."""
         return self.objective.student
 
     @property
@@ -141,8 +156,8 @@ class TrainingProblem(ShortRepr):
                 or are read as they are needed, and a step asks for all of them.
         """
         name, rows = train.name, self.batch_rows(train)
-        if not isinstance(train, StreamSource):
-            if self.batch_size is None and not isinstance(train, Split) and len(train) > CHUNK:
+        if not isinstance(train.own, StreamSource):
+            if self.batch_size is None and not isinstance(train.own, Split) and len(train) > CHUNK:
                 raise InvalidInput(
                     f"`{name}` has {len(train):,} examples, read as they are needed, and each step would read all of "
                     "them; give the trainer a `batch_size`, 64 for instance."
@@ -166,7 +181,7 @@ class TrainingProblem(ShortRepr):
         Args:
             train: Training data.
         """
-        return not isinstance(train, StreamSource) and (self.batch_size is None or self.batch_size >= len(train))
+        return not isinstance(train.own, StreamSource) and (self.batch_size is None or self.batch_size >= len(train))
 
     def batch_rows(self, train: ExampleSource) -> int:
         """Return how many examples a step reads at most.
@@ -174,8 +189,8 @@ class TrainingProblem(ShortRepr):
         Args:
             train: Training data.
         """
-        if isinstance(train, StreamSource):
-            return train.survey.batch_rows
+        if isinstance(train.own, StreamSource):
+            return train.own.survey.batch_rows
         return min(self.batch_size or len(train), len(train))
 
     def count_batches(self, train: ExampleSource) -> int:
@@ -183,10 +198,19 @@ class TrainingProblem(ShortRepr):
 
         Args:
             train: Training data.
+
+        Raises:
+            InvalidInput: Streams of several ranks have different numbers of batches.
         """
-        if isinstance(train, StreamSource):
-            return train.survey.batches
-        return len(self.split_batches(torch.arange(len(train))))
+        if not isinstance(train.own, StreamSource):
+            return len(self.split_batches(torch.arange(len(train))))
+        counts = train.ranks.gather(train.own.survey.batches)
+        if len(set(counts)) > 1:
+            raise InvalidInput(
+                f"The ranks' parts of '{train.name}' have {', '.join(map(str, counts))} batches; wanted equally many, "
+                "since a step reads one of each: torch.utils.data.DistributedSampler sees to that."
+            )
+        return counts[0]
 
     def split_batches(self, order: Tensor) -> tuple[Tensor, ...]:
         """Return the batches of one pass.

@@ -6,7 +6,7 @@ find_unseen(held_out, uses)                     # which examples nothing has tra
 require_unshared(validation, {"train": train})  # data that judge are none of those that trained
 """
 
-from ._data_provenance import SplitUse, StoredSplit, Trained, find_unseen, hash_examples
+from ._data_provenance import SplitUse, StoredSplit, Trained, find_unseen, hash_examples, read_seen_examples
 from ._seen_examples import SeenExamples
 from ._shared_examples import drop_shared, require_unshared
 
@@ -18,5 +18,6 @@ __all__ = [
     "drop_shared",
     "find_unseen",
     "hash_examples",
+    "read_seen_examples",
     "require_unshared",
 ]

@@ -7,6 +7,7 @@ for all that were, and for ``false_share`` of those that were not.  Source: Bloo
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +74,24 @@ class SeenExamples:
             seen.add(stored.numpy().view(np.uint64))
         return seen
 
+    @classmethod
+    def join(cls, parts: Sequence[SeenExamples]) -> SeenExamples:
+        """Return the keys of several sources together.
+
+        Args:
+            parts: Of each source.
+        """
+        whole = cls(max(part._most_keys for part in parts))
+        for part in parts:
+            if part._bits is None:
+                whole.add(part.keys)
+                continue
+            bits = whole._begin_filter() if whole._bits is None else whole._bits
+            whole._bits = bits | part._bits
+            whole._parts.append(part.keys)
+            whole.count, whole._sums = whole.count + part.count, whole._sums + part._sums
+        return whole
+
     def to_tensor(self) -> Tensor:
         """Return what is written to disk: all keys (N,) as int64, or the filter."""
         return torch.from_numpy(self.keys.view(np.int64) if self._bits is None else self._bits)
@@ -118,11 +137,9 @@ class SeenExamples:
         self._sums += np.array([key_N.sum(dtype=np.uint64), (key_N * (key_N >> np.uint64(32))).sum(dtype=np.uint64)])
         self._parts.append(key_N)
         if self._bits is not None:
-            self._set_bits(key_N)
+            self._set_bits(self._bits, key_N)
         elif self.count > self._most_keys:
-            self._bits = np.zeros(SETTINGS.filter_bytes, dtype=np.uint8)
-            for part in self._parts:
-                self._set_bits(part)
+            self._bits = self._begin_filter()
         if self._bits is not None and sum(map(len, self._parts)) > 2 * SETTINGS.some_keys:
             self._parts = [np.partition(self._join_parts(), SETTINGS.some_keys)[: SETTINGS.some_keys]]
 
@@ -139,13 +156,18 @@ class SeenExamples:
             inside_N &= (self._bits[byte_N] & bit_N) != 0
         return inside_N
 
+    def _begin_filter(self) -> NDArray[np.uint8]:
+        bits = np.zeros(SETTINGS.filter_bytes, dtype=np.uint8)
+        for part in self._parts:
+            self._set_bits(bits, part)
+        return bits
+
     def _join_parts(self) -> Keys:
         return np.concatenate([np.zeros(0, np.uint64), *self._parts])
 
-    def _set_bits(self, key_N: Keys) -> None:
-        assert self._bits is not None
+    def _set_bits(self, bits: NDArray[np.uint8], key_N: Keys) -> None:
         for byte_N, bit_N in self._probe(key_N):
-            np.bitwise_or.at(self._bits, byte_N, bit_N)
+            np.bitwise_or.at(bits, byte_N, bit_N)
 
     def _probe(self, key_N: Keys) -> list[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
         """Return bytes and bits in them; keys are well mixed, so that two of their halves give all probes."""
