@@ -10,6 +10,7 @@ from torch import nn
 
 import safekd as kd
 from safekd.errors import InvalidInput
+from safekd.training.resume import CheckpointStore
 from safekd.training.trace import read_trace
 
 from ._command import run_here
@@ -119,7 +120,36 @@ def _read_frontier(folder: Path) -> str:
     return ""
 
 
+def _make_checkpoint(folder: Path, seed: int) -> None:
+    folder.mkdir()
+    trainer, (train, _) = _make_trainer(0.7, seed), _make_splits()
+    trainer.fit(train, epochs=2)
+    state = {
+        "student": trainer.student.state_dict(),
+        "optimizer": trainer.problem.optimizer.state_dict(),
+        "loop": {"step": 2 + seed, "gaps": (0.5, None), "rates": [0.1 * n for n in range(40)], "seen": {3, 1}},
+    }
+    CheckpointStore(folder).save(2, state, {"note": f"of seed {seed}"})
+
+
+def _read_checkpoint(folder: Path) -> str:
+    store = CheckpointStore(folder)
+    found = store.find_latest()
+    if found is None:
+        raise InvalidInput("; ".join(store.damaged.values()) or f"{folder} holds no checkpoint.")
+    repr(store.read(found))
+    return ""
+
+
 TARGETS = (
+    FolderTarget(
+        "checkpoint",
+        _make_checkpoint,
+        (
+            FolderReader("CheckpointStore.read", _read_checkpoint),
+            FolderReader("safekd verify", _verify_by_command),
+        ),
+    ),
     FolderTarget(
         "run",
         _make_run,

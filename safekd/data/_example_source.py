@@ -6,11 +6,12 @@ Axes: B batch, N examples.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
+from ..distributed import Ranks
 from ._batch import Batch
 from ._group_names import GroupNames
 
@@ -23,10 +24,22 @@ class ExampleSource(ABC):
         names: What classes, contexts and tasks are called.
         random_access: Whether ``batch`` gives any examples asked for; a stream gives all of them, in its order.
         device: Where batches are.
+        ranks: The processes that read it between them: what is added up over its batches, ``ranks.add_up`` completes.
     """
 
     name: str
     random_access: bool = True
+    ranks: Ranks = Ranks()
+
+    @property
+    def own(self) -> ExampleSource:
+        """What this process reads of, itself unless several share it."""
+        return self
+
+    @property
+    def numbered(self) -> bool:
+        """Whether examples have numbers by which tables know them."""
+        return True
 
     @property
     @abstractmethod
@@ -67,4 +80,32 @@ class ExampleSource(ABC):
 
         Yields:
             Batches.
+        """
+
+    def read_batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
+        """Yield the batches of some examples, read ahead where workers do that.
+
+        Args:
+            indices: Their places, (B,) each.
+
+        Yields:
+            Batches, in order.
+        """
+        return map(self.batch, indices)
+
+    @abstractmethod
+    def sample(self, examples: int, seed: int) -> ExampleSource:
+        """Return some examples, drawn at random without replacement, in the order that they have here.
+
+        Args:
+            examples: How many; all of them where there are no more.
+            seed: The only source of chance.
+        """
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> ExampleSource:
+        """Return the same source, its batches on another device.
+
+        Args:
+            device: Where to.
         """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from .._precision import widen
 from ..data import Batch, ExampleSource, SplitCache
 from ..errors import InvalidInput
 from ._teacher import Teacher, name_failures, require_log_distributions, require_request
-from ._teacher_changes import Content, find_change, read_content, read_tensors
+from ._teacher_changes import Content, find_change, list_tensors, read_content, read_tensors
 
 
 class TeacherEnsemble:
@@ -111,6 +112,32 @@ class TeacherEnsemble:
         self._cache.recheck()
         self._contents, self._tensors = now, [read_tensors(self.teachers[k]) for k in self._still]
 
+    def read_contents(self) -> dict[str, Content]:
+        """Return what the answers of each teacher rest on, by its name; nothing of those that move."""
+        return {name: {} if k in self._moving else read_content(self.teachers[k]) for k, name in enumerate(self.names)}
+
+    def state(self) -> dict[str, list[tuple[str, Tensor]]]:
+        """Return the tensors of each teacher that is said to move, by its name, with their places."""
+        moving = [teacher for teacher in self.teachers if getattr(teacher, "moving", False)]
+        return {teacher.name: list_tensors(teacher) for teacher in moving}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Sequence[tuple[str, Tensor]]]) -> None:
+        """Put the tensors of moving teachers back, in place.
+
+        Args:
+            state: Of ``state``, of the same teachers.
+
+        Raises:
+            InvalidInput: A teacher has others.
+        """
+        for name, own in self.state().items():
+            kept = state.get(name, [])
+            if [(place, tensor.shape) for place, tensor in own] != [(place, tensor.shape) for place, tensor in kept]:
+                raise InvalidInput(f"Teacher '{name}' has other tensors than when the checkpoint was written.")
+            for (_, tensor), (_, value) in zip(own, kept, strict=True):
+                tensor.copy_(value)
+
     def require_unchanged(self) -> None:
         """Refuse a teacher that has changed since ``recheck`` and was not said to move.
 
@@ -132,8 +159,8 @@ class TeacherEnsemble:
         rows = []
         for k in which:
             with name_failures(self.names[k], batch, split):
-                rows.append(self.teachers[k].log_probabilities(batch, split))
-            _require_log_probabilities(self.names[k], rows[-1], batch)
+                answer = self.teachers[k].log_probabilities(batch, split)
+            rows.append(_read_log_probabilities(self.names[k], answer, batch))
         _require_same_number_of_classes([self.names[k] for k in which], rows)
         top, known = int(batch.labels.max()), rows[0].shape[-1]
         if top >= known:
@@ -156,8 +183,8 @@ def _require_same_number_of_classes(names: Sequence[str], rows: Sequence[Tensor]
             )
 
 
-def _require_log_probabilities(name: str, log_p_V: object, batch: Batch) -> None:
-    """Refuse what is no log-probabilities, from a teacher of the user's own kind."""
+def _read_log_probabilities(name: str, log_p_V: object, batch: Batch) -> Tensor:
+    """Return log-probabilities, uniform where a position does not count; refuse what is none."""
     if not isinstance(log_p_V, Tensor) or not log_p_V.is_floating_point():
         given = f"{log_p_V.dtype} numbers" if isinstance(log_p_V, Tensor) else f"a {type(log_p_V).__name__}"
         raise InvalidInput(
@@ -169,4 +196,6 @@ def _require_log_probabilities(name: str, log_p_V: object, batch: Batch) -> None
             f"Teacher '{name}' gives distributions of shape {tuple(log_p_V.shape)} for labels of shape "
             f"{tuple(batch.labels.shape)}; wanted one distribution a label."
         )
+    log_p_V = batch.fill_uncounted(log_p_V, -math.log(max(log_p_V.shape[-1], 1)))
     require_log_distributions(log_p_V, name, batch.index)
+    return log_p_V

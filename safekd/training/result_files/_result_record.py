@@ -7,13 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-import numpy as np
 import pandas as pd
 import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from ...data import SplitUse, StoredSplit
+from ...data import SeenExamples, SplitUse, StoredSplit
 from ...errors import InvalidInput
 from ...io import read_table, unguard_cell
 from ...io.folders import Manifest
@@ -120,11 +119,11 @@ def restore_uses(records: Sequence[Mapping[str, Any]], manifest: Manifest) -> tu
     keys = read_state(manifest, Path(USED_EXAMPLES).stem, {}) or {}
     uses = []
     for number, use in enumerate(records):
-        keys_N = keys[str(number)]
-        if keys_N.dtype != torch.int64 or keys_N.ndim != 1:
-            raise ValueError(f"marks of examples are {keys_N.dtype} of shape {tuple(keys_N.shape)}")
-        split = StoredSplit(str(use["split"]), keys_N.numpy().view(np.uint64))
-        uses.append(SplitUse(split, tuple(map(str, use["roles"])), int(use["looks"])))
+        marks = keys[str(number)]
+        if marks.dtype not in (torch.int64, torch.uint8) or marks.ndim != 1:
+            raise ValueError(f"marks of examples are {marks.dtype} of shape {tuple(marks.shape)}")
+        seen = SeenExamples.from_tensor(marks, int(use["examples"]), str(use["sha256"]))
+        uses.append(SplitUse(StoredSplit(str(use["split"]), seen), tuple(map(str, use["roles"])), int(use["looks"])))
     return tuple(uses)
 
 

@@ -33,7 +33,7 @@ def test_what_is_no_file_is_refused_at_once(kind, reader, tmp_path, make_no_file
 @pytest.mark.timeout(20)
 def test_what_is_no_table_is_refused_at_once(kind, name, tmp_path, make_no_file):
     path = make_no_file(tmp_path / name, kind)
-    with pytest.raises(InvalidInput, match="Cannot read|There is no file"), open_table(path):
+    with pytest.raises(InvalidInput, match=r"Cannot read|There is no file"), open_table(path):
         pass
 
 
@@ -64,7 +64,23 @@ def test_files_beyond_their_size_are_not_read(tmp_path):
 NAMES = {
     True: ["x", "x.json", "a b.csv", "é", "mixture-3.safetensors", ".hidden", "console.txt", "com10"],
     False: [
-        *("", ".", "..", "../x", "a/b", "a\\b", "/x", "a\0", "a\nb", "\u202e", "x" * 256, "é" * 200, "C:x", "x?", "a|b"),
+        *(
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "a\\b",
+            "/x",
+            "a\0",
+            "a\nb",
+            "\u202e",
+            "x" * 256,
+            "é" * 200,
+            "C:x",
+            "x?",
+            "a|b",
+        ),
         *("nul", "NUL.txt", "com1", "lpt9.safetensors", "x.", "x ", None, 3),
     ],
 }
@@ -92,7 +108,10 @@ def test_a_lock_that_is_no_file_is_refused_at_once(kind, tmp_path, make_no_file)
 
 def test_a_record_of_another_form_is_named():
     for wrong in (KeyError("x"), TypeError("x"), RecursionError(), OverflowError("x")):
-        with pytest.raises(InvalidInput, match=r"a.json is not a verdict: \w+Error"), refuse_misfit("a.json", "a verdict"):
+        with (
+            pytest.raises(InvalidInput, match=r"a.json is not a verdict: \w+Error"),
+            refuse_misfit("a.json", "a verdict"),
+        ):
             raise wrong
-    with pytest.raises(InvalidInput, match="^as it is$"), refuse_misfit("a.json", "a verdict"):
+    with pytest.raises(InvalidInput, match=r"^as it is$"), refuse_misfit("a.json", "a verdict"):
         raise InvalidInput("as it is")
