@@ -28,7 +28,7 @@ from ._api_inputs import draw_api_input
 from ._command import run_here
 from ._csv_inputs import draw_csv_input
 from ._damage import take_snapshot
-from ._folder_inputs import draw_folder_input, draw_path_input
+from ._folder_inputs import draw_folder_input, draw_path_input, make_good_folder
 from ._good_folders import TARGETS
 from ._input import ACCEPTED, REFUSED, HostileInput
 from ._parquet_inputs import draw_parquet_input
@@ -67,12 +67,17 @@ def draw_input(seed: int, number: int) -> HostileInput:
     return KINDS[str(rng.choice(list(KINDS), p=[SHARES.get(kind, rest) for kind in KINDS]))](rng)
 
 
-def warm_up() -> None:
-    """Compile what the first inputs would wait for."""
+def warm_up() -> Iterator[str]:
+    """Compile and make what the first inputs would wait for; say so step by step."""
     for teachers in range(1, 9):
         for orderings in ([], [(0, 1)] if teachers > 1 else []):
             for dtype in (np.float64, np.float32):
                 kd.project(np.ones((2, teachers), dtype), kd.WeightPolytope(teachers, orderings=orderings))
+                yield f"{teachers} teachers"
+    for target in TARGETS:
+        for seed in (0, 1):
+            make_good_folder(target, seed)
+            yield f"a good {target.kind}"
 
 
 def judge_input(one: HostileInput, folder: Path, most_seconds: float = math.inf) -> Judgement:
