@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..experiment import build_experiment
 from ..experiment.config import copy_config, load_config
 from ..io import write_atomically
 from ..report import tabulate_fit, tabulate_tightening
-from ..safety import SafetyConstraint, certify
+from ..safety import Certificate, SafetyConstraint, certify
 from ..training import FitResult, RunFolder, open_run_folder
 from ..training.resume import CheckpointStore
 from ..training.trace import TracePoint
@@ -85,13 +85,15 @@ def show_training(console: Console, path: Path, options: TrainingOptions) -> int
                 resume="auto" if options.resume else "never",
                 allow_change=options.allow_change,
             )
+        stated = [_certify(result, constraint, experiment.splits["certify"]) for constraint in experiment.constraints]
+        result = replace(result, certificates=[one for one in stated if isinstance(one, Certificate)])
         written = _keep_result(console, run_folder, result, text)
     console.print(tabulate_fit(result))
     if result.tightening is not None:
         console.print(tabulate_tightening(result.tightening))
     print_plain(console, f"{result.status}: {result.message}\n{result.next_move}")
-    for constraint in experiment.constraints:
-        print_plain(console, _state_certificate(result, constraint, experiment.splits["certify"]))
+    for certificate in stated:
+        print_plain(console, str(certificate))
     print_plain(console, "\n".join(["data used:", *(f"  {use}" for use in result.uses)]))
     show_written(console, written)
     if written[0].parent != target:
@@ -123,10 +125,10 @@ def _tell_how_to_go_on(console: Console, path: Path, target: Path) -> Iterator[N
         raise
 
 
-def _state_certificate(result: FitResult, constraint: SafetyConstraint, split: Split) -> str:
+def _certify(result: FitResult, constraint: SafetyConstraint, split: Split) -> Certificate | str:
     """Return what held-out data show of a constraint, or why they can show nothing: the run itself is not in doubt."""
     try:
-        return str(certify(result, constraint, split))
+        return certify(result, constraint, split)
     except InvalidInput as error:
         return f"{constraint.name}: not certified. {error}"
 

@@ -169,7 +169,7 @@ def test_a_careless_reader_of_any_folder_is_caught(tmp_path):
     found = find_faults(target, tmp_path)
     for fault in (
         "raw JSONDecodeError",
-        "raw KeyError",
+        "raw TypeError",
         "was accepted, should be refused",
         "left behind: ['exploded']",
     ):
