@@ -201,14 +201,17 @@ def verify_command(
     path: Annotated[
         Path, typer.Argument(help="folder of a run or of a sweep (OUTPUT.points), or the CSV file of a frontier")
     ],
+    repair: Annotated[
+        bool, typer.Option("--repair", help="set damaged checkpoints aside; the run goes on from the last whole one")
+    ] = False,
 ) -> None:
     """Compare every file with the hash that was written beside it.
 
-    Exit code 0: all is as it was written; 1: something was changed; 2: no run, sweep or frontier.
+    Exit code 0: all is as it was written, or was repaired; 1: something was changed; 2: no run, sweep or frontier.
     """
     from ._verify_command import show_verification
 
-    raise typer.Exit(show_verification(out, path))
+    raise typer.Exit(show_verification(out, path, repair=repair))
 
 
 @app.command("project")

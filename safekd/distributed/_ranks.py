@@ -79,6 +79,18 @@ class Ranks:
         """
         return next((said for said in self.gather(text or "") if said), None)
 
+    def ask(self, what: str, wanted: bool) -> bool:
+        """Ask all ranks for something, such as to stop; say whether any has asked that all know of by now.
+
+        What is asked travels with the sums of the next ``add_up``, so it costs nothing, and all learn of it at once.
+
+        Args:
+            what: "stop" or "save".
+            wanted: Whether this rank asks for it.
+        """
+        del what
+        return wanted
+
     def gather(self, value: Answer) -> list[Answer]:
         """Return one value of every rank, in order.
 

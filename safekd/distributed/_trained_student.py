@@ -9,8 +9,10 @@ that reading a value waits for nobody.  Axes: B batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +87,32 @@ class TrainedStudent:
     def write_back(self) -> None:
         """Bring what is trained to what ``module`` was set to."""
 
+    def read_optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return the state of the optimizer as one process would have it; every rank calls it.
+
+        Args:
+            optimizer: Of the student.
+        """
+        return {**optimizer.state_dict(), "state": map_tensors(optimizer.state_dict()["state"], read_whole)}
+
+    def cut_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return this rank's part of an optimizer's state.
+
+        Args:
+            optimizer: Of the student.
+            state: As one process has it.
+        """
+        numbered = zip(
+            [p for group in optimizer.param_groups for p in group["params"]],
+            [number for group in state["param_groups"] for number in group["params"]],
+            strict=True,
+        )
+        cut = dict(state["state"])
+        for p, number in numbered:
+            if number in cut and is_shard(p):
+                cut[number] = map_tensors(cut[number], partial(cut_shard, like=p))
+        return {**state, "state": cut}
+
 
 class DataParallelStudent(TrainedStudent):
     """A module inside DistributedDataParallel, whose reducer averages gradients over ranks.
@@ -149,6 +177,45 @@ def take_own_shard(tensor: Tensor) -> Tensor:
         return tensor
     local: Tensor = tensor.to_local()  # type: ignore[attr-defined]
     return local
+
+
+def read_whole(tensor: Tensor) -> Tensor:
+    """Return all of a tensor; of a shard every rank calls it, and gets it.
+
+    Args:
+        tensor: Plain, or a shard (DTensor).
+    """
+    if not is_shard(tensor):
+        return tensor
+    whole: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
+    return whole
+
+
+def cut_shard(value: Tensor, like: Tensor) -> Tensor:
+    """Return this rank's shard of a tensor; nothing is sent.
+
+    Args:
+        value: All of it.
+        like: Sharded as it is wanted; where it is plain, or of another shape, the value stays as it is.
+    """
+    if not is_shard(like) or value.shape != like.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor  # whoever has shards has imported it
+
+    mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
+    return distribute_tensor(value.to(like.device), mesh, placements, src_data_rank=None)
+
+
+def map_tensors(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return nested dictionaries with every tensor changed.
+
+    Args:
+        state: Of any depth.
+        change: What becomes of a tensor.
+    """
+    if isinstance(state, Tensor):
+        return change(state)
+    return {key: map_tensors(value, change) for key, value in state.items()} if isinstance(state, dict) else state
 
 
 def adopt_student(student: nn.Module, ranks: Ranks) -> TrainedStudent:

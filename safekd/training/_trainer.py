@@ -27,6 +27,7 @@ from ..weights import Rule, TeacherEvidence, Uniform
 from ._fit_result import FitResult
 from ._objective import CHUNK, Loss, Objective
 from ._rule_learning import RuleLearning
+from ._run_record import begin_checkpoints
 from ._student_checks import require_dense_gradients, warn_of_weight_decay
 from ._trainer_checks import (
     find_divergence,
@@ -38,10 +39,11 @@ from ._trainer_checks import (
 )
 from ._training_problem import TrainingProblem, require_distinct_names
 from ._warm_start import WarmStart
-from .checkpoints import open_on_first_rank
+from .checkpoints import RunFolder, open_on_first_rank
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, OnRound, Tighten, TighteningRounds
 from .loop import FitData, FitOptions, Sampled, fit_once
+from .resume import Resume, ResumeOptions
 from .trace import Callback, OnTrace, TracePoint
 
 
@@ -247,7 +249,10 @@ class ConstrainedTrainer:
         patience: int | None = None,
         warm_start: WarmStart | None = None,
         tighten: Tighten | CrossFit | None = None,
-        run_dir: str | os.PathLike[str] | None = None,
+        run_dir: str | os.PathLike[str] | RunFolder | None = None,
+        checkpoint_every: int | None = None,
+        resume: Resume = "auto",
+        allow_change: Sequence[str] = (),
         on_trace: Callable[[TracePoint], object] | None = None,
         on_round: OnRound | None = None,
         callbacks: Sequence[Callback] = (),
@@ -279,6 +284,14 @@ class ConstrainedTrainer:
             run_dir: Folder that keeps the run, as ``FitResult.save`` writes it; checked before anything is trained,
                 and locked while the run lasts.  trace.jsonl grows meanwhile; a finished run that lies there stays as
                 it is until this one is whole.  If it cannot be written in the end, ``FitResult.save_note`` says why.
+                Of an open RunFolder whoever opened it calls ``keep``.  With a folder, Ctrl-C and SIGTERM let the step
+                at hand finish and a checkpoint be written before they stop the run; a second one stops it at once.
+            checkpoint_every: Optimizer steps between checkpoints in that folder; left out, a minute, or as much longer
+                as keeps them below two hundredths of the time.  What a run comes to does not depend on it.
+            resume: "auto" goes on from the folder's newest whole checkpoint where there is one, and ends as it would
+                have ended, to the last bit; "must" refuses to begin anew, "never" begins anew.
+            allow_change: Keys of what may differ from the run that is gone on with, ``["optimizer.lr"]`` say; a run
+                whose data, teachers, constraints or settings have changed otherwise is refused, naming them.
             on_trace: Called with every TracePoint, for progress bars.
             on_round: Called with every row of the rounds, columns as ``ROUND_COLUMNS`` explains them.
             callbacks: Told of the run in order, after ``on_trace``; see ``kd.training.trace.Callback``.
@@ -289,7 +302,9 @@ class ConstrainedTrainer:
         Raises:
             InvalidInput: A number is out of range, a split is missing or given twice, a constraint covers no example or
                 names what the split does not have, data that judge hold training examples, a warm start is of another
-                problem, a callback is none, or the folder cannot be written to or is in use.
+                problem, a callback is none, or the folder cannot be written to, is in use, or holds checkpoints of
+                another run.
+            KeyboardInterrupt: Ctrl-C was pressed; with ``run_dir`` the checkpoint is written by then.
         """
         self.check_fit(
             epochs=epochs, tolerance=tolerance, trace_every=trace_every, snapshots=snapshots, patience=patience
@@ -303,12 +318,12 @@ class ConstrainedTrainer:
             data.share(problem.ranks).require_whole("`tighten`")
         problem.trained.refresh()
         problem.objective.recheck({"train": data.train, **{n: s for n, s in data.splits.items() if n == "validation"}})
+        resumes = ResumeOptions(checkpoint_every, resume, allow_change)
         with (
             keep_modes(self.student),
             keep_modes(problem.trained.caller),
             open_on_first_rank(run_dir, self.student, problem.ranks) as folder,
         ):
-            writers = [] if folder is None else [folder.trace_writer]
             options = FitOptions(
                 epochs=epochs,
                 tolerance=tolerance,
@@ -316,13 +331,19 @@ class ConstrainedTrainer:
                 stationarity=stationarity,
                 snapshots=snapshots,
                 patience=patience,
-                callbacks=[*writers, *([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
+                callbacks=[*([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
             )
-            if tighten is None:
-                result = fit_once(problem, data, options, warm_start)
-            else:
-                result = tighten.run(TighteningRounds(problem, data, options, warm_start, on_round))
-            return result if folder is None else folder.keep(result)
+            if run_dir is None:
+                return _train(problem, data, options, warm_start, tighten, on_round)
+            told = {"tighten": tighten, "warm_start": warm_start, **vars(options)}
+            checkpoints = begin_checkpoints(
+                None if folder is None else folder.folder, problem, data.by_name, told, resumes
+            )
+            writers = [] if folder is None else [folder.trace_writer]
+            options = replace(options, callbacks=[*writers, *options.callbacks], checkpoints=checkpoints)
+            with checkpoints.interrupts.catch():
+                result = _train(problem, data, options, warm_start, tighten, on_round)
+                return result if folder is run_dir or folder is None else folder.keep(result)
 
     def check_fit(
         self,
@@ -363,3 +384,16 @@ class ConstrainedTrainer:
                 f"`snapshots` is {snapshots!r}; wanted at least {needed}, since the best mixture under "
                 f"{len(self.constraints)} constraints may need {needed - 1} of them, or None."
             )
+
+
+def _train(
+    problem: TrainingProblem,
+    data: FitData,
+    options: FitOptions,
+    warm_start: WarmStart | None,
+    tighten: Tighten | CrossFit | None,
+    on_round: OnRound | None,
+) -> FitResult:
+    if tighten is None:
+        return fit_once(problem, data, options, warm_start)
+    return tighten.run(TighteningRounds(problem, data, options, warm_start, on_round))

@@ -27,6 +27,7 @@ from ...errors import InvalidInput
 from ...safety import Constraint
 from .._objective import Objective
 from .._training_problem import TrainingProblem
+from ..resume import RunCheckpoints
 from ..trace import Callback
 from ._gradient_sampling import Sampled
 
@@ -45,6 +46,7 @@ class FitOptions:
             such end.
         choose: Whether the student that is best on the validation split is kept; not where that split judges.
         callbacks: Told of the run, in order.
+        checkpoints: Of the run; None to keep none.
     """
 
     epochs: int
@@ -55,6 +57,7 @@ class FitOptions:
     patience: int | None = None
     choose: bool = True
     callbacks: Sequence[Callback] = ()
+    checkpoints: RunCheckpoints | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -50,6 +50,15 @@ class PointReader:
         self._sampled, self._layout = sampled, ConstraintLayout(problem.constraints, problem.device)
         self._started = time.perf_counter()
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began, without those in which nothing ran."""
+        return time.perf_counter() - self._started
+
+    @elapsed.setter
+    def elapsed(self, seconds: float) -> None:
+        self._started = time.perf_counter() - seconds
+
     def read(self, step: int, epoch: int) -> tuple[FullPass, TracePoint]:
         """Return the full pass and the trace point made of it.
 
@@ -87,7 +96,7 @@ class PointReader:
             rho=self._layout.join_kinds(self._engine.rho, self._engine.equality_rho).tolist(),
             residuals=residuals,
             gradient_norm=norm,
-            wall_s=time.perf_counter() - self._started,
+            wall_s=self.elapsed,
             validation_loss=None if validation is None else validation.loss,
             validation=[dataclasses.replace(r, split="validation") for r in readings],
             loss_se=full.loss_se,

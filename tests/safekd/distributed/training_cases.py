@@ -42,7 +42,9 @@ def constraints():
     return [
         SafetyConstraint("first", first, 0.6),
         SafetyConstraint("rare", first, 0.55, contexts=[1], average="all"),
-        SafetyConstraint("worst", OneMinusBrier(), 0.5, by="context", contexts=[0, 1], average="all", worst=KLBall(0.1)),
+        SafetyConstraint(
+            "worst", OneMinusBrier(), 0.5, by="context", contexts=[0, 1], average="all", worst=KLBall(0.1)
+        ),
         SafetyConstraint("counted", Recall([1]), 0.5),
         SafetyConstraint("elsewhere", first, 0.5, split="validation"),
     ]

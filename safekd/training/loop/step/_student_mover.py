@@ -42,8 +42,7 @@ class StudentMover:
         self._problem = problem
         self._parameters = list(problem.trained.parameters.values())
         self._factor = problem.trained.gradient_factor
-        self._in_a_row = 0
-        self.clipped = self.skipped = 0
+        self.skipped_in_a_row = self.clipped = self.skipped = 0
 
     def clear(self) -> None:
         """Forget the gradients of the step before."""
@@ -79,9 +78,9 @@ class StudentMover:
             total: The value that was differentiated.
         """
         scaler = self._problem.scaler
-        if scaler is None or not bool(torch.isfinite(total.detach())) or self._in_a_row >= SETTINGS.most_skipped:
+        if scaler is None or not bool(torch.isfinite(total.detach())) or self.skipped_in_a_row >= SETTINGS.most_skipped:
             return False
-        self._in_a_row += 1
+        self.skipped_in_a_row += 1
         self.skipped += 1
         scaler.update()
         self._problem.optimizer.zero_grad()
@@ -93,7 +92,7 @@ class StudentMover:
         Args:
             norm: Of the gradient, finite.
         """
-        problem, self._in_a_row = self._problem, 0
+        problem, self.skipped_in_a_row = self._problem, 0
         if problem.clip_norm is not None and norm > problem.clip_norm:
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             torch._foreach_mul_(gradients, problem.clip_norm / norm)
