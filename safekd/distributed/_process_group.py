@@ -133,6 +133,24 @@ class ProcessGroupRanks(Ranks):
             dist.all_gather_object(values, value, group=self.group)
         return values
 
+    def gather_rows(self, rows: Tensor, counts_R: Sequence[int]) -> Tensor:
+        """Return the rows of all ranks, one rank after the other.
+
+        Args:
+            rows: This rank's, (B, ...); those of other ranks differ in number alone.
+            counts_R: How many rows each rank has.
+
+        Raises:
+            RankFailure: A rank does not answer.
+        """
+        same = rows.detach().to(torch.uint8) if rows.dtype == torch.bool else rows.detach()
+        padded = same.new_zeros(max(counts_R), *rows.shape[1:]).to(self.device)
+        padded[: len(rows)] = same
+        parts = [torch.empty_like(padded) for _ in counts_R]
+        with self.watch():
+            dist.all_gather(parts, padded, group=self.group)
+        return torch.cat([part[:count] for part, count in zip(parts, counts_R, strict=True)]).to(rows)
+
     def ask_first(self, compute: Callable[[], Answer]) -> Answer:
         """Return what rank 0 works out, on every rank; the others wait for it.
 

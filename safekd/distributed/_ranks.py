@@ -102,6 +102,19 @@ class Ranks:
         """
         return [value]
 
+    def gather_rows(self, rows: Tensor, counts_R: Sequence[int]) -> Tensor:
+        """Return the rows of all ranks, one rank after the other.
+
+        Args:
+            rows: This rank's, (B, ...); those of other ranks differ in number alone.
+            counts_R: How many rows each rank has.
+
+        Raises:
+            RankFailure: A rank does not answer.
+        """
+        del counts_R
+        return rows
+
     def ask_first(self, compute: Callable[[], Answer]) -> Answer:
         """Return what rank 0 works out, on every rank; the others wait for it.
 

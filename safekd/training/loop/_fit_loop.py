@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from .._training_problem import TrainingProblem
 from .._warm_start import WarmStart
 from ..checkpoints import BestIterates, FinalIterate
 from ..diagnosis import (
-    STATUS_SETTINGS,
     EndedRun,
     FeasibilityBound,
     RunProbes,
@@ -39,9 +37,8 @@ from ..resume import StatePart, list_training_parts, load_parts, read_random_sta
 from ..trace import Callbacks, RunInfo, Trace, TracePoint, pack_points, unpack_points
 from ._averaged_iterate import AveragedIterate
 from ._fit_inputs import FitData, FitOptions
-from ._gradient_sampling import choose_trace_interval
 from ._point_reader import PointReader, mix_seed
-from ._state_facts import state_facts
+from ._state_facts import choose_default_interval, state_facts
 from .step import PrimalDualStep
 
 
@@ -96,7 +93,8 @@ class FitLoop:
         examples = len(data.train)
         self.batch_size = min(problem.batch_size or examples, examples)
         self.steps = options.epochs * len(problem.split_batches(torch.arange(examples)))
-        self.trace_every = self._default_interval() if options.trace_every is None else options.trace_every
+        default = choose_default_interval(problem, data, options, self.steps, self.batch_size)
+        self.trace_every = default if options.trace_every is None else options.trace_every
         kept = None if options.checkpoints is None else options.checkpoints.take_loop_state()
         self.start_norm = parameter_norm(problem.student) if kept is None else kept["counts"]["start_norm"]
         layout = ConstraintLayout(problem.constraints, problem.device)
@@ -272,16 +270,11 @@ class FitLoop:
             "reader": StatePart.of_attributes(self.reader, ["elapsed"]),
             "counts": StatePart.of_attributes(self, _COUNTS),
             "proof": StatePart(lambda: self.proof and vars(self.proof), self._load_proof),
-            "random": StatePart(self._read_random, self._load_random),
+            "random": StatePart(lambda: self.problem.ranks.gather(read_random_states()), self._load_random),
         }
         if self.average is not None:
             parts["average"] = StatePart(self.average.state, self.average.load_state)
         return parts
-
-    def _read_random(self) -> Any:
-        """Return where random numbers are: one state a rank where there are several."""
-        ranks = self.problem.ranks
-        return read_random_states() if ranks.size == 1 else ranks.gather(read_random_states())
 
     def _load_random(self, state: Any) -> None:
         """Go on with this rank's random numbers; a rank that was not there before goes on with its own."""
@@ -391,16 +384,6 @@ class FitLoop:
             f"student on the validation split ({format_residuals(point.residuals)}).",
             "Take result.best_validated, or go on with more `patience`.",
         )
-
-    def _default_interval(self) -> int:
-        rules, data = self.problem.constraints, self.data
-        sizes = {"train": len(data.train)}
-        sizes |= {name: len(data.splits[name]) for name in data.splits if name in {rule.split for rule in rules}}
-        constrained = {name: sum(rule.split == name for rule in rules) for name in sizes}
-        if "validation" in data.splits:  # read a second time, without gradients
-            sizes["validation, all constraints"] = len(data.splits["validation"])
-        few = math.ceil(self.steps / STATUS_SETTINGS.least_points)  # a verdict needs so many, in short runs too
-        return min(few, choose_trace_interval(sizes, constrained, self.batch_size, self.options.stationarity))
 
     def _describe(self) -> RunInfo:
         problem = self.problem

@@ -15,6 +15,7 @@ from ....data import Batch, ExampleSource
 from ....errors import NotFinite
 from ....safety import GroupSums
 from ..._objective import PooledTeachers
+from ..._rank_pool import RankPool
 from ..._sum_vector import SumLayout
 from ..._training_problem import TrainingProblem
 
@@ -46,12 +47,14 @@ class PartSums:
         groups: Sums of each constraint that is posed there, by its number.
         pool: The teachers, weighed, where the targets move.
         logits_V: The student's.
+        shown: What the rule was shown, of all processes, where that is more than this part.
     """
 
     loss: Tensor
     groups: Mapping[int, GroupSums]
     pool: PooledTeachers | None
     logits_V: Tensor
+    shown: RankPool | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class PartCutter:
         if self._problem.ranks.size == 1:
             return parts
         wanted = 1  # a backward pass in which gradients are added up
-        if self._problem.trained.keeps_step and not train_only:
+        if (self._problem.trained.keeps_step or self._problem.objective.looks_at_batches) and not train_only:
             wanted = max(1, *self._problem.ranks.gather(len(parts)))
         return [self._make_idle_part()] * (wanted - len(parts)) + parts
 
