@@ -274,7 +274,7 @@ class AccumulatedStep:
         with self._problem.trained.accumulate(last):
             read = self._read(number, part, self._caller) if read is None else read
             loss = read.loss / positions
-            terms = [weight * loss] if part.name == "train" else []
+            terms = [weight * loss] if part.name == "train" or not part.counts else []
             terms += [(weight_by_row[m] * sums.surrogate_G).sum() for m, sums in read.groups.items()]
             self._mover.backward(torch.stack(terms).sum())
         if again:  # running averages have moved once already
