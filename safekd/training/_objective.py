@@ -168,6 +168,7 @@ class Objective(ShortRepr):
             features=self._features(batch),
             variance=variance_K,
             index=batch.index,
+            mask=batch.mask,
             split=source.name,
             teachers=self.ensemble.names,
         )
@@ -180,15 +181,16 @@ class Objective(ShortRepr):
             batch: The examples.
             logits_V: The student's for them, (B, ..., V); where left out and needed, it is asked in eval mode.
         """
-        return self.weigh(self.signals(source, batch, logits_V))
+        return self.weigh(self.signals(source, batch, logits_V), batch)
 
-    def weigh(self, signals: Signals) -> PooledTeachers:
+    def weigh(self, signals: Signals, batch: Batch) -> PooledTeachers:
         """Weigh and pool teachers by what the rule looks at.
 
         Args:
-            signals: Of some examples.
+            signals: Of the batch.
+            batch: The examples.
         """
-        w_K = self.rule(signals)
+        w_K = batch.fill_uncounted(self.rule(signals), 1 / len(self.ensemble))
         return PooledTeachers(signals, w_K, self.pooling(signals.log_p, w_K))
 
     def target(self, source: ExampleSource, batch: Batch, logits_V: Tensor) -> Tensor:
@@ -233,7 +235,7 @@ class Objective(ShortRepr):
         return self._targets.holds(split)
 
     def logits(self, batch: Batch, caller: nn.Module | None = None) -> Tensor:
-        """Return the student's logits, (B, ..., V), float32 or wider.
+        """Return the student's logits, (B, ..., V), float32 or wider; 0 where a position does not count.
 
         Args:
             batch: Examples.
@@ -257,8 +259,9 @@ class Objective(ShortRepr):
             )
         if not self._looked_at:
             self._looked_at = True
-            warn_of_probabilities(logits_V, next(self.student.parameters()).dtype)
-        return logits_V
+            counted_V = logits_V if batch.mask is None else logits_V[batch.mask]
+            warn_of_probabilities(counted_V, next(self.student.parameters()).dtype)
+        return batch.fill_uncounted(logits_V, 0.0)
 
     def loss(self, log_q_V: Tensor, logits_V: Tensor) -> Tensor:
         """Return one distillation loss a position, (B, ...), nats.

@@ -87,7 +87,7 @@ def pool_over_ranks(
     signals = objective.signals(
         source, everything, whole["logits"], log_p_KV=whole["log_p"], variance_K=whole.get("variance")
     )
-    return RankPool(objective.weigh(signals), everything, whole["logits"], slice(start, start + rows))
+    return RankPool(objective.weigh(signals, everything), everything, whole["logits"], slice(start, start + rows))
 
 
 def find_rank_target(
