@@ -190,6 +190,32 @@ def share_source(source: ExampleSource, ranks: Ranks) -> ExampleSource:
     return source if ranks.size == 1 or isinstance(source, RankShare) else RankShare(source, ranks)
 
 
+def read_evenly(source: ExampleSource, rows: int, *, together: bool = True) -> Iterator[tuple[Batch, bool]]:
+    """Yield the batches of a source, as many on every rank as on any other.
+
+    Args:
+        source: What is read.
+        rows: Examples at a time, at most.
+        together: Whether all ranks have to keep step; else each reads its own and no more.
+
+    Yields:
+        A batch, and whether it counts: a rank that has no more shows its first two examples again.
+    """
+    batches = iter(source.batches(rows))
+    if source.ranks.size == 1 or not together:
+        yield from ((batch, True) for batch in batches)
+        return
+    while True:
+        batch = next(batches, None)
+        if not any(source.ranks.gather(batch is not None)):
+            return
+        yield (source.own.batch(_first_two(source)), False) if batch is None else (batch, True)
+
+
+def _first_two(source: ExampleSource) -> Tensor:
+    return torch.arange(2, device=source.device) % len(source.own)
+
+
 def _describe_content(source: ExampleSource) -> str:
     """Return text that is the same for the same examples: all of them in memory, else the first and how many."""
     if isinstance(source, Split):

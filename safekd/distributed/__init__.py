@@ -9,15 +9,25 @@ A process alone takes none of this in: ``Ranks`` is its own, ``TrainedStudent`` 
 
 from ._find_ranks import find_ranks, join_ranks
 from ._ranks import Ranks
-from ._trained_student import TrainedStudent, adopt_student, is_shard, measure_norm, take_own_shard
+from ._trained_student import (
+    TrainedStudent,
+    adopt_student,
+    cut_shard,
+    is_shard,
+    measure_norm,
+    read_whole,
+    take_own_shard,
+)
 
 __all__ = [
     "Ranks",
     "TrainedStudent",
     "adopt_student",
+    "cut_shard",
     "find_ranks",
     "is_shard",
     "join_ranks",
     "measure_norm",
+    "read_whole",
     "take_own_shard",
 ]

@@ -9,8 +9,10 @@ that reading a value waits for nobody.  Axes: B batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,7 @@ class TrainedStudent:
         moved: The module whose parameters the optimizer moves.
         parameters: What the optimizer moves, by name; of a sharded student this rank's shards.
         keeps_step: Whether every rank has to call it equally often.
+        reduces: Whether calling it adds gradients up over ranks.
         gradient_factor: Number by which each rank multiplies its share of the loss: the ranks' number where gradients
             are averaged over them.
     """
@@ -41,7 +44,7 @@ class TrainedStudent:
         self.ranks = ranks
         self.module = self.moved = student
         self.parameters = dict(student.named_parameters())
-        self.gradient_factor, self.keeps_step = 1.0, False
+        self.gradient_factor, self.keeps_step, self.reduces = 1.0, False, False
 
     def begin(self) -> None:
         """Give every rank the parameters and buffers of rank 0."""
@@ -85,6 +88,32 @@ class TrainedStudent:
     def write_back(self) -> None:
         """Bring what is trained to what ``module`` was set to."""
 
+    def read_optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return the state of the optimizer as one process would have it; every rank calls it.
+
+        Args:
+            optimizer: Of the student.
+        """
+        return {**optimizer.state_dict(), "state": map_tensors(optimizer.state_dict()["state"], read_whole)}
+
+    def cut_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return this rank's part of an optimizer's state.
+
+        Args:
+            optimizer: Of the student.
+            state: As one process has it.
+        """
+        numbered = zip(
+            [p for group in optimizer.param_groups for p in group["params"]],
+            [number for group in state["param_groups"] for number in group["params"]],
+            strict=True,
+        )
+        cut = dict(state["state"])
+        for p, number in numbered:
+            if number in cut and is_shard(p):
+                cut[number] = map_tensors(cut[number], partial(cut_shard, like=p))
+        return {**state, "state": cut}
+
 
 class DataParallelStudent(TrainedStudent):
     """A module inside DistributedDataParallel, whose reducer averages gradients over ranks.
@@ -97,7 +126,7 @@ class DataParallelStudent(TrainedStudent):
     def __init__(self, student: nn.parallel.DistributedDataParallel, ranks: Ranks) -> None:
         super().__init__(student.module, ranks)
         self.caller = self._wrapper = student
-        self.gradient_factor = float(ranks.size)
+        self.gradient_factor, self.reduces = float(ranks.size), True
 
     def begin(self) -> None:
         """Do nothing: the wrapper gave every rank the parameters of rank 0 when it was made."""
@@ -112,6 +141,26 @@ class DataParallelStudent(TrainedStudent):
 
     def add_up_gradients(self) -> None:
         """Do nothing: the reducer did."""
+
+
+class CompiledStudent(TrainedStudent):
+    """What ``torch.compile`` made of a module: steps call it, and everything else reads the module itself.
+
+    Evaluations are of other sizes than steps, and second derivatives are none that it could give.
+
+    Args:
+        student: As ``torch.compile`` returned it.
+        ranks: Who trains it.
+    """
+
+    def __init__(self, student: nn.Module, ranks: Ranks) -> None:
+        super().__init__(student.get_submodule(COMPILED), ranks)
+        self.caller = student
+
+
+COMPILED = "_orig_mod"
+"""Where ``torch.compile`` puts the module, a name that its state dictionaries show; tried on torch 2.10 to 2.13
+(``tests/safekd/training/test_awkward_students.py`` says what is to be done when it is gone)."""
 
 
 def measure_norm(tensors: Sequence[Tensor]) -> float:
@@ -151,6 +200,45 @@ def take_own_shard(tensor: Tensor) -> Tensor:
     return local
 
 
+def read_whole(tensor: Tensor) -> Tensor:
+    """Return all of a tensor; of a shard every rank calls it, and gets it.
+
+    Args:
+        tensor: Plain, or a shard (DTensor).
+    """
+    if not is_shard(tensor):
+        return tensor
+    whole: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
+    return whole
+
+
+def cut_shard(value: Tensor, like: Tensor) -> Tensor:
+    """Return this rank's shard of a tensor; nothing is sent.
+
+    Args:
+        value: All of it.
+        like: Sharded as it is wanted; where it is plain, or of another shape, the value stays as it is.
+    """
+    if not is_shard(like) or value.shape != like.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor  # whoever has shards has imported it
+
+    mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
+    return distribute_tensor(value.to(like.device), mesh, placements, src_data_rank=None)
+
+
+def map_tensors(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return nested dictionaries with every tensor changed.
+
+    Args:
+        state: Of any depth.
+        change: What becomes of a tensor.
+    """
+    if isinstance(state, Tensor):
+        return change(state)
+    return {key: map_tensors(value, change) for key, value in state.items()} if isinstance(state, dict) else state
+
+
 def adopt_student(student: nn.Module, ranks: Ranks) -> TrainedStudent:
     """Return a student as the trainer handles it, whatever wraps it.
 
@@ -163,6 +251,8 @@ def adopt_student(student: nn.Module, ranks: Ranks) -> TrainedStudent:
     """
     if isinstance(student, nn.parallel.DistributedDataParallel):
         return DataParallelStudent(student, ranks)
+    if COMPILED in dict(student.named_children()):
+        return CompiledStudent(student, ranks)
     if isinstance(student, nn.DataParallel) or type(student).__name__ == "FullyShardedDataParallel":
         raise InvalidInput(
             f"The student is inside {type(student).__name__}, which cannot be trained under constraints; wrap it by "

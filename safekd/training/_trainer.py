@@ -335,17 +335,17 @@ class ConstrainedTrainer:
                 patience=patience,
                 callbacks=[*([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
             )
-            if folder is None:
+            if run_dir is None:
                 return _train(problem, data, options, warm_start, tighten, on_round)
-            if problem.ranks.size > 1:
-                options = replace(options, callbacks=[folder.trace_writer, *options.callbacks])
-                return folder.keep(_train(problem, data, options, warm_start, tighten, on_round))
             told = {"tighten": tighten, "warm_start": warm_start, **vars(options)}
-            checkpoints = begin_checkpoints(folder.folder, problem, data.by_name, told, resumes)
-            options = replace(options, callbacks=[folder.trace_writer, *options.callbacks], checkpoints=checkpoints)
+            checkpoints = begin_checkpoints(
+                None if folder is None else folder.folder, problem, data.by_name, told, resumes
+            )
+            writers = [] if folder is None else [folder.trace_writer]
+            options = replace(options, callbacks=[*writers, *options.callbacks], checkpoints=checkpoints)
             with checkpoints.interrupts.catch():
                 result = _train(problem, data, options, warm_start, tighten, on_round)
-                return result if folder is run_dir else folder.keep(result)
+                return result if folder is run_dir or folder is None else folder.keep(result)
 
     def check_fit(
         self,

@@ -125,9 +125,9 @@ class FitLoop:
         earliest, latest = SETTINGS.first_bound
         self.next_bound = max(earliest, min(latest, int(self.steps * SETTINGS.first_bound_share)))
         self.proof: FeasibilityBound | None = None
-        self.step, self.first_gap, self.at_rest, self.exploded = 0, 0.0, 0, 0  # the last two: points in a row
         self.epoch, self.taken = 1, 0  # where the run is, and how many batches of that epoch it has taken
         self._stop: str | None = None
+        self.step, self.first_gap, self.at_rest, self.exploded = 0, 0.0, 0, 0  # the last two: points in a row
         self._whole: Batch | None = None  # the batch of every step, where that is the whole data
         self._random: Mapping[str, Any] | None = None  # of the generators, where the run goes on
         if kept is not None and options.checkpoints is not None:
@@ -259,7 +259,7 @@ class FitLoop:
             changed: Keys of the run's record that may differ where it goes on.
         """
         problem, engine, best, points = self.problem, self.engine, self.best, self.trace.points
-        parts = list_training_parts(problem.student, problem.optimizer, problem.scheduler, problem.scaler, changed)
+        parts = list_training_parts(problem.trained, problem.optimizer, problem.scheduler, problem.scaler, changed)
         parts |= {
             "rule": StatePart(problem.learning.state, problem.learning.load),
             "engine": StatePart(engine.state_dict, engine.load_state_dict),
@@ -272,17 +272,19 @@ class FitLoop:
             "reader": StatePart.of_attributes(self.reader, ["elapsed"]),
             "counts": StatePart.of_attributes(self, _COUNTS),
             "proof": StatePart(lambda: self.proof and vars(self.proof), self._load_proof),
-            "random": StatePart(read_random_states, self._load_random),
+            "random": StatePart(lambda: self.problem.ranks.gather(read_random_states()), self._load_random),
         }
         if self.average is not None:
             parts["average"] = StatePart(self.average.state, self.average.load_state)
         return parts
 
+    def _load_random(self, state: Any) -> None:
+        """Go on with this rank's random numbers; a rank that was not there before goes on with its own."""
+        states = state if isinstance(state, list) else [state]
+        self._random = dict(enumerate(states)).get(self.problem.ranks.rank)
+
     def _load_proof(self, state: Mapping[str, Any] | None) -> None:
         self.proof = None if state is None else FeasibilityBound(**state)
-
-    def _load_random(self, state: Mapping[str, Any]) -> None:
-        self._random = state
 
     def _candidates(self) -> list[dict[str, Tensor]]:
         """Return the states of the students that may be handed back: the averaged one, and the last."""
