@@ -48,7 +48,7 @@ class ShardedStudent(TrainedStudent):
                     f"Parameter '{name}' of the student is sharded over {p.device_mesh.size()} ranks, and "
                     f"{ranks.size} train; wanted a mesh of all of them, as fully_shard takes by itself."
                 )
-        self.gradient_factor, self.keeps_step, self.reduces = float(ranks.size), True, True
+        self.gradient_factor, self.keeps_step = float(ranks.size), True
         self.module = copy_whole(student)
         self._pairs = [(p, q) for p, q in zip(self.parameters.values(), self.module.parameters(), strict=True)]
 

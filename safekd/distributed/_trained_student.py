@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidInput
 from ._ranks import Ranks
 
 
@@ -34,7 +33,6 @@ class TrainedStudent:
         moved: The module whose parameters the optimizer moves.
         parameters: What the optimizer moves, by name; of a sharded student this rank's shards.
         keeps_step: Whether every rank has to call it equally often.
-        reduces: Whether calling it adds gradients up over ranks.
         gradient_factor: Number by which each rank multiplies its share of the loss: the ranks' number where gradients
             are averaged over them.
     """
@@ -44,7 +42,7 @@ class TrainedStudent:
         self.ranks = ranks
         self.module = self.moved = student
         self.parameters = dict(student.named_parameters())
-        self.gradient_factor, self.keeps_step, self.reduces = 1.0, False, False
+        self.gradient_factor, self.keeps_step = 1.0, False
 
     def begin(self) -> None:
         """Give every rank the parameters and buffers of rank 0."""
@@ -126,7 +124,7 @@ class DataParallelStudent(TrainedStudent):
     def __init__(self, student: nn.parallel.DistributedDataParallel, ranks: Ranks) -> None:
         super().__init__(student.module, ranks)
         self.caller = self._wrapper = student
-        self.gradient_factor, self.reduces = float(ranks.size), True
+        self.gradient_factor = float(ranks.size)
 
     def begin(self) -> None:
         """Do nothing: the wrapper gave every rank the parameters of rank 0 when it was made."""
@@ -146,7 +144,7 @@ class DataParallelStudent(TrainedStudent):
 class CompiledStudent(TrainedStudent):
     """What ``torch.compile`` made of a module: steps call it, and everything else reads the module itself.
 
-    Evaluations are of other sizes than steps, and second derivatives are none that it could give.
+    Evaluations are of other sizes than steps, and multiplier scales go back through a graph more than once.
 
     Args:
         student: As ``torch.compile`` returned it.
@@ -163,7 +161,7 @@ COMPILED = "_orig_mod"
 (``tests/safekd/training/test_awkward_students.py`` says what is to be done when it is gone)."""
 
 
-def measure_norm(tensors: Sequence[Tensor]) -> float:
+def measure_total_norm(tensors: Sequence[Tensor]) -> float:
     """Return the Euclidean norm of some tensors together; of shards that of the whole, the same on every rank.
 
     Args:
@@ -237,30 +235,3 @@ def map_tensors(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(state, Tensor):
         return change(state)
     return {key: map_tensors(value, change) for key, value in state.items()} if isinstance(state, dict) else state
-
-
-def adopt_student(student: nn.Module, ranks: Ranks) -> TrainedStudent:
-    """Return a student as the trainer handles it, whatever wraps it.
-
-    Args:
-        student: A plain module, one in DistributedDataParallel, or one sharded by ``fully_shard``.
-        ranks: Who trains it.
-
-    Raises:
-        InvalidInput: It is wrapped by something else that reduces gradients, or sharded over other ranks.
-    """
-    if isinstance(student, nn.parallel.DistributedDataParallel):
-        return DataParallelStudent(student, ranks)
-    if COMPILED in dict(student.named_children()):
-        return CompiledStudent(student, ranks)
-    if isinstance(student, nn.DataParallel) or type(student).__name__ == "FullyShardedDataParallel":
-        raise InvalidInput(
-            f"The student is inside {type(student).__name__}, which cannot be trained under constraints; wrap it by "
-            "torch.nn.parallel.DistributedDataParallel, shard it by torch.distributed.fsdp.fully_shard, or give it "
-            "plain: under torchrun gradients are then added up as well."
-        )
-    if any(is_shard(p) for p in student.parameters()):
-        from ._sharded_student import ShardedStudent  # imports the half of torch that is about shards
-
-        return ShardedStudent(student, ranks)
-    return TrainedStudent(student, ranks)

@@ -21,7 +21,6 @@ from ._fit_result import ROUND_COLUMNS, FitResult, Tightening, Verdict
 from ._full_pass import FullPass, pose_all_on_train, read_full_pass
 from ._mixture import Mixture
 from ._objective import Objective
-from ._run_record import describe_problem, describe_source, list_libraries
 from ._trainer import ConstrainedTrainer
 from ._training_problem import TrainingProblem
 from ._warm_start import WarmStart
@@ -30,6 +29,7 @@ from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, Tighten, interpolate_threshold
 from .loop import Sampled
 from .result_files import RUN, save_student, save_tensors
+from .resume._run_record import describe_problem, describe_source, list_libraries
 from .trace import FEASIBLE
 
 __all__ = [

@@ -27,7 +27,6 @@ from ..weights import Rule, TeacherEvidence, Uniform
 from ._fit_result import FitResult
 from ._objective import CHUNK, Loss, Objective
 from ._rule_learning import RuleLearning
-from ._run_record import begin_checkpoints
 from ._student_checks import require_dense_gradients, warn_of_weight_decay
 from ._trainer_checks import (
     find_divergence,
@@ -44,6 +43,7 @@ from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, OnRound, Tighten, TighteningRounds
 from .loop import FitData, FitOptions, Sampled, fit_once
 from .resume import Resume, ResumeOptions
+from .resume._run_record import begin_checkpoints
 from .trace import Callback, OnTrace, TracePoint
 
 

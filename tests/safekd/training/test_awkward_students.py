@@ -9,6 +9,7 @@ from torch import nn
 
 import safekd as kd
 from safekd.errors import InvalidInput
+from tests.support.problems import agreeing, at_least, trainer_for
 
 X = torch.randn(33, 4, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()

@@ -46,8 +46,8 @@ class PrimalDualStep:
         self.mover = StudentMover(problem)
         self._rule = RuleStep(problem)
         self._accumulated = AccumulatedStep(problem, engine, data, self.values, self.mover, self._rule)
-        self._buffers, self._caller = list(problem.student.buffers()), problem.trained.caller
-        self._shared = problem.ranks.size > 1 or problem.trained.reduces
+        self._buffers = list(problem.student.buffers())
+        self._shared = problem.ranks.size > 1 or problem.trained.caller is not problem.student
         whole = problem.is_full_batch(data.train)
         self.fused = FusedStepReader.fit_problem(problem.objective, problem.constraints, data.train, whole)
 
@@ -84,7 +84,7 @@ class PrimalDualStep:
         """Take the step in fewer operations; where something is not finite, find in the general way what that is."""
         assert self.fused is not None
         objective = self.problem.objective
-        logits_V = objective.logits(batch, self._caller)
+        logits_V = objective.logits(batch)
         loss, surrogate, measured, present = self.fused.read(batch, logits_V)
         total = self.values.move_multipliers(loss, surrogate, measured, present)
         norm = self._backpropagate(total)
@@ -101,7 +101,7 @@ class PrimalDualStep:
 
     def _general_step(self, batch: Batch, other: Batch | None) -> str | None:
         objective, train = self.problem.objective, self.data.train
-        logits_V = objective.logits(batch, self._caller)
+        logits_V = objective.logits(batch)
         if not objective.fixed and bool(find_unusable_rows(logits_V).any()):
             return find_loss_source(objective.student, logits_V)  # before a rule that looks at them complains
         pool = None if objective.fixed else objective.pool(train, batch, logits_V)
