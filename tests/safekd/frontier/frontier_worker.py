@@ -13,7 +13,7 @@ import torch
 
 import safekd as kd
 
-from .problems import FreeLogits, agreeing, at_least, one_each
+from tests.support.problems import FreeLogits, agreeing, at_least, one_each
 
 
 def make(threshold):
