@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ...errors import InvalidInput
 from .._fit_result import FitResult, Verdict
 from ._fold_search import FoldSearch, FoldSearchResult
-from ._tightening_rounds import TighteningRounds, TrainedRound, require_judges
+from ._round_outcomes import TrainedRound
+from ._tightening_rounds import TighteningRounds, require_judges
 
 
 @dataclass(frozen=True)

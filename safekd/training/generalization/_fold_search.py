@@ -19,7 +19,8 @@ from ...errors import InvalidInput
 from ...safety import ClusteredValues, Constraint, evaluate_groups
 from .._fit_result import FitResult
 from ._fold_assignment import assign_folds
-from ._tightening_rounds import HeldOutReading, TighteningRounds, TrainedRound
+from ._round_outcomes import HeldOutReading, TrainedRound
+from ._tightening_rounds import TighteningRounds
 
 _Attempt = tuple[float, float]  # (share, shortfall there, in shares; at most 0 where it cleared)
 

@@ -16,7 +16,8 @@ from .._warm_start import WarmStart
 from ._fixed_sequence import SETTINGS as SEQUENCE
 from ._fixed_sequence import Shares, descend_shares, run_fixed_sequence
 from ._fold_search import FoldSearch
-from ._tightening_rounds import HeldOutReading, TighteningRounds, TrainedRound, require_judges
+from ._round_outcomes import HeldOutReading, TrainedRound
+from ._tightening_rounds import TighteningRounds, require_judges
 
 UNTRAINABLE = ("infeasible", "diverged")  # what a higher threshold would make no better
 

@@ -36,40 +36,45 @@ class Interrupts:
             Nothing.
         """
         if threading.current_thread() is threading.main_thread():
-            for name in _SIGNALS:
-                number = getattr(signal, name)
-                handler = signal.getsignal(number)
-                if handler not in (signal.SIG_IGN, None):  # ignored on purpose, by nohup say; or not Python's
-                    self._before[number] = handler
-                    signal.signal(number, self._note)
+            self._install()
         try:
             yield
         finally:
-            self._put_back()
+            before = self._put_back()
         if self.noted is not None:  # it came when no step was left to be finished
-            self.stop()
+            _deliver(self.noted, before.get(self.noted), None)
 
     def stop(self) -> None:
         """Let the signal that was noted do what it would have done."""
-        number, self.noted = self.noted, None
-        handler = self._before.get(number or 0)
-        self._put_back()
-        if number is not None:
-            _deliver(number, handler, None)
+        if self.noted is not None:
+            self._deliver_through(self.noted, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.noted is not None:
-            self.noted = None
-            handler = self._before.get(number)
-            self._put_back()
-            _deliver(number, handler, frame)
-            return
-        self.noted = number
+        if self.noted is None:
+            self.noted = number
+        else:
+            self._deliver_through(number, frame)
 
-    def _put_back(self) -> None:
-        for number, handler in self._before.items():
+    def _deliver_through(self, number: int, frame: FrameType | None) -> None:
+        """Call what the program had set for a signal; where that returns, the run goes on, and takes note again."""
+        self.noted, before = None, self._put_back()
+        _deliver(number, before.get(number), frame)
+        self._install()
+
+    def _install(self) -> None:
+        for name in _SIGNALS:
+            number = getattr(signal, name)
+            handler = signal.getsignal(number)
+            if handler not in (signal.SIG_IGN, None):  # ignored on purpose, by nohup say; or not Python's
+                self._before[number] = handler
+                signal.signal(number, self._note)
+
+    def _put_back(self) -> dict[int, Any]:
+        before, self._before = self._before, {}
+        for number, handler in before.items():
             if signal.getsignal(number) == self._note:
                 signal.signal(number, handler)
+        return before
 
 
 def _deliver(number: int, handler: Any, frame: FrameType | None) -> None:

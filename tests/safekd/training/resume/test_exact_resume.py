@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import safekd as kd
+from benchmarks.survive import contents_but_clock, make_split, make_trainer, strip_clock
 from safekd.training.loop.step import PrimalDualStep
 from safekd.training.trace import Callback
-from tests.support.resumed_runs import contents_but_clock, make_split, make_trainer, strip_clock
 
 
 class Crash(Exception):
