@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ..errors import InvalidInput
 from ._engine_state import EngineState
+from ._few_rows import SETTINGS as FEW_ROWS
+from ._few_rows import can_move, move_rows
 from ._gains import SETTINGS, Gains, is_reading, measure_gains, update_mean_weights, update_scales
 from ._merit import hold_back
 from ._methods import DualInputs, DualMethod, PIGain
@@ -74,6 +76,7 @@ class PrimalDual:
         self._floor = state.fill(C, 0.0)
         self._floor[inequalities:] = -math.inf
         self._step = state.fill(C, self.method.step)
+        self._plain = can_move(self.method)
         self._settings, self.largest_distance = SETTINGS.shorten(horizon), largest_distance
         state.readings = self._settings.first_readings if self.method.scale_free and C else 0
 
@@ -123,21 +126,21 @@ class PrimalDual:
             g = inequality if measured is None else measured
             h = equality if measured_equality is None else measured_equality
             seen = join_rows(objective, {"measured": (g, M), "measured_equality": (h, self.E)})
-        present = complete_presence(present, len(rows_C), self.E)
+        state, present = self._state, complete_presence(present, len(rows_C), self.E)
+        present_C = None if present is None else to_array(present, state.device, torch.bool)
+        if isinstance(present_C, np.ndarray) and present_C.all():  # a GPU is not waited for
+            present = present_C = None
         if present is not None:
             rows_C = torch.where(present, rows_C, 0.0)
-        state = self._state
         place_C = None if index is None else to_array(index_rows(index, self.M, self.E), state.device, torch.int64)
         value_C = to_array(seen, state.device)
-        present_C = None if present is None else to_array(present, state.device, torch.bool)
         now = state.select(place_C)
         floor_C = self._floor if place_C is None else self._floor[place_C]
         state.begin_step(place_C, now)
         if state.readings or (self.method.scale_free and is_reading(state.steps)):
             violated_C = self._find_violated(rows_C, value_C, present_C, floor_C)
             now = self._with_scales(now, objective, rows_C, violated_C, scales)
-        with np.errstate(all="ignore"):  # what is not finite shows in the gradient
-            changed, weight_C = self._update_rows(now, objective, value_C, present_C, floor_C)
+        changed, weight_C = self._move_rows(now, objective.detach(), value_C, present_C, floor_C)
         state.store(place_C, now | changed)
         weight = to_tensor(weight_C).to(rows_C)
         if index is not None:
@@ -226,7 +229,7 @@ class PrimalDual:
         """
         self._state.load_dict(state)
 
-    def _update_rows(
+    def _move_rows(
         self,
         now: Mapping[str, Array],
         objective: Tensor,
@@ -234,14 +237,36 @@ class PrimalDual:
         present_C: Array | None,
         floor_C: Array,
     ) -> tuple[dict[str, Array], Array]:
-        """Return what of the state changes, and the weights of the rows."""
-        method, xp = self.method, namespace_of(value_C)
+        """Return what of the state changes, and the weights of the rows; the one place where it is chosen how."""
+        state, method = self._state, self.method
+        if method.scale_free:
+            keep = None if state.steps == 1 else method.ema or 0.0
+            state.merit = state.merit.advance(objective, keep, self._settings)
+        if self._plain and isinstance(value_C, np.ndarray) and len(value_C) <= FEW_ROWS.most:
+            moved = move_rows(now, value_C, present_C, floor_C, state.merit, method, self._settings)
+            if moved is not None:
+                state.merit = moved.merit
+                return moved.changed, moved.weight_C
+        with np.errstate(all="ignore"):  # what is not finite shows in the gradient
+            changed, weight_C = self._update_rows(now, value_C, present_C, floor_C)
+        if present_C is not None:
+            where = namespace_of(value_C).where
+            changed = {
+                name: new if new is now[name] else where(present_C, new, now[name]) for name, new in changed.items()
+            }
+        return changed, weight_C
+
+    def _update_rows(
+        self, now: Mapping[str, Array], value_C: Array, present_C: Array | None, floor_C: Array
+    ) -> tuple[dict[str, Array], Array]:
+        """Return what would change if all rows were present, and the weights of the rows."""
+        method = self.method
         changed, e_C = self._update_average(now, value_C, present_C)
         if method.dead_band:
             e_C = e_C - e_C.clip(-method.dead_band, method.dead_band)
         before_C = now["last_violation"]
         if now["average_weight"] is not self._state.one:  # a first value has not changed yet
-            before_C = xp.where(now["average_weight"] > 0, before_C, e_C)
+            before_C = namespace_of(e_C).where(now["average_weight"] > 0, before_C, e_C)
         changed["last_violation"] = e_C
         rho_C, step_C = now["rho"], self._step[: len(e_C)]
         if method.scale_free:
@@ -251,21 +276,16 @@ class PrimalDual:
             step_C = method.step / self._settings.integral * rho_C
         lambda_C, weight_C = method.update(now["multiplier"], DualInputs(e_C, before_C, rho_C, step_C, floor_C))
         if method.scale_free:
-            lambda_C, weight_C = self._check_merit(now, changed, objective, gains, (lambda_C, weight_C), present_C)
+            lambda_C, weight_C = self._check_merit(now, changed, gains, (lambda_C, weight_C), present_C)
         changed["multiplier"] = lambda_C
         if method.scale_free:
             changed["mean_weight"] = update_mean_weights(now, weight_C, self._settings)
-        if present_C is not None and not (xp is np and present_C.all()):  # a GPU is not waited for
-            changed = {
-                name: new if new is now[name] else xp.where(present_C, new, now[name]) for name, new in changed.items()
-            }
         return changed, weight_C
 
     def _check_merit(
         self,
         now: Mapping[str, Array],
         changed: dict[str, Array],
-        objective: Tensor,
         gains: Gains,
         updated: tuple[Array, Array],
         present_C: Array | None,
@@ -274,8 +294,7 @@ class PrimalDual:
         state, old_C, e_C = self._state, now["multiplier"], changed["last_violation"]
         xp = namespace_of(e_C)
         change_C = changed["last_change"] if present_C is None else xp.where(present_C, changed["last_change"], 0.0)
-        keep = None if state.steps == 1 else self.method.ema or 0.0
-        state.merit = state.merit.advance(objective, old_C, change_C, keep, self._settings)
+        state.merit = state.merit.add_rows(old_C, change_C)
         excessive = state.merit.is_excessive(gains.weight_C, changed["violation_range"])
         if excessive is False:  # else it is true, or a GPU knows, which is not waited for
             return updated

@@ -51,19 +51,20 @@ class MeritState(NamedTuple):
     objective: Scalar = 0.0
     rise: Scalar = 0.0
 
-    def advance(
-        self, objective: Tensor, multiplier_C: Array, change_C: Array, keep: float | None, settings: GainSettings
-    ) -> MeritState:
-        """Return the state after a step at which violations changed by ``change_C``.
+    def advance(self, objective: Tensor, keep: float | None, settings: GainSettings) -> MeritState:
+        """Return the state after a step, but for what the rows add to the rise.
 
-        keep: share of the past in the smoothed objective; None at the first step, which changes nothing.
+        keep: share of the past in the smoothed objective; None at the first step, at which nothing has changed.
         """
         now = _read_scalar(objective)
         if keep is None:
             return MeritState(now, self.rise)
         now = keep * self.objective + (1 - keep) * now
-        gained = _multiply(multiplier_C, change_C) + (now - self.objective)
-        return MeritState(now, (1 - 1 / settings.memory) * self.rise + gained)
+        return MeritState(now, (1 - 1 / settings.memory) * self.rise + (now - self.objective))
+
+    def add_rows(self, multiplier_C: Array, change_C: Array) -> MeritState:
+        """Return the state with what changes of the violations add to the rise."""
+        return self._replace(rise=self.rise + _multiply(multiplier_C, change_C))
 
     def is_excessive(self, weight_C: Array, range_C: Array) -> bool | Tensor:
         """Tell whether the rise says that primal steps are too long for these multipliers."""
