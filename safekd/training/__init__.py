@@ -28,7 +28,7 @@ from .checkpoints import RunFolder, open_run_folder
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, Tighten, interpolate_threshold
 from .loop import Sampled
-from .result_files import RUN, save_student, save_tensors
+from .result_files import RUN, build_checked, load_tensors, save_student, save_tensors
 from .resume._run_record import describe_problem, describe_source, list_libraries
 from .trace import FEASIBLE
 
@@ -50,10 +50,12 @@ __all__ = [
     "TrainingProblem",
     "Verdict",
     "WarmStart",
+    "build_checked",
     "describe_problem",
     "describe_source",
     "interpolate_threshold",
     "list_libraries",
+    "load_tensors",
     "open_run_folder",
     "pose_all_on_train",
     "read_full_pass",
