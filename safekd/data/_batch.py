@@ -11,6 +11,8 @@ from torch import Tensor
 
 from solvers.short_repr import ShortRepr
 
+from .._fingerprint import Fingerprint, fingerprint_tensors
+
 Inputs = Tensor | Mapping[str, Tensor]
 
 
@@ -73,6 +75,20 @@ class Batch(ShortRepr):
         if len(self) <= rows:
             return [self]
         return [self._select(slice(start, start + rows)) for start in range(0, len(self), rows)]
+
+    def every(self, step: int, start: int) -> Batch:
+        """Return every so many-th example.
+
+        Args:
+            step: How many examples on the next one is.
+            start: Which is the first.
+        """
+        return self._select(slice(start, None, step))
+
+    def fingerprint(self) -> list[Fingerprint]:
+        """Return numbers that are the same for batches of the same content, one a tensor."""
+        inputs = self.inputs.values() if isinstance(self.inputs, Mapping) else ()
+        return fingerprint_tensors([*self._tensors().values(), *inputs])
 
     def _select(self, where: slice) -> Batch:
         parts: dict[str, Any] = {name: value[where] for name, value in self._tensors().items()}

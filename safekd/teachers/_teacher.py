@@ -64,6 +64,7 @@ class DistributionSettings:
 
 
 DISTRIBUTIONS = DistributionSettings()
+_GIVES = ("probabilities", "logits", "log_probabilities")
 
 
 def require_floor(floor: float | None, name: str) -> float | None:
@@ -188,6 +189,50 @@ def read_logits(logits_V: Tensor, name: str, batch: Batch, split: str) -> Tensor
         source = f"Teacher '{name}' gave logits that are not finite on '{split}', example {example}"
         raise NotFinite(source, "finite logits; minus infinity only where a class is left out")
     return log_softmax(logits_V)
+
+
+def require_gives(gives: str, name: str) -> None:
+    """Refuse a word that does not say what a teacher's rows are.
+
+    Args:
+        gives: The word.
+        name: Of the teacher.
+
+    Raises:
+        InvalidInput: It is none of "probabilities", "logits" and "log_probabilities".
+    """
+    if gives not in _GIVES:
+        wanted = "', '".join(_GIVES[:-1])
+        raise InvalidInput(f"Teacher '{name}': gives is {gives!r}; wanted '{wanted}' or '{_GIVES[-1]}'.")
+
+
+def read_distributions(
+    rows_V: Tensor, gives: str, name: str, floor: float | None, batch: Batch, split: str, given: torch.dtype | None
+) -> Tensor:
+    """Return the log-probabilities of a teacher's rows, whatever they are.
+
+    Args:
+        rows_V: (B, ..., V).
+        gives: What they are: "probabilities", "logits" or "log_probabilities".
+        name: Of the teacher.
+        floor: Smallest probability; None for that of ``DistributionSettings`` under probabilities alone.
+        batch: What it was asked about.
+        split: Name of its split.
+        given: Type in which they came, where they were widened since; None where that is not known.
+
+    Returns:
+        (B, ..., V), float32 or wider.
+
+    Raises:
+        InvalidInput: They are no distributions.
+        NotFinite: A row is not finite.
+    """
+    if gives == "probabilities":
+        return take_log(rows_V, name, floor)
+    if gives == "log_probabilities":
+        require_log_distributions(rows_V, name, batch.index, given)
+    log_p_V = read_logits(rows_V, name, batch, split)
+    return take_log(log_p_V.exp(), name, floor) if floor else log_p_V
 
 
 def require_log_distributions(log_p_V: Tensor, name: str, index: Tensor, given: torch.dtype | None = None) -> None:

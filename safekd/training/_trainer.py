@@ -6,7 +6,6 @@ import copy
 import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from .._number_checks import is_number, is_whole, require_seed
 from .._registry import find_named
 from .._torch_state import keep_modes, require_device
 from ..data import Batch, ExampleSource, Fields, Group
+from ..distributed import Ranks, adopt_student, find_ranks
 from ..errors import InvalidInput
 from ..pooling import POOLS
 from ..safety import Constraint
@@ -39,7 +39,7 @@ from ._trainer_checks import (
 )
 from ._training_problem import TrainingProblem, require_distinct_names
 from ._warm_start import WarmStart
-from .checkpoints import RunFolder, open_run_folder
+from .checkpoints import RunFolder, open_on_first_rank
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, OnRound, Tighten, TighteningRounds
 from .loop import FitData, FitOptions, Sampled, fit_once
@@ -92,6 +92,8 @@ class ConstrainedTrainer:
         evidence_budget: Memory and time that each probe may take once a run has ended; the default if left out.
         device: Where student and data are put.
         seed: Order of batches, a whole number from 0.
+        ranks: The processes that train this student; those of torch's default process group if left out, where there is
+            one; ``kd.distributed.Ranks()`` for this one alone.
 
     Attributes:
         problem: The TrainingProblem that was posed.
@@ -126,6 +128,7 @@ class ConstrainedTrainer:
         evidence_budget: EvidenceBudget | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        ranks: Ranks | None = None,
     ) -> None:
         require_distinct_names(constraints)
         require_device(device)
@@ -142,8 +145,9 @@ class ConstrainedTrainer:
         own = {id(p) for p in student.parameters()}
         if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
             raise InvalidInput("The optimizer holds no parameter of the student; make it from student.parameters().")
-        student = student.to(device)
         trains = student.training  # parts in eval mode are meant to stay so, unless the whole student came in it
+        trained = adopt_student(student.to(device), find_ranks() if ranks is None else ranks)
+        student, parts = trained.module, dict.fromkeys([*trained.module.modules(), *trained.caller.modules()])
         objective = Objective(
             student=student,
             ensemble=teachers if isinstance(teachers, TeacherEnsemble) else TeacherEnsemble(teachers),
@@ -174,12 +178,13 @@ class ConstrainedTrainer:
             microbatch_size=None if microbatch_size is None else int(microbatch_size),
             clip_norm=None if clip_norm is None else float(clip_norm),
             scaler=torch.amp.GradScaler(torch.device(device).type) if half == torch.float16 else None,
-            modes=tuple((part, part.training or not trains) for part in student.modules()),
+            modes=tuple((part, part.training or not trains) for part in parts),
+            trained=trained,
         )
 
     @property
     def student(self) -> nn.Module:
-        """What is trained."""
+        """What is trained, without what wraps it."""
         return self.problem.student
 
     @property
@@ -309,9 +314,16 @@ class ConstrainedTrainer:
         problem = self.problem.with_names(data.by_name)
         data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
         warn_of_weight_decay(problem.optimizer, problem.constraints)
+        if tighten is not None:
+            data.share(problem.ranks).require_whole("`tighten`")
+        problem.trained.refresh()
         problem.objective.recheck({"train": data.train, **{n: s for n, s in data.splits.items() if n == "validation"}})
         resumes = ResumeOptions(checkpoint_every, resume, allow_change)
-        with keep_modes(self.student), nullcontext() if run_dir is None else open_run_folder(run_dir) as folder:
+        with (
+            keep_modes(self.student),
+            keep_modes(problem.trained.caller),
+            open_on_first_rank(run_dir, self.student, problem.ranks) as folder,
+        ):
             options = FitOptions(
                 epochs=epochs,
                 tolerance=tolerance,
@@ -323,7 +335,9 @@ class ConstrainedTrainer:
             )
             if folder is None:
                 return _train(problem, data, options, warm_start, tighten, on_round)
-            folder.require_fits(self.student)
+            if problem.ranks.size > 1:
+                options = replace(options, callbacks=[folder.trace_writer, *options.callbacks])
+                return folder.keep(_train(problem, data, options, warm_start, tighten, on_round))
             told = {"tighten": tighten, "warm_start": warm_start, **vars(options)}
             checkpoints = begin_checkpoints(folder.folder, problem, data.by_name, told, resumes)
             options = replace(options, callbacks=[folder.trace_writer, *options.callbacks], checkpoints=checkpoints)

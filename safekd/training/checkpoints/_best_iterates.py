@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...distributed import Ranks
 from .._full_pass import FullPass
 from .._mixture import Mixture, find_lowest_mixture
 from .._parameter_vectors import copy_state
@@ -134,6 +135,21 @@ class BestIterates:
         here = rank_point(point)
         if here[0] < math.inf and (self._most_feasible is None or here < self._most_feasible.rank):
             self._most_feasible = Checkpoint(here, copy_state(student), self._rule_state())
+
+    def share_most_feasible(self, like: nn.Module, ranks: Ranks) -> None:
+        """Take over what rank 0 has: restored students are looked for there alone.
+
+        Args:
+            like: The student, for its structure.
+            ranks: Who trains it.
+        """
+        if ranks.size == 1:
+            return
+        rank = ranks.ask_first(lambda: None if self._most_feasible is None else self._most_feasible.rank)
+        if rank is not None:
+            if self._most_feasible is None or self._most_feasible.rank != rank:
+                self._most_feasible = Checkpoint(rank, copy_state(like), self._rule_state())
+            ranks.broadcast([*self._most_feasible.student.values()])
 
     def _add_validated(self, student: nn.Module, point: TracePoint) -> None:
         there = rank_validation(point) if self._choose else None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
+from ...distributed import Ranks
 from ...errors import InvalidInput
 from ...io.folders import (
     MANIFEST,
@@ -118,3 +119,33 @@ def open_run_folder(run_dir: str | os.PathLike[str] | RunFolder) -> Iterator[Run
         finally:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_on_first_rank(
+    run_dir: str | os.PathLike[str] | RunFolder | None, student: nn.Module, ranks: Ranks
+) -> Iterator[RunFolder | None]:
+    """Hold the folder of a run of several processes on rank 0, which alone writes.
+
+    Args:
+        run_dir: As ``open_run_folder`` takes it; None for no folder.
+        student: What will be kept there.
+        ranks: Who takes part.
+
+    Yields:
+        The folder; None on other ranks, and where none was asked for.
+
+    Raises:
+        InvalidInput: It cannot be written to, is in use, or has no room.
+        RankFailure: The same, on the other ranks.
+    """
+    with ExitStack() as stack:
+        opened: list[RunFolder] = []
+
+        def open_folder() -> None:
+            if run_dir is not None:
+                opened.append(stack.enter_context(open_run_folder(run_dir)))
+                opened[0].require_fits(student)
+
+        ranks.ask_first(open_folder)
+        yield opened[0] if opened else None

@@ -22,6 +22,7 @@ from torch import nn
 from solvers.primal_dual import PrimalDual
 
 from ..._precision import widen
+from ...distributed import take_own_shard
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class AveragedIterate:
 
     def __init__(self, student: nn.Module, engine: PrimalDual) -> None:
         self._engine = engine
-        self._current = [p.data for p in student.parameters() if p.requires_grad]
+        self._current = [take_own_shard(p.data) for p in student.parameters() if p.requires_grad]
         self._current += [b for b in student.buffers() if b.is_floating_point()]
         self._mean = [widen(x).clone() for x in self._current]
         self._all_finite = all(bool(torch.isfinite(x).all()) for x in self._mean)

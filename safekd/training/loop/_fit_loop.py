@@ -88,11 +88,12 @@ class FitLoop:
         self, problem: TrainingProblem, data: FitData, options: FitOptions, warm_start: WarmStart | None
     ) -> None:
         data.require_covered(problem.constraints, problem.objective)
+        problem.begin()
         self.problem, self.data, self.options = problem, data, options
         examples = len(data.train)
         self.batch_size = min(problem.batch_size or examples, examples)
         self.steps = options.epochs * len(problem.split_batches(torch.arange(examples)))
-        default = choose_default_interval(data, problem.constraints, options, self.steps, self.batch_size)
+        default = choose_default_interval(problem, data, options, self.steps, self.batch_size)
         self.trace_every = default if options.trace_every is None else options.trace_every
         kept = None if options.checkpoints is None else options.checkpoints.take_loop_state()
         self.start_norm = parameter_norm(problem.student) if kept is None else kept["counts"]["start_norm"]
@@ -110,22 +111,22 @@ class FitLoop:
         )
         if warm_start is not None and kept is None:
             warm_start.begin(problem.student, self.engine, layout, problem.learning)
-        self.average = AveragedIterate(problem.student, self.engine) if self.batch_size < examples else None
+            problem.trained.write_back()
+        self.average = AveragedIterate(problem.trained.moved, self.engine) if self.batch_size < examples else None
         self.stepper = PrimalDualStep(problem, self.engine, data)
         sampled = options.stationarity
         self.reader = PointReader(problem, data, self.engine, self.average, sampled, self.stepper.mover)
         self.final = FinalIterate(
             problem.objective, data.train, data.splits, problem.constraints, options.tolerance, not sampled
         )
-        self.callbacks, self.trace = Callbacks(options.callbacks), Trace()
+        self.callbacks, self.trace = Callbacks(options.callbacks if problem.ranks.is_first else ()), Trace()
         self.best = BestIterates(problem.learning.state, options.snapshots, options.choose)
-        self.probes = RunProbes(
-            problem.objective, data.by_name, problem.constraints, self.best, problem.evidence_budget
-        )
+        self.probes = RunProbes(problem.objective, data.whole, problem.constraints, self.best, problem.evidence_budget)
         earliest, latest = SETTINGS.first_bound
         self.next_bound = max(earliest, min(latest, int(self.steps * SETTINGS.first_bound_share)))
         self.proof: FeasibilityBound | None = None
         self.step, self.first_gap, self.at_rest, self.exploded = 0, 0.0, 0, 0  # the last two: points in a row
+        self._stop: str | None = None
         self._whole: Batch | None = None  # the batch of every step, where that is the whole data
         self._random: Mapping[str, Any] | None = None  # of the generators, where the run goes on
         if kept is not None and options.checkpoints is not None:
@@ -144,7 +145,7 @@ class FitLoop:
         self.callbacks.start(self._describe())
         if not self.trace.points:
             last = self.evaluate(0)
-            if self.callbacks.stopped() is not None:
+            if self._find_stop() is not None:
                 return self._judge_stopped()
         each = self.steps // self.options.epochs
         for epoch in range(1 + self.step // each, self.options.epochs + 1):
@@ -167,7 +168,7 @@ class FitLoop:
                         return self._judge_ending(last)
                     if self.options.patience is not None and self.best.unimproved >= self.options.patience:
                         return self._judge_impatient(point, self.options.patience)
-                    if self.callbacks.stopped() is not None:
+                    if self._find_stop() is not None:
                         return self._judge_stopped()
                 if self.options.checkpoints is not None and self.step < self.steps:
                     self.options.checkpoints.after_step(self.step, self.list_parts)
@@ -181,15 +182,19 @@ class FitLoop:
         Args:
             epoch: Passes over the training data so far.
         """
+        trained = self.problem.trained
+        self.problem.ranks.require_alike("Multipliers and penalties", self.engine.state_dict().values())
         if self.step == self.steps:
             full, point = self.final.choose(
                 self._candidates(), lambda: self.reader.read(self.step, epoch), self.first_gap
             )
             if self.final.failure is not None:
                 self.probes.note_failure("whether a last correction onto the constraints helps", self.final.failure)
+            trained.write_back()
             self._record(point)
             return full
         with nullcontext() if self.average is None else self.average.install_temporarily():
+            trained.refresh()
             full, point = self.reader.read(self.step, epoch)
             self._record(point)
         if self.step == 0:
@@ -279,10 +284,12 @@ class FitLoop:
 
     def _candidates(self) -> list[dict[str, Tensor]]:
         """Return the states of the students that may be handed back: the averaged one, and the last."""
-        student = self.problem.student
+        student, trained = self.problem.student, self.problem.trained
+        trained.refresh()
         states = [copy_state(student)]
         if self.average is not None:
             with self.average.install_temporarily():
+                trained.refresh()
                 states.insert(0, copy_state(student))
         return states
 
@@ -290,6 +297,12 @@ class FitLoop:
         """Leave the student at the average, unless the run ended by choosing among both."""
         if self.average is not None and self.step < self.steps:
             self.average.install()
+            self.problem.trained.refresh()
+
+    def _find_stop(self) -> str | None:
+        """Return who ended the run and why, None while nobody did; callbacks are called on rank 0 alone."""
+        self._stop = self.problem.ranks.agree(self.callbacks.stopped())
+        return self._stop
 
     def _record(self, point: TracePoint) -> None:
         self.trace.record(point)
@@ -317,7 +330,7 @@ class FitLoop:
         if point.residuals.primal <= self.options.tolerance:
             return False
         if self.step >= self.next_bound:
-            self.next_bound, bound = 2 * self.step, self.probes.bound_feasibility()
+            self.next_bound, bound = 2 * self.step, self.problem.ranks.ask_first(self.probes.bound_feasibility)
             if bound is not None and bound.infeasible:
                 self.proof = bound
         if self.proof is None:
@@ -333,10 +346,12 @@ class FitLoop:
         facts = state_facts(self.problem, self.data, self.options)
         moves = not self.problem.objective.fixed
         ended = EndedRun(self.trace.points, last.jacobian_Mn, self.options.tolerance, capped, facts, targets_move=moves)
-        return judge_run(ended, self.probes)
+        verdict = self.problem.ranks.ask_first(lambda: judge_run(ended, self.probes))
+        self.best.share_most_feasible(self.problem.student, self.problem.ranks)
+        return verdict
 
     def _judge_unusable(self, point: TracePoint) -> Verdict:
-        source = self.problem.objective.non_finite_source or point.unusable
+        source = self.problem.ranks.agree(self.problem.objective.non_finite_source) or point.unusable
         return Verdict(
             "diverged",
             f"Not finite in the full pass after step {self.step}: {source}.",
@@ -356,7 +371,7 @@ class FitLoop:
         numbers = format_residuals(self.trace.points[-1].residuals)
         return Verdict(
             "budget_spent",
-            f"{self.callbacks.stopped()} (step {self.step} of {self.steps}: {numbers}).",
+            f"{self._stop} (step {self.step} of {self.steps}: {numbers}).",
             "Go on from here with fit(..., warm_start=kd.WarmStart.from_result(result)), or take the student as it is.",
         )
 

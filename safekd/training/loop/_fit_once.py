@@ -26,9 +26,10 @@ def fit_once(
     Raises:
         InvalidInput: A split is missing, a constraint covers no example, or the warm start is of another problem.
     """
-    loop = FitLoop(problem, data, options, warm_start)
-    verdict = loop.run()
-    result = loop.result(verdict)
+    with problem.ranks.watch():
+        loop = FitLoop(problem, data.share(problem.ranks), options, warm_start)
+        verdict = loop.run()
+        result = loop.result(verdict)
     if options.checkpoints is not None:
         options.checkpoints.finish_training(loop.step, lambda: loop.read_ending(verdict))
     loop.callbacks.end(result)

@@ -71,6 +71,7 @@ class PointReader:
         """
         problem, data = self._problem, self._data
         problem.objective.ensemble.require_unchanged()
+        self._mover.clear()  # a gradient less beside those that are read
         lambda_M = self.order_by_constraint(torch.cat(self._multipliers()))
         full, sampling = self._read_gradients(step, lambda_M)
         norm, norms, error = full.gradient_norm, list[float](), 0.0
@@ -139,8 +140,10 @@ class PointReader:
         if exact or draw is None:
             return full, None
         seed = mix_seed(problem.seed, step, odd=True)  # reading more often changes no row
+        data.require_whole("`stationarity`")
+        splits = {name: source.own for name, source in data.splits.items()}  # each rank draws the same, and all of it
         sampled = estimate_gradients(
-            problem.objective, data.train, data.splits, problem.constraints, lambda_M, draw, seed
+            problem.objective, data.train.own, splits, problem.constraints, lambda_M, draw, seed
         )
         return dataclasses.replace(full, gradient_n=sampled.gradient_n, jacobian_Mn=sampled.jacobian_Mn), sampled
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 
-from ...safety import Constraint
 from .._training_problem import TrainingProblem
 from ..diagnosis import STATUS_SETTINGS, RunFacts
 from ._fit_inputs import FitData, FitOptions
@@ -42,21 +40,29 @@ def state_facts(problem: TrainingProblem, data: FitData, options: FitOptions) ->
 
 
 def choose_default_interval(
-    data: FitData, constraints: Sequence[Constraint], options: FitOptions, steps: int, batch_size: int
+    problem: TrainingProblem, data: FitData, options: FitOptions, steps: int, batch_size: int
 ) -> int:
     """Return how many steps apart evaluations are where nobody says.
 
     Args:
+        problem: What is trained.
         data: Of the fit.
-        constraints: Of the problem.
         options: Of the fit.
         steps: Of the whole run.
         batch_size: Examples a step.
     """
-    sizes = {"train": len(data.train)}
+    constraints, sizes = problem.constraints, {"train": len(data.train)}
     sizes |= {name: len(data.splits[name]) for name in data.splits if name in {rule.split for rule in constraints}}
     constrained = {name: sum(rule.split == name for rule in constraints) for name in sizes}
     if "validation" in data.splits:  # read a second time, without gradients
         sizes["validation, all constraints"] = len(data.splits["validation"])
     few = math.ceil(steps / STATUS_SETTINGS.least_points)  # a verdict needs so many, in short runs too
-    return min(few, choose_trace_interval(sizes, constrained, batch_size, options.stationarity))
+    interval = choose_trace_interval(
+        sizes,
+        constrained,
+        batch_size,
+        options.stationarity,
+        reads_twice=bool(constraints) and batch_size > (problem.microbatch_size or batch_size),
+        weighs_rows=not problem.holds_jacobian,
+    )
+    return min(few, interval)

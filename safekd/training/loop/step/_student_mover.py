@@ -40,7 +40,8 @@ class StudentMover:
 
     def __init__(self, problem: TrainingProblem) -> None:
         self._problem = problem
-        self._parameters = list(problem.student.parameters())
+        self._parameters = list(problem.trained.parameters.values())
+        self._factor = problem.trained.gradient_factor
         self.skipped_in_a_row = self.clipped = self.skipped = 0
 
     def clear(self) -> None:
@@ -56,6 +57,7 @@ class StudentMover:
         scaler = self._problem.scaler
         if not total.requires_grad:
             return
+        total = total * self._factor if self._factor != 1 else total
         (total if scaler is None else scaler.scale(total)).backward()  # type: ignore[no-untyped-call]
 
     def read_norm(self, total: Tensor) -> float | None:
@@ -95,7 +97,7 @@ class StudentMover:
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             torch._foreach_mul_(gradients, problem.clip_norm / norm)
             norm, self.clipped = problem.clip_norm, self.clipped + 1
-        source = step_or_rollback(problem.optimizer, problem.student, norm)
+        source = step_or_rollback(problem.optimizer, problem.trained.moved, norm, problem.ranks)
         if problem.scaler is not None:
             problem.scaler.update()
         if source is None and problem.scheduler is not None:
