@@ -27,15 +27,14 @@ from ..diagnosis import (
     FeasibilityBound,
     RunProbes,
     add_validation_fall,
-    advise_finite_numbers,
     find_exploded,
-    format_residuals,
     is_converged,
     judge_run,
 )
 from ..resume import StatePart, list_training_parts, load_parts, read_random_states, set_random_states
 from ..trace import Callbacks, RunInfo, Trace, TracePoint, pack_points, unpack_points
 from ._averaged_iterate import AveragedIterate
+from ._early_endings import judge_impatient, judge_not_finite, judge_stopped
 from ._fit_inputs import FitData, FitOptions
 from ._point_reader import PointReader, mix_seed
 from ._state_facts import choose_default_interval, state_facts
@@ -145,8 +144,8 @@ class FitLoop:
         self.callbacks.start(self._describe())
         if not self.trace.points:
             last = self.evaluate(0)
-            if self._find_stop() is not None:
-                return self._judge_stopped()
+            if (stop := self._find_stop()) is not None:
+                return judge_stopped(stop, self.trace.points[-1], self.step, self.steps)
         each = self.steps // self.options.epochs
         for epoch in range(1 + self.step // each, self.options.epochs + 1):
             for batch, other in self._batches(epoch, self.step % each):
@@ -167,9 +166,9 @@ class FitLoop:
                     if 2 in (self.at_rest, self.exploded) or self._is_as_feasible_as_any(point):
                         return self._judge_ending(last)
                     if self.options.patience is not None and self.best.unimproved >= self.options.patience:
-                        return self._judge_impatient(point, self.options.patience)
-                    if self._find_stop() is not None:
-                        return self._judge_stopped()
+                        return judge_impatient(point, self.steps, self.options.patience)
+                    if (stop := self._find_stop()) is not None:
+                        return judge_stopped(stop, point, self.step, self.steps)
                 if self.options.checkpoints is not None and self.step < self.steps:
                     self.options.checkpoints.after_step(self.step, self.list_parts)
         return self._judge_ending(last)
@@ -352,36 +351,14 @@ class FitLoop:
 
     def _judge_unusable(self, point: TracePoint) -> Verdict:
         source = self.problem.ranks.agree(self.problem.objective.non_finite_source) or point.unusable
-        return Verdict(
-            "diverged",
-            f"Not finite in the full pass after step {self.step}: {source}.",
-            advise_finite_numbers(source, self.step, state_facts(self.problem, self.data, self.options)),
-        )
+        what = f"Not finite in the full pass after step {self.step}: {source}."
+        return judge_not_finite(what, source, self.step, state_facts(self.problem, self.data, self.options))
 
     def _judge_refused_step(self, epoch: int, source: str) -> Verdict:
         if self.trace.points[-1].step < self.step:
             self.evaluate(epoch)  # so that the result's numbers are those of its student
-        return Verdict(
-            "diverged",
-            f"{source} at step {self.step + 1}; the student was left as it was before that step.",
-            advise_finite_numbers(source, self.step, state_facts(self.problem, self.data, self.options)),
-        )
-
-    def _judge_stopped(self) -> Verdict:
-        numbers = format_residuals(self.trace.points[-1].residuals)
-        return Verdict(
-            "budget_spent",
-            f"{self._stop} (step {self.step} of {self.steps}: {numbers}).",
-            "Go on from here with fit(..., warm_start=kd.WarmStart.from_result(result)), or take the student as it is.",
-        )
-
-    def _judge_impatient(self, point: TracePoint, patience: int) -> Verdict:
-        return Verdict(
-            "budget_spent",
-            f"Stopped early at step {point.step} of {self.steps}: {patience} evaluations in a row gave no better "
-            f"student on the validation split ({format_residuals(point.residuals)}).",
-            "Take result.best_validated, or go on with more `patience`.",
-        )
+        what = f"{source} at step {self.step + 1}; the student was left as it was before that step."
+        return judge_not_finite(what, source, self.step, state_facts(self.problem, self.data, self.options))
 
     def _describe(self) -> RunInfo:
         problem = self.problem

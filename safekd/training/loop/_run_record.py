@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._torch_state import evaluation_mode
-from ..data import ExampleSource, Split
-from ..errors import SafekdError
-from ..fingerprints import describe, digest_numbers, fingerprint, fingerprint_structure
-from ._training_problem import TrainingProblem
-from .resume import ResumeOptions, RunCheckpoints, keep_random_states, open_checkpoints
+from ..._torch_state import evaluation_mode
+from ...data import ExampleSource, Split
+from ...errors import SafekdError
+from ...fingerprints import describe, digest_numbers, fingerprint, fingerprint_structure
+from .._training_problem import TrainingProblem
+from ..resume import ResumeOptions, RunCheckpoints, keep_random_states, open_checkpoints
 
 _ASKED = 64  # examples that each teacher is asked about: a change of its code shows in them
 
