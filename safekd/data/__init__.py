@@ -9,17 +9,20 @@ A ``SplitCache`` keeps what is worked out once a split; ``SplitUse`` says what a
 copies by what is in its examples.
 """
 
-from ._batch import Batch, Inputs
+from ._batch import Batch, fill_uncounted
+from ._column_values import IGNORED
 from ._data_provenance import SplitUse, StoredSplit, Trained, find_unseen, hash_examples
 from ._data_sources import Fields, as_split, move_split
 from ._example_source import ExampleSource
 from ._group_names import PLURAL, Group, GroupNames, Key, find_name, require_same_names
+from ._inputs import Inputs, list_inputs, map_inputs, name_inputs
 from ._rank_share import RankShare, share_source
 from ._shared_examples import drop_shared, require_unshared
 from ._split import Split, expand_to_positions, require_class_count
 from ._split_cache import SplitCache
 
 __all__ = [
+    "IGNORED",
     "PLURAL",
     "Batch",
     "ExampleSource",
@@ -37,10 +40,14 @@ __all__ = [
     "as_split",
     "drop_shared",
     "expand_to_positions",
+    "fill_uncounted",
     "find_name",
     "find_unseen",
     "hash_examples",
+    "list_inputs",
+    "map_inputs",
     "move_split",
+    "name_inputs",
     "require_class_count",
     "require_same_names",
     "require_unshared",

@@ -12,8 +12,8 @@ from torch import Tensor
 from solvers.short_repr import ShortRepr
 
 from .._fingerprint import Fingerprint, fingerprint_tensors
-
-Inputs = Tensor | Mapping[str, Tensor]
+from ..errors import InvalidInput
+from ._inputs import map_inputs
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,6 +58,15 @@ class Batch(ShortRepr):
         """
         return value.sum() if self.mask is None else torch.where(self.mask, value, 0.0).sum()
 
+    def fill_uncounted(self, value: Tensor, filling: float) -> Tensor:
+        """Return values with a number where a position does not count, so that nothing there reaches a sum or gradient.
+
+        Args:
+            value: Anything a position, (B, ..., *more).
+            filling: The number.
+        """
+        return fill_uncounted(value, self.mask, filling)
+
     def average_positions(self, value: Tensor) -> Tensor:
         """Return the mean over the positions that count.
 
@@ -92,9 +101,7 @@ class Batch(ShortRepr):
 
     def _select(self, where: slice) -> Batch:
         parts: dict[str, Any] = {name: value[where] for name, value in self._tensors().items()}
-        if isinstance(self.inputs, Mapping):
-            parts["inputs"] = {name: value[where] for name, value in self.inputs.items()}
-        return replace(self, **parts)
+        return replace(self, **parts, inputs=map_inputs(self.inputs, lambda value: value[where]))
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the same batch on another device.
@@ -103,10 +110,29 @@ class Batch(ShortRepr):
             device: Where its tensors go.
         """
         parts: dict[str, Any] = {name: value.to(device) for name, value in self._tensors().items()}
-        if isinstance(self.inputs, Mapping):
-            parts["inputs"] = {name: value.to(device) for name, value in self.inputs.items()}
-        return replace(self, **parts)
+        return replace(self, **parts, inputs=map_inputs(self.inputs, lambda value: value.to(device)))
 
     def _tensors(self) -> dict[str, Tensor]:
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "inputs"}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def fill_uncounted(value: Tensor, mask: Tensor | None, filling: float) -> Tensor:
+    """Return values with a number where a position does not count; its gradient there is 0, even of a NaN.
+
+    Args:
+        value: Anything a position, (..., *more).
+        mask: Which positions count, bool (...); None where all do.
+        filling: The number.
+
+    Raises:
+        InvalidInput: The values are not one a position.
+    """
+    if mask is None:
+        return value
+    if value.shape[: mask.ndim] != mask.shape:
+        raise InvalidInput(
+            f"Values of shape {tuple(value.shape)} do not fit labels of shape {tuple(mask.shape)}; wanted one row a "
+            "label."
+        )
+    return torch.where(mask.reshape(mask.shape + (1,) * (value.ndim - mask.ndim)), value, filling)

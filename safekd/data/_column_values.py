@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .._number_checks import is_whole
 from ..errors import InvalidInput
 from ._group_names import find_name
+
+IGNORED = -100  # the label of a position that does not count, as torch's cross_entropy has it
 
 
 def read_tensor(values: Any, what: str, split: str) -> Tensor:
@@ -43,7 +46,7 @@ def read_tensor(values: Any, what: str, split: str) -> Tensor:
 
 
 def read_named_numbers(values: Any, names: Sequence[str], what: str, split: str) -> tuple[Tensor, tuple[str, ...]]:
-    """Return whole numbers, and the names of what they number; text becomes numbers by the names.
+    """Return whole numbers, and the names of what they number; text becomes numbers by the names, -100 stays.
 
     Args:
         values: Numbers or names, one a row or position.
@@ -60,12 +63,13 @@ def read_named_numbers(values: Any, names: Sequence[str], what: str, split: str)
         return read_tensor(values, what, split), known
     flat = array.reshape(-1).tolist()
     for row, value in enumerate(flat):
-        if not isinstance(value, str):
+        if not isinstance(value, str) and not _is_ignored(value, what):
             raise InvalidInput(
                 f"Split '{split}': {what} holds names, but {value!r} at place {row}; fill it in or drop that row."
             )
-    known = known or tuple(sorted(set(flat)))
-    place = {name: number for number, name in enumerate(known)}
+    known = known or tuple(sorted({name for name in flat if isinstance(name, str)}))
+    place: dict[Any, int] = {name: number for number, name in enumerate(known)}
+    place |= {IGNORED: IGNORED}
     numbers = [place[v] if v in place else find_name(v, known, "name", f"the names of the {what}") for v in flat]
     return torch.tensor(numbers, dtype=torch.long).reshape(array.shape), known
 
@@ -90,11 +94,11 @@ def read_group_names(names: Sequence[str], what: str, split: str) -> tuple[str, 
     return known
 
 
-def stack_values(values: Sequence[Any], what: str, name: str) -> Tensor | list[str]:
-    """Return the values of single examples as one tensor, names as they are.
+def stack_values(values: Sequence[Any], what: str, name: str) -> Any:
+    """Return the values of single examples as one tensor, or a dictionary of tensors; names as they are.
 
     Args:
-        values: Tensors, arrays, numbers or text, one an example.
+        values: Tensors, arrays, numbers, text or dictionaries of these, one an example.
         what: Which part of the split they are.
         name: Of the split.
 
@@ -103,6 +107,8 @@ def stack_values(values: Sequence[Any], what: str, name: str) -> Tensor | list[s
     """
     if all(isinstance(value, str) for value in values):
         return list(values)
+    if all(isinstance(value, Mapping) and set(value) == set(values[0]) for value in values):
+        return {key: stack_values([value[key] for value in values], f"{what}['{key}']", name) for key in values[0]}
     try:
         return torch.stack([torch.as_tensor(value) for value in values])
     except (TypeError, ValueError, RuntimeError) as error:
@@ -110,6 +116,10 @@ def stack_values(values: Sequence[Any], what: str, name: str) -> Tensor | list[s
             f"The {what} of `{name}` cannot be stacked into one tensor ({error}); "
             "let the dataset give tensors or numbers of one shape."
         ) from error
+
+
+def _is_ignored(value: Any, what: str) -> bool:
+    return what == "labels" and is_whole(value) and value == IGNORED
 
 
 def _find_text(values: Any) -> Any:

@@ -1,7 +1,7 @@
 """Which data a run used, and for what, so that nobody certifies a student on them by mistake.
 
 Examples are told apart by what is in them, inputs and label, not by the name of their split: a copy, a shuffled one, a
-part of one are found too.  Axes: N examples, W words of 64 bits, L labels an example.
+part of one are found too.  Axes: N examples, W words of 64 bits.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from solvers.short_repr import ShortRepr
 
 from ..errors import InvalidInput
+from ._batch import fill_uncounted
+from ._column_values import IGNORED
+from ._inputs import list_inputs
 from ._split import Split
 
 Keys = NDArray[np.uint64]
@@ -162,7 +165,8 @@ def mark_shared(mine_N: Keys, theirs: Keys) -> NDArray[np.bool_]:
 def hash_examples(split: Split) -> Keys:
     """Return one 64-bit number an example, from its inputs, as float32 or int64, and its labels.
 
-    A whole number is the same as an integer and as a float, so that copies of another dtype are found.
+    A whole number is the same as an integer and as a float, so that copies of another dtype are found; what is written
+    at a position that does not count, a label of -100 or another one under a mask, is the same too.
 
     Args:
         split: N examples.
@@ -171,12 +175,12 @@ def hash_examples(split: Split) -> Keys:
         (N,), equal for equal inputs and labels.
     """
     size = len(split)
-    labels_NL = split.labels.reshape(size, -1)
-    inputs_NW = split.inputs.reshape(size, -1)
-    rows = max(1, _CHUNK // (inputs_NW.shape[1] + labels_NL.shape[1]))
+    labels = fill_uncounted(split.labels.long(), split.mask, IGNORED)
+    parts_NW = [value.reshape(size, -1) for value in (*list_inputs(split.inputs), labels)]
+    rows = max(1, _CHUNK // sum(part.shape[1] for part in parts_NW))
     parts = []
     for begin in range(0, size, rows):
-        words = [_read_words(part[begin : begin + rows]) for part in (inputs_NW, labels_NL)]
+        words = [_read_words(part[begin : begin + rows]) for part in parts_NW]
         word_NW = np.concatenate(words, axis=1)
         place_W = _mix_bits(np.arange(1, word_NW.shape[1] + 1, dtype=np.uint64))
         parts.append(_mix_bits(_mix_bits(word_NW ^ place_W).sum(axis=1, dtype=np.uint64)))

@@ -14,18 +14,21 @@ from torch import Tensor
 from ..errors import InvalidInput
 from ._column_values import stack_values
 from ._group_names import find_name
+from ._inputs import list_inputs
 from ._split import Split
 
 Fields = Sequence[str | None] | Mapping[str, Any]
-_EXAMPLE_FIELDS = ("inputs", "labels", "task", "context", "cluster", "numbers")
+_EXAMPLE_FIELDS = ("inputs", "labels", "mask", "task", "context", "cluster", "numbers")
 _NAME_FIELDS = ("class_names", "context_names", "task_names")
+_INPUT = "inputs."  # begins the name of a part of a dictionary of inputs
 _HOW = (
     'fields=("inputs", "labels"), with None for a part to leave out, a dictionary {"inputs": ..., "labels": ...}, or '
     "kd.Split(name, inputs=..., labels=...)"
 )
 _MASK = (
-    "a mask is no part of a Split. One that the student needs goes into the inputs, torch.stack([ids, mask], dim=1), "
-    "which the student takes apart; one that nobody needs is left out, None in `fields`"
+    'One that the student needs is a part of its inputs: fields=("inputs.ids", "inputs.attention_mask", "labels"), and '
+    "the student gets ids= and attention_mask=. One of the positions that count is called 'mask', and one that nobody "
+    "needs is left out, None in `fields`"
 )
 
 
@@ -38,7 +41,9 @@ def as_split(data: Any, name: str, fields: Fields | None = None) -> Split:
         name: Name of the split, where the data have none.
         fields: What the parts are, where there are more than two or they have other names: in order, such as
             ``("inputs", None, "labels")`` with None for one to leave out, or by name, such as ``{"inputs": "pixels",
-            "labels": "digit"}``.  The parts of a Split are inputs, labels, task, context, cluster and numbers.
+            "labels": "digit"}``.  The parts of a Split are inputs, labels, mask, task, context, cluster and numbers.
+            ``"inputs.ids"`` is the part ``ids`` of a dictionary of inputs; by name ``{"inputs": ["ids", "types"]}`` is
+            a dictionary of these two.
 
     Returns:
         The split.
@@ -74,7 +79,8 @@ def move_split(data: Any, name: str, device: torch.device, fields: Fields | None
         InvalidInput: As by ``as_split``.
     """
     split = as_split(data, name, fields)
-    tensors = [value for value in vars(split).values() if isinstance(value, Tensor)]
+    others = [value for value in vars(split).values() if isinstance(value, Tensor)]
+    tensors = [*list_inputs(split.inputs), *others]
     at_home = all(value.to(device) is value for value in tensors)
     return split if at_home else split.to(device)
 
@@ -84,7 +90,8 @@ def _read_parts(data: Any, name: str) -> tuple[list[Any] | None, list[str] | Non
     if isinstance(data, Mapping):
         return list(data.values()), [str(key) for key in data]
     if isinstance(data, tuple):
-        usable = len(data) > 1 and all(isinstance(part, (Tensor, list)) or hasattr(part, "__array__") for part in data)
+        kinds = (Tensor, list, Mapping)
+        usable = len(data) > 1 and all(isinstance(part, kinds) or hasattr(part, "__array__") for part in data)
         return (list(data) if usable else None), None
     if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")) or isinstance(data, (Tensor, str, list)):
         return None, None
@@ -121,7 +128,7 @@ def _name_parts(parts: Sequence[Any], names: Sequence[str] | None, name: str, fi
         names = ("inputs", "labels")
     given = dict(zip(names, parts, strict=True))
     _require_fields(given, name, (*_EXAMPLE_FIELDS, *_NAME_FIELDS))
-    return given
+    return _gather_inputs(given)
 
 
 def _pick_by_name(
@@ -130,7 +137,16 @@ def _pick_by_name(
     if names is None:
         raise InvalidInput(f"`fields` is a dictionary, but the parts of `{name}` have no names; give them in order.")
     _require_fields(fields, name, _EXAMPLE_FIELDS)
-    return {what: parts[find_name(str(key), names, "part", f"`{name}`")] for what, key in fields.items()}
+
+    def find(key: Any) -> Any:
+        return parts[find_name(str(key), names, "part", f"`{name}`")]
+
+    several = {
+        what: {str(key): find(key) for key in keys}
+        for what, keys in fields.items()
+        if what == "inputs" and isinstance(keys, (list, tuple))
+    }
+    return _gather_inputs({what: several[what] if what in several else find(key) for what, key in fields.items()})
 
 
 def _pick_in_order(
@@ -152,18 +168,27 @@ def _pick_in_order(
         raise InvalidInput(f"`fields` is {tuple(fields)!r}; wanted each name once.")
     given = {what: part for what, part in zip(fields, parts, strict=True) if what is not None}
     _require_fields(given, name, _EXAMPLE_FIELDS)
-    return given
+    return _gather_inputs(given)
+
+
+def _gather_inputs(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Put parts ``inputs.NAME`` together as one dictionary of inputs."""
+    inputs = {what.removeprefix(_INPUT): part for what, part in given.items() if what.startswith(_INPUT)}
+    others = {what: part for what, part in given.items() if not what.startswith(_INPUT)}
+    return {"inputs": inputs, **others} if inputs else others
 
 
 def _require_fields(given: Mapping[str, Any], name: str, known: Sequence[str]) -> None:
+    inside = [what for what in given if str(what).startswith(_INPUT)]
+    if inside and "inputs" in given:
+        raise InvalidInput(f"`{name}` has parts 'inputs' and '{inside[0]}'; wanted one tensor of inputs, or several.")
     for what in given:
+        if what in known or what in inside:
+            continue
         if "mask" in str(what):
-            raise InvalidInput(f"`{name}` has a part '{what}'; {_MASK}.")
-        if what not in known:
-            find_name(
-                str(what), known, "part", "a Split (for parts of other names: fields={'inputs': ..., 'labels': ...})"
-            )
-    if missing := [what for what in ("inputs", "labels") if what not in given]:
+            raise InvalidInput(f"`{name}` has a part '{what}', and it is not clear what it masks. {_MASK}.")
+        find_name(str(what), known, "part", "a Split (for parts of other names: fields={'inputs': ..., 'labels': ...})")
+    if missing := [what for what in ("inputs", "labels") if what not in given and not (inside and what == "inputs")]:
         raise InvalidInput(f"`{name}` has no {missing[0]}; it has {', '.join(map(repr, given))}. Wanted {_HOW}.")
 
 

@@ -1,13 +1,16 @@
 """Labeled examples in memory.
 
 Axes: N examples, B batch.  Labels may carry positions too, (N, T); task, context and cluster are one integer an
-example.
+example.  Positions with label -100, or where ``mask`` is False, as padding has them, do not count: they are in no loss,
+measure, count, certificate or comparison of teachers, and inputs and answers there may be anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +18,11 @@ from torch import Tensor
 from solvers.short_repr import ShortRepr
 
 from ..errors import InvalidInput
-from ._batch import Batch
-from ._column_values import read_group_names, read_named_numbers, read_tensor
+from ._batch import Batch, fill_uncounted
+from ._column_values import IGNORED, read_group_names, read_named_numbers, read_tensor
 from ._example_source import ExampleSource
 from ._group_names import GroupNames
+from ._inputs import Inputs, map_inputs, name_inputs
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,8 +35,8 @@ class Split(ShortRepr, ExampleSource):
 
     Attributes:
         name: "train", "validation", ...
-        inputs: (N, ...).
-        labels: Class numbers from 0, or names, (N,) or (N, T).
+        inputs: (N, ...), or a dictionary of such tensors, which a student and teachers get as keywords.
+        labels: Class numbers from 0, or names, (N,) or (N, T); -100 where a position does not count.
         task: Integers from 0, or names, one an example, (N,); zeros when left out.
         context: Integers from 0, or names, one an example, (N,); zeros when left out.
         context_names: What to call the contexts.
@@ -42,13 +46,16 @@ class Split(ShortRepr, ExampleSource):
         task_names: What to call the tasks.
         cluster: Which examples belong together, such as those of one patient, integers from 0 or names, (N,); examples
             of different clusters are independent.  Every example is one of its own when left out.
+        mask: Which positions count, booleans of the labels' shape, besides those with label -100; None where all do.
+            It has nothing to do with an attention mask, which is a part of the inputs.
 
     Raises:
-        InvalidInput: Lengths differ, labels are no whole numbers or have no name, or inputs are not finite.
+        InvalidInput: Lengths differ, labels are no whole numbers or have no name, no position counts, or inputs are not
+            finite where one does.
     """
 
     name: str
-    inputs: Tensor
+    inputs: Inputs
     labels: Tensor
     task: Tensor | None = None
     context: Tensor | None = None
@@ -57,10 +64,12 @@ class Split(ShortRepr, ExampleSource):
     class_names: Sequence[str] = ()
     task_names: Sequence[str] = ()
     cluster: Tensor | None = None
+    mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._read_values()
-        named = {what: getattr(self, what) for what in _PARTS}
+        numbers = {what: getattr(self, what) for what in _NUMBERS}
+        named = {**name_inputs(self.inputs), **numbers}
         size = int(self.labels.shape[0]) if self.labels.numel() and self.labels.ndim else 0
         if size == 0:
             raise InvalidInput(f"Split '{self.name}' has no examples; give at least one.")
@@ -68,21 +77,20 @@ class Split(ShortRepr, ExampleSource):
             if value is not None and value.shape[:1] != (size,):
                 rows = len(value) if value.ndim else "no"
                 raise InvalidInput(f"Split '{self.name}': {what} has {rows} rows, labels have {size}; wanted equal.")
-        for what, value in [(what, value) for what, value in named.items() if what != "inputs"]:
+        for what, value in numbers.items():
             if value is not None:
                 self._require_whole_numbers(what, value)
-        if self.class_names and (top := int(self.labels.max())) >= len(self.class_names):
+        self._read_mask()
+        if self.class_names and (top := int(self._counted(self.labels).max())) >= len(self.class_names):
             raise InvalidInput(
                 f"Split '{self.name}': labels hold {top}, but class_names has {len(self.class_names)} names, for 0 to "
                 f"{len(self.class_names) - 1}; name every class."
             )
-        if self.inputs.is_floating_point() and not bool(torch.isfinite(self.inputs).all()):
-            row = int((~torch.isfinite(self.inputs)).reshape(size, -1).any(1).nonzero()[0])
-            raise InvalidInput(f"Split '{self.name}': inputs of row {row} are not finite; clean or drop that row.")
+        self._require_finite_inputs()
 
     def _read_values(self) -> None:
         """Put tensors where arrays, lists or names were given."""
-        read: dict[str, Tensor | tuple[str, ...]] = {"inputs": read_tensor(self.inputs, "inputs", self.name)}
+        read: dict[str, Any] = {"inputs": _read_inputs(self.inputs, self.name)}
         for what, names in _NAMED.items():
             given = getattr(self, what)
             known = getattr(self, names) if names else ()
@@ -91,27 +99,74 @@ class Split(ShortRepr, ExampleSource):
                 continue
             value, known = read_named_numbers(given, known, what, self.name)
             read |= {what: value} | ({names: known} if names else {})
-        if self.numbers is not None:
-            read["numbers"] = read_tensor(self.numbers, "numbers", self.name)
+        for what in ("numbers", "mask"):
+            if (given := getattr(self, what)) is not None:
+                read[what] = read_tensor(given, what, self.name)
         for what, tidy in read.items():
             object.__setattr__(self, what, tidy)
 
     def _require_whole_numbers(self, what: str, value: Tensor) -> None:
         who = f"Split '{self.name}': {what}"
         if value.is_floating_point() or value.dtype == torch.bool:
-            if value.dtype == torch.bool and value.shape == self.inputs.shape and value.ndim > 1:
+            shapes = [tensor.shape for tensor in name_inputs(self.inputs).values()]
+            if value.dtype == torch.bool and value.shape in shapes and value.ndim > 1:
                 raise InvalidInput(
                     f"{who} is torch.bool of the inputs' shape {tuple(value.shape)}, as a mask is; wanted class "
                     "numbers."
                 )
             raise InvalidInput(f"{who} is {value.dtype}; wanted integers from 0, e.g. .long().")
-        if int(value.min()) < 0:
+        if what != "labels" and int(value.min()) < 0:
             raise InvalidInput(f"{who} holds {int(value.min())}; wanted integers from 0.")
         if what != "labels" and value.ndim != 1:
             raise InvalidInput(
                 f"{who} has shape {tuple(value.shape)}; wanted one number an example, ({len(self.labels)},). Only "
                 "labels may have one a position."
             )
+
+    def _read_mask(self) -> None:
+        """Put True in the mask where a position counts by its label too, and None in its place where all do."""
+        counted, mask = self.labels.long() != IGNORED, self.mask
+        if mask is not None:
+            if mask.dtype != torch.bool or mask.shape != counted.shape:
+                raise InvalidInput(
+                    f"Split '{self.name}': mask is {mask.dtype} of shape {tuple(mask.shape)}; wanted booleans of the "
+                    f"labels' shape {tuple(counted.shape)}, True where a position counts, such as labels != 0. An "
+                    'attention mask is none of these: it goes into the inputs, inputs={"ids": ..., "attention_mask": '
+                    "...}."
+                )
+            counted = counted & mask.to(counted.device)
+        if not bool(counted.any()):
+            raise InvalidInput(
+                f"Split '{self.name}' has no position that counts: of {counted.numel()} all have label {IGNORED} or "
+                "are masked; give at least one that does."
+            )
+        object.__setattr__(self, "mask", None if bool(counted.all()) else counted)
+        if (least := int(self._counted(self.labels).min())) < 0:
+            raise InvalidInput(
+                f"Split '{self.name}': labels holds {least}; wanted integers from 0, or {IGNORED} where a position "
+                "does not count."
+            )
+
+    def _counted(self, value: Tensor) -> Tensor:
+        """Return the values at positions that count, (P, ...)."""
+        return value if self.mask is None else value[self.mask]
+
+    def _require_finite_inputs(self) -> None:
+        """Refuse inputs that are not finite; those of positions that do not count become 0."""
+        mended = {}
+        for what, value in name_inputs(self.inputs).items():
+            finite = torch.isfinite(value) if value.is_floating_point() else None
+            if finite is None or bool(finite.all()):
+                mended[what] = value
+                continue
+            if self.mask is not None and value.shape[: self.mask.ndim] == self.mask.shape:
+                finite = fill_uncounted(finite, self.mask, True)
+                mended[what] = torch.where(torch.isfinite(value), value, 0.0)
+            if not bool(finite.all()):
+                row = int((~finite).reshape(len(self), -1).any(1).nonzero()[0])
+                raise InvalidInput(f"Split '{self.name}': {what} of row {row} are not finite; clean or drop that row.")
+        tensors = iter(mended.values())
+        object.__setattr__(self, "inputs", map_inputs(self.inputs, lambda _: next(tensors)))
 
     @property
     def names(self) -> GroupNames:
@@ -123,10 +178,10 @@ class Split(ShortRepr, ExampleSource):
         """Where its tensors are."""
         return self.labels.device
 
-    @property
+    @cached_property
     def positions(self) -> int:
-        """How many positions there are, over all examples."""
-        return self.labels.numel()
+        """How many positions count, over all examples."""
+        return self.labels.numel() if self.mask is None else int(self.mask.sum())
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
@@ -144,14 +199,15 @@ class Split(ShortRepr, ExampleSource):
             index = torch.arange(len(self), device=self.labels.device)
         if index.dtype == torch.bool:
             index = index.nonzero().squeeze(-1)
-        none = torch.zeros_like(index)
+        none, mask = torch.zeros_like(index), None if self.mask is None else self.mask[index]
         return Batch(
-            self.inputs[index],
-            self.labels[index].long(),
+            map_inputs(self.inputs, lambda value: value[index]),
+            fill_uncounted(self.labels[index].long(), mask, 0),
             none if self.task is None else self.task[index].long(),
             none if self.context is None else self.context[index].long(),
             index if self.numbers is None else self.numbers[index].long(),
             len(self) if self.numbers is None else None,
+            mask=mask,
             place=index,
         )
 
@@ -166,8 +222,7 @@ class Split(ShortRepr, ExampleSource):
         """
         index = index.nonzero().squeeze(-1) if index.dtype == torch.bool else index
         numbers = torch.arange(len(self), device=self.labels.device) if self.numbers is None else self.numbers
-        parts = {what: value[index] for what in _PARTS if (value := getattr(self, what)) is not None}
-        return replace(self, **{**parts, "numbers": numbers[index]})
+        return replace(self._change_tensors(lambda value: value[index]), numbers=numbers[index])
 
     def chunks(self, size: int) -> Iterator[Tensor]:
         """Yield the places of all examples in order.
@@ -198,12 +253,28 @@ class Split(ShortRepr, ExampleSource):
         Args:
             device: Where its tensors go.
         """
-        on_device = {name: value.to(device) for name in _PARTS if (value := getattr(self, name)) is not None}
-        return replace(self, **on_device)
+        return self._change_tensors(lambda value: value.to(device))
+
+    def _change_tensors(self, change: Callable[[Tensor], Tensor]) -> Split:
+        named = {what: getattr(self, what) for what in (*_NUMBERS, "mask")}
+        parts: dict[str, Any] = {what: change(value) for what, value in named.items() if value is not None}
+        return replace(self, **parts, inputs=map_inputs(self.inputs, change))
 
 
-_PARTS = ("inputs", "labels", "task", "context", "numbers", "cluster")
+_NUMBERS = ("labels", "task", "context", "numbers", "cluster")
 _NAMED = {"labels": "class_names", "task": "task_names", "context": "context_names", "cluster": ""}
+
+
+def _read_inputs(inputs: Any, name: str) -> Inputs:
+    """Return inputs as tensors: one, or a dictionary of them."""
+    if not isinstance(inputs, Mapping):
+        return read_tensor(inputs, "inputs", name)
+    if not inputs or not all(isinstance(key, str) for key in inputs):
+        raise InvalidInput(
+            f"Split '{name}': inputs is a dictionary with keys {list(inputs)!r}; wanted the names of at least one "
+            'argument of the student, such as {"ids": ..., "attention_mask": ...}.'
+        )
+    return {key: read_tensor(value, f"inputs['{key}']", name) for key, value in inputs.items()}
 
 
 def expand_to_positions(value: Tensor, shape: torch.Size) -> Tensor:

@@ -96,11 +96,31 @@ REFUSED = {
     "real labels": ({"labels": Y.float()}, r"labels is torch.float32; wanted integers from 0, e.g. .long\(\)"),
     "bool labels": ({"labels": Y > 0}, "labels is torch.bool"),
     "real context": ({"context": Y.double()}, "context is torch.float64"),
-    "negative label": ({"labels": torch.tensor([0, -100, 1, 2])}, "labels holds -100; wanted integers from 0"),
+    "negative label": (
+        {"labels": torch.tensor([0, -1, 1, 2])},
+        "labels holds -1; wanted integers from 0, or -100 where a position does not count",
+    ),
+    "nothing that counts": (
+        {"labels": Y * 0 - 100},
+        "has no position that counts: of 4 all have label -100 or are mas",
+    ),
+    "nothing left": ({"labels": Y, "mask": Y > 2}, "has no position that counts"),
+    "mask of numbers": (
+        {"mask": Y},
+        r"mask is torch.int64 of shape \(4,\); wanted booleans .* An attention mask is none",
+    ),
+    "mask of the inputs": ({"mask": X > 1}, r"mask is torch.bool of shape \(4, 2\); wanted .* labels' shape \(4,\)"),
     "negative task": ({"task": -Y}, "task holds -2"),
     "nan": ({"inputs": X.clone().index_fill_(0, torch.tensor([2]), float("nan"))}, "inputs of row 2 are not finite"),
     "inf": ({"inputs": X.clone().index_fill_(0, torch.tensor([1, 3]), float("inf"))}, "row 1 .*clean or drop that row"),
-    "dictionary": ({"inputs": {"ids": X}}, "inputs is a dict; wanted a tensor, an array or a list of numbers"),
+    "empty dictionary": (
+        {"inputs": {}},
+        r"inputs is a dictionary with keys \[\]; wanted the names of at least one arg",
+    ),
+    "numbers for names": ({"inputs": {0: X}}, r"inputs is a dictionary with keys \[0\]"),
+    "text in a dictionary": ({"inputs": {"ids": "text"}}, r"inputs\['ids'\] is a str; wanted a tensor, an array or a"),
+    "short dictionary": ({"inputs": {"a": X, "b": X[:3]}}, r"inputs\['b'\] has 3 rows, labels have 4; wanted equal"),
+    "nan in a dictionary": ({"inputs": {"a": X, "b": X / 0}}, r"inputs\['b'\] of row 0 are not finite"),
     "ragged list": (
         {"inputs": [[1.0], [1.0, 2.0], [1.0], [1.0]]},
         "inputs cannot be made a tensor .* all of one length",
@@ -218,12 +238,49 @@ def test_three_tensors_without_names_are_asked_for_their_names(data):
     assert torch.equal(split.labels, Y)
 
 
-@pytest.mark.parametrize("fields", [("inputs", "mask", "labels"), ("inputs", "attention_mask", "labels")])
-def test_a_mask_is_told_where_it_goes(fields):
-    with pytest.raises(InvalidInput, match=r"has a part '.*mask'; a mask is no part of a Split.*torch.stack"):
-        as_split(TensorDataset(IDS, MASK, Y), "train", fields=fields)
-    with pytest.raises(InvalidInput, match="a mask is no part of a Split"):
-        as_split({"inputs": IDS, "mask": MASK, "labels": Y}, "train")
+def test_a_mask_is_told_where_it_goes():
+    with pytest.raises(InvalidInput, match=r"part 'attention_mask', and it is not clear what .*inputs.attention_mask"):
+        as_split(TensorDataset(IDS, MASK, Y), "train", fields=("inputs", "attention_mask", "labels"))
+    for data, fields in [
+        (TensorDataset(IDS, MASK, Y), ("inputs", "mask", "labels")),
+        ({"inputs": IDS, "mask": MASK, "labels": IDS}, None),
+    ]:
+        with pytest.raises(InvalidInput, match=r"mask is torch.int64 .*; wanted booleans of the labels' shape"):
+            as_split(data, "train", fields=fields)
+
+
+def test_a_mask_of_positions_is_a_part():
+    for data, fields in [
+        (TensorDataset(IDS, MASK > 0, IDS), ("inputs", "mask", "labels")),
+        ({"inputs": IDS, "mask": MASK > 0, "labels": IDS}, None),
+        ({"x": IDS, "counted": MASK > 0, "y": IDS}, {"inputs": "x", "mask": "counted", "labels": "y"}),
+    ]:
+        assert torch.equal(as_split(data, "train", fields=fields).mask, MASK > 0)
+
+
+def test_parts_are_put_together_as_a_dictionary_of_inputs():
+    ids = {"input_ids": IDS, "attention_mask": MASK, "labels": Y}
+    items = [
+        {"inputs": {"input_ids": i, "attention_mask": m}, "labels": y} for i, m, y in zip(IDS, MASK, Y, strict=True)
+    ]
+    for data, fields in [
+        (TensorDataset(IDS, MASK, Y), ("inputs.input_ids", "inputs.attention_mask", "labels")),
+        (ids, {"inputs": ["input_ids", "attention_mask"], "labels": "labels"}),
+        ({"inputs.input_ids": IDS, "inputs.attention_mask": MASK, "labels": Y}, None),
+        ({"inputs": {"input_ids": IDS, "attention_mask": MASK}, "labels": Y}, None),
+        (({"input_ids": IDS, "attention_mask": MASK}, Y), None),
+        (Pairs(*items), None),
+        (Pairs(*((item["inputs"], item["labels"]) for item in items)), None),
+    ]:
+        split = as_split(data, "train", fields=fields)
+        assert list(split.inputs) == ["input_ids", "attention_mask"]
+        batch = split.part(torch.tensor([3, 1])).batch(torch.tensor([1]))
+        assert torch.equal(batch.inputs["input_ids"], IDS[[1]])
+        assert torch.equal(batch.inputs["attention_mask"], MASK[[1]])
+    with pytest.raises(InvalidInput, match=r"has parts 'inputs' and 'inputs.a'; wanted one tensor"):
+        as_split((IDS, IDS, Y), "train", fields=("inputs", "inputs.a", "labels"))
+    with pytest.raises(InvalidInput, match=r"no part 'input_ids' in a Split .*fields="):
+        as_split(ids, "train")
 
 
 def test_a_mask_is_not_taken_for_labels():
