@@ -65,6 +65,7 @@ def describe_run(
         **describe_problem(problem),
         "data": {name: describe_source(source) for name, source in sources.items()},
         "teachers": _describe_teachers(problem, sources["train"]),
+        "order_of_teachers": list(problem.objective.ensemble.names),
     }
 
 
@@ -99,7 +100,7 @@ def describe_problem(problem: TrainingProblem) -> dict[str, Any]:
         "student_structure": f"{type(student).__qualname__} [{fingerprint_structure(student)}]",
         "frozen": [name for name, p in student.named_parameters() if not p.requires_grad],
         "in_eval_mode": [name for name, part in student.named_modules() if not part.training],
-        "teacher_names": list(objective.ensemble.names),
+        "teachers": list(objective.ensemble.names),
         "weighting_rule": describe(objective.rule, with_state=False),
         "divergence": describe(objective.divergence),
         "pool": describe(objective.pooling),

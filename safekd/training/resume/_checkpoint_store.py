@@ -97,7 +97,8 @@ class CheckpointStore:
             try:
                 whole.append(verify_checkpoint(folder))
             except InvalidInput as error:
-                self.damaged[folder.name] = str(error)
+                if folder.exists() or folder.is_symlink():  # else its run has just taken it away
+                    self.damaged[folder.name] = str(error)
         return sorted(whole, key=lambda one: one.number)
 
     def save(self, step: int, state: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> Path:
