@@ -27,9 +27,8 @@ from ._warm_start import WarmStart
 from .checkpoints import RunFolder, open_run_folder
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, Tighten, interpolate_threshold
-from .loop import Sampled
+from .loop import Sampled, describe_problem, describe_source, list_libraries
 from .result_files import RUN, build_checked, load_tensors, save_student, save_tensors
-from .resume._run_record import describe_problem, describe_source, list_libraries
 from .trace import FEASIBLE
 
 __all__ = [

@@ -41,9 +41,8 @@ from ._warm_start import WarmStart
 from .checkpoints import RunFolder, open_on_first_rank
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, OnRound, Tighten, TighteningRounds
-from .loop import FitData, FitOptions, Sampled, fit_once
+from .loop import FitData, FitOptions, Sampled, begin_checkpoints, fit_once
 from .resume import Resume, ResumeOptions
-from .resume._run_record import begin_checkpoints
 from .trace import Callback, OnTrace, TracePoint
 
 

@@ -12,7 +12,6 @@ import sys
 import torch
 
 import safekd as kd
-
 from tests.support.problems import FreeLogits, agreeing, at_least, one_each
 
 
