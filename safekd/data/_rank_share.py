@@ -145,16 +145,21 @@ def read_evenly(source: ExampleSource, rows: int, *, together: bool = True) -> I
 
     Args:
         source: What is read.
-        rows: Examples at a time, at most.
+        rows: Examples at a time, at most; of all ranks where they keep step.
         together: Whether all ranks have to keep step; else each reads its own and no more.
 
     Yields:
         A batch, and whether it counts: a rank that has no more shows its first two examples again.
     """
-    batches = iter(source.batches(rows))
     if source.ranks.size == 1 or not together:
-        yield from ((batch, True) for batch in batches)
+        yield from ((batch, True) for batch in source.batches(rows))
         return
+    if isinstance(source, RankShare) and source.same and source.random_access:  # the batches of one process
+        for index in torch.split(torch.arange(len(source), device=source.device), rows):
+            drawn = source.batch(index)
+            yield (drawn, True) if len(drawn) else (source.own.batch(_first_two(source)), False)
+        return
+    batches = iter(source.batches(max(1, rows // source.ranks.size)))
     while True:
         batch = next(batches, None)
         if not any(source.ranks.gather(batch is not None)):

@@ -25,7 +25,7 @@ from ._run_record import describe_problem, describe_source, list_libraries
 from ._trainer import ConstrainedTrainer
 from ._training_problem import TrainingProblem
 from ._warm_start import WarmStart
-from .checkpoints import RunFolder, open_run_folder
+from .checkpoints import RunFolder, open_on_first_rank, open_run_folder
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, Tighten, interpolate_threshold
 from .loop import Sampled
@@ -54,6 +54,7 @@ __all__ = [
     "describe_source",
     "interpolate_threshold",
     "list_libraries",
+    "open_on_first_rank",
     "open_run_folder",
     "pose_all_on_train",
     "read_full_pass",

@@ -170,11 +170,12 @@ class GroupFactors:
 
     Args:
         surrogate_M: g, with its graph to ``surrogate_G`` of each of ``groups_M``.
+        present_M: Which constraints the step speaks of; the others have no part in its multiplier scales.
         groups_M: Sums over the step.
     """
 
-    def __init__(self, surrogate_M: Tensor, groups_M: Sequence[GroupSums]) -> None:
-        self.value_M = surrogate_M.detach()
+    def __init__(self, surrogate_M: Tensor, present_M: Tensor, groups_M: Sequence[GroupSums]) -> None:
+        self.value_M, self._present_M = torch.where(present_M, surrogate_M.detach(), 0.0), present_M
         leaves = [sums.surrogate_G for sums in groups_M]
         # each value rests on its own sums alone
         self._factor_MG = torch.autograd.grad(surrogate_M.sum(), leaves, retain_graph=True)
@@ -189,4 +190,4 @@ class GroupFactors:
             (factor_G * groups[m].surrogate_G).sum() if m in groups else factor_G.new_zeros(())
             for m, factor_G in enumerate(self._factor_MG)
         ]
-        return torch.stack(rows)
+        return torch.where(self._present_M, torch.stack(rows), 0.0)
