@@ -154,7 +154,6 @@ def _state_certificate(result: FitResult, constraint: SafetyConstraint, split: S
 
 def _keep_result(console: Console, folder: RunFolder | None, result: FitResult, config: str) -> list[Path]:
     """Write a result and its configuration, elsewhere where its folder fails; return the files."""
-
     assert folder is not None  # on the rank that writes
 
     def write_config(part: Path) -> None:

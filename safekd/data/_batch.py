@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +12,7 @@ from solvers.short_repr import ShortRepr
 
 from .._fingerprint import Fingerprint, fingerprint_tensors
 from ..errors import InvalidInput
-from ._inputs import map_inputs
+from ._inputs import list_inputs, map_inputs
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,6 +30,8 @@ class Batch(ShortRepr):
         mask: Which positions count, bool (B, ...); None where all do.
         place: Places of the examples in a source with random access, (B,), by which answers about them are kept; None
             in a stream.
+        numbered: Whether ``index`` names examples, so that rows of tables belong to it; in a stream without numbers it
+            counts them as they come.
     """
 
     inputs: Any
@@ -41,6 +42,7 @@ class Batch(ShortRepr):
     split_size: int | None = None
     mask: Tensor | None = None
     place: Tensor | None = None
+    numbered: bool = True
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
@@ -83,7 +85,7 @@ class Batch(ShortRepr):
         """
         if len(self) <= rows:
             return [self]
-        return [self._select(slice(start, start + rows)) for start in range(0, len(self), rows)]
+        return [self.select(slice(start, start + rows)) for start in range(0, len(self), rows)]
 
     def every(self, step: int, start: int) -> Batch:
         """Return every so many-th example.
@@ -92,14 +94,23 @@ class Batch(ShortRepr):
             step: How many examples on the next one is.
             start: Which is the first.
         """
-        return self._select(slice(start, None, step))
+        return self.select(slice(start, None, step))
 
     def fingerprint(self) -> list[Fingerprint]:
         """Return numbers that are the same for batches of the same content, one a tensor."""
-        inputs = self.inputs.values() if isinstance(self.inputs, Mapping) else ()
-        return fingerprint_tensors([*self._tensors().values(), *inputs])
+        return fingerprint_tensors([*self._tensors().values(), *list_inputs(self.inputs)])
 
-    def _select(self, where: slice) -> Batch:
+    @property
+    def bytes(self) -> int:
+        """Memory that its inputs and labels take."""
+        return sum(value.numel() * value.element_size() for value in (*list_inputs(self.inputs), self.labels))
+
+    def select(self, where: slice | Tensor) -> Batch:
+        """Return some of its examples.
+
+        Args:
+            where: Their places in the batch.
+        """
         parts: dict[str, Any] = {name: value[where] for name, value in self._tensors().items()}
         return replace(self, **parts, inputs=map_inputs(self.inputs, lambda value: value[where]))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ....data import Batch, ExampleSource
+from ....data import Batch, ExampleSource, RankShare
 from ....errors import NotFinite
 from ....safety import GroupSums
 from ..._objective import PooledTeachers
@@ -114,8 +114,8 @@ class PartCutter:
         return others + [idle] * (most_drawn - len(drawn)) + drawn
 
     def _make_idle_part(self) -> StepPart:
-        two = torch.arange(2, device=self._train.device) % len(self._train.own)  # one alone is too few to normalize
-        return StepPart(self._train.own, "train", self._train.own.batch(two), counts=False)
+        assert isinstance(self._train, RankShare)
+        return StepPart(self._train.own, "train", self._train.idle_batch(), counts=False)
 
 
 class SumReader:
