@@ -16,7 +16,7 @@ from ._data_sources import Fields, as_split, move_split
 from ._example_source import ExampleSource
 from ._group_names import PLURAL, Group, GroupNames, Key, find_name, require_same_names
 from ._inputs import Inputs, list_inputs, map_inputs, name_inputs
-from ._rank_share import RankShare, read_evenly, share_source
+from ._rank_share import RankShare, read_evenly, read_stream, share_source
 from ._split import Split, expand_to_positions, require_class_count
 from ._split_cache import SplitCache
 from .provenance import (
@@ -65,6 +65,7 @@ __all__ = [
     "move_split",
     "name_inputs",
     "read_evenly",
+    "read_stream",
     "require_class_count",
     "require_same_names",
     "require_unshared",

@@ -24,7 +24,7 @@ from ._objective import Objective
 from ._trainer import ConstrainedTrainer
 from ._training_problem import TrainingProblem
 from ._warm_start import WarmStart
-from .checkpoints import RunFolder, open_run_folder
+from .checkpoints import RunFolder, open_on_first_rank, open_run_folder
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, Tighten, interpolate_threshold
 from .loop import Sampled, describe_problem, describe_source, list_libraries
@@ -55,6 +55,7 @@ __all__ = [
     "interpolate_threshold",
     "list_libraries",
     "load_tensors",
+    "open_on_first_rank",
     "open_run_folder",
     "pose_all_on_train",
     "read_full_pass",

@@ -12,7 +12,7 @@ from torch import Tensor
 from solvers.primal_dual import PrimalDual
 
 from ..._torch_state import share_in_eval_mode
-from ...data import Batch, RankShare, StreamSource
+from ...data import Batch, StreamSource, read_stream
 from ...errors import InvalidInput
 from .._constraint_layout import ConstraintLayout
 from .._fit_result import FitResult, Verdict
@@ -408,11 +408,10 @@ class FitLoop:
 
     def _read_stream(self, train: StreamSource, epoch: int, taken: int) -> Iterator[Batch]:
         """Yield the batches of an epoch; passes may differ in how many, so the last is known by its examples."""
-        left = len(train)
-        for number, batch in enumerate(train.epoch_batches(epoch, mix_seed(self.problem.seed, epoch))):
-            left -= len(batch)
+        batches = train.epoch_batches(epoch, mix_seed(self.problem.seed, epoch))
+        for number, (batch, left) in enumerate(read_stream(self.data.train, batches)):
             if number < taken:
                 continue
             ends = left == 0 and epoch == self.options.epochs
             self.steps = self.step + 1 if ends else max(self.steps, self.step + 2)
-            yield self.data.train.share_batch(batch) if isinstance(self.data.train, RankShare) else batch
+            yield batch

@@ -8,7 +8,7 @@ from torch import nn
 import safekd as kd
 from safekd.distributed import Ranks
 from safekd.safety import KLBall, OneMinusBrier, Recall, SafetyConstraint, TruthProbability
-from safekd.teachers import StoredTeacher
+from safekd.teachers import CallableTeacher, StoredTeacher
 from safekd.weights import Conforming, GradientMinNorm, MetaTeacher, PolicyGradient, Tracking
 
 from .rank_cases import wrap_student
@@ -157,12 +157,15 @@ class Fragile(nn.Module):
 
 
 class Moody:
-    """A teacher that fails when it is asked for the second example."""
+    """A teacher that fails on rank 1."""
+
+    def __init__(self, rank):
+        self.rank = rank
 
     def __call__(self, inputs):
-        if bool((inputs == INPUTS[1]).all(-1).any()):
+        if self.rank == 1:
             raise RuntimeError("the teacher's server is down")
-        return torch.zeros(len(inputs), CLASSES, dtype=torch.float64)
+        return torch.full((len(inputs), CLASSES), 1 / CLASSES, dtype=torch.float64)
 
 
 def failures(ranks):
@@ -175,7 +178,7 @@ def failures(ranks):
     module = student()
     adam = torch.optim.Adam(module.parameters(), lr=0.01)
     trainer = kd.ConstrainedTrainer(
-        module, [kd.Teacher("moody", Moody(), output="logits")], constraints=constraints()[:1], optimizer=adam
+        module, [CallableTeacher("moody", Moody(ranks.rank))], constraints=constraints()[:1], optimizer=adam
     )
     try:
         trainer.fit(split("train", everything()), epochs=3)

@@ -108,9 +108,9 @@ class AccumulatedStep:
         groups_M = [sums.groups[m].require_gradient() for m in range(len(problem.constraints))]
         share = sums.examples / len(self._data.train)
         values = self._values.read(groups_M, share)
-        factors = GroupFactors(values[0], groups_M) if groups_M else None
         if other is not None:
             values = self._values.replace_measured(values, dict(sums.drawn), share)
+        factors = GroupFactors(values[0], values[2], groups_M) if groups_M else None
         end = RandomState.read(problem.device)
         total = self._values.move_multipliers(
             loss, *values, lambda: self._read_scales(parts, start, sums.positions, factors)

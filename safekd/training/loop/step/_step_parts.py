@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ....data import Batch, ExampleSource
+from ....data import Batch, ExampleSource, RankShare
 from ....errors import NotFinite
 from ....safety import GroupSums
 from ..._constraint_layout import SumLayout
@@ -114,8 +114,8 @@ class PartCutter:
         return others + [idle] * (most_drawn - len(drawn)) + drawn
 
     def _make_idle_part(self) -> StepPart:
-        two = torch.arange(2, device=self._train.device) % len(self._train.own)  # one alone is too few to normalize
-        return StepPart(self._train.own, "train", self._train.own.batch(two), counts=False)
+        assert isinstance(self._train, RankShare)
+        return StepPart(self._train.own, "train", self._train.idle_batch(), counts=False)
 
 
 class SumReader:
@@ -170,11 +170,12 @@ class GroupFactors:
 
     Args:
         surrogate_M: g, with its graph to ``surrogate_G`` of each of ``groups_M``.
+        present_M: Which constraints the step speaks of; the others have no part in its multiplier scales.
         groups_M: Sums over the step.
     """
 
-    def __init__(self, surrogate_M: Tensor, groups_M: Sequence[GroupSums]) -> None:
-        self.value_M = surrogate_M.detach()
+    def __init__(self, surrogate_M: Tensor, present_M: Tensor, groups_M: Sequence[GroupSums]) -> None:
+        self.value_M, self._present_M = torch.where(present_M, surrogate_M.detach(), 0.0), present_M
         leaves = [sums.surrogate_G for sums in groups_M]
         # each value rests on its own sums alone
         self._factor_MG = torch.autograd.grad(surrogate_M.sum(), leaves, retain_graph=True)
@@ -189,4 +190,4 @@ class GroupFactors:
             (factor_G * groups[m].surrogate_G).sum() if m in groups else factor_G.new_zeros(())
             for m, factor_G in enumerate(self._factor_MG)
         ]
-        return torch.stack(rows)
+        return torch.where(self._present_M, torch.stack(rows), 0.0)
