@@ -7,13 +7,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from solvers.primal_dual import PrimalDual
 
 from ..._torch_state import share_in_eval_mode
-from ...data import Batch, RankShare, StreamSource
+from ...data import Batch
 from ...errors import InvalidInput
 from .._constraint_layout import ConstraintLayout
 from .._fit_result import FitResult, Verdict
@@ -36,8 +35,9 @@ from ..diagnosis import (
 from ..resume import StatePart, list_training_parts, load_parts, read_random_states, set_random_states
 from ..trace import Callbacks, RunInfo, Trace, TracePoint, pack_points, unpack_points
 from ._averaged_iterate import AveragedIterate
+from ._epoch_batches import EpochBatches
 from ._fit_inputs import FitData, FitOptions
-from ._point_reader import PointReader, mix_seed
+from ._point_reader import PointReader
 from ._state_facts import choose_default_interval, state_facts
 from .step import PrimalDualStep
 
@@ -128,7 +128,7 @@ class FitLoop:
         self.step, self.first_gap, self.at_rest, self.exploded = 0, 0.0, 0, 0  # the last two: points in a row
         self.epoch, self.taken = 1, 0  # where the run is, and how many batches of that epoch it has taken
         self._stop: str | None = None
-        self._whole: Batch | None = None  # the batch of every step, where that is the whole data
+        self.batches = EpochBatches(problem, data.train, options.epochs)
         self._random: Mapping[str, Any] | None = None  # of the generators, where the run goes on
         if kept is not None and options.checkpoints is not None:
             load_parts(self.list_parts(options.checkpoints.changed), kept)
@@ -156,6 +156,7 @@ class FitLoop:
                 if source is not None:
                     return self._judge_refused_step(epoch, source)
                 self.step, self.taken = self.step + 1, self.taken + 1
+                self.steps = self.batches.correct_steps(self.step, self.steps, epoch)
                 if self.average is not None:
                     self.average.add()
                 if self.step % self.trace_every == 0 or self.step == self.steps:
@@ -407,44 +408,8 @@ class FitLoop:
 
         Where a run goes on, random generators do so after the way to its place, on which a data set may draw.
         """
-        batches = self._list_batches(epoch, taken)
+        batches = self.batches.read(epoch, taken)
         if self._random is not None:
             set_random_states(self._random)
             self._random = None
         return batches
-
-    def _list_batches(self, epoch: int, taken: int) -> Iterator[tuple[Batch, Batch | None]]:
-        train = self.data.train
-        if isinstance(train.own, StreamSource):
-            return ((batch, None) for batch in self._read_stream(train.own, epoch, taken))
-        order = self._order_examples(epoch)
-        if order is None:
-            if self._whole is None:
-                self._whole = train.batch()
-            return iter([] if taken else [(self._whole, None)])
-        indices = self.problem.split_batches(order)
-        alone = not self.problem.independent_batches or len(indices) < 2
-        indices = indices[taken:]
-        if alone:
-            return ((batch, None) for batch in train.read_batches(indices))
-        others = self.problem.split_batches(order.roll(len(order) // 2))[taken:]
-        return zip(train.read_batches(indices), train.read_batches(others), strict=True)
-
-    def _read_stream(self, train: StreamSource, epoch: int, taken: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch; passes may differ in how many, so the last is known by its examples."""
-        left = len(train)
-        for number, batch in enumerate(train.epoch_batches(epoch, mix_seed(self.problem.seed, epoch))):
-            left -= len(batch)
-            if number < taken:
-                continue
-            ends = left == 0 and epoch == self.options.epochs
-            self.steps = self.step + 1 if ends else max(self.steps, self.step + 2)
-            yield self.data.train.share_batch(batch) if isinstance(self.data.train, RankShare) else batch
-
-    def _order_examples(self, epoch: int) -> Tensor | None:
-        """Return the order of examples, a function of (seed, epoch) alone; None where a batch is all of them."""
-        examples = len(self.data.train)
-        if self.batch_size == examples:
-            return None
-        generator = torch.Generator().manual_seed(mix_seed(self.problem.seed, epoch))
-        return torch.randperm(examples, generator=generator).to(self.problem.device)
