@@ -36,6 +36,7 @@ from ..resume import StatePart, list_training_parts, load_parts, read_random_sta
 from ..trace import Callbacks, RunInfo, Trace, TracePoint, pack_points, unpack_points
 from ._averaged_iterate import AveragedIterate
 from ._epoch_batches import EpochBatches
+from ._evaluation_sample import note_sample, sample_evaluations
 from ._fit_inputs import FitData, FitOptions
 from ._point_reader import PointReader
 from ._state_facts import choose_default_interval, state_facts
@@ -93,7 +94,8 @@ class FitLoop:
         full = problem.is_full_batch(data.train)
         self.batch_size = problem.batch_rows(data.train)
         self.steps = options.epochs * problem.count_batches(data.train)
-        default = choose_default_interval(problem, data, options, self.steps, self.batch_size)
+        self.evaluated = read = sample_evaluations(problem, data, options, self.steps, self.batch_size)
+        default = choose_default_interval(problem, read, options, self.steps, self.batch_size)
         self.trace_every = default if options.trace_every is None else options.trace_every
         kept = None if options.checkpoints is None else options.checkpoints.take_loop_state()
         self.start_norm = parameter_norm(problem.student) if kept is None else kept["counts"]["start_norm"]
@@ -115,13 +117,15 @@ class FitLoop:
         self.average = None if full else AveragedIterate(problem.trained.moved, self.engine)
         self.stepper = PrimalDualStep(problem, self.engine, data)
         sampled = options.stationarity
-        self.reader = PointReader(problem, data, self.engine, self.average, sampled, self.stepper.mover)
+        self.reader = PointReader(
+            problem, read, self.engine, self.average, sampled, self.stepper.mover, read is not data
+        )
         self.final = FinalIterate(
-            problem.objective, data.train, data.splits, problem.constraints, options.tolerance, not sampled
+            problem.objective, read.train, read.splits, problem.constraints, options.tolerance, not sampled
         )
         self.callbacks, self.trace = Callbacks(options.callbacks if problem.ranks.is_first else ()), Trace()
         self.best = BestIterates(problem.learning.state, options.snapshots, options.choose)
-        self.probes = RunProbes(problem.objective, data.whole, problem.constraints, self.best, problem.evidence_budget)
+        self.probes = RunProbes(problem.objective, read.whole, problem.constraints, self.best, problem.evidence_budget)
         earliest, latest = SETTINGS.first_bound
         self.next_bound = max(earliest, min(latest, int(self.steps * SETTINGS.first_bound_share)))
         self.proof: FeasibilityBound | None = None
@@ -216,6 +220,7 @@ class FitLoop:
         learning.eval()
         mixture, note = self.best.mixture(student)
         names = [rule.name for rule in problem.constraints]
+        verdict = note_sample(verdict, self.data, self.evaluated)
         return FitResult(
             verdict=add_validation_fall(verdict, self.trace.points) if self.options.choose else verdict,
             student=share_in_eval_mode(student),  # the mode in which all its numbers were read
