@@ -119,7 +119,7 @@ def note_sample(verdict: Verdict, data: FitData, read: FitData) -> Verdict:
     told = " and ".join(f"{some:,} of {every:,} examples of '{name}'" for name, (some, every) in parts.items())
     return replace(
         verdict,
-        message=f"{verdict.message} Evaluations read {told}, drawn at random, so every number is that of the sample, with "
-        "the standard errors of the trace.",
+        message=f"{verdict.message} Evaluations read {told}, drawn at random, so every number is that of the sample, "
+        "with the standard errors of the trace.",
         evidence={**verdict.evidence, "examples_read": [float(some) for some, _ in parts.values()]},
     )

@@ -24,10 +24,10 @@ def answer(x):
     return torch.stack([-x[:, 0], x[:, 0] + 0.2 * x[:, 1]], -1)
 
 
-def trainer(batch_size=50, critical=1, rules=None):
+def trainer(batch_size=50):
     torch.manual_seed(0)
     student = torch.nn.Linear(3, 2).double()
-    rules = rules or [kd.SafetyConstraint("c", kd.safety.TruthProbability([critical]), 0.6)]
+    rules = [kd.SafetyConstraint("c", kd.safety.TruthProbability([1]), 0.6)]
     teacher = kd.teachers.CallableTeacher("t", answer, gives="logits")
     sgd = torch.optim.SGD(student.parameters(), lr=0.05)
     return kd.ConstrainedTrainer(student, [teacher], constraints=rules, optimizer=sgd, batch_size=batch_size)
@@ -56,11 +56,8 @@ def test_every_source_reads_the_same_sample_and_says_so(kind):
     assert set(result.trace["gradients"]) == {"sampled"}
     assert result.point.readings[0].count == int(part.labels.sum()) != int(Y.sum())
     assert result.point.validation[0].count == int(Split("validation", V, W).sample(300, 0).labels.sum())
-    assert (
-        "Evaluations read 300 of 2,000 examples of 'train' and 300 of 700 examples of 'validation'"
-        in (result.message if kind == "split" else result.message.replace("'validation' and", "") + result.message)
-        or "300 of 700 examples of 'validation'" in result.message
-    )
+    for told in ("300 of 2,000 examples of 'train'", "300 of 700 examples of 'validation'", "drawn at random"):
+        assert told in result.message
     assert result.verdict.evidence["examples_read"] == [300.0, 300.0]
     assert result.uses[0].record()["examples"] == N  # training saw them all
 
@@ -100,9 +97,6 @@ def test_large_data_are_sampled_where_reading_all_would_cost_too_much(monkeypatc
 def test_a_rare_group_is_in_every_sample(monkeypatch):
     monkeypatch.setattr(_evaluation_sample, "SETTINGS", SMALL)
     rare = torch.where(torch.arange(N) % 50 == 0, 2, Y)
-    rule = kd.SafetyConstraint("c", kd.safety.Custom("third", lambda log_p, y: log_p.exp()[..., 0]), 0.1, classes=[2])
-    result = trainer(rules=[rule]).fit(Split("train", X, rare % 3), epochs=1) if False else None
-    assert result is None
     student = torch.nn.Linear(3, 3).double()
     teacher = kd.teachers.CallableTeacher("t", lambda x: torch.cat([x[:, :2], -x[:, :1]], 1), gives="logits")
     sgd = torch.optim.SGD(student.parameters(), lr=0.05)
@@ -113,11 +107,11 @@ def test_a_rare_group_is_in_every_sample(monkeypatch):
     read = posed.fit(Split("train", X, rare), epochs=1)
     assert read.verdict.evidence["examples_read"] == [800.0]  # 16 of 40, of every fiftieth of 2,000
     assert read.point.readings[0].count > 4
-    with pytest.raises(InvalidInput, match="Evaluations read 3 examples, .*covers no example.*`evaluation_examples`"):
+    with pytest.raises(InvalidInput, match=r"Evaluations read 3 examples, .*covers no example.*`evaluation_examples`"):
         posed.fit(Split("train", X, rare), epochs=1, evaluation_examples=3)
 
 
 @pytest.mark.parametrize("examples", [0, -1, 1.5, True, "all"])
 def test_numbers_that_cannot_be_are_refused(examples):
-    with pytest.raises(InvalidInput, match="`evaluation_examples` is .*; wanted a whole number of at least 1"):
+    with pytest.raises(InvalidInput, match=r"`evaluation_examples` is .*; wanted a whole number of at least 1"):
         trainer().fit(Split("train", X, Y), epochs=1, evaluation_examples=examples)
