@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from ._precision import widen
 from .errors import InvalidInput
+
+Inputs = Tensor | Mapping[str, Tensor]
 
 _MOST_THREADS = 256
 
@@ -167,41 +170,75 @@ def extract_logits(output: Any, who: str) -> Tensor:
     return widen(logits)
 
 
-def ask_module(module: nn.Module, inputs: Tensor, who: str) -> Tensor:
+def call_module(module: Callable[..., Any], inputs: Inputs) -> Any:
+    """Return what a module gives for some inputs; a dictionary of them are its keywords.
+
+    Args:
+        module: A module or a function of one.
+        inputs: (B, ...), or several by name.
+    """
+    return module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
+
+
+def ask_module(module: nn.Module, inputs: Inputs, who: str) -> Tensor:
     """Return the logits that a module gives for some inputs; say in plain words why it could not, where that is known.
 
     Args:
         module: From inputs (B, ...) to logits (B, ..., V), or a record with such a field.
-        inputs: (B, ...).
-        who: What messages call the module, such as "The student".
+        inputs: (B, ...), or several by name, which the module gets as keywords.
+        who: What messages call it, such as "The student".
 
     Returns:
         The logits, (B, ..., V).
 
     Raises:
-        InvalidInput: The inputs have a dtype that it cannot read, a batch normalization is to be trained on one
-            example, or it gives no logits; what it raises otherwise is its own.
+        InvalidInput: The inputs have a dtype that it cannot read, or names that it does not know, a batch normalization
+            is to be trained on one example, or it gives no logits; what it raises otherwise is its own.
     """
     try:
-        output = module(inputs)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        if "more than 1 value per channel" in reason:
-            raise InvalidInput(
-                f"{who} has a batch normalization in training mode, which one example says nothing to; wanted batches "
-                "of at least two: raise `batch_size`, or freeze that layer, layer.eval() before the trainer is made."
-            ) from error
-        own = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-        if "indices" in reason and "Long" in reason:
-            raise InvalidInput(
-                f"{who} looks its inputs up in a table and cannot read inputs of {inputs.dtype}; give the split whole "
-                "numbers, inputs.long()."
-            ) from error
-        if inputs.dtype != own and "type" in reason:
-            wanted = "inputs.float()" if own == torch.float32 else f"inputs.to({own})"
-            other = f", or make it of that dtype: module.to({inputs.dtype})" * inputs.is_floating_point()
-            raise InvalidInput(
-                f"{who} computes in {own} and cannot read inputs of {inputs.dtype}; give the split {wanted}{other}."
-            ) from error
-        raise
+        output = call_module(module, inputs)
+    except (RuntimeError, ValueError, TypeError) as error:
+        told = isinstance(error, TypeError)
+        explained = _explain_names(module, inputs) if told else _explain_failure(module, inputs, str(error))
+        if explained is None:
+            raise
+        raise InvalidInput(f"{who} {explained}") from error
     return extract_logits(output, who)
+
+
+def _explain_failure(module: nn.Module, inputs: Inputs, reason: str) -> str | None:
+    """Say what a module cannot do, by what it raised; None where that is its own matter."""
+    reason = " ".join(reason.split())
+    if "more than 1 value per channel" in reason:
+        return (
+            "has a batch normalization in training mode, which one example says nothing to; wanted batches of at least "
+            "two: raise `batch_size`, or freeze that layer, layer.eval() before the trainer is made."
+        )
+    named = inputs if isinstance(inputs, Mapping) else {"": inputs}
+    own = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    for name, value in named.items():
+        what = f"inputs['{name}']" if name else "inputs"
+        if "indices" in reason and "Long" in reason and value.dtype not in (torch.int64, torch.int32):
+            return (
+                f"looks its inputs up in a table and cannot read {what} of {value.dtype}; give the split whole "
+                f"numbers, {what}.long()."
+            )
+        if value.dtype != own and "type" in reason and (value.is_floating_point() or not name):
+            wanted = f"{what}.float()" if own == torch.float32 else f"{what}.to({own})"
+            other = f", or make it of that dtype: module.to({value.dtype})" * value.is_floating_point()
+            return f"computes in {own} and cannot read {what} of {value.dtype}; give the split {wanted}{other}."
+    return None
+
+
+def _explain_names(module: nn.Module, inputs: Inputs) -> str | None:
+    """Say that a module does not take a dictionary's names as its arguments, where that is so."""
+    if not isinstance(inputs, Mapping):
+        return None
+    try:
+        inspect.signature(module.forward).bind(**inputs)
+    except TypeError as error:
+        return (
+            f"gets the dictionary of inputs as keywords, {', '.join(map(repr, inputs))}, and cannot take them: "
+            f"{error}. Name the inputs after the arguments of its forward."
+        )
+    return None

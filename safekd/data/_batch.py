@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from solvers.short_repr import ShortRepr
 
 from .._fingerprint import Fingerprint, fingerprint_tensors
+from ..errors import InvalidInput
 from ._inputs import list_inputs, map_inputs
 
 
@@ -134,7 +136,15 @@ def fill_uncounted(value: Tensor, mask: Tensor | None, filling: float) -> Tensor
         value: Anything a position, (..., *more).
         mask: Which positions count, bool (...); None where all do.
         filling: The number.
+
+    Raises:
+        InvalidInput: The values are not one a position.
     """
     if mask is None:
         return value
+    if value.shape[: mask.ndim] != mask.shape:
+        raise InvalidInput(
+            f"Values of shape {tuple(value.shape)} do not fit labels of shape {tuple(mask.shape)}; wanted one row a "
+            "label."
+        )
     return torch.where(mask.reshape(mask.shape + (1,) * (value.ndim - mask.ndim)), value, filling)

@@ -40,15 +40,16 @@ class ForwardKL(TemperedDivergence):
         shifted_V, total = shift_logits(log_q_V / self.temperature)
         return shifted_V.exp() / total.to(shifted_V).unsqueeze(-1)
 
-    def shares(self, q_V: Tensor) -> Tensor:
+    def shares(self, q_V: Tensor, positions: int) -> Tensor:
         """Return how much each softened log-probability of the student counts in the mean loss.
 
         The sum of their products is the mean loss less what depends on the target alone: it has the same gradient.
 
         Args:
             q_V: The softened target, as ``soften`` gives it, (..., V).
+            positions: Over how many positions the mean is.
 
         Returns:
             Factors, (..., V), at most 0.
         """
-        return q_V * (-(self.temperature**2) * q_V.shape[-1] / q_V.numel())
+        return q_V * (-(self.temperature**2) * q_V.shape[-1] / (q_V.shape[-1] * positions))

@@ -188,7 +188,7 @@ def evaluate_groups(
     with evaluation_mode(student), torch.no_grad():
         for index in data.chunks(batch_size):
             batch = data.batch(index).to(device)
-            logits_V = ask_module(student, batch.inputs, "The student")
+            logits_V = batch.fill_uncounted(ask_module(student, batch.inputs, "The student"), 0.0)
             log_p_V = torch.log_softmax(logits_V.double(), dim=-1)
             _require_usable(log_p_V, batch, data)
             here = expand_to_positions(cluster_N[index.cpu()], batch.labels.shape)
@@ -206,7 +206,7 @@ def evaluate_groups(
 
 
 def _limit_cluster(read: ClusteredValues, data: Split, positions: int, largest_cluster: int | None) -> int | None:
-    """Return how many values a cluster can have, where that is known."""
+    """Return how many values a cluster can have, where that is known; padding is as long as the data happen to be."""
     largest = int(read.cluster_counts.max()) if read.clusters else 0
     if largest_cluster is not None:
         if largest > largest_cluster * positions:
@@ -215,7 +215,7 @@ def _limit_cluster(read: ClusteredValues, data: Split, positions: int, largest_c
                 "the most examples that a cluster can have."
             )
         return largest_cluster * positions
-    return positions if data.cluster is None and largest == positions else None
+    return positions if data.cluster is None and data.mask is None and largest == positions else None
 
 
 def _require_usable(log_p_V: Tensor, batch: Batch, data: Split) -> None:

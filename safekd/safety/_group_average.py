@@ -209,6 +209,8 @@ class Average:
             covered = self.measure.is_critical(batch.labels)
         else:
             covered = torch.ones_like(batch.labels, dtype=torch.bool)
+        if batch.mask is not None:
+            covered = covered & batch.mask
         for key, what in PLURAL.items():
             named = getattr(self, what)
             if named is not None:
@@ -231,7 +233,8 @@ class Average:
         """Return each group's sums over a batch; of positions that are not covered not even a NaN gets in.
 
         Args:
-            log_p_V: The student's log-probabilities, (..., V).
+            log_p_V: The student's log-probabilities, (..., V); finite where a position does not count, or the gradient
+                is not, which is what ``Batch.fill_uncounted`` is for.
             batch: The examples that they are about.
 
         Returns:

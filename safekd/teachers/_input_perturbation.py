@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..data import Split
+from ..data import Inputs, Split, fill_uncounted, list_inputs, map_inputs, name_inputs
 from ..errors import InvalidInput
 from ..weights import compute_variance
 from ._stored_teacher import StoredTeacher
@@ -79,16 +79,38 @@ class Perturbation:
                     f"Teacher '{teacher.name}' is stored; what it says of perturbed inputs is not known. Use a rule "
                     "that does not need the variance."
                 )
-        if not split.inputs.is_floating_point():
+        if not any(value.is_floating_point() for value in list_inputs(split.inputs)):
+            kinds = ", ".join(sorted({str(value.dtype) for value in list_inputs(split.inputs)}))
             raise InvalidInput(
-                f"Inputs of split '{split.name}' are {split.inputs.dtype}; noise needs floating inputs. Use a rule "
-                "that does not need the variance."
+                f"Inputs of split '{split.name}' are {kinds}; noise needs floating inputs. Use a rule that does not "
+                "need the variance."
             )
-        x = split.inputs
-        spread = self.noise * x.std(dim=0, unbiased=False)
         generator = torch.Generator().manual_seed(self.seed)
-        noise_P = [torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device) for _ in range(self.passes)]
+        draw = lambda x: self._draw_noise(x, split.mask, generator)  # noqa: E731
+        noise_P = [map_inputs(split.inputs, draw) for _ in range(self.passes)]
         for index in split.chunks(_CHUNK):
             batch = split.batch(index)
-            shaken = [replace(batch, inputs=batch.inputs + spread * noise[index]) for noise in noise_P]
+            shaken = [replace(batch, inputs=_add_noise(batch.inputs, noise, index)) for noise in noise_P]
             yield torch.stack([ensemble.log_probabilities(b, split.name) for b in shaken], dim=-3)
+
+    def _draw_noise(self, x: Tensor, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Return noise for some inputs, none where they are whole numbers; its size is that of what counts."""
+        if not x.is_floating_point():
+            return torch.zeros((len(x),) + (1,) * (x.ndim - 1), dtype=x.dtype, device=x.device)
+        spread = self.noise * _measure_spread(x, mask)
+        return spread * torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+
+
+def _measure_spread(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the standard deviation of each input over the examples where its position counts, 0 where none does."""
+    if mask is None or x.shape[: mask.ndim] != mask.shape:
+        return x.std(dim=0, unbiased=False)
+    count = mask.sum(0).clamp_min(1).reshape(mask.shape[1:] + (1,) * (x.ndim - mask.ndim))
+    mean = fill_uncounted(x, mask, 0.0).sum(0) / count
+    return (fill_uncounted((x - mean).square(), mask, 0.0).sum(0) / count).sqrt()
+
+
+def _add_noise(inputs: Inputs, noise: Inputs, index: Tensor) -> Inputs:
+    """Return the inputs of some examples with the noise of the same examples."""
+    more = iter(name_inputs(noise).values())
+    return map_inputs(inputs, lambda x: x + next(more)[index])

@@ -134,13 +134,14 @@ def name_failures(name: str, batch: Batch, split: str) -> Iterator[None]:
         ) from error
 
 
-def read_answer(answer: Any, name: str, batch: Batch) -> Tensor:
-    """Return a teacher's answer as floats, float32 or wider, one row a label.
+def read_answer(answer: Any, name: str, batch: Batch, gives: str = "logits") -> Tensor:
+    """Return a teacher's answer as floats, float32 or wider, one row a label; uniform where a position does not count.
 
     Args:
         answer: A tensor, an array, numbers, or a record with such a field ``logits``.
         name: Of the teacher.
         batch: What it was asked about.
+        gives: What the rows are, "probabilities", "logits" or "log_probabilities".
 
     Returns:
         (B, ..., V), on the batch's device.
@@ -166,7 +167,12 @@ def read_answer(answer: Any, name: str, batch: Batch) -> Tensor:
             f"{tuple(lead)}; wanted one distribution a label, ({', '.join([*map(str, lead), 'classes'])}).{hint}"
         )
     rows_V = rows_V.to(batch.labels.device)
-    return widen(rows_V) if rows_V.is_floating_point() else rows_V.float()
+    rows_V = widen(rows_V) if rows_V.is_floating_point() else rows_V.float()
+    if batch.mask is None or not rows_V.shape[-1]:
+        return rows_V
+    V = rows_V.shape[-1]
+    alike = {"probabilities": 1 / V, "logits": 0.0, "log_probabilities": -math.log(V)}
+    return batch.fill_uncounted(rows_V, alike[gives])
 
 
 def read_logits(logits_V: Tensor, name: str, batch: Batch, split: str) -> Tensor:

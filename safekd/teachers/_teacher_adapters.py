@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import joblib
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .._torch_state import ask_module, evaluation_mode
-from ..data import Batch, find_name
+from ..data import Batch, Inputs, find_name
 from ..errors import InvalidInput
 from ._teacher import (
     name_failures,
@@ -33,14 +33,20 @@ class TorchTeacher:
 
     Args:
         name: What tables and messages call it.
-        module: From inputs (B, ...) to logits (B, ..., V).
-        columns: Which input columns it sees, for a teacher that knows only some features; None for all.
+        module: From inputs (B, ...) to logits (B, ..., V); a dictionary of inputs it gets as keywords.
+        columns: Which input columns it sees, for a teacher that knows only some features, or the names of those inputs
+            that it gets of a dictionary; None for all.
         moving: Whether it changes while a student learns, as a moving average of the student does: it is then asked
             anew each batch, and nothing is kept.  A teacher that changes without this is noticed, and refused.
     """
 
     def __init__(
-        self, name: str, module: nn.Module, columns: Sequence[int] | None = None, *, moving: bool = False
+        self,
+        name: str,
+        module: nn.Module,
+        columns: Sequence[int] | Sequence[str] | None = None,
+        *,
+        moving: bool = False,
     ) -> None:
         self.name, self.module, self.columns, self.moving = name, module, columns, moving
 
@@ -61,7 +67,8 @@ class TorchTeacher:
         """
         require_request(self.name, batch, split)
         with name_failures(self.name, batch, split), evaluation_mode(self.module):
-            answer = ask_module(self.module, _select_columns(batch.inputs, self.columns), f"Teacher '{self.name}'")
+            inputs = _select_columns(batch.inputs, self.columns, self.name)
+            answer = ask_module(self.module, inputs, f"Teacher '{self.name}'")
         return read_logits(read_answer(answer, self.name, batch), self.name, batch, split)
 
 
@@ -127,11 +134,19 @@ class SklearnTeacher:
             InvalidInput: The classifier fails, or gives no distributions.
         """
         require_request(self.name, batch, split)
+        inputs = _select_columns(batch.inputs, self.columns, self.name)
+        if not isinstance(inputs, Tensor):
+            raise InvalidInput(
+                f"Teacher '{self.name}' is a {type(self.classifier).__name__}, which reads one table of numbers, and "
+                f"the inputs of '{split}' are a dictionary of {', '.join(map(repr, inputs))}; wrap it in a function "
+                "that makes a table of them, CallableTeacher(name, lambda inputs: ...)."
+            )
         with name_failures(self.name, batch, split):
-            p = self.classifier.predict_proba(_select_columns(batch.inputs, self.columns).cpu().double().numpy())
+            p = self.classifier.predict_proba(inputs.cpu().double().numpy())
         p_BV = torch.zeros(len(batch), self.classes, dtype=torch.float64)
         p_BV[:, torch.as_tensor(self._seen)] = torch.as_tensor(p, dtype=torch.float64)
-        return take_log(p_BV, self.name, self.floor).to(batch.inputs.device)
+        p_BV = read_answer(p_BV, self.name, batch, "probabilities")
+        return take_log(p_BV, self.name, self.floor)
 
 
 class CallableTeacher:
@@ -142,7 +157,7 @@ class CallableTeacher:
 
     Args:
         name: What tables and messages call it.
-        function: From inputs (B, ...) to rows (B, ..., V).
+        function: From inputs (B, ...), or the dictionary of them, to rows (B, ..., V).
         gives: What the rows are, "probabilities", "logits" or "log_probabilities".
         floor: Smallest probability, under which none is let fall: a hard rule that answers exactly 0 would make one
             mistake infinitely expensive.  None for 1e-6 under probabilities, or 1e-3 / V with more than a thousand
@@ -158,7 +173,7 @@ class CallableTeacher:
     def __init__(
         self,
         name: str,
-        function: Callable[[Tensor], Any],
+        function: Callable[[Any], Any],
         gives: str = "probabilities",
         floor: float | None = None,
         *,
@@ -190,10 +205,24 @@ class CallableTeacher:
         require_request(self.name, batch, split)
         with name_failures(self.name, batch, split):
             answer = self.function(batch.inputs)
-        rows_V = read_answer(answer, self.name, batch)
+        rows_V = read_answer(answer, self.name, batch, self.gives)
         given = answer.dtype if isinstance(answer, Tensor) else None
         return read_distributions(rows_V, self.gives, self.name, self.floor, batch, split, given)
 
 
-def _select_columns(inputs: Tensor, columns: Sequence[int] | None) -> Tensor:
-    return inputs if columns is None else inputs[:, list(columns)]
+def _select_columns(inputs: Inputs, columns: Sequence[int] | Sequence[str] | None, name: str) -> Inputs:
+    """Return some columns of a tensor, or some inputs of a dictionary."""
+    if columns is None:
+        return inputs
+    by_name = all(isinstance(column, str) for column in columns)
+    if isinstance(inputs, Mapping) != by_name:
+        kind = f"a dictionary of {', '.join(map(repr, inputs))}" if isinstance(inputs, Mapping) else "one tensor"
+        wanted = "their names" if isinstance(inputs, Mapping) else "numbers of its columns"
+        raise InvalidInput(
+            f"Teacher '{name}': columns is {list(columns)!r}, and the inputs are {kind}; wanted {wanted}."
+        )
+    if isinstance(inputs, Mapping):
+        names = list(inputs)
+        chosen = [names[find_name(str(column), names, "input", "the data")] for column in columns]
+        return {key: inputs[key] for key in chosen}
+    return inputs[:, [int(column) for column in columns]]

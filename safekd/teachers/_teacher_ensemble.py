@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -158,8 +159,8 @@ class TeacherEnsemble:
         rows = []
         for k in which:
             with name_failures(self.names[k], batch, split):
-                rows.append(self.teachers[k].log_probabilities(batch, split))
-            _require_log_probabilities(self.names[k], rows[-1], batch)
+                answer = self.teachers[k].log_probabilities(batch, split)
+            rows.append(_read_log_probabilities(self.names[k], answer, batch))
         _require_same_number_of_classes([self.names[k] for k in which], rows)
         top, known = int(batch.labels.max()), rows[0].shape[-1]
         if top >= known:
@@ -182,8 +183,8 @@ def _require_same_number_of_classes(names: Sequence[str], rows: Sequence[Tensor]
             )
 
 
-def _require_log_probabilities(name: str, log_p_V: object, batch: Batch) -> None:
-    """Refuse what is no log-probabilities, from a teacher of the user's own kind."""
+def _read_log_probabilities(name: str, log_p_V: object, batch: Batch) -> Tensor:
+    """Return log-probabilities, uniform where a position does not count; refuse what is none."""
     if not isinstance(log_p_V, Tensor) or not log_p_V.is_floating_point():
         given = f"{log_p_V.dtype} numbers" if isinstance(log_p_V, Tensor) else f"a {type(log_p_V).__name__}"
         raise InvalidInput(
@@ -195,4 +196,6 @@ def _require_log_probabilities(name: str, log_p_V: object, batch: Batch) -> None
             f"Teacher '{name}' gives distributions of shape {tuple(log_p_V.shape)} for labels of shape "
             f"{tuple(batch.labels.shape)}; wanted one distribution a label."
         )
+    log_p_V = batch.fill_uncounted(log_p_V, -math.log(max(log_p_V.shape[-1], 1)))
     require_log_distributions(log_p_V, name, batch.index)
+    return log_p_V

@@ -31,7 +31,7 @@ def measure_teachers(
     Args:
         ensemble: The teachers.
         split: The data.
-        safety: What is averaged over critical examples.
+        safety: What is averaged over critical examples, positions that do not count left out.
         contexts: C, how many there are; None counts those present and named.  A context without a critical example
             takes the average over all contexts, and ``count_C`` says 0.
         by_class: Whether to measure safety by class too (``safety_VK``, ``count_V``), which gives the token scale an
@@ -49,11 +49,11 @@ def measure_teachers(
     loss_K = -log_p_KV.gather(-1, labels_K.unsqueeze(-1)).squeeze(-1)
     safety = safety.with_names(split.names)
     value_K = safety.measured(log_p_KV, labels_K).to(log_p_KV)
-    critical = safety.is_critical(batch.labels)
+    everywhere = torch.ones_like(batch.labels, dtype=torch.bool) if batch.mask is None else batch.mask
+    critical = safety.is_critical(batch.labels) & everywhere
     require_class_count(split, log_p_KV.shape[-1], "the ensemble")
     if contexts is None:
         contexts = max(int(batch.context.max()) + 1, len(split.context_names))
-    everywhere = torch.ones_like(critical)
     task, tasks = expand_to_positions(batch.task, critical.shape), int(batch.task.max()) + 1
     right_K = (log_p_KV.argmax(-1) == labels_K).to(loss_K)
     task_loss_MK, _ = _average_by_group(loss_K, task, everywhere, tasks)

@@ -166,6 +166,7 @@ class Objective(ShortRepr):
             features=self._features(batch),
             variance=self._variance(source, batch),
             index=batch.index if batch.numbered else None,
+            mask=batch.mask,
             split=source.name,
             teachers=self.ensemble.names,
         )
@@ -179,7 +180,7 @@ class Objective(ShortRepr):
             logits_V: The student's for them, (B, ..., V); where left out and needed, it is asked in eval mode.
         """
         signals = self.signals(source, batch, logits_V)
-        w_K = self.rule(signals)
+        w_K = batch.fill_uncounted(self.rule(signals), 1 / len(self.ensemble))
         return PooledTeachers(signals, w_K, self.pooling(signals.log_p, w_K))
 
     def target(self, source: ExampleSource, batch: Batch, logits_V: Tensor) -> Tensor:
@@ -224,7 +225,7 @@ class Objective(ShortRepr):
         return self._targets.holds(split)
 
     def logits(self, batch: Batch, caller: nn.Module | None = None) -> Tensor:
-        """Return the student's logits, (B, ..., V), float32 or wider.
+        """Return the student's logits, (B, ..., V), float32 or wider; 0 where a position does not count.
 
         Args:
             batch: Examples.
@@ -248,8 +249,9 @@ class Objective(ShortRepr):
             )
         if not self._looked_at:
             self._looked_at = True
-            warn_of_probabilities(logits_V, next(self.student.parameters()).dtype)
-        return logits_V
+            counted_V = logits_V if batch.mask is None else logits_V[batch.mask]
+            warn_of_probabilities(counted_V, next(self.student.parameters()).dtype)
+        return batch.fill_uncounted(logits_V, 0.0)
 
     def loss(self, log_q_V: Tensor, logits_V: Tensor) -> Tensor:
         """Return one distillation loss a position, (B, ...), nats.

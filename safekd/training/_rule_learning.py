@@ -104,7 +104,8 @@ class RuleLearning:
             share: Of the step's positions that this part of it holds; below 1, the gradients count so much, and are
                 added to those of other parts since the last ``step``.
         """
-        losses = [(learner, learner.loss(step)) for learner in self.learners]
+        empty = step.signals.mask is not None and not bool(step.signals.mask.any())  # which says nothing of any rule
+        losses = [(learner, learner.loss(step)) for learner in self.learners if not empty]
         jobs = [(loss, [*learner.parameters.values()]) for learner, loss in losses if loss is not None]
         if shared := [p for learner, loss in losses if loss is None for p in learner.parameters.values()]:
             jobs.append((distillation(), shared))

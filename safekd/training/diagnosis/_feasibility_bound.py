@@ -21,7 +21,7 @@ from torch import Tensor
 from solvers.infeasibility import solve_least_violation_on_simplices
 
 from ..._torch_state import evaluation_mode
-from ...data import ExampleSource, Split
+from ...data import ExampleSource, Split, name_inputs
 from ...safety import Constraint, Recall, SafetyConstraint
 from .._constraint_layout import attainable_threshold, is_single_average
 from .._objective import Objective
@@ -171,11 +171,13 @@ def _number_inputs(splits: Mapping[str, Split]) -> tuple[dict[str, Tensor], int]
     row_of: dict[str, Tensor] = {}
     positions = max(max(1, split.labels[0].numel()) for split in splits.values())
     for name, split in splits.items():
-        flat = (split.inputs.detach().cpu().contiguous() + 0).reshape(len(split), -1)
-        head = hashlib.blake2b(f"{flat.dtype}{tuple(split.inputs.shape[1:])}".encode(), digest_size=32).digest()
+        named = name_inputs(split.inputs)
+        kinds = [f"{what}{value.dtype}{tuple(value.shape[1:])}" for what, value in named.items()]
+        head = hashlib.blake2b("".join(kinds).encode(), digest_size=32).digest()
+        flat = [(value.detach().cpu().contiguous() + 0).reshape(len(split), -1) for value in named.values()]
+        bytes_N = np.concatenate([part.view(torch.uint8).numpy() for part in flat], axis=1)
         row = [
-            group_of.setdefault(hashlib.blake2b(line.tobytes(), key=head).digest(), len(group_of))
-            for line in flat.view(torch.uint8).numpy()
+            group_of.setdefault(hashlib.blake2b(line.tobytes(), key=head).digest(), len(group_of)) for line in bytes_N
         ]
         position = torch.arange(split.labels[0].numel()).reshape(split.labels.shape[1:])
         row_of[name] = torch.tensor(row).reshape(-1, *[1] * position.ndim) * positions + position

@@ -15,8 +15,9 @@ from ...safety import Constraint
 def assign_folds(train: Split, count: int, seed: int, constraints: Sequence[Constraint] = ()) -> Tensor:
     """Return the fold of each example, (N,), 0 to ``count - 1``.
 
-    Folds are even in size, in every class of (N,) labels, and in what each constraint covers; a cluster is in one fold.
-    No fold holds all that a constraint covers, so that the students of every fold have examples to be trained on.
+    Folds are even in size, in examples with a position that counts, in every class of (N,) labels, and in what each
+    constraint covers; a cluster is in one fold.  No fold holds all that a constraint covers, so that the students of
+    every fold have examples to be trained on.
 
     Args:
         train: N examples.
@@ -38,8 +39,12 @@ def assign_folds(train: Split, count: int, seed: int, constraints: Sequence[Cons
     if train.cluster is not None:
         cluster_N = torch.unique(train.cluster.cpu(), return_inverse=True)[1]
     clusters = int(cluster_N.max()) + 1
-    if clusters < count:
-        raise InvalidInput(f"{clusters} clusters of examples cannot make {count} folds; take fewer folds.")
+    counted_C = torch.ones(clusters, dtype=torch.bool)
+    if batch.mask is not None:
+        counted_N = batch.mask.reshape(len(train), -1).any(-1).cpu()
+        counted_C = torch.zeros(clusters).index_add(0, cluster_N, counted_N.float()) > 0
+    if (usable := int(counted_C.sum())) < count:
+        raise InvalidInput(f"{usable} clusters of examples cannot make {count} folds; take fewer folds.")
     covered_CM = torch.zeros(clusters, len(constraints)).index_add(0, cluster_N, covered_NM.float()) > 0
     order_C = torch.randperm(clusters, generator=torch.Generator().manual_seed(seed))
     for m in range(len(constraints)):
@@ -47,6 +52,7 @@ def assign_folds(train: Split, count: int, seed: int, constraints: Sequence[Cons
     if train.labels.ndim == 1:
         first_C = torch.full((clusters,), len(train)).scatter_reduce(0, cluster_N, torch.arange(len(train)), "amin")
         order_C = order_C[train.labels.cpu()[first_C][order_C].argsort(stable=True)]
+    order_C = order_C[counted_C[order_C].long().argsort(stable=True)]  # one after the other: as many in each fold
     fold_C = torch.empty(clusters, dtype=torch.long)
     fold_C[order_C] = torch.arange(clusters) % count
     for m, rule in enumerate(constraints):

@@ -91,7 +91,7 @@ class Normalized(RuleWrapper):
 
 
 def normalize_scores(score_K: Tensor, signals: Signals, who: str) -> Tensor:
-    """Return scores divided by their sum.
+    """Return scores divided by their sum; where a position does not count, what cannot be divided becomes all alike.
 
     Args:
         score_K: Scores, (..., K), at least 0.
@@ -107,6 +107,9 @@ def normalize_scores(score_K: Tensor, signals: Signals, who: str) -> Tensor:
     require_scores(score_K, signals, who)
     total = score_K.sum(-1, keepdim=True)
     bad = ~torch.isfinite(score_K).all(-1) | (score_K < 0).any(-1) | (total.squeeze(-1) <= 0)
+    if signals.mask is not None:
+        score_K = score_K.masked_fill((bad & ~signals.mask).unsqueeze(-1), 1.0)
+        total, bad = score_K.sum(-1, keepdim=True), bad & signals.mask
     if bool(bad.any()):
         where = tuple(int(i) for i in bad.nonzero()[0])
         raise InvalidInput(

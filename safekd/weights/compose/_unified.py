@@ -10,6 +10,7 @@ Axes: ... positions, K teachers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from torch import Tensor
 from solvers.polytope import WeightPolytope, number_orderings
 from solvers.short_repr import ShortRepr
 
+from ...data import fill_uncounted
 from ...errors import InvalidInput
 from ..orderings import (
     Metric,
@@ -52,6 +54,7 @@ class Repair(ShortRepr):
         violations_after: The same of ``weights``.
         contradictions: Bool, (...), where token and context scale rank two teachers differently; there the order of the
             scale ``wins`` holds together with the polytope's own, and of the other's what does not go against them.
+        counted: How many positions count; nothing is said of the others, where ``distance`` is 0.
         wins: "token" or "context".
         bounds: Lower and upper bound of each teacher's weight in ``composed`` that follow from those of the parts, None
             if a part has no bounds.
@@ -65,6 +68,7 @@ class Repair(ShortRepr):
     contradictions: Tensor
     wins: OrderedScale
     bounds: Bounds | None
+    counted: int
 
     @property
     def repaired(self) -> Tensor:
@@ -74,16 +78,16 @@ class Repair(ShortRepr):
     @property
     def repaired_fraction(self) -> float:
         """Share of positions that had to move by more than rounding."""
-        return float(self.repaired.double().mean())
+        return int(self.repaired.sum()) / self.counted if self.counted else math.nan
 
     def __str__(self) -> str:
         """Return the counts in words."""
-        if not self.distance.numel():
+        if not self.counted:
             return "no positions"
         distance = self.distance.detach()
         lines = [
-            f"{int(self.repaired.sum())} of {self.distance.numel()} positions repaired, moved by "
-            f"{float(distance.mean()):.4g} on average and {float(distance.max()):.4g} at most",
+            f"{int(self.repaired.sum())} of {self.counted} positions repaired, moved by "
+            f"{float(distance.sum()) / self.counted:.4g} on average and {float(distance.max()):.4g} at most",
             f"orderings broken at {int(self.violations_before.sum())} positions before, "
             f"at {int(self.violations_after.sum())} after",
         ]
@@ -231,12 +235,13 @@ class Unified:
         return Repair(
             composed=composed,
             weights=weights,
-            distance=(weights - composed).norm(dim=-1),
-            violations_before=orders.find_violations(composed),
-            violations_after=orders.find_violations(weights),
-            contradictions=orders.contradicts,
+            distance=fill_uncounted((weights - composed).norm(dim=-1), signals.mask, 0.0),
+            violations_before=fill_uncounted(orders.find_violations(composed), signals.mask, False),
+            violations_after=fill_uncounted(orders.find_violations(weights), signals.mask, False),
+            contradictions=fill_uncounted(orders.contradicts, signals.mask, False),
             wins=self.wins,
             bounds=self.implied_bounds,
+            counted=weights.shape[:-1].numel() if signals.mask is None else int(signals.mask.sum()),
         )
 
     def _rules(self) -> dict[str, Rule]:

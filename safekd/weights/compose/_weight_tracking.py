@@ -20,7 +20,7 @@ So a target that stands still is reached geometrically, one that drifts by at mo
 of at most d (1 - beta) / beta in the end, and a jump of size J is forgotten like (1 - beta)^n J.  While P stays the
 same, |w*_n - w*_{n-1}| <= |u_n - u_{n-1}|.  What a small lag costs is noise: if the u_n scatter independently around
 a standing target inside the set, the weights keep about beta / (2 - beta) of the variance.
-Axes: ... positions, G groups, P groups present in a batch, K teachers.
+Axes: ... positions, x those that count, G groups, P groups present in a batch, K teachers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from ...data import expand_to_positions
 from ...errors import InvalidInput, MissingSignal
 from ..orderings import PositionOrderings, ScaleOrderings, require_compatible_orderings, resolve_orderings
 from ..rules import Rule, RuleWrapper, require_rule
-from ..signals import OrderedScale, Signals
+from ..signals import OrderedScale, Signals, average_rows
 from ._conforming import normalize_scores
 from ._product_bounds import Bounds
 
@@ -201,15 +201,17 @@ class Tracking(RuleWrapper, nn.Module):
             )
         raw_K = normalize_scores(self.rule(signals), signals, type(self.rule).__name__)
         group = self._number_positions(signals)
-        present_P, row = torch.unique(group, return_inverse=True)
+        present_P, row_x = torch.unique(signals.select_counted(group), return_inverse=True)
         if not len(present_P):
             return raw_K
-        group_orderings = self._resolve_group_orderings(signals, present_P, row)
-        asked_PK = _average_rows(raw_K.double(), row, len(present_P))
+        group_orderings = self._resolve_group_orderings(signals, present_P, row_x)
+        asked_PK = average_rows(signals.select_counted(raw_K.double()), row_x, len(present_P))
         target_PK = group_orderings.project(asked_PK, "euclidean")
         weights_PK = self._update_groups(present_P, asked_PK, target_PK, group_orderings)
         own = {} if self.orderings is None else {self.orderings.scale: self.orderings}
         orders = resolve_orderings(signals, self.polytope, own, scored=self.ordered)
+        # any row will do for a position that does not count
+        row = torch.searchsorted(present_P, group.contiguous()).clamp_max(len(present_P) - 1)
         return orders.project(weights_PK[row].to(raw_K.dtype), "euclidean")
 
     def _update_groups(
@@ -253,16 +255,17 @@ class Tracking(RuleWrapper, nn.Module):
             )
         return expand_to_positions(key, lead)
 
-    def _resolve_group_orderings(self, signals: Signals, present_P: Tensor, row: Tensor) -> PositionOrderings:
+    def _resolve_group_orderings(self, signals: Signals, present_P: Tensor, row_x: Tensor) -> PositionOrderings:
         """Return the context scale's orderings of each group: average safety, critical where all its positions are."""
         P, safety_PK, critical_P = len(present_P), None, None
         if signals.has_safety("context"):
-            safety_PK = _average_rows(signals.safety.expand(signals.shape).double(), row, P)
+            safety_K = signals.safety.expand(signals.shape).double()
+            safety_PK = average_rows(signals.select_counted(safety_K), row_x, P)
         if signals.names_critical:
             critical = (
                 signals.critical_positions("context") if signals.names_critical_on("context") else signals.critical
             )
-            critical_P = _average_rows(critical.double().unsqueeze(-1), row, P).squeeze(-1) == 1
+            critical_P = average_rows(signals.select_counted(critical).double(), row_x, P) == 1
         group_orderings = Signals(
             entropy=torch.zeros(P, self.polytope.n_teachers, dtype=torch.float64, device=signals.device),
             context=present_P if self.by == "context" else None,
@@ -273,10 +276,3 @@ class Tracking(RuleWrapper, nn.Module):
         if given is not None and given.scale == "context" and (self.by == "context" or not given.by_group):
             own = {"context": given}
         return resolve_orderings(group_orderings, self.polytope, own, scored=self.ordered)
-
-
-def _average_rows(value_K: Tensor, row: Tensor, count: int) -> Tensor:
-    """Return the average of (..., K) over the positions of each row, (count, K)."""
-    flat = value_K.reshape(-1, value_K.shape[-1])
-    total = flat.new_zeros(count, flat.shape[-1]).index_add(0, row.reshape(-1), flat)
-    return total / torch.bincount(row.reshape(-1), minlength=count).unsqueeze(-1)

@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from ..._number_checks import is_whole
+from ...data import Inputs
 from ...errors import InvalidInput
 from ..rules import WeightRule, walk_rule
 from ..signals import Signals
@@ -29,14 +30,14 @@ class StudentStep:
         weights_K: The weights that pooled the teachers, (..., K), after composition and projection; they carry the
             gradient to the rule's parameters.
         student: The module; whoever runs it leaves modes, gradients and running averages as they were.
-        inputs: What it was given, (B, ...).
+        inputs: What it was given, (B, ...), or a dictionary of them.
         rate: Learning rate of the student's optimizer.
     """
 
     signals: Signals
     weights_K: Tensor
     student: nn.Module
-    inputs: Tensor
+    inputs: Inputs
     rate: float
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..._precision import log_softmax
-from ..._torch_state import evaluation_mode, extract_logits
+from ..._torch_state import call_module, evaluation_mode, extract_logits
+from ...data import fill_uncounted
 from ...errors import InvalidInput
 from ..rules import register_rule
 from ..signals import Signals
@@ -99,18 +100,24 @@ def look_ahead(step: StudentStep, temperature: float, hard: float) -> Tensor:
     theta = {n: p.detach().requires_grad_() for n, p in student.named_parameters() if p.requires_grad}
 
     def compute_logits(parameters: Parameters) -> Tensor:
-        return extract_logits(functional_call(student, dict(parameters), (step.inputs,)), "The student")
+        def run(*inputs: Tensor, **named: Tensor) -> Any:
+            return functional_call(student, dict(parameters), inputs, named)
+
+        logits_V = extract_logits(call_module(run, step.inputs), "The student")
+        return fill_uncounted(logits_V, step.signals.mask, 0.0)
 
     with evaluation_mode(student), torch.enable_grad(), _differentiable_twice():
         z_V = compute_logits(theta)
-        read = Signals(log_p=step.signals.log_p, student_log_p=log_softmax(z_V.detach()))
+        read = Signals(log_p=step.signals.log_p, student_log_p=log_softmax(z_V.detach()), mask=step.signals.mask)
         gradient_KV = read.student_gradient(temperature)
-        w_K, positions = step.weights_K.detach(), labels.numel()
+        w_K, label_P = step.weights_K.detach(), read.select_counted(labels)
+        positions = len(label_P)
         pooled_V = (w_K.unsqueeze(-1) * gradient_KV).sum(-2) / positions
         gradient = _backward_gradient(z_V, theta, pooled_V.to(z_V))
         ahead = {n: (p.detach() - step.rate * gradient[n]).requires_grad_() for n, p in theta.items()}
-        chosen = _select_hardest(z_V.detach(), labels, hard)
-        hard_loss = nn.functional.cross_entropy(compute_logits(ahead).flatten(0, -2)[chosen], labels.flatten()[chosen])
+        chosen = _select_hardest(read.select_counted(z_V.detach()), label_P, hard)
+        ahead_PV = read.select_counted(compute_logits(ahead))
+        hard_loss = nn.functional.cross_entropy(ahead_PV[chosen], label_P[chosen])
         change_V = _directional_derivative(compute_logits, theta, _backward_gradient(hard_loss, ahead))
     return -(step.rate / positions) * (gradient_KV * change_V.unsqueeze(-2)).sum(-1)
 
@@ -122,8 +129,8 @@ def _differentiable_twice() -> Iterator[None]:
         yield
 
 
-def _select_hardest(z_V: Tensor, labels: Tensor, share: float) -> Tensor:
-    loss = nn.functional.cross_entropy(z_V.flatten(0, -2), labels.flatten(), reduction="none")
+def _select_hardest(z_PV: Tensor, label_P: Tensor, share: float) -> Tensor:
+    loss = nn.functional.cross_entropy(z_PV, label_P, reduction="none")
     return loss.topk(math.ceil(share * len(loss))).indices
 
 

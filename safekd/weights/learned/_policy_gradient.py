@@ -54,7 +54,7 @@ class PolicyGradient(nn.Module):
             step: The step that the student is about to take.
         """
         log_pi_K: Tensor = self.network(step.signals)
-        return -(self.reward(step.signals) * log_pi_K).sum(-1).mean()
+        return -step.signals.select_counted((self.reward(step.signals) * log_pi_K).sum(-1)).mean()
 
     def reward(self, signals: Signals) -> Tensor:
         """Return the reward of each teacher, (..., K), in [0, 1]; 0 everywhere when all losses are alike.
@@ -64,5 +64,6 @@ class PolicyGradient(nn.Module):
         """
         missed = -signals.student_log_p.gather(-1, signals.true_classes.unsqueeze(-1))
         gain_K = -(missed + signals.student_divergence(self.network.temperature)).detach()
-        spread = gain_K.std(unbiased=False)
-        return ((gain_K - gain_K.mean()) / torch.where(spread > 0, spread, 1.0)).clamp(0, 1)
+        counted_PK = signals.select_counted(gain_K)
+        spread = counted_PK.std(unbiased=False)
+        return ((gain_K - counted_PK.mean()) / torch.where(spread > 0, spread, 1.0)).clamp(0, 1)

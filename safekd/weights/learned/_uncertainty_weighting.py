@@ -64,7 +64,7 @@ class UncertaintyWeighting(nn.Module):
         """
         loss_K = step.signals.student_divergence(self.temperature).detach() + self.eps
         if len(self.s_MK) == 1:
-            return _weight_losses(self.s_MK[0], loss_K.reshape(-1, loss_K.shape[-1]).mean(0)).sum()
+            return _weight_losses(self.s_MK[0], step.signals.select_counted(loss_K).mean(0)).sum()
         self._task_rows(step.signals)  # no task beyond those that it was made for
         loss_MK, _ = step.signals.tabulate_by_task(loss_K)
         s_MK = self.s_MK[: len(loss_MK)]

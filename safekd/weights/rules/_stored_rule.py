@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data import ExampleSource, Split
+from ...data import ExampleSource, Split, fill_uncounted
 from ...errors import InvalidInput, MissingSignal
 from ...io import Block, open_table
 from ...io.arrays import BoundFile, RowTable, open_rows
@@ -97,7 +97,12 @@ class Stored:
             raise InvalidInput(
                 f"Stored weights of {table.name} are about {w_K.shape[-1]} teachers, there are {signals.shape[-1]}."
             )
-        return w_K.expand(signals.shape)
+        w_K = fill_uncounted(w_K.expand(signals.shape), signals.mask, 1 / signals.shape[-1])
+        if not bool(torch.isfinite(w_K).all()):
+            place = tuple(int(i) for i in (~torch.isfinite(w_K)).any(-1).nonzero()[0])
+            example = int(signals.index[place[: signals.index.ndim]])
+            raise InvalidInput(f"Stored weights of {table.name} are not finite for example {example}; mend that row.")
+        return w_K
 
     def require_rows(self, splits: Mapping[str, ExampleSource], teachers: Sequence[str]) -> None:
         """Read all tables anew, and refuse those that lack a teacher or an example; streams are looked up as they come.
@@ -170,7 +175,8 @@ class Stored:
         return [self.teachers.index(name) for name in teachers]
 
     def _require_tensor(self, weights: Tensor) -> None:
-        if weights.ndim < 2 or not weights.is_floating_point() or not bool(torch.isfinite(weights).all()):
+        finite = weights.ndim > 2 or bool(torch.isfinite(weights).all())  # by position: known where positions count
+        if weights.ndim < 2 or not weights.is_floating_point() or not finite:
             raise InvalidInput(
                 f"Stored weights are a tensor of shape {tuple(weights.shape)} ({weights.dtype}); wanted finite floats, "
                 "(examples, teachers)."

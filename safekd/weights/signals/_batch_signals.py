@@ -15,17 +15,20 @@ from torch import Tensor
 from ...data import expand_to_positions
 from ...errors import InvalidInput, MissingSignal
 from ._signal_checks import (
+    fill_signal,
+    mark_chosen,
+    read_counted,
     read_group_numbers,
+    read_signal,
     require_group_numbers,
     require_lead,
     require_log_p,
     require_mask,
     require_same_teachers,
     require_scores_fit,
-    widen_signal,
 )
-from ._teacher_distributions import compute_variance, soften
-from ._teacher_evidence import TeacherEvidence, look_up
+from ._teacher_distributions import average_rows, compute_divergence, compute_variance, soften
+from ._teacher_evidence import TeacherEvidence, look_up, require_table
 
 OrderedScale = Literal["token", "context"]  # the scales with safety orderings, axioms III.5 and III.22
 ORDERED_SCALES: tuple[OrderedScale, OrderedScale] = ("token", "context")
@@ -35,11 +38,12 @@ class Signals:
     """The signals of one batch that rules score teachers by, each worked out on first use.
 
     Any signal may also be given outright.  A rule that needs what is not there raises MissingSignal, which says what
-    to give.  Half types are widened, so that rules and weights are worked out in float32.
+    to give.  Half types are widened, so that rules and weights are worked out in float32.  Positions that do not count,
+    such as padding, are in no average, order or audit, whatever was given there: their teachers are all uniform.
 
     Args:
         log_p: Teachers' log-probabilities, (..., K, V).
-        labels: True classes, integers, (...).
+        labels: True classes, integers, (...); -100 where a position does not count.
         task: Task of each position, integers from 0, (...), or (B,) for (B, T) positions.
         context: Context of each position, likewise.
         evidence: What was measured of the teachers beforehand.
@@ -60,8 +64,10 @@ class Signals:
         index: Number of each position's example, as ``Batch.index`` has it, (...), or (B,) for (B, T) positions.
         split: Name of the split that the examples are from.
         teachers: Names of the K teachers.
+        mask: Which positions count, bool, (...), besides those with label -100; None for all.
 
     Attributes:
+        mask: Which positions count, (...); None where all do.
         names_critical: Whether anything says which positions are critical; if not, orderings apply at all of them.
 
     Raises:
@@ -93,8 +99,12 @@ class Signals:
         index: Tensor | None = None,
         split: str | None = None,
         teachers: Sequence[str] | None = None,
+        mask: Tensor | None = None,
     ) -> None:
-        log_p, log_p_passes, student_log_p = map(widen_signal, (log_p, log_p_passes, student_log_p))
+        self.mask, labels = read_counted(mask, labels)
+        several = log_p, log_p_passes, student_log_p
+        log_p, log_p_passes, student_log_p = (read_signal(value, self.mask) for value in several)
+        features = fill_signal(features, self.mask, 0.0)
         self._log_p, self.evidence, self.split, self.teachers = log_p, evidence, split, teachers
         self._passes, self._student, self._features = log_p_passes, student_log_p, features
         self.critical_classes = read_group_numbers("critical_classes", critical_classes)
@@ -112,8 +122,8 @@ class Signals:
             "token_safety": token_safety,
             "distance": distance,
         }
-        scores = {name: widen_signal(value) for name, value in scores.items()}
-        for name, value in {**scores, "critical": critical}.items():
+        scores = {name: read_signal(value, self.mask, 1.0) for name, value in scores.items()}
+        for name, value in {**scores, "critical": fill_signal(critical, self.mask, False)}.items():
             if value is not None:
                 self.__dict__[name] = value  # a cached_property reads its value from here
         require_log_p(log_p)
@@ -127,7 +137,8 @@ class Signals:
         self.task = require_group_numbers("task", task, lead, spreads=True)
         self.context = require_group_numbers("context", context, lead, spreads=True)
         self.index = require_group_numbers("index", index, lead, spreads=True)
-        require_mask(critical, lead)
+        require_mask("critical", critical, lead)
+        require_mask("mask", self.mask, lead)
         require_lead("log_p_passes", log_p_passes, lead, ("passes", "teachers", "classes"))
         require_lead("student_log_p", student_log_p, lead, ("classes",))
         require_lead("features", features, lead, ("features",))
@@ -221,10 +232,8 @@ class Signals:
         Source: Hinton, Vinyals and Dean 2015.
         """
         if temperature not in self._divergences:
-            log_p_KV, log_s_V = soften(self.log_p, temperature), soften(self.student_log_p, temperature)
-            p_KV = log_p_KV.exp()
-            gap_KV = torch.where(p_KV == 0, 0.0, log_p_KV - log_s_V.unsqueeze(-2))  # 0 log 0 = 0
-            self._divergences[temperature] = temperature**2 * (p_KV * gap_KV).sum(-1)
+            soft = soften(self.log_p, temperature), soften(self.student_log_p, temperature)
+            self._divergences[temperature] = temperature**2 * compute_divergence(*soft)
         return self._divergences[temperature]
 
     def student_gradient(self, temperature: float = 1.0) -> Tensor:
@@ -253,12 +262,24 @@ class Signals:
             classes = "at least 0" if known is None else f"0 to {known.shape[-1] - 1}"
             raise InvalidInput(
                 f"Position {where} has label {int(self.labels[where])}; wanted a class, {classes}. This rule needs "
-                "a true class everywhere: leave positions without one, such as padding, out of the batch."
+                "a true class wherever a position counts; where it does not, as in padding, the label is -100."
             )
         return self.labels
 
+    def select_counted(self, value: Tensor) -> Tensor:
+        """Return the values of the positions that count, one after the other.
+
+        Args:
+            value: Anything a position, (..., *more).
+
+        Returns:
+            (P, *more).
+        """
+        lead = len(self.shape) - 1
+        return value.reshape(-1, *value.shape[lead:]) if self.mask is None else value[self.mask]
+
     def tabulate_by_task(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Average a signal over the positions of each task.
+        """Average a signal over the positions of each task, those that count.
 
         Args:
             value: One signal a position, (..., A).
@@ -269,16 +290,13 @@ class Signals:
         Raises:
             InvalidInput: A task is below 0.
         """
-        lead = self.shape[:-1]
-        flat = value.reshape(-1, *value.shape[len(lead) :])
+        lead, flat = self.shape[:-1], self.select_counted(value)
         row = torch.zeros(lead, dtype=torch.long, device=value.device)
         row = row if self.task is None else expand_to_positions(self.task, lead)
         if row.numel() and int(row.min()) < 0:
             raise InvalidInput(f"A position has task {int(row.min())}; wanted numbers from 0.")
         tasks = int(row.max()) + 1 if row.numel() else 1
-        total = flat.new_zeros(tasks, *flat.shape[1:]).index_add(0, row.reshape(-1), flat)
-        count = torch.bincount(row.reshape(-1), minlength=tasks).clamp_min(1).to(flat.dtype)
-        return total / count.reshape(-1, *[1] * (flat.ndim - 1)), row
+        return average_rows(flat, self.select_counted(row), tasks), row
 
     def spread_task_average(self, value: Tensor) -> Tensor:
         """Average a signal over the positions of each task, and give every position what its task has.
@@ -322,8 +340,7 @@ class Signals:
             )
         if self.labels is None:
             raise MissingSignal("The teachers' safety by class is known; pass `labels`, the class of each position.")
-        # padding such as -100 is no class and never critical; any row will do for it
-        return look_up(self.evidence.safety_VK, self.labels.clamp_min(0), "class", self._template)
+        return look_up(self.evidence.safety_VK, self.labels, "class", self._template)
 
     def has_safety(self, scale: OrderedScale) -> bool:
         """Say whether there are safety scores of a scale.
@@ -383,28 +400,15 @@ class Signals:
         return expand_to_positions(value, self.shape[:-1])
 
     def _critical_mask(self, scale: OrderedScale) -> Tensor:
-        chosen, value, what, of_what = {
+        given = {
             "token": (self.critical_classes, self.labels, "labels", "classes"),
             "context": (self.critical_contexts, self.context, "context", "contexts"),
-        }[scale]
-        lead = self.shape[:-1]
-        if not chosen:
-            return torch.zeros(lead, dtype=torch.bool, device=self._template.device)
-        if value is None:
-            raise MissingSignal(f"Critical {of_what} {sorted(chosen)} are named; pass `{what}` to find them by.")
-        return expand_to_positions(torch.isin(value, torch.tensor(sorted(chosen), device=value.device)), lead)
+        }
+        inside = mark_chosen(*given[scale], self.shape[:-1], self.device)
+        return inside if self.mask is None else inside & self.mask
 
     def _look_up_task(self, name: str, what: str) -> Tensor:
-        return look_up(self._evidence_table(f"{name}_MK", name, what), self.task, "task", self._template)
+        return look_up(require_table(self.evidence, f"{name}_MK", name, what), self.task, "task", self._template)
 
     def _look_up_context(self, name: str, what: str) -> Tensor:
-        return look_up(self._evidence_table(f"{name}_CK", name, what), self.context, "context", self._template)
-
-    def _evidence_table(self, field: str, name: str, what: str) -> Tensor:
-        table: Tensor | None = getattr(self.evidence, field, None)
-        if table is None:
-            raise MissingSignal(
-                f"This rule needs the teachers' {what}; pass `evidence=kd.teachers.measure_teachers(...)` that holds "
-                f"{field}, or `{name}` of shape (..., K)."
-            )
-        return table
+        return look_up(require_table(self.evidence, f"{name}_CK", name, what), self.context, "context", self._template)

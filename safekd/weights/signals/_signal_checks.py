@@ -6,6 +6,7 @@ Axes: ... positions, K teachers, V classes.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..._precision import widen
-from ...errors import InvalidInput
+from ...data import IGNORED, expand_to_positions, fill_uncounted
+from ...errors import InvalidInput, MissingSignal
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,38 @@ class SignalCheckSettings:
 _CHECKS = SignalCheckSettings()
 
 
-def widen_signal(value: Tensor | None) -> Tensor | None:
-    """Return half types as float32; what is no tensor is left to the checks."""
-    return widen(value) if isinstance(value, Tensor) else value
+def read_counted(mask: Tensor | None, labels: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Return which positions count, None where all do, and labels with 0 where they do not.
+
+    Args:
+        mask: As it was given, bool (...), or None.
+        labels: Class numbers, (...); -100 where a position does not count.
+    """
+    whole = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.dtype != torch.bool
+    if isinstance(labels, Tensor) and whole and bool((ignored := labels.long() == IGNORED).any()):
+        fits = mask is None or (isinstance(mask, Tensor) and mask.shape == labels.shape and mask.dtype == torch.bool)
+        mask = (~ignored if mask is None else mask & ~ignored) if fits else mask
+    if labels is not None and isinstance(mask, Tensor) and whole and mask.shape == labels.shape:
+        labels = fill_uncounted(labels, mask, 0)
+    return mask, labels
+
+
+def read_signal(value: Tensor | None, mask: Tensor | None, filling: float | None = None) -> Tensor | None:
+    """Return half types as float32, filled in as by ``fill_signal``; what is no tensor is left to the checks."""
+    return fill_signal(widen(value), mask, filling) if isinstance(value, Tensor) else value
+
+
+def fill_signal(value: Tensor | None, mask: Tensor | None, filling: float | None = None) -> Tensor | None:
+    """Return a signal with a number where a position does not count; what does not fit is left to the checks.
+
+    Args:
+        value: Anything a position, (..., *more).
+        mask: Which positions count, bool (...).
+        filling: The number; None for that of a uniform distribution over the last axis, as its logarithm.
+    """
+    if not isinstance(value, Tensor) or not isinstance(mask, Tensor) or value.shape[: mask.ndim] != mask.shape:
+        return value
+    return fill_uncounted(value, mask, -math.log(max(value.shape[-1], 1)) if filling is None else filling)
 
 
 def require_log_p(log_p: Tensor | None) -> None:
@@ -103,15 +134,15 @@ def require_scores_fit(scores: Mapping[str, Tensor | None], log_p: Tensor | None
             )
 
 
-def require_mask(critical: Tensor | None, lead: torch.Size) -> None:
+def require_mask(name: str, value: Tensor | None, lead: torch.Size) -> None:
     """Raise InvalidInput unless it says yes or no for each position."""
-    if critical is None:
+    if value is None:
         return
-    _require_tensor("critical", critical)
-    if critical.dtype != torch.bool or critical.shape != lead:
+    _require_tensor(name, value)
+    if value.dtype != torch.bool or value.shape != lead:
         raise InvalidInput(
-            f"`critical` is {_dtype_name(critical)} of shape {tuple(critical.shape)}; wanted bool of shape "
-            f"{tuple(lead)}, one for each position."
+            f"`{name}` is {_dtype_name(value)} of shape {tuple(value.shape)}; wanted bool of shape {tuple(lead)}, one "
+            "for each position."
         )
 
 
@@ -131,6 +162,17 @@ def require_group_numbers(name: str, value: Tensor | None, lead: torch.Size, *, 
             f"`{name}` has shape {tuple(value.shape)}; wanted {tuple(lead)}, one for each position{fewer}."
         )
     return value.long()
+
+
+def mark_chosen(
+    chosen: frozenset[int], value: Tensor | None, what: str, of_what: str, lead: torch.Size, device: torch.device
+) -> Tensor:
+    """Say which positions are of some classes or contexts, bool (...).  Raises MissingSignal without their numbers."""
+    if not chosen:
+        return torch.zeros(lead, dtype=torch.bool, device=device)
+    if value is None:
+        raise MissingSignal(f"Critical {of_what} {sorted(chosen)} are named; pass `{what}` to find them by.")
+    return expand_to_positions(torch.isin(value, torch.tensor(sorted(chosen), device=value.device)), lead)
 
 
 def read_group_numbers(name: str, chosen: Collection[int]) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""Two statistics of teachers' distributions.  Axes: ... positions, P passes, K teachers, V classes."""
+"""Statistics of teachers' distributions.  Axes: ... positions, P passes, K teachers, V classes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,37 @@ def compute_variance(log_p_PKV: Tensor) -> Tensor:
     if not log_p_PKV.numel():
         return log_p_PKV.new_zeros(log_p_PKV[..., 0, :, 0].shape)  # torch warns of too few degrees of freedom
     return log_p_PKV.exp().var(dim=-3, unbiased=False).sum(-1)
+
+
+def compute_divergence(log_p_KV: Tensor, log_s_V: Tensor) -> Tensor:
+    """Return the KL divergence of each teacher from the student.
+
+    Args:
+        log_p_KV: Teachers' log-probabilities, (..., K, V).
+        log_s_V: The student's, (..., V).
+
+    Returns:
+        Nats, (..., K).
+    """
+    p_KV = log_p_KV.exp()
+    gap_KV = torch.where(p_KV == 0, 0.0, log_p_KV - log_s_V.unsqueeze(-2))  # 0 log 0 = 0
+    return (p_KV * gap_KV).sum(-1)
+
+
+def average_rows(value_P: Tensor, row_P: Tensor, rows: int) -> Tensor:
+    """Return the average of the values of each row, 0 where a row has none.
+
+    Args:
+        value_P: (P, *more).
+        row_P: Which row each is of, (P,).
+        rows: How many there are.
+
+    Returns:
+        (rows, *more).
+    """
+    total = value_P.new_zeros(rows, *value_P.shape[1:]).index_add(0, row_P, value_P)
+    count = torch.bincount(row_P, minlength=rows).clamp_min(1).to(value_P.dtype)
+    return total / count.reshape(-1, *[1] * (value_P.ndim - 1))
 
 
 def soften(log_p_V: Tensor, temperature: float) -> Tensor:

@@ -60,6 +60,27 @@ class TeacherEvidence(ShortRepr):
         return TeacherEvidence(**placed)
 
 
+def require_table(evidence: TeacherEvidence | None, field: str, name: str, what: str) -> Tensor:
+    """Return a table of evidence, (G, K).
+
+    Args:
+        evidence: Where it is looked for.
+        field: Its name there.
+        name: Name of the signal that it stands for.
+        what: What it is about, in words.
+
+    Raises:
+        MissingSignal: There is none.
+    """
+    table: Tensor | None = getattr(evidence, field, None)
+    if table is None:
+        raise MissingSignal(
+            f"This rule needs the teachers' {what}; pass `evidence=kd.teachers.measure_teachers(...)` that holds "
+            f"{field}, or `{name}` of shape (..., K)."
+        )
+    return table
+
+
 def look_up(table: Tensor, key: Tensor | None, what: str, template: Tensor) -> Tensor:
     """Return the rows of a table of evidence for the positions of a batch.
 

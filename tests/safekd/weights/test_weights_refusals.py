@@ -68,7 +68,7 @@ def test_readings_that_do_not_fit_are_refused(case):
 
 
 WRONG = {
-    "padding": (Confidence(), {"labels": torch.tensor([0, 1, -100, 2])}, r"Position \(2,\) has label -100; .* 0 to 4"),
+    "no class": (Confidence(), {"labels": torch.tensor([0, 1, -1, 2])}, r"Position \(2,\) has label -1; .* 0 to 4"),
     "no such class": (
         GradientAlignment(),
         {"labels": torch.tensor([0, 5, 1, 2]), "student_log_p": log_p(1, 4, 5)},

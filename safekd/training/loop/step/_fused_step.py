@@ -90,7 +90,7 @@ class FusedStepReader:
         share_V, entropy = (self._shares, None) if self._shares is not None else self._read_target(batch, logits_V)
         if self.whole and self.objective.holds_targets(self.train):
             if self._shares is None:
-                self._has_zeros = bool((share_V == 0).any())
+                self._has_zeros = bool((batch.fill_uncounted(share_V, 1.0) == 0).any())
             self._shares = share_V
         require_same_classes(share_V, logits_V)
         temperature = self.divergence.temperature
@@ -113,12 +113,12 @@ class FusedStepReader:
     def _read_target(self, batch: Batch, logits_V: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the target's shares of the loss and, for a batch, its mean entropy in units of the loss."""
         q_V = self.divergence.soften(self.objective.target(self.train, batch, logits_V.detach()))
+        positions = max(batch.positions, 1)
+        share_V = batch.fill_uncounted(self.divergence.shares(q_V, positions), 0.0)
         if self.whole:
-            return self.divergence.shares(q_V), None
-        positions = q_V.numel() // q_V.shape[-1]
-        return self.divergence.shares(q_V), torch.special.entr(q_V).sum(dtype=torch.float64) * (
-            self.divergence.temperature**2 / positions
-        )
+            return share_V, None
+        entropy = batch.fill_uncounted(torch.special.entr(q_V), 0.0).sum(dtype=torch.float64)
+        return share_V, entropy * (self.divergence.temperature**2 / positions)
 
 
 class _CoveredAverage:
