@@ -10,6 +10,7 @@ copies by what is in its examples.
 """
 
 from ._batch import Batch, fill_uncounted
+from ._bit_mixing import rank_places
 from ._build_batch import build_batch
 from ._column_values import IGNORED
 from ._data_sources import Fields, as_split, move_split
@@ -64,6 +65,7 @@ __all__ = [
     "map_inputs",
     "move_split",
     "name_inputs",
+    "rank_places",
     "read_evenly",
     "read_stream",
     "require_class_count",
