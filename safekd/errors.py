@@ -15,6 +15,7 @@ __all__ = [
     "InvalidInput",
     "MissingSignal",
     "NotFinite",
+    "RankFailure",
     "SafekdError",
     "SafekdWarning",
     "SolverFailure",
@@ -41,3 +42,7 @@ class NotFinite(InvalidInput):
     def __init__(self, source: str, wanted: str) -> None:
         super().__init__(f"{source}; wanted {wanted}.")
         self.source = source
+
+
+class RankFailure(SafekdError, RuntimeError):
+    """A run of several processes cannot go on; the message says which rank stopped, and why as far as it is known."""

@@ -157,11 +157,24 @@ def demo_command(
 def train_command(
     config: Config,
     run_dir: Annotated[str | None, typer.Option(help="where results are written; overrides the file")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where a run was stopped, else begin")] = False,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, max=10**12, help="steps between checkpoints; a minute or more if left out")
+    ] = None,
+    allow_change: Annotated[
+        list[str] | None, typer.Option(help="what may differ from the run gone on with: optimizer.lr; repeatable")
+    ] = None,
 ) -> None:
-    """Train the student that an experiment file describes, under its safety constraints."""
-    from ._train_command import show_training
+    """Train the student that an experiment file describes, under its safety constraints.
 
-    raise typer.Exit(show_training(out, config, None if run_dir is None else _read_run_dir(run_dir)))
+    Ctrl-C and SIGTERM finish the step and save (exit codes 130 and 143): --resume goes on there.  Exit code 0: converged;
+    1: not; 2: bad input.
+    """
+    from ._train_command import TrainingOptions, show_training
+
+    folder = None if run_dir is None else _read_run_dir(run_dir)
+    options = TrainingOptions(folder, resume, checkpoint_every, allow_change or [])
+    raise typer.Exit(show_training(out, config, options))
 
 
 @app.command("frontier")
@@ -201,14 +214,17 @@ def verify_command(
     path: Annotated[
         Path, typer.Argument(help="folder of a run or of a sweep (OUTPUT.points), or the CSV file of a frontier")
     ],
+    repair: Annotated[
+        bool, typer.Option("--repair", help="set damaged checkpoints aside; the run goes on from the last whole one")
+    ] = False,
 ) -> None:
     """Compare every file with the hash that was written beside it.
 
-    Exit code 0: all is as it was written; 1: something was changed; 2: no run, sweep or frontier.
+    Exit code 0: all is as it was written, or was repaired; 1: something was changed; 2: no run, sweep or frontier.
     """
     from ._verify_command import show_verification
 
-    raise typer.Exit(show_verification(out, path))
+    raise typer.Exit(show_verification(out, path, repair=repair))
 
 
 @app.command("project")

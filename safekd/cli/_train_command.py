@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +21,41 @@ from ..io import write_atomically
 from ..report import tabulate_fit, tabulate_tightening
 from ..safety import SafetyConstraint, certify
 from ..training import FitResult, RunFolder, open_run_folder
+from ..training.resume import CheckpointStore
 from ..training.trace import TracePoint
 from ._plain_text import print_plain
 from ._progress_bars import show_steps, show_written
 
 
-def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What a command line says of a run besides its file.
+
+    Attributes:
+        run_dir: Where results are written; None for where the file says.
+        resume: Whether a run that was stopped there is gone on with.
+        checkpoint_every: Steps between checkpoints; None for a share of the time.
+        allow_change: Keys of what may differ from the run that is gone on with.
+    """
+
+    run_dir: Path | None
+    resume: bool
+    checkpoint_every: int | None
+    allow_change: Sequence[str]
+
+
+def show_training(console: Console, path: Path, options: TrainingOptions) -> int:
     """Train with a progress bar, save, and print the result; return the exit code.
 
     Args:
         console: Where it is printed.
         path: The experiment file.
-        run_dir: Where results are written; None for where the file says.
+        options: Of the command line.
     """
     config, folder = load_config(path)
-    target = run_dir or Path(config.run_dir or Path("runs") / path.stem)
+    target = options.run_dir or Path(config.run_dir or Path("runs") / path.stem)
+    if not options.resume:
+        _require_no_stopped_run(target)
     text = copy_config(path, target)
     with open_run_folder(target) as run_folder, show_steps(console) as progress, limit_threads(config.training.threads):
         task = progress.add_task("fitting teachers", total=config.training.epochs)
@@ -48,19 +70,21 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
             judged = f"new data show {row['judged']:.4f}" if row["cases"] else "no new data were looked at"
             print_plain(progress.console, f"{text}; {judged}")
 
-        trainer = experiment.trainer()
-        run_folder.require_fits(trainer.student)
-        result = trainer.fit(
-            experiment.train,
-            experiment.validation,
-            splits=experiment.others,
-            epochs=config.training.epochs,
-            tolerance=config.training.tolerance,
-            tighten=experiment.tighten,
-            on_trace=show_loss,
-            on_round=show_attempt,
-            callbacks=[run_folder.trace_writer],
-        )
+        with _tell_how_to_go_on(progress.console, path, target):
+            result = experiment.trainer().fit(
+                experiment.train,
+                experiment.validation,
+                splits=experiment.others,
+                epochs=config.training.epochs,
+                tolerance=config.training.tolerance,
+                tighten=experiment.tighten,
+                on_trace=show_loss,
+                on_round=show_attempt,
+                run_dir=run_folder,
+                checkpoint_every=options.checkpoint_every,
+                resume="auto" if options.resume else "never",
+                allow_change=options.allow_change,
+            )
         written = _keep_result(console, run_folder, result, text)
     console.print(tabulate_fit(result))
     if result.tightening is not None:
@@ -73,6 +97,30 @@ def show_training(console: Console, path: Path, run_dir: Path | None) -> int:
     if written[0].parent != target:
         return 2
     return 0 if result.status == "converged" else 1
+
+
+def _require_no_stopped_run(target: Path) -> None:
+    """Refuse to begin anew over the checkpoints of a run that was stopped."""
+    if latest := CheckpointStore(target).find_latest():
+        raise InvalidInput(
+            f"{target} holds a run that was stopped at step {latest.step}; go on with --resume, choose another folder "
+            f"with --run-dir, or remove {latest.folder.parent} to begin anew."
+        )
+
+
+@contextmanager
+def _tell_how_to_go_on(console: Console, path: Path, target: Path) -> Iterator[None]:
+    """Say, where a run is stopped, what is kept of it."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if latest := CheckpointStore(target).find_latest():
+            print_plain(
+                console,
+                f"stopped at step {latest.step}, which {latest.folder} keeps; go on with: "
+                f"safekd train {path} --run-dir {target} --resume",
+            )
+        raise
 
 
 def _state_certificate(result: FitResult, constraint: SafetyConstraint, split: Split) -> str:

@@ -16,6 +16,7 @@ from ._data_sources import Fields, as_split, move_split
 from ._example_source import ExampleSource
 from ._group_names import PLURAL, Group, GroupNames, Key, find_name, require_same_names
 from ._inputs import Inputs, list_inputs, map_inputs, name_inputs
+from ._rank_share import RankShare, share_source
 from ._shared_examples import drop_shared, require_unshared
 from ._split import Split, expand_to_positions, require_class_count
 from ._split_cache import SplitCache
@@ -30,6 +31,7 @@ __all__ = [
     "GroupNames",
     "Inputs",
     "Key",
+    "RankShare",
     "Split",
     "SplitCache",
     "SplitUse",
@@ -49,4 +51,5 @@ __all__ = [
     "require_class_count",
     "require_same_names",
     "require_unshared",
+    "share_source",
 ]

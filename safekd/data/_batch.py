@@ -10,8 +10,9 @@ from torch import Tensor
 
 from solvers.short_repr import ShortRepr
 
+from .._fingerprint import Fingerprint, fingerprint_tensors
 from ..errors import InvalidInput
-from ._inputs import map_inputs
+from ._inputs import list_inputs, map_inputs
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,6 +83,19 @@ class Batch(ShortRepr):
         if len(self) <= rows:
             return [self]
         return [self._select(slice(start, start + rows)) for start in range(0, len(self), rows)]
+
+    def every(self, step: int, start: int) -> Batch:
+        """Return every so many-th example.
+
+        Args:
+            step: How many examples on the next one is.
+            start: Which is the first.
+        """
+        return self._select(slice(start, None, step))
+
+    def fingerprint(self) -> list[Fingerprint]:
+        """Return numbers that are the same for batches of the same content, one a tensor."""
+        return fingerprint_tensors([*list_inputs(self.inputs), *self._tensors().values()])
 
     def _select(self, where: slice) -> Batch:
         parts: dict[str, Any] = {name: value[where] for name, value in self._tensors().items()}

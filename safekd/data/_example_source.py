@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..distributed import Ranks
 from ._batch import Batch
 from ._group_names import GroupNames
 
@@ -23,10 +24,17 @@ class ExampleSource(ABC):
         names: What classes, contexts and tasks are called.
         random_access: Whether ``batch`` gives any examples asked for; a stream gives all of them, in its order.
         device: Where batches are.
+        ranks: The processes that read it between them: what is added up over its batches, ``ranks.add_up`` completes.
     """
 
     name: str
     random_access: bool = True
+    ranks: Ranks = Ranks()
+
+    @property
+    def own(self) -> ExampleSource:
+        """What this process reads of, itself unless several share it."""
+        return self
 
     @property
     @abstractmethod

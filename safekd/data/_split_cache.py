@@ -82,7 +82,7 @@ class SplitCache:
 
     def _content(self, split: ExampleSource) -> Hashable:
         if id(split) not in self._contents:
-            self._contents[id(split)] = (split, _fingerprint_split(split))
+            self._contents[id(split)] = (split, fingerprint_split(split))
         return self._contents[id(split)][1]
 
 
@@ -102,10 +102,13 @@ def _complete_rows(
     return rows
 
 
-def _fingerprint_split(split: ExampleSource) -> Hashable:
+def fingerprint_split(split: ExampleSource) -> Hashable:
     """Return what tells splits of other content apart: every tensor to the last bit, and all else by its text.
 
     A source that is read as it is needed is told by itself.
+
+    Args:
+        split: Any source.
     """
     if not isinstance(split, Split):
         return id(split)

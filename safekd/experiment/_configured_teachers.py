@@ -13,7 +13,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from ..data import Split
 from ..errors import InvalidConfig, InvalidInput
-from ..io import parse_numbers, read_table
+from ..io import is_parquet, parse_numbers, read_table
+from ..io.arrays import RowTable, SelectedRows, open_rows
 from ..teachers import SklearnTeacher, StoredTeacher, Teacher
 from ._example_table import Array, ExampleTable
 from .config import FittedTeacherConfig, StoredTeacherConfig
@@ -82,7 +83,9 @@ def _require_sizes(config: FittedTeacherConfig, examples: int) -> None:
 def read_stored_teacher(
     config: StoredTeacherConfig, table: ExampleTable, index: dict[str, Array], folder: Path
 ) -> Teacher:
-    """Read one teacher's probabilities: one row an example of the whole table, one column named after each class.
+    """Return a teacher of stored rows: one row an example of the whole table, one column a class.
+
+    A CSV file is read whole; the rows of other files stay there until they are asked for.
 
     Args:
         config: Name and file of the teacher.
@@ -93,7 +96,37 @@ def read_stored_teacher(
     Raises:
         InvalidInput: The file has other classes or another number of rows than the data, or a cell is no number.
     """
-    frame = read_table(folder / config.path)
+    parts = {name: torch.as_tensor(rows) for name, rows in index.items()}
+    path = folder / config.path
+    if path.suffix.lower() in (".npy", ".safetensors") or is_parquet(path):
+        whole = _open_stored_rows(config, table, path)
+        return StoredTeacher(
+            config.name, {name: SelectedRows(whole, rows) for name, rows in parts.items()}, gives=config.gives
+        )
+    if config.tensor is not None:
+        raise InvalidConfig(f"Teacher '{config.name}': `tensor` is of a .safetensors file; {config.path} is none.")
+    p_NV = _read_stored_table(config, table, path)
+    return StoredTeacher(config.name, {name: p_NV[rows] for name, rows in parts.items()}, gives=config.gives)
+
+
+def _open_stored_rows(config: StoredTeacherConfig, table: ExampleTable, path: Path) -> RowTable:
+    classes = table.classes if is_parquet(path) else None
+    try:
+        whole = open_rows(path, tensor=config.tensor, columns=classes)
+    except InvalidInput as error:
+        raise InvalidInput(f"Teacher '{config.name}': {error}") from error
+    wanted = (len(table.label_N), len(table.classes))
+    if whole.shape != wanted:
+        raise InvalidInput(
+            f"Teacher '{config.name}': {config.path} holds a table of shape {whole.shape}; wanted {wanted}: one row an "
+            f"example, in the same order, and one column a class, in this order: {', '.join(table.classes)}."
+        )
+    return whole
+
+
+def _read_stored_table(config: StoredTeacherConfig, table: ExampleTable, path: Path) -> torch.Tensor:
+    """Return the numbers of a CSV file, columns in the order of the classes."""
+    frame = read_table(path)
     columns = [str(column) for column in frame.columns]
     if len(columns) != len(table.classes):
         raise InvalidInput(
@@ -111,5 +144,4 @@ def read_stored_teacher(
             f"Teacher '{config.name}': {config.path} has {len(frame)} rows, the data have {len(table.label_N)}; "
             "wanted one row an example, in the same order."
         )
-    p_NV = torch.tensor(parse_numbers(frame[table.classes], config.path))
-    return StoredTeacher(config.name, {name: p_NV[torch.tensor(rows)] for name, rows in index.items()})
+    return torch.tensor(parse_numbers(frame[table.classes], config.path))

@@ -23,27 +23,29 @@ _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
 _UNTOLD_STATE = {"_is_full_backward_hook", "call_super_init", "_backward_pre_hooks", "_compiled_call_impl"}
 
 
-def describe(value: Any) -> Any:
+def describe(value: Any, *, with_state: bool = True) -> Any:
     """Return a value as JSON has it, or its text, shortened, and its fingerprint.
 
     Args:
         value: Anything.
+        with_state: See ``fingerprint``.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     name = getattr(value, "__qualname__", None) if callable(value) else None
     text = " ".join(re.sub(r" at 0x[0-9a-f]+", "", str(name or repr(value))).split())
-    return f"{text if len(text) <= _SHOWN else f'{text[:_SHOWN]}...'} [{fingerprint(value)}]"
+    return f"{text if len(text) <= _SHOWN else f'{text[:_SHOWN]}...'} [{fingerprint(value, with_state=with_state)}]"
 
 
-def fingerprint(value: Any) -> str:
+def fingerprint(value: Any, *, with_state: bool = True) -> str:
     """Return twelve characters that two values share where they behave alike, as far as can be seen.
 
     Args:
         value: Anything: numbers, containers, tensors, modules, functions, objects.
+        with_state: Whether parameters, buffers and modes of modules count, which move while they learn.
     """
     try:
-        return _Hasher().hash(value).hex()[:12]
+        return _Hasher(with_state).hash(value).hex()[:12]
     except RecursionError:  # thousands of objects, each inside the other
         return hashlib.sha256(f"deep {type(value).__qualname__}".encode()).hexdigest()[:12]
 
@@ -62,7 +64,8 @@ def fingerprint_structure(module: nn.Module) -> str:
 class _Hasher:
     """Hashes one value with all that it holds; what holds itself is told by its place."""
 
-    def __init__(self) -> None:
+    def __init__(self, with_state: bool = True) -> None:
+        self._with_state = with_state
         self._seen: dict[int, tuple[int, Any]] = {}  # holding what was seen keeps its id taken
         self._known: dict[int, bytes] = {}
 
@@ -141,6 +144,8 @@ class _Hasher:
         return self._join(kind, plain.reshape(-1).view(torch.uint8).numpy().tobytes())
 
     def _hash_module(self, module: nn.Module) -> bytes:
+        if not self._with_state:
+            return self._all("structure", type(module), dict(module.named_children()), self.list_attributes(module))
         state = {name: dict(vars(module)[name]) for name in _MODULE_PARTS}
         return self._all("module", type(module), state, module.training, self.list_attributes(module))
 

@@ -17,17 +17,33 @@ from ._atomic import write_atomically
 from ._cell_text import is_nameless, list_names
 from ._csv_dialect import ASK_SEPARATOR
 from ._open_table import Block, Table, open_table
+from ._regular_files import (
+    FILE_LIMITS,
+    is_plain_name,
+    open_regular_file,
+    read_file,
+    read_text_file,
+    refuse_misfit,
+)
 from ._small_tables import parse_numbers, read_table, unguard_cell, write_csv
+from ._table_paths import is_parquet
 
 __all__ = [
     "ASK_SEPARATOR",
+    "FILE_LIMITS",
     "Block",
     "Table",
     "is_nameless",
+    "is_parquet",
+    "is_plain_name",
     "list_names",
+    "open_regular_file",
     "open_table",
     "parse_numbers",
+    "read_file",
     "read_table",
+    "read_text_file",
+    "refuse_misfit",
     "unguard_cell",
     "write_atomically",
     "write_csv",

@@ -4,6 +4,7 @@ TorchTeacher("bert", module)                # logits from a torch module
 SklearnTeacher("forest", fitted, classes=2) # predict_proba of a fitted classifier
 CallableTeacher("rule", function)           # a function of the inputs
 StoredTeacher("api", probabilities)         # rows computed elsewhere, one an example of each split
+StoredTeacher("llm", "logits.safetensors", gives="logits")  # rows that stay in their file: .npy, .safetensors, Parquet
 TorchTeacher("ema", average, moving=True)   # changes while the student learns: asked anew each batch
 
 ensemble = TeacherEnsemble([...])           # K of them; checks that their classes agree
@@ -14,8 +15,9 @@ orderings = find_significant_orderings(ensemble, validation, Recall([0]))   # on
 
 from ._domain_distances import measure_domain_distances
 from ._input_perturbation import Perturbation
+from ._stored_teacher import StoredTeacher
 from ._teacher import Teacher
-from ._teacher_adapters import CallableTeacher, SklearnTeacher, StoredTeacher, TorchTeacher
+from ._teacher_adapters import CallableTeacher, SklearnTeacher, TorchTeacher
 from ._teacher_ensemble import TeacherEnsemble
 from ._teacher_measurement import find_significant_orderings, measure_teachers
 

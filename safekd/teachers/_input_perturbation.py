@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data import Inputs, Split, fill_uncounted, list_inputs, map_inputs, name_inputs
 from ..errors import InvalidInput
 from ..weights import compute_variance
-from ._teacher_adapters import StoredTeacher
+from ._stored_teacher import StoredTeacher
 from ._teacher_ensemble import TeacherEnsemble
 
 _CHUNK = 4096

@@ -64,6 +64,7 @@ class DistributionSettings:
 
 
 DISTRIBUTIONS = DistributionSettings()
+_GIVES = ("probabilities", "logits", "log_probabilities")
 
 
 def require_floor(floor: float | None, name: str) -> float | None:
@@ -133,14 +134,13 @@ def name_failures(name: str, batch: Batch, split: str) -> Iterator[None]:
         ) from error
 
 
-def read_answer(answer: Any, name: str, batch: Batch, gives: str = "logits") -> Tensor:
-    """Return a teacher's answer as floats, float32 or wider, one row a label; uniform where a position does not count.
+def read_answer(answer: Any, name: str, batch: Batch) -> Tensor:
+    """Return a teacher's answer as floats, float32 or wider, one row a label.
 
     Args:
         answer: A tensor, an array, numbers, or a record with such a field ``logits``.
         name: Of the teacher.
         batch: What it was asked about.
-        gives: What the rows are, "probabilities", "logits" or "log_probabilities".
 
     Returns:
         (B, ..., V), on the batch's device.
@@ -166,12 +166,7 @@ def read_answer(answer: Any, name: str, batch: Batch, gives: str = "logits") -> 
             f"{tuple(lead)}; wanted one distribution a label, ({', '.join([*map(str, lead), 'classes'])}).{hint}"
         )
     rows_V = rows_V.to(batch.labels.device)
-    rows_V = widen(rows_V) if rows_V.is_floating_point() else rows_V.float()
-    if batch.mask is None or not rows_V.shape[-1]:
-        return rows_V
-    V = rows_V.shape[-1]
-    alike = {"probabilities": 1 / V, "logits": 0.0, "log_probabilities": -math.log(V)}
-    return batch.fill_uncounted(rows_V, alike[gives])
+    return widen(rows_V) if rows_V.is_floating_point() else rows_V.float()
 
 
 def read_logits(logits_V: Tensor, name: str, batch: Batch, split: str) -> Tensor:
@@ -194,6 +189,54 @@ def read_logits(logits_V: Tensor, name: str, batch: Batch, split: str) -> Tensor
         source = f"Teacher '{name}' gave logits that are not finite on '{split}', example {example}"
         raise NotFinite(source, "finite logits; minus infinity only where a class is left out")
     return log_softmax(logits_V)
+
+
+def require_gives(gives: str, name: str) -> None:
+    """Refuse a word that does not say what a teacher's rows are.
+
+    Args:
+        gives: The word.
+        name: Of the teacher.
+
+    Raises:
+        InvalidInput: It is none of "probabilities", "logits" and "log_probabilities".
+    """
+    if gives not in _GIVES:
+        wanted = "', '".join(_GIVES[:-1])
+        raise InvalidInput(f"Teacher '{name}': gives is {gives!r}; wanted '{wanted}' or '{_GIVES[-1]}'.")
+
+
+def read_distributions(
+    rows_V: Tensor, gives: str, name: str, floor: float | None, batch: Batch, split: str, given: torch.dtype | None
+) -> Tensor:
+    """Return the log-probabilities of a teacher's rows, whatever they are; uniform where a position does not count.
+
+    Args:
+        rows_V: (B, ..., V).
+        gives: What they are: "probabilities", "logits" or "log_probabilities".
+        name: Of the teacher.
+        floor: Smallest probability; None for that of ``DistributionSettings`` under probabilities alone.
+        batch: What it was asked about.
+        split: Name of its split.
+        given: Type in which they came, where they were widened since; None where that is not known.
+
+    Returns:
+        (B, ..., V), float32 or wider.
+
+    Raises:
+        InvalidInput: They are no distributions.
+        NotFinite: A row is not finite.
+    """
+    if batch.mask is not None and rows_V.shape[:-1] == batch.mask.shape and rows_V.shape[-1]:
+        V = rows_V.shape[-1]
+        alike = {"probabilities": 1 / V, "logits": 0.0, "log_probabilities": -math.log(V)}
+        rows_V = batch.fill_uncounted(rows_V, alike[gives])
+    if gives == "probabilities":
+        return take_log(rows_V, name, floor)
+    if gives == "log_probabilities":
+        require_log_distributions(rows_V, name, batch.index, given)
+    log_p_V = read_logits(rows_V, name, batch, split)
+    return take_log(log_p_V.exp(), name, floor) if floor else log_p_V
 
 
 def require_log_distributions(log_p_V: Tensor, name: str, index: Tensor, given: torch.dtype | None = None) -> None:

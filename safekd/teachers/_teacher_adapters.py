@@ -1,4 +1,4 @@
-"""Teachers from what people have: a torch module, a fitted scikit-learn classifier, a function, stored rows."""
+"""Teachers from what people have: a torch module, a fitted scikit-learn classifier, a function."""
 
 from __future__ import annotations
 
@@ -16,14 +16,11 @@ from ..errors import InvalidInput
 from ._teacher import (
     name_failures,
     read_answer,
-    read_logits,
+    read_distributions,
     require_floor,
-    require_log_distributions,
+    require_gives,
     require_request,
-    take_log,
 )
-
-_GIVES = ("probabilities", "logits", "log_probabilities")
 
 
 class TorchTeacher:
@@ -70,7 +67,7 @@ class TorchTeacher:
         with name_failures(self.name, batch, split), evaluation_mode(self.module):
             inputs = _select_columns(batch.inputs, self.columns, self.name)
             answer = ask_module(self.module, inputs, f"Teacher '{self.name}'")
-        return read_logits(read_answer(answer, self.name, batch), self.name, batch, split)
+        return read_distributions(read_answer(answer, self.name, batch), "logits", self.name, None, batch, split, None)
 
 
 class SklearnTeacher:
@@ -146,8 +143,8 @@ class SklearnTeacher:
             p = self.classifier.predict_proba(inputs.cpu().double().numpy())
         p_BV = torch.zeros(len(batch), self.classes, dtype=torch.float64)
         p_BV[:, torch.as_tensor(self._seen)] = torch.as_tensor(p, dtype=torch.float64)
-        p_BV = read_answer(p_BV, self.name, batch, "probabilities")
-        return take_log(p_BV, self.name, self.floor)
+        p_BV = p_BV.to(batch.labels.device)
+        return read_distributions(p_BV, "probabilities", self.name, self.floor, batch, split, None)
 
 
 class CallableTeacher:
@@ -180,9 +177,7 @@ class CallableTeacher:
         *,
         moving: bool = False,
     ) -> None:
-        if gives not in _GIVES:
-            wanted = "', '".join(_GIVES[:-1])
-            raise InvalidInput(f"Teacher '{name}': gives is {gives!r}; wanted '{wanted}' or '{_GIVES[-1]}'.")
+        require_gives(gives, name)
         if not callable(function):
             raise InvalidInput(
                 f"Teacher '{name}': function is a {type(function).__name__}; wanted a function from inputs to rows."
@@ -208,94 +203,9 @@ class CallableTeacher:
         require_request(self.name, batch, split)
         with name_failures(self.name, batch, split):
             answer = self.function(batch.inputs)
-        rows_V = read_answer(answer, self.name, batch, self.gives)
-        if self.gives == "probabilities":
-            return take_log(rows_V, self.name, self.floor)
-        if self.gives == "log_probabilities":
-            given = answer.dtype if isinstance(answer, Tensor) else None
-            require_log_distributions(rows_V, self.name, batch.index, given)
-        log_p_V = read_logits(rows_V, self.name, batch, split)
-        return take_log(log_p_V.exp(), self.name, self.floor) if self.floor else log_p_V
-
-
-class StoredTeacher:
-    """Probabilities computed elsewhere: a table with a row an example.
-
-    A table belongs to a split by the numbers of its examples: ``kd.Split(..., numbers=rows)`` says which row is whose,
-    and a ``Split.part`` keeps them.  A split without numbers is read in its order, from a table of its own size that no
-    other split reads; content cannot tell whether that order is the table's.
-
-    Args:
-        name: What tables and messages call it.
-        probabilities: A table (N, ..., V), or one a split by its name.
-        floor: Smallest probability, under which none is let fall: a stored 0 would make one mistake infinitely
-            expensive.  None for 1e-6, or 1e-3 / V with more than a thousand classes; 0 keeps zeros.
-
-    Raises:
-        InvalidInput: They are no tensors.
-    """
-
-    def __init__(self, name: str, probabilities: Tensor | Mapping[str, Tensor], floor: float | None = None) -> None:
-        self.name, self.floor = name, require_floor(floor, name)
-        self._rows = probabilities if isinstance(probabilities, Mapping) else None
-        self._only = probabilities if isinstance(probabilities, Tensor) else None
-        self._readers: set[str] = set()  # the split without numbers that reads the only table; no part of the content
-        parts = list(probabilities.values()) if isinstance(probabilities, Mapping) else [probabilities]
-        wrong = [type(part).__name__ for part in parts if not isinstance(part, Tensor)]
-        if wrong:
-            raise InvalidInput(
-                f"Teacher '{name}': stored probabilities are a {wrong[0]}; "
-                "wanted a tensor (N, V), or a dictionary from split name to such a tensor."
-            )
-
-    def log_probabilities(self, batch: Batch, split: str) -> Tensor:
-        """Return the stored rows of the batch's examples as log-probabilities.
-
-        Args:
-            batch: Examples.
-            split: Name of the split that the batch is from.
-
-        Returns:
-            (B, ..., V).
-
-        Raises:
-            InvalidInput: There are no rows for the split, or too few, or it is not known which are whose.
-        """
-        require_request(self.name, batch, split)
-        rows = self._only if self._rows is None else self._rows.get(split)
-        if rows is None:
-            raise InvalidInput(
-                f"Teacher '{self.name}' has no stored rows for split '{split}'; it has {sorted(self._rows or {})}."
-            )
-        self._require_bound_rows(rows, batch, split)
-        # a table of one row an example, for labels with positions, is left to the ensemble to refuse
-        own = rows.to(batch.labels.device)[batch.index]
-        counted = batch.mask is None or own.shape[:-1] != batch.labels.shape
-        return take_log(own if counted else read_answer(own, self.name, batch, "probabilities"), self.name, self.floor)
-
-    def _require_bound_rows(self, rows: Tensor, batch: Batch, split: str) -> None:
-        """Refuse to read rows of which nobody said whose they are."""
-        who = f"Teacher '{self.name}' has {len(rows)} stored rows"
-        how = f"say which row is whose: kd.Split('{split}', ..., numbers=rows), with the row of each example"
-        last, size, first = int(batch.index.max()), batch.split_size, next(iter(self._readers), split)
-        if last >= len(rows):
-            raise InvalidInput(
-                f"{who} for split '{split}', but example {last} was asked for; store one row an example, in the "
-                f"split's order, or {how}."
-            )
-        if size is None:
-            return
-        if size != len(rows):
-            raise InvalidInput(
-                f"{who}, split '{split}' has {size} examples without numbers, so it is not known which rows are "
-                f"theirs; {how}, or store one row an example, in the split's order."
-            )
-        if self._rows is None and first != split:
-            raise InvalidInput(
-                f"{who}, which split '{first}' reads in its order, and now split '{split}', both without numbers; give "
-                f"a table for each, {{'{first}': ..., '{split}': ...}}, or {how}."
-            )
-        self._readers.add(split)
+        rows_V = read_answer(answer, self.name, batch)
+        given = answer.dtype if isinstance(answer, Tensor) else None
+        return read_distributions(rows_V, self.gives, self.name, self.floor, batch, split, given)
 
 
 def _select_columns(inputs: Inputs, columns: Sequence[int] | Sequence[str] | None, name: str) -> Inputs:

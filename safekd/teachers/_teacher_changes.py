@@ -41,6 +41,15 @@ class TeacherContentSettings:
 SETTINGS = TeacherContentSettings()
 
 
+def list_tensors(teacher: object) -> list[tuple[str, Tensor]]:
+    """Return the tensors that a teacher's answers rest on, themselves, with their places.
+
+    Args:
+        teacher: Any teacher.
+    """
+    return [(place, part) for place, part in _list_content(teacher) if isinstance(part, Tensor)]
+
+
 def read_tensors(teacher: object) -> Content:
     """Return a fingerprint of each tensor that a teacher's answers rest on, by its place.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from .._precision import widen
 from ..data import Batch, ExampleSource, SplitCache
 from ..errors import InvalidInput
 from ._teacher import Teacher, name_failures, require_log_distributions, require_request
-from ._teacher_changes import Content, find_change, read_content, read_tensors
+from ._teacher_changes import Content, find_change, list_tensors, read_content, read_tensors
 
 
 class TeacherEnsemble:
@@ -111,6 +111,32 @@ class TeacherEnsemble:
             self._cache.forget()
         self._cache.recheck()
         self._contents, self._tensors = now, [read_tensors(self.teachers[k]) for k in self._still]
+
+    def read_contents(self) -> dict[str, Content]:
+        """Return what the answers of each teacher rest on, by its name; nothing of those that move."""
+        return {name: {} if k in self._moving else read_content(self.teachers[k]) for k, name in enumerate(self.names)}
+
+    def state(self) -> dict[str, list[tuple[str, Tensor]]]:
+        """Return the tensors of each teacher that is said to move, by its name, with their places."""
+        moving = [teacher for teacher in self.teachers if getattr(teacher, "moving", False)]
+        return {teacher.name: list_tensors(teacher) for teacher in moving}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Sequence[tuple[str, Tensor]]]) -> None:
+        """Put the tensors of moving teachers back, in place.
+
+        Args:
+            state: Of ``state``, of the same teachers.
+
+        Raises:
+            InvalidInput: A teacher has others.
+        """
+        for name, own in self.state().items():
+            kept = state.get(name, [])
+            if [(place, tensor.shape) for place, tensor in own] != [(place, tensor.shape) for place, tensor in kept]:
+                raise InvalidInput(f"Teacher '{name}' has other tensors than when the checkpoint was written.")
+            for (_, tensor), (_, value) in zip(own, kept, strict=True):
+                tensor.copy_(value)
 
     def require_unchanged(self) -> None:
         """Refuse a teacher that has changed since ``recheck`` and was not said to move.

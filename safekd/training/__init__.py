@@ -21,6 +21,7 @@ from ._fit_result import ROUND_COLUMNS, FitResult, Tightening, Verdict
 from ._full_pass import FullPass, pose_all_on_train, read_full_pass
 from ._mixture import Mixture
 from ._objective import Objective
+from ._run_record import describe_problem, describe_source, list_libraries
 from ._trainer import ConstrainedTrainer
 from ._training_problem import TrainingProblem
 from ._warm_start import WarmStart
@@ -49,7 +50,10 @@ __all__ = [
     "TrainingProblem",
     "Verdict",
     "WarmStart",
+    "describe_problem",
+    "describe_source",
     "interpolate_threshold",
+    "list_libraries",
     "open_run_folder",
     "pose_all_on_train",
     "read_full_pass",

@@ -6,7 +6,7 @@ Axes: B batch, V classes, G groups of a constraint, M constraints, n parameters.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +18,11 @@ from solvers.short_repr import ShortRepr
 from .._precision import log_softmax, widen
 from .._torch_state import evaluation_mode
 from ..data import Batch, ExampleSource
+from ..distributed import Ranks
 from ..safety import Constraint, GroupSums
 from ._constraint_layout import attainable_threshold, is_single_average
 from ._objective import Objective, explain_infinite_loss
+from ._sum_vector import SumLayout
 from .trace import ConstraintReading
 
 
@@ -84,18 +86,23 @@ def read_full_pass(
         vectors = _choose_vectors(multipliers, len(constraints), variables) if with_gradients else None
         sums = _FullPassSums(constraints, factors, vectors)
         with torch.set_grad_enabled(with_gradients):
-            for name, source in sources.items():
-                for batch in source.batches(objective.rows):
-                    logits_V = objective.logits(batch)
-                    loss = None
-                    if name == "train":
-                        log_q_V = objective.target(source, batch, logits_V)
-                        losses = objective.loss(log_q_V, logits_V)
-                        loss = sums.add_losses(losses, batch, source.positions)
-                        if not bool(torch.isfinite(loss)):
-                            objective.note_non_finite(explain_infinite_loss(log_q_V, logits_V, losses, batch.index))
-                    sums.add(name, batch, logits_V, loss)
+            sums.add_up(lambda: _read_sources(objective, sources, sums), train.ranks)
     return sums.total()
+
+
+def _read_sources(objective: Objective, sources: Mapping[str, ExampleSource], sums: _FullPassSums) -> None:
+    """Read all that this process reads of each source."""
+    for name, source in sources.items():
+        for batch in source.batches(objective.rows):
+            logits_V = objective.logits(batch)
+            loss = None
+            if name == "train":
+                log_q_V = objective.target(source.own, batch, logits_V)
+                losses = objective.loss(log_q_V, logits_V)
+                loss = sums.add_losses(losses, batch, source.positions)
+                if not bool(torch.isfinite(loss)):
+                    objective.note_non_finite(explain_infinite_loss(log_q_V, logits_V, losses, batch.index))
+            sums.add(name, batch, logits_V, loss)
 
 
 def read_surrogate_factors(
@@ -146,9 +153,13 @@ def pose_all_on_train(constraints: Sequence[Constraint]) -> list[Constraint]:
 @torch.no_grad()
 def _surrogate_means(objective: Objective, rule: Constraint, source: ExampleSource, count_G: Tensor) -> Tensor:
     total_G = torch.zeros_like(count_G)
-    for batch in source.batches(objective.rows):
-        total_G += rule.sums(log_softmax(objective.logits(batch)), batch).surrogate_G
-    return total_G / count_G
+
+    def add_up() -> Tensor:
+        for batch in source.batches(objective.rows):
+            total_G.add_(rule.sums(log_softmax(objective.logits(batch)), batch).surrogate_G)
+        return total_G
+
+    return source.ranks.add_up(add_up, len(total_G)) / count_G
 
 
 def _choose_vectors(multipliers: Tensor | None, M: int, variables: list[Tensor]) -> _Jacobian | _TwoVectors:
@@ -171,6 +182,10 @@ class _Jacobian:
         if loss is not None:
             self.gradient_n += rows[0]
         self.jacobian_Mn[here] += rows[0 if loss is None else 1 :]
+
+    def add_up(self, ranks: Ranks) -> None:
+        """Add up over all processes."""
+        ranks.add_up_in_place([self.gradient_n, self.jacobian_Mn])
 
     def total(self) -> tuple[float, float | None, Tensor | None, Tensor | None]:
         """Return the last four fields of a FullPass."""
@@ -196,6 +211,10 @@ class _TwoVectors:
             for total, part in zip(sums, parts, strict=True):
                 if part is not None:
                     total += part
+
+    def add_up(self, ranks: Ranks) -> None:
+        """Add up over all processes."""
+        ranks.add_up_in_place([total for sums in self.sums for total in sums])
 
     def total(self) -> tuple[float, float | None, Tensor | None, Tensor | None]:
         """Return the last four fields of a FullPass."""
@@ -245,6 +264,26 @@ class _FullPassSums:
         if self.vectors is not None:
             self.vectors.add(loss, value_by_row)
 
+    def add_up(self, read: Callable[[], None], ranks: Ranks) -> None:
+        """Read, and add to it what other processes read: values in one vector, gradients, and the spread of losses."""
+        if ranks.size == 1:
+            read()
+            return
+        layout = SumLayout(1 + 3 * ranks.size, self.constraints)
+
+        def pack() -> Tensor:
+            read()
+            moments = torch.zeros(ranks.size, 3, dtype=torch.float64)
+            moments[ranks.rank] = self.moments.pack()
+            numbers = torch.cat([torch.tensor([self.loss], dtype=torch.float64), moments.reshape(-1)])
+            return layout.pack(numbers, {m: sums for m, sums in enumerate(self.sums) if sums is not None})
+
+        numbers, groups = layout.unpack(ranks.add_up(pack, layout.length))
+        self.loss, self.moments = float(numbers[0]), SampleMoments.join(numbers[1:].reshape(-1, 3))
+        self.sums = [groups[m] for m in range(len(self.constraints))]
+        if self.vectors is not None:
+            self.vectors.add_up(ranks)
+
     def total(self) -> FullPass:
         """Divide by counts and hand over."""
         readings = [
@@ -273,12 +312,32 @@ class SampleMoments:
         """
         if not value_x.numel():
             return
-        count, mean = value_x.numel(), float(value_x.mean())
-        squares = float((value_x - mean).square().sum())
+        mean = float(value_x.mean())
+        self._add(value_x.numel(), mean, float((value_x - mean).square().sum()))
+
+    def _add(self, count: int, mean: float, squares: float) -> None:
+        if not count:
+            return
         apart, total = mean - self.mean, self.count + count
         self.squares += squares + apart**2 * self.count * count / total
         self.mean += apart * count / total
         self.count = total
+
+    def pack(self) -> Tensor:
+        """Return count, mean and squared deviations, (3,), float64."""
+        return torch.tensor([self.count, self.mean, self.squares], dtype=torch.float64)
+
+    @classmethod
+    def join(cls, parts: Tensor) -> SampleMoments:
+        """Return the moments of all numbers.
+
+        Args:
+            parts: What ``pack`` gave of several processes, (ranks, 3).
+        """
+        whole = cls()
+        for count, mean, squares in parts.tolist():
+            whole._add(int(count), mean, squares)
+        return whole
 
     @property
     def standard_error(self) -> float:

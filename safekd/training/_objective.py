@@ -213,18 +213,19 @@ class Objective(ShortRepr):
         """
         return self._targets.holds(split)
 
-    def logits(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch, caller: nn.Module | None = None) -> Tensor:
         """Return the student's logits, (B, ..., V), float32 or wider; 0 where a position does not count.
 
         Args:
             batch: Examples.
+            caller: What wraps the student where gradients are to be added up over processes; itself if left out.
 
         Raises:
             InvalidInput: The student cannot read the inputs, does not give one row of logits a label, or its logits
                 have no gradient where one is wanted.
         """
         with autocast(self.autocast, batch.labels.device):
-            logits_V = ask_module(self.student, batch.inputs, "The student")
+            logits_V = ask_module(self.student if caller is None else caller, batch.inputs, "The student")
         if torch.is_grad_enabled() and not logits_V.requires_grad:
             raise InvalidInput(
                 "The student's logits carry no gradient, so nothing can be learned; look for detach(), .data, numpy or "
@@ -269,11 +270,18 @@ class Objective(ShortRepr):
         """
         new = [rule for rule in rules if (id(rule), id(source)) not in self._counts]
         if new:
-            counts: list[Tensor | float] = [0.0] * len(new)
-            for batch in source.batches(CHUNK):
-                counts = [count_G + rule.counts(batch) for count_G, rule in zip(counts, new, strict=True)]
-            for rule, count_G in zip(new, counts, strict=True):  # holding both keeps their ids taken
-                self._counts[id(rule), id(source)] = (rule, source, torch.as_tensor(count_G))
+            sizes = [sum(average.size for _, average in rule.parts) for rule in new]
+            counts = [torch.zeros(size, dtype=torch.float64, device=source.device) for size in sizes]
+
+            def add_up() -> Tensor:
+                for batch in source.batches(CHUNK):
+                    for count_G, rule in zip(counts, new, strict=True):
+                        count_G += rule.counts(batch)
+                return torch.cat(counts)
+
+            total = source.ranks.add_up(add_up, sum(sizes))
+            for rule, count_G in zip(new, torch.split(total, sizes), strict=True):  # holding both keeps their ids taken
+                self._counts[id(rule), id(source)] = (rule, source, count_G)
         return [self._counts[id(rule), id(source)][2] for rule in rules]
 
     def count_covered(self, rule: Constraint, split: ExampleSource) -> int:
@@ -283,7 +291,12 @@ class Objective(ShortRepr):
             rule: The constraint.
             split: Where it is read.
         """
-        return sum(int(rule.covers(batch).sum()) for batch in split.batches(CHUNK))
+
+        def count() -> Tensor:
+            covered = sum(int(rule.covers(batch).sum()) for batch in split.batches(CHUNK))
+            return torch.tensor([covered], dtype=torch.float64)
+
+        return int(split.ranks.add_up(count, 1))
 
     def _variance(self, split: ExampleSource, batch: Batch) -> Tensor | None:
         """How unsteady teachers are, (B, ..., K): asked once a split, since neither they nor the noise change."""

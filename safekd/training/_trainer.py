@@ -6,7 +6,6 @@ import copy
 import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from .._number_checks import is_number, is_whole, require_seed
 from .._registry import find_named
 from .._torch_state import keep_modes, require_device
 from ..data import Batch, ExampleSource, Fields, Group
+from ..distributed import Ranks, adopt_student, find_ranks
 from ..errors import InvalidInput
 from ..pooling import POOLS
 from ..safety import Constraint
@@ -27,6 +27,7 @@ from ..weights import Rule, TeacherEvidence, Uniform
 from ._fit_result import FitResult
 from ._objective import CHUNK, Loss, Objective
 from ._rule_learning import RuleLearning
+from ._run_record import begin_checkpoints
 from ._student_checks import require_dense_gradients, warn_of_weight_decay
 from ._trainer_checks import (
     find_divergence,
@@ -38,10 +39,11 @@ from ._trainer_checks import (
 )
 from ._training_problem import TrainingProblem, require_distinct_names
 from ._warm_start import WarmStart
-from .checkpoints import open_run_folder
+from .checkpoints import RunFolder, open_on_first_rank
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, OnRound, Tighten, TighteningRounds
 from .loop import FitData, FitOptions, Sampled, fit_once
+from .resume import Resume, ResumeOptions
 from .trace import Callback, OnTrace, TracePoint
 
 
@@ -90,6 +92,8 @@ class ConstrainedTrainer:
         evidence_budget: Memory and time that each probe may take once a run has ended; the default if left out.
         device: Where student and data are put.
         seed: Order of batches, a whole number from 0.
+        ranks: The processes that train this student; those of torch's default process group if left out, where there is
+            one; ``kd.distributed.Ranks()`` for this one alone.
 
     Attributes:
         problem: The TrainingProblem that was posed.
@@ -124,6 +128,7 @@ class ConstrainedTrainer:
         evidence_budget: EvidenceBudget | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        ranks: Ranks | None = None,
     ) -> None:
         require_distinct_names(constraints)
         require_device(device)
@@ -140,8 +145,9 @@ class ConstrainedTrainer:
         own = {id(p) for p in student.parameters()}
         if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
             raise InvalidInput("The optimizer holds no parameter of the student; make it from student.parameters().")
-        student = student.to(device)
         trains = student.training  # parts in eval mode are meant to stay so, unless the whole student came in it
+        trained = adopt_student(student.to(device), find_ranks() if ranks is None else ranks)
+        student, parts = trained.module, dict.fromkeys([*trained.module.modules(), *trained.caller.modules()])
         objective = Objective(
             student=student,
             ensemble=teachers if isinstance(teachers, TeacherEnsemble) else TeacherEnsemble(teachers),
@@ -172,12 +178,13 @@ class ConstrainedTrainer:
             microbatch_size=None if microbatch_size is None else int(microbatch_size),
             clip_norm=None if clip_norm is None else float(clip_norm),
             scaler=torch.amp.GradScaler(torch.device(device).type) if half == torch.float16 else None,
-            modes=tuple((part, part.training or not trains) for part in student.modules()),
+            modes=tuple((part, part.training or not trains) for part in parts),
+            trained=trained,
         )
 
     @property
     def student(self) -> nn.Module:
-        """What is trained."""
+        """What is trained, without what wraps it."""
         return self.problem.student
 
     @property
@@ -242,7 +249,10 @@ class ConstrainedTrainer:
         patience: int | None = None,
         warm_start: WarmStart | None = None,
         tighten: Tighten | CrossFit | None = None,
-        run_dir: str | os.PathLike[str] | None = None,
+        run_dir: str | os.PathLike[str] | RunFolder | None = None,
+        checkpoint_every: int | None = None,
+        resume: Resume = "auto",
+        allow_change: Sequence[str] = (),
         on_trace: Callable[[TracePoint], object] | None = None,
         on_round: OnRound | None = None,
         callbacks: Sequence[Callback] = (),
@@ -274,6 +284,14 @@ class ConstrainedTrainer:
             run_dir: Folder that keeps the run, as ``FitResult.save`` writes it; checked before anything is trained,
                 and locked while the run lasts.  trace.jsonl grows meanwhile; a finished run that lies there stays as
                 it is until this one is whole.  If it cannot be written in the end, ``FitResult.save_note`` says why.
+                Of an open RunFolder whoever opened it calls ``keep``.  With a folder, Ctrl-C and SIGTERM let the step
+                at hand finish and a checkpoint be written before they stop the run; a second one stops it at once.
+            checkpoint_every: Optimizer steps between checkpoints in that folder; left out, a minute, or as much longer
+                as keeps them below two hundredths of the time.  What a run comes to does not depend on it.
+            resume: "auto" goes on from the folder's newest whole checkpoint where there is one, and ends as it would
+                have ended, to the last bit; "must" refuses to begin anew, "never" begins anew.
+            allow_change: Keys of what may differ from the run that is gone on with, ``["optimizer.lr"]`` say; a run
+                whose data, teachers, constraints or settings have changed otherwise is refused, naming them.
             on_trace: Called with every TracePoint, for progress bars.
             on_round: Called with every row of the rounds, columns as ``ROUND_COLUMNS`` explains them.
             callbacks: Told of the run in order, after ``on_trace``; see ``kd.training.trace.Callback``.
@@ -284,7 +302,9 @@ class ConstrainedTrainer:
         Raises:
             InvalidInput: A number is out of range, a split is missing or given twice, a constraint covers no example or
                 names what the split does not have, data that judge hold training examples, a warm start is of another
-                problem, a callback is none, or the folder cannot be written to or is in use.
+                problem, a callback is none, or the folder cannot be written to, is in use, or holds checkpoints of
+                another run.
+            KeyboardInterrupt: Ctrl-C was pressed; with ``run_dir`` the checkpoint is written by then.
         """
         self.check_fit(
             epochs=epochs, tolerance=tolerance, trace_every=trace_every, snapshots=snapshots, patience=patience
@@ -294,12 +314,16 @@ class ConstrainedTrainer:
         problem = self.problem.with_names(data.by_name)
         data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
         warn_of_weight_decay(problem.optimizer, problem.constraints)
+        if tighten is not None:
+            data.share(problem.ranks).require_whole("`tighten`")
+        problem.trained.refresh()
         problem.objective.recheck({"train": data.train, **{n: s for n, s in data.splits.items() if n == "validation"}})
-        with keep_modes(self.student), nullcontext() if run_dir is None else open_run_folder(run_dir) as folder:
-            writers = []
-            if folder is not None:
-                folder.require_fits(self.student)
-                writers.append(folder.trace_writer)
+        resumes = ResumeOptions(checkpoint_every, resume, allow_change)
+        with (
+            keep_modes(self.student),
+            keep_modes(problem.trained.caller),
+            open_on_first_rank(run_dir, self.student, problem.ranks) as folder,
+        ):
             options = FitOptions(
                 epochs=epochs,
                 tolerance=tolerance,
@@ -307,13 +331,19 @@ class ConstrainedTrainer:
                 stationarity=stationarity,
                 snapshots=snapshots,
                 patience=patience,
-                callbacks=[*writers, *([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
+                callbacks=[*([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
             )
-            if tighten is None:
-                result = fit_once(problem, data, options, warm_start)
-            else:
-                result = tighten.run(TighteningRounds(problem, data, options, warm_start, on_round))
-            return result if folder is None else folder.keep(result)
+            if folder is None:
+                return _train(problem, data, options, warm_start, tighten, on_round)
+            if problem.ranks.size > 1:
+                options = replace(options, callbacks=[folder.trace_writer, *options.callbacks])
+                return folder.keep(_train(problem, data, options, warm_start, tighten, on_round))
+            told = {"tighten": tighten, "warm_start": warm_start, **vars(options)}
+            checkpoints = begin_checkpoints(folder.folder, problem, data.by_name, told, resumes)
+            options = replace(options, callbacks=[folder.trace_writer, *options.callbacks], checkpoints=checkpoints)
+            with checkpoints.interrupts.catch():
+                result = _train(problem, data, options, warm_start, tighten, on_round)
+                return result if folder is run_dir else folder.keep(result)
 
     def check_fit(
         self,
@@ -354,3 +384,16 @@ class ConstrainedTrainer:
                 f"`snapshots` is {snapshots!r}; wanted at least {needed}, since the best mixture under "
                 f"{len(self.constraints)} constraints may need {needed - 1} of them, or None."
             )
+
+
+def _train(
+    problem: TrainingProblem,
+    data: FitData,
+    options: FitOptions,
+    warm_start: WarmStart | None,
+    tighten: Tighten | CrossFit | None,
+    on_round: OnRound | None,
+) -> FitResult:
+    if tighten is None:
+        return fit_once(problem, data, options, warm_start)
+    return tighten.run(TighteningRounds(problem, data, options, warm_start, on_round))

@@ -13,6 +13,7 @@ from solvers.primal_dual import DualMethod
 from solvers.short_repr import ShortRepr
 
 from ..data import ExampleSource
+from ..distributed import Ranks, TrainedStudent
 from ..errors import InvalidInput
 from ..safety import Constraint
 from ._objective import Objective
@@ -59,6 +60,7 @@ class TrainingProblem(ShortRepr):
         clip_norm: Longest gradient of a step; None for any.
         scaler: Of the loss, where the student computes in float16; None where it does not.
         modes: Each part of the student, and whether it was in training mode when the problem was posed.
+        trained: The student as steps call it, and who trains it.
     """
 
     objective: Objective
@@ -73,13 +75,26 @@ class TrainingProblem(ShortRepr):
     seed: int
     evidence_budget: EvidenceBudget
     modes: tuple[tuple[nn.Module, bool], ...]
+    trained: TrainedStudent
     microbatch_size: int | None = None
     clip_norm: float | None = None
     scaler: torch.amp.GradScaler | None = None
 
+    def begin(self) -> None:
+        """Give every rank the same student and weighting rule to begin with: those of rank 0."""
+        self.trained.write_back()
+        self.trained.begin()
+        modules = self.learning.modules
+        self.ranks.broadcast([value for module in modules for value in (*module.parameters(), *module.buffers())])
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train it."""
+        return self.trained.ranks
+
     @property
     def student(self) -> nn.Module:
-        """What is trained."""
+        """What is trained, without what wraps it."""
         return self.objective.student
 
     @property

@@ -1,8 +1,8 @@
 """The multipliers of one problem, and the step that moves them.
 
 Multipliers live outside the model, in float64, on the device of the problem; nothing here copies to the host
-except what a caller asks for, and the first steps of a scale-free rule.  Signs: ``solvers.lagrangian``.
-Axes: M inequalities, E equalities, C = M + E rows, B rows of a batch.
+except what a caller asks for, and, where a rule is scale-free, whether a row without a scale is violated.
+Signs: ``solvers.lagrangian``.  Axes: M inequalities, E equalities, C = M + E rows, B rows of a batch.
 """
 
 from __future__ import annotations
@@ -122,18 +122,21 @@ class PrimalDual:
             h = equality if measured_equality is None else measured_equality
             value_C = join_rows(objective, {"measured": (g, M), "measured_equality": (h, self.E)})
         present_C = complete_presence(present, len(rows_C), self.E)
+        if present_C is not None:
+            rows_C = torch.where(present_C, rows_C, 0.0)
         place_C = None if index is None else index_rows(index, self.M, self.E)
         now = self._state.select(place_C)
         floor_C = self._floor if place_C is None else self._floor[place_C]
         self._state.begin_step(place_C, now)
         if self._state.readings or (self.method.scale_free and is_reading(self._state.steps)):
-            now = self._with_scales(now, objective, rows_C, present_C, scales)
+            now = self._with_scales(
+                now, objective, rows_C, self._find_violated(rows_C, value_C, present_C, floor_C), scales
+            )
         changed, weight_C = self._update_rows(now, objective.detach(), value_C.detach().double(), present_C, floor_C)
         self._state.store(place_C, now | changed)
         if index is not None:
             weight_C = torch.cat([weight_C[: len(index)] * (self.M / max(len(index), 1)), weight_C[len(index) :]])
         if present_C is not None:
-            rows_C = torch.where(present_C, rows_C, 0.0)
             weight_C = torch.where(present_C, weight_C, 0.0)
         return objective + torch.dot(weight_C.to(rows_C), rows_C)
 
@@ -293,26 +296,31 @@ class PrimalDual:
         weight_C = keep * now["average_weight"] + (1 - keep)
         return {"average_sum": sum_C, "average_weight": weight_C}, sum_C / weight_C  # the start counts for nothing
 
+    def _find_violated(self, rows_C: Tensor, value_C: Tensor, present_C: Tensor | None, floor_C: Tensor) -> Tensor:
+        """Return where there is something to make up, in what is measured as in what has the gradient."""
+        violated_C = (rows_C.detach() > 0) & (value_C.detach() > 0) | (floor_C < 0)
+        return violated_C if present_C is None else violated_C & present_C
+
     def _with_scales(
         self,
         now: Mapping[str, Tensor],
         objective: Tensor,
         rows_C: Tensor,
-        present_C: Tensor | None,
+        violated_C: Tensor,
         ask: Callable[[], MultiplierScales] | None,
     ) -> dict[str, Tensor]:
-        """Return the state with scales for the rows that can be given one; those without go by a scale of 1."""
-        asked_C = now["multiplier_scale"] == 0
-        if self._state.readings:
-            self._state.readings -= 1
-            if now is self._state.rows and not bool(asked_C.any()):
-                self._state.readings = 0
-        if is_reading(self._state.steps):
-            asked_C = torch.ones_like(asked_C)
-        if present_C is not None:
-            asked_C = asked_C & present_C
+        """Return the state with scales for the rows that can be given one; those without go by a scale of 1.
+
+        A met inequality says nothing of what it costs to meet it: where it is met with room to spare its gradient may
+        be as good as zero, and the scale read off it as good as infinite.  It is asked as soon as it is violated.
+        """
+        unknown_C = now["multiplier_scale"] == 0
+        if self._state.readings and now is self._state.rows and not bool(unknown_C.any()):
+            self._state.readings = 0
+        asked_C = violated_C if is_reading(self._state.steps) else violated_C & unknown_C
         if not bool(asked_C.any()):
             return dict(now)
+        self._state.readings = max(self._state.readings - 1, 0)
         if ask is not None:
             scales = ask()
             if {scales.multiplier.shape, scales.largest_gain.shape} != {rows_C.shape}:

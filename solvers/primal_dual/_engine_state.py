@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
-from ._gains import FIRST_GAIN_STATE
+from ._gains import FIRST_GAIN_STATE, weigh_by_scale
 from ._merit import MeritState
 
 # all (C,), float64; the last ones are those of ``_gains``
@@ -62,12 +62,18 @@ class EngineState:
             self.rows[name].index_copy_(0, place_B, row_B)
 
     def set_multipliers(self, value: Tensor, where: slice) -> None:
-        """Replace multipliers.  Raises InvalidInput for another number of them."""
+        """Replace multipliers.  Raises InvalidInput for another number of them.
+
+        Where nothing has shown a row's multiplier scale, the multiplier of somebody who knew it is one.
+        """
         held = self.rows["multiplier"].clone()
         if value.shape != held[where].shape:
             raise InvalidInput(f"Multipliers have shape {tuple(value.shape)}; wanted {tuple(held[where].shape)}.")
         held[where] = value.to(held)
-        self.rows = self.rows | {"multiplier": held}
+        unknown_C = (self.rows["multiplier_scale"] == 0) & (held != 0)
+        weights = weigh_by_scale(held.abs()) | {"mean_weight": held.abs()}
+        shown = {name: torch.where(unknown_C, value_C, self.rows[name]) for name, value_C in weights.items()}
+        self.rows = self.rows | shown | {"multiplier": held}
 
     def to_dict(self) -> dict[str, Tensor]:
         """Return copies of the rows, and of all else that is kept, as scalars."""

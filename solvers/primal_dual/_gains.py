@@ -9,14 +9,14 @@ late, weighs as much as the row has weighed on average; the integral part adds t
     least range    eight times the largest reversal, and ``least_range`` of the engine
     reversal       the smaller of two changes of e that follow each other with opposite signs: oscillation
 
-The multiplier scale (``_multiplier_scale``: where the gradients of row and objective are equally large) is read at
-steps 1, 2, 4, 8 and so on, since a fresh student is nowhere near the place where the multiplier is decided.  So the
-start is gentle; a cheap constraint is held by a small gain, which one batch's noise moves little; one that needs a
-large multiplier reaches it in a number of steps that grows with its logarithm; where the learning rate is small, the
-multiplier waits for the student instead of winding up on the way; and the last part of the way is not made at the speed
-of the first.  Oscillation, by noise or by a primal step too long for the gain, shows as reversals, and makes the gain
-small for good.  A change of gain never moves a multiplier by itself (``PIGain``).  A run of fewer than 600 steps is
-controlled in proportionately less time.  Axes: C rows.
+The multiplier scale (``_multiplier_scale``: where the gradients of row and objective are equally large) is read when
+the row is first violated, and where it is violated at steps 1, 2, 4, 8 and so on, since a fresh student is nowhere near
+the place where the multiplier is decided.  So the start is gentle; a cheap constraint is held by a small gain, which
+one batch's noise moves little; one that needs a large multiplier reaches it in a number of steps that grows with its
+logarithm; where the learning rate is small, the multiplier waits for the student instead of winding up on the way; and
+the last part of the way is not made at the speed of the first.  Oscillation, by noise or by a primal step too long for
+the gain, shows as reversals, and makes the gain small for good.  A change of gain never moves a multiplier by itself
+(``PIGain``).  A run of fewer than 600 steps is controlled in proportionately less time.  Axes: C rows.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class GainSettings:
             (``tests/solvers/primal_dual/test_gains.py``), at 50 two constraints on three logits take 1,280, not 1,000.
         whole: Steps of a run from which all times are as given; shorter runs have that share of them.
         shortest: Least share.
-        first_readings: Steps in which rows without a multiplier scale are asked again, which waits for the device.
+        first_readings: How often rows without a multiplier scale are asked for it in between.
     """
 
     memory: float = 30.0
@@ -107,13 +107,17 @@ def update_scales(now: State, scales: MultiplierScales, asked_C: Tensor) -> dict
     old_C = torch.where(now["largest_gain"].isinf(), 0.0, now["largest_gain"])
     largest_gain_C = _move_halfway(old_C, scales.largest_gain, bounded_C)
     first_C = known_C & (now["multiplier_scale"] == 0)
-    return {
+    weights = {name: torch.where(scale_C > 0, new_C, now[name]) for name, new_C in weigh_by_scale(scale_C).items()}
+    return weights | {
         "multiplier_scale": scale_C,
-        "least_weight": torch.where(scale_C > 0, SETTINGS.least_scales * scale_C, now["least_weight"]),
-        "largest_weight": torch.where(scale_C > 0, SETTINGS.largest_scales * scale_C, now["largest_weight"]),
         "largest_gain": torch.where(largest_gain_C > 0, largest_gain_C, torch.inf),
         "mean_weight": torch.where(first_C, now["multiplier"].abs(), now["mean_weight"]),
     }
+
+
+def weigh_by_scale(scale_C: Tensor) -> dict[str, Tensor]:
+    """Return between which two the mean weights of rows with these multiplier scales count."""
+    return {"least_weight": SETTINGS.least_scales * scale_C, "largest_weight": SETTINGS.largest_scales * scale_C}
 
 
 def _move_halfway(old_C: Tensor, new_C: Tensor, known_C: Tensor) -> Tensor:

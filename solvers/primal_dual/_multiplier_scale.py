@@ -123,13 +123,15 @@ def read_scales(
 
 
 def measure_distances(value_C: Tensor, inequalities: int | None) -> Tensor:
-    """Return how far off each row is in float64, in its own units.
+    """Return how far off each row is in float64, in its own units: 0 where an inequality is met.
 
     Args:
         value_C: Values g and h, shape (C,).
         inequalities: How many of them are inequalities, which come first; None for all.
     """
-    return value_C.double().abs()
+    off_C = value_C.double()
+    M = len(off_C) if inequalities is None else inequalities
+    return torch.cat([off_C[:M].clamp_min(0.0), off_C[M:].abs()])
 
 
 def combine_scales(

@@ -147,11 +147,18 @@ class FittedTeacherConfig(Strict):
 
 
 class StoredTeacherConfig(Strict):
-    """Probabilities computed elsewhere: a CSV file, one row an example, one column named after each class."""
+    """What a teacher said, computed elsewhere: a file with one row an example and one column a class."""
 
     name: str = Field(min_length=1, description="what tables and messages call it")
     kind: Literal["stored"] = Field(description="stored")
-    path: str = Field(description="CSV file of probabilities, in the order of the data")
+    path: str = Field(
+        description="CSV or Parquet file with a column named after each class, or .npy or .safetensors file with the "
+        "classes in the order of their names; rows in the order of the data"
+    )
+    gives: Literal["probabilities", "logits", "log_probabilities"] = Field(
+        default="probabilities", description="what the numbers are: probabilities, logits or log_probabilities"
+    )
+    tensor: str | None = Field(default=None, description="which tensor of a .safetensors file; left out: its only one")
 
 
 TeacherConfig = Annotated[FittedTeacherConfig | StoredTeacherConfig, Field(discriminator="kind")]
@@ -179,8 +186,8 @@ class WeightsConfig(Strict):
     stored: str | None = Field(
         default=None,
         min_length=1,
-        description="CSV or Parquet file of weights in the order of the data, one column a teacher, by its name; it "
-        "stands in place of token, task and context",
+        description="CSV or Parquet file of weights in the order of the data, one column a teacher, by its name, or a "
+        ".npy or .safetensors file with teachers in their order; it stands in place of token, task and context",
     )
     lower: float | None = Field(
         default=None,

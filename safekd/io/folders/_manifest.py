@@ -69,15 +69,23 @@ def hash_file(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
-def write_manifest(folder: Path, kind: str, about: Mapping[str, Any] | None = None) -> None:
+def write_manifest(
+    folder: Path,
+    kind: str,
+    about: Mapping[str, Any] | None = None,
+    known: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """List all files of a folder in its manifest.
 
     Args:
         folder: Holds them.
         kind: What wrote them.
         about: What else is to be noted, as JSON has it.
+        known: What ``hash_file`` would say of files that were hashed while they were written, by name.
     """
-    files = {path.name: hash_file(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    known = known or {}
+    paths = [path for path in sorted(folder.iterdir()) if path.name != MANIFEST]
+    files = {path.name: known.get(path.name) or hash_file(path) for path in paths}
     write_checked_json({"kind": kind, **(about or {}), "files": files}, folder / MANIFEST)
 
 

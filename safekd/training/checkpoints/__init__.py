@@ -9,7 +9,7 @@ its ``RunFolder`` while it lasts, and fills it at the end.
 from ._best_iterates import BestIterates, rank_point, rank_validation
 from ._constraint_correction import ConstraintGaps, correct_constraints, is_near_constraints
 from ._final_iterate import FinalIterate
-from ._run_folder import RunFolder, open_run_folder
+from ._run_folder import RunFolder, open_on_first_rank, open_run_folder
 
 __all__ = [
     "BestIterates",
@@ -18,6 +18,7 @@ __all__ = [
     "RunFolder",
     "correct_constraints",
     "is_near_constraints",
+    "open_on_first_rank",
     "open_run_folder",
     "rank_point",
     "rank_validation",

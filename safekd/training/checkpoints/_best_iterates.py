@@ -6,14 +6,16 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ...distributed import Ranks
 from .._full_pass import FullPass
 from .._mixture import Mixture, find_lowest_mixture
 from .._parameter_vectors import copy_state
-from ..trace import FEASIBLE, ConstraintReading, TracePoint
+from ..trace import FEASIBLE, ConstraintReading, TracePoint, pack_points, unpack_points
 
 Rank = tuple[float, float]
 
@@ -73,6 +75,39 @@ class BestIterates:
         self.unimproved = 0  # evaluations since the last that was best on the validation split
         self._snapshots: list[Snapshot] = []
 
+    def state(self) -> dict[str, Any]:
+        """Return what a continued run needs."""
+        checkpoints = {name: vars(one) for name, one in self._checkpoints().items() if one is not None}
+        return {
+            "checkpoints": checkpoints,
+            "unimproved": self.unimproved,
+            "points": pack_points([snapshot.point for snapshot in self._snapshots]),
+            "students": [snapshot.student for snapshot in self._snapshots],
+        }
+
+    def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what ``state`` gave.
+
+        Args:
+            state: Of the same run.
+            device: Where the checkpoints were.
+        """
+        kept = {
+            name: Checkpoint(one["rank"], _move(one["student"], device), _move(one["rule_state"], device))
+            for name, one in state["checkpoints"].items()
+        }
+        self._best, self._most_feasible = kept.get("best_feasible"), kept.get("most_feasible")
+        self._best_validated, self.unimproved = kept.get("best_validated"), state["unimproved"]
+        points = unpack_points(state["points"])
+        self._snapshots = [Snapshot(*both) for both in zip(points, state["students"], strict=True)]
+
+    def _checkpoints(self) -> dict[str, Checkpoint | None]:
+        return {
+            "best_feasible": self._best,
+            "most_feasible": self._most_feasible,
+            "best_validated": self._best_validated,
+        }
+
     def add(self, student: nn.Module, point: TracePoint) -> None:
         """Consider one evaluated iterate.
 
@@ -100,6 +135,21 @@ class BestIterates:
         here = rank_point(point)
         if here[0] < math.inf and (self._most_feasible is None or here < self._most_feasible.rank):
             self._most_feasible = Checkpoint(here, copy_state(student), self._rule_state())
+
+    def share_most_feasible(self, like: nn.Module, ranks: Ranks) -> None:
+        """Take over what rank 0 has: restored students are looked for there alone.
+
+        Args:
+            like: The student, for its structure.
+            ranks: Who trains it.
+        """
+        if ranks.size == 1:
+            return
+        rank = ranks.ask_first(lambda: None if self._most_feasible is None else self._most_feasible.rank)
+        if rank is not None:
+            if self._most_feasible is None or self._most_feasible.rank != rank:
+                self._most_feasible = Checkpoint(rank, copy_state(like), self._rule_state())
+            ranks.broadcast([*self._most_feasible.student.values()])
 
     def _add_validated(self, student: nn.Module, point: TracePoint) -> None:
         there = rank_validation(point) if self._choose else None
@@ -135,12 +185,7 @@ class BestIterates:
 
     def rule_states(self) -> dict[str, Mapping[str, Tensor]]:
         """Return the state of the weighting rule beside each iterate that is kept, empty where it has none."""
-        checkpoints = {
-            "best_feasible": self._best,
-            "most_feasible": self._most_feasible,
-            "best_validated": self._best_validated,
-        }
-        return {name: one.rule_state for name, one in checkpoints.items() if one is not None}
+        return {name: one.rule_state for name, one in self._checkpoints().items() if one is not None}
 
     def mixture(self, like: nn.Module) -> tuple[Mixture | None, str]:
         """Return the best mixture of snapshots, or None and why there is none; nothing where none was asked for.
@@ -231,6 +276,10 @@ def _rank(readings: Sequence[ConstraintReading], loss: float) -> Rank:
         return math.inf, math.inf
     violation = max(violations, default=0.0)
     return (0.0 if violation <= FEASIBLE else violation), loss
+
+
+def _move(state: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: value.to(device) for name, value in state.items()}
 
 
 def _load_copy(like: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
+from ...distributed import Ranks
 from ...errors import InvalidInput
 from ...io.folders import (
     MANIFEST,
@@ -23,6 +24,7 @@ from ...io.folders import (
 )
 from .._fit_result import FURTHER_STUDENTS, FitResult
 from ..result_files import RUN, TRACE_LINES, TRACE_TABLE, VERDICT, require_tensors
+from ..resume import CheckpointStore
 from ..trace import JsonlWriter
 
 _UNFINISHED = ".unfinished-trace.jsonl"  # the growing trace of a run whose folder holds a finished one
@@ -74,6 +76,7 @@ class RunFolder:
                 result.write_files(part)
                 if write_more is not None:
                     write_more(part)
+            CheckpointStore(self.folder).clear()
         except Exception as error:  # hours of training stand against a folder
             note = (
                 f"{self.folder} does not hold this run: {error} The result is whole; keep it by "
@@ -85,14 +88,14 @@ class RunFolder:
 
 
 @contextmanager
-def open_run_folder(run_dir: str | os.PathLike[str]) -> Iterator[RunFolder]:
+def open_run_folder(run_dir: str | os.PathLike[str] | RunFolder) -> Iterator[RunFolder]:
     """Hold the folder of a run while it lasts, after a look whether it can be written to.
 
     A finished run that lies there stays as it is until this one is kept.  Where there is none, trace.jsonl grows in
     the folder itself, and is what a killed run leaves.
 
     Args:
-        run_dir: The folder, made if absent.
+        run_dir: The folder, made if absent; one that is open is yielded as it is.
 
     Yields:
         The folder.
@@ -100,6 +103,9 @@ def open_run_folder(run_dir: str | os.PathLike[str]) -> Iterator[RunFolder]:
     Raises:
         InvalidInput: It cannot be written to, or is in use by another run.
     """
+    if isinstance(run_dir, RunFolder):
+        yield run_dir
+        return
     if not isinstance(run_dir, (str, os.PathLike)) or not os.fspath(run_dir):
         raise InvalidInput(f"`run_dir` is {run_dir!r}; wanted a folder for the files of the run, or None to keep none.")
     folder = Path(run_dir)
@@ -113,3 +119,33 @@ def open_run_folder(run_dir: str | os.PathLike[str]) -> Iterator[RunFolder]:
         finally:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_on_first_rank(
+    run_dir: str | os.PathLike[str] | RunFolder | None, student: nn.Module, ranks: Ranks
+) -> Iterator[RunFolder | None]:
+    """Hold the folder of a run of several processes on rank 0, which alone writes.
+
+    Args:
+        run_dir: As ``open_run_folder`` takes it; None for no folder.
+        student: What will be kept there.
+        ranks: Who takes part.
+
+    Yields:
+        The folder; None on other ranks, and where none was asked for.
+
+    Raises:
+        InvalidInput: It cannot be written to, is in use, or has no room.
+        RankFailure: The same, on the other ranks.
+    """
+    with ExitStack() as stack:
+        opened: list[RunFolder] = []
+
+        def open_folder() -> None:
+            if run_dir is not None:
+                opened.append(stack.enter_context(open_run_folder(run_dir)))
+                opened[0].require_fits(student)
+
+        ranks.ask_first(open_folder)
+        yield opened[0] if opened else None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._precision import find_unusable_rows
+from ...distributed import take_own_shard
 from ...safety import Constraint
 from ...weights import Learner
 from .._objective import explain_infinite_loss
@@ -88,7 +89,7 @@ def find_gradient_source(student: nn.Module, terms: Mapping[str, Tensor]) -> str
 
 
 def _is_finite(value: Tensor) -> bool:
-    return bool(torch.isfinite(value).all())
+    return bool(torch.isfinite(take_own_shard(value)).all())
 
 
 def find_rule_source(learners: Sequence[Learner], losses: Mapping[str, Tensor]) -> str | None:

@@ -36,7 +36,7 @@ class RunProbes:
 
     Args:
         objective: Holds the student.
-        splits: By name, the training split among them.
+        splits: By name, the training split among them; None where no process has all data, and nothing can be asked.
         constraints: M of them.
         best: Gives the most feasible student, and considers a restored one.
         budget: Of each probe.
@@ -48,12 +48,13 @@ class RunProbes:
     def __init__(
         self,
         objective: Objective,
-        splits: Mapping[str, ExampleSource],
+        splits: Mapping[str, ExampleSource] | None,
         constraints: Sequence[Constraint],
         best: BestIterates,
         budget: EvidenceBudget,
     ) -> None:
-        self.objective, self.splits, self.constraints, self.best = objective, splits, constraints, best
+        self.objective, self.splits, self.constraints, self.best = objective, splits or {}, constraints, best
+        self._has_data = splits is not None
         self.meter = EvidenceMeter(budget)
         self.not_examined: dict[str, str] = {}
 
@@ -125,6 +126,8 @@ class RunProbes:
         """Ask a probe within its budget; note why it could not be asked."""
         self.meter.restart()
         try:
+            if not self._has_data:
+                raise BeyondBudget("each rank has a part of the data of its own, and no process has all of them")
             return probe()
         except Exception as error:
             self.note_failure(what, error)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ...errors import InvalidInput
 from .._fit_result import FitResult, Verdict
 from ._fold_search import FoldSearch, FoldSearchResult
+from ._round_outcomes import TrainedRound
 from ._tightening_rounds import TighteningRounds, require_judges
 
 
@@ -82,7 +83,7 @@ class CrossFit:
         result = rounds.fit(outcome.shares, rounds.warm_start)
         verdict = self._verdict(rounds, outcome)
         looks = outcome.rounds if also else 0
-        rounds.note(outcome.shares, result, {}, cleared=outcome.cleared, looks=looks)
+        rounds.note(outcome.shares, TrainedRound.of_result(result), {}, cleared=outcome.cleared, looks=looks)
         kept = rounds.rows[-1]["round"]
         uses = rounds.add_folds(result.uses, self.folds, outcome.rounds)
         uses = rounds.count_looks(uses, also, outcome.rounds)

@@ -8,8 +8,9 @@ those readings reaches what was asked for.  Axes: N examples, n covered examples
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -18,7 +19,8 @@ from ...errors import InvalidInput
 from ...safety import ClusteredValues, Constraint, evaluate_groups
 from .._fit_result import FitResult
 from ._fold_assignment import assign_folds
-from ._tightening_rounds import HeldOutReading, TighteningRounds
+from ._round_outcomes import HeldOutReading, TrainedRound
+from ._tightening_rounds import TighteningRounds
 
 _Attempt = tuple[float, float]  # (share, shortfall there, in shares; at most 0 where it cleared)
 
@@ -207,38 +209,46 @@ class FoldSearch:
     def _round(self, shares: dict[int, float]) -> tuple[dict[int, HeldOutReading], dict[int, float]]:
         """Train each fold's student; return what they show, nothing if one diverged, and what training reached."""
         self.trained += 1
-        rounds, results = self.rounds, []
-        values: dict[int, list[ClusteredValues]] = {m: [] for m in self.constraints}
-        others: dict[int, list[list[ClusteredValues]]] = {m: [] for m in self.constraints}
-        for rest, left_out in self.parts:
-            rounds.restart()  # never from the student of another fold, which has seen this one
-            result = rounds.fit(shares, None, rest, read_validation=False)
-            results.append(result)
-            if result.status == "diverged":
-                continue
-            for m in self.constraints:
-                values[m].append(_measure_values(result, rounds.asked[m], left_out))
-                others[m].append([_measure_values(result, rounds.asked[m], split) for split in self.also])
-        statuses = sorted({result.status for result in results})
-        diverged = "diverged" in statuses
-        measured = _average_measured(results)
-        shown = {} if diverged else {m: self._judge(m, values[m], others[m]) for m in self.constraints}
-        rounds.note(
-            shares,
-            results[0],
-            shown,
-            cleared={m: reading.bound >= rounds.asked[m].required for m, reading in shown.items()},
-            looks=self.trained if self.also else 0,
-            status=", ".join(statuses),
-            measured=measured,
-            distillation_loss=sum(result.point.loss for result in results) / len(results),
-            steps=sum(result.point.step for result in results),
-        )
-        return shown, {m: -rounds.shortfall(m, measured[m]) for m in self.constraints}
+        name = f"round {self.trained}"
+        outcome = self.rounds.once(name, lambda: self._train_round(name, shares))
+        shown = {m: HeldOutReading(**reading) for m, reading in outcome["shown"].items()}
+        return shown, {m: -self.rounds.shortfall(m, outcome["measured"][m]) for m in self.constraints}
 
-    def _judge(self, m: int, values: list[ClusteredValues], others: list[list[ClusteredValues]]) -> HeldOutReading:
+    def _train_round(self, name: str, shares: dict[int, float]) -> dict[str, Any]:
+        rounds = self.rounds
+        folds = [
+            rounds.once(f"{name}/fold {k}", lambda parts=parts: self._train_fold(shares, *parts))  # type: ignore[misc]
+            for k, parts in enumerate(self.parts)
+        ]
+        statuses = sorted({fold["status"] for fold in folds})
+        measured = {m: sum(fold["measured"][m] for fold in folds) / len(folds) for m in folds[0]["measured"]}
+        shown = {} if "diverged" in statuses else {m: self._judge(m, folds) for m in self.constraints}
+        trained = TrainedRound(
+            ", ".join(statuses),
+            sum(fold["loss"] for fold in folds) / len(folds),
+            sum(fold["steps"] for fold in folds),
+            measured,
+        )
+        cleared = {m: reading.bound >= rounds.asked[m].required for m, reading in shown.items()}
+        rounds.note(shares, trained, shown, cleared=cleared, looks=self.trained if self.also else 0)
+        return {"shown": {m: vars(reading) for m, reading in shown.items()}, "measured": measured}
+
+    def _train_fold(self, shares: dict[int, float], rest: Split, left_out: Split) -> dict[str, Any]:
+        """Train one student; return what it came to, and each value that it shows on examples that it did not see."""
+        rounds = self.rounds
+        rounds.restart()  # never from the student of another fold, which has seen this one
+        result = rounds.fit(shares, None, rest, read_validation=False)
+        known = [] if result.status == "diverged" else [left_out, *self.also]
+        shown = {
+            m: [vars(_measure_values(result, rounds.asked[m], split)) for split in known] for m in self.constraints
+        }
+        return {**vars(TrainedRound.of_result(result)), "shown": shown}
+
+    def _judge(self, m: int, folds: Sequence[Mapping[str, Any]]) -> HeldOutReading:
         """Pool what each left-out example shows, and what further examples show on average over students."""
         asked = self.rounds.asked[m]
+        shown = [[ClusteredValues(**values) for values in fold["shown"][m]] for fold in folds]
+        values, others = [one for one, *_ in shown], [further for _, *further in shown]
         further = [
             replace(same[0], value_P=torch.stack([read.value_P for read in same]).mean(0))
             for same in zip(*others, strict=True)
@@ -259,12 +269,3 @@ def _measure_values(result: FitResult, asked: Constraint, split: Split) -> Clust
         result.student, asked, split
     )  # one average without groups, by ``TighteningRounds.choose``
     return values
-
-
-def _average_measured(results: Sequence[FitResult]) -> dict[int, float]:
-    """Return what the fold students measure where they are posed, averaged over folds, by constraint."""
-    count = len(results)
-    return {
-        m: sum(result.point.readings[m].measured for result in results) / count
-        for m in range(len(results[0].point.readings))
-    }

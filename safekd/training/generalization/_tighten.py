@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -15,7 +16,8 @@ from .._warm_start import WarmStart
 from ._fixed_sequence import SETTINGS as SEQUENCE
 from ._fixed_sequence import Shares, descend_shares, run_fixed_sequence
 from ._fold_search import FoldSearch
-from ._tightening_rounds import HeldOutReading, TighteningRounds, require_judges
+from ._round_outcomes import HeldOutReading, TrainedRound
+from ._tightening_rounds import TighteningRounds, require_judges
 
 UNTRAINABLE = ("infeasible", "diverged")  # what a higher threshold would make no better
 
@@ -94,7 +96,8 @@ class _FixedSequenceSearch:
     def __init__(self, method: Tighten, rounds: TighteningRounds) -> None:
         self.method, self.rounds = method, rounds
         (self.judge,) = require_judges([method.on], rounds)
-        self.looks, self.fold_rounds = 0, 0
+        self.looks, self.fold_rounds, self.attempted = 0, 0, 0
+        self._live: FitResult | None = None  # of an attempt that was trained in this process
         self.last: tuple[FitResult, WarmStart, Shares, int] | None = None
         self.cleared: tuple[FitResult, WarmStart, Shares, int] | None = None
 
@@ -104,7 +107,7 @@ class _FixedSequenceSearch:
         too_few = self._judge_too_few()
         if too_few is not None:
             result = rounds.fit(rounds.as_asked, rounds.warm_start)
-            rounds.note(rounds.as_asked, result, {}, cleared={}, looks=0)
+            rounds.note(rounds.as_asked, TrainedRound.of_result(result), {}, cleared={}, looks=0)
             return rounds.hand_back(result, too_few, rounds.as_asked, 1, method.on, result.uses)
         run_fixed_sequence(descend_shares(self._base_shares(), method.attempts), self._attempt)
         outcome = self.cleared or self.last
@@ -132,20 +135,39 @@ class _FixedSequenceSearch:
         return highest | {m: outcome.shares[m] if outcome.cleared[m] else max(outcome.shares[m], share) for m in folded}
 
     def _attempt(self, shares: Shares) -> bool:
-        rounds = self.rounds
-        rounds.restart()
-        result = rounds.fit(shares, rounds.warm_start)
-        judged = {} if result.status == "diverged" else self._judge(result)
-        cleared = {m: reading.bound >= rounds.asked[m].required for m, reading in judged.items()}
-        rounds.note(shares, result, judged, cleared=cleared, looks=self.looks)
-        self.last = (result, WarmStart.from_result(result), shares, rounds.rows[-1]["round"])
-        if not judged or not all(cleared.values()):
+        rounds, before = self.rounds, f"attempt {self.attempted}"
+        self.attempted += 1
+        outcome = rounds.once(f"attempt {self.attempted}", lambda: self._train_attempt(shares))
+        self.looks = outcome["looks"]
+        result = self._live
+        if result is None and outcome["ending"] is not None:
+            result = rounds.restore(shares, outcome["ending"])
+        self._live = None
+        if result is not None:  # else a later attempt has cleared, and takes its place
+            self.last = (result, WarmStart.from_result(result), shares, outcome["round"])
+        if not outcome["cleared"]:
             return False
+        rounds.forget_ending(before)
         self.cleared = self.last
         return True
 
+    def _train_attempt(self, shares: Shares) -> dict[str, Any]:
+        """Train and judge one student; return what a checkpoint keeps of it."""
+        rounds = self.rounds
+        rounds.restart()
+        self._live = result = rounds.fit(shares, rounds.warm_start)
+        judged = {} if result.status == "diverged" else self._judge(result)
+        cleared = {m: reading.bound >= rounds.asked[m].required for m, reading in judged.items()}
+        looks = self.looks + bool(judged)
+        rounds.note(shares, TrainedRound.of_result(result), judged, cleared=cleared, looks=looks)
+        return {
+            "cleared": bool(judged) and all(cleared.values()),
+            "looks": looks,
+            "round": rounds.rows[-1]["round"],
+            "ending": rounds.take_ending(),
+        }
+
     def _judge(self, result: FitResult) -> dict[int, HeldOutReading]:
-        self.looks += 1
         judged = {}
         for m in self.rounds.raised:
             certificate = certify(result.student, self.rounds.asked[m], self.judge, self.method.confidence)

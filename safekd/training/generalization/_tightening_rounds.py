@@ -23,8 +23,9 @@ from .._fit_result import ROUND_COLUMNS, FitResult, Tightening, Verdict
 from .._parameter_vectors import copy_state
 from .._training_problem import TrainingProblem
 from .._warm_start import WarmStart
-from ..loop import FitData, FitOptions, fit_once
+from ..loop import FitData, FitOptions, fit_once, restore_result
 from ._fixed_sequence import Shares
+from ._round_outcomes import HeldOutReading, TrainedRound
 
 OnRound = Callable[[Mapping[str, Any]], None]
 
@@ -46,25 +47,10 @@ class TighteningSettings:
 SETTINGS = TighteningSettings()
 
 
-@dataclass(frozen=True)
-class HeldOutReading:
-    """What new data said of one constraint in one round.
-
-    Attributes:
-        average: Average safety on them.
-        cases: Examples in the average.
-        bound: Lower bound on its expectation; no number where nothing is bounded.
-        confidence: Of the bound, in (0, 1); no number where nothing is bounded.
-    """
-
-    average: float
-    cases: int
-    bound: float = math.nan
-    confidence: float = math.nan
-
-
 class TighteningRounds:
     """The rounds of one call of ``fit``.
+
+    A run that goes on from a checkpoint does again what decides the rounds, and takes what was trained from ``once``.
 
     Args:
         problem: As it was posed, at the thresholds that were asked for.
@@ -88,10 +74,59 @@ class TighteningRounds:
         self.asked = problem.constraints
         self.raised: list[int] = []
         self.rows: list[dict[str, Any]] = []
-        self._optimizer = copy.deepcopy(problem.optimizer.state_dict())
-        self._scheduler = None if problem.scheduler is None else copy.deepcopy(problem.scheduler.state_dict())
-        self._student = copy_state(problem.student)
+        self._done: dict[str, Any] = {}
+        kept = None if options.checkpoints is None else options.checkpoints.take_surroundings()
+        if kept is None:
+            self._start: dict[str, Any] = {
+                "optimizer": copy.deepcopy(problem.optimizer.state_dict()),
+                "scheduler": None if problem.scheduler is None else copy.deepcopy(problem.scheduler.state_dict()),
+                "student": copy_state(problem.student),
+                "rule": problem.learning.state(),
+            }
+        else:
+            self.rows, self._done, self._start = list(kept["rows"]), dict(kept["done"]), dict(kept["start"])
+            problem.learning.load(self._start["rule"])
         self._restore_rule = problem.learning.snapshot()
+        if options.checkpoints is not None:
+            options.checkpoints.surround(lambda: {"rows": self.rows, "done": self._done, "start": self._start})
+
+    def once(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what a part of the search came to, from the checkpoint where it was done before.
+
+        Args:
+            name: Of the part; ``name/...`` are parts of it, which are forgotten once it is done.
+            compute: Does it; returns what a checkpoint can hold.
+        """
+        if name not in self._done:
+            outcome = compute()
+            self._done = {key: one for key, one in self._done.items() if not key.startswith(f"{name}/")}
+            self._done[name] = outcome
+        outcome = self._done[name]
+        return dict(outcome)
+
+    def forget_ending(self, name: str) -> None:
+        """Forget the student of a part of the search, which is not handed back.
+
+        Args:
+            name: Of the part.
+        """
+        if name in self._done:
+            self._done[name] = {**self._done[name], "ending": None}
+
+    def take_ending(self) -> Any:
+        """Return a copy of how the last training ended, for ``restore``; None where no checkpoints are kept."""
+        checkpoints = self._options.checkpoints
+        return None if checkpoints is None else copy.deepcopy(checkpoints.ending)
+
+    def restore(self, shares: Shares, ending: Mapping[str, Any]) -> FitResult:
+        """Return the result of a training that ended before the checkpoint was written.
+
+        Args:
+            shares: Under which it was trained.
+            ending: Of ``take_ending``.
+        """
+        problem = self.problem.with_constraints(self.pose(shares))
+        return restore_result(problem, self.data, replace(self._options, checkpoints=None), ending)
 
     def choose(self, names: Sequence[str], highest: float | None) -> None:
         """Decide which constraints are raised, and how far at most.
@@ -170,9 +205,9 @@ class TighteningRounds:
             read_validation: Whether the trace has readings of the validation split.
         """
         problem = self.problem
-        problem.optimizer.load_state_dict(copy.deepcopy(self._optimizer))
+        problem.optimizer.load_state_dict(copy.deepcopy(self._start["optimizer"]))
         if problem.scheduler is not None:
-            problem.scheduler.load_state_dict(copy.deepcopy(self._scheduler))  # type: ignore[arg-type]
+            problem.scheduler.load_state_dict(copy.deepcopy(self._start["scheduler"]))
         read_validation = read_validation or any(rule.split == "validation" for rule in self.asked)
         data = self.data if train is None else replace(self.data, train=train)
         data = data if read_validation else data.without_validation()
@@ -180,28 +215,26 @@ class TighteningRounds:
 
     def restart(self) -> None:
         """Put student and weighting rule back to where ``fit`` found them."""
-        self.problem.student.load_state_dict(self._student)
+        self.problem.student.load_state_dict(self._start["student"])
         self._restore_rule()
 
     def note(
         self,
         shares: Shares,
-        result: FitResult,
+        trained: TrainedRound,
         judged: Mapping[int, HeldOutReading],
         *,
         cleared: Mapping[int, bool],
         looks: int,
-        **more: Any,
     ) -> None:
         """Write down one round.
 
         Args:
             shares: Of its thresholds, by constraint.
-            result: Of its training.
+            trained: What its training came to.
             judged: What new data said, by constraint.
             cleared: Whether the bound reaches what was asked for, by constraint.
             looks: At the judging split so far.
-            more: Overrides what the result says, by column.
         """
         number = self.rows[-1]["round"] + 1 if self.rows else 1
         posed = self.pose(shares)
@@ -212,19 +245,19 @@ class TighteningRounds:
                 "constraint": posed[m].name,
                 "asked": self.asked[m].required,
                 "posed": posed[m].required,
-                "measured": result.point.readings[m].measured,
+                "measured": trained.measured[m],
                 "judged": reading.average,
                 "cases": reading.cases,
                 "level": reading.confidence,
                 "lower_bound": reading.bound,
                 "cleared": cleared.get(m, False),
                 "looks": looks,
-                "status": result.status,
-                "distillation_loss": result.point.loss,
-                "steps": result.point.step,
+                "status": trained.status,
+                "distillation_loss": trained.loss,
+                "steps": trained.steps,
                 "kept": False,
             }
-            self.rows.append(row | more | ({"measured": more["measured"][m]} if "measured" in more else {}))
+            self.rows.append(row)
             if self._on_round is not None:
                 self._on_round(dict(self.rows[-1]))
 

@@ -7,7 +7,8 @@ and ``checkpoints``.
 """
 
 from ._fit_inputs import FitData, FitOptions
-from ._fit_loop import FitLoop, fit_once
+from ._fit_loop import FitLoop
+from ._fit_once import fit_once, restore_result
 from ._gradient_sampling import Sampled
 
-__all__ = ["FitData", "FitLoop", "FitOptions", "Sampled", "fit_once"]
+__all__ = ["FitData", "FitLoop", "FitOptions", "Sampled", "fit_once", "restore_result"]

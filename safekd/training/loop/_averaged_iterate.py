@@ -11,9 +11,10 @@ to be tuned to its length.  Source: polynomial-decay averaging, Shamir and Zhang
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from torch import nn
 from solvers.primal_dual import PrimalDual
 
 from ..._precision import widen
+from ...distributed import take_own_shard
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class AveragedIterate:
 
     def __init__(self, student: nn.Module, engine: PrimalDual) -> None:
         self._engine = engine
-        self._current = [p.data for p in student.parameters() if p.requires_grad]
+        self._current = [take_own_shard(p.data) for p in student.parameters() if p.requires_grad]
         self._current += [b for b in student.buffers() if b.is_floating_point()]
         self._mean = [widen(x).clone() for x in self._current]
         self._all_finite = all(bool(torch.isfinite(x).all()) for x in self._mean)
@@ -71,6 +73,29 @@ class AveragedIterate:
             ]
         self.multipliers = torch.lerp(self.multipliers, self._engine.multipliers, share)
         self.equality_multipliers = torch.lerp(self.equality_multipliers, self._engine.equality_multipliers, share)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a continued run needs."""
+        return {
+            "mean": list(self._mean),
+            "all_finite": self._all_finite,
+            "steps": self._steps,
+            "multipliers": self.multipliers,
+            "equality_multipliers": self.equality_multipliers,
+        }
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state`` gave.
+
+        Args:
+            state: Of an average of the same student.
+        """
+        for mean, kept in zip(self._mean, state["mean"], strict=True):
+            mean.copy_(kept)
+        self._all_finite, self._steps = state["all_finite"], state["steps"]
+        self.multipliers = state["multipliers"].to(self.multipliers)
+        self.equality_multipliers = state["equality_multipliers"].to(self.equality_multipliers)
 
     @torch.no_grad()
     def install(self) -> None:

@@ -10,11 +10,24 @@ import torch
 
 from solvers.short_repr import ShortRepr
 
-from ...data import ExampleSource, Fields, Split, SplitUse, move_split, require_same_names, require_unshared
+from ...data import (
+    ExampleSource,
+    Fields,
+    RankShare,
+    Split,
+    SplitUse,
+    StoredSplit,
+    move_split,
+    require_same_names,
+    require_unshared,
+    share_source,
+)
+from ...distributed import Ranks
 from ...errors import InvalidInput
 from ...safety import Constraint
 from .._objective import Objective
 from .._training_problem import TrainingProblem
+from ..resume import RunCheckpoints
 from ..trace import Callback
 from ._gradient_sampling import Sampled
 
@@ -33,6 +46,7 @@ class FitOptions:
             such end.
         choose: Whether the student that is best on the validation split is kept; not where that split judges.
         callbacks: Told of the run, in order.
+        checkpoints: Of the run; None to keep none.
     """
 
     epochs: int
@@ -43,6 +57,7 @@ class FitOptions:
     patience: int | None = None
     choose: bool = True
     callbacks: Sequence[Callback] = ()
+    checkpoints: RunCheckpoints | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,6 +107,38 @@ class FitData(ShortRepr):
     def by_name(self) -> dict[str, ExampleSource]:
         """Every split, the training split last."""
         return {**self.splits, "train": self.train}
+
+    def share(self, ranks: Ranks) -> FitData:
+        """Return what this process reads of the data: all of it where it is alone.
+
+        Args:
+            ranks: Who shares them.
+
+        Raises:
+            InvalidInput: Ranks were given parts whose classes, contexts or tasks are called differently.
+        """
+        if ranks.size == 1:
+            return self
+        return FitData(share_source(self.train, ranks), {n: share_source(s, ranks) for n, s in self.splits.items()})
+
+    @property
+    def whole(self) -> dict[str, ExampleSource] | None:
+        """Every source as one process reads it, the training data last; None where each rank has a part of its own."""
+        if any(isinstance(source, RankShare) and not source.same for source in self.by_name.values()):
+            return None
+        return {name: source.own for name, source in self.by_name.items()}
+
+    def require_whole(self, why: str) -> None:
+        """Refuse parts of data, one for each rank.
+
+        Args:
+            why: What needs the same data on every rank, in words.
+
+        Raises:
+            InvalidInput: A source is another one on another rank.
+        """
+        if self.whole is None:
+            raise InvalidInput(f"{why} needs all data on every rank, and each was given a part of its own; give all.")
 
     def require_split(self, name: str, why: str) -> Split:
         """Return a split that is in memory.
@@ -163,8 +210,9 @@ class FitData(ShortRepr):
                 roles.append("measuring the teachers")
             if name == "validation":
                 roles.append("readings of the trace")
-            if roles and isinstance(split, Split):
-                use = SplitUse(split, tuple(roles))
+            used = split.used() if isinstance(split, RankShare) else split
+            if roles and isinstance(used, (Split, StoredSplit)):
+                use = SplitUse(used, tuple(roles))
                 chooses = name == "validation" and looks > 1
                 uses.append(use.add_looks(looks, "to choose the best student") if chooses else use)
         return tuple(uses)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from solvers.primal_dual import PrimalDual
 
 from ..._torch_state import share_in_eval_mode
 from ...data import Batch
+from ...errors import InvalidInput
 from .._constraint_layout import ConstraintLayout
 from .._fit_result import FitResult, Verdict
 from .._full_pass import FullPass
@@ -22,7 +23,6 @@ from .._training_problem import TrainingProblem
 from .._warm_start import WarmStart
 from ..checkpoints import BestIterates, FinalIterate
 from ..diagnosis import (
-    STATUS_SETTINGS,
     EndedRun,
     FeasibilityBound,
     RunProbes,
@@ -33,12 +33,12 @@ from ..diagnosis import (
     is_converged,
     judge_run,
 )
-from ..trace import Callbacks, RunInfo, Trace, TracePoint
+from ..resume import StatePart, list_training_parts, load_parts, read_random_states, set_random_states
+from ..trace import Callbacks, RunInfo, Trace, TracePoint, pack_points, unpack_points
 from ._averaged_iterate import AveragedIterate
 from ._fit_inputs import FitData, FitOptions
-from ._gradient_sampling import choose_trace_interval
 from ._point_reader import PointReader, mix_seed
-from ._state_facts import state_facts
+from ._state_facts import choose_default_interval, state_facts
 from .step import PrimalDualStep
 
 
@@ -70,27 +70,8 @@ class FitLoopSettings:
 
 
 SETTINGS = FitLoopSettings()
-
-
-def fit_once(
-    problem: TrainingProblem, data: FitData, options: FitOptions, warm_start: WarmStart | None = None
-) -> FitResult:
-    """Train once under the problem's constraints, and judge.
-
-    Args:
-        problem: Its student, optimizer and weighting rule are trained in place.
-        data: Splits on the problem's device.
-        options: How long, and what is read on the way.
-        warm_start: Where to begin; None for where the student is.
-
-    Raises:
-        InvalidInput: A split is missing, a constraint covers no example, or the warm start is of another problem.
-    """
-    loop = FitLoop(problem, data, options, warm_start)
-    verdict = loop.run()
-    result = loop.result(verdict)
-    loop.callbacks.end(result)
-    return result
+_ENDING = ("student", "rule", "best", "trace", "counts", "average")  # parts that a result is made from
+_COUNTS = ("step", "first_gap", "at_rest", "exploded", "next_bound", "start_norm")
 
 
 class FitLoop:
@@ -107,11 +88,15 @@ class FitLoop:
         self, problem: TrainingProblem, data: FitData, options: FitOptions, warm_start: WarmStart | None
     ) -> None:
         data.require_covered(problem.constraints, problem.objective)
+        problem.begin()
         self.problem, self.data, self.options = problem, data, options
         examples = len(data.train)
         self.batch_size = min(problem.batch_size or examples, examples)
         self.steps = options.epochs * len(problem.split_batches(torch.arange(examples)))
-        self.trace_every = self._default_interval() if options.trace_every is None else options.trace_every
+        default = choose_default_interval(problem, data, options, self.steps, self.batch_size)
+        self.trace_every = default if options.trace_every is None else options.trace_every
+        kept = None if options.checkpoints is None else options.checkpoints.take_loop_state()
+        self.start_norm = parameter_norm(problem.student) if kept is None else kept["counts"]["start_norm"]
         layout = ConstraintLayout(problem.constraints, problem.device)
         self.engine = PrimalDual(
             len(layout.inequalities),
@@ -122,27 +107,35 @@ class FitLoop:
                 SETTINGS.small_violation * abs(rule.required) for rule in layout.order_by_kind(problem.constraints)
             ],
             horizon=self.steps,
-            largest_distance=SETTINGS.largest_distance * max(parameter_norm(problem.student), 1.0),
+            largest_distance=SETTINGS.largest_distance * max(self.start_norm, 1.0),
         )
-        if warm_start is not None:
+        if warm_start is not None and kept is None:
             warm_start.begin(problem.student, self.engine, layout, problem.learning)
-        self.average = AveragedIterate(problem.student, self.engine) if self.batch_size < examples else None
+            problem.trained.write_back()
+        self.average = AveragedIterate(problem.trained.moved, self.engine) if self.batch_size < examples else None
         self.stepper = PrimalDualStep(problem, self.engine, data)
         sampled = options.stationarity
         self.reader = PointReader(problem, data, self.engine, self.average, sampled, self.stepper.mover)
         self.final = FinalIterate(
             problem.objective, data.train, data.splits, problem.constraints, options.tolerance, not sampled
         )
-        self.callbacks, self.trace = Callbacks(options.callbacks), Trace()
+        self.callbacks, self.trace = Callbacks(options.callbacks if problem.ranks.is_first else ()), Trace()
         self.best = BestIterates(problem.learning.state, options.snapshots, options.choose)
-        self.probes = RunProbes(
-            problem.objective, data.by_name, problem.constraints, self.best, problem.evidence_budget
-        )
+        self.probes = RunProbes(problem.objective, data.whole, problem.constraints, self.best, problem.evidence_budget)
         earliest, latest = SETTINGS.first_bound
         self.next_bound = max(earliest, min(latest, int(self.steps * SETTINGS.first_bound_share)))
         self.proof: FeasibilityBound | None = None
-        self.step, self.first_gap = 0, 0.0
+        self.step, self.first_gap, self.at_rest, self.exploded = 0, 0.0, 0, 0  # the last two: points in a row
+        self._stop: str | None = None
         self._whole: Batch | None = None  # the batch of every step, where that is the whole data
+        self._random: Mapping[str, Any] | None = None  # of the generators, where the run goes on
+        if kept is not None and options.checkpoints is not None:
+            load_parts(self.list_parts(options.checkpoints.changed), kept)
+            if self.step >= self.steps:
+                raise InvalidInput(
+                    f"The checkpoint is at step {self.step}, and the run is to end at step {self.steps}; wanted more "
+                    "`epochs` than were trained."
+                )
 
     def run(self) -> Verdict:
         """Run to the end and judge."""
@@ -150,12 +143,13 @@ class FitLoop:
             part.training = training
         self.problem.learning.train()
         self.callbacks.start(self._describe())
-        at_rest = exploded = 0  # points in a row
-        last = self.evaluate(0)
-        if self.callbacks.stopped() is not None:
-            return self._judge_stopped()
-        for epoch in range(1, self.options.epochs + 1):
-            for batch, other in self._batches(epoch):
+        if not self.trace.points:
+            last = self.evaluate(0)
+            if self._find_stop() is not None:
+                return self._judge_stopped()
+        each = self.steps // self.options.epochs
+        for epoch in range(1 + self.step // each, self.options.epochs + 1):
+            for batch, other in self._batches(epoch, self.step % each):
                 source = self.stepper.step(batch, other)
                 if source is not None:
                     return self._judge_refused_step(epoch, source)
@@ -167,14 +161,17 @@ class FitLoop:
                     point = self.trace.points[-1]
                     if not point.finite:
                         return self._judge_unusable(point)
-                    at_rest = at_rest + 1 if self._is_at_rest(point) else 0
-                    exploded = exploded + 1 if find_exploded(self.trace.points, self.options.tolerance) else 0
-                    if 2 in (at_rest, exploded) or self._is_as_feasible_as_any(point):
+                    self.at_rest = self.at_rest + 1 if self._is_at_rest(point) else 0
+                    exploded = find_exploded(self.trace.points, self.options.tolerance)
+                    self.exploded = self.exploded + 1 if exploded else 0
+                    if 2 in (self.at_rest, self.exploded) or self._is_as_feasible_as_any(point):
                         return self._judge_ending(last)
                     if self.options.patience is not None and self.best.unimproved >= self.options.patience:
                         return self._judge_impatient(point, self.options.patience)
-                    if self.callbacks.stopped() is not None:
+                    if self._find_stop() is not None:
                         return self._judge_stopped()
+                if self.options.checkpoints is not None and self.step < self.steps:
+                    self.options.checkpoints.after_step(self.step, self.list_parts)
         return self._judge_ending(last)
 
     def evaluate(self, epoch: int) -> FullPass:
@@ -185,15 +182,19 @@ class FitLoop:
         Args:
             epoch: Passes over the training data so far.
         """
+        trained = self.problem.trained
+        self.problem.ranks.require_alike("Multipliers and penalties", self.engine.state_dict().values())
         if self.step == self.steps:
             full, point = self.final.choose(
                 self._candidates(), lambda: self.reader.read(self.step, epoch), self.first_gap
             )
             if self.final.failure is not None:
                 self.probes.note_failure("whether a last correction onto the constraints helps", self.final.failure)
+            trained.write_back()
             self._record(point)
             return full
         with nullcontext() if self.average is None else self.average.install_temporarily():
+            trained.refresh()
             full, point = self.reader.read(self.step, epoch)
             self._record(point)
         if self.step == 0:
@@ -230,12 +231,65 @@ class FitLoop:
             uses=self.data.list_uses(problem, looks=len(self.trace.points) if self.options.choose else 0),
         )
 
+    def read_ending(self, verdict: Verdict) -> dict[str, Any]:
+        """Return what ``load_ending`` takes; the tensors are those of the run itself.
+
+        Args:
+            verdict: How the run ended.
+        """
+        parts = self.list_parts()
+        return {"verdict": vars(verdict), **{name: parts[name].read() for name in _ENDING if name in parts}}
+
+    def load_ending(self, ending: Mapping[str, Any]) -> Verdict:
+        """Put the run where it ended; return how.
+
+        Args:
+            ending: Of ``read_ending``, of the same run.
+        """
+        parts = self.list_parts()
+        load_parts({name: parts[name] for name in _ENDING if name in parts}, ending)
+        return Verdict(**ending["verdict"])
+
+    def list_parts(self, changed: Sequence[str] = ()) -> dict[str, StatePart]:
+        """Return all that moves while the run lasts.
+
+        Args:
+            changed: Keys of the run's record that may differ where it goes on.
+        """
+        problem, engine, best, points = self.problem, self.engine, self.best, self.trace.points
+        parts = list_training_parts(problem.student, problem.optimizer, problem.scheduler, problem.scaler, changed)
+        parts |= {
+            "rule": StatePart(problem.learning.state, problem.learning.load),
+            "engine": StatePart(engine.state_dict, engine.load_state_dict),
+            "values": StatePart(self.stepper.values.state, self.stepper.values.load_state),
+            "mover": StatePart.of_attributes(self.stepper.mover, ["clipped", "skipped", "skipped_in_a_row"]),
+            "best": StatePart(best.state, lambda state: best.load_state(state, problem.device)),
+            "callbacks": StatePart(self.callbacks.state, self.callbacks.load_state),
+            "trace": StatePart(lambda: pack_points(points), lambda state: points.extend(unpack_points(state))),
+            "teachers": StatePart(problem.objective.ensemble.state, problem.objective.ensemble.load_state),
+            "reader": StatePart.of_attributes(self.reader, ["elapsed"]),
+            "counts": StatePart.of_attributes(self, _COUNTS),
+            "proof": StatePart(lambda: self.proof and vars(self.proof), self._load_proof),
+            "random": StatePart(read_random_states, self._load_random),
+        }
+        if self.average is not None:
+            parts["average"] = StatePart(self.average.state, self.average.load_state)
+        return parts
+
+    def _load_proof(self, state: Mapping[str, Any] | None) -> None:
+        self.proof = None if state is None else FeasibilityBound(**state)
+
+    def _load_random(self, state: Mapping[str, Any]) -> None:
+        self._random = state
+
     def _candidates(self) -> list[dict[str, Tensor]]:
         """Return the states of the students that may be handed back: the averaged one, and the last."""
-        student = self.problem.student
+        student, trained = self.problem.student, self.problem.trained
+        trained.refresh()
         states = [copy_state(student)]
         if self.average is not None:
             with self.average.install_temporarily():
+                trained.refresh()
                 states.insert(0, copy_state(student))
         return states
 
@@ -243,6 +297,12 @@ class FitLoop:
         """Leave the student at the average, unless the run ended by choosing among both."""
         if self.average is not None and self.step < self.steps:
             self.average.install()
+            self.problem.trained.refresh()
+
+    def _find_stop(self) -> str | None:
+        """Return who ended the run and why, None while nobody did; callbacks are called on rank 0 alone."""
+        self._stop = self.problem.ranks.agree(self.callbacks.stopped())
+        return self._stop
 
     def _record(self, point: TracePoint) -> None:
         self.trace.record(point)
@@ -270,7 +330,7 @@ class FitLoop:
         if point.residuals.primal <= self.options.tolerance:
             return False
         if self.step >= self.next_bound:
-            self.next_bound, bound = 2 * self.step, self.probes.bound_feasibility()
+            self.next_bound, bound = 2 * self.step, self.problem.ranks.ask_first(self.probes.bound_feasibility)
             if bound is not None and bound.infeasible:
                 self.proof = bound
         if self.proof is None:
@@ -286,10 +346,12 @@ class FitLoop:
         facts = state_facts(self.problem, self.data, self.options)
         moves = not self.problem.objective.fixed
         ended = EndedRun(self.trace.points, last.jacobian_Mn, self.options.tolerance, capped, facts, targets_move=moves)
-        return judge_run(ended, self.probes)
+        verdict = self.problem.ranks.ask_first(lambda: judge_run(ended, self.probes))
+        self.best.share_most_feasible(self.problem.student, self.problem.ranks)
+        return verdict
 
     def _judge_unusable(self, point: TracePoint) -> Verdict:
-        source = self.problem.objective.non_finite_source or point.unusable
+        source = self.problem.ranks.agree(self.problem.objective.non_finite_source) or point.unusable
         return Verdict(
             "diverged",
             f"Not finite in the full pass after step {self.step}: {source}.",
@@ -309,7 +371,7 @@ class FitLoop:
         numbers = format_residuals(self.trace.points[-1].residuals)
         return Verdict(
             "budget_spent",
-            f"{self.callbacks.stopped()} (step {self.step} of {self.steps}: {numbers}).",
+            f"{self._stop} (step {self.step} of {self.steps}: {numbers}).",
             "Go on from here with fit(..., warm_start=kd.WarmStart.from_result(result)), or take the student as it is.",
         )
 
@@ -320,16 +382,6 @@ class FitLoop:
             f"student on the validation split ({format_residuals(point.residuals)}).",
             "Take result.best_validated, or go on with more `patience`.",
         )
-
-    def _default_interval(self) -> int:
-        rules, data = self.problem.constraints, self.data
-        sizes = {"train": len(data.train)}
-        sizes |= {name: len(data.splits[name]) for name in data.splits if name in {rule.split for rule in rules}}
-        constrained = {name: sum(rule.split == name for rule in rules) for name in sizes}
-        if "validation" in data.splits:  # read a second time, without gradients
-            sizes["validation, all constraints"] = len(data.splits["validation"])
-        few = math.ceil(self.steps / STATUS_SETTINGS.least_points)  # a verdict needs so many, in short runs too
-        return min(few, choose_trace_interval(sizes, constrained, self.batch_size, self.options.stationarity))
 
     def _describe(self) -> RunInfo:
         problem = self.problem
@@ -345,19 +397,32 @@ class FitLoop:
             splits=["train", *self.data.splits],
             seed=problem.seed,
             device=str(problem.device),
+            past=tuple(self.trace.points),
         )
 
-    def _batches(self, epoch: int) -> Iterator[tuple[Batch, Batch | None]]:
-        """Yield each batch and, where that was asked for, the one half an epoch away."""
+    def _batches(self, epoch: int, taken: int) -> Iterator[tuple[Batch, Batch | None]]:
+        """Yield each batch and, where that was asked for, the one half an epoch away; the first ones were taken.
+
+        Where a run goes on, random generators do so after the way to its place, on which a data set may draw.
+        """
+        batches = self._list_batches(epoch, taken)
+        if self._random is not None:
+            set_random_states(self._random)
+            self._random = None
+        return batches
+
+    def _list_batches(self, epoch: int, taken: int) -> Iterator[tuple[Batch, Batch | None]]:
         train, order = self.data.train, self._order_examples(epoch)
         if order is None:
             if self._whole is None:
                 self._whole = train.batch()
             return iter([(self._whole, None)])
         indices = self.problem.split_batches(order)
-        if not self.problem.independent_batches or len(indices) < 2:
+        alone = not self.problem.independent_batches or len(indices) < 2
+        indices = indices[taken:]
+        if alone:
             return ((train.batch(index), None) for index in indices)
-        others = self.problem.split_batches(order.roll(len(order) // 2))
+        others = self.problem.split_batches(order.roll(len(order) // 2))[taken:]
         return ((train.batch(index), train.batch(other)) for index, other in zip(indices, others, strict=True))
 
     def _order_examples(self, epoch: int) -> Tensor | None:

@@ -171,7 +171,13 @@ def estimate_mean_norm(v_Sn: Tensor) -> tuple[float, float]:
 
 
 def choose_trace_interval(
-    examples: Mapping[str, int], constrained: Mapping[str, int], batch_size: int, sampled: Sampled | None
+    examples: Mapping[str, int],
+    constrained: Mapping[str, int],
+    batch_size: int,
+    sampled: Sampled | None,
+    *,
+    reads_twice: bool = False,
+    weighs_rows: bool = False,
 ) -> int:
     """Return how many steps apart full passes cost some two hundredths of the training between them.
 
@@ -184,14 +190,18 @@ def choose_trace_interval(
         constrained: How many constraints each split has.
         batch_size: Examples a step.
         sampled: How gradients are estimated; None for exact ones.
+        reads_twice: Whether a step reads its batch once more, in microbatches.
+        weighs_rows: Whether an evaluation goes back once for all constraints of a split, weighed by multipliers.
     """
-    step, evaluation = 3.0 * batch_size, 0.0
+    forward = 2 if reads_twice else 1
+    step, evaluation = (forward + 2.0) * batch_size, 0.0
     for name, size in examples.items():
-        gradients_read = constrained.get(name, 0) + (name == "train")
+        rows = constrained.get(name, 0)
+        gradients_read = (min(rows, 1) if weighs_rows else rows) + (name == "train")
         evaluation += size
         if gradients_read:
             read = size if sampled is None or sampled.examples >= size else sampled.examples
             evaluation += 2 * gradients_read * read + (0 if read == size else read)
         if gradients_read and name != "train":
-            step += 3 * size
+            step += (forward + 2) * size
     return max(1, math.ceil(evaluation / (SETTINGS.cost_share * step)))

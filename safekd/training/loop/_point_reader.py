@@ -50,6 +50,15 @@ class PointReader:
         self._sampled, self._layout = sampled, ConstraintLayout(problem.constraints, problem.device)
         self._started = time.perf_counter()
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began, without those in which nothing ran."""
+        return time.perf_counter() - self._started
+
+    @elapsed.setter
+    def elapsed(self, seconds: float) -> None:
+        self._started = time.perf_counter() - seconds
+
     def read(self, step: int, epoch: int) -> tuple[FullPass, TracePoint]:
         """Return the full pass and the trace point made of it.
 
@@ -62,6 +71,7 @@ class PointReader:
         """
         problem, data = self._problem, self._data
         problem.objective.ensemble.require_unchanged()
+        self._mover.clear()  # a gradient less beside those that are read
         lambda_M = self.order_by_constraint(torch.cat(self._multipliers()))
         full, sampling = self._read_gradients(step, lambda_M)
         norm, norms, error = full.gradient_norm, list[float](), 0.0
@@ -87,7 +97,7 @@ class PointReader:
             rho=self._layout.join_kinds(self._engine.rho, self._engine.equality_rho).tolist(),
             residuals=residuals,
             gradient_norm=norm,
-            wall_s=time.perf_counter() - self._started,
+            wall_s=self.elapsed,
             validation_loss=None if validation is None else validation.loss,
             validation=[dataclasses.replace(r, split="validation") for r in readings],
             loss_se=full.loss_se,
@@ -130,8 +140,10 @@ class PointReader:
         if exact or draw is None:
             return full, None
         seed = mix_seed(problem.seed, step, odd=True)  # reading more often changes no row
+        data.require_whole("`stationarity`")
+        splits = {name: source.own for name, source in data.splits.items()}  # each rank draws the same, and all of it
         sampled = estimate_gradients(
-            problem.objective, data.train, data.splits, problem.constraints, lambda_M, draw, seed
+            problem.objective, data.train.own, splits, problem.constraints, lambda_M, draw, seed
         )
         return dataclasses.replace(full, gradient_n=sampled.gradient_n, jacobian_Mn=sampled.jacobian_Mn), sampled
 

@@ -1,12 +1,15 @@
-"""What a run was given, read off its problem for advice at its end."""
+"""What a run was given: for advice at its end, and for how often it is evaluated."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 
 from .._training_problem import TrainingProblem
-from ..diagnosis import RunFacts
+from ..diagnosis import STATUS_SETTINGS, RunFacts
 from ._fit_inputs import FitData, FitOptions
+from ._gradient_sampling import choose_trace_interval
 
 
 def state_facts(problem: TrainingProblem, data: FitData, options: FitOptions) -> RunFacts:
@@ -34,3 +37,32 @@ def state_facts(problem: TrainingProblem, data: FitData, options: FitOptions) ->
         dtype=str(coarsest).removeprefix("torch."),
         eps=torch.finfo(coarsest).eps,
     )
+
+
+def choose_default_interval(
+    problem: TrainingProblem, data: FitData, options: FitOptions, steps: int, batch_size: int
+) -> int:
+    """Return how many steps apart evaluations are where nobody says.
+
+    Args:
+        problem: What is trained.
+        data: Of the fit.
+        options: Of the fit.
+        steps: Of the whole run.
+        batch_size: Examples a step.
+    """
+    constraints, sizes = problem.constraints, {"train": len(data.train)}
+    sizes |= {name: len(data.splits[name]) for name in data.splits if name in {rule.split for rule in constraints}}
+    constrained = {name: sum(rule.split == name for rule in constraints) for name in sizes}
+    if "validation" in data.splits:  # read a second time, without gradients
+        sizes["validation, all constraints"] = len(data.splits["validation"])
+    few = math.ceil(steps / STATUS_SETTINGS.least_points)  # a verdict needs so many, in short runs too
+    interval = choose_trace_interval(
+        sizes,
+        constrained,
+        batch_size,
+        options.stationarity,
+        reads_twice=bool(constraints) and batch_size > (problem.microbatch_size or batch_size),
+        weighs_rows=not problem.holds_jacobian,
+    )
+    return min(few, interval)

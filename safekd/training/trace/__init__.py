@@ -11,6 +11,7 @@ column ``gradients`` says "sampled", gradient norms and stationarity are estimat
 
 from ._callbacks import Callback, Callbacks, JsonlWriter, OnTrace, RunInfo, StopTraining
 from ._memory import Memory
+from ._packed_points import pack_points, unpack_points
 from ._trace_files import read_trace, write_jsonl
 from ._trace_points import FEASIBLE, MACHINE_COLUMNS, ConstraintReading, Trace, TracePoint
 
@@ -27,6 +28,8 @@ __all__ = [
     "StopTraining",
     "Trace",
     "TracePoint",
+    "pack_points",
     "read_trace",
+    "unpack_points",
     "write_jsonl",
 ]

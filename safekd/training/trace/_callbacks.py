@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ class RunInfo:
         splits: Names of all.
         seed: Order of batches.
         device: Where student and data are.
+        past: Points of a run that goes on from a checkpoint; callbacks are not called with them again.
     """
 
     steps: int
@@ -45,6 +46,7 @@ class RunInfo:
     splits: Sequence[str]
     seed: int
     device: str
+    past: Sequence[TracePoint] = ()
 
 
 class StopTraining(Exception):
@@ -53,6 +55,9 @@ class StopTraining(Exception):
 
 class Callback(Protocol):
     """Is called while a run lasts.  Derive from it and write the methods you need, or any class that has all three.
+
+    A callback that also has ``state_dict()`` and ``load_state_dict(state)`` goes on with its run from a checkpoint; the
+    state is of numbers, texts, tensors, and containers of them.
 
     on_start and on_trace may raise StopTraining; the run then ends after the point at hand.  Any other exception
     goes through to whoever called ``fit``, with a note that names the callback.
@@ -105,6 +110,7 @@ class OnTrace(Callback):
 class JsonlWriter(Callback):
     """Appends every point to a file as one line of JSON, at once, so that a run that is killed leaves its trace.
 
+    A run that goes on from a checkpoint begins the file anew with the points up to there, so that no line stands twice.
     What a link in the file's place leads to is left as it is.  A line that cannot be written, on a full disk say, is
     warned of and ends the writing, not the run.
 
@@ -130,7 +136,7 @@ class JsonlWriter(Callback):
             if not stream:
                 self.path.unlink(missing_ok=True)
             self._flags = os.O_WRONLY | os.O_APPEND | (0 if stream else os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
-            self._append(b"")
+            self._append("".join(format_line(point.as_row()) for point in run.past).encode())
         except OSError as error:
             raise InvalidInput(f"Cannot write {self.path}: {error.strerror}. Choose another place.") from error
 
@@ -185,6 +191,21 @@ class Callbacks:
     def stopped(self) -> str | None:
         """Return who ended the run and why, None while nobody did."""
         return self._stopped
+
+    def state(self) -> dict[str, Any]:
+        """Return the states of those that have one, by their number among all."""
+        with_state = {str(n): one for n, one in enumerate(self._callbacks) if hasattr(one, "load_state_dict")}
+        return {number: one.state_dict() for number, one in with_state.items()}  # type: ignore[attr-defined]
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Let those that have a state go on from it.
+
+        Args:
+            state: Of ``state``, of the same callbacks.
+        """
+        for number, one in enumerate(self._callbacks):
+            if str(number) in state and hasattr(one, "load_state_dict"):
+                one.load_state_dict(state[str(number)])
 
     def start(self, run: RunInfo) -> None:
         """Call all: the run begins.

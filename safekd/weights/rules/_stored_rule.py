@@ -15,11 +15,13 @@ from torch import Tensor
 from ...data import ExampleSource, Split, fill_uncounted
 from ...errors import InvalidInput, MissingSignal
 from ...io import Block, open_table
+from ...io.arrays import BoundFile, RowTable, open_rows
 from ..signals import Signals
 from ._rule_tree import walk_rule
 from ._weight_rule import register_rule
 
 Source = str | os.PathLike[str] | Tensor
+_IN_ROWS = (".npy", ".safetensors")  # files without names of columns, whose rows stay there
 _SUM_ERROR = 1e-6  # up to which a row of a file counts as summing to 1
 
 
@@ -30,13 +32,15 @@ class Stored:
     Rows are found by example number, ``Batch.index``: 0 to N - 1 in the order of a split, or ``Split(numbers=...)``,
     which is needed where one table is about the examples of several splits.  Columns of a file are found by the names
     of the trainer's teachers; their order does not matter, and other columns are left alone.  A fit begins by reading
-    the file and refuses it where a teacher or an example has no weights.
+    the file and refuses it where a teacher or an example has no weights.  The rows of a .npy or .safetensors file stay
+    there and are read a batch at a time.
 
     Args:
-        source: A CSV or Parquet file, a tensor (N, K) or (N, ..., K), or one of these for each split, by its name.
+        source: A CSV or Parquet file; a tensor (N, K) or (N, ..., K), or a .npy or .safetensors file that holds one; or
+            one of these for each split, by its name.
         by: "index": row n is about example n.  Otherwise the column of the file that holds example numbers; rows may
             then be in any order.
-        teachers: Names of a tensor's K columns; None where they are in the trainer's order.
+        teachers: Names of a tensor's K columns, in a file or not; None where they are in the trainer's order.
 
     Raises:
         InvalidInput: The source is none, or lacks the column ``by``.
@@ -58,9 +62,11 @@ class Stored:
                 self._require_tensor(one)
             elif not isinstance(one, (str, os.PathLike)):
                 raise InvalidInput(
-                    f"Stored weights are a {type(one).__name__}; wanted the path of a CSV or Parquet file, a tensor "
-                    "(N, K), or a dictionary from split name to one of these."
+                    f"Stored weights are a {type(one).__name__}; wanted the path of a CSV, Parquet, .npy or "
+                    ".safetensors file, a tensor (N, K), or a dictionary from split name to one of these."
                 )
+            elif _stays_in_file(one):
+                self._require_columns(open_rows(one).shape[-1])
             else:
                 with open_table(one) as table:
                     if by != "index" and by not in table.columns:
@@ -125,7 +131,7 @@ class Stored:
                     f"Stored weights of {table.name} have {len(table)} rows, split '{split.name}' has {len(split)} "
                     "examples; wanted one row an example, or Split(..., numbers=), the row of each example."
                 )
-            table.look_up(torch.arange(len(split)) if split.numbers is None else split.numbers, split.name)
+            table.require_rows(torch.arange(len(split)) if split.numbers is None else split.numbers, split.name)
 
     def _table(self, split: str | None, teachers: Sequence[str] | None) -> _WeightTable:
         place = None if None in self._sources else split
@@ -142,6 +148,8 @@ class Stored:
         if isinstance(source, Tensor):
             order = self._order_columns(teachers)
             return _WeightTable("a tensor", source.detach() if order is None else source.detach()[..., order])
+        if _stays_in_file(source):
+            return _WeightFile(open_rows(source), self._order_columns(teachers))
         wanted = teachers or self.teachers
         if wanted is None:
             raise MissingSignal(
@@ -167,10 +175,13 @@ class Stored:
                 f"Stored weights are a tensor of shape {tuple(weights.shape)} ({weights.dtype}); wanted finite floats, "
                 "(examples, teachers)."
             )
+        self._require_columns(weights.shape[-1])
+
+    def _require_columns(self, count: int) -> None:
         if self.by != "index":
             raise InvalidInput(f"`by` of Stored is '{self.by}', but a tensor has no columns of names; use by='index'.")
-        if self.teachers is not None and len(self.teachers) != weights.shape[-1]:
-            raise InvalidInput(f"Stored weights have {weights.shape[-1]} columns for {len(self.teachers)} `teachers`.")
+        if self.teachers is not None and len(self.teachers) != count:
+            raise InvalidInput(f"Stored weights have {count} columns for {len(self.teachers)} `teachers`.")
 
     def __repr__(self) -> str:
         """Return the sources and a hash of their content: two of one text give the same weights."""
@@ -215,6 +226,10 @@ class _WeightTable:
 
     def look_up(self, index: Tensor, split: str | None) -> Tensor:
         """Return the rows of some examples, on the index's device."""
+        return self._read_rows(self.require_rows(index, split)).to(index.device)
+
+    def require_rows(self, index: Tensor, split: str | None) -> Tensor:
+        """Return the places of the rows of some examples; InvalidInput where there is none."""
         number = index.cpu()
         if self._keys is None:
             place, known = number, (number >= 0) & (number < len(self))
@@ -227,7 +242,36 @@ class _WeightTable:
                 f"Stored weights of {self.name} have no row for example {int(number[~known][0])}{of_split}: "
                 f"{int((~known).sum())} of {number.numel()} are missing among its {len(self)} rows (by {self._by})."
             )
-        return self._rows[place.to(self._rows.device)].to(index.device)
+        return place
+
+    def _read_rows(self, place: Tensor) -> Tensor:
+        return self._rows[place.to(self._rows.device)]
+
+
+class _WeightFile(_WeightTable):
+    """Rows of weights that stay in their file: row n is about example n.
+
+    order: which column each teacher has; None where they are in order.
+    """
+
+    def __init__(self, rows: RowTable, order: list[int] | None) -> None:
+        super().__init__(rows.name, torch.empty(0))
+        self._file, self._order = rows, order
+
+    def __len__(self) -> int:
+        return len(self._file)
+
+    def _read_rows(self, place: Tensor) -> Tensor:
+        w_K = self._file.read(place.reshape(-1))
+        if not bool(torch.isfinite(w_K).all()):
+            row = int(place.reshape(-1)[(~torch.isfinite(w_K)).reshape(len(w_K), -1).any(1)][0])
+            raise InvalidInput(f"{self.name}, row {row}: found a weight that is not finite; wanted finite numbers.")
+        w_K = w_K.reshape(*place.shape, *w_K.shape[1:])
+        return w_K if self._order is None else w_K[..., self._order]
+
+
+def _stays_in_file(source: Source) -> bool:
+    return not isinstance(source, Tensor) and Path(source).suffix.lower() in _IN_ROWS
 
 
 def _read_file(path: Path, by: str, teachers: Sequence[str]) -> _WeightTable:
@@ -281,7 +325,6 @@ def _hash_source(source: Source) -> str:
         content = source.detach().cpu().double().contiguous().numpy().tobytes()
         return f"tensor {tuple(source.shape)} {hashlib.sha256(content).hexdigest()[:12]}"
     try:
-        with open(source, "rb") as stream:
-            return f"{os.fspath(source)} {hashlib.file_digest(stream, 'sha256').hexdigest()[:12]}"
-    except OSError:
+        return f"{os.fspath(source)} {BoundFile(source).hash_content()[:12]}"
+    except InvalidInput:  # it is gone, or is a pipe
         return os.fspath(source)

@@ -9,7 +9,7 @@ import torch
 
 from solvers.primal_dual import AugmentedLagrangian, PIGain, PrimalDual, _merit
 from solvers.primal_dual._gains import SETTINGS
-from solvers.primal_dual._multiplier_scale import read_scales
+from solvers.primal_dual._multiplier_scale import measure_distances, read_scales
 from tests.support.curves import t as vec
 
 
@@ -70,6 +70,46 @@ def test_rows_without_a_gradient_yet_get_their_scale_later():
     assert engine.state_dict()["multiplier_scale"].tolist() == pytest.approx(
         [0.5**0.5, 0.05]
     )  # halfway from 1 to 1/2; read at once
+
+
+def test_a_met_row_is_asked_when_it_is_first_violated():
+    """Met by far, the surrogate's gradient is 1e-13 of what it is at the boundary, and says nothing."""
+    x = vec(30.0).requires_grad_()
+    engine = PrimalDual(1)
+    for _ in range(300):
+        engine.step(x.sum(), 0.9 - torch.sigmoid(x))
+    assert engine.state_dict()["multiplier_scale"].tolist() == [0.0]
+    x = vec(1.0).requires_grad_()
+    engine.step(x.sum(), 0.9 - torch.sigmoid(x))
+    share = float(torch.sigmoid(vec(1.0)))
+    assert engine.state_dict()["multiplier_scale"].tolist() == pytest.approx([1 / (share * (1 - share))])
+
+
+@pytest.mark.parametrize("gives", ["gradient", "value"])
+def test_a_batch_that_meets_a_row_by_either_value_does_not_tell_its_scale(gives):
+    """A batch of examples that are all right may hold too few of them for the mean over all; and the other way."""
+    x, engine = vec(1.0).requires_grad_(), PrimalDual(1)
+    surrogate, measured = (x * 1e-9 + 0.1, vec(-0.1)) if gives == "gradient" else (x * 1e-9 - 0.1, vec(0.1))
+    engine.step(x.sum(), surrogate, measured=measured)
+    assert engine.state_dict()["multiplier_scale"].tolist() == [0.0]
+
+
+def test_a_multiplier_that_was_handed_over_is_a_scale_until_one_is_read():
+    engine = PrimalDual(2)
+    engine.multipliers = vec(1e-3, 0.0)
+    state = engine.state_dict()
+    assert state["least_weight"].tolist() == pytest.approx([SETTINGS.least_scales * 1e-3, 1.0])
+    assert state["largest_weight"].tolist() == pytest.approx([SETTINGS.largest_scales * 1e-3, 1.0])
+    x = vec(2.0).requires_grad_()
+    engine.step(x.sum(), torch.cat([x, x]))
+    assert engine.state_dict()["multiplier_scale"].tolist() == pytest.approx([0.5, 0.5])
+    engine.multipliers = vec(7.0, 7.0)  # which is known by now
+    assert engine.state_dict()["largest_weight"].tolist() == pytest.approx([5.0, 5.0])
+
+
+def test_distances_are_what_is_to_be_made_up():
+    assert measure_distances(vec(-2.0, 3.0, -4.0), 2).tolist() == [0.0, 3.0, 4.0]
+    assert measure_distances(vec(-2.0, 3.0), None).tolist() == [0.0, 3.0]
 
 
 # ------------------------------------------------------------------------------------------ gains off violations

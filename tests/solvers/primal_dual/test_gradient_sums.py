@@ -120,7 +120,7 @@ def test_an_engine_that_is_told_scales_moves_as_one_that_reads_them():
         x, engine = vec(2.0, 1.0).requires_grad_(), PrimalDual(2, 1, largest_distance=3.0)
         moving = torch.optim.SGD([x], lr=0.05)
         for step in range(1, 21):
-            f, g, h = (x**2).sum(), 1 - x.sum() * vec(1.0, 0.5), (x[:1] - x[1:]) * 0.2
+            f, g, h = (x**2).sum(), 4 - x.sum() * vec(1.0, 0.5), (x[:1] - x[1:]) * 0.2
             if told:
 
                 def scales(step=step, f=f, rows=(g, h)):
@@ -146,7 +146,7 @@ def test_an_engine_that_is_told_scales_moves_as_one_that_reads_them():
 def test_scales_of_another_shape_are_refused():
     x, three = vec(1.0).requires_grad_(), vec(1.0, 1.0, 1.0)
     with pytest.raises(InvalidInput, match=r"`scales` gave values of shapes \(3,\) and \(3,\); wanted \(1,\) twice"):
-        PrimalDual(1).step(x.sum(), 1 - x, scales=lambda: MultiplierScales(three, three))
+        PrimalDual(1).step(x.sum(), 2 - x, scales=lambda: MultiplierScales(three, three))
 
 
 def test_scales_from_gradients_by_hand():

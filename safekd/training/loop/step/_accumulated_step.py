@@ -17,20 +17,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from solvers.primal_dual import GradientSums, MultiplierScales, PrimalDual
 
 from ...._precision import find_unusable_rows, log_softmax
 from ...._torch_state import RandomState
-from ....data import Batch, ExampleSource
+from ....data import Batch
 from ....errors import NotFinite
 from ....safety import GroupSums
-from ..._objective import PooledTeachers
 from ..._training_problem import TrainingProblem
 from ...diagnosis import find_gradient_source, find_loss_source, find_value_source
 from .._fit_inputs import FitData
 from ._rule_step import RuleStep
+from ._step_parts import GroupFactors, PartCutter, PartSums, StepPart, StepSums, SumReader
 from ._step_values import StepValues
 from ._student_mover import StudentMover
 
@@ -47,38 +47,6 @@ class AccumulationSettings:
 
 
 SETTINGS = AccumulationSettings()
-
-
-@dataclass(frozen=True)
-class StepPart:
-    """A microbatch of the training data, or of another source on which constraints are posed.
-
-    Attributes:
-        source: Where the examples are from.
-        name: What the fit calls that source.
-        batch: The examples.
-    """
-
-    source: ExampleSource
-    name: str
-    batch: Batch
-
-
-@dataclass(frozen=True)
-class PartSums:
-    """What a part adds to the step.
-
-    Attributes:
-        loss: Sum of the losses over positions that count, float64; 0 where the part is of another source.
-        groups: Sums of each constraint that is posed there, by its number.
-        pool: The teachers, weighed, where the targets move.
-        logits_V: The student's.
-    """
-
-    loss: Tensor
-    groups: Mapping[int, GroupSums]
-    pool: PooledTeachers | None
-    logits_V: Tensor
 
 
 class AccumulatedStep:
@@ -104,9 +72,10 @@ class AccumulatedStep:
     ) -> None:
         self._problem, self._engine, self._data = problem, engine, data
         self._values, self._mover, self._rule = values, mover, rule
+        self._cutter, self._reader = PartCutter(problem, data.train, data.splits), SumReader(problem)
         self._buffers = list(problem.student.buffers())
-        self._elsewhere = sorted({rule.split for rule in problem.constraints} - {"train"})
         self._last: PartSums | None = None  # the last part of a step, with its graph
+        self._alone, self._caller = problem.ranks.size == 1, problem.trained.caller
         self._targets: dict[int, Tensor] = {}  # of parts by their number, from the first reading to the second
 
     def step(self, batch: Batch, other: Batch | None) -> str | None:
@@ -119,80 +88,128 @@ class AccumulatedStep:
         Returns:
             What was not finite; None where the step was taken.
         """
-        problem, parts, positions = self._problem, self._cut(batch), max(batch.positions, 1)
+        problem, parts = self._problem, self._cutter.cut(batch)
         start = RandomState.read(problem.device)
         self._targets.clear()
         self._mover.clear()
-        if not problem.constraints:
-            one = torch.ones((), dtype=torch.float64, device=problem.device)
+        if not problem.constraints and problem.ranks.size == 1:
+            one, positions = torch.ones((), dtype=torch.float64, device=problem.device), max(batch.positions, 1)
             loss = torch.stack([self._go_back(n, part, None, one, {}, positions) for n, part in enumerate(parts)]).sum()
             return self._move(loss, None)
-        sums, self._last = self._add_up(parts)
-        loss = (sums.loss / positions).requires_grad_()
+        sums = self._reader.add_up(lambda: self._read_parts(parts, batch, other))
+        loss = (sums.loss / sums.positions).requires_grad_()
         groups_M = [sums.groups[m].require_gradient() for m in range(len(problem.constraints))]
-        share = len(batch) / len(self._data.train)
+        share = sums.examples / len(self._data.train)
         values = self._values.read(groups_M, share)
-        read = _GroupFactors(values[0], groups_M)
+        factors = GroupFactors(values[0], groups_M) if groups_M else None
         if other is not None:
-            drawn = self._add_up(self._cut(other, train_only=True), keep_last=False)[0].groups
-            values = self._values.replace_measured(values, dict(drawn), share)
+            values = self._values.replace_measured(values, dict(sums.drawn), share)
         end = RandomState.read(problem.device)
-        total = self._values.move_multipliers(loss, *values, lambda: self._read_scales(parts, start, positions, read))
-        weight, *weight_MG = torch.autograd.grad(total, [loss, *(sums.surrogate_G for sums in groups_M)])
-        todo, weight_by_row = list(enumerate(parts)), dict(enumerate(weight_MG))
-        if self._last is not None:
-            self._go_back(*todo.pop(), self._last, weight, weight_by_row, positions)
-            self._last = None
-        start.restore()
-        for number, part in todo:
-            self._go_back(number, part, None, weight, weight_by_row, positions)
+        total = self._values.move_multipliers(
+            loss, *values, lambda: self._read_scales(parts, start, sums.positions, factors)
+        )
+        if problem.ranks.size > 1 and not bool(torch.isfinite(total.detach())):  # on every rank
+            return self._refuse(parts, find_value_source(problem.constraints, *values[:2]))
+        weight, *weight_MG = torch.autograd.grad(total, [loss, *(group.surrogate_G for group in groups_M)])
+        self._go_back_all(parts, weight, dict(enumerate(weight_MG)), sums.positions, start)
         end.restore()
         return self._move(total, find_value_source(problem.constraints, *values[:2]))
 
+    def _go_back_all(
+        self,
+        parts: Sequence[StepPart],
+        weight: Tensor,
+        weight_by_row: Mapping[int, Tensor],
+        positions: int,
+        start: RandomState,
+    ) -> None:
+        """Add up the gradients of all parts, over all processes once the last one is read."""
+        todo = list(enumerate(parts))
+        if self._last is not None:
+            self._go_back(*todo.pop(), self._last, weight, weight_by_row, positions, not todo)
+            self._last = None
+        start.restore()
+        for number, part in todo:
+            self._go_back(number, part, None, weight, weight_by_row, positions, number == len(todo) - 1)
+
     def _move(self, total: Tensor, value_source: str | None) -> str | None:
         """Move rule and student by the gradients that were added up; take everything back where one is not finite."""
+        problem, ranks = self._problem, self._problem.ranks
+        problem.trained.add_up_gradients()
         norm, source = self._mover.read_norm(total), None
         if norm is None:
             if value_source is None and self._mover.skips(total):
                 self._engine.undo()
                 return None
-            source = self._find_source(total, value_source)
-        source = source or self._rule.move()
+            source = ranks.agree(self._find_source(total, value_source))
+        source = source or ranks.agree(self._rule.move())
         if source is None and norm is not None:
             source = self._mover.move(norm)
         if source is not None:
-            self._engine.undo()
-            self._problem.optimizer.zero_grad()
+            return self._take_back(source)
+        problem.trained.share_buffers()
+        return None
+
+    def _refuse(self, parts: Sequence[StepPart], value_source: str | None) -> str:
+        """Take back a step whose sums are not finite; the process that made them so says why, on all of them."""
+        source = self._reader.failure or self._problem.objective.non_finite_source
+        self._problem.trained.refresh()
+        with torch.no_grad():
+            for part in parts if source is None else []:
+                source = source or self._find_part_source(part)
+        source = self._problem.ranks.agree(source)
+        return self._take_back(source or value_source or "The distillation loss is not finite")
+
+    def _take_back(self, source: str) -> str:
+        self._engine.undo()
+        self._problem.optimizer.zero_grad()
         return source
 
-    def _cut(self, batch: Batch, *, train_only: bool = False) -> list[StepPart]:
-        """Return the microbatches of a step: of other sources, which count whole, and then of the training examples."""
-        rows = self._problem.microbatch_size or len(batch)
-        parts = []
-        for name in [] if train_only else self._elsewhere:
-            source = self._data.splits[name]
-            parts += [StepPart(source, name, some) for some in source.batches(rows)]
-        return parts + [StepPart(self._data.train, "train", some) for some in batch.cut(rows)]
+    def _find_part_source(self, part: StepPart) -> str | None:
+        """Return why the loss of a part is not finite; None where it is."""
+        objective, batch = self._problem.objective, part.batch
+        logits_V = objective.logits(batch)
+        if bool(find_unusable_rows(logits_V).any()):
+            return find_loss_source(objective.student, logits_V)
+        if part.name != "train" or not objective.fixed:
+            return None
+        log_q_V = objective.target(part.source, batch, logits_V)
+        losses = objective.loss(log_q_V, logits_V)
+        if bool(torch.isfinite(batch.sum_positions(losses))):
+            return None
+        return objective.non_finite_source or find_loss_source(
+            objective.student, logits_V, losses, batch.index, log_q_V
+        )
 
-    def _add_up(self, parts: Sequence[StepPart], *, keep_last: bool = True) -> tuple[PartSums, PartSums | None]:
-        """Return the sums over all parts, without gradient, and those of the last part, with its graph."""
+    def _read_parts(self, parts: Sequence[StepPart], batch: Batch, other: Batch | None) -> StepSums:
+        """Return what the parts of this process say; the last one keeps its graph."""
+        loss, groups, self._last = self._add_up(parts)
+        drawn = {} if other is None else self._add_up(self._cutter.cut(other, train_only=True), keep_last=False)[1]
+        return StepSums(loss, max(batch.positions, 1) if self._alone else batch.positions, len(batch), groups, drawn)
+
+    def _add_up(
+        self, parts: Sequence[StepPart], *, keep_last: bool = True
+    ) -> tuple[Tensor, dict[int, GroupSums], PartSums | None]:
+        """Return the sums over some parts, without gradient, and those of the last part, with its graph."""
         total = torch.zeros((), dtype=torch.float64, device=self._problem.device)
         groups: dict[int, GroupSums] = {}
         last = None
         for number, part in enumerate(parts):
             keep = keep_last and number == len(parts) - 1
-            with torch.set_grad_enabled(keep):
-                here = self._read(number, part)
+            with torch.set_grad_enabled(keep), self._problem.trained.accumulate(last=keep and number == 0):
+                here = self._read(number, part, self._caller if keep_last else None)
             last = here if keep else None
             total = total + here.loss.detach()
             for m, sums in here.groups.items():
                 groups[m] = groups[m] + sums.detach() if m in groups else sums.detach()
-        return PartSums(total, groups, None, total), last
+        return total, groups, last
 
-    def _read(self, number: int, part: StepPart) -> PartSums:
+    def _read(self, number: int, part: StepPart, caller: nn.Module | None = None) -> PartSums:
         objective, batch = self._problem.objective, part.batch
-        logits_V, pool = objective.logits(batch), None
+        logits_V, pool = objective.logits(batch, caller), None
         loss = torch.zeros((), dtype=torch.float64, device=logits_V.device)
+        if not part.counts:  # asked so that every process asks equally often
+            return PartSums(0.0 * torch.nan_to_num(logits_V).sum().double(), {}, None, logits_V)
         if part.name == "train":
             if not objective.fixed:
                 if bool(find_unusable_rows(logits_V).any()):  # before a rule that looks at them complains
@@ -225,14 +242,16 @@ class AccumulatedStep:
         weight: Tensor,
         weight_by_row: Mapping[int, Tensor],
         positions: int,
+        last: bool = True,
     ) -> Tensor:
         """Add the gradient of one part, which is read anew where its graph is gone; return its share of the loss."""
         again, before = read is None and bool(weight_by_row), [value.clone() for value in self._buffers]
-        read = self._read(number, part) if read is None else read
-        loss = read.loss / positions
-        terms = [weight * loss] if part.name == "train" else []
-        terms += [(weight_by_row[m] * sums.surrogate_G).sum() for m, sums in read.groups.items()]
-        self._mover.backward(torch.stack(terms).sum())
+        with self._problem.trained.accumulate(last):
+            read = self._read(number, part, self._caller) if read is None else read
+            loss = read.loss / positions
+            terms = [weight * loss] if part.name == "train" else []
+            terms += [(weight_by_row[m] * sums.surrogate_G).sum() for m, sums in read.groups.items()]
+            self._mover.backward(torch.stack(terms).sum())
         if again:  # running averages have moved once already
             _write_back(self._buffers, before)
         if read.pool is not None:
@@ -242,12 +261,16 @@ class AccumulatedStep:
         return loss.detach()
 
     def _read_scales(
-        self, parts: Sequence[StepPart], start: RandomState, positions: int, factors: _GroupFactors
+        self, parts: Sequence[StepPart], start: RandomState, positions: int, factors: GroupFactors | None
     ) -> MultiplierScales:
         """Return the multiplier scales of the whole step, for which each part is read twice more."""
+        assert factors is not None
         self._last = None  # one graph at a time
         layout, parameters = self._values.layout, list(self._problem.student.parameters())
-        sums = GradientSums(parameters, len(layout.inequalities), len(layout.equalities))
+        ranks = self._problem.ranks
+        self._problem.trained.refresh()
+        reduce = None if ranks.size == 1 else ranks.add_up_in_place
+        sums = GradientSums(parameters, len(layout.inequalities), len(layout.equalities), reduce=reduce)
 
         def read_again() -> Iterator[tuple[Tensor, Tensor]]:
             start.restore()
@@ -276,28 +299,7 @@ class AccumulatedStep:
             return value_source
         if not bool(torch.isfinite(total.detach())):
             return "The distillation loss is not finite"
-        return find_gradient_source(self._problem.student, {})
-
-
-class _GroupFactors:
-    """By how much each group's sum of surrogates counts in each constraint's value, as this step reads it.
-
-    surrogate_M: g, with its graph to ``surrogate_G`` of each of ``groups_M``.
-    """
-
-    def __init__(self, surrogate_M: Tensor, groups_M: Sequence[GroupSums]) -> None:
-        self.value_M = surrogate_M.detach()
-        leaves = [sums.surrogate_G for sums in groups_M]
-        # each value rests on its own sums alone
-        self._factor_MG = torch.autograd.grad(surrogate_M.sum(), leaves, retain_graph=True)
-
-    def weigh(self, groups: Mapping[int, GroupSums]) -> Tensor:
-        """Return what the sums of a part add to each value, (M,), 0 where it holds none."""
-        rows = [
-            (factor_G * groups[m].surrogate_G).sum() if m in groups else factor_G.new_zeros(())
-            for m, factor_G in enumerate(self._factor_MG)
-        ]
-        return torch.stack(rows)
+        return find_gradient_source(self._problem.trained.moved, {})
 
 
 @torch.no_grad()

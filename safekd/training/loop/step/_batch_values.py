@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ....errors import InvalidInput
 from ....safety import Constraint, GroupSums
 
 
@@ -82,6 +83,26 @@ class BatchValue:
         measured = self.rule.offset + factor_G @ mean_G
         present = (values.count_G > 0).any() & (self._running[2] > 0).all()
         return self.rule.required - surrogate, self.rule.required - measured, present
+
+    def state(self) -> Tensor:
+        """Return what a continued run needs: the running sums."""
+        return self._running
+
+    def load_state(self, state: Tensor) -> None:
+        """Go on from what ``state`` gave.
+
+        Args:
+            state: Of the same constraint.
+
+        Raises:
+            InvalidInput: It has another number of groups.
+        """
+        if state.shape != self._running.shape:
+            raise InvalidInput(
+                f"Running sums of '{self.rule.name}' have shape {tuple(state.shape)}; wanted "
+                f"{tuple(self._running.shape)}."
+            )
+        self._running = state.to(self._running)
 
     def _read_one_group(self, sums: GroupSums, share: float, factor_G: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same for one group alone, which has nothing to remember; few operations, for it is most constraints."""

@@ -47,6 +47,7 @@ class PrimalDualStep:
         self._rule = RuleStep(problem)
         self._accumulated = AccumulatedStep(problem, engine, data, self.values, self.mover, self._rule)
         self._buffers = list(problem.student.buffers())
+        self._shared = problem.ranks.size > 1 or problem.trained.caller is not problem.student
         whole = problem.is_full_batch(len(data.train))
         self.fused = FusedStepReader.fit_problem(problem.objective, problem.constraints, data.train, whole)
 
@@ -65,7 +66,7 @@ class PrimalDualStep:
         self.problem.objective.clear_non_finite_source()
         rows = self.problem.microbatch_size
         try:
-            if rows is not None and len(batch) > rows:
+            if self._shared or (rows is not None and len(batch) > rows):
                 source = self._accumulated.step(batch, other)
             elif self.fused is not None and other is None:
                 source = self._fused_step(batch)

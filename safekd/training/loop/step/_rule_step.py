@@ -21,7 +21,7 @@ class RuleStep:
 
     def __init__(self, problem: TrainingProblem) -> None:
         self._problem = problem
-        own, groups = {id(p) for p in problem.student.parameters()}, problem.optimizer.param_groups
+        own, groups = {id(p) for p in problem.trained.parameters.values()}, problem.optimizer.param_groups
         self._group = next(i for i, group in enumerate(groups) if any(id(p) in own for p in group["params"]))
 
     def snapshot(self) -> Callable[[], None]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ....distributed import Ranks, is_shard, measure_norm
 from ...diagnosis import find_non_finite_parameter
 
 
@@ -44,6 +45,10 @@ def gradient_norm(parameters: Sequence[Tensor], total: Tensor) -> float:
         total: The value that was differentiated, a scalar.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if any(is_shard(p) for p in gradients):
+        largest = min(torch.finfo(p.dtype).max for p in gradients)
+        norm = measure_norm(gradients)
+        return norm if math.isfinite(norm + float(total)) and norm * norm < largest else math.inf
     norms = (
         torch._foreach_norm(gradients)
         if len({p.dtype for p in gradients}) == 1
@@ -69,13 +74,16 @@ def clear_gradients(optimizer: torch.optim.Optimizer) -> None:
             p.grad = None
 
 
-def step_or_rollback(optimizer: torch.optim.Optimizer, student: nn.Module, norm: float) -> str | None:
+def step_or_rollback(
+    optimizer: torch.optim.Optimizer, student: nn.Module, norm: float, ranks: Ranks | None = None
+) -> str | None:
     """Take one optimizer step, or leave parameters and moments as they were where it would not be finite.
 
     Args:
         optimizer: Takes the step.
         student: Whose parameters are checked.
         norm: Of the gradient, finite.
+        ranks: The processes that take it; each may hold a shard of the parameters.
 
     Returns:
         What would not have been finite; None where the step was taken.
@@ -90,6 +98,7 @@ def step_or_rollback(optimizer: torch.optim.Optimizer, student: nn.Module, norm:
     moments = {p: copy.deepcopy(own) for p, own in optimizer.state.items()}
     optimizer.step()
     source = find_non_finite_parameter(student)
+    source = source if ranks is None else ranks.agree(source)
     if source is not None:
         with torch.no_grad():
             for p, value in zip(held, values, strict=True):

@@ -5,7 +5,8 @@ Axes: M constraints, G groups.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,6 +46,23 @@ class StepValues:
             float(attainable_threshold(rule, value.count_G.sum())) - rule.required if counted else 0.0
             for rule, value, counted in zip(problem.constraints, self.values, whole, strict=True)
         ]
+
+    def state(self) -> dict[str, Any]:
+        """Return what a continued run needs: the running sums of each constraint."""
+        return {name: [one.state() for one in values] for name, values in self._list_values().items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state`` gave.
+
+        Args:
+            state: Of the same problem.
+        """
+        for name, values in self._list_values().items():
+            for one, kept in zip(values, state[name], strict=True):
+                one.load_state(kept)
+
+    def _list_values(self) -> dict[str, list[BatchValue]]:
+        return {"values": self.values, "others": self.others}
 
     def read(self, sums_M: Sequence[GroupSums], share: float) -> Values:
         """Return g of the surrogates, g as measured, and which constraints this step's data speak of, each (M,).

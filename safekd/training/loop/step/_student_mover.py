@@ -40,9 +40,9 @@ class StudentMover:
 
     def __init__(self, problem: TrainingProblem) -> None:
         self._problem = problem
-        self._parameters = list(problem.student.parameters())
-        self._in_a_row = 0
-        self.clipped = self.skipped = 0
+        self._parameters = list(problem.trained.parameters.values())
+        self._factor = problem.trained.gradient_factor
+        self.skipped_in_a_row = self.clipped = self.skipped = 0
 
     def clear(self) -> None:
         """Forget the gradients of the step before."""
@@ -57,6 +57,7 @@ class StudentMover:
         scaler = self._problem.scaler
         if not total.requires_grad:
             return
+        total = total * self._factor if self._factor != 1 else total
         (total if scaler is None else scaler.scale(total)).backward()  # type: ignore[no-untyped-call]
 
     def read_norm(self, total: Tensor) -> float | None:
@@ -77,9 +78,9 @@ class StudentMover:
             total: The value that was differentiated.
         """
         scaler = self._problem.scaler
-        if scaler is None or not bool(torch.isfinite(total.detach())) or self._in_a_row >= SETTINGS.most_skipped:
+        if scaler is None or not bool(torch.isfinite(total.detach())) or self.skipped_in_a_row >= SETTINGS.most_skipped:
             return False
-        self._in_a_row += 1
+        self.skipped_in_a_row += 1
         self.skipped += 1
         scaler.update()
         self._problem.optimizer.zero_grad()
@@ -91,12 +92,12 @@ class StudentMover:
         Args:
             norm: Of the gradient, finite.
         """
-        problem, self._in_a_row = self._problem, 0
+        problem, self.skipped_in_a_row = self._problem, 0
         if problem.clip_norm is not None and norm > problem.clip_norm:
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             torch._foreach_mul_(gradients, problem.clip_norm / norm)
             norm, self.clipped = problem.clip_norm, self.clipped + 1
-        source = step_or_rollback(problem.optimizer, problem.student, norm)
+        source = step_or_rollback(problem.optimizer, problem.trained.moved, norm, problem.ranks)
         if problem.scaler is not None:
             problem.scaler.update()
         if source is None and problem.scheduler is not None:

@@ -1,0 +1,148 @@
+"""Examples that several processes read between them.
+
+Where every rank was given the same examples, each reads its rows of every batch.  Where each was given its own part, as
+a ``DistributedSampler`` or a shard of files gives it, the whole is the parts one after the other, by rank, and each reads
+what it has of a batch.  Either way a batch of the whole is the same as in one process.  Axes: B batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..distributed import Ranks
+from ..errors import InvalidInput
+from ._batch import Batch
+from ._data_provenance import StoredSplit, hash_examples
+from ._example_source import ExampleSource
+from ._group_names import GroupNames
+from ._split import Split
+from ._split_cache import fingerprint_split
+
+_SHOWN = 64  # examples of a source that is read as it is needed, by which ranks see whether they have the same
+
+
+class RankShare(ExampleSource):
+    """This rank's share of a source; sizes are those of the whole.
+
+    Every rank makes it at the same time.
+
+    Args:
+        source: What this rank was given.
+        ranks: Who shares it.
+
+    Attributes:
+        same: Whether every rank was given the same examples.
+
+    Raises:
+        InvalidInput: Ranks were given parts whose classes, contexts or tasks are called differently.
+    """
+
+    def __init__(self, source: ExampleSource, ranks: Ranks) -> None:
+        self._source, self.ranks = source, ranks
+        self.name, self.random_access = source.name, source.random_access
+        self.same = len(set(ranks.gather(_describe_content(source)))) == 1
+        names = ranks.gather(repr(source.names))
+        if len(set(names)) > 1:
+            raise InvalidInput(
+                f"Each rank was given its own part of '{source.name}', and their classes, contexts or tasks are called "
+                "differently; give class_names, context_names and task_names to each part, all of them, in one order."
+            )
+        counts = torch.zeros(ranks.size, 2, dtype=torch.float64)
+        counts[ranks.rank] = torch.tensor([len(source), source.positions], dtype=torch.float64)
+        counts = ranks.add_up(lambda: counts.reshape(-1), counts.numel()).reshape(-1, 2)
+        total = counts[0] if self.same else counts.sum(0)
+        self._examples, self._positions = int(total[0]), int(total[1])
+        self._start = int(counts[: ranks.rank, 0].sum())
+
+    @property
+    def own(self) -> ExampleSource:
+        """What this rank was given."""
+        return self._source
+
+    @property
+    def names(self) -> GroupNames:
+        """What its classes, contexts and tasks are called."""
+        return self._source.names
+
+    @property
+    def device(self) -> torch.device:
+        """Where its batches are."""
+        return self._source.device
+
+    @property
+    def positions(self) -> int:
+        """How many positions count, over all examples of all ranks."""
+        return self._positions
+
+    def __len__(self) -> int:
+        return self._examples
+
+    def used(self) -> Split | StoredSplit | None:
+        """Return what a run is to be remembered to have used, the parts of all ranks; None where that is not known."""
+        own = self._source
+        if not isinstance(own, Split) or self.same:
+            return own if isinstance(own, Split) else None
+        return StoredSplit(self.name, np.concatenate(self.ranks.gather(hash_examples(own))))
+
+    def batch(self, index: Tensor | None = None) -> Batch:
+        """Return what this rank reads of some examples, or of all; perhaps nothing.
+
+        Args:
+            index: Their places in the whole, (B,), the same on every rank; None for all.
+
+        Returns:
+            The batch.
+        """
+        if index is None:
+            index = torch.arange(len(self), device=self.device)
+        if index.dtype == torch.bool:
+            index = index.nonzero().squeeze(-1)
+        if self.same:
+            return self._source.batch(self.ranks.take_own(index))
+        here = index - self._start
+        return self._source.batch(here[(here >= 0) & (here < len(self._source))])
+
+    def batches(self, rows: int) -> Iterator[Batch]:
+        """Yield every example of this rank's once, always in the same order.
+
+        Args:
+            rows: How many at a time, at most.
+
+        Yields:
+            Batches; none where this rank has nothing to read.
+        """
+        if not self.same:
+            yield from self._source.batches(rows)
+        elif self.random_access:
+            own = self.ranks.take_own(torch.arange(len(self), device=self.device))
+            yield from (self._source.batch(index) for index in torch.split(own, rows) if len(index))
+        else:
+            for batch in self._source.batches(rows * self.ranks.size):
+                part = batch.every(self.ranks.size, self.ranks.rank)
+                if len(part):
+                    yield part
+
+
+def share_source(source: ExampleSource, ranks: Ranks) -> ExampleSource:
+    """Return what this process reads of a source: all of it where it is alone.
+
+    Args:
+        source: What it was given.
+        ranks: Who shares it.
+
+    Raises:
+        InvalidInput: Ranks were given parts whose classes, contexts or tasks are called differently.
+    """
+    return source if ranks.size == 1 or isinstance(source, RankShare) else RankShare(source, ranks)
+
+
+def _describe_content(source: ExampleSource) -> str:
+    """Return text that is the same for the same examples: all of them in memory, else the first and how many."""
+    if isinstance(source, Split):
+        return repr(fingerprint_split(source))
+    first = next(iter(source.batches(_SHOWN)))
+    return repr((len(source), source.positions, first.fingerprint()))

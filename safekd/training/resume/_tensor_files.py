@@ -1,0 +1,173 @@
+"""Safetensors files that are hashed while they are written, since hashing costs as much as writing.
+
+The format: the header's length in eight bytes, a header of JSON with type, shape and place of each tensor, their bytes.
+https://huggingface.co/docs/safetensors/index#format
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import struct
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ...errors import InvalidInput
+from ._state_encoding import find_dtype, store_tensor
+
+_NAMES = {  # in the format; tensors of other types are written as their bytes
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+_OTHER = "other_types"  # in the header's metadata: type and shape of tensors that are written as bytes
+
+
+@dataclass(frozen=True)
+class TensorFileSettings:
+    """How files are written; ``python -m benchmarks.survive --cost`` notices.
+
+    Attributes:
+        piece: Bytes that are written and handed to the hash at a time.
+        waiting: Pieces that may wait for the hash.
+    """
+
+    piece: int = 2**23
+    waiting: int = 8
+
+
+SETTINGS = TensorFileSettings()
+
+
+def write_tensor_file(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+    """Write named tensors, flush them to the disk, and return size and SHA-256 as ``hash_file`` would.
+
+    Args:
+        tensors: Dense ones; one that is on a device is copied when its turn comes.
+        path: A file that does not exist.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that each is aligned
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        with _HashInThread() as digest:
+            size = 0
+            for piece in _list_pieces(tensors, order):
+                digest.put(piece)
+                size += len(piece)
+                _write_all(handle, piece)
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+    return {"bytes": size, "sha256": digest.hexdigest}
+
+
+def read_tensor_file(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file by name, on the processor, in memory of their own.
+
+    Args:
+        path: A file whose hash was compared before.
+
+    Raises:
+        InvalidInput: It is no such file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            others = json.loads((file.metadata() or {}).get(_OTHER, "{}"))
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # no mapping
+        for name, (dtype, shape) in others.items():
+            tensors[name] = tensors[name].view(find_dtype(dtype)).reshape(shape)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise InvalidInput(f"{path} is no readable safetensors file: {error}.") from error
+    return tensors
+
+
+def count_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """Return about how many bytes the file of some tensors has.
+
+    Args:
+        tensors: By name.
+    """
+    return sum(_count(tensor) + 200 + 2 * len(name) for name, tensor in tensors.items())
+
+
+def _list_pieces(tensors: Mapping[str, Tensor], order: list[str]) -> Iterator[memoryview]:
+    yield memoryview(_format_header(tensors, order))
+    for name in order:
+        raw = store_tensor(tensors[name]).reshape(-1)
+        if raw.numel():
+            whole = memoryview(raw.view(torch.uint8).numpy())  # type: ignore[arg-type]  # numpy 2 on Python 3.11
+            for start in range(0, len(whole), SETTINGS.piece):
+                yield whole[start : start + SETTINGS.piece]
+
+
+def _format_header(tensors: Mapping[str, Tensor], order: list[str]) -> bytes:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    others, place = {}, 0
+    for name in order:
+        tensor, dtype = tensors[name], str(tensors[name].dtype).removeprefix("torch.")
+        end, shape = place + _count(tensor), list(tensor.shape)
+        if dtype not in _NAMES:
+            others[name] = [dtype, shape]
+            shape = [end - place]
+        header[name] = {"dtype": _NAMES.get(dtype, "U8"), "shape": shape, "data_offsets": [place, end]}
+        place = end
+    if others:
+        header["__metadata__"][_OTHER] = json.dumps(others)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _count(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _write_all(handle: int, piece: memoryview) -> None:
+    while piece:
+        piece = piece[os.write(handle, piece) :]
+
+
+class _HashInThread:
+    """A SHA-256 that is worked out beside the writing: hashing lets other threads run."""
+
+    def __init__(self) -> None:
+        self._hash, self._waiting = hashlib.sha256(), queue.Queue[memoryview | None](SETTINGS.waiting)
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> _HashInThread:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+
+    def put(self, piece: memoryview) -> None:
+        self._waiting.put(piece)
+
+    @property
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+    def _work(self) -> None:
+        while (piece := self._waiting.get()) is not None:
+            self._hash.update(piece)
