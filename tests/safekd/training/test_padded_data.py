@@ -294,6 +294,23 @@ def test_minibatches_with_and_without_a_position_that_counts():
         assert bool(torch.isfinite(result.student.weight).all())
 
 
+class Spreading(Answering):
+    """A student whose own backward pass multiplies the gradient at junk, which is 0, by NaN."""
+
+    def forward(self, x):
+        return (x @ self.weight) * torch.where(x[..., :1] == JUNK, self.junk, 1.0)
+
+
+def test_a_student_that_spreads_what_is_not_finite_is_told_why():
+    data = draw_data(3, [3, 4], "label").padded
+    student = Spreading(0)
+    trainer = kd.ConstrainedTrainer(student, make_teachers(), optimizer=torch.optim.Adam(student.parameters()))
+    result = trainer.fit(data, epochs=5)
+    assert result.status == "diverged"
+    assert "gives what is not finite where positions do not count" in result.message
+    assert "its own backward pass makes NaN" in result.message
+
+
 class ByName(nn.Module):
     """A module that takes a dictionary of inputs."""
 
