@@ -7,7 +7,7 @@ what shows it (``_student``).  Axes: ... positions, B of them, K teachers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,7 @@ from solvers.polytope import WeightPolytope
 
 from .._number_checks import is_whole
 from .._torch_state import evaluation_mode, limit_threads
-from ..data import fill_uncounted
+from ..data import Inputs, fill_uncounted
 from ..errors import InvalidInput, MissingSignal
 from ..weights import Signals, collect_modules, require_rule
 from ._audit_progress import show_lines
@@ -45,7 +45,7 @@ def audit(
     vary: Sequence[str] | None = None,
     losses: Losses | None = None,
     under: Sequence[Signals] | None = None,
-    student: tuple[nn.Module, Tensor] | None = None,
+    student: tuple[nn.Module, Inputs] | None = None,
     names: Sequence[str] = (),
     tries: int = 4,
     quick: bool = False,
@@ -67,7 +67,7 @@ def audit(
         losses: Losses of candidate students for III.14, (N, K); or a function from weights (B, K) to the losses of the
             students that minimize the sums.
         under: The signals under each candidate student, if the rule looks at the student.
-        student: A module and inputs, to look for kinks (A4).
+        student: A module and inputs, a tensor or a dictionary of them, to look for kinks (A4).
         names: Of the teachers, for the report.
         tries: How many lines of each sort are searched, at least 1.
         quick: Whether continuity is looked for along few lines, as by ``tries=1``, and at 128 positions at most; all
@@ -128,7 +128,8 @@ def _require_options(signals: object, tries: Any, student: Any) -> None:
             f"`tries` is {tries!r}; wanted a whole number, at least 1: without lines nothing is searched."
         )
     pair = isinstance(student, tuple) and len(student) == 2
-    if student is not None and not (pair and isinstance(student[0], nn.Module) and isinstance(student[1], Tensor)):
+    kinds = (Tensor, Mapping)
+    if student is not None and not (pair and isinstance(student[0], nn.Module) and isinstance(student[1], kinds)):
         raise InvalidInput(f"`student` is a {type(student).__name__}; wanted a pair, (module, tensor of inputs).")
 
 

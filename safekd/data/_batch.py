@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class Batch(ShortRepr):
     def __len__(self) -> int:
         return int(self.labels.shape[0])
 
-    @property
+    @cached_property
     def positions(self) -> int:
         """How many positions count."""
         return self.labels.numel() if self.mask is None else int(self.mask.sum())
