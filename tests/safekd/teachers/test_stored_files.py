@@ -83,7 +83,7 @@ def test_numbers_say_which_row_of_a_file_is_whose(tmp_path):
     path = store(tmp_path / "t.npy", ROWS["probabilities"])
     rows = torch.tensor([50, 3, 7])
     split = kd.Split("train", X[rows], SPLIT.labels[rows], numbers=rows)
-    said = TeacherEnsemble([StoredTeacher("t", path)]).cached_log_probabilities(split, torch.arange(3))[:, 0].exp()
+    said = TeacherEnsemble([StoredTeacher("t", path)]).cached_log_probabilities(split, split.batch())[:, 0].exp()
     assert torch.allclose(said, ROWS["probabilities"][rows], atol=1e-5)
     beyond = kd.Split("train", X[rows], SPLIT.labels[rows], numbers=rows + 10)
     with pytest.raises(InvalidInput, match="has 60 stored rows for split 'train', but example 60 was asked for"):

@@ -338,13 +338,13 @@ def test_beyond_the_limit_each_example_of_a_batch_is_asked_about_once():
 def test_an_example_is_worked_out_once_where_all_are_kept():
     worked = []
 
-    def compute(index):
-        worked.extend(index.tolist())
-        return X[index]
+    def compute(batch):
+        worked.extend(batch.place.tolist())
+        return X[batch.place]
 
     cache, data = SplitCache(), split()
     for index in (torch.tensor([3, 1]), torch.arange(N), torch.tensor([0])):
-        assert torch.equal(cache.rows(data, index, compute), X[index])
+        assert torch.equal(cache.rows(data, data.batch(index), compute), X[index])
     assert sorted(worked) == list(range(N))
 
 

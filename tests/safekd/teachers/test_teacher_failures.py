@@ -245,7 +245,7 @@ NO_NAMES = {
     "an unknown name": (TorchTeacher("net", Named(), ["feature"]), r"no input 'feature' .* Did you mean 'features'"),
     "a classifier": (
         SklearnTeacher("forest", LogisticRegression().fit(X.numpy(), [0, 1] * (N // 2)), 2),
-        r"Teacher 'forest' is a LogisticRegression, which reads one table of numbers, and .* 'features', 'shift', 'more'",
+        r"Teacher 'forest' is a LogisticRegression, which reads one table of numbers, and .* 'features', 'shift', ",
     ),
 }
 
