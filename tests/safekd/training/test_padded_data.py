@@ -24,6 +24,8 @@ from safekd.pooling import POOLS
 from safekd.safety import ClusteredValues, evaluate_groups
 from safekd.teachers import CallableTeacher, StoredTeacher, TeacherEnsemble, TorchTeacher, measure_teachers
 from safekd.training._full_pass import read_full_pass
+from safekd.training.diagnosis._feasibility_bound import bound_feasibility
+from safekd.training.generalization._fold_assignment import assign_folds
 
 D, V, K = 3, 4, 3
 JUNK = 99.0  # features at padding, by which the student and teachers know that they may answer what they like
@@ -357,3 +359,35 @@ def test_a_dictionary_of_inputs_is_the_same_to_the_bit(rule, batch_size):
         bounds.append(kd.certify(result.student, rules[0], new).lower_bound)
     assert torch.equal(*students)
     assert bounds[0] == bounds[1]
+
+
+def test_folds_have_as_many_examples_that_count():
+    """Examples without any position that counts are spread too, and make no fold."""
+    data = draw_data(2, [0, 0, 0, 0, 0, 0, 3, 2, 4, 1, 2, 3], "label").padded
+    rule = kd.SafetyConstraint("truth", kd.safety.TruthProbability(), 0.3)
+    fold_N = assign_folds(data, 3, 0, [rule])
+    counted_N = data.mask.any(-1)
+    assert torch.bincount(fold_N[counted_N]).tolist() == [2, 2, 2]
+    result = make_trainer(data, [rule]).fit(data, epochs=20, tighten=kd.CrossFit(folds=3, rounds=1))
+    assert result.tightening.rounds["cases"].iloc[0] == int(data.mask.sum())
+    with pytest.raises(InvalidInput, match="6 clusters of examples cannot make 7 folds"):
+        assign_folds(data, 7, 0, [rule])
+
+
+def test_a_proof_of_infeasibility_knows_what_counts():
+    """Equal inputs with two labels: no student gives both their truth, unless one of them does not count."""
+    x = torch.ones(4, 1, D, dtype=torch.float64)
+    labels = torch.tensor([[0], [1], [0], [1]])
+    rule = kd.SafetyConstraint("truth", kd.safety.TruthProbability(), 0.9)
+    for split in (
+        Split("train", x, labels),
+        Split("train", {"features": x}, labels),
+        Split("train", x, labels, mask=labels == 0),
+    ):
+        student = Answering(0) if isinstance(split.inputs, torch.Tensor) else ByName(Answering(0))
+        teacher = CallableTeacher("t", lambda inputs: torch.zeros(4, 1, V, dtype=torch.float64), gives="logits")
+        objective = kd.ConstrainedTrainer(
+            student, [teacher], constraints=[rule], optimizer=torch.optim.Adam(student.parameters())
+        ).objective
+        bound = bound_feasibility(objective, {"train": split}, [rule])
+        assert bound.infeasible == (split.mask is None)
