@@ -114,7 +114,8 @@ def stack_values(values: Sequence[Any], what: str, name: str) -> Any:
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidInput(
             f"The {what} of `{name}` cannot be stacked into one tensor ({error}); "
-            "let the dataset give tensors or numbers of one shape."
+            f"let the dataset give tensors or numbers of one shape, or pad them: kd.data.DatasetSource('{name}', data, "
+            "collate=...)."
         ) from error
 
 

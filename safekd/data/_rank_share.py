@@ -7,20 +7,20 @@ what it has of a batch.  Either way a batch of the whole is the same as in one p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..distributed import Ranks
 from ..errors import InvalidInput
 from ._batch import Batch
-from ._data_provenance import StoredSplit, hash_examples
 from ._example_source import ExampleSource
 from ._group_names import GroupNames
 from ._split import Split
 from ._split_cache import fingerprint_split
+from .provenance import SeenExamples, StoredSplit, read_seen_examples
+from .sources import SurveyedSource
 
 _SHOWN = 64  # examples of a source that is read as it is needed, by which ranks see whether they have the same
 
@@ -81,12 +81,19 @@ class RankShare(ExampleSource):
     def __len__(self) -> int:
         return self._examples
 
-    def used(self) -> Split | StoredSplit | None:
+    @property
+    def numbered(self) -> bool:
+        """Whether examples have numbers by which tables know them."""
+        return self._source.numbered
+
+    def used(self) -> Split | StoredSplit | SurveyedSource | None:
         """Return what a run is to be remembered to have used, the parts of all ranks; None where that is not known."""
         own = self._source
-        if not isinstance(own, Split) or self.same:
-            return own if isinstance(own, Split) else None
-        return StoredSplit(self.name, np.concatenate(self.ranks.gather(hash_examples(own))))
+        if not isinstance(own, (Split, SurveyedSource)):
+            return None
+        return (
+            own if self.same else StoredSplit(self.name, SeenExamples.join(self.ranks.gather(read_seen_examples(own))))
+        )
 
     def batch(self, index: Tensor | None = None) -> Batch:
         """Return what this rank reads of some examples, or of all; perhaps nothing.
@@ -101,10 +108,53 @@ class RankShare(ExampleSource):
             index = torch.arange(len(self), device=self.device)
         if index.dtype == torch.bool:
             index = index.nonzero().squeeze(-1)
+        return self._source.batch(self._find_own(index))
+
+    def _find_own(self, index: Tensor) -> Tensor:
+        """Return which of some places in the whole this rank reads, as places in what it was given."""
         if self.same:
-            return self._source.batch(self.ranks.take_own(index))
+            return self.ranks.take_own(index)
         here = index - self._start
-        return self._source.batch(here[(here >= 0) & (here < len(self._source))])
+        return here[(here >= 0) & (here < len(self._source))]
+
+    def read_batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
+        """Yield what this rank reads of the batches of some examples, read ahead where workers do that.
+
+        Args:
+            indices: Their places in the whole, (B,) each.
+
+        Yields:
+            Batches, in order; perhaps of no example.
+        """
+        return self._source.read_batches([self._find_own(index) for index in indices])
+
+    def share_batch(self, batch: Batch) -> Batch:
+        """Return what this rank reads of a batch that its own stream gave; perhaps nothing.
+
+        Args:
+            batch: Of the stream that this rank was given.
+        """
+        return batch.every(self.ranks.size, self.ranks.rank) if self.same else batch
+
+    def sample(self, examples: int, seed: int) -> ExampleSource:
+        """Return this rank's share of some examples, drawn at random without replacement.
+
+        Args:
+            examples: How many, over all ranks; all of them where there are no more.
+            seed: The only source of chance.
+        """
+        if examples >= len(self):
+            return self
+        mine = examples if self.same else max(1, round(examples * len(self._source) / len(self)))
+        return RankShare(self._source.sample(mine, seed), self.ranks)
+
+    def to(self, device: torch.device | str) -> RankShare:
+        """Return the same share, its batches on another device.
+
+        Args:
+            device: Where to.
+        """
+        return RankShare(self._source.to(device), self.ranks)
 
     def batches(self, rows: int) -> Iterator[Batch]:
         """Yield every example of this rank's once, always in the same order.
@@ -122,7 +172,7 @@ class RankShare(ExampleSource):
             yield from (self._source.batch(index) for index in torch.split(own, rows) if len(index))
         else:
             for batch in self._source.batches(rows * self.ranks.size):
-                part = batch.every(self.ranks.size, self.ranks.rank)
+                part = self.share_batch(batch)
                 if len(part):
                     yield part
 

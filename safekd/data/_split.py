@@ -19,6 +19,7 @@ from solvers.short_repr import ShortRepr
 
 from ..errors import InvalidInput
 from ._batch import Batch, fill_uncounted
+from ._bit_mixing import draw_places
 from ._column_values import IGNORED, read_group_names, read_named_numbers, read_tensor
 from ._example_source import ExampleSource
 from ._group_names import GroupNames
@@ -246,6 +247,15 @@ class Split(ShortRepr, ExampleSource):
             Batches.
         """
         return map(self.batch, self.chunks(rows))
+
+    def sample(self, examples: int, seed: int) -> Split:
+        """Return some examples, drawn at random without replacement, in the order that they have here.
+
+        Args:
+            examples: How many; all of them where there are no more.
+            seed: The only source of chance.
+        """
+        return self if examples >= len(self) else self.part(draw_places(len(self), examples, seed).to(self.device))
 
     def to(self, device: torch.device | str) -> Split:
         """Return the same split on another device.

@@ -111,6 +111,11 @@ class StoredTeacher:
         """Refuse to read rows of which nobody said whose they are."""
         who = f"Teacher '{self.name}' has {count} stored rows"
         how = f"say which row is whose: kd.Split('{split}', ..., numbers=rows), with the row of each example"
+        if not batch.numbered:
+            raise InvalidInput(
+                f"{who}, and the examples of '{split}' have no index, so it is not known which row is whose; let the "
+                'stream give one, the row of each example: fields=("inputs", "labels", "numbers").'
+            )
         last, size, first = int(batch.index.max()), batch.split_size, next(iter(self._readers), split)
         if last >= count:
             raise InvalidInput(

@@ -11,9 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from solvers.kkt import KKTResiduals
@@ -241,7 +239,7 @@ class FitResult:
         states = _list_states(self)
         sharing = [name for name in states if name.startswith(FURTHER_STUDENTS)]
         same_as = write_states(states, folder, sharing)
-        keys = {str(number): torch.from_numpy(use.keys.view(np.int64)) for number, use in enumerate(self.uses)}
+        keys = {str(number): use.seen.to_tensor() for number, use in enumerate(self.uses)}
         if keys:
             save_tensors(keys, folder / USED_EXAMPLES)
         if self.tightening is not None:

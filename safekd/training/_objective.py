@@ -5,6 +5,7 @@ Axes: N examples, B batch, ... positions, K teachers, V classes, M constraints.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -125,6 +126,16 @@ class Objective(ShortRepr):
         self._variances.clear()
         self._counts.clear()
 
+    def with_rows(self, rows: int) -> Objective:
+        """Return the same objective, and what it keeps, that reads another number of examples at a time.
+
+        Args:
+            rows: How many at most.
+        """
+        other = copy.copy(self)
+        other.rows = rows
+        return other
+
     def signals(self, source: ExampleSource, batch: Batch, logits_V: Tensor | None = None) -> Signals:
         """Return what the weighting rule may look at for some examples.
 
@@ -154,7 +165,7 @@ class Objective(ShortRepr):
             student_log_p=None if logits_V is None else log_softmax(logits_V.detach()),
             features=self._features(batch),
             variance=self._variance(source, batch),
-            index=batch.index,
+            index=batch.index if batch.numbered else None,
             mask=batch.mask,
             split=source.name,
             teachers=self.ensemble.names,
@@ -274,7 +285,7 @@ class Objective(ShortRepr):
             counts = [torch.zeros(size, dtype=torch.float64, device=source.device) for size in sizes]
 
             def add_up() -> Tensor:
-                for batch in source.batches(CHUNK):
+                for batch in source.batches(self.rows):
                     for count_G, rule in zip(counts, new, strict=True):
                         count_G += rule.counts(batch)
                 return torch.cat(counts)

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from .._torch_state import evaluation_mode
-from ..data import ExampleSource, Split
+from ..data import ExampleSource, Split, SurveyedSource
 from ..errors import SafekdError
 from ..fingerprints import describe, digest_numbers, fingerprint, fingerprint_structure
 from ._training_problem import TrainingProblem
@@ -139,14 +139,19 @@ def describe_source(source: ExampleSource) -> str:
     """Return a fingerprint of the examples in their order, with all that is said of them.
 
     Args:
-        source: A split is read as a whole; of other data the size and the first examples are looked at.
+        source: A split is read as a whole; of other data the keys of all examples and the first examples are looked at,
+            of those that change from reading to reading the size alone.
     """
     if isinstance(source, Split):
         fields = [field.name for field in dataclasses.fields(source) if field.name != "name"]
         return fingerprint({name: getattr(source, name) for name in fields})
+    if not getattr(source, "repeats", True):
+        return f"{len(source)} examples that change from reading to reading"
+    content = source.seen.fingerprint if isinstance(source, SurveyedSource) else None
     first = next(iter(source.batches(_ASKED)), None)
     seen = None if first is None else {f.name: getattr(first, f.name) for f in dataclasses.fields(first)}
-    return f"{len(source)} examples [{fingerprint((type(source).__qualname__, source.positions, source.names, seen))}]"
+    said = (type(source).__qualname__, source.positions, source.names, content, seen)
+    return f"{len(source)} examples [{fingerprint(said)}]"
 
 
 def _describe_teachers(problem: TrainingProblem, train: ExampleSource) -> dict[str, Any]:

@@ -312,12 +312,14 @@ class ConstrainedTrainer:
         require_patience_split(patience, validation, tighten)
         data = FitData.place(train, validation, splits or {}, self.problem.device, fields)
         problem = self.problem.with_names(data.by_name)
-        data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
-        warn_of_weight_decay(problem.optimizer, problem.constraints)
         if tighten is not None:
             data.share(problem.ranks).require_whole("`tighten`")
         problem.trained.refresh()
         problem.objective.recheck({"train": data.train, **{n: s for n, s in data.splits.items() if n == "validation"}})
+        data.require_covered(problem.constraints, problem.objective)  # which surveys what is not in memory
+        data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
+        problem = problem.with_source(data.train)
+        warn_of_weight_decay(problem.optimizer, problem.constraints)
         resumes = ResumeOptions(checkpoint_every, resume, allow_change)
         with (
             keep_modes(self.student),

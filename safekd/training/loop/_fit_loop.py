@@ -13,7 +13,7 @@ from torch import Tensor
 from solvers.primal_dual import PrimalDual
 
 from ..._torch_state import share_in_eval_mode
-from ...data import Batch
+from ...data import Batch, RankShare, StreamSource
 from ...errors import InvalidInput
 from .._constraint_layout import ConstraintLayout
 from .._fit_result import FitResult, Verdict
@@ -71,7 +71,7 @@ class FitLoopSettings:
 
 SETTINGS = FitLoopSettings()
 _ENDING = ("student", "rule", "best", "trace", "counts", "average")  # parts that a result is made from
-_COUNTS = ("step", "first_gap", "at_rest", "exploded", "next_bound", "start_norm")
+_COUNTS = ("step", "epoch", "taken", "first_gap", "at_rest", "exploded", "next_bound", "start_norm")
 
 
 class FitLoop:
@@ -90,9 +90,9 @@ class FitLoop:
         data.require_covered(problem.constraints, problem.objective)
         problem.begin()
         self.problem, self.data, self.options = problem, data, options
-        examples = len(data.train)
-        self.batch_size = min(problem.batch_size or examples, examples)
-        self.steps = options.epochs * len(problem.split_batches(torch.arange(examples)))
+        full = problem.is_full_batch(data.train)
+        self.batch_size = problem.batch_rows(data.train)
+        self.steps = options.epochs * problem.count_batches(data.train)
         default = choose_default_interval(problem, data, options, self.steps, self.batch_size)
         self.trace_every = default if options.trace_every is None else options.trace_every
         kept = None if options.checkpoints is None else options.checkpoints.take_loop_state()
@@ -101,7 +101,7 @@ class FitLoop:
         self.engine = PrimalDual(
             len(layout.inequalities),
             len(layout.equalities),
-            method=problem.choose_dual(examples),
+            method=problem.choose_dual(data.train),
             device=problem.device,
             least_range=[
                 SETTINGS.small_violation * abs(rule.required) for rule in layout.order_by_kind(problem.constraints)
@@ -112,7 +112,7 @@ class FitLoop:
         if warm_start is not None and kept is None:
             warm_start.begin(problem.student, self.engine, layout, problem.learning)
             problem.trained.write_back()
-        self.average = AveragedIterate(problem.trained.moved, self.engine) if self.batch_size < examples else None
+        self.average = None if full else AveragedIterate(problem.trained.moved, self.engine)
         self.stepper = PrimalDualStep(problem, self.engine, data)
         sampled = options.stationarity
         self.reader = PointReader(problem, data, self.engine, self.average, sampled, self.stepper.mover)
@@ -126,6 +126,7 @@ class FitLoop:
         self.next_bound = max(earliest, min(latest, int(self.steps * SETTINGS.first_bound_share)))
         self.proof: FeasibilityBound | None = None
         self.step, self.first_gap, self.at_rest, self.exploded = 0, 0.0, 0, 0  # the last two: points in a row
+        self.epoch, self.taken = 1, 0  # where the run is, and how many batches of that epoch it has taken
         self._stop: str | None = None
         self._whole: Batch | None = None  # the batch of every step, where that is the whole data
         self._random: Mapping[str, Any] | None = None  # of the generators, where the run goes on
@@ -147,13 +148,14 @@ class FitLoop:
             last = self.evaluate(0)
             if self._find_stop() is not None:
                 return self._judge_stopped()
-        each = self.steps // self.options.epochs
-        for epoch in range(1 + self.step // each, self.options.epochs + 1):
-            for batch, other in self._batches(epoch, self.step % each):
+        for epoch in range(self.epoch, self.options.epochs + 1):
+            if epoch > self.epoch:
+                self.epoch, self.taken = epoch, 0
+            for batch, other in self._batches(epoch, self.taken):
                 source = self.stepper.step(batch, other)
                 if source is not None:
                     return self._judge_refused_step(epoch, source)
-                self.step += 1
+                self.step, self.taken = self.step + 1, self.taken + 1
                 if self.average is not None:
                     self.average.add()
                 if self.step % self.trace_every == 0 or self.step == self.steps:
@@ -412,18 +414,32 @@ class FitLoop:
         return batches
 
     def _list_batches(self, epoch: int, taken: int) -> Iterator[tuple[Batch, Batch | None]]:
-        train, order = self.data.train, self._order_examples(epoch)
+        train = self.data.train
+        if isinstance(train.own, StreamSource):
+            return ((batch, None) for batch in self._read_stream(train.own, epoch, taken))
+        order = self._order_examples(epoch)
         if order is None:
             if self._whole is None:
                 self._whole = train.batch()
-            return iter([(self._whole, None)])
+            return iter([] if taken else [(self._whole, None)])
         indices = self.problem.split_batches(order)
         alone = not self.problem.independent_batches or len(indices) < 2
         indices = indices[taken:]
         if alone:
-            return ((train.batch(index), None) for index in indices)
+            return ((batch, None) for batch in train.read_batches(indices))
         others = self.problem.split_batches(order.roll(len(order) // 2))[taken:]
-        return ((train.batch(index), train.batch(other)) for index, other in zip(indices, others, strict=True))
+        return zip(train.read_batches(indices), train.read_batches(others), strict=True)
+
+    def _read_stream(self, train: StreamSource, epoch: int, taken: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch; passes may differ in how many, so the last is known by its examples."""
+        left = len(train)
+        for number, batch in enumerate(train.epoch_batches(epoch, mix_seed(self.problem.seed, epoch))):
+            left -= len(batch)
+            if number < taken:
+                continue
+            ends = left == 0 and epoch == self.options.epochs
+            self.steps = self.step + 1 if ends else max(self.steps, self.step + 2)
+            yield self.data.train.share_batch(batch) if isinstance(self.data.train, RankShare) else batch
 
     def _order_examples(self, epoch: int) -> Tensor | None:
         """Return the order of examples, a function of (seed, epoch) alone; None where a batch is all of them."""

@@ -20,13 +20,13 @@ def state_facts(problem: TrainingProblem, data: FitData, options: FitOptions) ->
         data: On what.
         options: How long, and what was read on the way.
     """
-    groups, examples = problem.optimizer.param_groups, len(data.train)
+    groups = problem.optimizer.param_groups
     rate = max(float(group.get("lr", 0.0)) for group in groups)
     dtypes = {p.dtype for p in problem.student.parameters() if p.requires_grad}
     coarsest = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
     return RunFacts(
-        examples=examples,
-        batch_size=min(problem.batch_size or examples, examples),
+        examples=len(data.train),
+        batch_size=problem.batch_rows(data.train),
         rate=rate,
         first_rate=max(float(group.get("initial_lr", rate)) for group in groups),
         weight_decay=max(float(group.get("weight_decay", 0.0)) for group in groups),

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from torch import nn
 
 from solvers.kkt import KKTResiduals
 
-from ...data import SplitUse, StoredSplit
+from ...data import SeenExamples, SplitUse, StoredSplit
 from ...errors import InvalidInput
 from ...io import read_table, unguard_cell
 from ...safety import Certificate
@@ -95,7 +94,9 @@ def restore_uses(records: Sequence[Mapping[str, Any]], place: Path) -> tuple[Spl
     keys = read_state(place, Path(USED_EXAMPLES).stem, {}) or {}
     return tuple(
         SplitUse(
-            StoredSplit(use["split"], keys[str(number)].numpy().view(np.uint64)), tuple(use["roles"]), use["looks"]
+            StoredSplit(use["split"], SeenExamples.from_tensor(keys[str(number)], use["examples"], use["sha256"])),
+            tuple(use["roles"]),
+            use["looks"],
         )
         for number, use in enumerate(records)
     )

@@ -71,7 +71,7 @@ def test_labels_may_carry_positions():
 
 def test_moving_a_batch_moves_every_tensor():
     moved = Split("train", X, Y, context=Y).batch().to("meta")
-    tensors = [name for name in Batch.__dataclass_fields__ if name not in ("split_size", "mask")]
+    tensors = [name for name in Batch.__dataclass_fields__ if name not in ("split_size", "mask", "numbered")]
     assert {getattr(moved, name).device.type for name in tensors} == {"meta"}
 
 

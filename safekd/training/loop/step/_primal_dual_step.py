@@ -48,7 +48,7 @@ class PrimalDualStep:
         self._accumulated = AccumulatedStep(problem, engine, data, self.values, self.mover, self._rule)
         self._buffers = list(problem.student.buffers())
         self._shared = problem.ranks.size > 1 or problem.trained.caller is not problem.student
-        whole = problem.is_full_batch(len(data.train))
+        whole = problem.is_full_batch(data.train)
         self.fused = FusedStepReader.fit_problem(problem.objective, problem.constraints, data.train, whole)
 
     def step(self, batch: Batch, other: Batch | None = None) -> str | None:
