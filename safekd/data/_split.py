@@ -48,8 +48,8 @@ class Split(ShortRepr, ExampleSource):
         task_names: What to call the tasks.
         cluster: Which examples belong together, such as those of one patient, integers from 0 or names, (N,); examples
             of different clusters are independent.  Every example is one of its own when left out.
-        mask: Which positions count, booleans of the labels' shape, or 0 and 1; a label of -100 says no by itself.  It has
-            nothing to do with an attention mask, which is a part of the inputs.
+        mask: Which positions count, booleans of the labels' shape, or 0 and 1; a label of -100 says no by itself.  An
+            attention mask is another one, and a part of the inputs.
 
     Raises:
         InvalidInput: Lengths differ, labels are no whole numbers or have no name, no position counts, or inputs are not
