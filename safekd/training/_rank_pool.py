@@ -41,7 +41,7 @@ class RankPool:
     own: slice
 
     @property
-    def log_q_V(self) -> Tensor:
+    def log_q_V(self) -> Tensor:  # noqa: N802
         """Log of the target of this rank's rows, without gradient."""
         return self.pool.log_q_V[self.own].detach()
 

@@ -1,7 +1,7 @@
 """Runs functions on several ranks, processes of their own that talk by gloo on the loopback device alone.
 
-``run_on_ranks(2, case, ...)`` gives back what each function returned on each rank.  Starting a process and importing torch
-takes seconds, so tests of one file share one start.
+``run_on_ranks(2, case, ...)`` gives back what each function returned on each rank.  Starting a process and importing
+torch takes seconds, so tests of one file share one start.
 """
 
 from __future__ import annotations
