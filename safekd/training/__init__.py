@@ -24,11 +24,11 @@ from ._objective import Objective
 from ._trainer import ConstrainedTrainer
 from ._training_problem import TrainingProblem
 from ._warm_start import WarmStart
-from .checkpoints import RunFolder, open_run_folder
+from .checkpoints import RunFolder, open_on_first_rank, open_run_folder
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, Tighten, interpolate_threshold
 from .loop import Sampled, describe_problem, describe_source, list_libraries
-from .result_files import RUN, save_student, save_tensors
+from .result_files import RUN, build_checked, load_tensors, save_student, save_tensors
 from .trace import FEASIBLE
 
 __all__ = [
@@ -49,10 +49,13 @@ __all__ = [
     "TrainingProblem",
     "Verdict",
     "WarmStart",
+    "build_checked",
     "describe_problem",
     "describe_source",
     "interpolate_threshold",
     "list_libraries",
+    "load_tensors",
+    "open_on_first_rank",
     "open_run_folder",
     "pose_all_on_train",
     "read_full_pass",
