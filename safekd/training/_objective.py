@@ -331,7 +331,15 @@ class Objective(ShortRepr):
         return int(split.ranks.add_up(count, 1))
 
     def variance(self, split: ExampleSource, batch: Batch) -> Tensor | None:
-        """Return how unsteady teachers are, (B, ..., K): asked once a split, since neither they nor the noise change."""
+        """Return how unsteady teachers are, (B, ..., K); asked once a split, since neither they nor the noise change.
+
+        Args:
+            split: Where the examples are from.
+            batch: The examples.
+
+        Raises:
+            InvalidInput: The split is not in memory.
+        """
         if "variance" not in self._needs:
             return None
         if not isinstance(split, Split):
