@@ -27,7 +27,6 @@ from ..weights import Rule, TeacherEvidence, Uniform
 from ._fit_result import FitResult
 from ._objective import CHUNK, Loss, Objective
 from ._rule_learning import RuleLearning
-from ._run_record import begin_checkpoints
 from ._student_checks import require_dense_gradients, warn_of_weight_decay
 from ._trainer_checks import (
     find_divergence,
@@ -42,7 +41,7 @@ from ._warm_start import WarmStart
 from .checkpoints import RunFolder, open_on_first_rank
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, OnRound, Tighten, TighteningRounds
-from .loop import FitData, FitOptions, Sampled, fit_once
+from .loop import FitData, FitOptions, Sampled, begin_checkpoints, fit_once
 from .resume import Resume, ResumeOptions
 from .trace import Callback, OnTrace, TracePoint
 

@@ -14,7 +14,7 @@ from ..._precision import find_unusable_rows
 from ...distributed import take_own_shard
 from ...safety import Constraint
 from ...weights import Learner
-from .._objective import explain_infinite_loss
+from .._student_checks import explain_infinite_loss
 
 
 def find_loss_source(

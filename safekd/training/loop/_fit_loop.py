@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from solvers.primal_dual import PrimalDual
@@ -27,17 +26,16 @@ from ..diagnosis import (
     FeasibilityBound,
     RunProbes,
     add_validation_fall,
-    advise_finite_numbers,
     find_exploded,
-    format_residuals,
     is_converged,
     judge_run,
 )
 from ..resume import StatePart, list_training_parts, load_parts, read_random_states, set_random_states
 from ..trace import Callbacks, RunInfo, Trace, TracePoint, pack_points, unpack_points
 from ._averaged_iterate import AveragedIterate
+from ._early_endings import judge_impatient, judge_not_finite, judge_stopped
 from ._fit_inputs import FitData, FitOptions
-from ._point_reader import PointReader, mix_seed
+from ._point_reader import PointReader, mix_seed, order_examples
 from ._state_facts import choose_default_interval, state_facts
 from .step import PrimalDualStep
 
@@ -125,9 +123,8 @@ class FitLoop:
         earliest, latest = SETTINGS.first_bound
         self.next_bound = max(earliest, min(latest, int(self.steps * SETTINGS.first_bound_share)))
         self.proof: FeasibilityBound | None = None
-        self.step, self.first_gap, self.at_rest, self.exploded = 0, 0.0, 0, 0  # the last two: points in a row
         self.epoch, self.taken = 1, 0  # where the run is, and how many batches of that epoch it has taken
-        self._stop: str | None = None
+        self.step, self.first_gap, self.at_rest, self.exploded = 0, 0.0, 0, 0  # the last two: points in a row
         self._whole: Batch | None = None  # the batch of every step, where that is the whole data
         self._random: Mapping[str, Any] | None = None  # of the generators, where the run goes on
         if kept is not None and options.checkpoints is not None:
@@ -146,8 +143,8 @@ class FitLoop:
         self.callbacks.start(self._describe())
         if not self.trace.points:
             last = self.evaluate(0)
-            if self._find_stop() is not None:
-                return self._judge_stopped()
+            if (stop := self._find_stop()) is not None:
+                return judge_stopped(stop, self.trace.points[-1], self.step, self.steps)
         for epoch in range(self.epoch, self.options.epochs + 1):
             if epoch > self.epoch:
                 self.epoch, self.taken = epoch, 0
@@ -169,9 +166,9 @@ class FitLoop:
                     if 2 in (self.at_rest, self.exploded) or self._is_as_feasible_as_any(point):
                         return self._judge_ending(last)
                     if self.options.patience is not None and self.best.unimproved >= self.options.patience:
-                        return self._judge_impatient(point, self.options.patience)
-                    if self._find_stop() is not None:
-                        return self._judge_stopped()
+                        return judge_impatient(point, self.steps, self.options.patience)
+                    if (stop := self._find_stop()) is not None:
+                        return judge_stopped(stop, point, self.step, self.steps)
                 if self.options.checkpoints is not None and self.step < self.steps:
                     self.options.checkpoints.after_step(self.step, self.list_parts)
         return self._judge_ending(last)
@@ -305,8 +302,7 @@ class FitLoop:
 
     def _find_stop(self) -> str | None:
         """Return who ended the run and why, None while nobody did; callbacks are called on rank 0 alone."""
-        self._stop = self.problem.ranks.agree(self.callbacks.stopped())
-        return self._stop
+        return self.problem.ranks.agree(self.callbacks.stopped())
 
     def _record(self, point: TracePoint) -> None:
         self.trace.record(point)
@@ -356,36 +352,14 @@ class FitLoop:
 
     def _judge_unusable(self, point: TracePoint) -> Verdict:
         source = self.problem.ranks.agree(self.problem.objective.non_finite_source) or point.unusable
-        return Verdict(
-            "diverged",
-            f"Not finite in the full pass after step {self.step}: {source}.",
-            advise_finite_numbers(source, self.step, state_facts(self.problem, self.data, self.options)),
-        )
+        what = f"Not finite in the full pass after step {self.step}: {source}."
+        return judge_not_finite(what, source, self.step, state_facts(self.problem, self.data, self.options))
 
     def _judge_refused_step(self, epoch: int, source: str) -> Verdict:
         if self.trace.points[-1].step < self.step:
             self.evaluate(epoch)  # so that the result's numbers are those of its student
-        return Verdict(
-            "diverged",
-            f"{source} at step {self.step + 1}; the student was left as it was before that step.",
-            advise_finite_numbers(source, self.step, state_facts(self.problem, self.data, self.options)),
-        )
-
-    def _judge_stopped(self) -> Verdict:
-        numbers = format_residuals(self.trace.points[-1].residuals)
-        return Verdict(
-            "budget_spent",
-            f"{self._stop} (step {self.step} of {self.steps}: {numbers}).",
-            "Go on from here with fit(..., warm_start=kd.WarmStart.from_result(result)), or take the student as it is.",
-        )
-
-    def _judge_impatient(self, point: TracePoint, patience: int) -> Verdict:
-        return Verdict(
-            "budget_spent",
-            f"Stopped early at step {point.step} of {self.steps}: {patience} evaluations in a row gave no better "
-            f"student on the validation split ({format_residuals(point.residuals)}).",
-            "Take result.best_validated, or go on with more `patience`.",
-        )
+        what = f"{source} at step {self.step + 1}; the student was left as it was before that step."
+        return judge_not_finite(what, source, self.step, state_facts(self.problem, self.data, self.options))
 
     def _describe(self) -> RunInfo:
         problem = self.problem
@@ -419,11 +393,11 @@ class FitLoop:
         train = self.data.train
         if isinstance(train.own, StreamSource):
             return ((batch, None) for batch in self._read_stream(train.own, epoch, taken))
-        order = self._order_examples(epoch)
-        if order is None:
+        if self.batch_size == len(train):
             if self._whole is None:
                 self._whole = train.batch()
             return iter([] if taken else [(self._whole, None)])
+        order = order_examples(len(train), self.problem.seed, epoch).to(self.problem.device)
         indices = self.problem.split_batches(order)
         alone = not self.problem.independent_batches or len(indices) < 2
         indices = indices[taken:]
@@ -441,11 +415,3 @@ class FitLoop:
             ends = left == 0 and epoch == self.options.epochs
             self.steps = self.step + 1 if ends else max(self.steps, self.step + 2)
             yield batch
-
-    def _order_examples(self, epoch: int) -> Tensor | None:
-        """Return the order of examples, a function of (seed, epoch) alone; None where a batch is all of them."""
-        examples = len(self.data.train)
-        if self.batch_size == examples:
-            return None
-        generator = torch.Generator().manual_seed(mix_seed(self.problem.seed, epoch))
-        return torch.randperm(examples, generator=generator).to(self.problem.device)

@@ -14,9 +14,9 @@ from torch import Tensor
 from ....data import Batch, ExampleSource, RankShare
 from ....errors import NotFinite
 from ....safety import GroupSums
+from ..._constraint_layout import SumLayout
 from ..._objective import PooledTeachers
 from ..._rank_pool import RankPool
-from ..._sum_vector import SumLayout
 from ..._training_problem import TrainingProblem
 
 

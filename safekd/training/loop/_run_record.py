@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._torch_state import evaluation_mode
-from ..data import ExampleSource, Split, SurveyedSource
-from ..errors import SafekdError
-from ..fingerprints import describe, digest_numbers, fingerprint, fingerprint_structure
-from ._training_problem import TrainingProblem
-from .resume import ResumeOptions, RunCheckpoints, keep_random_states, open_checkpoints, share_checkpoints
+from ..._torch_state import evaluation_mode
+from ...data import ExampleSource, Split, SurveyedSource
+from ...errors import SafekdError
+from ...fingerprints import describe, digest_numbers, fingerprint, fingerprint_structure
+from .._training_problem import TrainingProblem
+from ..resume import ResumeOptions, RunCheckpoints, keep_random_states, open_checkpoints, share_checkpoints
 
 _ASKED = 64  # examples that each teacher is asked about: a change of its code shows in them
 
@@ -70,6 +70,7 @@ def describe_run(
         **describe_problem(problem),
         "data": {name: describe_source(source) for name, source in sources.items()},
         "teachers": _describe_teachers(problem, sources["train"]),
+        "order_of_teachers": list(problem.objective.ensemble.names),
     }
 
 
@@ -104,7 +105,7 @@ def describe_problem(problem: TrainingProblem) -> dict[str, Any]:
         "student_structure": f"{type(student).__qualname__} [{fingerprint_structure(student)}]",
         "frozen": [name for name, p in student.named_parameters() if not p.requires_grad],
         "in_eval_mode": [name for name, part in student.named_modules() if not part.training],
-        "teacher_names": list(objective.ensemble.names),
+        "teachers": list(objective.ensemble.names),
         "weighting_rule": describe(objective.rule, with_state=False),
         "divergence": describe(objective.divergence),
         "pool": describe(objective.pooling),
