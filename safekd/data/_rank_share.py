@@ -118,16 +118,17 @@ class RankShare(ExampleSource):
         here = index - self._start
         return here[(here >= 0) & (here < len(self._source))]
 
-    def read_batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
+    def read_batches(self, indices: Iterable[Tensor], seed: int = 0) -> Iterator[Batch]:
         """Yield what this rank reads of the batches of some examples, read ahead where workers do that.
 
         Args:
             indices: Their places in the whole, (B,) each.
+            seed: Of examples that change from reading to reading; evaluations have seed 0.
 
         Yields:
             Batches, in order; perhaps of no example.
         """
-        return self._source.read_batches([self._find_own(index) for index in indices])
+        return self._source.read_batches([self._find_own(index) for index in indices], seed)
 
     def share_batch(self, batch: Batch) -> Batch:
         """Return what this rank reads of a batch that its own stream gave; perhaps nothing.

@@ -12,7 +12,7 @@ from torch import Tensor
 from solvers.primal_dual import PrimalDual
 
 from ..._torch_state import share_in_eval_mode
-from ...data import Batch, StreamSource, read_stream
+from ...data import Batch
 from ...errors import InvalidInput
 from .._constraint_layout import ConstraintLayout
 from .._fit_result import FitResult, Verdict
@@ -34,8 +34,10 @@ from ..resume import StatePart, list_training_parts, load_parts, read_random_sta
 from ..trace import Callbacks, RunInfo, Trace, TracePoint, pack_points, unpack_points
 from ._averaged_iterate import AveragedIterate
 from ._early_endings import judge_impatient, judge_not_finite, judge_stopped
+from ._epoch_batches import EpochBatches
+from ._evaluation_sample import note_sample, sample_evaluations
 from ._fit_inputs import FitData, FitOptions
-from ._point_reader import PointReader, mix_seed, order_examples
+from ._point_reader import PointReader
 from ._state_facts import choose_default_interval, state_facts
 from .step import PrimalDualStep
 
@@ -91,7 +93,8 @@ class FitLoop:
         full = problem.is_full_batch(data.train)
         self.batch_size = problem.batch_rows(data.train)
         self.steps = options.epochs * problem.count_batches(data.train)
-        default = choose_default_interval(problem, data, options, self.steps, self.batch_size)
+        self.evaluated = read = sample_evaluations(problem, data, options, self.steps, self.batch_size)
+        default = choose_default_interval(problem, read, options, self.steps, self.batch_size)
         self.trace_every = default if options.trace_every is None else options.trace_every
         kept = None if options.checkpoints is None else options.checkpoints.take_loop_state()
         self.start_norm = parameter_norm(problem.student) if kept is None else kept["counts"]["start_norm"]
@@ -113,19 +116,21 @@ class FitLoop:
         self.average = None if full else AveragedIterate(problem.trained.moved, self.engine)
         self.stepper = PrimalDualStep(problem, self.engine, data)
         sampled = options.stationarity
-        self.reader = PointReader(problem, data, self.engine, self.average, sampled, self.stepper.mover)
+        self.reader = PointReader(
+            problem, read, self.engine, self.average, sampled, self.stepper.mover, read is not data
+        )
         self.final = FinalIterate(
-            problem.objective, data.train, data.splits, problem.constraints, options.tolerance, not sampled
+            problem.objective, read.train, read.splits, problem.constraints, options.tolerance, not sampled
         )
         self.callbacks, self.trace = Callbacks(options.callbacks if problem.ranks.is_first else ()), Trace()
         self.best = BestIterates(problem.learning.state, options.snapshots, options.choose)
-        self.probes = RunProbes(problem.objective, data.whole, problem.constraints, self.best, problem.evidence_budget)
+        self.probes = RunProbes(problem.objective, read.whole, problem.constraints, self.best, problem.evidence_budget)
         earliest, latest = SETTINGS.first_bound
         self.next_bound = max(earliest, min(latest, int(self.steps * SETTINGS.first_bound_share)))
         self.proof: FeasibilityBound | None = None
         self.epoch, self.taken = 1, 0  # where the run is, and how many batches of that epoch it has taken
         self.step, self.first_gap, self.at_rest, self.exploded = 0, 0.0, 0, 0  # the last two: points in a row
-        self._whole: Batch | None = None  # the batch of every step, where that is the whole data
+        self.batches = EpochBatches(problem, data.train, options.epochs)
         self._random: Mapping[str, Any] | None = None  # of the generators, where the run goes on
         if kept is not None and options.checkpoints is not None:
             load_parts(self.list_parts(options.checkpoints.changed), kept)
@@ -153,6 +158,7 @@ class FitLoop:
                 if source is not None:
                     return self._judge_refused_step(epoch, source)
                 self.step, self.taken = self.step + 1, self.taken + 1
+                self.steps = self.batches.correct_steps(self.step, self.steps, epoch)
                 if self.average is not None:
                     self.average.add()
                 if self.step % self.trace_every == 0 or self.step == self.steps:
@@ -212,6 +218,7 @@ class FitLoop:
         learning.eval()
         mixture, note = self.best.mixture(student)
         names = [rule.name for rule in problem.constraints]
+        verdict = note_sample(verdict, self.data, self.evaluated)
         return FitResult(
             verdict=add_validation_fall(verdict, self.trace.points) if self.options.choose else verdict,
             student=share_in_eval_mode(student),  # the mode in which all its numbers were read
@@ -383,35 +390,8 @@ class FitLoop:
 
         Where a run goes on, random generators do so after the way to its place, on which a data set may draw.
         """
-        batches = self._list_batches(epoch, taken)
+        batches = self.batches.read(epoch, taken)
         if self._random is not None:
             set_random_states(self._random)
             self._random = None
         return batches
-
-    def _list_batches(self, epoch: int, taken: int) -> Iterator[tuple[Batch, Batch | None]]:
-        train = self.data.train
-        if isinstance(train.own, StreamSource):
-            return ((batch, None) for batch in self._read_stream(train.own, epoch, taken))
-        if self.batch_size == len(train):
-            if self._whole is None:
-                self._whole = train.batch()
-            return iter([] if taken else [(self._whole, None)])
-        order = order_examples(len(train), self.problem.seed, epoch).to(self.problem.device)
-        indices = self.problem.split_batches(order)
-        alone = not self.problem.independent_batches or len(indices) < 2
-        indices = indices[taken:]
-        if alone:
-            return ((batch, None) for batch in train.read_batches(indices))
-        others = self.problem.split_batches(order.roll(len(order) // 2))[taken:]
-        return zip(train.read_batches(indices), train.read_batches(others), strict=True)
-
-    def _read_stream(self, train: StreamSource, epoch: int, taken: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch; passes may differ in how many, so the last is known by its examples."""
-        batches = train.epoch_batches(epoch, mix_seed(self.problem.seed, epoch))
-        for number, (batch, left) in enumerate(read_stream(self.data.train, batches)):
-            if number < taken:
-                continue
-            ends = left == 0 and epoch == self.options.epochs
-            self.steps = self.step + 1 if ends else max(self.steps, self.step + 2)
-            yield batch

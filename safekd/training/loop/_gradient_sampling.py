@@ -193,6 +193,31 @@ def choose_trace_interval(
         reads_twice: Whether a step reads its batch once more, in microbatches.
         weighs_rows: Whether an evaluation goes back once for all constraints of a split, weighed by multipliers.
     """
+    step, evaluation = count_work(
+        examples, constrained, batch_size, sampled, reads_twice=reads_twice, weighs_rows=weighs_rows
+    )
+    return max(1, math.ceil(evaluation / (SETTINGS.cost_share * step)))
+
+
+def count_work(
+    examples: Mapping[str, int],
+    constrained: Mapping[str, int],
+    batch_size: int,
+    sampled: Sampled | None,
+    *,
+    reads_twice: bool = False,
+    weighs_rows: bool = False,
+) -> tuple[float, float]:
+    """Return the work of a step and of an evaluation, as ``choose_trace_interval`` counts it.
+
+    Args:
+        examples: Size of each split that an evaluation reads, "train" among them.
+        constrained: How many constraints each split has.
+        batch_size: Examples a step.
+        sampled: How gradients are estimated; None for exact ones.
+        reads_twice: Whether a step reads its batch once more, in microbatches.
+        weighs_rows: Whether an evaluation goes back once for all constraints of a split, weighed by multipliers.
+    """
     forward = 2 if reads_twice else 1
     step, evaluation = (forward + 2.0) * batch_size, 0.0
     for name, size in examples.items():
@@ -204,4 +229,4 @@ def choose_trace_interval(
             evaluation += 2 * gradients_read * read + (0 if read == size else read)
         if gradients_read and name != "train":
             step += (forward + 2) * size
-    return max(1, math.ceil(evaluation / (SETTINGS.cost_share * step)))
+    return step, evaluation

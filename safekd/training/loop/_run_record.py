@@ -145,14 +145,11 @@ def describe_source(source: ExampleSource) -> str:
     """Return a fingerprint of the examples in their order, with all that is said of them.
 
     Args:
-        source: A split is read as a whole; of other data the keys of all examples and the first examples are looked at,
-            of those that change from reading to reading the size alone.
+        source: A split is read as a whole; of other data the keys of all examples and the first examples are looked at.
     """
     if isinstance(source, Split):
         fields = [field.name for field in dataclasses.fields(source) if field.name != "name"]
         return fingerprint({name: getattr(source, name) for name in fields})
-    if not getattr(source, "repeats", True):
-        return f"{len(source)} examples that change from reading to reading"
     content = source.seen.fingerprint if isinstance(source, SurveyedSource) else None
     first = next(iter(source.batches(_ASKED)), None)
     seen = None if first is None else {f.name: getattr(first, f.name) for f in dataclasses.fields(first)}
