@@ -21,8 +21,9 @@ from ..data import Batch, ExampleSource, read_evenly
 from ..distributed import Ranks
 from ..safety import Constraint, GroupSums
 from ._constraint_layout import SumLayout, attainable_threshold, is_single_average
-from ._objective import Objective, explain_infinite_loss
+from ._objective import Objective
 from ._rank_pool import find_rank_target
+from ._student_checks import explain_infinite_loss
 from .trace import ConstraintReading
 
 
