@@ -17,7 +17,7 @@ from ._data_sources import Fields, as_split, move_split
 from ._example_source import ExampleSource
 from ._group_names import PLURAL, Group, GroupNames, Key, find_name, require_same_names
 from ._inputs import Inputs, list_inputs, map_inputs, name_inputs
-from ._rank_share import RankShare, share_source
+from ._rank_share import RankShare, read_evenly, read_stream, share_source
 from ._split import Split, expand_to_positions, require_class_count
 from ._split_cache import SplitCache
 from .provenance import (
@@ -64,8 +64,10 @@ __all__ = [
     "list_inputs",
     "map_inputs",
     "move_split",
-    "rank_places",
     "name_inputs",
+    "rank_places",
+    "read_evenly",
+    "read_stream",
     "require_class_count",
     "require_same_names",
     "require_unshared",

@@ -12,9 +12,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -50,7 +49,7 @@ class ParquetTable:
         stream: The same, open.
     """
 
-    def __init__(self, path: Path, stream: BufferedReader) -> None:
+    def __init__(self, path: Path, stream: BinaryIO) -> None:
         self.path = path
         try:
             self._file = pq.ParquetFile(stream, buffer_size=_BUFFER, pre_buffer=False)

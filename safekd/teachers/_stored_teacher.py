@@ -109,7 +109,12 @@ class StoredTeacher:
         # a table of one row an example, for labels with positions, is left to the ensemble to refuse
         if batch.mask is not None and rows_V.shape[:-1] == batch.labels.shape:
             rows_V = read_answer(rows_V, self.name, batch, self.gives)
-        return read_distributions(rows_V, self.gives, self.name, self.floor, batch, split, given)
+        try:
+            return read_distributions(rows_V, self.gives, self.name, self.floor, batch, split, given)
+        except InvalidInput as error:
+            if not isinstance(table, Tensor):
+                error.add_note(f"The row is from {table.name}.")
+            raise
 
     def _require_bound_rows(self, count: int, batch: Batch, split: str) -> None:
         """Refuse to read rows of which nobody said whose they are."""

@@ -27,7 +27,6 @@ from ..weights import Rule, TeacherEvidence, Uniform
 from ._fit_result import FitResult
 from ._objective import CHUNK, Loss, Objective
 from ._rule_learning import RuleLearning
-from ._run_record import begin_checkpoints
 from ._student_checks import require_dense_gradients, warn_of_weight_decay
 from ._trainer_checks import (
     find_divergence,
@@ -43,7 +42,7 @@ from ._warm_start import WarmStart
 from .checkpoints import RunFolder, open_on_first_rank
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, OnRound, Tighten, TighteningRounds
-from .loop import FitData, FitOptions, Sampled, fit_once
+from .loop import FitData, FitOptions, Sampled, begin_checkpoints, fit_once
 from .resume import Resume, ResumeOptions
 from .trace import Callback, OnTrace, TracePoint
 
@@ -344,17 +343,17 @@ class ConstrainedTrainer:
                 evaluation_examples=evaluation_examples,
                 callbacks=[*([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
             )
-            if folder is None:
+            if run_dir is None:
                 return _train(problem, data, options, warm_start, tighten, on_round)
-            if problem.ranks.size > 1:
-                options = replace(options, callbacks=[folder.trace_writer, *options.callbacks])
-                return folder.keep(_train(problem, data, options, warm_start, tighten, on_round))
             told = {"tighten": tighten, "warm_start": warm_start, **vars(options)}
-            checkpoints = begin_checkpoints(folder.folder, problem, data.by_name, told, resumes)
-            options = replace(options, callbacks=[folder.trace_writer, *options.callbacks], checkpoints=checkpoints)
+            checkpoints = begin_checkpoints(
+                None if folder is None else folder.folder, problem, data.by_name, told, resumes
+            )
+            writers = [] if folder is None else [folder.trace_writer]
+            options = replace(options, callbacks=[*writers, *options.callbacks], checkpoints=checkpoints)
             with checkpoints.interrupts.catch():
                 result = _train(problem, data, options, warm_start, tighten, on_round)
-                return result if folder is run_dir else folder.keep(result)
+                return result if folder is run_dir or folder is None else folder.keep(result)
 
     def check_fit(
         self,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ...data import Batch, ExampleSource, RankShare, StreamSource
+from ...data import Batch, ExampleSource, StreamSource, read_stream
 from .._training_problem import TrainingProblem
 from ._point_reader import mix_seed
 
@@ -64,11 +64,10 @@ class EpochBatches:
         return step if self._left == 0 and epoch == self._epochs else max(steps, step + 1)
 
     def _read_stream(self, train: StreamSource, epoch: int, taken: int, seed: int) -> Iterator[Batch]:
-        self._left = len(train)
-        for number, batch in enumerate(train.epoch_batches(epoch, seed)):
-            self._left -= len(batch)
+        for number, (batch, left) in enumerate(read_stream(self._train, train.epoch_batches(epoch, seed))):
+            self._left = left
             if number >= taken:
-                yield self._train.share_batch(batch) if isinstance(self._train, RankShare) else batch
+                yield batch
 
     def _order_examples(self, seed: int) -> Tensor:
         """Return the order of examples; all of them in theirs, where a step reads all."""

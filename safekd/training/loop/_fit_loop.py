@@ -26,15 +26,14 @@ from ..diagnosis import (
     FeasibilityBound,
     RunProbes,
     add_validation_fall,
-    advise_finite_numbers,
     find_exploded,
-    format_residuals,
     is_converged,
     judge_run,
 )
 from ..resume import StatePart, list_training_parts, load_parts, read_random_states, set_random_states
 from ..trace import Callbacks, RunInfo, Trace, TracePoint, pack_points, unpack_points
 from ._averaged_iterate import AveragedIterate
+from ._early_endings import judge_impatient, judge_not_finite, judge_stopped
 from ._epoch_batches import EpochBatches
 from ._evaluation_sample import note_sample, sample_evaluations
 from ._fit_inputs import FitData, FitOptions
@@ -129,9 +128,8 @@ class FitLoop:
         earliest, latest = SETTINGS.first_bound
         self.next_bound = max(earliest, min(latest, int(self.steps * SETTINGS.first_bound_share)))
         self.proof: FeasibilityBound | None = None
-        self.step, self.first_gap, self.at_rest, self.exploded = 0, 0.0, 0, 0  # the last two: points in a row
         self.epoch, self.taken = 1, 0  # where the run is, and how many batches of that epoch it has taken
-        self._stop: str | None = None
+        self.step, self.first_gap, self.at_rest, self.exploded = 0, 0.0, 0, 0  # the last two: points in a row
         self.batches = EpochBatches(problem, data.train, options.epochs)
         self._random: Mapping[str, Any] | None = None  # of the generators, where the run goes on
         if kept is not None and options.checkpoints is not None:
@@ -150,8 +148,8 @@ class FitLoop:
         self.callbacks.start(self._describe())
         if not self.trace.points:
             last = self.evaluate(0)
-            if self._find_stop() is not None:
-                return self._judge_stopped()
+            if (stop := self._find_stop()) is not None:
+                return judge_stopped(stop, self.trace.points[-1], self.step, self.steps)
         for epoch in range(self.epoch, self.options.epochs + 1):
             if epoch > self.epoch:
                 self.epoch, self.taken = epoch, 0
@@ -174,9 +172,9 @@ class FitLoop:
                     if 2 in (self.at_rest, self.exploded) or self._is_as_feasible_as_any(point):
                         return self._judge_ending(last)
                     if self.options.patience is not None and self.best.unimproved >= self.options.patience:
-                        return self._judge_impatient(point, self.options.patience)
-                    if self._find_stop() is not None:
-                        return self._judge_stopped()
+                        return judge_impatient(point, self.steps, self.options.patience)
+                    if (stop := self._find_stop()) is not None:
+                        return judge_stopped(stop, point, self.step, self.steps)
                 if self.options.checkpoints is not None and self.step < self.steps:
                     self.options.checkpoints.after_step(self.step, self.list_parts)
         return self._judge_ending(last)
@@ -265,7 +263,7 @@ class FitLoop:
             changed: Keys of the run's record that may differ where it goes on.
         """
         problem, engine, best, points = self.problem, self.engine, self.best, self.trace.points
-        parts = list_training_parts(problem.student, problem.optimizer, problem.scheduler, problem.scaler, changed)
+        parts = list_training_parts(problem.trained, problem.optimizer, problem.scheduler, problem.scaler, changed)
         parts |= {
             "rule": StatePart(problem.learning.state, problem.learning.load),
             "engine": StatePart(engine.state_dict, engine.load_state_dict),
@@ -278,17 +276,19 @@ class FitLoop:
             "reader": StatePart.of_attributes(self.reader, ["elapsed"]),
             "counts": StatePart.of_attributes(self, _COUNTS),
             "proof": StatePart(lambda: self.proof and vars(self.proof), self._load_proof),
-            "random": StatePart(read_random_states, self._load_random),
+            "random": StatePart(lambda: self.problem.ranks.gather(read_random_states()), self._load_random),
         }
         if self.average is not None:
             parts["average"] = StatePart(self.average.state, self.average.load_state)
         return parts
 
+    def _load_random(self, state: Any) -> None:
+        """Go on with this rank's random numbers; a rank that was not there before goes on with its own."""
+        states = state if isinstance(state, list) else [state]
+        self._random = dict(enumerate(states)).get(self.problem.ranks.rank)
+
     def _load_proof(self, state: Mapping[str, Any] | None) -> None:
         self.proof = None if state is None else FeasibilityBound(**state)
-
-    def _load_random(self, state: Mapping[str, Any]) -> None:
-        self._random = state
 
     def _candidates(self) -> list[dict[str, Tensor]]:
         """Return the states of the students that may be handed back: the averaged one, and the last."""
@@ -309,8 +309,7 @@ class FitLoop:
 
     def _find_stop(self) -> str | None:
         """Return who ended the run and why, None while nobody did; callbacks are called on rank 0 alone."""
-        self._stop = self.problem.ranks.agree(self.callbacks.stopped())
-        return self._stop
+        return self.problem.ranks.agree(self.callbacks.stopped())
 
     def _record(self, point: TracePoint) -> None:
         self.trace.record(point)
@@ -360,36 +359,14 @@ class FitLoop:
 
     def _judge_unusable(self, point: TracePoint) -> Verdict:
         source = self.problem.ranks.agree(self.problem.objective.non_finite_source) or point.unusable
-        return Verdict(
-            "diverged",
-            f"Not finite in the full pass after step {self.step}: {source}.",
-            advise_finite_numbers(source, self.step, state_facts(self.problem, self.data, self.options)),
-        )
+        what = f"Not finite in the full pass after step {self.step}: {source}."
+        return judge_not_finite(what, source, self.step, state_facts(self.problem, self.data, self.options))
 
     def _judge_refused_step(self, epoch: int, source: str) -> Verdict:
         if self.trace.points[-1].step < self.step:
             self.evaluate(epoch)  # so that the result's numbers are those of its student
-        return Verdict(
-            "diverged",
-            f"{source} at step {self.step + 1}; the student was left as it was before that step.",
-            advise_finite_numbers(source, self.step, state_facts(self.problem, self.data, self.options)),
-        )
-
-    def _judge_stopped(self) -> Verdict:
-        numbers = format_residuals(self.trace.points[-1].residuals)
-        return Verdict(
-            "budget_spent",
-            f"{self._stop} (step {self.step} of {self.steps}: {numbers}).",
-            "Go on from here with fit(..., warm_start=kd.WarmStart.from_result(result)), or take the student as it is.",
-        )
-
-    def _judge_impatient(self, point: TracePoint, patience: int) -> Verdict:
-        return Verdict(
-            "budget_spent",
-            f"Stopped early at step {point.step} of {self.steps}: {patience} evaluations in a row gave no better "
-            f"student on the validation split ({format_residuals(point.residuals)}).",
-            "Take result.best_validated, or go on with more `patience`.",
-        )
+        what = f"{source} at step {self.step + 1}; the student was left as it was before that step."
+        return judge_not_finite(what, source, self.step, state_facts(self.problem, self.data, self.options))
 
     def _describe(self) -> RunInfo:
         problem = self.problem
