@@ -66,11 +66,11 @@ def equality_weights(mu_E: Values, h_E: Values, rho_E: Values | float) -> Values
     return weight_E
 
 
-def bounded_weights(lambda_C: Tensor, value_C: Tensor, rho_C: Tensor, floor_C: Tensor) -> Tensor:
+def bounded_weights(lambda_C: Values, value_C: Values, rho_C: Values, floor_C: Values) -> Values:
     """Return the weights of inequalities and equalities in one go, ``max(lambda + rho c, floor)``.
 
     Args:
-        lambda_C: Multipliers, shape (C,).
+        lambda_C: Multipliers, shape (C,), a tensor or an array as all others are.
         value_C: Values of g and h, shape (C,).
         rho_C: Penalties, or multiplier steps, shape (C,), at least 0.
         floor_C: The least weight of each row, shape (C,): 0 for an inequality, minus infinity for an equality.
@@ -80,7 +80,10 @@ def bounded_weights(lambda_C: Tensor, value_C: Tensor, rho_C: Tensor, floor_C: T
 
     Source: Rockafellar 1973.
     """
-    return torch.maximum(torch.addcmul(lambda_C, rho_C, value_C), floor_C)
+    weight_C: Values = lambda_C + rho_C * value_C
+    if isinstance(weight_C, Tensor):
+        return torch.maximum(weight_C, floor_C)
+    return np.maximum(weight_C, floor_C)
 
 
 def penalty_term(lambda_C: Floats | float, weight_C: Floats | float, rho: float) -> float:

@@ -59,6 +59,7 @@ def make_trainer(kind: str = "minibatches", *, seed: int = 0, start: int = 11, *
         optimizer=optimizer,
         constraints=more.pop("constraints", constraints),
         batch_size=None if kind == "full batches" else 16,
+        microbatch_size=6 if kind == "microbatches" else more.pop("microbatch_size", None),
         independent_batches=kind == "independent batches",
         seed=seed,
         **more,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,8 @@ def read_group_names(names: Sequence[str], what: str, split: str) -> tuple[str, 
     Raises:
         InvalidInput: One is no text, or two are alike.
     """
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    listed = isinstance(names, Iterable) and not isinstance(names, str)
+    if not listed or not all(isinstance(name, str) for name in names):
         raise InvalidInput(f"Split '{split}': the names of the {what} are {names!r}; wanted a list of text.")
     known = tuple(str(name) for name in names)
     if len(set(known)) < len(known):

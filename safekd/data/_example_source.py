@@ -82,11 +82,12 @@ class ExampleSource(ABC):
             Batches.
         """
 
-    def read_batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
+    def read_batches(self, indices: Iterable[Tensor], seed: int = 0) -> Iterator[Batch]:
         """Yield the batches of some examples, read ahead where workers do that.
 
         Args:
             indices: Their places, (B,) each.
+            seed: Of examples that change from reading to reading; evaluations have seed 0.
 
         Yields:
             Batches, in order.

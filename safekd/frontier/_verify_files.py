@@ -10,6 +10,7 @@ from pathlib import Path
 from solvers.short_repr import ShortRepr
 
 from ..errors import InvalidInput
+from ..io import open_regular_file
 from ..io.folders import MANIFEST, finish_replacement, lock_folder, read_manifest
 from ..training import RUN
 from ..training.resume import CheckpointStore
@@ -65,11 +66,12 @@ def verify_files(path: str | os.PathLike[str], *, repair: bool = False) -> Files
     """
     place = Path(path)
     if not place.is_dir():
+        open_regular_file(place).close()
         return FilesReport(place, "frontier", 2, _find_refusal(place.name, lambda: read_frontier(place)))
     if not is_sweep(place):
         return _verify_run(place, repair=repair)
     done = read_finished_sweep(place)
-    points = sorted({name for name in done.points if name is not None})
+    points = sorted({*done.kept, *filter(None, done.points)})
     wrong = _find_refusal(TABLE, lambda: read_frontier(place / TABLE))
     for name in points:
         wrong |= _find_refusal(name, lambda name=name: require_whole_point(place / name, done.run_id))  # type: ignore[misc]

@@ -105,7 +105,12 @@ class StoredTeacher:
         rows_V = rows_V.to(batch.labels.device)
         if not rows_V.is_floating_point():
             raise InvalidInput(f"Teacher '{self.name}' has stored rows of {rows_V.dtype}; wanted floats.")
-        return read_distributions(widen(rows_V), self.gives, self.name, self.floor, batch, split, rows_V.dtype)
+        try:
+            return read_distributions(widen(rows_V), self.gives, self.name, self.floor, batch, split, rows_V.dtype)
+        except InvalidInput as error:
+            if not isinstance(table, Tensor):
+                error.add_note(f"The row is from {table.name}.")
+            raise
 
     def _require_bound_rows(self, count: int, batch: Batch, split: str) -> None:
         """Refuse to read rows of which nobody said whose they are."""

@@ -71,6 +71,7 @@ class Objective(ShortRepr):
         pooling: (teachers' log-probabilities, weights), (B, ..., K, V) and (B, ..., K) -> log of the target.
         non_finite_source: First teacher whose targets were not finite in the last pass, or who leaves out a class that
             the other side has; None where all was finite.
+        looks_at_batches: Whether the rule looks at the student or holds a module, which may look at a batch as a whole.
         fixed: Whether targets never change: the rule neither looks at the student nor holds a module, and no teacher
             moves.
         readers: The student and the modules of the rule: all that has an eval mode.
@@ -102,7 +103,8 @@ class Objective(ShortRepr):
         self.non_finite_source: str | None = None
         self._counts: dict[tuple[int, int], tuple[Constraint, ExampleSource, Tensor]] = {}
         self._needs, modules = collect_needs(self.rule), collect_modules(self.rule).values()
-        self._rule_fixed = not (looks_at_student(self.rule) or modules)
+        self.looks_at_batches = looks_at_student(self.rule) or bool(modules)
+        self._rule_fixed = not self.looks_at_batches
         self.fixed = self._rule_fixed and not self.ensemble.moving
         if "variance" in self._needs and self.ensemble.moving:
             raise InvalidInput(
@@ -136,13 +138,23 @@ class Objective(ShortRepr):
         other.rows = rows
         return other
 
-    def signals(self, source: ExampleSource, batch: Batch, logits_V: Tensor | None = None) -> Signals:
+    def signals(
+        self,
+        source: ExampleSource,
+        batch: Batch,
+        logits_V: Tensor | None = None,
+        *,
+        log_p_KV: Tensor | None = None,
+        variance_K: Tensor | None = None,
+    ) -> Signals:
         """Return what the weighting rule may look at for some examples.
 
         Args:
             source: Where the examples are from.
             batch: The examples.
             logits_V: The student's for them, (B, ..., V); where left out and needed, it is asked in eval mode.
+            log_p_KV: The teachers' log-probabilities, (B, ..., K, V); where left out, they are asked.
+            variance_K: How unsteady they are, (B, ..., K), likewise.
 
         Raises:
             InvalidInput: Student and teachers differ in classes, or features have no row for each label.
@@ -150,7 +162,8 @@ class Objective(ShortRepr):
         if logits_V is None and not self._rule_fixed:
             with evaluation_mode(self.readers), torch.no_grad():
                 logits_V = self.logits(batch)
-        log_p_KV = self.ensemble.cached_log_probabilities(source, batch)
+        if log_p_KV is None:
+            log_p_KV, variance_K = self.ensemble.cached_log_probabilities(source, batch), self.variance(source, batch)
         require_class_count(source, log_p_KV.shape[-1], "the ensemble")
         if logits_V is not None:
             require_same_classes(log_p_KV, logits_V)
@@ -164,7 +177,7 @@ class Objective(ShortRepr):
             critical_contexts=source.names.numbers("context", self.critical_contexts),
             student_log_p=None if logits_V is None else log_softmax(logits_V.detach()),
             features=self._features(batch),
-            variance=self._variance(source, batch),
+            variance=variance_K,
             index=batch.index if batch.numbered else None,
             mask=batch.mask,
             split=source.name,
@@ -179,7 +192,15 @@ class Objective(ShortRepr):
             batch: The examples.
             logits_V: The student's for them, (B, ..., V); where left out and needed, it is asked in eval mode.
         """
-        signals = self.signals(source, batch, logits_V)
+        return self.weigh(self.signals(source, batch, logits_V), batch)
+
+    def weigh(self, signals: Signals, batch: Batch) -> PooledTeachers:
+        """Weigh and pool teachers by what the rule looks at.
+
+        Args:
+            signals: Of the batch.
+            batch: The examples.
+        """
         w_K = batch.fill_uncounted(self.rule(signals), 1 / len(self.ensemble))
         return PooledTeachers(signals, w_K, self.pooling(signals.log_p, w_K))
 
@@ -309,8 +330,16 @@ class Objective(ShortRepr):
 
         return int(split.ranks.add_up(count, 1))
 
-    def _variance(self, split: ExampleSource, batch: Batch) -> Tensor | None:
-        """How unsteady teachers are, (B, ..., K): asked once a split, since neither they nor the noise change."""
+    def variance(self, split: ExampleSource, batch: Batch) -> Tensor | None:
+        """Return how unsteady teachers are, (B, ..., K): asked once a split, since neither they nor the noise change.
+
+        Args:
+            split: Where the examples are from.
+            batch: The examples.
+
+        Raises:
+            InvalidInput: The split is not in memory.
+        """
         if "variance" not in self._needs:
             return None
         if not isinstance(split, Split):

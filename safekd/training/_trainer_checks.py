@@ -72,3 +72,12 @@ def find_divergence(given: Loss | str | None) -> Loss:
     """Return a divergence; a name or a class of the library stands for one at its defaults."""
     found: Loss = find_named("forward_kl" if given is None else given, DIVERGENCES, "divergence")
     return found() if isinstance(found, type) else found
+
+
+def require_evaluation_examples(examples: int | None) -> None:
+    """Refuse a number of examples that evaluations cannot read."""
+    if examples is not None and (not is_whole(examples) or examples < 1):
+        raise InvalidInput(
+            f"`evaluation_examples` is {examples!r}; wanted a whole number of at least 1, or None for as many as cost "
+            "little of the training."
+        )

@@ -190,27 +190,18 @@ class TrainingProblem(ShortRepr):
             train: Training data.
         """
         if isinstance(train.own, StreamSource):
-            return train.own.survey.batch_rows
+            return max(train.ranks.gather(train.own.survey.batch_rows))
         return min(self.batch_size or len(train), len(train))
 
     def count_batches(self, train: ExampleSource) -> int:
         """Return how many steps an epoch has.
 
         Args:
-            train: Training data.
-
-        Raises:
-            InvalidInput: Streams of several ranks have different numbers of batches.
+            train: Training data; of several ranks the longest stream counts.
         """
         if not isinstance(train.own, StreamSource):
             return len(self.split_batches(torch.arange(len(train))))
-        counts = train.ranks.gather(train.own.survey.batches)
-        if len(set(counts)) > 1:
-            raise InvalidInput(
-                f"The ranks' parts of '{train.name}' have {', '.join(map(str, counts))} batches; wanted equally many, "
-                "since a step reads one of each: torch.utils.data.DistributedSampler sees to that."
-            )
-        return counts[0]
+        return max(train.ranks.gather(train.own.survey.batches))
 
     def split_batches(self, order: Tensor) -> tuple[Tensor, ...]:
         """Return the batches of one pass.

@@ -1,6 +1,7 @@
 """What an engine keeps of each row between steps: what a continued run needs, and what ``undo`` puts back.
 
-Rows are never written in place, but for those of a batch that speaks of some only.  Axes: C rows.
+Rows are held as ``_native_arrays`` says, and never written in place, but for those of a batch that speaks of some only.
+Axes: C rows.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor
 from ..errors import InvalidInput
 from ._gains import FIRST_GAIN_STATE, weigh_by_scale
 from ._merit import MeritState
+from ._native_arrays import Array, namespace_of, to_array, to_tensor
 
 # all (C,), float64; the last ones are those of ``_gains``
 ROWS = {
@@ -29,18 +31,25 @@ class EngineState:
     """The rows of one engine, the number of steps it took, and how to take the last one back."""
 
     def __init__(self, C: int, device: torch.device | str) -> None:
-        self.rows = {name: torch.zeros(C, dtype=torch.float64, device=device) for name in ROWS}
-        for name, value in FIRST_GAIN_STATE.items():
-            self.rows[name] += value
-        self.one = torch.ones(C, dtype=torch.float64, device=device)
+        self.device = torch.device(device)
+        self.rows: dict[str, Array] = {name: self.fill(C, FIRST_GAIN_STATE.get(name, 0.0)) for name in ROWS}
+        self.one = self.fill(C, 1.0)
         self.merit, self.steps, self.readings = MeritState(), 0, 0
         self.undo: Callable[[], None] = lambda: None
 
-    def select(self, place_B: Tensor | None) -> dict[str, Tensor]:
+    def fill(self, C: int, value: float) -> Array:
+        """Return rows of one value."""
+        return to_array(torch.full((C,), value, dtype=torch.float64), self.device)
+
+    def read(self, name: str) -> Tensor:
+        """Return rows as a tensor, which shares their memory."""
+        return to_tensor(self.rows[name])
+
+    def select(self, place_B: Array | None) -> dict[str, Array]:
         """Return the rows at some places, all of them for None."""
         return self.rows if place_B is None else {name: row[place_B] for name, row in self.rows.items()}
 
-    def begin_step(self, place_B: Tensor | None, now: Mapping[str, Tensor]) -> None:
+    def begin_step(self, place_B: Array | None, now: Mapping[str, Array]) -> None:
         """Count a step, and prepare ``undo``: ``now`` holds the rows as they are."""
         steps, readings, merit = self.steps, self.readings, self.merit
 
@@ -51,34 +60,38 @@ class EngineState:
         self.undo = undo
         self.steps += 1
 
-    def store(self, place_B: Tensor | None, rows: dict[str, Tensor]) -> None:
+    def store(self, place_B: Array | None, rows: dict[str, Array]) -> None:
         """Put rows back at some places, all of them for None."""
         if place_B is None:
             self.rows = rows
             return
         if self.rows["average_weight"] is self.one:
-            self.one = self.one.clone()  # the other one is written to now
+            self.one = self.fill(len(self.one), 1.0)  # the other one is written to now
         for name, row_B in rows.items():
-            self.rows[name].index_copy_(0, place_B, row_B)
+            self.rows[name][place_B] = row_B
 
     def set_multipliers(self, value: Tensor, where: slice) -> None:
         """Replace multipliers.  Raises InvalidInput for another number of them.
 
         Where nothing has shown a row's multiplier scale, the multiplier of somebody who knew it is one.
         """
-        held = self.rows["multiplier"].clone()
+        held = self.read("multiplier").clone()
         if value.shape != held[where].shape:
             raise InvalidInput(f"Multipliers have shape {tuple(value.shape)}; wanted {tuple(held[where].shape)}.")
         held[where] = value.to(held)
-        unknown_C = (self.rows["multiplier_scale"] == 0) & (held != 0)
-        weights = weigh_by_scale(held.abs()) | {"mean_weight": held.abs()}
-        shown = {name: torch.where(unknown_C, value_C, self.rows[name]) for name, value_C in weights.items()}
-        self.rows = self.rows | shown | {"multiplier": held}
+        held_C = to_array(held, self.device)
+        unknown_C = (self.rows["multiplier_scale"] == 0) & (held_C != 0)
+        weights = weigh_by_scale(abs(held_C)) | {"mean_weight": abs(held_C)}
+        where_C = namespace_of(held_C).where
+        shown = {name: where_C(unknown_C, value_C, self.rows[name]) for name, value_C in weights.items()}
+        self.rows = self.rows | shown | {"multiplier": held_C}
 
     def to_dict(self) -> dict[str, Tensor]:
         """Return copies of the rows, and of all else that is kept, as scalars."""
-        counts = {"steps": torch.tensor(self.steps), "readings": torch.tensor(self.readings)}
-        return {name: value.clone() for name, value in (self.rows | self.merit.to_dict() | counts).items()}
+        rows = {name: self.read(name).clone() for name in self.rows}
+        return (
+            rows | self.merit.to_dict() | {"steps": torch.tensor(self.steps), "readings": torch.tensor(self.readings)}
+        )
 
     def load_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what ``to_dict`` gave.  Raises InvalidInput on a misfit, and then changes nothing."""
@@ -87,6 +100,6 @@ class EngineState:
             if new is None or new.shape != old.shape:
                 given = "nothing" if new is None else f"shape {tuple(new.shape)}"
                 raise InvalidInput(f"State of another problem: `{name}` is {given}, wanted shape {tuple(old.shape)}.")
-        self.rows = {name: state[name].to(old).clone() for name, old in self.rows.items()}
-        self.merit = MeritState.from_dict(state, self.one.device)
+        self.rows = {name: to_array(state[name].clone(), self.device) for name in self.rows}
+        self.merit = MeritState.from_dict(state, self.device)
         self.steps, self.readings = int(state["steps"]), int(state["readings"])

@@ -25,14 +25,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+from ._native_arrays import Array, namespace_of
 
-from ._multiplier_scale import MultiplierScales
-
-State = Mapping[str, Tensor]
-
-_LEAST_RANGE = 1e-30  # of a row that has shown nothing but zeros: keeps a quotient finite
+State = Mapping[str, Array]
 
 # what rows begin with whose scale nothing has shown yet: they go by a scale of 1; all (C,)
 FIRST_GAIN_STATE = {
@@ -41,7 +36,7 @@ FIRST_GAIN_STATE = {
     "least_weight": 1.0,  # between these two the mean weight counts
     "largest_weight": 1.0,
     "largest_gain": float("inf"),  # gain beyond which the row's curvature outgrows the objective's
-    "least_range": 0.0,  # in units of the row, like the next two
+    "least_range": 1e-30,  # in units of the row, like the next two; above 0, so that a quotient stays finite
     "violation_range": 0.0,  # largest violation, fading
     "last_change": 0.0,  # of the violation
 }
@@ -95,57 +90,59 @@ def is_reading(step: int) -> bool:
     return step & (step - 1) == 0
 
 
-def update_scales(now: State, scales: MultiplierScales, asked_C: Tensor) -> dict[str, Tensor]:
-    """Return what of the state a reading of scales changes, where it was asked for; NaN says nothing.
+def update_scales(now: State, scale_C: Array, gain_C: Array, asked_C: Array) -> dict[str, Array]:
+    """Return what of the state a reading of scales and largest gains changes, where it was asked for; NaN says nothing.
 
     The mean weight begins at a multiplier that was handed over.  Later readings move the scale halfway, in logarithms,
     so that one noisy batch changes little.
     """
-    known_C = asked_C & ~scales.multiplier.isnan()
-    scale_C = _move_halfway(now["multiplier_scale"], scales.multiplier, known_C)
-    bounded_C = asked_C & ~scales.largest_gain.isnan()
-    old_C = torch.where(now["largest_gain"].isinf(), 0.0, now["largest_gain"])
-    largest_gain_C = _move_halfway(old_C, scales.largest_gain, bounded_C)
+    xp = namespace_of(scale_C)
+    known_C = asked_C & (scale_C == scale_C)
     first_C = known_C & (now["multiplier_scale"] == 0)
-    weights = {name: torch.where(scale_C > 0, new_C, now[name]) for name, new_C in weigh_by_scale(scale_C).items()}
+    scale_C = _move_halfway(now["multiplier_scale"], scale_C, known_C)
+    old_C = xp.where(now["largest_gain"] < xp.inf, now["largest_gain"], 0.0)
+    largest_gain_C = _move_halfway(old_C, gain_C, asked_C & (gain_C == gain_C))
+    weights = {name: xp.where(scale_C > 0, new_C, now[name]) for name, new_C in weigh_by_scale(scale_C).items()}
     return weights | {
         "multiplier_scale": scale_C,
-        "largest_gain": torch.where(largest_gain_C > 0, largest_gain_C, torch.inf),
-        "mean_weight": torch.where(first_C, now["multiplier"].abs(), now["mean_weight"]),
+        "largest_gain": xp.where(largest_gain_C > 0, largest_gain_C, xp.inf),
+        "mean_weight": xp.where(first_C, abs(now["multiplier"]), now["mean_weight"]),
     }
 
 
-def weigh_by_scale(scale_C: Tensor) -> dict[str, Tensor]:
+def weigh_by_scale(scale_C: Array) -> dict[str, Array]:
     """Return between which two the mean weights of rows with these multiplier scales count."""
     return {"least_weight": SETTINGS.least_scales * scale_C, "largest_weight": SETTINGS.largest_scales * scale_C}
 
 
-def _move_halfway(old_C: Tensor, new_C: Tensor, known_C: Tensor) -> Tensor:
+def _move_halfway(old_C: Array, new_C: Array, known_C: Array) -> Array:
     """Return the geometric mean of two readings where the new one is known, the new one where there is no old one."""
-    return torch.where(known_C, torch.where(old_C > 0, (old_C * new_C).sqrt(), new_C), old_C)
+    xp = namespace_of(old_C)
+    return xp.where(known_C, xp.where(old_C > 0, (old_C * new_C) ** 0.5, new_C), old_C)
 
 
 class Gains(NamedTuple):
     """What a violation as large as its range weighs, and the gain that makes it so, (C,) each."""
 
-    weight_C: Tensor
-    gain_C: Tensor
+    weight_C: Array
+    gain_C: Array
 
 
-def measure_gains(now: State, e_C: Tensor, before_C: Tensor, settings: GainSettings) -> tuple[dict[str, Tensor], Gains]:
+def measure_gains(now: State, e_C: Array, before_C: Array, settings: GainSettings) -> tuple[dict[str, Array], Gains]:
     """Return what of the state a violation e, and the one a step before, change; and the gains of the rows.
 
     Two changes that follow each other with opposite signs differ in size from their sum by twice the smaller one.
     """
+    xp = namespace_of(e_C)
     change_C, last_C = e_C - before_C, now["last_change"]
-    reversal_C = change_C.abs() + last_C.abs() - (change_C + last_C).abs()
-    least_C = torch.maximum(now["least_range"], settings.reversals / 2 * reversal_C)
-    range_C = torch.maximum(torch.maximum(now["violation_range"] * (1 - 1 / settings.fading), least_C), e_C.abs())
-    weight_C = torch.clamp(now["mean_weight"], now["least_weight"], now["largest_weight"])
-    gain_C = torch.minimum(weight_C / range_C.clamp_min(_LEAST_RANGE), now["largest_gain"])
+    reversal_C = abs(change_C) + abs(last_C) - abs(change_C + last_C)
+    least_C = xp.maximum(now["least_range"], settings.reversals / 2 * reversal_C)
+    range_C = xp.maximum(xp.maximum(now["violation_range"] * (1 - 1 / settings.fading), least_C), abs(e_C))
+    weight_C = xp.minimum(xp.maximum(now["mean_weight"], now["least_weight"]), now["largest_weight"])
+    gain_C = xp.minimum(weight_C / range_C, now["largest_gain"])
     return {"least_range": least_C, "violation_range": range_C, "last_change": change_C}, Gains(weight_C, gain_C)
 
 
-def update_mean_weights(now: State, weight_C: Tensor, settings: GainSettings) -> Tensor:
+def update_mean_weights(now: State, weight_C: Array, settings: GainSettings) -> Array:
     """Return the mean weights after a step in which rows had the weights ``weight_C``."""
-    return torch.lerp(now["mean_weight"], weight_C.abs(), 1 / settings.memory)
+    return now["mean_weight"] + (abs(weight_C) - now["mean_weight"]) / settings.memory

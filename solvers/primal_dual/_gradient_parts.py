@@ -49,7 +49,7 @@ def multiply_parts(one: Parts, other: Parts) -> Tensor:
     return torch.stack(terms).sum() if terms else torch.zeros((), dtype=torch.float64)
 
 
-def measure_norm(parts: Parts) -> Tensor:
+def measure_parts(parts: Parts) -> Tensor:
     """Return the norm of a gradient in float64, where it is, or 0 on the processor."""
     squares = [torch.linalg.vector_norm(part, dtype=torch.float64) ** 2 for part in parts if part is not None]
     return torch.stack(squares).sum().sqrt() if squares else torch.zeros((), dtype=torch.float64)

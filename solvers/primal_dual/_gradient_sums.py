@@ -25,7 +25,7 @@ from ._gradient_parts import (
     differentiate,
     differentiate_twice,
     draw_signs,
-    measure_norm,
+    measure_parts,
     multiply_parts,
     read_curvature,
 )
@@ -125,8 +125,8 @@ class GradientSums:
             self._reduce([curvature])
         device = value_C.device
         return combine_scales(
-            measure_norm(f_gradient).to(device),
-            torch.stack([measure_norm(gradient) for gradient in gradients]).to(device),
+            measure_parts(f_gradient).to(device),
+            torch.stack([measure_parts(gradient) for gradient in gradients]).to(device),
             curvature,
             torch.stack([multiply_parts(f_gradient, gradient) for gradient in gradients]).to(device),
             measure_distances(value_C, self._M),

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ._gains import GainSettings
+from ._native_arrays import Array, namespace_of
 
 
 @dataclass(frozen=True)
@@ -50,23 +51,24 @@ class MeritState(NamedTuple):
     objective: Scalar = 0.0
     rise: Scalar = 0.0
 
-    def advance(
-        self, objective: Tensor, multiplier_C: Tensor, change_C: Tensor, keep: float | None, settings: GainSettings
-    ) -> MeritState:
-        """Return the state after a step at which violations changed by ``change_C``.
+    def advance(self, objective: Tensor, keep: float | None, settings: GainSettings) -> MeritState:
+        """Return the state after a step, but for what the rows add to the rise.
 
-        keep: share of the past in the smoothed objective; None at the first step, which changes nothing.
+        keep: share of the past in the smoothed objective; None at the first step, at which nothing has changed.
         """
         now = _read_scalar(objective)
         if keep is None:
             return MeritState(now, self.rise)
         now = keep * self.objective + (1 - keep) * now
-        gained = _read_scalar(torch.dot(multiplier_C, change_C)) + (now - self.objective)
-        return MeritState(now, (1 - 1 / settings.memory) * self.rise + gained)
+        return MeritState(now, (1 - 1 / settings.memory) * self.rise + (now - self.objective))
 
-    def is_excessive(self, weight_C: Tensor, range_C: Tensor) -> bool | Tensor:
+    def add_rows(self, multiplier_C: Array, change_C: Array) -> MeritState:
+        """Return the state with what changes of the violations add to the rise."""
+        return self._replace(rise=self.rise + _multiply(multiplier_C, change_C))
+
+    def is_excessive(self, weight_C: Array, range_C: Array) -> bool | Tensor:
         """Tell whether the rise says that primal steps are too long for these multipliers."""
-        return self.rise > MERIT_SETTINGS.excess * _read_scalar(torch.dot(weight_C, range_C))
+        return self.rise > MERIT_SETTINGS.excess * _multiply(weight_C, range_C)
 
     def to_dict(self) -> dict[str, Tensor]:
         """Return it as float64 scalars."""
@@ -82,7 +84,13 @@ def _read_scalar(value: Tensor) -> Scalar:
     return value.item() if value.is_cpu else value.double()
 
 
-def hold_back(new_C: Tensor, old_C: Tensor, settings: GainSettings) -> Tensor:
+def _multiply(one_C: Array, other_C: Array) -> Scalar:
+    product: Scalar = namespace_of(one_C).dot(one_C, other_C)
+    return product if isinstance(product, Tensor) else float(product)
+
+
+def hold_back(new_C: Array, old_C: Array, settings: GainSettings) -> Array:
     """Return new multipliers, no larger than the old ones less what the integral part takes in a step."""
-    most_C = old_C.abs() * (1 - 1 / settings.integral)
-    return torch.maximum(torch.minimum(new_C, most_C), -most_C)
+    xp = namespace_of(new_C)
+    most_C = abs(old_C) * (1 - 1 / settings.integral)
+    return xp.maximum(xp.minimum(new_C, most_C), -most_C)

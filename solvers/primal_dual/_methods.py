@@ -11,7 +11,8 @@ a violation falls by less than the share ``step / rho`` a step, and nothing wind
 it down.  ``rho = 0`` is plain gradient ascent (Arrow, Hurwicz and Uzawa 1958).
 
 A new rule is a subclass of ``DualMethod`` with a ``name``, written here and added to ``DUAL_METHODS`` at the end, and
-an export in the door.  Axes: C rows, inequalities first.
+an export in the door.  It moves arrays of numpy on the processor and tensors elsewhere (``_native_arrays``).
+Axes: C rows, inequalities first.
 """
 
 from __future__ import annotations
@@ -20,11 +21,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-import torch
-from torch import Tensor
-
 from ..errors import InvalidInput
 from ..lagrangian import bounded_weights
+from ._native_arrays import Array, namespace_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ SETTINGS = DualMethodSettings()
 
 
 class DualInputs(NamedTuple):
-    """What a dual method looks at in one step, each of shape (C,).
+    """What a dual method looks at in one step, each float64 of shape (C,): arrays on the processor, else tensors.
 
     Attributes:
         e_C: The violation now, smoothed: g, or h with its sign, in units of each row.
@@ -53,11 +52,11 @@ class DualInputs(NamedTuple):
         floor_C: The least multiplier: 0 for an inequality, minus infinity for an equality.
     """
 
-    e_C: Tensor
-    e_before_C: Tensor
-    rho_C: Tensor
-    step_C: Tensor
-    floor_C: Tensor
+    e_C: Array
+    e_before_C: Array
+    rho_C: Array
+    step_C: Array
+    floor_C: Array
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class DualMethod:
         """Return what the rule is, in one line: the first of its docstring."""
         return (cls.__doc__ or "").strip().splitlines()[0]
 
-    def update(self, lambda_C: Tensor, inputs: DualInputs) -> tuple[Tensor, Tensor]:
+    def update(self, lambda_C: Array, inputs: DualInputs) -> tuple[Array, Array]:
         """Return multipliers after the step, and the weights of the rows in the primal gradient.
 
         Args:
@@ -122,12 +121,12 @@ class DualMethod:
         e_C, floor_C = inputs.e_C, inputs.floor_C
         lambda_C = self.bound_weights(lambda_C, e_C, inputs.step_C, floor_C)
         if self.restart:
-            lambda_C = torch.where((e_C < 0) & (floor_C == 0), 0.0, lambda_C)
+            lambda_C = namespace_of(e_C).where((e_C < 0) & (floor_C == 0), 0.0, lambda_C)
         if self.rho0 == 0:
             return lambda_C, lambda_C
         return lambda_C, self.bound_weights(lambda_C, e_C, inputs.rho_C, floor_C)
 
-    def bound_weights(self, lambda_C: Tensor, e_C: Tensor, rho_C: Tensor, floor_C: Tensor) -> Tensor:
+    def bound_weights(self, lambda_C: Array, e_C: Array, rho_C: Array, floor_C: Array) -> Array:
         """Return ``lambda + rho e`` within floor and cap.  What is cut off is forgotten: nothing winds up.
 
         Args:
@@ -141,7 +140,7 @@ class DualMethod:
         """
         if self.cap is None:
             return bounded_weights(lambda_C, e_C, rho_C, floor_C)
-        return bounded_weights(lambda_C, e_C, rho_C, floor_C.clamp_min(-self.cap)).clamp_max(self.cap)
+        return bounded_weights(lambda_C, e_C, rho_C, floor_C.clip(min=-self.cap)).clip(max=self.cap)
 
 
 class PIGain(DualMethod):
@@ -177,7 +176,7 @@ class PIGain(DualMethod):
     ) -> None:
         super().__init__(*_default_gain_and_step(gain, step), ema, cap, dead_band=dead_band, scale_free=gain is None)
 
-    def update(self, lambda_C: Tensor, inputs: DualInputs) -> tuple[Tensor, Tensor]:
+    def update(self, lambda_C: Array, inputs: DualInputs) -> tuple[Array, Array]:
         """Return multipliers after the step, which are the weights too.
 
         Args:
@@ -188,10 +187,10 @@ class PIGain(DualMethod):
             Multipliers, twice, shape (C,), in units of f a unit of the row.
         """
         e_C, floor_C = inputs.e_C, inputs.floor_C
-        integral_C = torch.addcmul(lambda_C, inputs.step_C, e_C)
+        integral_C = lambda_C + inputs.step_C * e_C
         new_C = self.bound_weights(integral_C, e_C - inputs.e_before_C, inputs.rho_C, floor_C)
         free_C = (lambda_C <= floor_C) & (e_C <= 0)  # met, and without a weight: noise is not to give it one
-        new_C = torch.where(free_C, lambda_C, new_C)
+        new_C = namespace_of(e_C).where(free_C, lambda_C, new_C)
         return new_C, new_C
 
 

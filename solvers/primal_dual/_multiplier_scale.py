@@ -40,7 +40,7 @@ from ._gradient_parts import (
     differentiate_twice,
     draw_signs,
     find_leaves,
-    measure_norm,
+    measure_parts,
     multiply_parts,
     read_curvature,
 )
@@ -107,12 +107,12 @@ def read_scales(
     for row in rows_C if few else [(rows_C * draw_signs(rows_C)).sum()]:  # one gradient of a row is held at a time
         gradient = differentiate(row, leaves)
         curvature = read_curvature(first, leaves, gradient)
-        read.append((measure_norm(gradient), curvature, multiply_parts(f_gradient, gradient)))
+        read.append((measure_parts(gradient), curvature, multiply_parts(f_gradient, gradient)))
     norm_C, curvature_C, product_C = (
         torch.stack([x.to(rows_C.device) for x in column]) for column in zip(*read, strict=True)
     )
     return combine_scales(
-        measure_norm(f_gradient).to(rows_C.device),
+        measure_parts(f_gradient).to(rows_C.device),
         norm_C,
         curvature_C,
         product_C,

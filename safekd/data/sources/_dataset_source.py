@@ -15,10 +15,11 @@ from torch.utils.data import DataLoader, default_collate
 from ..._number_checks import is_whole
 from ...errors import InvalidInput
 from .._batch import Batch
-from .._bit_mixing import draw_places
+from .._bit_mixing import draw_places, rank_places
 from .._build_batch import build_batch
 from .._data_sources import Fields
 from .._inputs import list_inputs
+from ._pass_randomness import PassRandomness
 from ._surveyed_source import Collate, SurveyedSource
 
 
@@ -42,7 +43,8 @@ class DatasetSource(SurveyedSource):
     """Anything with a length and items, such as a torch ``Dataset`` or one of Hugging Face, never all in memory.
 
     Items are tuples, (inputs, labels) or what ``fields`` says, or dictionaries.  Where two readings of an item differ,
-    as with random crops, teachers are asked anew each time.
+    as with random crops, teachers are asked anew each time, and an item is a function of the trainer's seed, the epoch
+    and its place; evaluations read the same each time.
 
     Args:
         name: "train", "validation", ...
@@ -89,10 +91,10 @@ class DatasetSource(SurveyedSource):
             raise InvalidInput(f"`{name}` has no examples; give at least one.")
         self.dataset, self.collate, self.workers, self.pin_memory = dataset, collate, int(workers), pin_memory
         self._places: Tensor | None = None  # of the examples in the dataset; None where they are all of it
-        self.repeats = True
         few = torch.arange(min(SETTINGS.read_twice, len(dataset)))
-        first = self._read(few)
-        self.repeats = _are_same_examples(first, self._read(few))
+        self.repeats = False  # until two readings have shown it
+        first, again = self._read(few, 0), self._read(few, 1)
+        self.repeats = _are_same_examples(first, again)
         self._row_bytes = max(1, first.bytes // len(first))
 
     def __len__(self) -> int:
@@ -110,18 +112,19 @@ class DatasetSource(SurveyedSource):
         if index is None:
             index = torch.arange(len(self))
         index = index.nonzero().squeeze(-1) if index.dtype == torch.bool else index
-        return self._place(self._read(index.cpu()))
+        return self._place(self._read(index.cpu(), 0))
 
-    def read_batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
+    def read_batches(self, indices: Iterable[Tensor], seed: int = 0) -> Iterator[Batch]:
         """Yield the batches of some examples, read ahead by the workers.
 
         Args:
             indices: Their places, (B,) each.
+            seed: Of examples that change from reading to reading; evaluations have seed 0.
 
         Yields:
             Batches, in order.
         """
-        return map(self._place, self._read_ahead([index.cpu() for index in indices]))
+        return map(self._place, self._read_ahead([index.cpu() for index in indices], seed))
 
     def sample(self, examples: int, seed: int) -> DatasetSource:
         """Return some examples, drawn at random without replacement, in the order that they have here.
@@ -144,30 +147,37 @@ class DatasetSource(SurveyedSource):
 
     def _read_pass(self, rows: int) -> Iterator[Batch]:
         together = max(1, min(rows, SETTINGS.batch_bytes // self._row_bytes))
-        return self._read_ahead(list(torch.split(torch.arange(len(self)), together)))
+        return self._read_ahead(list(torch.split(torch.arange(len(self)), together)), 0)
 
-    def _read(self, index_B: Tensor) -> Batch:
+    def _read(self, index_B: Tensor, seed: int) -> Batch:
         """Return some examples, on the processor."""
-        places = self._in_dataset(index_B).tolist()
-        many = getattr(self.dataset, "__getitems__", None)  # as torch's loaders ask, where a dataset has it
-        items = [self.dataset[place] for place in places] if many is None else list(many(places))
+        data, places = self._list_items(index_B, seed)
+        many = getattr(data, "__getitems__", None)  # as torch's loaders ask, where a dataset has it
+        items = [data[place] for place in places] if many is None else list(many(places))
         return self._build(_CollateItems(self.name, self.fields, self.collate)(items), index_B)
 
-    def _read_ahead(self, indices: list[Tensor]) -> Iterator[Batch]:
+    def _read_ahead(self, indices: list[Tensor], seed: int) -> Iterator[Batch]:
         """Yield some examples batch by batch, on the processor."""
         pin = self.pin_memory and torch.cuda.is_available()
         if not self.workers and not pin:
-            return map(self._read, indices)
+            return (self._read(index, seed) for index in indices)
         loader: DataLoader[Any] = DataLoader(
-            self.dataset,
-            batch_sampler=[self._in_dataset(index).tolist() for index in indices],
+            self._list_items(indices[0], seed)[0] if indices else self.dataset,
+            batch_sampler=[self._list_items(index, seed)[1] for index in indices],
             collate_fn=_CollateItems(self.name, self.fields, self.collate),
             num_workers=self.workers,
             pin_memory=pin,
-            # what is read alike each time needs no chance, and then uses up none
-            generator=torch.Generator().manual_seed(0) if self.repeats else None,
+            generator=torch.Generator().manual_seed(0),  # items need no chance of the loader's, and use up none
         )
         return map(self._build, loader, indices)
+
+    def _list_items(self, index_B: Tensor, seed: int) -> tuple[Any, list[Any]]:
+        """Return what items are read from, and by which keys: their places, and seeds where readings differ."""
+        place_B = self._in_dataset(index_B)
+        if self.repeats:
+            return self.dataset, place_B.tolist()
+        seeds = rank_places(place_B.numpy().astype(np.uint64), seed) >> np.uint64(1)
+        return _SeededItems(self.dataset), list(zip(place_B.tolist(), seeds.tolist(), strict=True))
 
     def _build(self, item: Any, index_B: Tensor) -> Batch:
         whole = self._places is None
@@ -190,6 +200,18 @@ class DatasetSource(SurveyedSource):
         for name, value in changes.items():
             setattr(other, f"_{name}", value)
         return other
+
+
+@dataclass(frozen=True)
+class _SeededItems:
+    """Reads items that draw random numbers, each from a seed of its own; it travels to worker processes."""
+
+    dataset: Any
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        place, seed = key
+        with PassRandomness(seed).use():
+            return self.dataset[place]
 
 
 @dataclass(frozen=True)

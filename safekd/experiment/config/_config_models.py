@@ -9,9 +9,12 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from ...io import is_parquet
 
 
 class Strict(BaseModel):
@@ -114,10 +117,21 @@ class SplitsConfig(Strict):
 
 
 class DataConfig(Strict):
-    """Where examples come from: the built-in breast-cancer cases, or a CSV file with a label column."""
+    """Where examples come from: the built-in breast-cancer cases, or a CSV or Parquet file with a label column."""
 
-    source: str = Field(description='"breast_cancer", or the path of a CSV file')
-    label: str | None = Field(default=None, description="label column of the CSV file")
+    source: str = Field(description='"breast_cancer", or the path of a CSV or Parquet file')
+    label: str | None = Field(default=None, description="label column of the file")
+    stream: bool | None = Field(
+        default=None,
+        description="whether training reads a Parquet file as it goes, in constant memory; left out: where it has more "
+        "than 100000 rows",
+    )
+    split: str | None = Field(
+        default=None,
+        min_length=1,
+        description="column of a Parquet file that says to which split each row belongs: train, validation, certify, "
+        "test or safety; left out: drawn at random by the shares",
+    )
     features: list[str] = Field(default=["*"], min_length=1, description="column names or patterns such as 'mean *'")
     context: ContextConfig | None = Field(default=None, description="a table [data.context]; one context if left out")
     splits: SplitsConfig = Field(default=SplitsConfig(), description="a table [data.splits] of shares that sum to 1")
@@ -125,7 +139,10 @@ class DataConfig(Strict):
     @model_validator(mode="after")
     def _check_labels(self) -> DataConfig:
         if self.source != "breast_cancer" and self.label is None:
-            raise ValueError("a CSV source needs `label`, the name of its label column")
+            raise ValueError("a file needs `label`, the name of its label column")
+        if not is_parquet(Path(self.source)) and (self.stream or self.split is not None):
+            given = "stream" if self.stream else "split"
+            raise ValueError(f"`{given}` is of a Parquet file, and source is '{self.source}'")
         return self
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from solvers.primal_dual import PrimalDual
 
 from ..._precision import widen
-from ...distributed import take_own_shard
+from ...distributed import cut_shard, read_whole, take_own_shard
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class AveragedIterate:
 
     def __init__(self, student: nn.Module, engine: PrimalDual) -> None:
         self._engine = engine
-        self._current = [take_own_shard(p.data) for p in student.parameters() if p.requires_grad]
+        self._current = [p.data for p in student.parameters() if p.requires_grad]
         self._current += [b for b in student.buffers() if b.is_floating_point()]
         self._mean = [widen(x).clone() for x in self._current]
-        self._all_finite = all(bool(torch.isfinite(x).all()) for x in self._mean)
+        self._all_finite = all(bool(torch.isfinite(take_own_shard(x)).all()) for x in self._mean)
         self._steps = 0
         self.multipliers, self.equality_multipliers = engine.multipliers.clone(), engine.equality_multipliers.clone()
 
@@ -77,7 +77,7 @@ class AveragedIterate:
     def state(self) -> dict[str, Any]:
         """Return what a continued run needs."""
         return {
-            "mean": list(self._mean),
+            "mean": [read_whole(mean) for mean in self._mean],
             "all_finite": self._all_finite,
             "steps": self._steps,
             "multipliers": self.multipliers,
@@ -92,7 +92,7 @@ class AveragedIterate:
             state: Of an average of the same student.
         """
         for mean, kept in zip(self._mean, state["mean"], strict=True):
-            mean.copy_(kept)
+            mean.copy_(cut_shard(kept, mean))
         self._all_finite, self._steps = state["all_finite"], state["steps"]
         self.multipliers = state["multipliers"].to(self.multipliers)
         self.equality_multipliers = state["equality_multipliers"].to(self.equality_multipliers)

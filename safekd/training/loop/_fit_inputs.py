@@ -47,6 +47,8 @@ class FitOptions:
             such end.
         choose: Whether the student that is best on the validation split is kept; not where that split judges.
         callbacks: Told of the run, in order.
+        evaluation_examples: How many examples of each source evaluations read; None for all, unless that costs too
+            much of the training.
         checkpoints: Of the run; None to keep none.
     """
 
@@ -58,6 +60,7 @@ class FitOptions:
     patience: int | None = None
     choose: bool = True
     callbacks: Sequence[Callback] = ()
+    evaluation_examples: int | None = None
     checkpoints: RunCheckpoints | None = None
 
 
@@ -121,6 +124,16 @@ class FitData(ShortRepr):
         if ranks.size == 1:
             return self
         return FitData(share_source(self.train, ranks), {n: share_source(s, ranks) for n, s in self.splits.items()})
+
+    def sample(self, examples: int, seed: int) -> FitData:
+        """Return a sample of each source that has more examples.
+
+        Args:
+            examples: How many of each at most.
+            seed: The only source of chance.
+        """
+        splits = {name: source.sample(examples, seed) for name, source in self.splits.items()}
+        return FitData(self.train.sample(examples, seed), splits)
 
     @property
     def whole(self) -> dict[str, ExampleSource] | None:

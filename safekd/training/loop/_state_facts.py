@@ -51,11 +51,8 @@ def choose_default_interval(
         steps: Of the whole run.
         batch_size: Examples a step.
     """
-    constraints, sizes = problem.constraints, {"train": len(data.train)}
-    sizes |= {name: len(data.splits[name]) for name in data.splits if name in {rule.split for rule in constraints}}
-    constrained = {name: sum(rule.split == name for rule in constraints) for name in sizes}
-    if "validation" in data.splits:  # read a second time, without gradients
-        sizes["validation, all constraints"] = len(data.splits["validation"])
+    constraints = problem.constraints
+    sizes, constrained = count_reads(problem, data)
     few = math.ceil(steps / STATUS_SETTINGS.least_points)  # a verdict needs so many, in short runs too
     interval = choose_trace_interval(
         sizes,
@@ -66,3 +63,18 @@ def choose_default_interval(
         weighs_rows=not problem.holds_jacobian,
     )
     return min(few, interval)
+
+
+def count_reads(problem: TrainingProblem, data: FitData) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many examples an evaluation reads, by what it reads, and how many constraints each of these has.
+
+    Args:
+        problem: What is trained.
+        data: What evaluations read.
+    """
+    constraints, sizes = problem.constraints, {"train": len(data.train)}
+    sizes |= {name: len(data.splits[name]) for name in data.splits if name in {rule.split for rule in constraints}}
+    constrained = {name: sum(rule.split == name for rule in constraints) for name in sizes}
+    if "validation" in data.splits:  # read a second time, without gradients
+        sizes["validation, all constraints"] = len(data.splits["validation"])
+    return sizes, constrained

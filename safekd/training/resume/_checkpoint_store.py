@@ -11,7 +11,6 @@ run goes on from.  The last ones are kept.  Whoever writes holds the lock of the
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shutil
@@ -25,7 +24,7 @@ from typing import Any
 from ...errors import InvalidInput
 from ...io.folders import MANIFEST, Manifest, flush_folder, hash_file, read_manifest, require_room, write_manifest
 from ._state_encoding import decode_state, encode_state
-from ._tensor_files import count_bytes, read_tensor_file, write_tensor_file
+from ._tensor_files import count_bytes, read_tensor_file, write_flushed, write_tensor_file
 
 CHECKPOINTS = "checkpoints"
 _KIND, _STATE, _PART = "checkpoint", "state.json", ".part"
@@ -98,7 +97,8 @@ class CheckpointStore:
             try:
                 whole.append(verify_checkpoint(folder))
             except InvalidInput as error:
-                self.damaged[folder.name] = str(error)
+                if folder.exists() or folder.is_symlink():  # else its run has just taken it away
+                    self.damaged[folder.name] = str(error)
         return sorted(whole, key=lambda one: one.number)
 
     def save(self, step: int, state: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> Path:
@@ -193,20 +193,16 @@ class CheckpointStore:
 
     def _write_files(self, part: Path, state: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         encoded = encode_state(state)
-        text = json.dumps(encoded.record, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(encoded.record, separators=(",", ":"), allow_nan=False).encode()
         if len(text) > SETTINGS.largest_state:
             raise InvalidInput(
                 f"The state of the run has {len(text):,} bytes besides its tensors; wanted at most "
                 f"{SETTINGS.largest_state:,}."
             )
         require_room(self.folder, len(text) + sum(count_bytes(held) + 2**16 for held in encoded.tensors.values()))
-        known = {}
+        known = {_STATE: write_flushed([memoryview(text)], part / _STATE)}
         for name, tensors in encoded.tensors.items():
             known[f"{name}.safetensors"] = write_tensor_file(tensors, part / f"{name}.safetensors")
-        with (part / _STATE).open("x", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
         write_manifest(part, _KIND, about, known)
 
     def _rename(self, part: Path, final: Path) -> None:

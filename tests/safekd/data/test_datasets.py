@@ -233,3 +233,23 @@ def test_teachers_are_asked_anew_where_items_change_from_reading_to_reading():
     trainer = kd.ConstrainedTrainer(student, [teacher], optimizer=adam, batch_size=20)
     trainer.fit(Pixels(), epochs=2, trace_every=4)  # small, and no Split all the same
     assert sum(map(len, asked)) == 40 * (2 + 1 + 2)  # two epochs, step 0, and two students at the end
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_items_that_change_are_functions_of_seed_and_place(workers):
+    source, index = DatasetSource("train", Pixels(), workers=workers), [torch.tensor([3, 1]), torch.tensor([7])]
+    first = torch.cat([batch.inputs for batch in source.read_batches(index, 5)])
+    torch.randn(3)
+    assert torch.equal(first[2:], next(source.read_batches(index[1:], 5)).inputs)
+    assert torch.equal(
+        first, torch.cat([batch.inputs for batch in DatasetSource("t", Pixels()).read_batches(index, 5)])
+    )
+    assert not torch.equal(first, torch.cat([batch.inputs for batch in source.read_batches(index, 6)]))
+    one, other = (torch.cat([batch.inputs for batch in source.batches(rows)]) for rows in (7, 40))
+    assert torch.equal(one, other)
+
+
+def test_the_generators_of_a_run_are_left_alone():
+    before = torch.get_rng_state()
+    list(DatasetSource("train", Pixels(), workers=2).read_batches([torch.tensor([1])], 3))
+    assert torch.equal(before, torch.get_rng_state())

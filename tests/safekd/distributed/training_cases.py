@@ -8,7 +8,8 @@ from torch import nn
 import safekd as kd
 from safekd.distributed import Ranks
 from safekd.safety import KLBall, OneMinusBrier, Recall, SafetyConstraint, TruthProbability
-from safekd.teachers import StoredTeacher
+from safekd.teachers import CallableTeacher, StoredTeacher
+from safekd.weights import Conforming, GradientMinNorm, MetaTeacher, PolicyGradient, Tracking
 
 from .rank_cases import wrap_student
 
@@ -86,21 +87,101 @@ def describe(result):
     }
 
 
-def cases(ranks):
+SHORT = 45  # steps: every reading of scales up to the sixth, two uneven last batches an epoch
+
+
+def rules():
+    """One rule a way of looking at a batch as a whole."""
+    pair = kd.WeightPolytope(n_teachers=2, lower=0.2)
+    torch.manual_seed(9)
+    return {
+        "MetaTeacher": MetaTeacher().double(),
+        "PolicyGradient": PolicyGradient(4).double(),
+        "Tracking": Tracking(Conforming(GradientMinNorm(), pair), pair, beta=0.5, by="context", groups=2),
+    }
+
+
+def long_runs(ranks):
+    return {kind: train(ranks, kind) for kind in ("ddp", "fsdp")}
+
+
+def short_runs(ranks):
+    more = {
+        "plain": {},
+        "ddp in microbatches": {"microbatch_size": 2},
+        "fsdp in microbatches": {"microbatch_size": 2},
+        "ddp on full batches": {"batch": None},
+        "ddp on independent batches": {"independent_batches": True},
+        "ddp clipped": {"clip_norm": 0.05},
+    }
+    return {name: train(ranks, name.split()[0], steps=SHORT, **settings) for name, settings in more.items()}
+
+
+def own_parts(ranks):
+    """Each rank has a part of its own, one of them twice the other."""
     own = {0: everything()[:15], 1: everything()[15:]}
-    out = {kind: train(ranks, kind) for kind in ("plain", "ddp", "fsdp")}
-    out |= {f"{kind} in microbatches": train(ranks, kind, microbatch_size=2) for kind in ("ddp", "fsdp")}
-    out["full batch"] = train(ranks, "ddp", batch=None)
-    out["independent"] = train(ranks, "ddp", independent_batches=True)
-    out["own parts"] = train(ranks, "ddp", train_places=own[ranks.rank] if ranks.size > 1 else None)
-    return out
+    return train(ranks, "ddp", steps=SHORT, train_places=own[ranks.rank])
+
+
+def learned(ranks):
+    kinds = {"MetaTeacher": "fsdp", "PolicyGradient": "ddp", "Tracking": "plain"}
+    return {name: train(ranks, kinds[name], steps=SHORT, weights=rule) for name, rule in rules().items()}
 
 
 def one_process():
+    """The same runs in one process, by the name of what they are compared with."""
     ranks = Ranks()
-    return {
-        "minibatches": train(ranks),
-        "microbatches": train(ranks, microbatch_size=4),
-        "full batch": train(ranks, batch=None),
-        "independent": train(ranks, independent_batches=True),
+    found = {
+        "ddp": train(ranks),
+        "plain": train(ranks, steps=SHORT),
+        "ddp on full batches": train(ranks, steps=SHORT, batch=None),
+        "ddp on independent batches": train(ranks, steps=SHORT, independent_batches=True),
+        "ddp clipped": train(ranks, steps=SHORT, clip_norm=0.05),
+        **{name: train(ranks, steps=SHORT, weights=rule) for name, rule in rules().items()},
     }
+    again = {"fsdp": "ddp", "ddp in microbatches": "plain", "fsdp in microbatches": "plain", "own parts": "plain"}
+    return found | {name: found[other] for name, other in again.items()}
+
+
+class Fragile(nn.Module):
+    """A student that gives no number for one example, the second: on two ranks the first of rank 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = student()
+
+    def forward(self, inputs):
+        logits = self.inner(inputs)
+        bad = (inputs == INPUTS[1]).all(-1, keepdim=True)
+        return torch.where(bad, torch.nan, logits)
+
+
+class Moody:
+    """A teacher that fails on rank 1."""
+
+    def __init__(self, rank):
+        self.rank = rank
+
+    def __call__(self, inputs):
+        if self.rank == 1:
+            raise RuntimeError("the teacher's server is down")
+        return torch.full((len(inputs), CLASSES), 1 / CLASSES, dtype=torch.float64)
+
+
+def failures(ranks):
+    """What a run says where one rank alone meets something that is wrong."""
+    module = nn.parallel.DistributedDataParallel(Fragile()) if ranks.size > 1 else Fragile()
+    adam = torch.optim.Adam(module.parameters(), lr=0.01)
+    trainer = kd.ConstrainedTrainer(module, teachers(), constraints=constraints()[:1], optimizer=adam)
+    result = trainer.fit(split("train", everything()), epochs=3)
+    out = {"nan": [result.status, result.message]}
+    module = student()
+    adam = torch.optim.Adam(module.parameters(), lr=0.01)
+    trainer = kd.ConstrainedTrainer(
+        module, [CallableTeacher("moody", Moody(ranks.rank))], constraints=constraints()[:1], optimizer=adam
+    )
+    try:
+        trainer.fit(split("train", everything()), epochs=3)
+    except Exception as error:
+        out["teacher"] = [type(error).__name__, str(error)]
+    return out

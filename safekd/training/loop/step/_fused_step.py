@@ -5,12 +5,16 @@ split, of smooth measures of the library's own, which are numbers for every exam
 then known before training, the student's log-probabilities are worked out once for loss and constraints, and an average
 is one dot product.  Which position is not finite, and why, such a sum cannot tell: that is left to the general step.
 
-Axes: N examples, B batch, V classes, M constraints.
+Where batches are parts of the split, what a step needs of its examples is looked up in tables over all of them, as far
+as these have room: the targets' shares of the loss, and who is covered by which constraint.
+
+Axes: N examples, B batch, V classes, M constraints, K measures, L positions of a batch in one row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,11 +29,27 @@ from ....safety import (
     Margin,
     OneMinusBrier,
     SafetyConstraint,
+    SafetyMeasure,
     TruthProbability,
     UnsafeMass,
 )
 from ..._objective import CHUNK, Objective, require_same_classes
 
+
+@dataclass(frozen=True)
+class FusedStepSettings:
+    """What the tables may take.
+
+    Attributes:
+        table_bytes: For the targets' shares of the loss.  With more classes a step's softmax takes longer than working
+            them out again: at 10 classes and batches of 64 it is 60 of 600 microseconds (``benchmarks.primal_dual``,
+            family "overhead").
+    """
+
+    table_bytes: int = 2**26
+
+
+SETTINGS = FusedStepSettings()
 _FINITE = (TruthProbability, Margin, OneMinusBrier, UnsafeMass, Calibration)  # wherever log-probabilities are
 
 
@@ -53,12 +73,14 @@ class FusedStepReader:
         whole: bool,
     ) -> None:
         self.objective, self.divergence, self.train = objective, divergence, train
-        self.averages = [
-            _CoveredAverage(rule, train, whole) for rule in constraints if isinstance(rule, SafetyConstraint)
-        ]
+        rules = [rule for rule in constraints if isinstance(rule, SafetyConstraint)]
+        self.averages = [_CoveredAverage(rule, train) for rule in rules] if whole else []
+        self.batch_averages = None if whole or not rules else _BatchAverages(rules, train)
         self.whole = whole
         self._shares: Tensor | None = None
         self._has_zeros = True  # among the shares; where nobody knows, it is reckoned with
+        self._table: _TargetTable | None = None
+        self._looked_for_table = whole  # which takes none
 
     @classmethod
     def fit_problem(
@@ -101,19 +123,24 @@ class FusedStepReader:
         loss = _add_products(share_V.to(logits_V), tempered_V)
         if entropy is not None:
             loss = loss - entropy
-        if not self.averages:
-            return loss, logits_V.new_zeros(0), None, None
-        values = [average.read(log_p_V, batch.labels, None if self.whole else batch.place) for average in self.averages]
-        surrogate, measured, present = zip(*values, strict=True)
-        if self.whole:
-            return loss, _stack_scalars(surrogate), None, None
-        return loss, _stack_scalars(surrogate), _stack_scalars(measured), _stack_scalars(present)
+        if self.batch_averages is not None:
+            return loss, *self.batch_averages.read(log_p_V, batch)
+        surrogate = [average.read(log_p_V, batch.labels) for average in self.averages]
+        return loss, torch.stack(surrogate) if surrogate else logits_V.new_zeros(0), None, None
 
     @torch.no_grad()
     def _read_target(self, batch: Batch, logits_V: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the target's shares of the loss and, for a batch, its mean entropy in units of the loss."""
-        q_V = self.divergence.soften(self.objective.target(self.train, batch, logits_V.detach()))
         positions = max(batch.positions, 1)
+        if self._table is None:
+            q_V = self.divergence.soften(self.objective.target(self.train, batch, logits_V.detach()))
+            if not self._looked_for_table:
+                self._looked_for_table = True
+                self._table = _TargetTable.fill(self.objective, self.divergence, self.train, logits_V)
+                self._has_zeros = self._table is None or self._table.has_zeros
+        if self._table is not None:
+            share_V, entropy = self._table.look_up(batch)
+            return share_V.mul_(1 / positions), entropy / positions
         share_V = batch.fill_uncounted(self.divergence.shares(q_V, positions), 0.0)
         if self.whole:
             return share_V, None
@@ -121,26 +148,82 @@ class FusedStepReader:
         return share_V, entropy * (self.divergence.temperature**2 / positions)
 
 
-class _CoveredAverage:
-    """``g = required - mean of the measure over the covered examples``, from sums over batches."""
+class _TargetTable:
+    """What the targets of each example of a split give to the loss, less the division by how many positions count."""
 
-    def __init__(self, rule: SafetyConstraint, train: Split, whole: bool) -> None:
+    def __init__(self, share_NV: Tensor, entropy_N: Tensor, has_zeros: bool) -> None:
+        self.share_NV, self.entropy_N, self.has_zeros = share_NV, entropy_N, has_zeros
+
+    @classmethod
+    def fill(cls, objective: Objective, divergence: ForwardKL, train: Split, logits_V: Tensor) -> _TargetTable | None:
+        """Return the table of a split whose targets are in memory; None where they are not, or it has no room."""
+        positions = train.labels.numel() * logits_V.shape[-1]
+        if not objective.holds_targets(train) or positions * logits_V.element_size() > SETTINGS.table_bytes:
+            return None
+        shares, entropies, has_zeros = [], [], False
+        for batch in train.batches(CHUNK):
+            q_V = divergence.soften(objective.target(train, batch, logits_V))
+            share_V = divergence.shares(q_V, 1)
+            has_zeros = has_zeros or bool((batch.fill_uncounted(share_V, 1.0) == 0).any())
+            shares.append(batch.fill_uncounted(share_V, 0.0))
+            entropy = batch.fill_uncounted(torch.special.entr(q_V), 0.0).reshape(len(batch), -1)
+            entropies.append(entropy.sum(1, dtype=torch.float64) * divergence.temperature**2)
+        return cls(torch.cat(shares), torch.cat(entropies), has_zeros)
+
+    def look_up(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return a copy of the shares of a batch, and the sum of its entropies."""
+        return self.share_NV[batch.place], self.entropy_N[batch.place].sum()
+
+
+class _CoveredAverage:
+    """``g = required - mean of the measure over the covered examples`` of a whole split."""
+
+    def __init__(self, rule: SafetyConstraint, train: Split) -> None:
         ((_, average),) = rule.parts
         self.measure, self.required = average.measure, rule.required
-        self.inside_N = torch.cat([rule.covers(batch) for batch in train.batches(CHUNK)]).double()
-        self.count, self.examples = self.inside_N.sum(), len(train)
-        self.share_N = self.inside_N.reshape(-1) / self.count if whole else self.inside_N
+        inside_N = _find_covered(rule, train)
+        self.share_N = inside_N.reshape(-1) / inside_N.sum()
 
-    def read(self, log_p_V: Tensor, labels: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return g of the surrogate, g as measured, and whether the batch says anything of it."""
+    def read(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        """Return g, of the surrogate and as measured, which are the same."""
         value = self.measure.surrogate_everywhere(log_p_V, labels).reshape(-1).double()
-        if index is None:
-            g = self.required - torch.dot(self.share_N, value)
-            return g, g, g
-        inside_B = self.inside_N[index].reshape(-1)
-        total, here = torch.dot(inside_B, value), inside_B.sum()
-        surrogate = self.required - total * (self.examples / (len(index) * self.count))
-        return surrogate, self.required - total.detach() / here.clamp_min(1), here > 0
+        return self.required - torch.dot(self.share_N, value)
+
+
+class _BatchAverages:
+    """The same of all constraints at once, read off a part of the split."""
+
+    def __init__(self, rules: Sequence[SafetyConstraint], train: Split) -> None:
+        measures: dict[tuple[object, ...], SafetyMeasure] = {}
+        number_M = []
+        for rule in rules:
+            ((_, average),) = rule.parts
+            settings = [name for name in average.measure.class_settings if name != "critical"]
+            key = (type(average.measure), *(getattr(average.measure, name) for name in settings))
+            measures.setdefault(key, average.measure)  # where it is read is known without it
+            number_M.append([*measures].index(key))
+        self.measures = [*measures.values()]
+        self.inside_NM = torch.stack([_find_covered(rule, train) for rule in rules], -1)
+        count_M = self.inside_NM.reshape(-1, len(rules)).sum(0)
+        self.number_M = torch.tensor([number_M], device=count_M.device)
+        self.required_M = count_M.new_tensor([rule.required for rule in rules])
+        self.each_M = len(train) / count_M
+
+    def read(self, log_p_V: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return g of the surrogates, g as measured, and which constraints the batch says anything of, (M,) each."""
+        values = [measure.surrogate_everywhere(log_p_V, batch.labels).reshape(-1) for measure in self.measures]
+        inside_LM = self.inside_NM[batch.place].reshape(-1, len(self.each_M))
+        if len(values) == 1:
+            total_M = values[0].double() @ inside_LM
+        else:
+            total_M = (torch.stack(values).double() @ inside_LM).gather(0, self.number_M).squeeze(0)
+        here_M = inside_LM.sum(0)
+        surrogate_M = torch.addcmul(self.required_M, total_M, self.each_M, value=-1 / len(batch))
+        return surrogate_M, self.required_M - total_M.detach() / here_M.clamp_min(1), here_M > 0
+
+
+def _find_covered(rule: SafetyConstraint, train: Split) -> Tensor:
+    return torch.cat([rule.covers(batch) for batch in train.batches(CHUNK)]).double()
 
 
 def _can_fuse(rule: Constraint) -> bool:
@@ -156,7 +239,3 @@ def _add_products(share_V: Tensor, log_p_V: Tensor) -> Tensor:
     if log_p_V.shape[-1] < PRECISION.many_classes:
         return torch.dot(share_V.reshape(-1), log_p_V.reshape(-1))
     return (share_V * log_p_V).sum(dtype=torch.float64)
-
-
-def _stack_scalars(values: tuple[Tensor, ...]) -> Tensor:
-    return values[0].reshape(1) if len(values) == 1 else torch.stack(values)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ....distributed import Ranks, is_shard, measure_norm
+from ....distributed import Ranks, is_shard, measure_total_norm
 from ...diagnosis import find_non_finite_parameter
 
 
@@ -47,7 +47,7 @@ def gradient_norm(parameters: Sequence[Tensor], total: Tensor) -> float:
     gradients = [p.grad for p in parameters if p.grad is not None]
     if any(is_shard(p) for p in gradients):
         largest = min(torch.finfo(p.dtype).max for p in gradients)
-        norm = measure_norm(gradients)
+        norm = measure_total_norm(gradients)
         return norm if math.isfinite(norm + float(total)) and norm * norm < largest else math.inf
     norms = (
         torch._foreach_norm(gradients)

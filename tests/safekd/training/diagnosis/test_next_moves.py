@@ -106,7 +106,7 @@ def test_a_run_in_batches_hears_of_its_batch_size():
     train = kd.Split("train", inputs, (inputs[:, 0] > 0).long())
     teacher = kd.teachers.CallableTeacher("t", lambda x: torch.stack([-x[:, 0], x[:, 1]], 1), gives="logits")
     student = nn.Linear(2, 2)
-    sgd = torch.optim.SGD(student.parameters(), lr=12.0)
+    sgd = torch.optim.SGD(student.parameters(), lr=6.0)
     rule = kd.SafetyConstraint("a", kd.safety.TruthProbability([0]), 0.7)
     trainer = kd.ConstrainedTrainer(student, [teacher], constraints=[rule], optimizer=sgd, batch_size=8)
     result = trainer.fit(train, epochs=20, trace_every=4)

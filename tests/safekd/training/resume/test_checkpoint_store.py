@@ -131,7 +131,7 @@ FAILURES = {
     "no room for a folder": lambda patch: patch.setattr(Path, "mkdir", fail(errno.ENOSPC)),
     "an error of the disk": lambda patch: patch.setattr(files_module.os, "fsync", fail(errno.EIO)),
     "a folder that cannot be renamed": lambda patch: patch.setattr(Path, "rename", fail(errno.EROFS)),
-    "a quota": lambda patch: patch.setattr(store_module.Path, "open", fail(errno.EDQUOT)),
+    "a quota": lambda patch: patch.setattr(Path, "write_text", fail(errno.EDQUOT)),
 }
 
 
