@@ -16,7 +16,7 @@ from ...data import Batch
 from ...distributed import take_own_shard
 from ...safety import Constraint
 from ...weights import Learner
-from .._objective import explain_infinite_loss
+from .._student_checks import explain_infinite_loss
 
 
 def find_loss_source(
