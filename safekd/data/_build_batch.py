@@ -13,7 +13,7 @@ from ._batch import Batch
 from ._column_values import read_named_numbers, read_tensor
 from ._group_names import GroupNames, Key
 from ._inputs import map_inputs, name_inputs
-from ._position_mask import clear_uncounted, read_mask
+from ._position_mask import clear_uncounted, read_position_mask
 
 _KEYS: dict[str, Key] = {"labels": "class", "task": "task", "context": "context"}
 
@@ -50,7 +50,7 @@ def build_batch(
             f"{who} gives single examples, a label of shape (); wanted batches: "
             "torch.utils.data.DataLoader(data, batch_size=64)."
         )
-    mask = read_mask(parts.get("mask"), labels, names.split)
+    mask = read_position_mask(parts.get("mask"), labels, names.split)
     labels = labels.long() if mask is None else torch.where(mask, labels.long(), 0)
     least, most = (int(x) for x in torch.aminmax(labels)) if labels.numel() else (0, 0)
     if least < 0:

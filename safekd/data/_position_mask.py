@@ -11,7 +11,7 @@ from ..errors import InvalidInput
 from ._column_values import IGNORED, read_tensor
 
 
-def read_mask(mask: Any, labels: Tensor, name: str) -> Tensor | None:
+def read_position_mask(mask: Any, labels: Tensor, name: str) -> Tensor | None:
     """Return which positions count, by mask and label, bool (B, ...); None where all do.
 
     Args:

@@ -24,7 +24,7 @@ from ._column_values import IGNORED, read_group_names, read_named_numbers, read_
 from ._example_source import ExampleSource
 from ._group_names import GroupNames
 from ._inputs import Inputs, map_inputs, name_inputs
-from ._position_mask import clear_uncounted, fill_uncounted, read_mask
+from ._position_mask import clear_uncounted, fill_uncounted, read_position_mask
 
 
 @dataclass(frozen=True, repr=False)
@@ -126,7 +126,7 @@ class Split(ShortRepr, ExampleSource):
 
     def _read_mask(self) -> None:
         """Put True in the mask where a position counts by its label too, and None in its place where all do."""
-        object.__setattr__(self, "mask", read_mask(self.mask, self.labels, self.name))
+        object.__setattr__(self, "mask", read_position_mask(self.mask, self.labels, self.name))
         if self.mask is not None and not bool(self.mask.any()):
             raise InvalidInput(
                 f"Split '{self.name}' has no position that counts: of {self.mask.numel()} all have label {IGNORED} or "

@@ -233,12 +233,12 @@ def survey_parquet(config: DataConfig, path: Path, seed: int) -> ParquetSurvey:
         moments = _Moments(len(features))
         samples = [_RowSample(limit if streamed else None, seed) for _ in _SPLITS]
         for block in table.blocks(None, reader.columns):
-            rows = _read_rows(reader, block, classes)
+            rows = _read_survey_rows(reader, block, classes)
             split_N = reader.assign_splits(block)
             moments.add(rows["x"][split_N == 0])
             for number, sample in enumerate(samples):
                 sample.add({name: part[split_N == number] for name, part in rows.items()})
-        return _summarize(reader, samples, classes, moments, streamed, int(table.total or 0))
+        return _summarize_survey(reader, samples, classes, moments, streamed, int(table.total or 0))
 
 
 def number_rows(block: ParquetBlock) -> NDArray[np.uint64]:
@@ -250,7 +250,7 @@ def number_rows(block: ParquetBlock) -> NDArray[np.uint64]:
     return np.arange(block.done - block.rows, block.done, dtype=np.uint64)
 
 
-def _read_rows(reader: ParquetReader, block: ParquetBlock, classes: dict[str, int]) -> dict[str, Array]:
+def _read_survey_rows(reader: ParquetReader, block: ParquetBlock, classes: dict[str, int]) -> dict[str, Array]:
     names, number_N = block.names(str(reader.config.label))
     for name in names:
         classes.setdefault(name, len(classes))
@@ -264,7 +264,7 @@ def _read_rows(reader: ParquetReader, block: ParquetBlock, classes: dict[str, in
     return {"x": x_NF, "label": label_N, "value": reader.read_context(block), "row": number_rows(block)}
 
 
-def _summarize(
+def _summarize_survey(
     reader: ParquetReader,
     samples: Sequence[_RowSample],
     found: dict[str, int],

@@ -5,7 +5,6 @@ Axes: N examples, B batch, ... positions, K teachers, V classes, M constraints.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -127,16 +126,6 @@ class Objective(ShortRepr):
         self._targets.forget()
         self._variances.clear()
         self._counts.clear()
-
-    def with_rows(self, rows: int) -> Objective:
-        """Return the same objective, and what it keeps, that reads another number of examples at a time.
-
-        Args:
-            rows: How many at most.
-        """
-        other = copy.copy(self)
-        other.rows = rows
-        return other
 
     def signals(
         self,

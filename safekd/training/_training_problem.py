@@ -173,7 +173,9 @@ class TrainingProblem(ShortRepr):
                 f"`independent_batches` reads two batches from opposite ends of the data, and `{name}` is a stream; "
                 "give a dataset with random access, or leave it out."
             )
-        return replace(self, objective=self.objective.with_rows(min(rows, self.objective.rows)))
+        objective = copy.copy(self.objective)  # which keeps what it has worked out
+        objective.rows = min(rows, objective.rows)
+        return replace(self, objective=objective)
 
     def is_full_batch(self, train: ExampleSource) -> bool:
         """Say whether a step reads the whole training data; a batch of a stream is never that.

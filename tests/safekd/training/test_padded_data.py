@@ -26,6 +26,7 @@ from safekd.teachers import CallableTeacher, StoredTeacher, TeacherEnsemble, Tor
 from safekd.training._full_pass import read_full_pass
 from safekd.training.diagnosis._feasibility_bound import bound_feasibility
 from safekd.training.generalization._fold_assignment import assign_folds
+from safekd.training.loop._gradient_sampling import Sampled, estimate_gradients
 
 D, V, K = 3, 4, 3
 JUNK = 99.0  # features at padding, by which the student and teachers know that they may answer what they like
@@ -391,3 +392,17 @@ def test_a_proof_of_infeasibility_knows_what_counts():
         ).objective
         bound = bound_feasibility(objective, {"train": split}, [rule])
         assert bound.infeasible == (split.mask is None)
+
+
+def test_sampled_gradients_are_unbiased_where_sequences_are_uneven():
+    """A mean over the positions of a batch would count those of short sequences too much."""
+    data = draw_data(4, [1, 1, 12, 1], "label").padded
+    rules = make_constraints(MEASURES["truth"])
+    objective = make_trainer(data, rules).objective
+    full = read_full_pass(objective, data, {}, rules, with_gradients=True)
+    sampled = estimate_gradients(objective, data, {}, rules, torch.ones(1), Sampled(batches=3000, batch_size=1), seed=0)
+    short = [read_full_pass(objective, data.part(torch.tensor([i])), {}, [], with_gradients=True) for i in range(4)]
+    biased_n = torch.stack([one.gradient_n for one in short]).mean(0)
+    error = float((sampled.gradient_n - full.gradient_n).norm())
+    assert error < 0.2 * float((biased_n - full.gradient_n).norm())
+    assert float((sampled.jacobian_Mn - full.jacobian_Mn).norm()) < 0.1 * float(full.jacobian_Mn.norm())

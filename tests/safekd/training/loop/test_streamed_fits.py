@@ -264,3 +264,74 @@ def test_a_saved_run_knows_what_it_streamed(tmp_path):
     with pytest.raises(InvalidInput, match="readings of the trace"):
         kd.certify(again, trainer().constraints[0], Split("held_out", V, W))
     assert pd.notna(result.trace["validation_distillation_loss"]).all()
+
+
+# ---- runs that are killed ----
+
+
+class Killed(Exception):
+    pass
+
+
+class Buckets(Order):
+    """Another number of batches in each pass."""
+
+    def __iter__(self):
+        for index in torch.arange(N).split(20 + 5 * (self.epoch % 3)):
+            yield X[index], Y[index]
+
+
+class Noisy(Lazy):
+    def __getitem__(self, place):
+        return X[place] + 0.1 * torch.randn(3).double(), Y[place]
+
+
+KILLED = {
+    "loader": lambda: (DataLoader(TensorDataset(X, Y), SIZE, shuffle=True), None),
+    "workers": lambda: (DataLoader(TensorDataset(X, Y), SIZE, shuffle=True, num_workers=2), None),
+    "batches of other sizes": lambda: (StreamSource("train", Buckets()), None),
+    "dataset": lambda: (DatasetSource("train", Lazy(), workers=2), SIZE),
+    "noise": lambda: (Noisy(), SIZE),
+    "noise and workers": lambda: (DatasetSource("train", Noisy(), workers=2), SIZE),
+}
+
+
+@pytest.mark.parametrize("kind", KILLED)
+def test_a_run_that_was_killed_ends_as_if_it_had_not_been(kind, tmp_path):
+    def fit(folder, die_at=None):
+        def die(point):
+            if point.step == die_at:
+                raise Killed
+
+        train, batch_size = KILLED[kind]()
+        torch.manual_seed(die_at or 0)
+        posed = trainer(batch_size)
+        validation = Split("validation", V, W)
+        return posed.fit(train, validation, epochs=4, trace_every=7, run_dir=folder, checkpoint_every=5, on_trace=die)
+
+    whole = fit(tmp_path / "whole")
+    for step in (14, 21):
+        with pytest.raises(Killed):
+            fit(tmp_path / "killed", step)
+    result = fit(tmp_path / "killed")
+    assert numbers(result).tobytes() == numbers(whole).tobytes()
+    assert torch.equal(result.student.weight, whole.student.weight)
+    assert result.multipliers == whole.multipliers
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path):
+    def die(point):
+        if point.step == 7:
+            raise Killed
+
+    def fit(labels, **more):
+        loader = DataLoader(TensorDataset(X, labels), SIZE, shuffle=True)
+        return trainer(None).fit(loader, epochs=2, trace_every=7, run_dir=tmp_path / "run", checkpoint_every=5, **more)
+
+    with pytest.raises(Killed):
+        fit(Y, on_trace=die)
+    changed = Y.clone()
+    changed[N - 1] = 1 - changed[N - 1]
+    with pytest.raises(InvalidInput, match="train"):
+        fit(changed)
+    assert fit(Y).point.step == 20
