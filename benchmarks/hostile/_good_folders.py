@@ -99,7 +99,7 @@ def _make_sweep(folder: Path, seed: int) -> None:
 def _verify_students(folder: Path) -> str:
     report = kd.verify(folder, _make_trainer, *_make_splits())
     if not report.holds():
-        raise InvalidInput(str(report))
+        raise InvalidInput(f"{folder}: {report}")
     return ""
 
 

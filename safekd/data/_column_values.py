@@ -85,7 +85,7 @@ def read_group_names(names: Sequence[str], what: str, split: str) -> tuple[str, 
     Raises:
         InvalidInput: One is no text, or two are alike.
     """
-    listed = isinstance(names, Iterable) and not isinstance(names, str)
+    listed = getattr(names, "ndim", 1) and isinstance(names, Iterable) and not isinstance(names, str)
     if not listed or not all(isinstance(name, str) for name in names):
         raise InvalidInput(f"Split '{split}': the names of the {what} are {names!r}; wanted a list of text.")
     known = tuple(str(name) for name in names)

@@ -103,10 +103,7 @@ class StoredTeacherConfig(Strict):
 
     name: str = Field(min_length=1, description="what tables and messages call it")
     kind: Literal["stored"] = Field(description="stored")
-    path: str = Field(
-        description="CSV or Parquet file with a column named after each class, or .npy or .safetensors file with the "
-        "classes in the order of their names; rows in the order of the data"
-    )
+    path: str = Field(description="CSV, Parquet, .npy or .safetensors file: rows in the data's order, a column a class")
     gives: Literal["probabilities", "logits", "log_probabilities"] = Field(
         default="probabilities", description="what the numbers are: probabilities, logits or log_probabilities"
     )

@@ -7,6 +7,7 @@ holds the record of the sweep, from which a damaged ``sweep.json`` is made anew.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -138,7 +139,8 @@ class PointStore:
     def finish(self, points: Sequence[str | None], rows: Sequence[Mapping[str, Any]]) -> None:
         """Note that the sweep is complete: which point each row of its table rests on, and what else the row says."""
         kept = [point.name for point in _list_points(self.folder)]
-        done = {"run_id": self.place.run_id, "points": list(points), "kept": kept, "rows": list(rows)}
+        record = _hash_record(read_checked_json(self.folder / _SWEEP))
+        done = {"run_id": self.place.run_id, "record": record, "points": list(points), "kept": kept, "rows": list(rows)}
         write_checked_json(done, self.folder / _DONE)
 
     def _read_record(self) -> dict[str, Any] | None:
@@ -270,16 +272,23 @@ def read_finished_sweep(folder: Path) -> FinishedSweep:
         raise InvalidInput(f"{folder} holds no finished sweep; finish it with resume='auto', or check the path.")
     try:
         done = read_checked_json(file)
-        points, kept, rows, run_id = done["points"], done["kept"], done["rows"], done["run_id"]
-        whole = len(points) == len(rows) and all(map(is_plain_name, [*kept, *filter(None, points)]))
+        points, kept, rows, run_id, _ = (done[name] for name in ("points", "kept", "rows", "run_id", "record"))
+        whole = len(points) == len(rows) and all(
+            map(is_plain_name, [*kept, *(name for name in points if name is not None)])
+        )
         whole = whole and isinstance(run_id, str) and all(isinstance(row, dict) for row in rows)
         cause = "its lists do not belong together."
     except (InvalidInput, KeyError, TypeError) as error:
         whole, cause = False, str(error)
     if not whole:
         raise InvalidInput(f"{file} is not what a sweep writes there: {cause} Finish it again with resume='auto'.")
-    read_checked_json(folder / _SWEEP)
+    if _hash_record(read_checked_json(folder / _SWEEP)) != done["record"]:
+        raise InvalidInput(f"{folder / _SWEEP} is that of another sweep than {file}. Trace it again, or copy both.")
     return FinishedSweep(run_id, points, kept, rows)
+
+
+def _hash_record(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _list_points(folder: Path) -> list[Path]:

@@ -133,6 +133,8 @@ REFUSED = {
     ),
     "class without a name": ({"class_names": ["a", "b"]}, "labels hold 2, but class_names has 2 names"),
     "two of a name": ({"class_names": ["a", "b", "a"]}, "two of the names of the labels are 'a'"),
+    "a number of names": ({"class_names": 2}, "names of the labels are 2; wanted a list of text"),
+    "an array of no axis": ({"class_names": np.array(2)}, r"names of the labels are array\(2\); wanted a list of text"),
     "one text of names": ({"class_names": "abc"}, "names of the labels are 'abc'; wanted a list of text"),
     "task a position": ({"task": torch.zeros(4, 3).long()}, r"task has shape \(4, 3\); wanted one number an example"),
     "context a position": ({"context": Y.reshape(4, 1)}, r"context has shape \(4, 1\)"),

@@ -182,6 +182,15 @@ def test_a_cell_of_another_kind_is_told_or_read(cell, column, run):
 # ------------------------------------------------------------------------------------------------------------- sweeps
 
 
+def test_the_record_of_another_sweep_is_told(made, tmp_path):
+    shutil.copytree(made / "sweep", tmp_path / "sweep")
+    assert kd.verify_files(tmp_path / "sweep").holds()
+    MAKE["sweep"](tmp_path / "other", 1)
+    shutil.copy(tmp_path / "other" / "sweep.json", tmp_path / "sweep" / "sweep.json")
+    with pytest.raises(kd.InvalidInput, match=r"sweep.json is that of another sweep than .*done.json"):
+        kd.verify_files(tmp_path / "sweep")
+
+
 def test_a_point_that_is_a_link_is_not_cleared(made, tmp_path):
     """Its files are somebody else's, though they look like those of a sweep."""
     shutil.copytree(made / "sweep", tmp_path / "sweep")
