@@ -97,7 +97,8 @@ def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _work(options: argparse.Namespace, chatty: bool = False) -> int:
     """Run inputs one after the other, saying on the standard output which one begins and what came of it."""
     faulty = 0
-    warm_up()
+    for step in warm_up():
+        print(step, flush=True)  # a sign of life
     for number in range(options.start, options.inputs):
         one = draw_input(options.seed, number)
         record: dict[str, Any] = {"number": number, "kind": one.kind, "story": one.story}

@@ -147,16 +147,15 @@ def draw_path_input(rng: Rng) -> HostileInput:
 
     def prepare(folder: Path) -> tuple[str, str]:
         (folder / OUTSIDE).mkdir()
+        wanted = EITHER if command[0] == "verify" else REFUSED  # which answers 1 where a file is not as it was written
         if not plain:
-            return f"nothing at {name[:40]!r}", REFUSED
+            return f"nothing at {name[:40]!r}", wanted
         own = np.random.default_rng(seed)
         (folder / name).write_bytes(b"a,b\n0.5,x\n")
         kinds = ["a link elsewhere", "a socket in its place", "a folder in its place", "a terabyte of holes", "removed"]
         how = "a pipe in its place" if pipe else str(own.choice([*kinds, "a pickle in its place"]))
         DAMAGE[how](own, folder / name)
-        return how, EITHER if command[0] == "verify" and (
-            folder / name
-        ).is_file() else REFUSED  # 1: not as it was written
+        return how, wanted
 
     arguments = tuple(part.format(path=name) for part in command)
     files = {"good.csv": b"a,b\n0.5,0.5\n"}

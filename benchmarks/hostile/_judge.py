@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from ._api_inputs import draw_api_input
 from ._command import run_here
 from ._csv_inputs import draw_csv_input
 from ._damage import take_snapshot
-from ._folder_inputs import draw_folder_input, draw_path_input
+from ._folder_inputs import draw_folder_input, draw_path_input, make_good_folder
 from ._good_folders import TARGETS
 from ._input import ACCEPTED, REFUSED, HostileInput
 from ._parquet_inputs import draw_parquet_input
@@ -45,7 +45,7 @@ KINDS: dict[str, Callable[[np.random.Generator], HostileInput]] = {
     **{target.kind: partial(draw_folder_input, target=target) for target in TARGETS},
 }
 SHARES = {"csv": 0.1, "parquet": 0.05, "toml": 0.05, "api": 0.05, "table": 0.4, "path": 0.05}  # folders share the rest
-SECONDS = 20.0  # that an input may take on a machine that does nothing else
+SECONDS = 20.0  # of the processor that an input may take; who waits instead is found by ``__main__``
 MEMORY = 1 << 30  # bytes that reading one may take
 Snapshot = Mapping[str, tuple[object, ...]]
 
@@ -67,12 +67,17 @@ def draw_input(seed: int, number: int) -> HostileInput:
     return KINDS[str(rng.choice(list(KINDS), p=[SHARES.get(kind, rest) for kind in KINDS]))](rng)
 
 
-def warm_up() -> None:
-    """Compile what the first inputs would wait for."""
+def warm_up() -> Iterator[str]:
+    """Compile and make what the first inputs would wait for; say so step by step."""
     for teachers in range(1, 9):
         for orderings in ([], [(0, 1)] if teachers > 1 else []):
             for dtype in (np.float64, np.float32):
                 kd.project(np.ones((2, teachers), dtype), kd.WeightPolytope(teachers, orderings=orderings))
+                yield f"{teachers} teachers"
+    for target in TARGETS:
+        for seed in (0, 1):
+            make_good_folder(target, seed)
+            yield f"a good {target.kind}"
 
 
 def judge_input(one: HostileInput, folder: Path, most_seconds: float = math.inf) -> Judgement:
@@ -80,10 +85,10 @@ def judge_input(one: HostileInput, folder: Path, most_seconds: float = math.inf)
     for name, data in one.files.items():
         (folder / name).write_bytes(data)
     done, wanted = ("", one.wanted) if one.prepare is None else one.prepare(folder)
-    before, start, resident = take_snapshot(folder), perf_counter(), reset_peak() or 0
+    before, start, resident = take_snapshot(folder), process_time(), reset_peak() or 0
     with _change_folder(folder):
         judged = _judge_call(one, folder) if one.call is not None else _judge_command(one, folder)
-    judged.seconds, judged.memory = perf_counter() - start, (resident_peak() or 0) - resident
+    judged.seconds, judged.memory = process_time() - start, (resident_peak() or 0) - resident
     if judged.seconds > most_seconds:
         judged.faults.append(f"took {judged.seconds:.0f} seconds")
     if judged.memory > MEMORY:

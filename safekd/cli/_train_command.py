@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from .._torch_state import limit_threads
 from ..data import Split
 from ..distributed import Ranks, join_ranks
 from ..errors import InvalidInput
-from ..experiment import Experiment, build_experiment
+from ..experiment import build_experiment
 from ..experiment.config import ExperimentConfig, copy_config, load_config
 from ..io import write_atomically
 from ..report import tabulate_fit, tabulate_tightening
-from ..safety import SafetyConstraint, certify
+from ..safety import Certificate, SafetyConstraint, certify
 from ..training import FitResult, RunFolder, open_on_first_rank, open_run_folder
 from ..training.resume import CheckpointStore
 from ..training.trace import TracePoint
@@ -102,20 +102,30 @@ def _train_on_ranks(
                 allow_change=options.allow_change,
             )
 
-        written = ranks.ask_first(lambda: _keep_result(console, run_folder, result, text))
-    ranks.ask_first(lambda: _show_result(console, experiment, result, written))
+        stated: list[Certificate | str] = []
+
+        def finish() -> list[Path]:
+            split = experiment.splits["certify"]
+            stated.extend(_certify(result, constraint, split) for constraint in experiment.constraints)
+            proved = [one for one in stated if isinstance(one, Certificate)]
+            return _keep_result(console, run_folder, replace(result, certificates=proved), text)
+
+        written = ranks.ask_first(finish)
+    ranks.ask_first(lambda: _show_result(console, result, stated, written))
     if written[0].parent != target:
         return 2
     return 0 if result.status == "converged" else 1
 
 
-def _show_result(console: Console, experiment: Experiment, result: FitResult, written: Sequence[Path]) -> None:
+def _show_result(
+    console: Console, result: FitResult, stated: Sequence[Certificate | str], written: Sequence[Path]
+) -> None:
     console.print(tabulate_fit(result))
     if result.tightening is not None:
         console.print(tabulate_tightening(result.tightening))
     print_plain(console, f"{result.status}: {result.message}\n{result.next_move}")
-    for constraint in experiment.constraints:
-        print_plain(console, _state_certificate(result, constraint, experiment.splits["certify"]))
+    for certificate in stated:
+        print_plain(console, str(certificate))
     print_plain(console, "\n".join(["data used:", *(f"  {use}" for use in result.uses)]))
     show_written(console, written)
 
@@ -144,10 +154,10 @@ def _tell_how_to_go_on(console: Console, path: Path, target: Path) -> Iterator[N
         raise
 
 
-def _state_certificate(result: FitResult, constraint: SafetyConstraint, split: Split) -> str:
+def _certify(result: FitResult, constraint: SafetyConstraint, split: Split) -> Certificate | str:
     """Return what held-out data show of a constraint, or why they can show nothing: the run itself is not in doubt."""
     try:
-        return str(certify(result, constraint, split))
+        return certify(result, constraint, split)
     except InvalidInput as error:
         return f"{constraint.name}: not certified. {error}"
 

@@ -9,7 +9,7 @@ A ``SplitCache`` keeps what is worked out once a split; ``SplitUse`` says what a
 copies by what is in its examples.
 """
 
-from ._batch import Batch, fill_uncounted
+from ._batch import Batch
 from ._bit_mixing import rank_places
 from ._build_batch import build_batch
 from ._column_values import IGNORED
@@ -17,6 +17,7 @@ from ._data_sources import Fields, as_split, move_split
 from ._example_source import ExampleSource
 from ._group_names import PLURAL, Group, GroupNames, Key, find_name, require_same_names
 from ._inputs import Inputs, list_inputs, map_inputs, name_inputs
+from ._position_mask import fill_uncounted
 from ._rank_share import RankShare, read_evenly, read_stream, share_source
 from ._split import Split, expand_to_positions, require_class_count
 from ._split_cache import SplitCache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 from solvers.short_repr import ShortRepr
 
 from .._fingerprint import Fingerprint, fingerprint_tensors
-from ..errors import InvalidInput
 from ._inputs import list_inputs, map_inputs
+from ._position_mask import fill_uncounted
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,7 +48,7 @@ class Batch(ShortRepr):
     def __len__(self) -> int:
         return int(self.labels.shape[0])
 
-    @property
+    @cached_property
     def positions(self) -> int:
         """How many positions count."""
         return self.labels.numel() if self.mask is None else int(self.mask.sum())
@@ -126,24 +127,3 @@ class Batch(ShortRepr):
     def _tensors(self) -> dict[str, Tensor]:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "inputs"}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
-
-
-def fill_uncounted(value: Tensor, mask: Tensor | None, filling: float) -> Tensor:
-    """Return values with a number where a position does not count; its gradient there is 0, even of a NaN.
-
-    Args:
-        value: Anything a position, (..., *more).
-        mask: Which positions count, bool (...); None where all do.
-        filling: The number.
-
-    Raises:
-        InvalidInput: The values are not one a position.
-    """
-    if mask is None:
-        return value
-    if value.shape[: mask.ndim] != mask.shape:
-        raise InvalidInput(
-            f"Values of shape {tuple(value.shape)} do not fit labels of shape {tuple(mask.shape)}; wanted one row a "
-            "label."
-        )
-    return torch.where(mask.reshape(mask.shape + (1,) * (value.ndim - mask.ndim)), value, filling)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ..errors import InvalidInput
 from ._batch import Batch
-from ._column_values import IGNORED, read_named_numbers, read_tensor
+from ._column_values import read_named_numbers, read_tensor
 from ._group_names import GroupNames, Key
 from ._inputs import map_inputs, name_inputs
+from ._position_mask import clear_uncounted, read_position_mask
 
 _KEYS: dict[str, Key] = {"labels": "class", "task": "task", "context": "context"}
 
@@ -49,7 +50,7 @@ def build_batch(
             f"{who} gives single examples, a label of shape (); wanted batches: "
             "torch.utils.data.DataLoader(data, batch_size=64)."
         )
-    mask = _read_batch_mask(parts.get("mask"), labels, who)
+    mask = read_position_mask(parts.get("mask"), labels, names.split)
     labels = labels.long() if mask is None else torch.where(mask, labels.long(), 0)
     least, most = (int(x) for x in torch.aminmax(labels)) if labels.numel() else (0, 0)
     if least < 0:
@@ -59,7 +60,7 @@ def build_batch(
             f"{who}: labels hold {most}, but class_names has {len(names.classes)} names, for 0 to "
             f"{len(names.classes) - 1}; name every class."
         )
-    inputs = map_inputs(inputs, lambda value: _clear_uncounted(value, mask))
+    inputs = map_inputs(inputs, lambda value: clear_uncounted(value, mask))
     rows = int(labels.shape[0])
     given = {what: parts.get(what) for what in ("task", "context")}
     given["numbers"] = parts.get("numbers", parts.get("index"))
@@ -118,27 +119,3 @@ def _read_row_numbers(value: Any, what: str, names: GroupNames, rows: int) -> Te
     if rows and int(numbers.min()) < 0:
         raise InvalidInput(f"`{names.split}`: {what} holds {int(numbers.min())}; wanted integers from 0.")
     return numbers.long()
-
-
-def _clear_uncounted(value: Tensor, mask: Tensor | None) -> Tensor:
-    """Return inputs with 0 for what is not finite where a position does not count."""
-    if mask is None or not value.is_floating_point() or value.shape[: mask.ndim] != mask.shape:
-        return value
-    kept = mask.reshape(mask.shape + (1,) * (value.ndim - mask.ndim)) | torch.isfinite(value)
-    return torch.where(kept, value, 0.0)
-
-
-def _read_batch_mask(value: Any, labels: Tensor, who: str) -> Tensor | None:
-    """Return which positions count, None where all do."""
-    counted = labels != IGNORED
-    if value is not None:
-        mask = _read_batch_values(value, "mask", who)
-        if mask.shape != labels.shape:
-            raise InvalidInput(
-                f"{who}: mask has shape {tuple(mask.shape)}, labels have {tuple(labels.shape)}; wanted equal. A mask "
-                "that the student needs belongs into the inputs."
-            )
-        if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
-            raise InvalidInput(f"{who}: mask holds other numbers than 0 and 1; wanted booleans, True where it counts.")
-        counted = counted & mask.bool()
-    return None if bool(counted.all()) else counted

@@ -1,7 +1,7 @@
 """Examples that several processes read between them.
 
-Where every rank was given the same examples, each reads its rows of every batch.  Where each was given its own part, as
-a ``DistributedSampler`` or a shard of files gives it, the whole is the parts one after the other, by rank, and each reads
+Where every rank was given the same examples, each reads its rows of every batch.  Where each was given its own part, by
+a ``DistributedSampler`` or as some files of many, the whole is the parts one after the other, by rank, and each reads
 what it has of a batch.  Either way a batch of the whole is the same as in one process.  Axes: B batch.
 """
 

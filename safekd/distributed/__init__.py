@@ -1,7 +1,7 @@
 """Several processes that train one student, as ``torchrun`` starts them.
 
-In order: ``find_ranks`` says who takes part (``join_ranks`` joins them), ``adopt_student`` takes the student out of what
-wraps it, each rank reads its own rows of every batch, and ``Ranks.add_up`` makes of their sums and counts one float64
+In order: ``find_ranks`` says who takes part (``join_ranks`` joins them), ``adopt_student`` takes the student out of its
+wrapper, each rank reads its own rows of every batch, and ``Ranks.add_up`` makes of their sums and counts one float64
 vector that is the same on every rank.  Multipliers move by that vector alone, so they are the same to the last bit.
 
 A process alone takes none of this in: ``Ranks`` is its own, ``TrainedStudent`` the module itself.

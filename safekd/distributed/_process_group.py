@@ -255,7 +255,7 @@ class ProcessGroupRanks(Ranks):
         who = f"Rank {', '.join(map(str, lost))} of {self.size}" if lost else f"One of {self.size} ranks"
         reason = " ".join(str(error).split()).partition(". This is typically")[0]
         return (
-            f"{who} does not answer any more, so rank {self.rank} stops too ({reason}). That process's own last message "
+            f"{who} does not answer any more, so rank {self.rank} stops too ({reason}). That process's last message "
             "says why: it was killed, ran out of memory, or failed. Begin again from the last checkpoint."
         )
 

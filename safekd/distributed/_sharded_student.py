@@ -1,8 +1,8 @@
 """A student sharded by ``fully_shard`` (FSDP2), and a whole copy of it to read.
 
 A rank holds a shard of each parameter; the module gathers the others for its forward and backward pass, and averages
-gradients over ranks.  Values, exact gradients, curvature and checkpoints are read off a whole copy that every rank fills
-before it reads, which costs one gathering and the memory of the parameters, not of their gradients or moments.
+gradients over ranks.  Values, exact gradients, curvature and checkpoints are read off a whole copy, which every rank
+fills before it reads, which costs one gathering and the memory of the parameters, not of their gradients or moments.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A step asks ``caller``, what was given: DistributedDataParallel, whose reducer adds gradients up while the backward pass
 still goes on, a module sharded by ``fully_shard``, or a plain module, whose gradients are added up after it.  All else,
-evaluations, multiplier scales, checkpoints and the answer, goes by ``module``: the same parameters without a wrapper, so
-that reading a value waits for nobody.  Axes: B batch.
+evaluations, multiplier scales, checkpoints and the answer, goes by ``module``: the same parameters, unwrapped, so that
+reading a value waits for nobody.  Axes: B batch.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from pathlib import Path
 from solvers.short_repr import ShortRepr
 
 from ..errors import InvalidInput
-from ..io import open_regular_file
 from ..io.folders import MANIFEST, finish_replacement, lock_folder, read_manifest
 from ..training import RUN
 from ..training.resume import CheckpointStore
@@ -66,7 +65,6 @@ def verify_files(path: str | os.PathLike[str], *, repair: bool = False) -> Files
     """
     place = Path(path)
     if not place.is_dir():
-        open_regular_file(place).close()
         return FilesReport(place, "frontier", 2, _find_refusal(place.name, lambda: read_frontier(place)))
     if not is_sweep(place):
         return _verify_run(place, repair=repair)

@@ -13,7 +13,7 @@ Of any size, CSV or Parquet, block by block in constant memory:
             write(block, 2 * block.numbers(["a", "b"]))     # the other columns come along as they are
 """
 
-from ._atomic import write_atomically
+from ._atomic import require_writable, write_atomically
 from ._cell_text import is_nameless, list_names, refuse_cell
 from ._csv_dialect import ASK_SEPARATOR
 from ._open_table import Block, Table, open_table
@@ -48,6 +48,7 @@ __all__ = [
     "read_text_file",
     "refuse_cell",
     "refuse_misfit",
+    "require_writable",
     "unguard_cell",
     "write_atomically",
     "write_csv",

@@ -17,6 +17,7 @@ what
 is handed back; ``diagnosis`` says why the run ended; ``generalization`` does all that again under other thresholds.
 """
 
+from ._constraint_layout import SumLayout
 from ._fit_result import ROUND_COLUMNS, FitResult, Tightening, Verdict
 from ._full_pass import FullPass, pose_all_on_train, read_full_pass
 from ._mixture import Mixture
@@ -44,6 +45,7 @@ __all__ = [
     "Objective",
     "RunFolder",
     "Sampled",
+    "SumLayout",
     "Tighten",
     "Tightening",
     "TrainingProblem",

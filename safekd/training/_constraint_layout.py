@@ -88,7 +88,9 @@ def attainable_threshold(rule: Constraint, count: Tensor) -> Tensor:
 
 
 class SumLayout:
-    """Where each sum stands in one float64 vector, as processes add it up: some single numbers, then the sums of each constraint's groups.
+    """Where each sum stands in one float64 vector, as processes add it up.
+
+    Some single numbers come first, then the sums of each constraint's groups.
 
     Args:
         numbers: How many single numbers.

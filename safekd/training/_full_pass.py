@@ -21,8 +21,9 @@ from ..data import Batch, ExampleSource, read_evenly
 from ..distributed import Ranks
 from ..safety import Constraint, GroupSums
 from ._constraint_layout import SumLayout, attainable_threshold, is_single_average
-from ._objective import Objective, explain_infinite_loss
+from ._objective import Objective
 from ._rank_pool import find_rank_target
+from ._student_checks import explain_infinite_loss
 from .trace import ConstraintReading
 
 
@@ -181,11 +182,10 @@ class _Jacobian:
 
     def add(self, loss: Tensor | None, value_by_row: Mapping[int, Tensor]) -> None:
         """Add gradients of one batch: of its share of the loss, and of constraints by their number."""
-        here, scalars = [*value_by_row], [*value_by_row.values()]
-        rows = gradients(scalars if loss is None else [loss, *scalars], self.variables)
         if loss is not None:
-            self.gradient_n += rows[0]
-        self.jacobian_Mn[here] += rows[0 if loss is None else 1 :]
+            self.gradient_n += gradients([loss], self.variables)[0]
+        for m, value in value_by_row.items():  # one at a time: rows of large students are not held twice
+            self.jacobian_Mn[m] += gradients([value], self.variables)[0]
 
     def add_up(self, ranks: Ranks) -> None:
         """Add up over all processes."""

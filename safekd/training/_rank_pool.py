@@ -41,7 +41,7 @@ class RankPool:
     own: slice
 
     @property
-    def log_q_V(self) -> Tensor:
+    def log_target(self) -> Tensor:
         """Log of the target of this rank's rows, without gradient."""
         return self.pool.log_q_V[self.own].detach()
 
@@ -106,7 +106,7 @@ def find_rank_target(
         return objective.target(source.own, batch, logits_V)
     try:
         with torch.no_grad():
-            return pool_over_ranks(objective, source.own, batch, logits_V, source.ranks, counts).log_q_V
+            return pool_over_ranks(objective, source.own, batch, logits_V, source.ranks, counts).log_target
     except NotFinite as error:
         objective.note_non_finite(error.source)
         return torch.full_like(logits_V, torch.nan)

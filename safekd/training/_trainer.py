@@ -319,13 +319,14 @@ class ConstrainedTrainer:
         require_evaluation_examples(evaluation_examples)
         data = FitData.place(train, validation, splits or {}, self.problem.device, fields)
         problem = self.problem.with_names(data.by_name)
+        read = data.share(problem.ranks)
         if tighten is not None:
-            data.share(problem.ranks).require_whole("`tighten`")
+            read.require_whole("`tighten`")
         problem.trained.refresh()
         problem.objective.recheck({"train": data.train, **{n: s for n, s in data.splits.items() if n == "validation"}})
-        data.require_covered(problem.constraints, problem.objective)  # which surveys what is not in memory
+        read.require_covered(problem.constraints, problem.objective)  # which surveys what is not in memory
         data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
-        problem = problem.with_source(data.train)
+        problem = problem.with_source(read.train)
         warn_of_weight_decay(problem.optimizer, problem.constraints)
         resumes = ResumeOptions(checkpoint_every, resume, allow_change)
         with (
@@ -344,7 +345,7 @@ class ConstrainedTrainer:
                 callbacks=[*([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
             )
             if run_dir is None:
-                return _train(problem, data, options, warm_start, tighten, on_round)
+                return _train(problem, data if tighten else read, options, warm_start, tighten, on_round)
             told = {"tighten": tighten, "warm_start": warm_start, **vars(options)}
             checkpoints = begin_checkpoints(
                 None if folder is None else folder.folder, problem, data.by_name, told, resumes
@@ -352,7 +353,7 @@ class ConstrainedTrainer:
             writers = [] if folder is None else [folder.trace_writer]
             options = replace(options, callbacks=[*writers, *options.callbacks], checkpoints=checkpoints)
             with checkpoints.interrupts.catch():
-                result = _train(problem, data, options, warm_start, tighten, on_round)
+                result = _train(problem, data if tighten else read, options, warm_start, tighten, on_round)
                 return result if folder is run_dir or folder is None else folder.keep(result)
 
     def check_fit(

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from solvers.short_repr import ShortRepr
 
 from ...errors import InvalidInput, SafekdWarning
-from .._batch import Batch, fill_uncounted
+from .._batch import Batch
 from .._bit_mixing import Keys, mix_bits
 from .._inputs import list_inputs
+from .._position_mask import fill_uncounted
 from .._split import Split
 from ._seen_examples import SeenExamples
 

@@ -164,7 +164,7 @@ class FitData(ShortRepr):
         Raises:
             InvalidInput: It is read as it is needed.
         """
-        source = self.by_name[name]
+        source = self.by_name[name].own
         if not isinstance(source, Split):
             raise InvalidInput(f"{why} needs the examples of '{name}' in memory; give them as a kd.Split.")
         return source

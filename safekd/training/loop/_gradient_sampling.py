@@ -132,16 +132,19 @@ def estimate_gradients(
             scalars: dict[int, Tensor] = {}
             for name in sorted(where):
                 split = where[name]
+                inflate = len(split) / sampled.batch_size
                 index = torch.randint(len(split), (sampled.batch_size,), generator=generator).to(split.device)
                 batch = split.batch(index)
                 logits_V = objective.logits(batch)
                 if name == "train":
                     log_q_V = objective.target(split, batch, logits_V)
-                    scalars[0] = batch.average_positions(objective.loss(log_q_V, logits_V))
+                    losses = objective.loss(log_q_V, logits_V)
+                    scalars[0] = (
+                        losses.mean() if batch.mask is None else batch.sum_positions(losses) * inflate / split.positions
+                    )
                 log_p_V = log_softmax(logits_V)
                 for m, rule in enumerate(constraints):
                     if rule.split == name:
-                        inflate = len(split) / sampled.batch_size
                         scalars[m + 1] = -inflate * (factors[m] * rule.sums(log_p_V, batch).surrogate_G).sum()
             rows = gradients([scalars[m] for m in range(len(weight))], variables)
             total += rows

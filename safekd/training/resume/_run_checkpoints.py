@@ -154,8 +154,9 @@ class RunCheckpoints:
         if stops or saves:
             self._save(step, list_parts)
         if stops:
-            self.interrupts.stop()
-            sys.exit(_TERMINATED)  # another rank was asked to
+            self.interrupts.stop()  # which returns where a handler of the program's own does
+            if self.ranks.size > 1:
+                sys.exit(_TERMINATED)  # another rank was asked to
 
     def _agree(self, step: int, stops: bool, saves: bool) -> tuple[bool, bool]:
         """Return the same answer on every rank: what only one of them knows travels with the next step's sums."""

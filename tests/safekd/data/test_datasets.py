@@ -186,7 +186,7 @@ REFUSED = {
     "a mask of another shape": (
         Items([(X[0], 1, X[0] > 0)]),
         {"fields": ("inputs", "labels", "mask")},
-        r"mask has shape \(1, 3\), labels have \(1,\); wanted equal",
+        r"mask has shape \(1, 3\); wanted booleans of the labels' shape \(1,\)",
     ),
 }
 

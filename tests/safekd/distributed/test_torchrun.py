@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pandas as pd
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -53,6 +54,7 @@ def test_two_processes_train_what_one_trains(tmp_path, monkeypatch, capsys):
         assert torch.allclose(student[name], value, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_that_one_process_refuses_two_refuse_without_a_traceback(tmp_path):
     config = write_case(tmp_path) / "mine.toml"
     config.write_text(config.read_text().replace("at_least = 0.8", 'at_least = "much"'))

@@ -16,7 +16,7 @@ def runs():
     """What two ranks gave, and one process."""
     functions = [cases.long_runs, cases.short_runs, cases.own_parts, cases.learned, cases.failures]
     long, short, parts, learned, failures = run_on_ranks(2, *functions, within=280)
-    both = [{**long[r], **short[r], **learned[r], "own parts": parts[r]} for r in range(2)]
+    both = [{**long[r], **short[r], **learned[r], **parts[r]} for r in range(2)]
     return both, cases.one_process(), failures
 
 
@@ -30,6 +30,8 @@ RUNS = [
     "ddp on independent batches",
     "ddp clipped",
     "own parts",
+    "one stream",
+    "streams of parts",
     "MetaTeacher",
     "PolicyGradient",
     "Tracking",
@@ -42,7 +44,7 @@ def largest_difference(one, other):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_two_ranks_give_what_one_process_gives(runs, name):
-    (first, second), alone, _ = runs
+    (first, _), alone, _ = runs
     here, there = first[name], alone[name]
     assert list(here["trace"]) == list(there["trace"])
     for column, values in here["trace"].items():

@@ -1,4 +1,4 @@
-"""A small sweep in a process of its own, to be killed: ``python -m tests.safekd.frontier.frontier_worker`` and a folder a line.
+"""A small sweep in a process of its own, to be killed: this module by ``python -m``, and a folder a line.
 
 Each line is answered by a fork of a process that has everything imported and has trained nothing: it says its number,
 then every target as its row lands.

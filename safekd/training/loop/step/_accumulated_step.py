@@ -221,7 +221,7 @@ class AccumulatedStep:
             pass
         elif objective.looks_at_batches and not self._alone:
             shown = self._pool_over_ranks(number, part, logits_V)
-            pool, log_q_V = shown.pool, shown.log_q_V
+            pool, log_q_V = shown.pool, shown.log_target
         elif not part.counts:
             pass
         elif objective.fixed:

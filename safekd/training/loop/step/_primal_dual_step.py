@@ -147,7 +147,7 @@ class PrimalDualStep:
         if not bool(torch.isfinite(batch.average_positions(losses))):
             return objective.non_finite_source or find_loss_source(student, logits_V, losses, batch.index, log_q_V)
         source = find_value_source(self.problem.constraints, *values_M)
-        return source or find_gradient_source(student, self._read_terms(batch, log_q_V))
+        return source or find_gradient_source(student, self._read_terms(batch, log_q_V), batch)
 
     def _read_terms(self, batch: Batch, log_q_V: Tensor) -> dict[str, Tensor]:
         """Return what a step adds up, read once more: the loss, and each constraint by its surrogate."""
