@@ -97,9 +97,11 @@ class ParquetTable:
             except (pa.ArrowException, OSError) as error:
                 raise _refuse_file(self.path, error) from error
             if batch is None:
-                return
+                break
             done += len(batch)
             yield ParquetBlock(self, batch, done)
+        if run is None and done != self.total:
+            raise InvalidInput(f"{self.path} is damaged: it speaks of {self.total:,} rows and holds {done:,}.")
 
     @contextmanager
     def copy(self, path: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[Write]:
