@@ -3,8 +3,8 @@
     python -m benchmarks.ranks [--steps 60] [--out PATH]
 
 Two processes of this machine, one thread each, talk over the loopback device.  The vector is timed alone, for 1 to
-10,000 constraints of one group each; then DistributedDataParallel trains with three of them, and the step is timed from
-one optimizer step to the next.  A reading of multiplier scales, at steps 1, 2, 4, 8, ..., is no part of the median step.
+10,000 constraints of one group each; then DistributedDataParallel trains with three of them, and a step is timed from
+one optimizer step to the next.  Readings of multiplier scales, at steps 1, 2, 4, 8, ..., do not move the median.
 """
 
 from __future__ import annotations

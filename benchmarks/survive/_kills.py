@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import safekd as kd
+from safekd.training.resume import CheckpointStore
 
 from ._crash_points import AFTER, BEFORE, HALFWAY, CrashPoints
 from ._runs import contents_but_clock, make_split, make_trainer
@@ -184,7 +185,7 @@ def kill_and_go_on(way: Way, whole: Whole, folder: Path, draw: random.Random, at
 
 
 def _has_checkpoint(folder: Path) -> bool:
-    return any((folder / "checkpoints").glob("step-*"))
+    return CheckpointStore(folder).find_latest() is not None
 
 
 def _kill_once(way: Way, whole: Whole, folder: Path, draw: random.Random, at_point: bool, start: int) -> str | None:

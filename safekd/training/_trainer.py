@@ -36,6 +36,7 @@ from ._trainer_checks import (
     require_patience_split,
     require_plain_step,
     require_polytope_names,
+    require_step_numbers,
 )
 from ._training_problem import TrainingProblem, require_distinct_names
 from ._warm_start import WarmStart
@@ -84,6 +85,8 @@ class ConstrainedTrainer:
             constraints are sums and counts over the whole step, so the answer is the same, for a forward pass more.
             Evaluations read as many at once.
         clip_norm: Longest gradient of a step, above 0; longer ones are shortened to it, and the trace counts them.
+        ema: Share of the past, such as 0.999, that stays from step to step in the averaged student, which evaluations
+            read and ``fit`` hands back; left out, the average of about the last tenth of a run in minibatches.
         autocast: "bfloat16" or "float16", in which the student computes where torch's autocast lets it; loss and
             measures are computed in float32.  With float16 the loss is scaled, and steps whose gradients overflow are
             left out and counted.
@@ -123,6 +126,7 @@ class ConstrainedTrainer:
         batch_size: int | None = None,
         microbatch_size: int | None = None,
         clip_norm: float | None = None,
+        ema: float | None = None,
         autocast: str | torch.dtype | None = None,
         independent_batches: bool = False,
         evidence_budget: EvidenceBudget | None = None,
@@ -133,8 +137,7 @@ class ConstrainedTrainer:
         require_distinct_names(constraints)
         require_device(device)
         rows = require_batch_sizes(batch_size, microbatch_size)
-        if clip_norm is not None and not (is_number(clip_norm) and clip_norm > 0):
-            raise InvalidInput(f"`clip_norm` is {clip_norm!r}; wanted a length above 0, such as 1.0, or None.")
+        require_step_numbers(clip_norm, ema)
         half = read_autocast(autocast)
         require_plain_step(optimizer)
         if independent_batches and batch_size is None:
@@ -177,6 +180,7 @@ class ConstrainedTrainer:
             evidence_budget=EvidenceBudget() if evidence_budget is None else evidence_budget,
             microbatch_size=None if microbatch_size is None else int(microbatch_size),
             clip_norm=None if clip_norm is None else float(clip_norm),
+            ema=None if ema is None else float(ema),
             scaler=torch.amp.GradScaler(torch.device(device).type) if half == torch.float16 else None,
             modes=tuple((part, part.training or not trains) for part in parts),
             trained=trained,

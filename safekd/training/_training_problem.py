@@ -58,6 +58,7 @@ class TrainingProblem(ShortRepr):
         evidence_budget: What each probe may cost once a run has ended.
         microbatch_size: Examples that go through the student at once; None for all of a step.
         clip_norm: Longest gradient of a step; None for any.
+        ema: Share of the past in the averaged student; None for the average of the last part of the way.
         scaler: Of the loss, where the student computes in float16; None where it does not.
         modes: Each part of the student, and whether it was in training mode when the problem was posed.
         trained: The student as steps call it, and who trains it.
@@ -78,6 +79,7 @@ class TrainingProblem(ShortRepr):
     trained: TrainedStudent
     microbatch_size: int | None = None
     clip_norm: float | None = None
+    ema: float | None = None
     scaler: torch.amp.GradScaler | None = None
 
     def begin(self) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +12,7 @@ from ...errors import InvalidInput
 from .._batch import Batch
 from .._example_source import ExampleSource
 from .._group_names import GroupNames
-from .._inputs import map_inputs, name_inputs
+from ._joined_batches import group_alike, join_batches
 
 
 class CollectedSource(ExampleSource):
@@ -27,7 +25,7 @@ class CollectedSource(ExampleSource):
 
     def __init__(self, source: ExampleSource, batches: Sequence[Batch]) -> None:
         self.name, self._source = source.name, source
-        self._batches = _join_alike(batches)
+        self._batches = [join_batches([batches[i] for i in group]) for group in group_alike(batches)]
         self.random_access = len(self._batches) == 1
         if self.random_access:
             self._batches = [replace(self._batches[0], place=torch.arange(len(self._batches[0])))]
@@ -106,27 +104,3 @@ class CollectedSource(ExampleSource):
             device: Where to.
         """
         return CollectedSource(self._source.to(device), self._batches)
-
-
-def _join_alike(batches: Sequence[Batch]) -> list[Batch]:
-    """Return batches of which those with parts of equal shape are one."""
-    alike: dict[Any, list[Batch]] = defaultdict(list)
-    for batch in batches:
-        shapes = {name: (value.shape[1:], value.dtype) for name, value in name_inputs(batch.inputs).items()}
-        alike[tuple(shapes.items()), batch.labels.shape[1:]].append(batch)
-    return [group[0] if len(group) == 1 else _join_batches(group) for group in alike.values()]
-
-
-def _join_batches(batches: Sequence[Batch]) -> Batch:
-    first = batches[0]
-    columns = [[*column] for column in zip(*(name_inputs(batch.inputs).values() for batch in batches), strict=True)]
-    joined = map(torch.cat, columns)
-    inputs = map_inputs(first.inputs, lambda _: next(joined))
-    parts: dict[str, Any] = {
-        name: torch.cat([getattr(b, name) for b in batches]) for name in ("labels", "task", "context", "index")
-    }
-    mask = None
-    if any(batch.mask is not None for batch in batches):
-        whole = [torch.ones_like(b.labels, dtype=torch.bool) if b.mask is None else b.mask for b in batches]
-        mask = torch.cat(whole)
-    return replace(first, inputs=inputs, mask=mask, **parts)

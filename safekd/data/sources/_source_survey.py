@@ -12,6 +12,7 @@ from .._batch import Batch
 from .._bit_mixing import Keys, rank_places
 from .._inputs import list_inputs
 from ..provenance import SeenExamples, hash_examples
+from ._joined_batches import group_alike, join_batches
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,9 @@ class Reservoir:
             return
         self._bound = np.partition(np.concatenate(self._ranks), count - 1)[count - 1]
         kept = [(rank_B, rank_B <= self._bound, rows) for rank_B, rows in zip(self._ranks, self._rows, strict=True)]
-        self._rows = [
-            rows.select(torch.from_numpy(inside_B.nonzero()[0])) for _, inside_B, rows in kept if inside_B.any()
-        ]
-        self._ranks = [rank_B[inside_B] for rank_B, inside_B, _ in kept if inside_B.any()]
+        kept = [part for part in kept if part[1].any()]
+        rows = [rows.select(torch.from_numpy(inside_B.nonzero()[0])) for _, inside_B, rows in kept]
+        groups = group_alike(rows)  # thousands of small tensors would take more memory than what they hold
+        self._rows = [join_batches([rows[i] for i in group]) for group in groups]
+        self._ranks = [np.concatenate([kept[i][0][kept[i][1]] for i in group]) for group in groups]
         self._held = count

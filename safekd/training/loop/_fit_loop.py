@@ -113,7 +113,8 @@ class FitLoop:
         if warm_start is not None and kept is None:
             warm_start.begin(problem.student, self.engine, layout, problem.learning)
             problem.trained.write_back()
-        self.average = None if full else AveragedIterate(problem.trained.moved, self.engine)
+        averaged = problem.ema is not None or not full
+        self.average = AveragedIterate(problem.trained.moved, self.engine, problem.ema) if averaged else None
         self.stepper = PrimalDualStep(problem, self.engine, data)
         sampled = options.stationarity
         self.reader = PointReader(

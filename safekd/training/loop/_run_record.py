@@ -122,6 +122,7 @@ def describe_problem(problem: TrainingProblem) -> dict[str, Any]:
         "batch_size": problem.batch_size,
         "microbatch_size": problem.microbatch_size,
         "clip_norm": problem.clip_norm,
+        "ema": problem.ema,
         "autocast": describe(objective.autocast),
         "independent_batches": problem.independent_batches,
         "seed": problem.seed,

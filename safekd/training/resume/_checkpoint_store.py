@@ -180,6 +180,7 @@ class CheckpointStore:
         """Take away all checkpoints: the run has ended, or begins anew."""
         for folder in self._list_folders():
             self._remove(folder)
+        self._remove_parts()
         with suppress(OSError):  # it is absent, or somebody put something else there
             self.folder.rmdir()
 
@@ -188,6 +189,9 @@ class CheckpointStore:
         if not self.folder.is_dir():
             self.folder.mkdir()  # not its parents: a run folder that was removed meanwhile is not made anew
             flush_folder(self.folder.parent)
+        self._remove_parts()
+
+    def _remove_parts(self) -> None:
         for stale in self.folder.glob(f".*{_PART}"):
             shutil.rmtree(stale, ignore_errors=True)
 
@@ -235,9 +239,10 @@ class CheckpointStore:
         with suppress(OSError):
             if folder.is_symlink() or not folder.is_dir():
                 folder.unlink()
-            else:  # its manifest goes first: what is half removed is no checkpoint
-                (folder / MANIFEST).unlink(missing_ok=True)
-                shutil.rmtree(folder)
+            else:  # under another name first: nothing that is half removed looks like a checkpoint
+                aside = self.folder / f".{folder.name.lstrip('.')}.{secrets.token_hex(4)}{_PART}"
+                folder.rename(aside)
+                shutil.rmtree(aside)
 
 
 def verify_checkpoint(folder: Path) -> StoredCheckpoint:

@@ -12,7 +12,7 @@ from safekd.distributed import Ranks
 from safekd.safety import SafetyConstraint, TruthProbability
 from tests.support.problems import one_each, trainer_for
 
-SCALING = Path(__file__).resolve().parents[2] / "docs" / "scaling.md"
+SCALING = Path(__file__).resolve().parents[3] / "docs" / "scaling.md"
 
 
 def test_the_bytes_of_a_step_are_those_of_the_documentation():

@@ -53,8 +53,10 @@ KINDS = ("minibatches", "full batches", "independent batches", "schedule", "lear
 MID_EPOCH, BOUNDARY = 13, 20  # five batches an epoch
 
 
-@pytest.mark.parametrize("stops", [(MID_EPOCH,), (BOUNDARY,), (6, 9, 30)], ids=str)
-@pytest.mark.parametrize("kind", KINDS)
+CASES = [("minibatches", (MID_EPOCH,)), ("schedule", (BOUNDARY,)), *((kind, (6, 9, 30)) for kind in KINDS)]
+
+
+@pytest.mark.parametrize(("kind", "stops"), CASES, ids=str)
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(kind, stops, tmp_path, monkeypatch):
     more = {"epochs": 60} if kind == "full batches" else {}
     whole = fit(tmp_path / "whole", kind, **more)
