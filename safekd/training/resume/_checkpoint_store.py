@@ -15,9 +15,11 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,10 +206,11 @@ class CheckpointStore:
                 f"{SETTINGS.largest_state:,}."
             )
         require_room(self.folder, len(text) + sum(count_bytes(held) + 2**16 for held in encoded.tensors.values()))
-        known = {_STATE: write_flushed([memoryview(text)], part / _STATE)}
-        for name, tensors in encoded.tensors.items():
-            known[f"{name}.safetensors"] = write_tensor_file(tensors, part / f"{name}.safetensors")
-        write_manifest(part, _KIND, about, known)
+        writers: dict[str, Callable[[Path], dict[str, Any]]] = {_STATE: partial(write_flushed, [memoryview(text)])}
+        writers |= {f"{name}.safetensors": partial(write_tensor_file, held) for name, held in encoded.tensors.items()}
+        with ThreadPoolExecutor(len(writers)) as pool:  # side by side, since each waits for its flush
+            written = pool.map(lambda name: writers[name](part / name), writers)
+            write_manifest(part, _KIND, about, dict(zip(writers, written, strict=True)))
 
     def _rename(self, part: Path, final: Path) -> None:
         """Put a finished checkpoint in its place; one of the same step that lies there goes first."""
