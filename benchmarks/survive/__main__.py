@@ -112,7 +112,7 @@ def write_report(outcomes: Sequence[Outcome], damage: Damage, costs: Sequence[Co
             "were cut to or grown by a byte (`safekd verify`).",
             "",
             "What a checkpoint costs beside `torch.save` of the same state, both flushed to the disk, seconds, medians",
-            f"(goal at most {MOST_COST} for states of 100 MB and more):",
+            f"(goal at most {MOST_COST}, which small states miss):",
             "",
             table(["state", "MB", "checkpoint", "torch.save", "ratio"], cost_rows),
             "",
