@@ -144,7 +144,7 @@ def _trainer(course: Course, constrained: bool) -> Callable[[], object]:
         constraints=constraints,
         optimizer=torch.optim.Adam(student.parameters(), lr=1e-3),
     )
-    engine = PrimalDual(len(constraints), method=trainer.problem.choose_dual(len(course.train)))
+    engine = PrimalDual(len(constraints), method=trainer.problem.choose_dual(course.train))
     stepper = PrimalDualStep(trainer.problem, engine, FitData(course.train, {}))
     batch = course.train.batch()
     return lambda: stepper.step(batch)

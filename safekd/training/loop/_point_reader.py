@@ -73,7 +73,8 @@ class PointReader:
         """
         problem, data = self._problem, self._data
         problem.objective.ensemble.require_unchanged()
-        self._mover.clear()  # a gradient less beside those that are read
+        for p in problem.trained.parameters.values():
+            p.grad = None  # a gradient less beside those that are read
         lambda_M = self.order_by_constraint(torch.cat(self._multipliers()))
         full, sampling = self._read_gradients(step, lambda_M)
         norm, norms, error = full.gradient_norm, list[float](), 0.0
