@@ -107,6 +107,13 @@ def _resident(field: str) -> int | None:
     return None
 
 
+def reset_peak() -> int | None:
+    """Set the resident peak back to what is resident now, where the system can, and return that, bytes."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return resident_peak()
+
+
 def resident_peak() -> int | None:
     """Return the most resident bytes that this process ever had, None where the system does not tell."""
     return _resident("VmHWM") if _STATUS.exists() else None

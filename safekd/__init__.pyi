@@ -1,6 +1,7 @@
 from . import axioms as axioms
 from . import data as data
 from . import demo as demo
+from . import distributed as distributed
 from . import divergences as divergences
 from . import errors as errors
 from . import experiment as experiment

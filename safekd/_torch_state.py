@@ -199,14 +199,14 @@ def ask_module(module: nn.Module, inputs: Inputs, who: str) -> Tensor:
         output = call_module(module, inputs)
     except (RuntimeError, ValueError, TypeError) as error:
         told = isinstance(error, TypeError)
-        explained = _explain_names(module, inputs) if told else _explain_failure(module, inputs, str(error))
+        explained = _explain_names(module, inputs) if told else _explain_refused_inputs(module, inputs, str(error))
         if explained is None:
             raise
         raise InvalidInput(f"{who} {explained}") from error
     return extract_logits(output, who)
 
 
-def _explain_failure(module: nn.Module, inputs: Inputs, reason: str) -> str | None:
+def _explain_refused_inputs(module: nn.Module, inputs: Inputs, reason: str) -> str | None:
     """Say what a module cannot do, by what it raised; None where that is its own matter."""
     reason = " ".join(reason.split())
     if "more than 1 value per channel" in reason:

@@ -4,7 +4,8 @@
     python -m benchmarks.hostile --seed 0 --only 1234       # one input again, with what came of it
 
 Inputs are drawn by seed and number: CSV and Parquet files of weights, rule sets and experiment files, calls of the
-library.  Each knows what it must lead to.  They run in a process that is started anew when an input kills it; some run
+library, tables of stored teachers, folders of runs and sweeps, frontiers, paths that lead to no file.  Each knows what
+it must lead to.  They run in a process that is started anew when an input kills it; some run
 in shells of their own too.  The exit status is 1 if anything is wrong.
 """
 
@@ -33,8 +34,9 @@ _SILENCE = 180.0  # seconds after which an input hangs, on a machine that others
 
 _FAULTS = """\
 A fault is a traceback, an exception that is not safekd's own, a hang, an abort, a file that was lost, changed or left
-behind, a value accepted that is wrong by what the input's author knows of it, an input refused that is right or
-accepted that is wrong, or a character printed that a terminal obeys."""
+behind, code in a file that ran, more than a gibibyte of memory, a refusal that does not name its file, a value accepted
+that is wrong by what the input's author knows of it, an input refused that is right or accepted that is wrong, or a
+character printed that a terminal obeys."""
 
 
 @dataclass
@@ -43,11 +45,15 @@ class Tally:
 
     outcomes: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     faults: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    memory: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, record: dict[str, Any]) -> None:
         """Count one input."""
         self.outcomes[record["kind"]][record["outcome"]] += 1
         self.outcomes[record["kind"]]["faulty"] += bool(record["faults"])
+        for most, name in ((self.seconds, "seconds"), (self.memory, "memory")):
+            most[record["kind"]] = max(most[record["kind"]], record.get(name, 0))
         place = f"{record['number']}, {record['kind']}, {record['story']!r}"
         self.faults += [f"{place}: {fault}" for fault in record["faults"]]
 
@@ -78,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
-    add("--inputs", type=int, default=20_000, help="how many")
+    add("--inputs", "--cases", type=int, default=20_000, help="how many")
     add("--seed", type=int, default=0, help="another seed, other inputs")
     add("--shells", type=int, default=50, help="how many run in a shell of their own too")
     add("--only", type=int, help="the number of one input: run it alone")
@@ -91,14 +97,16 @@ def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _work(options: argparse.Namespace, chatty: bool = False) -> int:
     """Run inputs one after the other, saying on the standard output which one begins and what came of it."""
     faulty = 0
-    warm_up()
+    for step in warm_up():
+        print(step, flush=True)  # a sign of life
     for number in range(options.start, options.inputs):
         one = draw_input(options.seed, number)
         record: dict[str, Any] = {"number": number, "kind": one.kind, "story": one.story}
         _say({**record, "outcome": "begun"})
         with tempfile.TemporaryDirectory(prefix="hostile-") as name:
             judged = judge_input(one, Path(name), SECONDS)
-        _say({**record, "outcome": judged.outcome, "faults": judged.faults})
+        taken = {"seconds": judged.seconds, "memory": judged.memory}
+        _say({**record, **taken, "outcome": judged.outcome, "faults": judged.faults})
         faulty += bool(judged.faults)
         if chatty:
             print("safekd", *one.arguments, f"(wanted: {one.wanted})")
@@ -179,12 +187,14 @@ def _compare_shells(options: argparse.Namespace, tally: Tally) -> int:
 
 def write_report(tally: Tally, options: argparse.Namespace, shells: int, seconds: float) -> str:
     """Return what was found, as Markdown."""
-    head = ["kind", "inputs", "accepted", "refused", "faulty"]
+    head = ["kind", "inputs", "accepted", "refused", "faulty", "slowest, s", "most memory, MiB"]
     rows = []
     for kind in KINDS:
         counts = tally.outcomes[kind]
         outcomes = [counts["accepted"], counts["refused"]]
-        rows.append([kind, str(sum(counts.values()) - counts["faulty"]), *map(str, outcomes), str(counts["faulty"])])
+        took = [f"{tally.seconds[kind]:.1f}", str(tally.memory[kind] >> 20)]
+        count = sum(counts.values()) - counts["faulty"]
+        rows.append([kind, str(count), *map(str, outcomes), str(counts["faulty"]), *took])
     faults = "\n".join(f"- {fault}" for fault in tally.faults[:100]) or "None."
     command = f"python -m benchmarks.hostile --inputs {options.inputs} --seed {options.seed}"
     facts = f"{shells} of them in shells of their own too; {seconds / 60:.0f} minutes on {processor()}"

@@ -19,7 +19,7 @@ class HostileInput:
     """Files, a command line or a call, and what must come of them.
 
     Attributes:
-        kind: "csv", "parquet", "toml" or "api".
+        kind: A key of ``_judge.KINDS``.
         story: What was done to an input that was good.
         wanted: "accepted", "refused", or "either" where both may be right.
         files: What stands in the folder beforehand, by name.
@@ -27,6 +27,8 @@ class HostileInput:
         call: The call, given the folder; what it returns is what is wrong with its answer.
         look: Looks at the folder after an input was accepted.
         appears: Names of what appears when it is accepted; nothing else may.
+        prepare: Puts more there than files; returns what it did and what must come of that.
+        names: Words that a refusal must name one of, such as the file; empty for none.
         code: The exit code when it is accepted, None where both 0 and 1 may be right.
     """
 
@@ -38,6 +40,8 @@ class HostileInput:
     call: Callable[[Path], str] | None = None
     look: Look = lambda folder: ""
     appears: tuple[str, ...] = ()
+    prepare: Callable[[Path], tuple[str, str]] | None = None
+    names: tuple[str, ...] = ()
     code: int | None = 0
 
 

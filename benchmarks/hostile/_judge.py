@@ -7,81 +7,96 @@ leaves what it should, with the right numbers.  Nothing prints a traceback, a wo
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import os
-import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 
 import safekd as kd
-from safekd.cli import main
-from safekd.cli._app import FAULT
 from safekd.errors import SafekdError
 
+from .._timing import reset_peak, resident_peak
 from ._api_inputs import draw_api_input
+from ._command import run_here
 from ._csv_inputs import draw_csv_input
+from ._damage import take_snapshot
+from ._folder_inputs import draw_folder_input, draw_path_input, make_good_folder
+from ._good_folders import TARGETS
 from ._input import ACCEPTED, REFUSED, HostileInput
 from ._parquet_inputs import draw_parquet_input
+from ._table_inputs import draw_table_input
 from ._toml_inputs import draw_toml_input
 
-KINDS = {"csv": draw_csv_input, "parquet": draw_parquet_input, "toml": draw_toml_input, "api": draw_api_input}
-SHARES = (0.4, 0.2, 0.2, 0.2)  # of the inputs, by kind
-SECONDS = 20.0  # that an input may take on a machine that does nothing else
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+KINDS: dict[str, Callable[[np.random.Generator], HostileInput]] = {
+    "csv": draw_csv_input,
+    "parquet": draw_parquet_input,
+    "toml": draw_toml_input,
+    "api": draw_api_input,
+    "table": draw_table_input,
+    "path": draw_path_input,
+    **{target.kind: partial(draw_folder_input, target=target) for target in TARGETS},
+}
+SHARES = {"csv": 0.1, "parquet": 0.05, "toml": 0.05, "api": 0.05, "table": 0.4, "path": 0.05}  # folders share the rest
+SECONDS = 20.0  # of the processor that an input may take; who waits instead is found by ``__main__``
+MEMORY = 1 << 30  # bytes that reading one may take
+Snapshot = Mapping[str, tuple[object, ...]]
 
 
 @dataclass
 class Judgement:
-    """What came of an input: "accepted" or "refused", and what is wrong with that."""
+    """What came of an input: "accepted" or "refused", what is wrong with that, what it took, in bytes beyond before."""
 
     outcome: str
     faults: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Ran:
-    """Exit code and both streams."""
-
-    code: int
-    out: str
-    err: str
+    seconds: float = 0.0
+    memory: int = 0
 
 
 def draw_input(seed: int, number: int) -> HostileInput:
     """Return an input: the same one for the same seed and number."""
     rng = np.random.default_rng([seed, number])
-    return KINDS[str(rng.choice(list(KINDS), p=SHARES))](rng)
+    rest = (1 - sum(SHARES.values())) / len(TARGETS)
+    return KINDS[str(rng.choice(list(KINDS), p=[SHARES.get(kind, rest) for kind in KINDS]))](rng)
 
 
-def warm_up() -> None:
-    """Compile what the first inputs would wait for."""
+def warm_up() -> Iterator[str]:
+    """Compile and make what the first inputs would wait for; say so step by step."""
     for teachers in range(1, 9):
         for orderings in ([], [(0, 1)] if teachers > 1 else []):
             for dtype in (np.float64, np.float32):
                 kd.project(np.ones((2, teachers), dtype), kd.WeightPolytope(teachers, orderings=orderings))
+                yield f"{teachers} teachers"
+    for target in TARGETS:
+        for seed in (0, 1):
+            make_good_folder(target, seed)
+            yield f"a good {target.kind}"
 
 
 def judge_input(one: HostileInput, folder: Path, most_seconds: float = math.inf) -> Judgement:
     """Run an input in an empty folder and judge it."""
     for name, data in one.files.items():
         (folder / name).write_bytes(data)
-    start = perf_counter()
+    done, wanted = ("", one.wanted) if one.prepare is None else one.prepare(folder)
+    before, start, resident = take_snapshot(folder), process_time(), reset_peak() or 0
     with _change_folder(folder):
         judged = _judge_call(one, folder) if one.call is not None else _judge_command(one, folder)
-    seconds = perf_counter() - start
-    if seconds > most_seconds:
-        judged.faults.append(f"took {seconds:.0f} seconds")
-    if judged.outcome != one.wanted and one.wanted in (ACCEPTED, REFUSED):
-        judged.faults.append(f"was {judged.outcome}, should be {one.wanted}")
-    judged.faults += _look_at_files(one, folder, judged.outcome)
+    judged.seconds, judged.memory = process_time() - start, (resident_peak() or 0) - resident
+    if judged.seconds > most_seconds:
+        judged.faults.append(f"took {judged.seconds:.0f} seconds")
+    if judged.memory > MEMORY:
+        judged.faults.append(f"took {judged.memory >> 20} MiB of memory")
+    if judged.outcome != wanted and wanted in (ACCEPTED, REFUSED):
+        judged.faults.append(f"was {judged.outcome}, should be {wanted}")
+    judged.faults += _look_at_files(one, before, take_snapshot(folder), judged.outcome)
+    judged.faults = [f"{done}: {fault}" if done else fault for fault in judged.faults]
     return judged
 
 
@@ -92,7 +107,11 @@ def _judge_call(one: HostileInput, folder: Path) -> Judgement:
             warnings.simplefilter("ignore")
             wrong = one.call(folder)
     except SafekdError as error:
-        return Judgement(REFUSED, [] if str(error).strip() else ["an error without a word"])
+        text = " ".join([str(error), *getattr(error, "__notes__", [])])
+        faults = [] if text.strip() else ["an error without a word"]
+        if one.names and not any(name in text for name in one.names):
+            faults.append(f"names none of {', '.join(one.names)}: {text[:200]}")
+        return Judgement(REFUSED, faults)
     except Exception as error:
         return Judgement(REFUSED, [f"raw {type(error).__name__}: {str(error)[:200]}"])
     return Judgement(ACCEPTED, [wrong] if wrong else [])
@@ -100,15 +119,9 @@ def _judge_call(one: HostileInput, folder: Path) -> Judgement:
 
 def _judge_command(one: HostileInput, folder: Path) -> Judgement:
     ran = run_here(one.arguments)
-    outcome, faults = REFUSED if ran.code == 2 else ACCEPTED, []
-    if ran.code not in (0, 1, 2) or (outcome == ACCEPTED and one.code not in (None, ran.code)):
+    outcome, faults = REFUSED if ran.code == 2 else ACCEPTED, ran.find_faults()
+    if outcome == ACCEPTED and ran.code in (0, 1) and one.code not in (None, ran.code):
         faults.append(f"exit code {ran.code}, wanted {one.code}")
-    if "Traceback" in ran.out + ran.err or FAULT in ran.err:
-        faults.append(f"broke: {ran.err.strip()[-400:]}")
-    if outcome == REFUSED and not ran.err.strip():
-        faults.append("refused without a word")
-    if _OBEYED.search(ran.out + ran.err):
-        faults.append("printed what a terminal obeys")
     if outcome == ACCEPTED:
         try:
             wrong = one.look(folder)
@@ -118,43 +131,16 @@ def _judge_command(one: HostileInput, folder: Path) -> Judgement:
     return Judgement(outcome, faults)
 
 
-def _look_at_files(one: HostileInput, folder: Path, outcome: str) -> list[str]:
+def _look_at_files(one: HostileInput, before: Snapshot, after: Snapshot, outcome: str) -> list[str]:
     """Return what was lost, changed or left behind."""
-    faults = []
     written = set(one.appears) if outcome == ACCEPTED else set()
-    for name, data in one.files.items():
-        path = folder / name
-        if name not in written and (not path.is_file() or path.read_bytes() != data):
-            faults.append(f"{name} was lost or changed")
-    there = {path.name for path in folder.iterdir()} - set(one.files)
-    if there - written:
-        faults.append(f"left behind: {sorted(there - written)}")
-    if outcome == ACCEPTED and set(one.appears) - there - set(one.files):
-        faults.append(f"missing: {sorted(set(one.appears) - there)}")
+    changed = [name for name, what in before.items() if name not in written and after.get(name) != what]
+    faults = [f"{name} was lost or changed" for name in changed]
+    if there := sorted(name for name in set(after) - set(before) if Path(name).parts[0] not in written):
+        faults.append(f"left behind: {there}")
+    if outcome == ACCEPTED and (missing := sorted(set(one.appears) - set(after))):
+        faults.append(f"missing: {missing}")
     return faults
-
-
-def run_here(arguments: tuple[str, ...]) -> Ran:
-    """Call ``safekd`` in this process."""
-    before = sys.argv
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n") for _ in range(2))
-    sys.argv = ["safekd", *arguments]
-    code = 0
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException as error:  # what would have been a traceback
-        err.write(f"Traceback: {type(error).__name__}: {error}")
-        code = -1
-    finally:
-        sys.argv = before
-    texts = []
-    for stream in (out, err):
-        stream.flush()
-        texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
-    return Ran(code, *texts)
 
 
 def compare_with_a_shell(one: HostileInput, here: Path, there: Path) -> list[str]:

@@ -160,7 +160,7 @@ def _trainer(course: Course, constrained: bool) -> Callable[[], object]:
         optimizer=torch.optim.Adam(student.parameters(), lr=1e-3),
         batch_size=course.batch,
     )
-    engine = PrimalDual(len(constraints), method=trainer.problem.choose_dual(len(course.train)))
+    engine = PrimalDual(len(constraints), method=trainer.problem.choose_dual(course.train))
     stepper = PrimalDualStep(trainer.problem, engine, FitData(course.train, {}))
     if course.batch is None:
         batch = course.train.batch()

@@ -7,7 +7,7 @@ what shows it (``_student``).  Axes: ... positions, B of them, K teachers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -19,6 +19,7 @@ from solvers.polytope import WeightPolytope
 
 from .._number_checks import is_whole
 from .._torch_state import evaluation_mode, limit_threads
+from ..data import Inputs, fill_uncounted
 from ..errors import InvalidInput, MissingSignal
 from ..weights import Signals, collect_modules, require_rule
 from ._audit_progress import show_lines
@@ -44,7 +45,7 @@ def audit(
     vary: Sequence[str] | None = None,
     losses: Losses | None = None,
     under: Sequence[Signals] | None = None,
-    student: tuple[nn.Module, Tensor] | None = None,
+    student: tuple[nn.Module, Inputs] | None = None,
     names: Sequence[str] = (),
     tries: int = 4,
     quick: bool = False,
@@ -66,7 +67,7 @@ def audit(
         losses: Losses of candidate students for III.14, (N, K); or a function from weights (B, K) to the losses of the
             students that minimize the sums.
         under: The signals under each candidate student, if the rule looks at the student.
-        student: A module and inputs, to look for kinks (A4).
+        student: A module and inputs, a tensor or a dictionary of them, to look for kinks (A4).
         names: Of the teachers, for the report.
         tries: How many lines of each sort are searched, at least 1.
         quick: Whether continuity is looked for along few lines, as by ``tries=1``, and at 128 positions at most; all
@@ -101,13 +102,14 @@ def audit(
         for subject in subjects:
             last = subject is subjects[-1]
             movable = MovableSignals.finest(signals, subject.weights)
-            rows_R = _choose_rows(movable, subject.weights) if quick else None
+            rows_R = _choose_rows(movable, subject.weights, signals.mask, quick)
             axiom = select_axioms(subject.scale)["continuity"].id
             mine = [f for f in _judge_subject(subject, signals, losses, under, names) if f.axiom != axiom]
-            mine += _judge_movable(axiom, subject, movable, rows_R, vary, 1 if quick else tries, seed, on_lines)
+            moved = _judge_movable(axiom, subject, movable, rows_R, vary, 1 if quick else tries, seed, on_lines)
+            mine += [_count_judged(finding, signals) for finding in moved]
             # assumptions are about the weights that are used
             findings += [f for f in mine if last or f.axiom not in ("A1", "A2", "P")]
-        w_BK = subjects[-1].weights(signals).reshape(-1, signals.shape[-1])
+        w_BK = signals.select_counted(subjects[-1].weights(signals))
         findings.append(_judge_realizable_signals(w_BK, signals))
     if student is None:
         findings.append(
@@ -126,16 +128,18 @@ def _require_options(signals: object, tries: Any, student: Any) -> None:
             f"`tries` is {tries!r}; wanted a whole number, at least 1: without lines nothing is searched."
         )
     pair = isinstance(student, tuple) and len(student) == 2
-    if student is not None and not (pair and isinstance(student[0], nn.Module) and isinstance(student[1], Tensor)):
+    kinds = (Tensor, Mapping)
+    if student is not None and not (pair and isinstance(student[0], nn.Module) and isinstance(student[1], kinds)):
         raise InvalidInput(f"`student` is a {type(student).__name__}; wanted a pair, (module, tensor of inputs).")
 
 
-def _choose_rows(movable: MovableSignals, weights: Weights) -> Tensor | None:
-    """Return some positions, evenly spread; None where they are few, or the rule takes only all of them."""
-    B = movable.lead.numel()
-    if B <= _QUICK_ROWS:
+def _choose_rows(movable: MovableSignals, weights: Weights, mask: Tensor | None, quick: bool) -> Tensor | None:
+    """Return the positions that count, or a few of them, evenly spread; None for all, as where a rule takes no less."""
+    rows_R = torch.arange(movable.lead.numel()) if mask is None else mask.reshape(-1).cpu().nonzero().squeeze(-1)
+    if quick and len(rows_R) > _QUICK_ROWS:
+        rows_R = rows_R[torch.linspace(0, len(rows_R) - 1, _QUICK_ROWS).long()]
+    if not 0 < len(rows_R) < movable.lead.numel():
         return None
-    rows_R = torch.linspace(0, B - 1, _QUICK_ROWS).long()
     try:
         weights(movable.gather_rows(rows_R).replace_sources({}))
     except Exception:  # it holds a table of as many rows, say
@@ -155,7 +159,11 @@ def _judge_movable(
 ) -> list[Finding]:
     """Return the findings on continuity, places named in the whole batch."""
     some = movable if rows_R is None else movable.gather_rows(rows_R)
-    findings = judge_continuity(axiom, subject.name, subject.weights, some, vary, tries, seed, on_lines)
+
+    def weigh(signals: Signals) -> Tensor:  # where a position does not count, no weight moves
+        return fill_uncounted(subject.weights(signals), signals.mask, 1 / signals.shape[-1])
+
+    findings = judge_continuity(axiom, subject.name, weigh, some, vary, tries, seed, on_lines)
     if rows_R is None:
         return list(findings)
     text = f" Looked for at {len(rows_R)} of {movable.lead.numel()} positions."
@@ -167,6 +175,11 @@ def _judge_movable(
         )
         for finding in findings
     ]
+
+
+def _count_judged(finding: Finding, signals: Signals) -> Finding:
+    """Return a finding about no more positions than count."""
+    return finding if signals.mask is None else replace(finding, judged=min(finding.judged, int(signals.mask.sum())))
 
 
 def _judge_subject(
@@ -187,25 +200,28 @@ def _judge_subject(
     if losses is None or "pareto" not in axioms:
         return findings
     others = None if under is None else [subject.weights(s).reshape(-1, K) for s in under]
+    row_P = _number_counted(signals, lead)
     for n, other_BK in enumerate(others or ()):
         if len(other_BK) != lead.numel():
             raise InvalidInput(
                 f"`under` holds {len(other_BK)} positions for student {n}; wanted {lead.numel()}, as `signals`."
             )
-    pareto = judge_pareto(axioms["pareto"].id, subject.name, w_K.reshape(-1, K), losses, others)
-    pareto = pareto if pareto.where is None else replace(pareto, where=locate_row(pareto.where[0], lead))
+    others = None if others is None else [other_BK[row_P] for other_BK in others]
+    pareto = judge_pareto(axioms["pareto"].id, subject.name, w_K.reshape(-1, K)[row_P], losses, others)
+    pareto = pareto if pareto.where is None else replace(pareto, where=locate_row(int(row_P[pareto.where[0]]), lead))
     return [pareto if finding.axiom == pareto.axiom else finding for finding in findings]
 
 
 def _judge_weights(subject: Subject, w_K: Tensor, signals: Signals | None, names: Sequence[str]) -> list[Finding]:
     rows = RowAudit(subject.polytope, subject.scale, subject=subject.name, names=names, lead=w_K.shape[:-1])
     safety, critical = select_scores(signals, subject.polytope, subject.scale)
-    rows.add(w_K, critical=critical, safety=safety)
+    counted = None if signals is None else signals.mask
+    rows.add(w_K, critical=critical, safety=safety, counted=counted)
     findings = list(rows.findings())
     own = None if signals is None else find_designated_orderings(subject.rule, subject.polytope, signals)
     if own is None or "ordering" not in rows.axioms:
         return findings
-    ordering = judge_orderings(own, rows.axioms["ordering"].id, subject.name, w_K)
+    ordering = judge_orderings(own, rows.axioms["ordering"].id, subject.name, w_K, counted)
     return [ordering if finding.axiom == ordering.axiom else finding for finding in findings]
 
 
@@ -219,12 +235,18 @@ def _mention_unrepaired(finding: Finding, alone: Finding) -> Finding:
 
 def _judge_realizable_signals(w_BK: Tensor, signals: Signals) -> Finding:
     """Judge (A3) where the signals hold the teachers' distributions and the student's."""
-    lead = len(signals.shape) - 1
     try:
         log_p_KV, student_V = signals.log_p, signals.student_log_p
     except MissingSignal:
         return judge_realizable(w_BK, None, None)
-    B = len(w_BK)
-    return judge_realizable(
-        w_BK, log_p_KV.reshape(B, *log_p_KV.shape[lead:]), student_V.reshape(B, *student_V.shape[lead:])
-    )
+    finding = judge_realizable(w_BK, signals.select_counted(log_p_KV), signals.select_counted(student_V))
+    if finding.where is None:
+        return finding
+    lead = signals.shape[:-1]
+    return replace(finding, where=locate_row(int(_number_counted(signals, lead)[finding.where[0]]), lead))
+
+
+def _number_counted(signals: Signals | None, lead: torch.Size) -> Tensor:
+    """Return the numbers of the positions that count, through all leading axes, (P,)."""
+    number = torch.arange(lead.numel()).reshape(lead)
+    return number.reshape(-1) if signals is None or signals.mask is None else number[signals.mask.cpu()]

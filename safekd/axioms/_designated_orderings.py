@@ -16,6 +16,7 @@ from torch import Tensor
 
 from solvers.polytope import WeightPolytope
 
+from ..data import fill_uncounted
 from ..weights import Conforming, PositionOrderings, Signals, Unified
 from ._audit_report import Finding, locate_row
 from .rows import suggest_remedy
@@ -59,12 +60,21 @@ def select_scores(
     return getattr(signals, _SCORES[of_scale]), where
 
 
-def judge_orderings(orders: PositionOrderings, axiom: str, subject: str, w_K: Tensor) -> Finding:
-    """Judge orderings that differ from position to position, by how far the nearest weights are that keep them."""
+def judge_orderings(
+    orders: PositionOrderings, axiom: str, subject: str, w_K: Tensor, counted: Tensor | None = None
+) -> Finding:
+    """Judge orderings that differ from position to position, by how far the nearest weights are that keep them.
+
+    counted: positions that are judged, bool (...); None for all.
+    """
+    w_K = fill_uncounted(w_K, counted, 1 / w_K.shape[-1])
     broken_B, w_BK = orders.find_violations(w_K).reshape(-1), w_K.reshape(-1, w_K.shape[-1])
     lost_B = w_BK.isnan().any(-1)
     broken_B = broken_B | lost_B
-    rows, judged = int(broken_B.sum()), len(w_BK)
+    judged = len(w_BK)
+    if counted is not None:
+        broken_B, judged = broken_B & counted.reshape(-1), int(counted.sum())
+    rows = int(broken_B.sum())
     if not judged:
         return Finding(axiom, subject, "not_applicable", "There are no rows.")
     if not rows:

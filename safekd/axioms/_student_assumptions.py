@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._torch_state import evaluation_mode
+from .._torch_state import call_module, evaluation_mode, extract_logits
+from ..data import Inputs, list_inputs, map_inputs
 from ..errors import InvalidInput
 from ..pooling import arithmetic_pool
 from ._audit_report import Finding
@@ -63,17 +65,17 @@ def judge_realizable(w_BK: Tensor, log_p_BKV: Tensor | None, student_BV: Tensor 
     return Finding("A3", "student", "estimated", text, amount, (worst,), 0, judged)
 
 
-def judge_smooth(student: nn.Module, inputs: Tensor, seed: int) -> Finding:
+def judge_smooth(student: nn.Module, inputs: Inputs, seed: int) -> Finding:
     """Judge (A4) by looking for jumps of the derivative of log-probabilities along lines through the parameters.
 
     Args:
         student: Module from inputs to logits.
-        inputs: (B, ...).
+        inputs: (B, ...), or a dictionary of them.
         seed: Which lines.
     """
     start = {name: p.detach().double() if p.is_floating_point() else p for name, p in student.state_dict().items()}
     trained = {name for name, p in student.named_parameters() if p.requires_grad}
-    wide = inputs.double() if inputs.is_floating_point() else inputs
+    wide = map_inputs(inputs, lambda value: value.double() if value.is_floating_point() else value)
     generator = torch.Generator().manual_seed(seed)
     worst, where, steepest = 0.0, 0, 0.0
     with evaluation_mode(student):
@@ -98,7 +100,7 @@ def judge_smooth(student: nn.Module, inputs: Tensor, seed: int) -> Finding:
 
 
 def _draw_parameter_line(
-    student: nn.Module, inputs: Tensor, start: dict[str, Tensor], trained: set[str], generator: torch.Generator
+    student: nn.Module, inputs: Inputs, start: dict[str, Tensor], trained: set[str], generator: torch.Generator
 ) -> Line:
     direction = {}
     for name in sorted(trained):
@@ -110,18 +112,22 @@ def _draw_parameter_line(
 
     def log_p(place: Tensor) -> Tensor:
         parameters = {name: start[name] + place * step for name, step in direction.items()}
-        answer: Tensor = torch.func.functional_call(student, {**fixed, **parameters}, (inputs,))
-        return answer.log_softmax(-1)
+
+        def run(*given: Tensor, **named: Tensor) -> Any:
+            return torch.func.functional_call(student, {**fixed, **parameters}, given, named)
+
+        return extract_logits(call_module(run, inputs), "The student").log_softmax(-1)
 
     def evaluate_derivative(place_B: Tensor) -> Tensor:
         place = place_B[0]
         derivative: Tensor = torch.func.jvp(log_p, (place,), (torch.ones_like(place),))[1]
         return derivative.detach().reshape(-1, derivative.shape[-1])
 
-    rows = log_p(torch.zeros((), dtype=torch.float64, device=inputs.device)).numel()
-    classes = evaluate_derivative(torch.zeros(1, dtype=torch.float64, device=inputs.device)).shape[-1]
+    device = list_inputs(inputs)[0].device
+    rows = log_p(torch.zeros((), dtype=torch.float64, device=device)).numel()
+    classes = evaluate_derivative(torch.zeros(1, dtype=torch.float64, device=device)).shape[-1]
     return Line(
         "parameters",
         evaluate_derivative,
-        torch.full((rows // classes,), size, dtype=torch.float64, device=inputs.device),
+        torch.full((rows // classes,), size, dtype=torch.float64, device=device),
     )

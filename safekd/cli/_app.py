@@ -167,8 +167,8 @@ def train_command(
 ) -> None:
     """Train the student that an experiment file describes, under its safety constraints.
 
-    Ctrl-C and SIGTERM finish the step and save (exit codes 130 and 143): --resume goes on there.  Exit code 0: converged;
-    1: not; 2: bad input.
+    Ctrl-C and SIGTERM finish the step and save (exit codes 130 and 143): --resume goes on there.  Exit code 0:
+    converged; 1: not; 2: bad input.
     """
     from ._train_command import TrainingOptions, show_training
 

@@ -18,6 +18,7 @@ from ..errors import InvalidInput
 from ..experiment import Experiment, build_experiment
 from ..experiment.config import load_config
 from ..frontier import Frontier, trace_frontier, verify
+from ..io import require_writable
 from ..report import tabulate_frontier
 from ._plain_text import PlainConsole, print_plain
 from ._progress_bars import show_written
@@ -178,6 +179,7 @@ def _require_paths(output: Path, plot: Path | None) -> None:
         raise InvalidInput(f"--plot {plot} is a folder; wanted the name of a picture in it.")
     if plot.absolute() == output.absolute():
         raise InvalidInput(f"--plot and --output both name {plot}; write to two files.")
+    require_writable(plot)
 
 
 def _parse_targets(text: str) -> int | list[float]:

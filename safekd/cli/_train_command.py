@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from rich.console import Console
 
 from .._torch_state import limit_threads
 from ..data import Split
+from ..distributed import Ranks, join_ranks
 from ..errors import InvalidInput
 from ..experiment import build_experiment
-from ..experiment.config import copy_config, load_config
+from ..experiment.config import ExperimentConfig, copy_config, load_config
 from ..io import write_atomically
 from ..report import tabulate_fit, tabulate_tightening
-from ..safety import SafetyConstraint, certify
-from ..training import FitResult, RunFolder, open_run_folder
+from ..safety import Certificate, SafetyConstraint, certify
+from ..training import FitResult, RunFolder, open_on_first_rank, open_run_folder
 from ..training.resume import CheckpointStore
 from ..training.trace import TracePoint
 from ._plain_text import print_plain
@@ -47,17 +48,32 @@ class TrainingOptions:
 def show_training(console: Console, path: Path, options: TrainingOptions) -> int:
     """Train with a progress bar, save, and print the result; return the exit code.
 
+    Under torchrun every process trains, and the first one alone prints and writes.
+
     Args:
         console: Where it is printed.
         path: The experiment file.
         options: Of the command line.
     """
     config, folder = load_config(path)
+    with join_ranks(config.training.device) as ranks:
+        console.quiet = console.quiet or not ranks.is_first
+        return _train_on_ranks(console, path, options, (config, folder), ranks)
+
+
+def _train_on_ranks(
+    console: Console, path: Path, options: TrainingOptions, loaded: tuple[ExperimentConfig, Path], ranks: Ranks
+) -> int:
+    config, folder = loaded
     target = options.run_dir or Path(config.run_dir or Path("runs") / path.stem)
     if not options.resume:
-        _require_no_stopped_run(target)
+        ranks.ask_first(lambda: _require_no_stopped_run(target))
     text = copy_config(path, target)
-    with open_run_folder(target) as run_folder, show_steps(console) as progress, limit_threads(config.training.threads):
+    with (
+        open_on_first_rank(target, None, ranks) as run_folder,
+        show_steps(console) as progress,
+        limit_threads(config.training.threads),
+    ):
         task = progress.add_task("fitting teachers", total=config.training.epochs)
         experiment = build_experiment(config, folder)
 
@@ -80,23 +96,38 @@ def show_training(console: Console, path: Path, options: TrainingOptions) -> int
                 tighten=experiment.tighten,
                 on_trace=show_loss,
                 on_round=show_attempt,
-                run_dir=run_folder,
+                run_dir=run_folder or target,
                 checkpoint_every=options.checkpoint_every,
                 resume="auto" if options.resume else "never",
                 allow_change=options.allow_change,
             )
-        written = _keep_result(console, run_folder, result, text)
+
+        stated: list[Certificate | str] = []
+
+        def finish() -> list[Path]:
+            split = experiment.splits["certify"]
+            stated.extend(_certify(result, constraint, split) for constraint in experiment.constraints)
+            proved = [one for one in stated if isinstance(one, Certificate)]
+            return _keep_result(console, run_folder, replace(result, certificates=proved), text)
+
+        written = ranks.ask_first(finish)
+    ranks.ask_first(lambda: _show_result(console, result, stated, written))
+    if written[0].parent != target:
+        return 2
+    return 0 if result.status == "converged" else 1
+
+
+def _show_result(
+    console: Console, result: FitResult, stated: Sequence[Certificate | str], written: Sequence[Path]
+) -> None:
     console.print(tabulate_fit(result))
     if result.tightening is not None:
         console.print(tabulate_tightening(result.tightening))
     print_plain(console, f"{result.status}: {result.message}\n{result.next_move}")
-    for constraint in experiment.constraints:
-        print_plain(console, _state_certificate(result, constraint, experiment.splits["certify"]))
+    for certificate in stated:
+        print_plain(console, str(certificate))
     print_plain(console, "\n".join(["data used:", *(f"  {use}" for use in result.uses)]))
     show_written(console, written)
-    if written[0].parent != target:
-        return 2
-    return 0 if result.status == "converged" else 1
 
 
 def _require_no_stopped_run(target: Path) -> None:
@@ -123,16 +154,17 @@ def _tell_how_to_go_on(console: Console, path: Path, target: Path) -> Iterator[N
         raise
 
 
-def _state_certificate(result: FitResult, constraint: SafetyConstraint, split: Split) -> str:
+def _certify(result: FitResult, constraint: SafetyConstraint, split: Split) -> Certificate | str:
     """Return what held-out data show of a constraint, or why they can show nothing: the run itself is not in doubt."""
     try:
-        return str(certify(result, constraint, split))
+        return certify(result, constraint, split)
     except InvalidInput as error:
         return f"{constraint.name}: not certified. {error}"
 
 
-def _keep_result(console: Console, folder: RunFolder, result: FitResult, config: str) -> list[Path]:
+def _keep_result(console: Console, folder: RunFolder | None, result: FitResult, config: str) -> list[Path]:
     """Write a result and its configuration, elsewhere where its folder fails; return the files."""
+    assert folder is not None  # on the rank that writes
 
     def write_config(part: Path) -> None:
         with write_atomically(part / "config.toml") as temporary:

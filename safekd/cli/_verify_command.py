@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ..frontier import verify_files
+from ._plain_text import print_plain
 
 
 def show_verification(console: Console, path: Path, *, repair: bool) -> int:
@@ -18,5 +19,5 @@ def show_verification(console: Console, path: Path, *, repair: bool) -> int:
         repair: Whether damaged checkpoints are set aside.
     """
     report = verify_files(path, repair=repair)
-    console.print(str(report), markup=False, highlight=False, soft_wrap=True)
+    print_plain(console, str(report))
     return 0 if report.holds() else 1

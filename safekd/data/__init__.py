@@ -9,22 +9,35 @@ A ``SplitCache`` keeps what is worked out once a split; ``SplitUse`` says what a
 copies by what is in its examples.
 """
 
-from ._batch import Batch, fill_uncounted
+from ._batch import Batch
+from ._bit_mixing import rank_places
+from ._build_batch import build_batch
 from ._column_values import IGNORED
-from ._data_provenance import SplitUse, StoredSplit, Trained, find_unseen, hash_examples
 from ._data_sources import Fields, as_split, move_split
 from ._example_source import ExampleSource
 from ._group_names import PLURAL, Group, GroupNames, Key, find_name, require_same_names
 from ._inputs import Inputs, list_inputs, map_inputs, name_inputs
-from ._rank_share import RankShare, share_source
-from ._shared_examples import drop_shared, require_unshared
+from ._position_mask import fill_uncounted
+from ._rank_share import RankShare, read_evenly, read_stream, share_source
 from ._split import Split, expand_to_positions, require_class_count
 from ._split_cache import SplitCache
+from .provenance import (
+    SeenExamples,
+    SplitUse,
+    StoredSplit,
+    Trained,
+    drop_shared,
+    find_unseen,
+    hash_examples,
+    require_unshared,
+)
+from .sources import DatasetSource, StreamSource, SurveyedSource, as_source
 
 __all__ = [
     "IGNORED",
     "PLURAL",
     "Batch",
+    "DatasetSource",
     "ExampleSource",
     "Fields",
     "Group",
@@ -32,12 +45,17 @@ __all__ = [
     "Inputs",
     "Key",
     "RankShare",
+    "SeenExamples",
     "Split",
     "SplitCache",
     "SplitUse",
     "StoredSplit",
+    "StreamSource",
+    "SurveyedSource",
     "Trained",
+    "as_source",
     "as_split",
+    "build_batch",
     "drop_shared",
     "expand_to_positions",
     "fill_uncounted",
@@ -48,6 +66,9 @@ __all__ = [
     "map_inputs",
     "move_split",
     "name_inputs",
+    "rank_places",
+    "read_evenly",
+    "read_stream",
     "require_class_count",
     "require_same_names",
     "require_unshared",

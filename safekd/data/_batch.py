@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor
 from solvers.short_repr import ShortRepr
 
 from .._fingerprint import Fingerprint, fingerprint_tensors
-from ..errors import InvalidInput
-from ._inputs import map_inputs
+from ._inputs import list_inputs, map_inputs
+from ._position_mask import fill_uncounted
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,6 +31,8 @@ class Batch(ShortRepr):
         mask: Which positions count, bool (B, ...); None where all do.
         place: Places of the examples in a source with random access, (B,), by which answers about them are kept; None
             in a stream.
+        numbered: Whether ``index`` names examples, so that rows of tables belong to it; in a stream without numbers it
+            counts them as they come.
     """
 
     inputs: Any
@@ -41,11 +43,12 @@ class Batch(ShortRepr):
     split_size: int | None = None
     mask: Tensor | None = None
     place: Tensor | None = None
+    numbered: bool = True
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
 
-    @property
+    @cached_property
     def positions(self) -> int:
         """How many positions count."""
         return self.labels.numel() if self.mask is None else int(self.mask.sum())
@@ -83,7 +86,7 @@ class Batch(ShortRepr):
         """
         if len(self) <= rows:
             return [self]
-        return [self._select(slice(start, start + rows)) for start in range(0, len(self), rows)]
+        return [self.select(slice(start, start + rows)) for start in range(0, len(self), rows)]
 
     def every(self, step: int, start: int) -> Batch:
         """Return every so many-th example.
@@ -92,14 +95,23 @@ class Batch(ShortRepr):
             step: How many examples on the next one is.
             start: Which is the first.
         """
-        return self._select(slice(start, None, step))
+        return self.select(slice(start, None, step))
 
     def fingerprint(self) -> list[Fingerprint]:
         """Return numbers that are the same for batches of the same content, one a tensor."""
-        inputs = self.inputs.values() if isinstance(self.inputs, Mapping) else ()
-        return fingerprint_tensors([*self._tensors().values(), *inputs])
+        return fingerprint_tensors([*self._tensors().values(), *list_inputs(self.inputs)])
 
-    def _select(self, where: slice) -> Batch:
+    @property
+    def bytes(self) -> int:
+        """Memory that its inputs and labels take."""
+        return sum(value.numel() * value.element_size() for value in (*list_inputs(self.inputs), self.labels))
+
+    def select(self, where: slice | Tensor) -> Batch:
+        """Return some of its examples.
+
+        Args:
+            where: Their places in the batch.
+        """
         parts: dict[str, Any] = {name: value[where] for name, value in self._tensors().items()}
         return replace(self, **parts, inputs=map_inputs(self.inputs, lambda value: value[where]))
 
@@ -115,24 +127,3 @@ class Batch(ShortRepr):
     def _tensors(self) -> dict[str, Tensor]:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "inputs"}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
-
-
-def fill_uncounted(value: Tensor, mask: Tensor | None, filling: float) -> Tensor:
-    """Return values with a number where a position does not count; its gradient there is 0, even of a NaN.
-
-    Args:
-        value: Anything a position, (..., *more).
-        mask: Which positions count, bool (...); None where all do.
-        filling: The number.
-
-    Raises:
-        InvalidInput: The values are not one a position.
-    """
-    if mask is None:
-        return value
-    if value.shape[: mask.ndim] != mask.shape:
-        raise InvalidInput(
-            f"Values of shape {tuple(value.shape)} do not fit labels of shape {tuple(mask.shape)}; wanted one row a "
-            "label."
-        )
-    return torch.where(mask.reshape(mask.shape + (1,) * (value.ndim - mask.ndim)), value, filling)

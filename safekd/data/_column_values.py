@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,8 @@ def read_group_names(names: Sequence[str], what: str, split: str) -> tuple[str, 
     Raises:
         InvalidInput: One is no text, or two are alike.
     """
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    listed = getattr(names, "ndim", 1) and isinstance(names, Iterable) and not isinstance(names, str)
+    if not listed or not all(isinstance(name, str) for name in names):
         raise InvalidInput(f"Split '{split}': the names of the {what} are {names!r}; wanted a list of text.")
     known = tuple(str(name) for name in names)
     if len(set(known)) < len(known):
@@ -114,7 +115,8 @@ def stack_values(values: Sequence[Any], what: str, name: str) -> Any:
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidInput(
             f"The {what} of `{name}` cannot be stacked into one tensor ({error}); "
-            "let the dataset give tensors or numbers of one shape."
+            f"let the dataset give tensors or numbers of one shape, or pad them: kd.data.DatasetSource('{name}', data, "
+            "collate=...)."
         ) from error
 
 

@@ -19,6 +19,7 @@ from ._split import Split
 
 Fields = Sequence[str | None] | Mapping[str, Any]
 _EXAMPLE_FIELDS = ("inputs", "labels", "mask", "task", "context", "cluster", "numbers")
+SOURCE_FIELDS = (*_EXAMPLE_FIELDS, "index")  # of a source that is read as it is needed
 _NAME_FIELDS = ("class_names", "context_names", "task_names")
 _INPUT = "inputs."  # begins the name of a part of a dictionary of inputs
 _HOW = (
@@ -60,7 +61,7 @@ def as_split(data: Any, name: str, fields: Fields | None = None) -> Split:
             '{"inputs": ..., "labels": ...}, or a torch dataset whose items are such tuples or dictionaries (for a '
             "DataLoader pass its .dataset)."
         )
-    return Split(name, **_name_parts(parts, names, name, fields))
+    return Split(name, **name_parts(parts, names, name, fields))
 
 
 def move_split(data: Any, name: str, device: torch.device, fields: Fields | None = None) -> Split:
@@ -111,12 +112,29 @@ def _read_parts(data: Any, name: str) -> tuple[list[Any] | None, list[str] | Non
     return None, None
 
 
-def _name_parts(parts: Sequence[Any], names: Sequence[str] | None, name: str, fields: Fields | None) -> dict[str, Any]:
-    """Return the parts by the names that a Split has for them."""
+def name_parts(
+    parts: Sequence[Any],
+    names: Sequence[str] | None,
+    name: str,
+    fields: Fields | None,
+    known: Sequence[str] = _EXAMPLE_FIELDS,
+) -> dict[str, Any]:
+    """Return the parts of data by the names that a Split has for them.
+
+    Args:
+        parts: In order.
+        names: What the data call them; None where they have no names.
+        name: Of the data, for messages.
+        fields: As for ``as_split``.
+        known: The names that are wanted.
+
+    Raises:
+        InvalidInput: It is not clear which part is what.
+    """
     if isinstance(fields, Mapping):
-        return _pick_by_name(parts, names, name, fields)
+        return _pick_by_name(parts, names, name, fields, known)
     if fields is not None:
-        return _pick_in_order(parts, names, name, fields)
+        return _pick_in_order(parts, names, name, fields, known)
     if names is None:
         if len(parts) > 2:
             shapes = ", ".join(str(tuple(getattr(part, "shape", ()))) for part in parts)
@@ -127,30 +145,37 @@ def _name_parts(parts: Sequence[Any], names: Sequence[str] | None, name: str, fi
         _require_no_mask(parts[0], parts[1], name)
         names = ("inputs", "labels")
     given = dict(zip(names, parts, strict=True))
-    _require_fields(given, name, (*_EXAMPLE_FIELDS, *_NAME_FIELDS))
+    _require_fields(given, name, (*known, *(_NAME_FIELDS if known is _EXAMPLE_FIELDS else ())))
     return _gather_inputs(given)
 
 
 def _pick_by_name(
-    parts: Sequence[Any], names: Sequence[str] | None, name: str, fields: Mapping[str, Any]
+    parts: Sequence[Any], names: Sequence[str] | None, name: str, fields: Mapping[str, Any], known: Sequence[str]
 ) -> dict[str, Any]:
     if names is None:
         raise InvalidInput(f"`fields` is a dictionary, but the parts of `{name}` have no names; give them in order.")
-    _require_fields(fields, name, _EXAMPLE_FIELDS)
+    _require_fields(fields, name, known)
 
     def find(key: Any) -> Any:
         return parts[find_name(str(key), names, "part", f"`{name}`")]
 
     several = {
-        what: {str(key): find(key) for key in keys}
+        what: {
+            str(key): find(part)
+            for key, part in (keys.items() if isinstance(keys, Mapping) else zip(keys, keys, strict=True))
+        }
         for what, keys in fields.items()
-        if what == "inputs" and isinstance(keys, (list, tuple))
+        if what == "inputs" and isinstance(keys, (list, tuple, Mapping))
     }
     return _gather_inputs({what: several[what] if what in several else find(key) for what, key in fields.items()})
 
 
 def _pick_in_order(
-    parts: Sequence[Any], names: Sequence[str] | None, name: str, fields: Sequence[str | None]
+    parts: Sequence[Any],
+    names: Sequence[str] | None,
+    name: str,
+    fields: Sequence[str | None],
+    known: Sequence[str],
 ) -> dict[str, Any]:
     if names is not None:
         raise InvalidInput(
@@ -167,7 +192,7 @@ def _pick_in_order(
     if len(set(chosen)) < len(chosen):
         raise InvalidInput(f"`fields` is {tuple(fields)!r}; wanted each name once.")
     given = {what: part for what, part in zip(fields, parts, strict=True) if what is not None}
-    _require_fields(given, name, _EXAMPLE_FIELDS)
+    _require_fields(given, name, known)
     return _gather_inputs(given)
 
 

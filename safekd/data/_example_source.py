@@ -6,7 +6,7 @@ Axes: B batch, N examples.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -35,6 +35,11 @@ class ExampleSource(ABC):
     def own(self) -> ExampleSource:
         """What this process reads of, itself unless several share it."""
         return self
+
+    @property
+    def numbered(self) -> bool:
+        """Whether examples have numbers by which tables know them."""
+        return True
 
     @property
     @abstractmethod
@@ -75,4 +80,33 @@ class ExampleSource(ABC):
 
         Yields:
             Batches.
+        """
+
+    def read_batches(self, indices: Iterable[Tensor], seed: int = 0) -> Iterator[Batch]:
+        """Yield the batches of some examples, read ahead where workers do that.
+
+        Args:
+            indices: Their places, (B,) each.
+            seed: Of examples that change from reading to reading; evaluations have seed 0.
+
+        Yields:
+            Batches, in order.
+        """
+        return map(self.batch, indices)
+
+    @abstractmethod
+    def sample(self, examples: int, seed: int) -> ExampleSource:
+        """Return some examples, drawn at random without replacement, in the order that they have here.
+
+        Args:
+            examples: How many; all of them where there are no more.
+            seed: The only source of chance.
+        """
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> ExampleSource:
+        """Return the same source, its batches on another device.
+
+        Args:
+            device: Where to.
         """

@@ -18,11 +18,13 @@ from torch import Tensor
 from solvers.short_repr import ShortRepr
 
 from ..errors import InvalidInput
-from ._batch import Batch, fill_uncounted
+from ._batch import Batch
+from ._bit_mixing import draw_places
 from ._column_values import IGNORED, read_group_names, read_named_numbers, read_tensor
 from ._example_source import ExampleSource
 from ._group_names import GroupNames
 from ._inputs import Inputs, map_inputs, name_inputs
+from ._position_mask import clear_uncounted, fill_uncounted, read_position_mask
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,8 +48,8 @@ class Split(ShortRepr, ExampleSource):
         task_names: What to call the tasks.
         cluster: Which examples belong together, such as those of one patient, integers from 0 or names, (N,); examples
             of different clusters are independent.  Every example is one of its own when left out.
-        mask: Which positions count, booleans of the labels' shape, besides those with label -100; None where all do.
-            It has nothing to do with an attention mask, which is a part of the inputs.
+        mask: Which positions count, booleans of the labels' shape, or 0 and 1; a label of -100 says no by itself.  An
+            attention mask is another one, and a part of the inputs.
 
     Raises:
         InvalidInput: Lengths differ, labels are no whole numbers or have no name, no position counts, or inputs are not
@@ -99,9 +101,8 @@ class Split(ShortRepr, ExampleSource):
                 continue
             value, known = read_named_numbers(given, known, what, self.name)
             read |= {what: value} | ({names: known} if names else {})
-        for what in ("numbers", "mask"):
-            if (given := getattr(self, what)) is not None:
-                read[what] = read_tensor(given, what, self.name)
+        if self.numbers is not None:
+            read["numbers"] = read_tensor(self.numbers, "numbers", self.name)
         for what, tidy in read.items():
             object.__setattr__(self, what, tidy)
 
@@ -125,22 +126,12 @@ class Split(ShortRepr, ExampleSource):
 
     def _read_mask(self) -> None:
         """Put True in the mask where a position counts by its label too, and None in its place where all do."""
-        counted, mask = self.labels.long() != IGNORED, self.mask
-        if mask is not None:
-            if mask.dtype != torch.bool or mask.shape != counted.shape:
-                raise InvalidInput(
-                    f"Split '{self.name}': mask is {mask.dtype} of shape {tuple(mask.shape)}; wanted booleans of the "
-                    f"labels' shape {tuple(counted.shape)}, True where a position counts, such as labels != 0. An "
-                    'attention mask is none of these: it goes into the inputs, inputs={"ids": ..., "attention_mask": '
-                    "...}."
-                )
-            counted = counted & mask.to(counted.device)
-        if not bool(counted.any()):
+        object.__setattr__(self, "mask", read_position_mask(self.mask, self.labels, self.name))
+        if self.mask is not None and not bool(self.mask.any()):
             raise InvalidInput(
-                f"Split '{self.name}' has no position that counts: of {counted.numel()} all have label {IGNORED} or "
+                f"Split '{self.name}' has no position that counts: of {self.mask.numel()} all have label {IGNORED} or "
                 "are masked; give at least one that does."
             )
-        object.__setattr__(self, "mask", None if bool(counted.all()) else counted)
         if (least := int(self._counted(self.labels).min())) < 0:
             raise InvalidInput(
                 f"Split '{self.name}': labels holds {least}; wanted integers from 0, or {IGNORED} where a position "
@@ -153,20 +144,11 @@ class Split(ShortRepr, ExampleSource):
 
     def _require_finite_inputs(self) -> None:
         """Refuse inputs that are not finite; those of positions that do not count become 0."""
-        mended = {}
+        object.__setattr__(self, "inputs", map_inputs(self.inputs, lambda value: clear_uncounted(value, self.mask)))
         for what, value in name_inputs(self.inputs).items():
-            finite = torch.isfinite(value) if value.is_floating_point() else None
-            if finite is None or bool(finite.all()):
-                mended[what] = value
-                continue
-            if self.mask is not None and value.shape[: self.mask.ndim] == self.mask.shape:
-                finite = fill_uncounted(finite, self.mask, True)
-                mended[what] = torch.where(torch.isfinite(value), value, 0.0)
-            if not bool(finite.all()):
-                row = int((~finite).reshape(len(self), -1).any(1).nonzero()[0])
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                row = int((~torch.isfinite(value)).reshape(len(self), -1).any(1).nonzero()[0])
                 raise InvalidInput(f"Split '{self.name}': {what} of row {row} are not finite; clean or drop that row.")
-        tensors = iter(mended.values())
-        object.__setattr__(self, "inputs", map_inputs(self.inputs, lambda _: next(tensors)))
 
     @property
     def names(self) -> GroupNames:
@@ -246,6 +228,15 @@ class Split(ShortRepr, ExampleSource):
             Batches.
         """
         return map(self.batch, self.chunks(rows))
+
+    def sample(self, examples: int, seed: int) -> Split:
+        """Return some examples, drawn at random without replacement, in the order that they have here.
+
+        Args:
+            examples: How many; all of them where there are no more.
+            seed: The only source of chance.
+        """
+        return self if examples >= len(self) else self.part(draw_places(len(self), examples, seed).to(self.device))
 
     def to(self, device: torch.device | str) -> Split:
         """Return the same split on another device.

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..errors import RankFailure, SafekdError
 from ._ranks import Answer, Ranks, hash_tensors
 
+_REQUESTS = ("stop", "save")
 _TAG = 1738  # of the messages by which survivors ask who is still there
 
 
@@ -51,6 +52,7 @@ class ProcessGroupRanks(Ranks):
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
         self.group = group
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
+        self._asked, self._known = dict.fromkeys(_REQUESTS, False), dict.fromkeys(_REQUESTS, False)
         self._on_cpu = "gloo" in dist.get_backend(group)
         self.device = torch.device("cpu") if self._on_cpu else torch.device("cuda", torch.cuda.current_device())
 
@@ -65,14 +67,15 @@ class ProcessGroupRanks(Ranks):
             RankFailure: It failed on another rank, whose reason the message has, or a rank does not answer.
         """
         failure: Exception | None = None
-        mine = torch.zeros(length + 1, dtype=torch.float64)  # the last number: how many ranks failed
+        asked = [float(self._asked[what]) for what in _REQUESTS]
+        mine = torch.tensor([0.0] * length + [*asked, 0.0], dtype=torch.float64)  # the last: how many ranks failed
         device = mine.device
         try:
             value = compute()
             device = value.device
             if value.shape != (length,):
                 raise ValueError(f"sums of shape {tuple(value.shape)}, wanted {length} numbers")
-            mine = torch.cat([value.double(), value.new_zeros(1, dtype=torch.float64)])
+            mine = torch.cat([value.double(), mine[length:].to(device)])
         except Exception as error:
             failure, mine[-1] = error, 1.0
         total = mine.to(self.device)
@@ -81,7 +84,9 @@ class ProcessGroupRanks(Ranks):
         total = total.to(device)
         if total[-1] != 0:
             self._raise_together(failure)
-        return total[:-1]
+        for what, count in zip(_REQUESTS, total[length:-1].tolist(), strict=True):
+            self._known[what] = self._known[what] or count > 0
+        return total[:length]
 
     @torch.no_grad()
     def add_up_in_place(self, tensors: Sequence[Tensor]) -> None:
@@ -99,6 +104,21 @@ class ProcessGroupRanks(Ranks):
                 dist.all_reduce(flat, group=self.group)
             _write_pieces(flat, some)
 
+    def ask(self, what: str, wanted: bool) -> bool:
+        """Ask all ranks for something, such as to stop; say whether any has asked that all know of by now.
+
+        What is asked travels with the sums of the next ``add_up``, so it costs nothing, and all learn of it at once.
+
+        Args:
+            what: "stop" or "save".
+            wanted: Whether this rank asks for it.
+        """
+        self._asked[what] = self._asked[what] or wanted
+        known = self._known[what]
+        if known:
+            self._asked[what] = self._known[what] = False
+        return known
+
     def gather(self, value: Answer) -> list[Answer]:
         """Return one value of every rank, in order.
 
@@ -112,6 +132,24 @@ class ProcessGroupRanks(Ranks):
         with self.watch():
             dist.all_gather_object(values, value, group=self.group)
         return values
+
+    def gather_rows(self, rows: Tensor, counts_R: Sequence[int]) -> Tensor:
+        """Return the rows of all ranks, one rank after the other.
+
+        Args:
+            rows: This rank's, (B, ...); those of other ranks differ in number alone.
+            counts_R: How many rows each rank has.
+
+        Raises:
+            RankFailure: A rank does not answer.
+        """
+        same = rows.detach().to(torch.uint8) if rows.dtype == torch.bool else rows.detach()
+        padded = same.new_zeros(max(counts_R), *rows.shape[1:]).to(self.device)
+        padded[: len(rows)] = same
+        parts = [torch.empty_like(padded) for _ in counts_R]
+        with self.watch():
+            dist.all_gather(parts, padded, group=self.group)
+        return torch.cat([part[:count] for part, count in zip(parts, counts_R, strict=True)]).to(rows)
 
     def ask_first(self, compute: Callable[[], Answer]) -> Answer:
         """Return what rank 0 works out, on every rank; the others wait for it.
@@ -217,7 +255,7 @@ class ProcessGroupRanks(Ranks):
         who = f"Rank {', '.join(map(str, lost))} of {self.size}" if lost else f"One of {self.size} ranks"
         reason = " ".join(str(error).split()).partition(". This is typically")[0]
         return (
-            f"{who} does not answer any more, so rank {self.rank} stops too ({reason}). That process's own last message "
+            f"{who} does not answer any more, so rank {self.rank} stops too ({reason}). That process's last message "
             "says why: it was killed, ran out of memory, or failed. Begin again from the last checkpoint."
         )
 

@@ -79,6 +79,18 @@ class Ranks:
         """
         return next((said for said in self.gather(text or "") if said), None)
 
+    def ask(self, what: str, wanted: bool) -> bool:
+        """Ask all ranks for something, such as to stop; say whether any has asked that all know of by now.
+
+        What is asked travels with the sums of the next ``add_up``, so it costs nothing, and all learn of it at once.
+
+        Args:
+            what: "stop" or "save".
+            wanted: Whether this rank asks for it.
+        """
+        del what
+        return wanted
+
     def gather(self, value: Answer) -> list[Answer]:
         """Return one value of every rank, in order.
 
@@ -89,6 +101,19 @@ class Ranks:
             RankFailure: A rank does not answer.
         """
         return [value]
+
+    def gather_rows(self, rows: Tensor, counts_R: Sequence[int]) -> Tensor:
+        """Return the rows of all ranks, one rank after the other.
+
+        Args:
+            rows: This rank's, (B, ...); those of other ranks differ in number alone.
+            counts_R: How many rows each rank has.
+
+        Raises:
+            RankFailure: A rank does not answer.
+        """
+        del counts_R
+        return rows
 
     def ask_first(self, compute: Callable[[], Answer]) -> Answer:
         """Return what rank 0 works out, on every rank; the others wait for it.

@@ -1,8 +1,8 @@
 """A student sharded by ``fully_shard`` (FSDP2), and a whole copy of it to read.
 
 A rank holds a shard of each parameter; the module gathers the others for its forward and backward pass, and averages
-gradients over ranks.  Values, exact gradients, curvature and checkpoints are read off a whole copy that every rank fills
-before it reads, which costs one gathering and the memory of the parameters, not of their gradients or moments.
+gradients over ranks.  Values, exact gradients, curvature and checkpoints are read off a whole copy, which every rank
+fills before it reads, which costs one gathering and the memory of the parameters, not of their gradients or moments.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from ..errors import InvalidInput
 from ._ranks import Ranks
-from ._trained_student import TrainedStudent
+from ._trained_student import TrainedStudent, cut_shard, read_whole
 
 _SHARDING = ("fsdp", "composable_api")  # in names of attributes that fully_shard gives a module
 
@@ -71,16 +71,13 @@ class ShardedStudent(TrainedStudent):
     def refresh(self) -> None:
         """Bring ``module`` up to what was trained, before it is read."""
         for p, q in self._pairs:
-            q.copy_(p.full_tensor() if isinstance(p, DTensor) else p)
+            q.copy_(read_whole(p))
 
     @torch.no_grad()
     def write_back(self) -> None:
         """Bring what is trained to what ``module`` was set to."""
         for p, q in self._pairs:
-            if isinstance(p, DTensor):  # each rank cuts its own shard; nothing is sent
-                p.copy_(distribute_tensor(q.detach(), p.device_mesh, p.placements, src_data_rank=None))
-            else:
-                p.copy_(q)
+            p.copy_(cut_shard(q.detach(), p))
 
     @contextmanager
     def _without_sync(self) -> Iterator[None]:
@@ -132,8 +129,7 @@ def _copy_parameter(p: nn.Parameter | None, memo: dict[int, Any]) -> nn.Paramete
     if p is None:
         return None
     if id(p) not in memo:
-        value = p.full_tensor() if isinstance(p, DTensor) else p
-        memo[id(p)] = nn.Parameter(value.detach().clone(), requires_grad=p.requires_grad)
+        memo[id(p)] = nn.Parameter(read_whole(p).detach().clone(), requires_grad=p.requires_grad)
     known: nn.Parameter = memo[id(p)]
     return known
 

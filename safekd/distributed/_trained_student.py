@@ -2,20 +2,21 @@
 
 A step asks ``caller``, what was given: DistributedDataParallel, whose reducer adds gradients up while the backward pass
 still goes on, a module sharded by ``fully_shard``, or a plain module, whose gradients are added up after it.  All else,
-evaluations, multiplier scales, checkpoints and the answer, goes by ``module``: the same parameters without a wrapper, so
-that reading a value waits for nobody.  Axes: B batch.
+evaluations, multiplier scales, checkpoints and the answer, goes by ``module``: the same parameters, unwrapped, so that
+reading a value waits for nobody.  Axes: B batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidInput
 from ._ranks import Ranks
 
 
@@ -85,6 +86,32 @@ class TrainedStudent:
     def write_back(self) -> None:
         """Bring what is trained to what ``module`` was set to."""
 
+    def read_optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return the state of the optimizer as one process would have it; every rank calls it.
+
+        Args:
+            optimizer: Of the student.
+        """
+        return {**optimizer.state_dict(), "state": map_tensors(optimizer.state_dict()["state"], read_whole)}
+
+    def cut_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return this rank's part of an optimizer's state.
+
+        Args:
+            optimizer: Of the student.
+            state: As one process has it.
+        """
+        numbered = zip(
+            [p for group in optimizer.param_groups for p in group["params"]],
+            [number for group in state["param_groups"] for number in group["params"]],
+            strict=True,
+        )
+        cut = dict(state["state"])
+        for p, number in numbered:
+            if number in cut and is_shard(p):
+                cut[number] = map_tensors(cut[number], partial(cut_shard, like=p))
+        return {**state, "state": cut}
+
 
 class DataParallelStudent(TrainedStudent):
     """A module inside DistributedDataParallel, whose reducer averages gradients over ranks.
@@ -114,7 +141,27 @@ class DataParallelStudent(TrainedStudent):
         """Do nothing: the reducer did."""
 
 
-def measure_norm(tensors: Sequence[Tensor]) -> float:
+class CompiledStudent(TrainedStudent):
+    """What ``torch.compile`` made of a module: steps call it, and everything else reads the module itself.
+
+    Evaluations are of other sizes than steps, and multiplier scales go back through a graph more than once.
+
+    Args:
+        student: As ``torch.compile`` returned it.
+        ranks: Who trains it.
+    """
+
+    def __init__(self, student: nn.Module, ranks: Ranks) -> None:
+        super().__init__(student.get_submodule(COMPILED), ranks)
+        self.caller = student
+
+
+COMPILED = "_orig_mod"
+"""Where ``torch.compile`` puts the module, a name that its state dictionaries show; tried on torch 2.10 to 2.13
+(``tests/safekd/training/test_awkward_students.py`` says what is to be done when it is gone)."""
+
+
+def measure_total_norm(tensors: Sequence[Tensor]) -> float:
     """Return the Euclidean norm of some tensors together; of shards that of the whole, the same on every rank.
 
     Args:
@@ -151,26 +198,40 @@ def take_own_shard(tensor: Tensor) -> Tensor:
     return local
 
 
-def adopt_student(student: nn.Module, ranks: Ranks) -> TrainedStudent:
-    """Return a student as the trainer handles it, whatever wraps it.
+def read_whole(tensor: Tensor) -> Tensor:
+    """Return all of a tensor; of a shard every rank calls it, and gets it.
 
     Args:
-        student: A plain module, one in DistributedDataParallel, or one sharded by ``fully_shard``.
-        ranks: Who trains it.
-
-    Raises:
-        InvalidInput: It is wrapped by something else that reduces gradients, or sharded over other ranks.
+        tensor: Plain, or a shard (DTensor).
     """
-    if isinstance(student, nn.parallel.DistributedDataParallel):
-        return DataParallelStudent(student, ranks)
-    if isinstance(student, nn.DataParallel) or type(student).__name__ == "FullyShardedDataParallel":
-        raise InvalidInput(
-            f"The student is inside {type(student).__name__}, which cannot be trained under constraints; wrap it by "
-            "torch.nn.parallel.DistributedDataParallel, shard it by torch.distributed.fsdp.fully_shard, or give it "
-            "plain: under torchrun gradients are then added up as well."
-        )
-    if any(is_shard(p) for p in student.parameters()):
-        from ._sharded_student import ShardedStudent  # imports the half of torch that is about shards
+    if not is_shard(tensor):
+        return tensor
+    whole: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
+    return whole
 
-        return ShardedStudent(student, ranks)
-    return TrainedStudent(student, ranks)
+
+def cut_shard(value: Tensor, like: Tensor) -> Tensor:
+    """Return this rank's shard of a tensor; nothing is sent.
+
+    Args:
+        value: All of it.
+        like: Sharded as it is wanted; where it is plain, or of another shape, the value stays as it is.
+    """
+    if not is_shard(like) or value.shape != like.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor  # whoever has shards has imported it
+
+    mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
+    return distribute_tensor(value.to(like.device), mesh, placements, src_data_rank=None)
+
+
+def map_tensors(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return nested dictionaries with every tensor changed.
+
+    Args:
+        state: Of any depth.
+        change: What becomes of a tensor.
+    """
+    if isinstance(state, Tensor):
+        return change(state)
+    return {key: map_tensors(value, change) for key, value in state.items()} if isinstance(state, dict) else state

@@ -17,16 +17,18 @@ from solvers.primal_dual import DUAL_METHODS, DualMethod
 from solvers.short_repr import ShortRepr
 
 from .._torch_state import require_device
-from ..data import Split
+from ..data import Split, StreamSource, drop_shared
 from ..divergences import DIVERGENCES
 from ..errors import InvalidConfig, InvalidInput
+from ..io import is_parquet
 from ..safety import SafetyConstraint
 from ..teachers import TeacherEnsemble, measure_teachers
 from ..training import ConstrainedTrainer, CrossFit, Tighten
-from ..weights import Rule, TeacherEvidence, Unified, infer_orderings
+from ..weights import Rule, Stored, TeacherEvidence, Unified, infer_orderings
 from ._configured_constraints import build_constraints
 from ._configured_teachers import fit_configured_teacher, read_stored_teacher
-from ._example_table import ExampleTable, load_examples, split_examples
+from ._example_table import ExampleTable, load_examples, make_splits, split_examples
+from ._parquet_examples import require_batch_size, survey_parquet
 from ._registries import build_registered, find_rules
 from ._stored_weights import read_stored_weights
 from .config import ExperimentConfig, FittedTeacherConfig
@@ -54,7 +56,8 @@ class Experiment(ShortRepr):
     Attributes:
         config: The configuration.
         table: The examples before they were split.
-        splits: Splits by name.
+        splits: Splits by name, in memory; of data that stream a sample of each.
+        stream: The training data where they are streamed; None where they are in memory.
         ensemble: The teachers.
         evidence: Safety and loss of each teacher, measured on the validation split.
         unified: The weighting rule of three scales.
@@ -64,15 +67,16 @@ class Experiment(ShortRepr):
     config: ExperimentConfig
     table: ExampleTable
     splits: dict[str, Split]
+    stream: StreamSource | None
     ensemble: TeacherEnsemble
     evidence: TeacherEvidence
     unified: Unified
     constraints: list[SafetyConstraint]
 
     @property
-    def train(self) -> Split:
-        """The training split."""
-        return self.splits["train"]
+    def train(self) -> Split | StreamSource:
+        """The training data."""
+        return self.splits["train"] if self.stream is None else self.stream
 
     @property
     def validation(self) -> Split:
@@ -168,15 +172,28 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
         InvalidInput: A file holds something that cannot be used.
     """
     _require_device(config.training.device)
-    table = load_examples(config.data, folder)
+    survey = None
+    if is_parquet(Path(config.data.source)):
+        survey = survey_parquet(config.data, folder / config.data.source, config.seed)
+    table = load_examples(config.data, folder) if survey is None else survey.table
     constraints = [constraint for one in config.constraints for constraint in build_constraints(one, table)]
     # what is wrong with them is said before teachers are fitted
     rules = {} if config.weights.stored is not None else _build_rules(config)
     table.context_numbers(config.weights.critical_contexts)
-    splits, index = split_examples(table, config.data, config.seed)
+    stream = None
+    if survey is None or (config.data.split is None and not survey.streamed):
+        splits, index = split_examples(table, config.data, config.seed)
+    else:
+        index = survey.index
+        splits = make_splits(table, index, survey.mean_F, survey.spread_F, survey.row_N)
+        if survey.streamed:
+            stream = survey.stream(require_batch_size(config.training.batch_size), config.seed)
+        trained = splits["train"] if stream is None else stream
+        splits = {name: split if name == "train" else drop_shared(split, trained) for name, split in splits.items()}
+    rows = None if stream is None or survey is None else survey.rows
     if config.weights.stored is not None:
-        names = [teacher.name for teacher in config.teachers]
-        rules = {"token": read_stored_weights(folder / config.weights.stored, names, index)}
+        names, path = [teacher.name for teacher in config.teachers], folder / config.weights.stored
+        rules = {"token": read_stored_weights(path, names, index) if rows is None else Stored(path)}
     _require_memory(config, len(table.features), len(table.classes))
     lower, upper = config.weights.bounds(len(config.teachers))
     polytope = WeightPolytope(len(config.teachers), lower=lower, upper=upper)
@@ -184,7 +201,7 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
         [
             fit_configured_teacher(teacher, table, splits["train"], config.seed)
             if isinstance(teacher, FittedTeacherConfig)
-            else read_stored_teacher(teacher, table, index, folder)
+            else read_stored_teacher(teacher, table, index, folder, rows)
             for teacher in config.teachers
         ]
     )
@@ -198,7 +215,7 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
         metric=config.weights.metric,
         context_orderings=orderings,
     )
-    return Experiment(config, table, splits, ensemble, evidence, unified, constraints)
+    return Experiment(config, table, splits, stream, ensemble, evidence, unified, constraints)
 
 
 def _build_rules(config: ExperimentConfig) -> dict[str, Rule]:

@@ -81,7 +81,7 @@ def _require_sizes(config: FittedTeacherConfig, examples: int) -> None:
 
 
 def read_stored_teacher(
-    config: StoredTeacherConfig, table: ExampleTable, index: dict[str, Array], folder: Path
+    config: StoredTeacherConfig, table: ExampleTable, index: dict[str, Array], folder: Path, rows: int | None = None
 ) -> Teacher:
     """Return a teacher of stored rows: one row an example of the whole table, one column a class.
 
@@ -92,6 +92,7 @@ def read_stored_teacher(
         table: The examples.
         index: Rows of the table that each split holds, by the split's name.
         folder: Where a relative path starts.
+        rows: Of data that stream, of which the table is a sample; examples are then numbered by the rows of the whole.
 
     Raises:
         InvalidInput: The file has other classes or another number of rows than the data, or a cell is no number.
@@ -99,23 +100,30 @@ def read_stored_teacher(
     parts = {name: torch.as_tensor(rows) for name, rows in index.items()}
     path = folder / config.path
     if path.suffix.lower() in (".npy", ".safetensors") or is_parquet(path):
-        whole = _open_stored_rows(config, table, path)
+        whole = _open_stored_rows(config, table, path, len(table.label_N) if rows is None else rows)
+        if rows is not None:
+            return StoredTeacher(config.name, whole, gives=config.gives)
         return StoredTeacher(
             config.name, {name: SelectedRows(whole, rows) for name, rows in parts.items()}, gives=config.gives
         )
     if config.tensor is not None:
         raise InvalidConfig(f"Teacher '{config.name}': `tensor` is of a .safetensors file; {config.path} is none.")
+    if rows is not None:
+        raise InvalidConfig(
+            f"Teacher '{config.name}': {config.path} would be read whole, and the data are streamed; write it as "
+            "Parquet, .npy or .safetensors, whose rows stay in the file."
+        )
     p_NV = _read_stored_table(config, table, path)
     return StoredTeacher(config.name, {name: p_NV[rows] for name, rows in parts.items()}, gives=config.gives)
 
 
-def _open_stored_rows(config: StoredTeacherConfig, table: ExampleTable, path: Path) -> RowTable:
+def _open_stored_rows(config: StoredTeacherConfig, table: ExampleTable, path: Path, rows: int) -> RowTable:
     classes = table.classes if is_parquet(path) else None
     try:
         whole = open_rows(path, tensor=config.tensor, columns=classes)
     except InvalidInput as error:
         raise InvalidInput(f"Teacher '{config.name}': {error}") from error
-    wanted = (len(table.label_N), len(table.classes))
+    wanted = (rows, len(table.classes))
     if whole.shape != wanted:
         raise InvalidInput(
             f"Teacher '{config.name}': {config.path} holds a table of shape {whole.shape}; wanted {wanted}: one row an "

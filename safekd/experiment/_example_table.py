@@ -114,9 +114,24 @@ def load_examples(config: DataConfig, folder: Path) -> ExampleTable:
         classes = sorted(named.unique())
         labels = named.map({name: i for i, name in enumerate(classes)}).to_numpy(dtype=np.int64)
     context_N, names = _cut_contexts(frame, config)
-    chosen = [c for c in frame.columns if any(fnmatchcase(c, pattern) for pattern in config.features)]
+    chosen = choose_features([str(name) for name in frame.columns], config)
+    x_NF = parse_numbers(frame[chosen], config.source)
+    return ExampleTable(x_NF, np.asarray(labels), context_N, chosen, classes, names)
+
+
+def choose_features(columns: list[str], config: DataConfig) -> list[str]:
+    """Return the columns that are features, in their order.
+
+    Args:
+        columns: All but the label.
+        config: Names or patterns of the features.
+
+    Raises:
+        InvalidConfig: None is, or one has no name.
+    """
+    chosen = [c for c in columns if any(fnmatchcase(c, pattern) for pattern in config.features)]
     if not chosen:
-        raise InvalidConfig(f"data.features {config.features} match no column; there are: {', '.join(frame.columns)}.")
+        raise InvalidConfig(f"data.features {config.features} match no column; there are: {', '.join(columns)}.")
     nameless = [name for name in chosen if is_nameless(name)]
     if nameless:
         others = ", ".join(f'"{name}"' for name in chosen if name not in nameless)
@@ -124,8 +139,7 @@ def load_examples(config: DataConfig, folder: Path) -> ExampleTable:
             f"{config.source} has a column without a name ('{nameless[0]}'), most likely the index of a table, which "
             f"would count as a feature. Take it out, or name the features: data.features = [{others}]."
         )
-    x_NF = parse_numbers(frame[chosen], config.source)
-    return ExampleTable(x_NF, np.asarray(labels), context_N, chosen, classes, names)
+    return chosen
 
 
 def split_examples(table: ExampleTable, config: DataConfig, seed: int) -> tuple[dict[str, Split], dict[str, Array]]:
@@ -158,22 +172,38 @@ def split_examples(table: ExampleTable, config: DataConfig, seed: int) -> tuple[
                 f"Split '{name}' is empty: {len(table.label_N)} examples are too few for a share of {shares[name]:g}."
             )
     mean_F, spread_F = table.x_NF[index["train"]].mean(0), table.x_NF[index["train"]].std(0)
-    x_NF = (table.x_NF - mean_F) / np.where(spread_F > 0, spread_F, 1.0)
-    splits = {
+    splits = make_splits(table, index, mean_F, np.where(spread_F > 0, spread_F, 1.0))
+    # rows that a file holds twice train the student, and judge nothing
+    return {
+        name: split if name == "train" else drop_shared(split, splits["train"]) for name, split in splits.items()
+    }, index
+
+
+def make_splits(
+    table: ExampleTable, index: dict[str, Array], mean_F: Array, spread_F: Array, number_N: Array | None = None
+) -> dict[str, Split]:
+    """Return some rows of a table as splits, features standardized.
+
+    Args:
+        table: The examples.
+        index: Rows of each split, by its name.
+        mean_F: What is subtracted from each feature.
+        spread_F: What it is then divided by.
+        number_N: What batches call the examples, (N,); None for their places in the split.
+    """
+    x_NF = (table.x_NF - mean_F) / spread_F
+    return {
         name: Split(
             name,
             torch.tensor(x_NF[rows], dtype=torch.float32),
             torch.tensor(table.label_N[rows]),
             context=torch.tensor(table.context_N[rows]),
             context_names=table.contexts,
+            numbers=None if number_N is None else torch.tensor(number_N[rows]),
             class_names=table.classes,
         )
         for name, rows in index.items()
     }
-    # rows that a file holds twice train the student, and judge nothing
-    return {
-        name: split if name == "train" else drop_shared(split, splits["train"]) for name, split in splits.items()
-    }, index
 
 
 def _cut_contexts(frame: pd.DataFrame, config: DataConfig) -> tuple[Array, list[str]]:

@@ -151,4 +151,4 @@ def _read_by_context(
 def _measure_accuracy(experiment: Experiment, result: FitResult) -> float:
     batch = experiment.splits["test"].batch()
     with evaluation_mode(result.student), torch.no_grad():
-        return float((result.student(batch.inputs).argmax(-1) == batch.labels).double().mean())
+        return float(batch.average_positions((result.student(batch.inputs).argmax(-1) == batch.labels).double()))

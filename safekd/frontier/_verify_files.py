@@ -69,7 +69,7 @@ def verify_files(path: str | os.PathLike[str], *, repair: bool = False) -> Files
     if not is_sweep(place):
         return _verify_run(place, repair=repair)
     done = read_finished_sweep(place)
-    points = sorted({name for name in done.points if name is not None})
+    points = sorted({*done.kept, *filter(None, done.points)})
     wrong = _find_refusal(TABLE, lambda: read_frontier(place / TABLE))
     for name in points:
         wrong |= _find_refusal(name, lambda name=name: require_whole_point(place / name, done.run_id))  # type: ignore[misc]

@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError
 
 from solvers.short_repr import ShortRepr
 
@@ -22,6 +21,7 @@ from .._number_checks import is_number
 from .._torch_state import limit_threads
 from ..data import Fields, as_split
 from ..errors import InvalidInput
+from ..io import refuse_misfit
 from ..training import FEASIBLE
 from .store import TABLE, Parameters, RunSpec, read_finished_sweep, read_point, require_whole_point
 from .sweep import (
@@ -135,7 +135,8 @@ def verify(
     validation = None if validation is None else as_split(validation, "validation", fields)
     split = as_split(train, "train", fields)
     job = SweepJob("", make_trainer, split, validation, 1, {"splits": placed}, stored.threads, None)
-    left = stored.rebuild_rows() if stored.traced else _annotate_anew(rows, stored)
+    with refuse_misfit(frontier if isinstance(frontier, (str, os.PathLike)) else "The frontier", "of one sweep"):
+        left = stored.rebuild_rows() if stored.traced else _annotate_anew(rows, stored)
     with limit_threads(stored.threads), torch.random.fork_rng(devices=[]):
         lines = [
             _compare_row(job, index, row, stored, left.get(index, {}), tolerance)
@@ -209,9 +210,10 @@ def _read_folder(folder: Path) -> tuple[pd.DataFrame, _StoredStudents]:
                 require_whole_point(folder / name, done.run_id)
                 point = read_point(folder / name)
                 states[index] = point.student, point.rule_state
-        except (InvalidInput, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except InvalidInput as error:
             wrong[index] = f"point {name} is damaged: {error}"
-        traced.append(restore_row(row, point))
+        with refuse_misfit(folder, "the folder of a sweep"):
+            traced.append(restore_row(row, point))
     return table, _StoredStudents(states, wrong, meta.get("threads"), constraint, traced)
 
 

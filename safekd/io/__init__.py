@@ -13,10 +13,11 @@ Of any size, CSV or Parquet, block by block in constant memory:
             write(block, 2 * block.numbers(["a", "b"]))     # the other columns come along as they are
 """
 
-from ._atomic import write_atomically
-from ._cell_text import is_nameless, list_names
+from ._atomic import require_writable, write_atomically
+from ._cell_text import is_nameless, list_names, refuse_cell
 from ._csv_dialect import ASK_SEPARATOR
 from ._open_table import Block, Table, open_table
+from ._parquet import ParquetBlock, ParquetTable
 from ._regular_files import (
     FILE_LIMITS,
     is_plain_name,
@@ -32,6 +33,8 @@ __all__ = [
     "ASK_SEPARATOR",
     "FILE_LIMITS",
     "Block",
+    "ParquetBlock",
+    "ParquetTable",
     "Table",
     "is_nameless",
     "is_parquet",
@@ -43,7 +46,9 @@ __all__ = [
     "read_file",
     "read_table",
     "read_text_file",
+    "refuse_cell",
     "refuse_misfit",
+    "require_writable",
     "unguard_cell",
     "write_atomically",
     "write_csv",

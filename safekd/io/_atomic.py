@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,6 +58,29 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # it was never made, in a folder that is none
             temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a name to which no file could be written, before hours are spent on what is to be written.
+
+    Args:
+        path: The file; folders that are missing would be made.
+
+    Raises:
+        InvalidInput: It is a folder, a device or a pipe, or what holds it cannot be written to.
+    """
+    target = Path(path)
+    try:
+        if target.is_dir() or (target.exists() and not target.is_file()):
+            raise InvalidInput(f"Cannot write {target}: it is no file. Choose another name.")
+        holder = next(folder for folder in target.absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=holder):
+            pass
+    except (OSError, ValueError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidInput(f"Cannot write {target}: {reason}. Choose a folder that you may write to.") from error
 
 
 def _umask() -> int:

@@ -102,7 +102,10 @@ def refuse_cell(place: str, cell: object, wanted: str) -> InvalidInput:
         cell: What it holds.
         wanted: What should stand there.
     """
-    text = str(cell)
+    try:
+        text = str(cell)
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists
+        text = f"a {type(cell).__name__}"
     shown = f"'{text}'" if len(text) <= _LONGEST else f"'{text[:_LONGEST]}...'"
     return InvalidInput(f"{place}: found {shown if text.strip() else 'an empty cell'}, wanted {wanted}.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from ..errors import InvalidInput
 from ._cell_text import Floats, Write
 from ._csv import CsvTable
+from ._regular_files import open_regular_file
 from ._table_paths import is_parquet, open_source, read_first_bytes, read_path
 
 _PARQUET = (b"PAR1", b"PARE")  # a Parquet file begins with one of these; the second says that it is encrypted
@@ -121,5 +123,5 @@ def open_table(path: str | os.PathLike[str], *, separator: str | None = None, de
             return
     from ._parquet import ParquetTable  # Arrow's part for Parquet takes a moment to import
 
-    with file.open("rb") as seekable:
+    with open_regular_file(file) as whole, BufferedReader(whole) as seekable:
         yield ParquetTable(file, seekable)

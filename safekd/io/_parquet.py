@@ -12,9 +12,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +36,7 @@ _TRUTH_TYPES = (
     pa.types.is_large_string,
     pa.types.is_null,
 )
+_NAME_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean)
 _ROWS = 1 << 17  # of a block, and of a row group that is written
 _BUFFER = 1 << 20  # bytes of a column read ahead; without it a whole row group would come into memory
 
@@ -49,7 +49,7 @@ class ParquetTable:
         stream: The same, open.
     """
 
-    def __init__(self, path: Path, stream: BufferedReader) -> None:
+    def __init__(self, path: Path, stream: BinaryIO) -> None:
         self.path = path
         try:
             self._file = pq.ParquetFile(stream, buffer_size=_BUFFER, pre_buffer=False)
@@ -64,20 +64,44 @@ class ParquetTable:
         self.place_of = {name: c for c, name in enumerate(self.columns)}
         self.total: int | None = self._file.metadata.num_rows
 
-    def blocks(self) -> Iterator[ParquetBlock]:
-        """Go through all rows."""
+    def list_runs(self, rows: int) -> list[ParquetRun]:
+        """Return runs of neighboring row groups, which can be read in any order.
+
+        Args:
+            rows: Of a run at least, but for the last.
+        """
+        runs, first, groups, held = list[ParquetRun](), 0, list[int](), 0
+        for group in range(self._file.metadata.num_row_groups):
+            groups.append(group)
+            held += self._file.metadata.row_group(group).num_rows
+            if held >= rows or group + 1 == self._file.metadata.num_row_groups:
+                runs.append(ParquetRun(first, tuple(groups)))
+                first, groups, held = first + held, [], 0
+        return runs
+
+    def blocks(self, run: ParquetRun | None = None, columns: Sequence[str] | None = None) -> Iterator[ParquetBlock]:
+        """Go through all rows, or those of a run.
+
+        Args:
+            run: Of ``list_runs``; None for all rows.
+            columns: Those that are read; None for all.
+        """
         if not self.total:
             raise InvalidInput(f"{self.path} has columns but no rows; wanted at least one.")
-        done, batches = 0, self._file.iter_batches(batch_size=_ROWS)
+        done, groups = (0, None) if run is None else (run.first, list(run.groups))
+        names = None if columns is None else [*columns]
+        batches = self._file.iter_batches(batch_size=_ROWS, row_groups=groups, columns=names)
         while True:
             try:
                 batch = next(batches, None)
             except (pa.ArrowException, OSError) as error:
                 raise _refuse_file(self.path, error) from error
             if batch is None:
-                return
+                break
             done += len(batch)
             yield ParquetBlock(self, batch, done)
+        if run is None and done != self.total:
+            raise InvalidInput(f"{self.path} is damaged: it speaks of {self.total:,} rows and holds {done:,}.")
 
     @contextmanager
     def copy(self, path: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[Write]:
@@ -127,6 +151,19 @@ class ParquetTable:
                 raise InvalidInput(f"{self.path}, column '{name}': found values of type {kind}, wanted numbers.")
             wide = wide or not (pa.types.is_float32(kind) or pa.types.is_float16(kind))
         return np.float64 if wide else np.float32
+
+
+@dataclass(frozen=True)
+class ParquetRun:
+    """Some neighboring row groups.
+
+    Attributes:
+        first: Number of the first row, from 0.
+        groups: Numbers of the row groups.
+    """
+
+    first: int
+    groups: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -200,6 +237,33 @@ class ParquetBlock:
             raise self.explain_refusal(wrong, column, "0, 1, true or false")
         return true_N
 
+    def names(self, column: str) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the different cells of a column as text, and which each row has, (N,).
+
+        Args:
+            column: Its name; of text, whole numbers or booleans.
+
+        Raises:
+            InvalidInput: A cell is empty, which is named, or the column holds something else.
+        """
+        array = self._column(column)
+        plain = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+        if not any(is_kind(plain.type) for is_kind in _NAME_TYPES):
+            raise InvalidInput(
+                f"{self.table.path}, column '{column}': found values of type {plain.type}, wanted text or whole "
+                "numbers."
+            )
+        encoded = pc.dictionary_encode(plain, null_encoding="encode")
+        try:
+            cells = encoded.dictionary.to_pylist()
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"{self.table.path}, column '{column}': found text that is not UTF-8.") from error
+        texts = ["" if cell is None else str(cell).strip() for cell in cells]
+        number_N = encoded.indices.to_numpy()
+        if "" in texts:
+            raise self.explain_refusal(int((number_N == texts.index("")).argmax()), column, "a name")
+        return texts, number_N.astype(np.int64)
+
     def place(self, row: int, column: str | None = None) -> str:
         """Return file and row, and column of a cell; the first row is 1.
 
@@ -222,7 +286,7 @@ class ParquetBlock:
         return refuse_cell(self.place(row, column), "" if cell is None else cell, wanted)
 
     def _column(self, name: str) -> Any:
-        return self.batch.column(self.table.place_of[name])
+        return self.batch.column(name)
 
 
 def _find_value_type(kind: pa.DataType) -> pa.DataType:

@@ -6,6 +6,7 @@ within ``FILE_LIMITS``.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -22,19 +23,20 @@ class FileLimits:
 
     Attributes:
         json_bytes: Of a JSON file. Read, it takes up to some twenty times as much: lists in lists are small as text.
-        trace_bytes: Of a trace: a few million lines.
+        table_bytes: Of a trace or a frontier, which are read whole: a few million lines.
         name_bytes: Of the name of a file: what file systems allow.
     """
 
     json_bytes: int = 32 << 20
-    trace_bytes: int = 1 << 30
+    table_bytes: int = 1 << 30
     name_bytes: int = 255
 
 
 FILE_LIMITS = FileLimits()
+PIPE, _FOLDER = "a named pipe", "a folder"
 _KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISDIR, _FOLDER),
+    (stat.S_ISFIFO, PIPE),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
@@ -56,7 +58,7 @@ def open_regular_file(path: str | os.PathLike[str]) -> FileIO:
     if kind is None:
         return os.fdopen(handle, "rb", buffering=0)
     os.close(handle)
-    raise InvalidInput(f"Cannot read {os.fspath(path)}: it is {kind}; wanted a file.")
+    raise refuse_kind(path, kind)
 
 
 def open_without_waiting(path: str | os.PathLike[str]) -> tuple[int, str | None]:
@@ -71,14 +73,23 @@ def open_without_waiting(path: str | os.PathLike[str]) -> tuple[int, str | None]
     name = os.fspath(path)
     try:
         handle = os.open(path, _WITHOUT_WAITING)
-    except FileNotFoundError as error:
-        raise InvalidInput(f"There is no file {name}; check the path.") from error
     except OSError as error:  # of a socket, it says "no such device or address"
         raise InvalidInput(f"Cannot read {name}: {error.strerror}.") from error
     except ValueError as error:
         raise InvalidInput(f"Cannot read {name!r}: {error}.") from error
     mode = os.fstat(handle).st_mode
     return handle, next((words for is_kind, words in _KINDS if is_kind(mode)), None)
+
+
+def refuse_kind(path: str | os.PathLike[str], kind: str) -> InvalidInput:
+    """Return the error about what is no file.
+
+    Args:
+        path: Where it is.
+        kind: What it is.
+    """
+    what = os.strerror(errno.EISDIR) if kind == _FOLDER else f"it is {kind}; wanted a file"
+    return InvalidInput(f"Cannot read {os.fspath(path)}: {what}.")
 
 
 def read_file(path: str | os.PathLike[str], most_bytes: int = FILE_LIMITS.json_bytes) -> bytes:
@@ -98,7 +109,9 @@ def read_file(path: str | os.PathLike[str], most_bytes: int = FILE_LIMITS.json_b
         except OSError as error:
             raise InvalidInput(f"Cannot read {os.fspath(path)}: {error.strerror}.") from error
     if max(size, len(data)) > most_bytes:
-        raise InvalidInput(f"Cannot read {os.fspath(path)}: it has {size:,} bytes; wanted at most {most_bytes:,}.")
+        raise InvalidInput(
+            f"Cannot read {os.fspath(path)}: it has {size:,} bytes, which is larger than {most_bytes >> 20} MiB."
+        )
     return data
 
 
@@ -115,7 +128,7 @@ def read_text_file(path: str | os.PathLike[str], most_bytes: int = FILE_LIMITS.j
     try:
         return read_file(path, most_bytes).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"Cannot read {os.fspath(path)}: it is no UTF-8 text.") from error
+        raise InvalidInput(f"Cannot read {os.fspath(path)}: it is not UTF-8 text.") from error
 
 
 def is_plain_name(name: object) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 from io import FileIO
 from pathlib import Path
 
 from ..errors import InvalidInput
+from ._regular_files import PIPE, open_without_waiting, refuse_kind
 
+_PATIENCE = 3.0  # seconds that a pipe without a writer is waited for: a shell starts one at once
 _SUFFIXES = (".parquet", ".parq", ".pq")
 
 
@@ -30,22 +33,42 @@ def read_path(path: object, what: str) -> Path:
 
 
 def open_source(file: Path) -> FileIO:
-    """Open a file for reading what is there, a pipe too.
+    """Open a file for reading what is there, or a pipe that somebody writes to.
 
     Args:
         file: Its path.
 
     Raises:
-        InvalidInput: It cannot be opened; the message says why.
+        InvalidInput: It cannot be opened, is a folder or a device, or a pipe to which nobody writes.
     """
     try:
-        return file.open("rb", buffering=0)
-    except FileNotFoundError as error:
-        raise InvalidInput(f"There is no file {file}; check the path.") from error
-    except OSError as error:
-        raise InvalidInput(f"Cannot read {file}: {error.strerror}.") from error
-    except ValueError as error:
-        raise InvalidInput(f"Cannot read {file}: {error}.") from error
+        handle, kind = open_without_waiting(file)
+    except InvalidInput as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise InvalidInput(f"There is no file {file}; check the path.") from error
+        raise
+    try:
+        if kind == PIPE:
+            _require_writer(handle, file)
+            os.set_blocking(handle, True)
+        elif kind is not None:
+            raise refuse_kind(file, kind)
+        return os.fdopen(handle, "rb", buffering=0)
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _require_writer(handle: int, file: Path) -> None:
+    """Refuse a pipe in which there is nothing after a while, and to which nobody writes."""
+    if select.select([handle], [], [], _PATIENCE)[0]:
+        return
+    try:
+        late = os.read(handle, 1)
+    except BlockingIOError:  # somebody has opened it, and takes time
+        return
+    when = "only now did somebody write to it; try again" if late else "nobody writes to it"
+    raise InvalidInput(f"Cannot read {file}: it is a named pipe, and {when}.")
 
 
 def read_first_bytes(stream: FileIO, file: Path) -> bytes:

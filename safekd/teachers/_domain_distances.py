@@ -44,7 +44,7 @@ def measure_domain_distances(split: Split, domains: Sequence[Inputs], contexts: 
         wanted = {what: tuple(value.shape[1:]) for what, value in name_inputs(split.inputs).items()}
         shapes = {what: tuple(value.shape) for what, value in name_inputs(domain).items()}
         if {what: shape[1:] for what, shape in shapes.items()} != wanted or not all(
-            shape[0] for shape in shapes.values()
+            shape and shape[0] for shape in shapes.values()
         ):
             raise InvalidInput(
                 f"Domain {k} has {_show_shapes(shapes)}; wanted at least one example of {_show_shapes(wanted)}, as in "

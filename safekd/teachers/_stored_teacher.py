@@ -13,7 +13,7 @@ from .._precision import widen
 from ..data import Batch
 from ..errors import InvalidInput
 from ..io.arrays import RowTable, open_rows
-from ._teacher import read_answer, read_distributions, require_floor, require_gives, require_request
+from ._teacher import read_distributions, require_floor, require_gives, require_request
 
 Table = Tensor | RowTable | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -105,16 +105,22 @@ class StoredTeacher:
         rows_V = rows_V.to(batch.labels.device)
         if not rows_V.is_floating_point():
             raise InvalidInput(f"Teacher '{self.name}' has stored rows of {rows_V.dtype}; wanted floats.")
-        given, rows_V = rows_V.dtype, widen(rows_V)
-        # a table of one row an example, for labels with positions, is left to the ensemble to refuse
-        if batch.mask is not None and rows_V.shape[:-1] == batch.labels.shape:
-            rows_V = read_answer(rows_V, self.name, batch, self.gives)
-        return read_distributions(rows_V, self.gives, self.name, self.floor, batch, split, given)
+        try:
+            return read_distributions(widen(rows_V), self.gives, self.name, self.floor, batch, split, rows_V.dtype)
+        except InvalidInput as error:
+            if not isinstance(table, Tensor):
+                error.add_note(f"The row is from {table.name}.")
+            raise
 
     def _require_bound_rows(self, count: int, batch: Batch, split: str) -> None:
         """Refuse to read rows of which nobody said whose they are."""
         who = f"Teacher '{self.name}' has {count} stored rows"
         how = f"say which row is whose: kd.Split('{split}', ..., numbers=rows), with the row of each example"
+        if not batch.numbered:
+            raise InvalidInput(
+                f"{who}, and the examples of '{split}' have no index, so it is not known which row is whose; let the "
+                'stream give one, the row of each example: fields=("inputs", "labels", "numbers").'
+            )
         last, size, first = int(batch.index.max()), batch.split_size, next(iter(self._readers), split)
         if last >= count:
             raise InvalidInput(

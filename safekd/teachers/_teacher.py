@@ -134,14 +134,13 @@ def name_failures(name: str, batch: Batch, split: str) -> Iterator[None]:
         ) from error
 
 
-def read_answer(answer: Any, name: str, batch: Batch, gives: str = "logits") -> Tensor:
-    """Return a teacher's answer as floats, float32 or wider, one row a label; uniform where a position does not count.
+def read_answer(answer: Any, name: str, batch: Batch) -> Tensor:
+    """Return a teacher's answer as floats, float32 or wider, one row a label.
 
     Args:
         answer: A tensor, an array, numbers, or a record with such a field ``logits``.
         name: Of the teacher.
         batch: What it was asked about.
-        gives: What the rows are, "probabilities", "logits" or "log_probabilities".
 
     Returns:
         (B, ..., V), on the batch's device.
@@ -167,12 +166,7 @@ def read_answer(answer: Any, name: str, batch: Batch, gives: str = "logits") -> 
             f"{tuple(lead)}; wanted one distribution a label, ({', '.join([*map(str, lead), 'classes'])}).{hint}"
         )
     rows_V = rows_V.to(batch.labels.device)
-    rows_V = widen(rows_V) if rows_V.is_floating_point() else rows_V.float()
-    if batch.mask is None or not rows_V.shape[-1]:
-        return rows_V
-    V = rows_V.shape[-1]
-    alike = {"probabilities": 1 / V, "logits": 0.0, "log_probabilities": -math.log(V)}
-    return batch.fill_uncounted(rows_V, alike[gives])
+    return widen(rows_V) if rows_V.is_floating_point() else rows_V.float()
 
 
 def read_logits(logits_V: Tensor, name: str, batch: Batch, split: str) -> Tensor:
@@ -215,7 +209,7 @@ def require_gives(gives: str, name: str) -> None:
 def read_distributions(
     rows_V: Tensor, gives: str, name: str, floor: float | None, batch: Batch, split: str, given: torch.dtype | None
 ) -> Tensor:
-    """Return the log-probabilities of a teacher's rows, whatever they are.
+    """Return the log-probabilities of a teacher's rows, whatever they are; uniform where a position does not count.
 
     Args:
         rows_V: (B, ..., V).
@@ -233,6 +227,10 @@ def read_distributions(
         InvalidInput: They are no distributions.
         NotFinite: A row is not finite.
     """
+    if batch.mask is not None and rows_V.shape[:-1] == batch.mask.shape and rows_V.shape[-1]:
+        V = rows_V.shape[-1]
+        alike = {"probabilities": 1 / V, "logits": 0.0, "log_probabilities": -math.log(V)}
+        rows_V = batch.fill_uncounted(rows_V, alike[gives])
     if gives == "probabilities":
         return take_log(rows_V, name, floor)
     if gives == "log_probabilities":

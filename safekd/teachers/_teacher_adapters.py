@@ -17,11 +17,9 @@ from ._teacher import (
     name_failures,
     read_answer,
     read_distributions,
-    read_logits,
     require_floor,
     require_gives,
     require_request,
-    take_log,
 )
 
 
@@ -69,7 +67,7 @@ class TorchTeacher:
         with name_failures(self.name, batch, split), evaluation_mode(self.module):
             inputs = _select_columns(batch.inputs, self.columns, self.name)
             answer = ask_module(self.module, inputs, f"Teacher '{self.name}'")
-        return read_logits(read_answer(answer, self.name, batch), self.name, batch, split)
+        return read_distributions(read_answer(answer, self.name, batch), "logits", self.name, None, batch, split, None)
 
 
 class SklearnTeacher:
@@ -145,8 +143,8 @@ class SklearnTeacher:
             p = self.classifier.predict_proba(inputs.cpu().double().numpy())
         p_BV = torch.zeros(len(batch), self.classes, dtype=torch.float64)
         p_BV[:, torch.as_tensor(self._seen)] = torch.as_tensor(p, dtype=torch.float64)
-        p_BV = read_answer(p_BV, self.name, batch, "probabilities")
-        return take_log(p_BV, self.name, self.floor)
+        p_BV = p_BV.to(batch.labels.device)
+        return read_distributions(p_BV, "probabilities", self.name, self.floor, batch, split, None)
 
 
 class CallableTeacher:
@@ -205,7 +203,7 @@ class CallableTeacher:
         require_request(self.name, batch, split)
         with name_failures(self.name, batch, split):
             answer = self.function(batch.inputs)
-        rows_V = read_answer(answer, self.name, batch, self.gives)
+        rows_V = read_answer(answer, self.name, batch)
         given = answer.dtype if isinstance(answer, Tensor) else None
         return read_distributions(rows_V, self.gives, self.name, self.floor, batch, split, given)
 

@@ -17,19 +17,19 @@ what
 is handed back; ``diagnosis`` says why the run ended; ``generalization`` does all that again under other thresholds.
 """
 
+from ._constraint_layout import SumLayout
 from ._fit_result import ROUND_COLUMNS, FitResult, Tightening, Verdict
 from ._full_pass import FullPass, pose_all_on_train, read_full_pass
 from ._mixture import Mixture
 from ._objective import Objective
-from ._run_record import describe_problem, describe_source, list_libraries
 from ._trainer import ConstrainedTrainer
 from ._training_problem import TrainingProblem
 from ._warm_start import WarmStart
-from .checkpoints import RunFolder, open_run_folder
+from .checkpoints import RunFolder, open_on_first_rank, open_run_folder
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, Tighten, interpolate_threshold
-from .loop import Sampled
-from .result_files import RUN, save_student, save_tensors
+from .loop import Sampled, describe_problem, describe_source, list_libraries
+from .result_files import RUN, build_checked, load_tensors, save_student, save_tensors
 from .trace import FEASIBLE
 
 __all__ = [
@@ -45,15 +45,19 @@ __all__ = [
     "Objective",
     "RunFolder",
     "Sampled",
+    "SumLayout",
     "Tighten",
     "Tightening",
     "TrainingProblem",
     "Verdict",
     "WarmStart",
+    "build_checked",
     "describe_problem",
     "describe_source",
     "interpolate_threshold",
     "list_libraries",
+    "load_tensors",
+    "open_on_first_rank",
     "open_run_folder",
     "pose_all_on_train",
     "read_full_pass",

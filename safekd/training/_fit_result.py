@@ -11,9 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from solvers.kkt import KKTResiduals
@@ -22,8 +20,8 @@ from solvers.statuses import Status
 
 from ..data import SplitUse
 from ..errors import InvalidInput
-from ..io import write_atomically, write_csv
-from ..io.folders import finish_replacement, lock_folder, read_manifest, replace_files
+from ..io import read_text_file, refuse_misfit, write_atomically, write_csv
+from ..io.folders import Manifest, finish_replacement, lock_folder, read_manifest, replace_files
 from ..safety import Certificate
 from ..weights import Rule, load_rule_state
 from ._mixture import Mixture
@@ -35,6 +33,7 @@ from .result_files import (
     TRACE_TABLE,
     USED_EXAMPLES,
     VERDICT,
+    build_checked,
     describe_structure,
     read_rounds,
     read_state,
@@ -241,7 +240,7 @@ class FitResult:
         states = _list_states(self)
         sharing = [name for name in states if name.startswith(FURTHER_STUDENTS)]
         same_as = write_states(states, folder, sharing)
-        keys = {str(number): torch.from_numpy(use.keys.view(np.int64)) for number, use in enumerate(self.uses)}
+        keys = {str(number): use.seen.to_tensor() for number, use in enumerate(self.uses)}
         if keys:
             save_tensors(keys, folder / USED_EXAMPLES)
         if self.tightening is not None:
@@ -274,42 +273,54 @@ class FitResult:
             raise InvalidInput(f"`student` is a {type(student).__name__}; wanted a torch module, built as for the run.")
         place = Path(folder)
         finish_replacement(place)
-        read_manifest(place, RUN).require_whole()
-        record = json.loads((place / VERDICT).read_text(encoding="utf-8"))
-        same_as = record["same_as"]
-        state = read_state(place, "student", same_as) or {}
-        require_same_student(student, state, record["structure"], place)
-        rule_state = read_state(place, "weighting_rule", same_as) or {}
+        manifest = read_manifest(place, RUN)
+        manifest.require_whole()
+        with refuse_misfit(place / VERDICT, "what a run writes there"):
+            record = json.loads(read_text_file(place / VERDICT))
+            state = read_state(manifest, "student", record["same_as"]) or {}
+            require_same_student(student, state, record["structure"], place)
+            rule_state = read_state(manifest, "weighting_rule", record["same_as"]) or {}
+            parts = _restore_parts(record, manifest, student)
         if rule is not None:
             load_rule_state(rule, {k.removeprefix("rule."): v for k, v in rule_state.items() if k.startswith("rule.")})
         student.load_state_dict(state)
         student.eval()
+        return cls(student=student, rule=rule, rule_state=rule_state, **parts)
 
-        def build(name: str) -> Any:
-            kept = read_state(place, name, same_as)
-            if kept is None:
-                return None
-            module = copy.deepcopy(student)
-            module.load_state_dict(kept)
-            return module
 
-        raised = record.get("tightening")
-        rules = {
-            name: read_state(place, f"{name}-weighting_rule", same_as) for name in record["checkpoint_rule_states"]
-        }
-        return cls(
-            student=student,
-            rule=rule,
-            rule_state=rule_state,
-            checkpoint_rule_states={name: kept or {} for name, kept in rules.items()},
-            trace=read_trace(place / TRACE_LINES),
-            mixture=restore_mixture(record, build),
-            uses=restore_uses(record["data"], place),
-            verdict=Verdict(**{name: record[name] for name in ("status", "message", "next_move", "evidence")}),
-            tightening=None if raised is None else Tightening(**raised, rounds=read_rounds(place, list(ROUND_COLUMNS))),
-            **{name: build(name) for name in FURTHER_STUDENTS},
-            **restore_numbers(record),
-        )
+def _restore_parts(record: Mapping[str, Any], manifest: Manifest, student: nn.Module) -> dict[str, Any]:
+    """Return all fields of a result that its folder alone decides; ``student`` is copied, and stays as it is."""
+    place, same_as = manifest.folder, record["same_as"]
+
+    def build(name: str) -> Any:
+        kept = read_state(manifest, name, same_as)
+        if kept is None:
+            return None
+        module = copy.deepcopy(student)
+        require_same_student(module, kept, record["structure"], place)
+        module.load_state_dict(kept)
+        return module.eval()
+
+    raised = record.get("tightening")
+    rules = {name: read_state(manifest, f"{name}-weighting_rule", same_as) for name in record["checkpoint_rule_states"]}
+    verdict = {name: record[name] for name in ("status", "message", "next_move", "evidence")}
+    return {
+        "checkpoint_rule_states": {str(name): kept or {} for name, kept in rules.items()},
+        "trace": read_trace(place / TRACE_LINES),
+        "mixture": restore_mixture(record, build),
+        "uses": restore_uses(record["data"], manifest),
+        "verdict": build_checked(Verdict, verdict),
+        "tightening": None if raised is None else _restore_tightening(raised, place),
+        **{name: build(name) for name in FURTHER_STUDENTS},
+        **restore_numbers(record),
+    }
+
+
+def _restore_tightening(raised: Mapping[str, Any], place: Path) -> Tightening:
+    posed = {str(name): float(threshold) for name, threshold in raised["posed"].items()}
+    texts = {name: str(raised[name]) for name in ("status", "message", "on")}
+    rounds = read_rounds(place, list(ROUND_COLUMNS))
+    return Tightening(**texts, posed=posed, looks=int(raised["looks"]), rounds=rounds)
 
 
 def _list_states(result: FitResult) -> dict[str, Mapping[str, Tensor]]:

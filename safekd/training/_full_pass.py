@@ -17,12 +17,13 @@ from solvers.short_repr import ShortRepr
 
 from .._precision import log_softmax, widen
 from .._torch_state import evaluation_mode
-from ..data import Batch, ExampleSource
+from ..data import Batch, ExampleSource, read_evenly
 from ..distributed import Ranks
 from ..safety import Constraint, GroupSums
-from ._constraint_layout import attainable_threshold, is_single_average
-from ._objective import Objective, explain_infinite_loss
-from ._sum_vector import SumLayout
+from ._constraint_layout import SumLayout, attainable_threshold, is_single_average
+from ._objective import Objective
+from ._rank_pool import find_rank_target
+from ._student_checks import explain_infinite_loss
 from .trace import ConstraintReading
 
 
@@ -93,11 +94,15 @@ def read_full_pass(
 def _read_sources(objective: Objective, sources: Mapping[str, ExampleSource], sums: _FullPassSums) -> None:
     """Read all that this process reads of each source."""
     for name, source in sources.items():
-        for batch in source.batches(objective.rows):
+        together = name == "train" and objective.looks_at_batches
+        for batch, counts in read_evenly(source, objective.rows, together=together):
             logits_V = objective.logits(batch)
             loss = None
             if name == "train":
-                log_q_V = objective.target(source.own, batch, logits_V)
+                log_q_V = find_rank_target(objective, source, batch, logits_V, counts)
+            if not counts:
+                continue
+            if name == "train":
                 losses = objective.loss(log_q_V, logits_V)
                 loss = sums.add_losses(losses, batch, source.positions)
                 if not bool(torch.isfinite(loss)):
@@ -177,11 +182,10 @@ class _Jacobian:
 
     def add(self, loss: Tensor | None, value_by_row: Mapping[int, Tensor]) -> None:
         """Add gradients of one batch: of its share of the loss, and of constraints by their number."""
-        here, scalars = [*value_by_row], [*value_by_row.values()]
-        rows = gradients(scalars if loss is None else [loss, *scalars], self.variables)
         if loss is not None:
-            self.gradient_n += rows[0]
-        self.jacobian_Mn[here] += rows[0 if loss is None else 1 :]
+            self.gradient_n += gradients([loss], self.variables)[0]
+        for m, value in value_by_row.items():  # one at a time: rows of large students are not held twice
+            self.jacobian_Mn[m] += gradients([value], self.variables)[0]
 
     def add_up(self, ranks: Ranks) -> None:
         """Add up over all processes."""

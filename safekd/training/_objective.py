@@ -70,6 +70,7 @@ class Objective(ShortRepr):
         pooling: (teachers' log-probabilities, weights), (B, ..., K, V) and (B, ..., K) -> log of the target.
         non_finite_source: First teacher whose targets were not finite in the last pass, or who leaves out a class that
             the other side has; None where all was finite.
+        looks_at_batches: Whether the rule looks at the student or holds a module, which may look at a batch as a whole.
         fixed: Whether targets never change: the rule neither looks at the student nor holds a module, and no teacher
             moves.
         readers: The student and the modules of the rule: all that has an eval mode.
@@ -101,7 +102,8 @@ class Objective(ShortRepr):
         self.non_finite_source: str | None = None
         self._counts: dict[tuple[int, int], tuple[Constraint, ExampleSource, Tensor]] = {}
         self._needs, modules = collect_needs(self.rule), collect_modules(self.rule).values()
-        self._rule_fixed = not (looks_at_student(self.rule) or modules)
+        self.looks_at_batches = looks_at_student(self.rule) or bool(modules)
+        self._rule_fixed = not self.looks_at_batches
         self.fixed = self._rule_fixed and not self.ensemble.moving
         if "variance" in self._needs and self.ensemble.moving:
             raise InvalidInput(
@@ -125,13 +127,23 @@ class Objective(ShortRepr):
         self._variances.clear()
         self._counts.clear()
 
-    def signals(self, source: ExampleSource, batch: Batch, logits_V: Tensor | None = None) -> Signals:
+    def signals(
+        self,
+        source: ExampleSource,
+        batch: Batch,
+        logits_V: Tensor | None = None,
+        *,
+        log_p_KV: Tensor | None = None,
+        variance_K: Tensor | None = None,
+    ) -> Signals:
         """Return what the weighting rule may look at for some examples.
 
         Args:
             source: Where the examples are from.
             batch: The examples.
             logits_V: The student's for them, (B, ..., V); where left out and needed, it is asked in eval mode.
+            log_p_KV: The teachers' log-probabilities, (B, ..., K, V); where left out, they are asked.
+            variance_K: How unsteady they are, (B, ..., K), likewise.
 
         Raises:
             InvalidInput: Student and teachers differ in classes, or features have no row for each label.
@@ -139,7 +151,8 @@ class Objective(ShortRepr):
         if logits_V is None and not self._rule_fixed:
             with evaluation_mode(self.readers), torch.no_grad():
                 logits_V = self.logits(batch)
-        log_p_KV = self.ensemble.cached_log_probabilities(source, batch)
+        if log_p_KV is None:
+            log_p_KV, variance_K = self.ensemble.cached_log_probabilities(source, batch), self.variance(source, batch)
         require_class_count(source, log_p_KV.shape[-1], "the ensemble")
         if logits_V is not None:
             require_same_classes(log_p_KV, logits_V)
@@ -153,8 +166,8 @@ class Objective(ShortRepr):
             critical_contexts=source.names.numbers("context", self.critical_contexts),
             student_log_p=None if logits_V is None else log_softmax(logits_V.detach()),
             features=self._features(batch),
-            variance=self._variance(source, batch),
-            index=batch.index,
+            variance=variance_K,
+            index=batch.index if batch.numbered else None,
             mask=batch.mask,
             split=source.name,
             teachers=self.ensemble.names,
@@ -168,7 +181,15 @@ class Objective(ShortRepr):
             batch: The examples.
             logits_V: The student's for them, (B, ..., V); where left out and needed, it is asked in eval mode.
         """
-        signals = self.signals(source, batch, logits_V)
+        return self.weigh(self.signals(source, batch, logits_V), batch)
+
+    def weigh(self, signals: Signals, batch: Batch) -> PooledTeachers:
+        """Weigh and pool teachers by what the rule looks at.
+
+        Args:
+            signals: Of the batch.
+            batch: The examples.
+        """
         w_K = batch.fill_uncounted(self.rule(signals), 1 / len(self.ensemble))
         return PooledTeachers(signals, w_K, self.pooling(signals.log_p, w_K))
 
@@ -274,7 +295,7 @@ class Objective(ShortRepr):
             counts = [torch.zeros(size, dtype=torch.float64, device=source.device) for size in sizes]
 
             def add_up() -> Tensor:
-                for batch in source.batches(CHUNK):
+                for batch in source.batches(self.rows):
                     for count_G, rule in zip(counts, new, strict=True):
                         count_G += rule.counts(batch)
                 return torch.cat(counts)
@@ -298,8 +319,16 @@ class Objective(ShortRepr):
 
         return int(split.ranks.add_up(count, 1))
 
-    def _variance(self, split: ExampleSource, batch: Batch) -> Tensor | None:
-        """How unsteady teachers are, (B, ..., K): asked once a split, since neither they nor the noise change."""
+    def variance(self, split: ExampleSource, batch: Batch) -> Tensor | None:
+        """Return how unsteady teachers are, (B, ..., K): asked once a split, since neither they nor the noise change.
+
+        Args:
+            split: Where the examples are from.
+            batch: The examples.
+
+        Raises:
+            InvalidInput: The split is not in memory.
+        """
         if "variance" not in self._needs:
             return None
         if not isinstance(split, Split):
@@ -322,33 +351,6 @@ class Objective(ShortRepr):
                 "wanted one row of features a label."
             )
         return features
-
-
-def explain_infinite_loss(log_q_V: Tensor, logits_V: Tensor, losses: Tensor, index: Tensor) -> str | None:
-    """Say of the first infinite loss who leaves out which class that the other has; None where that is not the cause.
-
-    Args:
-        log_q_V: Log of the target, (B, ..., V).
-        logits_V: The student's, (B, ..., V).
-        losses: One loss a position, (B, ...).
-        index: The examples' numbers, (B,).
-    """
-    infinite = torch.isposinf(losses.detach())
-    if not bool(infinite.any()):
-        return None
-    where = tuple(int(i) for i in infinite.nonzero()[0])
-    text = f"The distillation loss of example {int(index[where[0]])} is infinite"
-    p_V, q_V = log_softmax(logits_V.detach()[where]).exp(), log_q_V.detach()[where].exp().to(logits_V)
-    for own_V, other_V, who, whom in ((p_V, q_V, "student", "teachers"), (q_V, p_V, "target", "student")):
-        missing_V = other_V * (own_V == 0)
-        if bool((missing_V > 0).any()):
-            v = int(missing_V.argmax())
-            verb = "give" if whom == "teachers" else "gives"
-            return (
-                f"{text}: the {who} leaves out class {v} (a logit of minus infinity), to which the {whom} {verb} "
-                f"probability {float(missing_V[v]):.3g}"
-            )
-    return None
 
 
 def require_same_classes(teachers_V: Tensor, student_V: Tensor) -> None:

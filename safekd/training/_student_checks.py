@@ -1,4 +1,4 @@
-"""What is looked at before a run: students and optimizers with which it cannot come out as it is meant to.
+"""Students and optimizers with which a run cannot come out as it is meant to, and losses that are infinite.
 
 Axes: B examples, ... positions, V classes.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .._precision import log_softmax
 from ..errors import InvalidInput, SafekdWarning
 from ..safety import Constraint
 
@@ -89,3 +90,30 @@ def warn_of_probabilities(output_V: Tensor, dtype: torch.dtype) -> None:
             SafekdWarning,
             stacklevel=2,
         )
+
+
+def explain_infinite_loss(log_q_V: Tensor, logits_V: Tensor, losses: Tensor, index: Tensor) -> str | None:
+    """Say of the first infinite loss who leaves out which class that the other has; None where that is not the cause.
+
+    Args:
+        log_q_V: Log of the target, (B, ..., V).
+        logits_V: The student's, (B, ..., V).
+        losses: One loss a position, (B, ...).
+        index: The examples' numbers, (B,).
+    """
+    infinite = torch.isposinf(losses.detach())
+    if not bool(infinite.any()):
+        return None
+    where = tuple(int(i) for i in infinite.nonzero()[0])
+    text = f"The distillation loss of example {int(index[where[0]])} is infinite"
+    p_V, q_V = log_softmax(logits_V.detach()[where]).exp(), log_q_V.detach()[where].exp().to(logits_V)
+    for own_V, other_V, who, whom in ((p_V, q_V, "student", "teachers"), (q_V, p_V, "target", "student")):
+        missing_V = other_V * (own_V == 0)
+        if bool((missing_V > 0).any()):
+            v = int(missing_V.argmax())
+            verb = "give" if whom == "teachers" else "gives"
+            return (
+                f"{text}: the {who} leaves out class {v} (a logit of minus infinity), to which the {whom} {verb} "
+                f"probability {float(missing_V[v]):.3g}"
+            )
+    return None

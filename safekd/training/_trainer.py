@@ -27,22 +27,23 @@ from ..weights import Rule, TeacherEvidence, Uniform
 from ._fit_result import FitResult
 from ._objective import CHUNK, Loss, Objective
 from ._rule_learning import RuleLearning
-from ._run_record import begin_checkpoints
 from ._student_checks import require_dense_gradients, warn_of_weight_decay
 from ._trainer_checks import (
     find_divergence,
     read_autocast,
     require_batch_sizes,
+    require_evaluation_examples,
     require_patience_split,
     require_plain_step,
     require_polytope_names,
+    require_step_numbers,
 )
 from ._training_problem import TrainingProblem, require_distinct_names
 from ._warm_start import WarmStart
 from .checkpoints import RunFolder, open_on_first_rank
 from .diagnosis import EvidenceBudget
 from .generalization import CrossFit, OnRound, Tighten, TighteningRounds
-from .loop import FitData, FitOptions, Sampled, fit_once
+from .loop import FitData, FitOptions, Sampled, begin_checkpoints, fit_once
 from .resume import Resume, ResumeOptions
 from .trace import Callback, OnTrace, TracePoint
 
@@ -84,6 +85,8 @@ class ConstrainedTrainer:
             constraints are sums and counts over the whole step, so the answer is the same, for a forward pass more.
             Evaluations read as many at once.
         clip_norm: Longest gradient of a step, above 0; longer ones are shortened to it, and the trace counts them.
+        ema: Share of the past, such as 0.999, that stays from step to step in the averaged student, which evaluations
+            read and ``fit`` hands back; left out, the average of about the last tenth of a run in minibatches.
         autocast: "bfloat16" or "float16", in which the student computes where torch's autocast lets it; loss and
             measures are computed in float32.  With float16 the loss is scaled, and steps whose gradients overflow are
             left out and counted.
@@ -123,6 +126,7 @@ class ConstrainedTrainer:
         batch_size: int | None = None,
         microbatch_size: int | None = None,
         clip_norm: float | None = None,
+        ema: float | None = None,
         autocast: str | torch.dtype | None = None,
         independent_batches: bool = False,
         evidence_budget: EvidenceBudget | None = None,
@@ -133,8 +137,7 @@ class ConstrainedTrainer:
         require_distinct_names(constraints)
         require_device(device)
         rows = require_batch_sizes(batch_size, microbatch_size)
-        if clip_norm is not None and not (is_number(clip_norm) and clip_norm > 0):
-            raise InvalidInput(f"`clip_norm` is {clip_norm!r}; wanted a length above 0, such as 1.0, or None.")
+        require_step_numbers(clip_norm, ema)
         half = read_autocast(autocast)
         require_plain_step(optimizer)
         if independent_batches and batch_size is None:
@@ -177,6 +180,7 @@ class ConstrainedTrainer:
             evidence_budget=EvidenceBudget() if evidence_budget is None else evidence_budget,
             microbatch_size=None if microbatch_size is None else int(microbatch_size),
             clip_norm=None if clip_norm is None else float(clip_norm),
+            ema=None if ema is None else float(ema),
             scaler=torch.amp.GradScaler(torch.device(device).type) if half == torch.float16 else None,
             modes=tuple((part, part.training or not trains) for part in parts),
             trained=trained,
@@ -247,6 +251,7 @@ class ConstrainedTrainer:
         stationarity: Sampled | None = None,
         snapshots: int | None = None,
         patience: int | None = None,
+        evaluation_examples: int | None = None,
         warm_start: WarmStart | None = None,
         tighten: Tighten | CrossFit | None = None,
         run_dir: str | os.PathLike[str] | RunFolder | None = None,
@@ -263,7 +268,8 @@ class ConstrainedTrainer:
         last tenth of the steps.  In minibatches passes read the averaged student (``AveragedIterate``).
 
         Args:
-            train: Training split: a Split, or what ``as_split`` takes.
+            train: Training data: a Split, or what ``kd.data.as_source`` takes: tensors, a torch or Hugging Face
+                dataset, a DataLoader, a list of batches, a function that opens a stream; see docs/data.md.
             validation: Split that is read beside, and on which constraints with ``split="validation"`` are posed; where
                 none is, it must not hold training examples.
             epochs: Passes over the training data at most.
@@ -277,6 +283,10 @@ class ConstrainedTrainer:
             snapshots: How many students to keep, besides the best, to make ``FitResult.mixture`` of; None for none.
             patience: Evaluations in a row without a better student on the validation split (safer there, then of less
                 loss) after which the run ends; None to go on.
+            evaluation_examples: How many examples of each source evaluations read, the same random sample each time;
+                values then have its standard errors, and the verdict says so.  Left out, all; but where a source has
+                more than 65,536 and reading them at the first and the last step would cost more than 2 % of the
+                training, as many as cost that in all, 4,096 at least.
             warm_start: Where to begin; None for where the student is.
             tighten: How thresholds are raised so that new data show what was asked for, as a rule
                 ``CrossFit(also=["validation"])``; ``epochs`` are those of one training, and the trace is that of the
@@ -310,14 +320,18 @@ class ConstrainedTrainer:
             epochs=epochs, tolerance=tolerance, trace_every=trace_every, snapshots=snapshots, patience=patience
         )
         require_patience_split(patience, validation, tighten)
+        require_evaluation_examples(evaluation_examples)
         data = FitData.place(train, validation, splits or {}, self.problem.device, fields)
         problem = self.problem.with_names(data.by_name)
-        data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
-        warn_of_weight_decay(problem.optimizer, problem.constraints)
+        read = data.share(problem.ranks)
         if tighten is not None:
-            data.share(problem.ranks).require_whole("`tighten`")
+            read.require_whole("`tighten`")
         problem.trained.refresh()
         problem.objective.recheck({"train": data.train, **{n: s for n, s in data.splits.items() if n == "validation"}})
+        read.require_covered(problem.constraints, problem.objective)  # which surveys what is not in memory
+        data.require_unseen([name for name in data.splits if name == "validation"], problem.constraints)
+        problem = problem.with_source(read.train)
+        warn_of_weight_decay(problem.optimizer, problem.constraints)
         resumes = ResumeOptions(checkpoint_every, resume, allow_change)
         with (
             keep_modes(self.student),
@@ -331,19 +345,20 @@ class ConstrainedTrainer:
                 stationarity=stationarity,
                 snapshots=snapshots,
                 patience=patience,
+                evaluation_examples=evaluation_examples,
                 callbacks=[*([] if on_trace is None else [OnTrace(on_trace)]), *callbacks],
             )
-            if folder is None:
-                return _train(problem, data, options, warm_start, tighten, on_round)
-            if problem.ranks.size > 1:
-                options = replace(options, callbacks=[folder.trace_writer, *options.callbacks])
-                return folder.keep(_train(problem, data, options, warm_start, tighten, on_round))
+            if run_dir is None:
+                return _train(problem, data if tighten else read, options, warm_start, tighten, on_round)
             told = {"tighten": tighten, "warm_start": warm_start, **vars(options)}
-            checkpoints = begin_checkpoints(folder.folder, problem, data.by_name, told, resumes)
-            options = replace(options, callbacks=[folder.trace_writer, *options.callbacks], checkpoints=checkpoints)
+            checkpoints = begin_checkpoints(
+                None if folder is None else folder.folder, problem, data.by_name, told, resumes
+            )
+            writers = [] if folder is None else [folder.trace_writer]
+            options = replace(options, callbacks=[*writers, *options.callbacks], checkpoints=checkpoints)
             with checkpoints.interrupts.catch():
-                result = _train(problem, data, options, warm_start, tighten, on_round)
-                return result if folder is run_dir else folder.keep(result)
+                result = _train(problem, data if tighten else read, options, warm_start, tighten, on_round)
+                return result if folder is run_dir or folder is None else folder.keep(result)
 
     def check_fit(
         self,

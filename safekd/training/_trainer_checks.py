@@ -8,7 +8,7 @@ import torch
 
 from solvers.polytope import WeightPolytope
 
-from .._number_checks import is_whole
+from .._number_checks import is_number, is_whole
 from .._registry import find_named
 from ..divergences import DIVERGENCES
 from ..errors import InvalidInput
@@ -26,6 +26,14 @@ def require_batch_sizes(batch_size: int | None, microbatch_size: int | None) -> 
             kind = "at least 1" if is_whole(size) else "a whole number of at least 1"
             raise InvalidInput(f"`{name}` is {size!r}; wanted {kind}, or None for {none}.")
     return batch_size if microbatch_size is None else min(microbatch_size, batch_size or microbatch_size)
+
+
+def require_step_numbers(clip_norm: float | None, ema: float | None) -> None:
+    """Refuse a gradient's length, or a share of the past, that is none."""
+    if clip_norm is not None and not (is_number(clip_norm) and clip_norm > 0):
+        raise InvalidInput(f"`clip_norm` is {clip_norm!r}; wanted a length above 0, such as 1.0, or None.")
+    if ema is not None and not (is_number(ema) and 0 < ema < 1):
+        raise InvalidInput(f"`ema` is {ema!r}; wanted a share above 0 and below 1, such as 0.999, or None.")
 
 
 def read_autocast(given: str | torch.dtype | None) -> torch.dtype | None:
@@ -72,3 +80,12 @@ def find_divergence(given: Loss | str | None) -> Loss:
     """Return a divergence; a name or a class of the library stands for one at its defaults."""
     found: Loss = find_named("forward_kl" if given is None else given, DIVERGENCES, "divergence")
     return found() if isinstance(found, type) else found
+
+
+def require_evaluation_examples(examples: int | None) -> None:
+    """Refuse a number of examples that evaluations cannot read."""
+    if examples is not None and (not is_whole(examples) or examples < 1):
+        raise InvalidInput(
+            f"`evaluation_examples` is {examples!r}; wanted a whole number of at least 1, or None for as many as cost "
+            "little of the training."
+        )

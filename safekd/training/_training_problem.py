@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from solvers.primal_dual import DualMethod
 from solvers.short_repr import ShortRepr
 
-from ..data import ExampleSource
+from ..data import ExampleSource, Split, StreamSource
 from ..distributed import Ranks, TrainedStudent
 from ..errors import InvalidInput
 from ..safety import Constraint
-from ._objective import Objective
+from ._objective import CHUNK, Objective
 from ._rule_learning import RuleLearning
 from .diagnosis import EvidenceBudget
 
@@ -58,6 +58,7 @@ class TrainingProblem(ShortRepr):
         evidence_budget: What each probe may cost once a run has ended.
         microbatch_size: Examples that go through the student at once; None for all of a step.
         clip_norm: Longest gradient of a step; None for any.
+        ema: Share of the past in the averaged student; None for the average of the last part of the way.
         scaler: Of the loss, where the student computes in float16; None where it does not.
         modes: Each part of the student, and whether it was in training mode when the problem was posed.
         trained: The student as steps call it, and who trains it.
@@ -78,6 +79,7 @@ class TrainingProblem(ShortRepr):
     trained: TrainedStudent
     microbatch_size: int | None = None
     clip_norm: float | None = None
+    ema: float | None = None
     scaler: torch.amp.GradScaler | None = None
 
     def begin(self) -> None:
@@ -145,13 +147,65 @@ class TrainingProblem(ShortRepr):
         )
         return replace(self, constraints=named, objective=objective)
 
-    def is_full_batch(self, examples: int) -> bool:
-        """Say whether a step reads the whole training split.
+    def with_source(self, train: ExampleSource) -> TrainingProblem:
+        """Return the same problem, whose evaluations read no more examples at a time than a step of training does.
 
         Args:
-            examples: Size of the training split.
+            train: Training data.
+
+        Raises:
+            InvalidInput: They come in batches of another size, in an order that does not go with independent batches,
+                or are read as they are needed, and a step asks for all of them.
         """
-        return self.batch_size is None or self.batch_size >= examples
+        name, rows = train.name, self.batch_rows(train)
+        if not isinstance(train.own, StreamSource):
+            if self.batch_size is None and not isinstance(train.own, Split) and len(train) > CHUNK:
+                raise InvalidInput(
+                    f"`{name}` has {len(train):,} examples, read as they are needed, and each step would read all of "
+                    "them; give the trainer a `batch_size`, 64 for instance."
+                )
+            return self
+        if self.batch_size not in (None, rows):
+            raise InvalidInput(
+                f"`batch_size` is {self.batch_size}, and `{name}` comes in batches of {rows}; leave `batch_size` out: "
+                "a step is a batch of the stream."
+            )
+        if self.independent_batches:
+            raise InvalidInput(
+                f"`independent_batches` reads two batches from opposite ends of the data, and `{name}` is a stream; "
+                "give a dataset with random access, or leave it out."
+            )
+        objective = copy.copy(self.objective)  # which keeps what it has worked out
+        objective.rows = min(rows, objective.rows)
+        return replace(self, objective=objective)
+
+    def is_full_batch(self, train: ExampleSource) -> bool:
+        """Say whether a step reads the whole training data; a batch of a stream is never that.
+
+        Args:
+            train: Training data.
+        """
+        return not isinstance(train.own, StreamSource) and (self.batch_size is None or self.batch_size >= len(train))
+
+    def batch_rows(self, train: ExampleSource) -> int:
+        """Return how many examples a step reads at most.
+
+        Args:
+            train: Training data.
+        """
+        if isinstance(train.own, StreamSource):
+            return max(train.ranks.gather(train.own.survey.batch_rows))
+        return min(self.batch_size or len(train), len(train))
+
+    def count_batches(self, train: ExampleSource) -> int:
+        """Return how many steps an epoch has.
+
+        Args:
+            train: Training data; of several ranks the longest stream counts.
+        """
+        if not isinstance(train.own, StreamSource):
+            return len(self.split_batches(torch.arange(len(train))))
+        return max(train.ranks.gather(train.own.survey.batches))
 
     def split_batches(self, order: Tensor) -> tuple[Tensor, ...]:
         """Return the batches of one pass.
@@ -166,16 +220,16 @@ class TrainingProblem(ShortRepr):
             return (*batches[:-2], torch.cat(batches[-2:]))
         return batches
 
-    def choose_dual(self, examples: int) -> DualMethod:
+    def choose_dual(self, train: ExampleSource) -> DualMethod:
         """Return the dual method with its smoothing decided: none on full batches, 0.9 on minibatches.
 
         Args:
-            examples: Size of the training split.
+            train: Training data.
         """
         if self.dual.ema is not None:
             return self.dual
         chosen = copy.copy(self.dual)
-        object.__setattr__(chosen, "ema", 0.0 if self.is_full_batch(examples) else MINIBATCHES.smoothing)
+        object.__setattr__(chosen, "ema", 0.0 if self.is_full_batch(train) else MINIBATCHES.smoothing)
         return chosen
 
 

@@ -113,7 +113,7 @@ def test_the_fused_step_reads_the_loss_of_float64(V, batch_size):
     objective = kd.ConstrainedTrainer(student, [TorchTeacher("t", Table(teacher))], optimizer=sgd).objective
     reader = FusedStepReader.fit_problem(objective, [], split, batch_size is None)
     index = torch.arange(batch_size or N)
-    loss, *_ = reader.read(index, split.batch(index), objective.logits(split.batch(index)))
+    loss, *_ = reader.read(split.batch(index), objective.logits(split.batch(index)))
     log_q, log_p = teacher.double()[index].log_softmax(-1), near.double()[index].log_softmax(-1)
     expected = -(log_q.exp() * log_p).sum(-1).mean()
     expected = expected if batch_size is None else expected + (log_q.exp() * log_q).sum(-1).mean()

@@ -1,6 +1,6 @@
 """Runs functions on several ranks, processes of their own that talk by gloo on the loopback device alone.
 
-``run_on_ranks(2, case, ...)`` gives back what each function returned on each rank.  Starting a process and importing torch
+``run_on_ranks(2, case)`` gives back what each function returned on each rank.  Starting a process and importing torch
 takes seconds, so tests of one file share one start.
 """
 
@@ -48,18 +48,18 @@ def start_ranks(size, *names, folder, environment=()):
     ]
 
 
-def run_on_ranks(size, *functions, within=120, killed=()):
+def run_on_ranks(size, *functions, within=120, killed=(), environment=()):
     """Return, for each function, the list of what it gave on each rank; a rank in ``killed`` may end as it likes."""
     names = [f"{function.__module__}:{function.__name__}" for function in functions]
     with tempfile.TemporaryDirectory() as folder:
-        processes = start_ranks(size, *names, folder=folder)
+        processes = start_ranks(size, *names, folder=folder, environment=environment)
         try:
             said = [process.communicate(timeout=within)[0] for process in processes]
         finally:
             for process in processes:
                 process.kill()
-        for rank, process in enumerate(processes):
-            assert process.returncode == 0 or rank in killed, f"rank {rank}:\n{said[rank]}"
+        failed = [rank for rank, process in enumerate(processes) if process.returncode != 0 and rank not in killed]
+        assert not failed, "\n".join(f"rank {rank}:\n{text}" for rank, text in enumerate(said))
         given = [
             torch.load(Path(folder) / f"rank{rank}.pt", weights_only=True) if rank not in killed else None
             for rank in range(size)

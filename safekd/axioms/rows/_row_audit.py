@@ -82,6 +82,7 @@ class RowAudit:
         critical: Tensor | ArrayLike | None = None,
         safety: Tensor | ArrayLike | None = None,
         first_row: int = 0,
+        counted: Tensor | ArrayLike | None = None,
     ) -> None:
         """Judge more rows.
 
@@ -90,6 +91,7 @@ class RowAudit:
             critical: Rows where orderings apply, bool, (...); None for all.
             safety: Scores, (..., K) or (K,), whose order critical rows must follow, besides the polytope's own.
             first_row: Number of the first row, for the report.
+            counted: Rows that are judged, bool, (...); None for all.
 
         Raises:
             InvalidInput: Shapes do not fit, weights are no floats, or scores are NaN.
@@ -99,23 +101,28 @@ class RowAudit:
         if critical_B is not None and critical_B.dtype != torch.bool:
             raise InvalidInput(f"`critical` has dtype {critical_B.dtype}; wanted booleans, one a row.")
         scores = None if safety is None else _broadcast_rows("safety", safety, w_BK.shape).reshape(-1, w_BK.shape[-1])
+        lead, w_BK = w_BK.shape[:-1], w_BK.reshape(-1, w_BK.shape[-1])
+        number_B = torch.arange(first_row, first_row + len(w_BK), device=w_BK.device)
+        if counted is not None:
+            here = _broadcast_rows("counted", counted, lead).reshape(-1)
+            number_B, w_BK = number_B[here], w_BK[here]
+            critical_B, scores = (None if x is None else x[here] for x in (critical_B, scores))
         if scores is not None and bool(scores.isnan().any()):
-            row = first_row + int(scores.isnan().any(-1).nonzero()[0])
+            row = int(number_B[scores.isnan().any(-1)][0])
             raise InvalidInput(
                 f"`safety` holds NaN in row {row}; an unknown score cannot rank teachers. Give it a number."
             )
-        w_BK = w_BK.reshape(-1, w_BK.shape[-1])
         if not len(w_BK):
             return
         self._counts.rows += len(w_BK)
-        self._judge_linear(w_BK, first_row)
+        self._judge_linear(w_BK, number_B)
         for start in range(0, len(w_BK), _BLOCK):
             part = slice(start, start + _BLOCK)
             # teachers first: each then is one run of memory, and a look at all rows a plain loop
             w_KB = w_BK[part].detach().double().t().contiguous()
-            self._judge_values(w_KB, w_BK.dtype, first_row + start)
+            self._judge_values(w_KB, w_BK.dtype, number_B[part])
             mask_B, score_BK = (None if x is None else x[part] for x in (critical_B, scores))
-            self._judge_orderings(w_KB, w_BK.dtype, mask_B, score_BK, first_row + start)
+            self._judge_orderings(w_KB, w_BK.dtype, mask_B, score_BK, number_B[part])
 
     def findings(self) -> tuple[Finding, ...]:
         """Return what was found: five axioms of the scale and assumption (A1), and the linear rows if there are any."""
@@ -130,15 +137,15 @@ class RowAudit:
         self.teachers = tensor.shape[-1]
         return tensor
 
-    def _judge_values(self, w_KB: Tensor, dtype: torch.dtype, first_row: int) -> None:
+    def _judge_values(self, w_KB: Tensor, dtype: torch.dtype, number_B: Tensor) -> None:
         light_B, heavy_B = w_KB.amin(0), w_KB.amax(0)  # NaN where a weight is
         self._extend_range(light_B, heavy_B)
         miss_B = (_sum_teachers(w_KB) - 1).abs()
         allowed = len(w_KB) * torch.finfo(dtype).eps
-        self.tallies["normalization"].count_rows(miss_B, miss_B <= allowed, w_KB, first_row)
-        self.tallies["positivity"].count_rows(0 - light_B, light_B > 0, w_KB, first_row)
+        self.tallies["normalization"].count_rows(miss_B, miss_B <= allowed, w_KB, number_B)
+        self.tallies["positivity"].count_rows(0 - light_B, light_B > 0, w_KB, number_B)
         if self.polytope is None:  # some w_min > 0 and w_max < inf are asked for, whatever they are
-            self.tallies["bounds"].count_rows(0 - light_B, (light_B > 0) & (heavy_B < torch.inf), w_KB, first_row)
+            self.tallies["bounds"].count_rows(0 - light_B, (light_B > 0) & (heavy_B < torch.inf), w_KB, number_B)
             return
         low_K, high_K = (bound_K.double().to(w_KB.device) for bound_K in nearest_bounds(self.polytope, dtype))
         if self.polytope.uniform_bounds is None:
@@ -146,7 +153,7 @@ class RowAudit:
         else:
             low_B, high_B = low_K[0] - light_B, heavy_B - high_K[0]
         outside_B = torch.maximum(low_B, high_B)
-        self.tallies["bounds"].count_rows(outside_B, outside_B <= 0, w_KB, first_row)
+        self.tallies["bounds"].count_rows(outside_B, outside_B <= 0, w_KB, number_B)
 
     def _extend_range(self, light_B: Tensor, heavy_B: Tensor) -> None:
         low, high = float(light_B.min()), float(heavy_B.max())
@@ -158,15 +165,14 @@ class RowAudit:
         self._counts.lightest, self._counts.heaviest = min(self._counts.lightest, low), max(self._counts.heaviest, high)
 
     def _judge_orderings(
-        self, w_KB: Tensor, dtype: torch.dtype, critical_B: Tensor | None, safety_BK: Tensor | None, first_row: int
+        self, w_KB: Tensor, dtype: torch.dtype, critical_B: Tensor | None, safety_BK: Tensor | None, number_B: Tensor
     ) -> None:
         pairs = () if self.polytope is None else self.polytope.orderings
         if not pairs and safety_BK is None:
             return
-        rows_B = None
         if critical_B is not None:
             rows_B = (critical_B.to(w_KB.device) | w_KB.sum(0).isnan()).nonzero().squeeze(-1)
-            w_KB = w_KB[:, rows_B]
+            w_KB, number_B = w_KB[:, rows_B], number_B[rows_B]
             safety_BK = None if safety_BK is None else safety_BK.to(w_KB.device)[rows_B]
         margin = 0.0 if self.polytope is None else self.polytope.margin
         allowed = _MARGIN_ULPS * torch.finfo(dtype).eps if margin else 0.0
@@ -179,17 +185,16 @@ class RowAudit:
             return
         w_KB, safety_KB = w_KB[:, wrong_B], None if safety_KB is None else safety_KB[:, wrong_B]
         gap_B = _find_widest_gap(w_KB, pairs, safety_KB, margin)
-        rows_B = wrong_B if rows_B is None else rows_B[wrong_B]
-        self.tallies["ordering"].count_rows(gap_B, gap_B <= allowed, w_KB, first_row, rows_B, safety_KB)
+        self.tallies["ordering"].count_rows(gap_B, gap_B <= allowed, w_KB, number_B[wrong_B], safety_KB)
 
-    def _judge_linear(self, w_BK: Tensor, first_row: int) -> None:
+    def _judge_linear(self, w_BK: Tensor, number_B: Tensor) -> None:
         if self.polytope is None or not self.polytope.linear:
             return
         for rule in self.polytope.without_orderings().check(w_BK).rules:
             if rule.name.startswith("linear row"):
                 row = rule.worst_row[0] if rule.worst_row else 0
                 weights_K = tuple(w_BK[row].tolist())
-                self.tallies["linear"].add(rule.amount, rule.rows, row, first_row, weights_K, rule.name)
+                self.tallies["linear"].add(rule.amount, rule.rows, int(number_B[row]), weights_K, rule.name)
 
 
 def _sum_teachers(w_KB: Tensor) -> Tensor:

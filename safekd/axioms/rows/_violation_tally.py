@@ -44,8 +44,7 @@ class Tally:
         excess_B: Tensor,
         fine_B: Tensor,
         w_KB: Tensor,
-        first_row: int,
-        rows_B: Tensor | None = None,
+        number_B: Tensor,
         safety_KB: Tensor | None = None,
     ) -> None:
         """Count the rows that are not fine.
@@ -54,8 +53,7 @@ class Tally:
             excess_B: By how much each row breaks the condition, (B,).
             fine_B: Which rows keep it, bool, (B,).
             w_KB: Weights, (K, B).
-            first_row: Number of the chunk's first row.
-            rows_B: Places of these rows in the chunk, (B,); None if they are all of it.
+            number_B: Numbers of the rows, for the report, (B,), ascending.
             safety_KB: Scores, (K, B).
         """
         count = int((~fine_B).sum())
@@ -63,21 +61,19 @@ class Tally:
             return
         worst_column = int(excess_B.masked_fill(fine_B, -torch.inf).argmax())  # which points at a NaN before any number
         first = int((~fine_B).to(torch.uint8).argmax())
-        at_row, first_of = (place if rows_B is None else int(rows_B[place]) for place in (worst_column, first))
         scores = () if safety_KB is None else tuple(safety_KB[:, worst_column].tolist())
-        place = first_row + at_row
         self._keep_worst(
             count,
             float(excess_B[worst_column]),
-            place,
-            first_row + first_of,
+            int(number_B[worst_column]),
+            int(number_B[first]),
             tuple(w_KB[:, worst_column].tolist()),
             scores,
         )
 
-    def add(self, amount: float, rows: int, row: int, first_row: int, weights_K: Numbers, condition: str) -> None:
+    def add(self, amount: float, rows: int, row: int, weights_K: Numbers, condition: str) -> None:
         """Count what somebody else has judged; ``first`` is then the worst row of the chunk."""
-        if rows and self._keep_worst(rows, amount, first_row + row, first_row + row, weights_K, ()):
+        if rows and self._keep_worst(rows, amount, row, row, weights_K, ()):
             self.condition = condition
 
     def _keep_worst(

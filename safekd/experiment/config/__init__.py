@@ -6,8 +6,6 @@ rules = load_rules("rules.toml")                    # for weights in files: `saf
 
 from ._config_models import (
     ConstraintConfig,
-    ContextConfig,
-    DataConfig,
     ExperimentConfig,
     FittedTeacherConfig,
     FrontierConfig,
@@ -18,6 +16,7 @@ from ._config_models import (
     WeightsConfig,
 )
 from ._copy_config import copy_config
+from ._data_config import ContextConfig, DataConfig
 from ._load_config import load_config, load_rules, parse_config, read_rules
 from ._rule_set import LinearConfig, RulesConfig
 

@@ -11,16 +11,10 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from ._data_config import DataConfig, Fraction, Strict
 
-class Strict(BaseModel):
-    """Frozen; unknown keys, other types and numbers that are not finite are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 FewOf = Annotated[int, Field(ge=1, le=10_000)]  # of what is trained, attempted or drawn one by one
 Workers = Annotated[int, Field(ge=1, le=256)]  # threads or processes: many thousands would abort the process
@@ -87,48 +81,6 @@ def _require_moderate(value: int | float | str | bool) -> int | float | str | bo
     return value
 
 
-class ContextConfig(Strict):
-    """Contexts cut from one numeric column at its quantiles, lowest first."""
-
-    column: str = Field(description="a numeric column of the data")
-    names: list[str] = Field(min_length=2, description="at least two names, lowest values first; as many equal shares")
-
-
-class SplitsConfig(Strict):
-    """Shares of the data, stratified by class and context."""
-
-    train: Fraction = Field(default=0.45, description="the student learns from it; between 0 and 1")
-    validation: Fraction = Field(default=0.2, description="measures teachers and judges runs; between 0 and 1")
-    certify: Fraction = Field(default=0.175, description="certificates alone read it; between 0 and 1")
-    test: Fraction = Field(default=0.175, description="the last look; between 0 and 1")
-    safety: float = Field(
-        default=0.0, ge=0, lt=1, description="a split of its own, to pose constraints on or to raise thresholds by"
-    )
-
-    @model_validator(mode="after")
-    def _whole(self) -> SplitsConfig:
-        total = self.train + self.validation + self.certify + self.test + self.safety
-        if abs(total - 1) > 1e-9:
-            raise ValueError(f"the shares sum to {total:g}; wanted 1")
-        return self
-
-
-class DataConfig(Strict):
-    """Where examples come from: the built-in breast-cancer cases, or a CSV file with a label column."""
-
-    source: str = Field(description='"breast_cancer", or the path of a CSV file')
-    label: str | None = Field(default=None, description="label column of the CSV file")
-    features: list[str] = Field(default=["*"], min_length=1, description="column names or patterns such as 'mean *'")
-    context: ContextConfig | None = Field(default=None, description="a table [data.context]; one context if left out")
-    splits: SplitsConfig = Field(default=SplitsConfig(), description="a table [data.splits] of shares that sum to 1")
-
-    @model_validator(mode="after")
-    def _check_labels(self) -> DataConfig:
-        if self.source != "breast_cancer" and self.label is None:
-            raise ValueError("a CSV source needs `label`, the name of its label column")
-        return self
-
-
 class FittedTeacherConfig(Strict):
     """A scikit-learn classifier fitted on a slice of the training split."""
 
@@ -151,10 +103,7 @@ class StoredTeacherConfig(Strict):
 
     name: str = Field(min_length=1, description="what tables and messages call it")
     kind: Literal["stored"] = Field(description="stored")
-    path: str = Field(
-        description="CSV or Parquet file with a column named after each class, or .npy or .safetensors file with the "
-        "classes in the order of their names; rows in the order of the data"
-    )
+    path: str = Field(description="CSV, Parquet, .npy or .safetensors file: rows in the data's order, a column a class")
     gives: Literal["probabilities", "logits", "log_probabilities"] = Field(
         default="probabilities", description="what the numbers are: probabilities, logits or log_probabilities"
     )

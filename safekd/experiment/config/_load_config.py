@@ -15,7 +15,8 @@ import tomllib
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ...errors import InvalidConfig
+from ...errors import InvalidConfig, InvalidInput
+from ...io import read_text_file
 from ._config_models import ExperimentConfig, suggest_name
 from ._rule_set import RulesConfig
 
@@ -108,16 +109,10 @@ def read_text(file: Path) -> str:
         InvalidConfig: It cannot be read, is no UTF-8 text, or is too large to be a configuration.
     """
     try:
-        with file.open("rb") as stream:
-            data = stream.read(_SETTINGS.most_bytes + 1)
-        if len(data) > _SETTINGS.most_bytes:
-            raise InvalidConfig(
-                f"{file} is larger than {_SETTINGS.most_bytes >> 20} MiB; wanted a TOML file with a few hundred lines."
-            )
-        return data.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InvalidConfig(f"Cannot read {file}: {reason}.") from error
+        return read_text_file(file, _SETTINGS.most_bytes)
+    except InvalidInput as error:
+        hint = " A configuration is a TOML file with a few hundred lines." * ("larger than" in str(error))
+        raise InvalidConfig(f"{error}{hint}") from error
 
 
 def _parse_toml(text: str, source: str) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from ._config_models import Metric, Strict
+from ._config_models import Metric
+from ._data_config import Strict
 
 Bounds = float | list[float] | dict[str, float]
 _BOUNDS = "a number, a list with one for each teacher, or { name = number }"

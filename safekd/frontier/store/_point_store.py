@@ -7,7 +7,9 @@ holds the record of the sweep, from which a damaged ``sweep.json`` is made anew.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from ...errors import InvalidInput
-from ...io import write_atomically
+from ...io import is_plain_name, read_text_file, refuse_misfit, write_atomically
 from ...io.folders import (
     LOCK,
     MANIFEST,
@@ -32,8 +33,7 @@ from ...io.folders import (
     write_checked_json,
     write_manifest,
 )
-from ...training import FitResult, save_tensors
-from ...training.trace import ConstraintReading
+from ...training import FitResult, build_checked, load_tensors, save_tensors
 from ._trained_point import RunSpec, TrainedPoint
 
 _KIND, _POINT, _SWEEP, _DONE = "trained point", "point.json", "sweep.json", "done.json"
@@ -45,7 +45,6 @@ _TENSORS = {
     "rule_state": "weighting_rule.safetensors",
     "optimizer": "optimizer.safetensors",
 }
-_UNREADABLE = (InvalidInput, OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
 FindChanges = Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]
 
 
@@ -133,13 +132,15 @@ class PointStore:
         try:
             require_whole_point(folder, self.place.run_id)
             return read_point(folder, spec)
-        except _UNREADABLE as error:
+        except InvalidInput as error:
             self.notes.append(f"point {spec.name} was run again: {error}")
             return None
 
     def finish(self, points: Sequence[str | None], rows: Sequence[Mapping[str, Any]]) -> None:
         """Note that the sweep is complete: which point each row of its table rests on, and what else the row says."""
-        done = {"run_id": self.place.run_id, "points": list(points), "rows": list(rows)}
+        kept = [point.name for point in _list_points(self.folder)]
+        record = _hash_record(read_checked_json(self.folder / _SWEEP))
+        done = {"run_id": self.place.run_id, "record": record, "points": list(points), "kept": kept, "rows": list(rows)}
         write_checked_json(done, self.folder / _DONE)
 
     def _read_record(self) -> dict[str, Any] | None:
@@ -159,7 +160,7 @@ class PointStore:
                 run_id = read_manifest(point, _KIND).about.get("run_id")
                 require_whole_point(point, run_id)
                 record = read_checked_json(point / _SWEEP)
-            except _UNREADABLE:
+            except InvalidInput:
                 continue
             self.notes.append(f"{_SWEEP} was made anew from point {point.name}: {damage or 'it was missing'}")
             return record
@@ -221,16 +222,17 @@ def _write_files(part: Path, place: PlaceOfPoints, point: TrainedPoint, result: 
 def read_point(folder: Path, spec: RunSpec | None = None) -> TrainedPoint:
     """Return the point in ``folder``, floats and tensors to the last bit.
 
-    Raises InvalidInput where it answers another run spec than ``spec``.
+    Raises InvalidInput where it answers another run spec than ``spec``, or a file is not what a sweep writes.
     """
-    numbers = json.loads((folder / _POINT).read_text(encoding="utf-8"))
-    stored = numbers.pop("spec")
-    if spec is not None and stored != json.loads(json.dumps(asdict(spec))):
-        raise InvalidInput(f"{folder} answers another run spec.")
-    readings = [ConstraintReading(**reading) for reading in numbers.pop("readings")]
     files = {name: folder / file for name, file in _TENSORS.items()}
-    tensors: dict[str, Any] = {name: load_file(path) for name, path in files.items() if path.exists()}
-    return TrainedPoint(spec=RunSpec(**stored), readings=readings, **numbers, **tensors)
+    tensors: dict[str, Any] = {name: load_tensors(path) for name, path in files.items() if os.path.lexists(path)}
+    with refuse_misfit(folder / _POINT, "what a sweep writes there"):
+        numbers = json.loads(read_text_file(folder / _POINT))
+        if spec is not None and numbers["spec"] != json.loads(json.dumps(asdict(spec))):
+            raise InvalidInput(f"{folder} answers another run spec.")
+        if odd := {*numbers} & {*_TENSORS}:
+            raise ValueError(f"it holds {min(odd)}")
+        return build_checked(TrainedPoint, numbers, **tensors)
 
 
 def require_whole_point(folder: Path, run_id: str | None) -> None:
@@ -248,11 +250,13 @@ class FinishedSweep:
     Attributes:
         run_id: Name of the sweep.
         points: Which point each row rests on, None for rows without one.
+        kept: All points that lay there, those that no row rests on too.
         rows: What each row says besides, as ``PointStore.finish`` was given it.
     """
 
     run_id: str
     points: Sequence[str | None]
+    kept: Sequence[str]
     rows: Sequence[Mapping[str, Any]]
 
 
@@ -268,30 +272,39 @@ def read_finished_sweep(folder: Path) -> FinishedSweep:
         raise InvalidInput(f"{folder} holds no finished sweep; finish it with resume='auto', or check the path.")
     try:
         done = read_checked_json(file)
-        points, rows, run_id = done["points"], done["rows"], done["run_id"]
-        whole = len(points) == len(rows) and all(name is None or Path(name).name == name for name in points)
+        points, kept, rows, run_id, _ = (done[name] for name in ("points", "kept", "rows", "run_id", "record"))
+        whole = len(points) == len(rows) and all(
+            map(is_plain_name, [*kept, *(name for name in points if name is not None)])
+        )
+        whole = whole and isinstance(run_id, str) and all(isinstance(row, dict) for row in rows)
         cause = "its lists do not belong together."
     except (InvalidInput, KeyError, TypeError) as error:
         whole, cause = False, str(error)
     if not whole:
         raise InvalidInput(f"{file} is not what a sweep writes there: {cause} Finish it again with resume='auto'.")
-    read_checked_json(folder / _SWEEP)
-    return FinishedSweep(run_id, points, rows)
+    if _hash_record(read_checked_json(folder / _SWEEP)) != done["record"]:
+        raise InvalidInput(f"{folder / _SWEEP} is that of another sweep than {file}. Trace it again, or copy both.")
+    return FinishedSweep(run_id, points, kept, rows)
+
+
+def _hash_record(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _list_points(folder: Path) -> list[Path]:
     """Return the folders of points that a sweep wrote here, whole or damaged, by name."""
-    return sorted(path for path in folder.glob("[!.]*") if path.is_dir() and _is_point(path))
+    # a link leads to somebody else's files
+    return sorted(path for path in folder.glob("[!.]*") if path.is_dir() and not path.is_symlink() and _is_point(path))
 
 
 def _is_point(folder: Path) -> bool:
     """Say whether a folder is one that ``write_point`` wrote: a manifest of a web page, say, makes none."""
-    if not (folder / MANIFEST).exists():
+    if not os.path.lexists(folder / MANIFEST):
         return False
     try:
         read_manifest(folder, _KIND)
     except InvalidInput:
-        return (folder / _POINT).exists()
+        return os.path.lexists(folder / _POINT)
     return True
 
 

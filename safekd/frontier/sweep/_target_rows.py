@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from ...training import build_checked
 from ..store import TrainedPoint
 from ..table import SCHEMA_VERSION
 from ._slice_sweep import TargetRow
@@ -88,8 +89,8 @@ def describe_row(row: TargetRow, context: RowContext) -> dict[str, Any]:
 
 def restore_row(record: Mapping[str, Any], point: TrainedPoint | None) -> tuple[TargetRow, RowContext]:
     """Return the row that ``describe_row`` described, and what belongs to its slice."""
-    own = {name: value for name, value in record.items() if name != "context"}
-    return TargetRow(point=point, **own), RowContext(**record["context"])
+    own = {name: value for name, value in record.items() if name not in ("context", "point")}
+    return build_checked(TargetRow, own, point=point), build_checked(RowContext, record["context"])
 
 
 def build_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

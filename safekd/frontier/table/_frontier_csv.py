@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import InvalidInput
-from ...io import read_table, write_atomically
+from ...io import FILE_LIMITS, open_regular_file, read_file, read_table, read_text_file, write_atomically
 from ...io.folders import format_checked_json, read_checked_json
 from ._frontier_columns import (
     FLAG,
@@ -123,6 +123,8 @@ def _make_plain(value: Any) -> Any:
 
 def _read_rows(file: Path) -> pd.DataFrame:
     """Return the cells as text, with line numbers; InvalidInput where the file is none, or ends within a row."""
+    if file.exists():
+        open_regular_file(file).close()  # not a pipe, which is a table once
     try:
         table = read_table(file)
     except InvalidInput as error:
@@ -135,7 +137,7 @@ def _read_rows(file: Path) -> pd.DataFrame:
 
 
 def _find_cut(file: Path) -> InvalidInput | None:
-    data = file.read_bytes()
+    data = read_file(file, FILE_LIMITS.table_bytes)
     if not data or data.endswith((b"\n", b"\r")) or b"\0" in data or not _decodes(data):
         return None
     last = data.count(b"\n") + 1
@@ -151,20 +153,21 @@ def _decodes(data: bytes) -> bool:
 
 
 def _read_meta(file: Path, name: str) -> dict[str, Any]:
-    try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not os.path.lexists(file):
         raise InvalidInput(
             f"{name} stands alone: {file}, which says what was swept and how many rows there are, is missing. "
             "Copy both files, or write the frontier again."
-        ) from error
-    except (OSError, ValueError) as error:
+        )
+    try:
+        meta = json.loads(read_text_file(file))
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{file} is no readable JSON: {error}. Write the frontier again.") from error
     if not isinstance(meta, dict) or "schema_version" not in meta:
         raise InvalidInput(f"{file} is not what Frontier.to_csv writes beside its table. Write the frontier again.")
     if meta["schema_version"] != SCHEMA_VERSION:
         raise _refuse_version(str(file), meta["schema_version"])
-    whole = isinstance(meta.get("rows"), int) and isinstance(meta.get("constraint"), str)
+    whole = type(meta.get("rows")) is int and isinstance(meta.get("constraint"), str)
+    whole = whole and (meta.get("threads") is None or type(meta["threads"]) is int)
     columns = meta.get("columns")
     if not whole or not isinstance(columns, dict) or not set(map(str, columns.values())) <= set(_DTYPES):
         raise InvalidInput(
@@ -177,7 +180,7 @@ def _read_meta(file: Path, name: str) -> dict[str, Any]:
 def _require_unchanged(path: Path, meta: Mapping[str, Any], name: str) -> None:
     """Raise InvalidInput where either file was changed, but for line ends and flags as spreadsheets save them."""
     read_checked_json(f"{name}.meta.json")
-    data = path.read_bytes()
+    data = read_file(path, FILE_LIMITS.table_bytes)
     resaved = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
     resaved = re.sub(rb"(?<=,)(TRUE|FALSE)(?=[,\n])", lambda flag: flag[0].capitalize(), resaved)
     if meta.get("table_sha256") not in (hashlib.sha256(data).hexdigest(), hashlib.sha256(resaved).hexdigest()):

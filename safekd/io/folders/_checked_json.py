@@ -6,11 +6,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ...errors import InvalidInput
 from .._atomic import write_atomically
+from .._regular_files import read_text_file
 
 _KEY, _BLANK = "sha256", "0" * 64  # the hash is that of the text in which it is all zeros
 
@@ -73,12 +73,7 @@ def read_checked_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         InvalidInput: It cannot be read, or is not what was written.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise InvalidInput(f"Cannot read {os.fspath(path)}: {reason}.") from error
-    return parse_checked_json(text, os.fspath(path))
+    return parse_checked_json(read_text_file(path), os.fspath(path))
 
 
 def _put_hash(text: str, digest: str) -> str:

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -22,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InvalidInput
+from .._regular_files import read_text_file
 
 LOCK = ".lock"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+_MOST_BYTES = 1 << 16  # of a lock file that is read
 _OPEN: set[int] = set()  # handles of locks: a forked child gets copies, which would keep them locked for longer
 
 
@@ -106,6 +109,8 @@ def _acquire(folder: Path, path: Path) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise InvalidInput(f"Cannot write {folder}: {path} is a pipe or a device, not a file; remove it.")
             free = _try_lock(handle, path)
             if free and _is_same_file(handle, path):  # else its last holder has taken the file away: try again
                 _OPEN.add(handle)
@@ -165,8 +170,8 @@ def _write_holder(handle: int, purpose: str, token: str) -> None:
 
 def _read_holder(path: Path) -> dict[str, Any]:
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        holder = json.loads(read_text_file(path, _MOST_BYTES))
+    except (InvalidInput, ValueError, RecursionError):
         return {}
     return holder if isinstance(holder, dict) else {}
 
@@ -196,7 +201,7 @@ def _is_alive(holder: dict[str, Any]) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except (OSError, OverflowError):
         return True
     return True
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InvalidInput
+from .._regular_files import is_plain_name, open_regular_file
 from ._checked_json import read_checked_json, write_checked_json
 
 MANIFEST = "manifest.json"
@@ -42,7 +43,7 @@ class Manifest:
         if not others_allowed:
             wrong |= {name: f"{name} was not written there" for name in sorted(present - set(self.files))}
         for name in sorted(set(self.files) & present):
-            if not (self.folder / name).is_file() or hash_file(self.folder / name) != self.files[name]:
+            if not is_as_written(self.folder / name, self.files[name]):
                 wrong[name] = f"{name} is not what was written"
         return wrong
 
@@ -64,9 +65,33 @@ def hash_file(path: Path) -> dict[str, Any]:
 
     Args:
         path: The file.
+
+    Raises:
+        InvalidInput: It cannot be read, or is no regular file.
     """
-    with path.open("rb") as stream:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+    with open_regular_file(path) as stream:
+        try:
+            size = os.fstat(stream.fileno()).st_size
+            return {"bytes": size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+        except OSError as error:
+            raise InvalidInput(f"Cannot read {path}: {error.strerror}.") from error
+
+
+def is_as_written(path: Path, stated: object) -> bool:
+    """Say whether a file has the size and the hash that a manifest states; one of another size is not read.
+
+    Args:
+        path: The file.
+        stated: What the manifest says of it, whatever that is.
+    """
+    try:
+        return (
+            isinstance(stated, Mapping)
+            and path.stat().st_size == stated.get("bytes")
+            and hash_file(path) == dict(stated)
+        )
+    except (OSError, InvalidInput, ValueError):  # it is none, or cannot be read
+        return False
 
 
 def write_manifest(
@@ -103,12 +128,16 @@ def read_manifest(folder: str | os.PathLike[str], kind: str) -> Manifest:
         InvalidInput: There is none, it was changed, or the folder is something else.
     """
     file = Path(folder) / MANIFEST
-    if not file.exists():
+    if not os.path.lexists(file):
         raise InvalidInput(f"{os.fspath(folder)} holds no finished {kind}: there is no {MANIFEST}.")
     record = read_checked_json(file)
     found, files = record.pop("kind", None), record.pop("files", None)
-    if found != kind or not isinstance(files, dict) or any(Path(name).name != name for name in files):
-        raise InvalidInput(f"{os.fspath(folder)} is the folder of a {found}; wanted that of a {kind}.")
+    if found != kind or not isinstance(files, dict):
+        raise InvalidInput(f"{os.fspath(folder)} is the folder of a {str(found)[:80]}; wanted that of a {kind}.")
+    if odd := [name for name in files if not is_plain_name(name)]:
+        raise InvalidInput(
+            f"{file} lists {odd[0][:80]!r}, which is no plain name of a file beside it; nothing of the folder was read."
+        )
     return Manifest(Path(folder), kind, files, record)
 
 
@@ -125,5 +154,5 @@ def require_listed_as_written(path: Path) -> None:
         files = read_checked_json(path.parent / MANIFEST)["files"]
     except (InvalidInput, KeyError):
         return
-    if path.name in files and hash_file(path) != files[path.name]:
+    if isinstance(files, dict) and path.name in files and not is_as_written(path, files[path.name]):
         raise InvalidInput(f"{path} is not what was written: the {MANIFEST} beside it has another hash.")

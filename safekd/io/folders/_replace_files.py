@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InvalidInput
+from .._regular_files import is_plain_name
 from ._checked_json import read_checked_json
-from ._manifest import MANIFEST, write_manifest
+from ._manifest import MANIFEST, is_as_written, write_manifest
 
 _PART, _READY = ".part", ".ready"
 
@@ -69,13 +70,13 @@ def finish_replacement(folder: Path) -> None:
         folder: As for ``replace_files``; may be absent.
 
     Raises:
-        InvalidInput: They cannot be moved.
+        InvalidInput: They cannot be moved, or are not what a writer had finished.
     """
     ready = folder / _READY
-    if not ready.exists():
+    if not os.path.lexists(ready):
         return
     try:
-        new = {*read_checked_json(ready / MANIFEST)["files"]} if (ready / MANIFEST).exists() else set()
+        new = _list_finished_files(ready)
         for name in sorted(new):
             with suppress(FileNotFoundError):  # it was moved before
                 os.replace(ready / name, folder / name)
@@ -92,6 +93,25 @@ def finish_replacement(folder: Path) -> None:
     flush_folder(folder)
 
 
+def _list_finished_files(ready: Path) -> set[str]:
+    """Return the names of files that are to be moved; InvalidInput where one of them is not as it was written.
+
+    Somebody else's folder may hold anything: names that lead out of it, links, and files that nobody finished.
+    """
+    if ready.is_symlink() or not ready.is_dir():
+        raise InvalidInput(f"{ready} is not the folder of a writer; remove it.")
+    if not os.path.lexists(ready / MANIFEST):  # it was moved last
+        return set()
+    files = read_checked_json(ready / MANIFEST).get("files")
+    if not isinstance(files, dict) or not all(map(is_plain_name, files)):
+        raise InvalidInput(f"{ready / MANIFEST} lists files that are not beside it; remove {ready}.")
+    for name, stated in files.items():
+        place = ready / name
+        if os.path.lexists(place) and (place.is_symlink() or not is_as_written(place, stated)):
+            raise InvalidInput(f"{place} is not what its writer had finished; remove {ready}.")
+    return set(files)
+
+
 def list_own_files(folder: Path) -> set[str]:
     """Return the files that the manifest of a folder lists; none where there is no readable one.
 
@@ -102,7 +122,7 @@ def list_own_files(folder: Path) -> set[str]:
         files = read_checked_json(folder / MANIFEST)["files"]
     except (InvalidInput, KeyError):
         return set()
-    return {name for name in files if Path(name).name == name}
+    return {name for name in files if is_plain_name(name)} if isinstance(files, dict) else set()
 
 
 def require_no_folders(folder: Path, names: Collection[str]) -> None:

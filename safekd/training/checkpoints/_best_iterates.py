@@ -72,6 +72,7 @@ class BestIterates:
         self._best: Checkpoint | None = None
         self._most_feasible: Checkpoint | None = None
         self._best_validated: Checkpoint | None = None
+        self._copied: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] | None = None
         self.unimproved = 0  # evaluations since the last that was best on the validation split
         self._snapshots: list[Snapshot] = []
 
@@ -118,12 +119,21 @@ class BestIterates:
         here = rank_point(point)
         if here[0] == math.inf:
             return
+        self._copied = None
         if here[0] == 0 and (self._best is None or here < self._best.rank):
-            self._best = Checkpoint(here, copy_state(student), self._rule_state())
-        self.add_restored(student, point)
+            self._best = Checkpoint(here, *self._copy(student))
+        if self._most_feasible is None or here < self._most_feasible.rank:
+            self._most_feasible = Checkpoint(here, *self._copy(student))
         self._add_validated(student, point)
+        self._copied = None
         if self._most_snapshots is not None:
             self._add_snapshot(student, point, self._most_snapshots)
+
+    def _copy(self, student: nn.Module) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Return a copy of the student and of the rule's state: one, however many places it takes at this point."""
+        if self._copied is None:
+            self._copied = copy_state(student), self._rule_state()
+        return self._copied
 
     def add_restored(self, student: nn.Module, point: TracePoint | FullPass) -> None:
         """Consider a student that left the loss aside: it may be the most feasible, but never the best.
@@ -157,7 +167,7 @@ class BestIterates:
             return
         self.unimproved += 1
         if there[0] < math.inf and (self._best_validated is None or there < self._best_validated.rank):
-            self._best_validated, self.unimproved = Checkpoint(there, copy_state(student), self._rule_state()), 0
+            self._best_validated, self.unimproved = Checkpoint(there, *self._copy(student)), 0
 
     def best_validated(self, like: nn.Module) -> nn.Module | None:
         """Return the iterate that is best on the validation split as a module of its own, or None.

@@ -123,13 +123,13 @@ def open_run_folder(run_dir: str | os.PathLike[str] | RunFolder) -> Iterator[Run
 
 @contextmanager
 def open_on_first_rank(
-    run_dir: str | os.PathLike[str] | RunFolder | None, student: nn.Module, ranks: Ranks
+    run_dir: str | os.PathLike[str] | RunFolder | None, student: nn.Module | None, ranks: Ranks
 ) -> Iterator[RunFolder | None]:
     """Hold the folder of a run of several processes on rank 0, which alone writes.
 
     Args:
         run_dir: As ``open_run_folder`` takes it; None for no folder.
-        student: What will be kept there.
+        student: What will be kept there; None where that is not known yet.
         ranks: Who takes part.
 
     Yields:
@@ -145,7 +145,8 @@ def open_on_first_rank(
         def open_folder() -> None:
             if run_dir is not None:
                 opened.append(stack.enter_context(open_run_folder(run_dir)))
-                opened[0].require_fits(student)
+                if student is not None:
+                    opened[0].require_fits(student)
 
         ranks.ask_first(open_folder)
         yield opened[0] if opened else None

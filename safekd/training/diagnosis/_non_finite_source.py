@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ..._precision import find_unusable_rows
+from ..._torch_state import ask_module
+from ...data import Batch
 from ...distributed import take_own_shard
 from ...safety import Constraint
 from ...weights import Learner
-from .._objective import explain_infinite_loss
+from .._student_checks import explain_infinite_loss
 
 
 def find_loss_source(
@@ -65,13 +67,33 @@ def find_value_source(constraints: Sequence[Constraint], surrogate_M: Tensor, me
     return None
 
 
-def find_gradient_source(student: nn.Module, terms: Mapping[str, Tensor]) -> str:
+def find_gradient_source(student: nn.Module, terms: Mapping[str, Tensor], batch: Batch | None = None) -> str:
     """Name the first parameter whose gradient is not finite, and the one term alone that makes it so, if it is one.
 
     Args:
         student: Its parameters are looked at in order.
         terms: What was summed, by name, read once more since the graph of the sum is gone.
+        batch: Examples of the step; None where what the student gives beside what counts is not looked at.
     """
+    return _find_gradient_source(student, terms) + ("" if batch is None else _blame_uncounted(student, batch))
+
+
+def _blame_uncounted(student: nn.Module, batch: Batch) -> str:
+    """Say that what a student gives where no position counts is not finite, where that is so."""
+    if batch.mask is None:
+        return ""
+    with torch.no_grad():
+        given_V = ask_module(student, batch.inputs, "The student")[~batch.mask]
+    if _is_finite(given_V):
+        return ""
+    return (
+        "; the student gives what is not finite where positions do not count, and its own backward pass makes NaN of "
+        "the gradient of 0 there (0 * NaN): mend it there, or give those positions other inputs"
+    )
+
+
+def _find_gradient_source(student: nn.Module, terms: Mapping[str, Tensor]) -> str:
+    """Name parameter and term, as above."""
     variables = {name: p for name, p in student.named_parameters() if p.requires_grad}
     broken: dict[str, str] = {}
     for what, term in terms.items():

@@ -10,5 +10,17 @@ from ._fit_inputs import FitData, FitOptions
 from ._fit_loop import FitLoop
 from ._fit_once import fit_once, restore_result
 from ._gradient_sampling import Sampled
+from ._run_record import begin_checkpoints, describe_problem, describe_source, list_libraries
 
-__all__ = ["FitData", "FitLoop", "FitOptions", "Sampled", "fit_once", "restore_result"]
+__all__ = [
+    "FitData",
+    "FitLoop",
+    "FitOptions",
+    "Sampled",
+    "begin_checkpoints",
+    "describe_problem",
+    "describe_source",
+    "fit_once",
+    "list_libraries",
+    "restore_result",
+]

@@ -12,7 +12,7 @@ Axes: M inequalities, E equalities, C = M + E rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from solvers.primal_dual import PrimalDual
 
 from ..._precision import widen
-from ...distributed import take_own_shard
+from ...distributed import cut_shard, read_whole, take_own_shard
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,17 @@ class AveragedIterate:
     Args:
         student: Read in place; what is frozen is left alone.
         engine: Holds the multipliers.
+        ema: Share of the past that stays from step to step, for an exponential moving average, in which the first
+            value counts for nothing beside what came after it; None for the average of the last part of the way.
     """
 
-    def __init__(self, student: nn.Module, engine: PrimalDual) -> None:
-        self._engine = engine
-        self._current = [take_own_shard(p.data) for p in student.parameters() if p.requires_grad]
+    def __init__(self, student: nn.Module, engine: PrimalDual, ema: float | None = None) -> None:
+        self._engine, self._ema = engine, ema
+        self._current = [p.data for p in student.parameters() if p.requires_grad]
         self._current += [b for b in student.buffers() if b.is_floating_point()]
         self._mean = [widen(x).clone() for x in self._current]
         self._wide = all(mean.dtype == x.dtype for mean, x in zip(self._mean, self._current, strict=True))
-        self._all_finite = all(bool(torch.isfinite(x).all()) for x in self._mean)
+        self._all_finite = all(bool(torch.isfinite(take_own_shard(x)).all()) for x in self._mean)
         self._steps = 0
         self._multiplier_C = engine.copy_multipliers()
 
@@ -74,7 +76,10 @@ class AveragedIterate:
     def add(self) -> None:
         """Take the iterate after one more step into the mean."""
         self._steps += 1
-        share = (1 + SETTINGS.decay) / (self._steps + SETTINGS.decay)
+        if self._ema is None:
+            share = (1 + SETTINGS.decay) / (self._steps + SETTINGS.decay)
+        else:
+            share = (1 - self._ema) / (1 - self._ema**self._steps)
         current = self._current if self._wide else [widen(x) for x in self._current]
         if self._all_finite:
             torch._foreach_lerp_(self._mean, current, share)
@@ -87,7 +92,7 @@ class AveragedIterate:
     def state(self) -> dict[str, Any]:
         """Return what a continued run needs."""
         return {
-            "mean": list(self._mean),
+            "mean": [read_whole(mean) for mean in self._mean],
             "all_finite": self._all_finite,
             "steps": self._steps,
             "multipliers": self._multiplier_C,
@@ -101,7 +106,7 @@ class AveragedIterate:
             state: Of an average of the same student.
         """
         for mean, kept in zip(self._mean, state["mean"], strict=True):
-            mean.copy_(kept)
+            mean.copy_(cut_shard(kept, mean))
         self._all_finite, self._steps = state["all_finite"], state["steps"]
         self._multiplier_C = state["multipliers"].to(self._multiplier_C)
 
@@ -114,11 +119,20 @@ class AveragedIterate:
     @contextmanager
     def install_temporarily(self) -> Iterator[None]:
         """Put the student at the mean for a while, and back, bit for bit."""
-        held = [x.clone() for x in self._current]
-        self.install()
+        # the two change places, so that no third copy is held; in half types the mean would lose its digits there
+        held = [x.clone() if x.dtype != mean.dtype else None for x, mean in zip(self._current, self._mean, strict=True)]
+        self._change_places(held)
         try:
             yield
         finally:
-            with torch.no_grad():
-                for x, value in zip(self._current, held, strict=True):
-                    x.copy_(value)
+            self._change_places(held, back=True)
+
+    @torch.no_grad()
+    def _change_places(self, held: Sequence[Tensor | None], back: bool = False) -> None:
+        for x, mean, value in zip(self._current, self._mean, held, strict=True):
+            if value is None:
+                own = x.clone()
+                x.copy_(mean)
+                mean.copy_(own)
+            else:
+                x.copy_(value if back else mean)

@@ -17,7 +17,8 @@ from ...data import (
     Split,
     SplitUse,
     StoredSplit,
-    move_split,
+    SurveyedSource,
+    as_source,
     require_same_names,
     require_unshared,
     share_source,
@@ -46,6 +47,8 @@ class FitOptions:
             such end.
         choose: Whether the student that is best on the validation split is kept; not where that split judges.
         callbacks: Told of the run, in order.
+        evaluation_examples: How many examples of each source evaluations read; None for all, unless that costs too
+            much of the training.
         checkpoints: Of the run; None to keep none.
     """
 
@@ -57,6 +60,7 @@ class FitOptions:
     patience: int | None = None
     choose: bool = True
     callbacks: Sequence[Callback] = ()
+    evaluation_examples: int | None = None
     checkpoints: RunCheckpoints | None = None
 
 
@@ -84,7 +88,7 @@ class FitData(ShortRepr):
         """Put data on a device.
 
         Args:
-            train: Split, or what ``as_split`` takes.
+            train: Split, or what ``as_source`` takes.
             validation: The same; None where there is none.
             splits: Further ones, by name.
             device: Where to.
@@ -98,7 +102,7 @@ class FitData(ShortRepr):
         if twice := sorted(taken & set(splits)):
             raise InvalidInput(f"`splits` names '{twice[0]}', which fit takes as an argument of its own; give it once.")
         named = dict(splits) if validation is None else {"validation": validation, **splits}
-        placed = {name: move_split(data, name, device, fields) for name, data in {"train": train, **named}.items()}
+        placed = {name: as_source(data, name, fields, device) for name, data in {"train": train, **named}.items()}
         for split in placed.values():
             require_same_names(placed["train"].names, split.names)
         return cls(placed.pop("train"), placed)
@@ -120,6 +124,16 @@ class FitData(ShortRepr):
         if ranks.size == 1:
             return self
         return FitData(share_source(self.train, ranks), {n: share_source(s, ranks) for n, s in self.splits.items()})
+
+    def sample(self, examples: int, seed: int) -> FitData:
+        """Return a sample of each source that has more examples.
+
+        Args:
+            examples: How many of each at most.
+            seed: The only source of chance.
+        """
+        splits = {name: source.sample(examples, seed) for name, source in self.splits.items()}
+        return FitData(self.train.sample(examples, seed), splits)
 
     @property
     def whole(self) -> dict[str, ExampleSource] | None:
@@ -150,7 +164,7 @@ class FitData(ShortRepr):
         Raises:
             InvalidInput: It is read as it is needed.
         """
-        source = self.by_name[name]
+        source = self.by_name[name].own
         if not isinstance(source, Split):
             raise InvalidInput(f"{why} needs the examples of '{name}' in memory; give them as a kd.Split.")
         return source
@@ -172,8 +186,9 @@ class FitData(ShortRepr):
         trained = {"train": self.train, **{name: self.splits[name] for name in self.splits if name in posed}}
         for name in names:
             if name not in posed:
-                judge, others = self.splits[name], {n: one for n, one in trained.items() if isinstance(one, Split)}
-                if isinstance(judge, Split):
+                judge = self.splits[name]
+                others = {n: one for n, one in trained.items() if isinstance(one, (Split, SurveyedSource))}
+                if isinstance(judge, (Split, SurveyedSource)):
                     require_unshared(judge, others, name)
 
     def require_covered(self, constraints: Sequence[Constraint], objective: Objective) -> None:
@@ -189,6 +204,8 @@ class FitData(ShortRepr):
                     f"Constraint '{rule.name}' is posed on split '{rule.split}', which was not given; "
                     f"there is {['train', *self.splits]}. Pass it as fit(..., splits={{'{rule.split}': data}})."
                 )
+            if rule.split != "train":
+                self.require_split(rule.split, f"Constraint '{rule.name}', of which each step reads all of its data,")
         for name, source in self.by_name.items():
             rules = [rule for rule in constraints if rule.split == name]
             for rule, count_G in zip(rules, objective.count_groups(rules, source), strict=True):
@@ -211,7 +228,7 @@ class FitData(ShortRepr):
             if name == "validation":
                 roles.append("readings of the trace")
             used = split.used() if isinstance(split, RankShare) else split
-            if roles and isinstance(used, (Split, StoredSplit)):
+            if roles and isinstance(used, (Split, StoredSplit, SurveyedSource)):
                 use = SplitUse(used, tuple(roles))
                 chooses = name == "validation" and looks > 1
                 uses.append(use.add_looks(looks, "to choose the best student") if chooses else use)

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from solvers.primal_dual import PrimalDual
@@ -27,17 +26,18 @@ from ..diagnosis import (
     FeasibilityBound,
     RunProbes,
     add_validation_fall,
-    advise_finite_numbers,
     find_exploded,
-    format_residuals,
     is_converged,
     judge_run,
 )
 from ..resume import StatePart, list_training_parts, load_parts, read_random_states, set_random_states
 from ..trace import Callbacks, RunInfo, Trace, TracePoint, pack_points, unpack_points
 from ._averaged_iterate import AveragedIterate
+from ._early_endings import judge_impatient, judge_not_finite, judge_stopped
+from ._epoch_batches import EpochBatches
+from ._evaluation_sample import note_sample, sample_evaluations
 from ._fit_inputs import FitData, FitOptions
-from ._point_reader import PointReader, mix_seed
+from ._point_reader import PointReader
 from ._state_facts import choose_default_interval, state_facts
 from .step import PrimalDualStep
 
@@ -71,7 +71,7 @@ class FitLoopSettings:
 
 SETTINGS = FitLoopSettings()
 _ENDING = ("student", "rule", "best", "trace", "counts", "average")  # parts that a result is made from
-_COUNTS = ("step", "first_gap", "at_rest", "exploded", "next_bound", "start_norm")
+_COUNTS = ("step", "epoch", "taken", "first_gap", "at_rest", "exploded", "next_bound", "start_norm")
 
 
 class FitLoop:
@@ -90,10 +90,11 @@ class FitLoop:
         data.require_covered(problem.constraints, problem.objective)
         problem.begin()
         self.problem, self.data, self.options = problem, data, options
-        examples = len(data.train)
-        self.batch_size = min(problem.batch_size or examples, examples)
-        self.steps = options.epochs * len(problem.split_batches(torch.arange(examples)))
-        default = choose_default_interval(problem, data, options, self.steps, self.batch_size)
+        full = problem.is_full_batch(data.train)
+        self.batch_size = problem.batch_rows(data.train)
+        self.steps = options.epochs * problem.count_batches(data.train)
+        self.evaluated = read = sample_evaluations(problem, data, options, self.steps, self.batch_size)
+        default = choose_default_interval(problem, read, options, self.steps, self.batch_size)
         self.trace_every = default if options.trace_every is None else options.trace_every
         kept = None if options.checkpoints is None else options.checkpoints.take_loop_state()
         self.start_norm = parameter_norm(problem.student) if kept is None else kept["counts"]["start_norm"]
@@ -101,7 +102,7 @@ class FitLoop:
         self.engine = PrimalDual(
             len(layout.inequalities),
             len(layout.equalities),
-            method=problem.choose_dual(examples),
+            method=problem.choose_dual(data.train),
             device=problem.device,
             least_range=[
                 SETTINGS.small_violation * abs(rule.required) for rule in layout.order_by_kind(problem.constraints)
@@ -112,22 +113,25 @@ class FitLoop:
         if warm_start is not None and kept is None:
             warm_start.begin(problem.student, self.engine, layout, problem.learning)
             problem.trained.write_back()
-        self.average = AveragedIterate(problem.trained.moved, self.engine) if self.batch_size < examples else None
+        averaged = problem.ema is not None or not full
+        self.average = AveragedIterate(problem.trained.moved, self.engine, problem.ema) if averaged else None
         self.stepper = PrimalDualStep(problem, self.engine, data)
         sampled = options.stationarity
-        self.reader = PointReader(problem, data, self.engine, self.average, sampled, self.stepper.mover)
+        self.reader = PointReader(
+            problem, read, self.engine, self.average, sampled, self.stepper.mover, read is not data
+        )
         self.final = FinalIterate(
-            problem.objective, data.train, data.splits, problem.constraints, options.tolerance, not sampled
+            problem.objective, read.train, read.splits, problem.constraints, options.tolerance, not sampled
         )
         self.callbacks, self.trace = Callbacks(options.callbacks if problem.ranks.is_first else ()), Trace()
         self.best = BestIterates(problem.learning.state, options.snapshots, options.choose)
-        self.probes = RunProbes(problem.objective, data.whole, problem.constraints, self.best, problem.evidence_budget)
+        self.probes = RunProbes(problem.objective, read.whole, problem.constraints, self.best, problem.evidence_budget)
         earliest, latest = SETTINGS.first_bound
         self.next_bound = max(earliest, min(latest, int(self.steps * SETTINGS.first_bound_share)))
         self.proof: FeasibilityBound | None = None
+        self.epoch, self.taken = 1, 0  # where the run is, and how many batches of that epoch it has taken
         self.step, self.first_gap, self.at_rest, self.exploded = 0, 0.0, 0, 0  # the last two: points in a row
-        self._stop: str | None = None
-        self._whole: Batch | None = None  # the batch of every step, where that is the whole data
+        self.batches = EpochBatches(problem, data.train, options.epochs)
         self._random: Mapping[str, Any] | None = None  # of the generators, where the run goes on
         if kept is not None and options.checkpoints is not None:
             load_parts(self.list_parts(options.checkpoints.changed), kept)
@@ -145,15 +149,17 @@ class FitLoop:
         self.callbacks.start(self._describe())
         if not self.trace.points:
             last = self.evaluate(0)
-            if self._find_stop() is not None:
-                return self._judge_stopped()
-        each = self.steps // self.options.epochs
-        for epoch in range(1 + self.step // each, self.options.epochs + 1):
-            for batch, other in self._batches(epoch, self.step % each):
+            if (stop := self._find_stop()) is not None:
+                return judge_stopped(stop, self.trace.points[-1], self.step, self.steps)
+        for epoch in range(self.epoch, self.options.epochs + 1):
+            if epoch > self.epoch:
+                self.epoch, self.taken = epoch, 0
+            for batch, other in self._batches(epoch, self.taken):
                 source = self.stepper.step(batch, other)
                 if source is not None:
                     return self._judge_refused_step(epoch, source)
-                self.step += 1
+                self.step, self.taken = self.step + 1, self.taken + 1
+                self.steps = self.batches.correct_steps(self.step, self.steps, epoch)
                 if self.average is not None:
                     self.average.add()
                 if self.step % self.trace_every == 0 or self.step == self.steps:
@@ -167,9 +173,9 @@ class FitLoop:
                     if 2 in (self.at_rest, self.exploded) or self._is_as_feasible_as_any(point):
                         return self._judge_ending(last)
                     if self.options.patience is not None and self.best.unimproved >= self.options.patience:
-                        return self._judge_impatient(point, self.options.patience)
-                    if self._find_stop() is not None:
-                        return self._judge_stopped()
+                        return judge_impatient(point, self.steps, self.options.patience)
+                    if (stop := self._find_stop()) is not None:
+                        return judge_stopped(stop, point, self.step, self.steps)
                 if self.options.checkpoints is not None and self.step < self.steps:
                     self.options.checkpoints.after_step(self.step, self.list_parts)
         return self._judge_ending(last)
@@ -213,6 +219,7 @@ class FitLoop:
         learning.eval()
         mixture, note = self.best.mixture(student)
         names = [rule.name for rule in problem.constraints]
+        verdict = note_sample(verdict, self.data, self.evaluated)
         return FitResult(
             verdict=add_validation_fall(verdict, self.trace.points) if self.options.choose else verdict,
             student=share_in_eval_mode(student),  # the mode in which all its numbers were read
@@ -257,7 +264,7 @@ class FitLoop:
             changed: Keys of the run's record that may differ where it goes on.
         """
         problem, engine, best, points = self.problem, self.engine, self.best, self.trace.points
-        parts = list_training_parts(problem.student, problem.optimizer, problem.scheduler, problem.scaler, changed)
+        parts = list_training_parts(problem.trained, problem.optimizer, problem.scheduler, problem.scaler, changed)
         parts |= {
             "rule": StatePart(problem.learning.state, problem.learning.load),
             "engine": StatePart(engine.state_dict, engine.load_state_dict),
@@ -270,17 +277,19 @@ class FitLoop:
             "reader": StatePart.of_attributes(self.reader, ["elapsed"]),
             "counts": StatePart.of_attributes(self, _COUNTS),
             "proof": StatePart(lambda: self.proof and vars(self.proof), self._load_proof),
-            "random": StatePart(read_random_states, self._load_random),
+            "random": StatePart(lambda: self.problem.ranks.gather(read_random_states()), self._load_random),
         }
         if self.average is not None:
             parts["average"] = StatePart(self.average.state, self.average.load_state)
         return parts
 
+    def _load_random(self, state: Any) -> None:
+        """Go on with this rank's random numbers; a rank that was not there before goes on with its own."""
+        states = state if isinstance(state, list) else [state]
+        self._random = dict(enumerate(states)).get(self.problem.ranks.rank)
+
     def _load_proof(self, state: Mapping[str, Any] | None) -> None:
         self.proof = None if state is None else FeasibilityBound(**state)
-
-    def _load_random(self, state: Mapping[str, Any]) -> None:
-        self._random = state
 
     def _candidates(self) -> list[dict[str, Tensor]]:
         """Return the states of the students that may be handed back: the averaged one, and the last."""
@@ -301,8 +310,7 @@ class FitLoop:
 
     def _find_stop(self) -> str | None:
         """Return who ended the run and why, None while nobody did; callbacks are called on rank 0 alone."""
-        self._stop = self.problem.ranks.agree(self.callbacks.stopped())
-        return self._stop
+        return self.problem.ranks.agree(self.callbacks.stopped())
 
     def _record(self, point: TracePoint) -> None:
         self.trace.record(point)
@@ -352,36 +360,14 @@ class FitLoop:
 
     def _judge_unusable(self, point: TracePoint) -> Verdict:
         source = self.problem.ranks.agree(self.problem.objective.non_finite_source) or point.unusable
-        return Verdict(
-            "diverged",
-            f"Not finite in the full pass after step {self.step}: {source}.",
-            advise_finite_numbers(source, self.step, state_facts(self.problem, self.data, self.options)),
-        )
+        what = f"Not finite in the full pass after step {self.step}: {source}."
+        return judge_not_finite(what, source, self.step, state_facts(self.problem, self.data, self.options))
 
     def _judge_refused_step(self, epoch: int, source: str) -> Verdict:
         if self.trace.points[-1].step < self.step:
             self.evaluate(epoch)  # so that the result's numbers are those of its student
-        return Verdict(
-            "diverged",
-            f"{source} at step {self.step + 1}; the student was left as it was before that step.",
-            advise_finite_numbers(source, self.step, state_facts(self.problem, self.data, self.options)),
-        )
-
-    def _judge_stopped(self) -> Verdict:
-        numbers = format_residuals(self.trace.points[-1].residuals)
-        return Verdict(
-            "budget_spent",
-            f"{self._stop} (step {self.step} of {self.steps}: {numbers}).",
-            "Go on from here with fit(..., warm_start=kd.WarmStart.from_result(result)), or take the student as it is.",
-        )
-
-    def _judge_impatient(self, point: TracePoint, patience: int) -> Verdict:
-        return Verdict(
-            "budget_spent",
-            f"Stopped early at step {point.step} of {self.steps}: {patience} evaluations in a row gave no better "
-            f"student on the validation split ({format_residuals(point.residuals)}).",
-            "Take result.best_validated, or go on with more `patience`.",
-        )
+        what = f"{source} at step {self.step + 1}; the student was left as it was before that step."
+        return judge_not_finite(what, source, self.step, state_facts(self.problem, self.data, self.options))
 
     def _describe(self) -> RunInfo:
         problem = self.problem
@@ -405,30 +391,8 @@ class FitLoop:
 
         Where a run goes on, random generators do so after the way to its place, on which a data set may draw.
         """
-        batches = self._list_batches(epoch, taken)
+        batches = self.batches.read(epoch, taken)
         if self._random is not None:
             set_random_states(self._random)
             self._random = None
         return batches
-
-    def _list_batches(self, epoch: int, taken: int) -> Iterator[tuple[Batch, Batch | None]]:
-        train, order = self.data.train, self._order_examples(epoch)
-        if order is None:
-            if self._whole is None:
-                self._whole = train.batch()
-            return iter([(self._whole, None)])
-        indices = self.problem.split_batches(order)
-        alone = not self.problem.independent_batches or len(indices) < 2
-        indices = indices[taken:]
-        if alone:
-            return ((train.batch(index), None) for index in indices)
-        others = self.problem.split_batches(order.roll(len(order) // 2))[taken:]
-        return ((train.batch(index), train.batch(other)) for index, other in zip(indices, others, strict=True))
-
-    def _order_examples(self, epoch: int) -> Tensor | None:
-        """Return the order of examples, a function of (seed, epoch) alone; None where a batch is all of them."""
-        examples = len(self.data.train)
-        if self.batch_size == examples:
-            return None
-        generator = torch.Generator().manual_seed(mix_seed(self.problem.seed, epoch))
-        return torch.randperm(examples, generator=generator).to(self.problem.device)

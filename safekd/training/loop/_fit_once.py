@@ -50,5 +50,5 @@ def restore_result(
     Raises:
         InvalidInput: It is of another problem.
     """
-    loop = FitLoop(problem, data, options, None)
+    loop = FitLoop(problem, data.share(problem.ranks), options, None)
     return loop.result(loop.load_ending(ending))

@@ -132,16 +132,19 @@ def estimate_gradients(
             scalars: dict[int, Tensor] = {}
             for name in sorted(where):
                 split = where[name]
+                inflate = len(split) / sampled.batch_size
                 index = torch.randint(len(split), (sampled.batch_size,), generator=generator).to(split.device)
                 batch = split.batch(index)
                 logits_V = objective.logits(batch)
                 if name == "train":
                     log_q_V = objective.target(split, batch, logits_V)
-                    scalars[0] = batch.average_positions(objective.loss(log_q_V, logits_V))
+                    losses = objective.loss(log_q_V, logits_V)
+                    scalars[0] = (
+                        losses.mean() if batch.mask is None else batch.sum_positions(losses) * inflate / split.positions
+                    )
                 log_p_V = log_softmax(logits_V)
                 for m, rule in enumerate(constraints):
                     if rule.split == name:
-                        inflate = len(split) / sampled.batch_size
                         scalars[m + 1] = -inflate * (factors[m] * rule.sums(log_p_V, batch).surrogate_G).sum()
             rows = gradients([scalars[m] for m in range(len(weight))], variables)
             total += rows
@@ -193,6 +196,31 @@ def choose_trace_interval(
         reads_twice: Whether a step reads its batch once more, in microbatches.
         weighs_rows: Whether an evaluation goes back once for all constraints of a split, weighed by multipliers.
     """
+    step, evaluation = count_work(
+        examples, constrained, batch_size, sampled, reads_twice=reads_twice, weighs_rows=weighs_rows
+    )
+    return max(1, math.ceil(evaluation / (SETTINGS.cost_share * step)))
+
+
+def count_work(
+    examples: Mapping[str, int],
+    constrained: Mapping[str, int],
+    batch_size: int,
+    sampled: Sampled | None,
+    *,
+    reads_twice: bool = False,
+    weighs_rows: bool = False,
+) -> tuple[float, float]:
+    """Return the work of a step and of an evaluation, as ``choose_trace_interval`` counts it.
+
+    Args:
+        examples: Size of each split that an evaluation reads, "train" among them.
+        constrained: How many constraints each split has.
+        batch_size: Examples a step.
+        sampled: How gradients are estimated; None for exact ones.
+        reads_twice: Whether a step reads its batch once more, in microbatches.
+        weighs_rows: Whether an evaluation goes back once for all constraints of a split, weighed by multipliers.
+    """
     forward = 2 if reads_twice else 1
     step, evaluation = (forward + 2.0) * batch_size, 0.0
     for name, size in examples.items():
@@ -204,4 +232,4 @@ def choose_trace_interval(
             evaluation += 2 * gradients_read * read + (0 if read == size else read)
         if gradients_read and name != "train":
             step += (forward + 2) * size
-    return max(1, math.ceil(evaluation / (SETTINGS.cost_share * step)))
+    return step, evaluation

@@ -34,6 +34,7 @@ class PointReader:
         average: Holds the multipliers that go with the averaged student; None on full batches.
         sampled: How gradients are estimated; None for exact ones.
         mover: Counts clipped and skipped steps.
+        partial: Whether ``data`` are a sample.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class PointReader:
         average: AveragedIterate | None,
         sampled: Sampled | None,
         mover: StudentMover,
+        partial: bool = False,
     ) -> None:
         self._problem, self._data, self._engine, self._average = problem, data, engine, average
-        self._mover = mover
+        self._mover, self._partial = mover, partial
         self._sampled, self._layout = sampled, ConstraintLayout(problem.constraints, problem.device)
         self._started = time.perf_counter()
 
@@ -104,7 +106,7 @@ class PointReader:
             constraint_gradient_norms=norms,
             capped=self.order_by_constraint(self._engine.capped).tolist(),
             running=self.order_by_constraint(self._engine.smoothed).tolist(),
-            sampled=sampling is not None,
+            sampled=sampling is not None or self._partial,
             stationarity_se=error,
             memory=Memory.read(problem.device),
             clipped_steps=self._mover.clipped,
@@ -168,6 +170,17 @@ class PointReader:
             h_E=h_E,
             mu_E=mu_E,
         )
+
+
+def order_examples(examples: int, seed: int, epoch: int) -> Tensor:
+    """Return the order in which an epoch reads the training examples, a function of seed and epoch alone, (N,).
+
+    Args:
+        examples: N.
+        seed: Of the run.
+        epoch: From 1.
+    """
+    return torch.randperm(examples, generator=torch.Generator().manual_seed(mix_seed(seed, epoch)))
 
 
 def mix_seed(seed: int, number: int, *, odd: bool = False) -> int:

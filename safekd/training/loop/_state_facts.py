@@ -20,13 +20,13 @@ def state_facts(problem: TrainingProblem, data: FitData, options: FitOptions) ->
         data: On what.
         options: How long, and what was read on the way.
     """
-    groups, examples = problem.optimizer.param_groups, len(data.train)
+    groups = problem.optimizer.param_groups
     rate = max(float(group.get("lr", 0.0)) for group in groups)
     dtypes = {p.dtype for p in problem.student.parameters() if p.requires_grad}
     coarsest = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
     return RunFacts(
-        examples=examples,
-        batch_size=min(problem.batch_size or examples, examples),
+        examples=len(data.train),
+        batch_size=problem.batch_rows(data.train),
         rate=rate,
         first_rate=max(float(group.get("initial_lr", rate)) for group in groups),
         weight_decay=max(float(group.get("weight_decay", 0.0)) for group in groups),
@@ -51,11 +51,8 @@ def choose_default_interval(
         steps: Of the whole run.
         batch_size: Examples a step.
     """
-    constraints, sizes = problem.constraints, {"train": len(data.train)}
-    sizes |= {name: len(data.splits[name]) for name in data.splits if name in {rule.split for rule in constraints}}
-    constrained = {name: sum(rule.split == name for rule in constraints) for name in sizes}
-    if "validation" in data.splits:  # read a second time, without gradients
-        sizes["validation, all constraints"] = len(data.splits["validation"])
+    constraints = problem.constraints
+    sizes, constrained = count_reads(problem, data)
     few = math.ceil(steps / STATUS_SETTINGS.least_points)  # a verdict needs so many, in short runs too
     interval = choose_trace_interval(
         sizes,
@@ -66,3 +63,18 @@ def choose_default_interval(
         weighs_rows=not problem.holds_jacobian,
     )
     return min(few, interval)
+
+
+def count_reads(problem: TrainingProblem, data: FitData) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many examples an evaluation reads, by what it reads, and how many constraints each of these has.
+
+    Args:
+        problem: What is trained.
+        data: What evaluations read.
+    """
+    constraints, sizes = problem.constraints, {"train": len(data.train)}
+    sizes |= {name: len(data.splits[name]) for name in data.splits if name in {rule.split for rule in constraints}}
+    constrained = {name: sum(rule.split == name for rule in constraints) for name in sizes}
+    if "validation" in data.splits:  # read a second time, without gradients
+        sizes["validation, all constraints"] = len(data.splits["validation"])
+    return sizes, constrained

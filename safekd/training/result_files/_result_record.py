@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
-import numpy as np
 import pandas as pd
+import torch
+from pydantic import TypeAdapter
 from torch import nn
 
-from solvers.kkt import KKTResiduals
-
-from ...data import SplitUse, StoredSplit
+from ...data import SeenExamples, SplitUse, StoredSplit
 from ...errors import InvalidInput
 from ...io import read_table, unguard_cell
+from ...io.folders import Manifest
 from ...safety import Certificate
 from .._mixture import Mixture
-from ..trace import ConstraintReading, Memory, TracePoint
+from ..trace import TracePoint
 from ._student_files import ROUNDS, read_state
 
+T = TypeVar("T")
 USED_EXAMPLES = "used_examples.safetensors"
 POINT_FIELDS = (
     "step",
@@ -45,23 +47,46 @@ def restore_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         record: What it holds.
     """
-    readings = [ConstraintReading(**reading) for reading in record["readings"]]
-    count, residuals = len(record["multipliers"]), KKTResiduals(**record["residuals"])
-    point = TracePoint(
-        **{**record["point"], "memory": Memory(**record["point"]["memory"])},
-        loss=record["distillation_loss"],
-        readings=readings[:count],
-        validation=readings[count:],
-        multipliers=list(record["multipliers"].values()),
-        residuals=residuals,
+    multipliers, readings = record["multipliers"], record["readings"]
+    point = build_checked(
+        TracePoint,
+        {
+            **record["point"],
+            "loss": record["distillation_loss"],
+            "readings": readings[: len(multipliers)],
+            "validation": readings[len(multipliers) :],
+            "multipliers": list(multipliers.values()),
+            "residuals": record["residuals"],
+        },
     )
     return {
-        "multipliers": record["multipliers"],
-        "residuals": residuals,
+        "multipliers": dict(zip(multipliers, point.multipliers, strict=True)),
+        "residuals": point.residuals,
         "point": point,
-        "mixture_note": record["mixture_note"],
-        "certificates": tuple(Certificate(**certificate) for certificate in record["certificates"]),
+        "mixture_note": str(record["mixture_note"]),
+        "certificates": tuple(build_checked(Certificate, certificate) for certificate in record["certificates"]),
     }
+
+
+def build_checked(kind: type[T], values: Mapping[str, Any], **given: Any) -> T:
+    """Return a record whose fields have the types that its class states.
+
+    Args:
+        kind: A dataclass.
+        values: Fields by name, as JSON has them.
+        given: Other fields, which are right.
+
+    Raises:
+        TypeError: One is missing or unknown.
+        ValueError: One is of another type.
+    """
+    hints = get_type_hints(kind)
+    return kind(**{name: _find_adapter(hints[name]).validate_python(value) for name, value in values.items()}, **given)
+
+
+@cache
+def _find_adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)
 
 
 def restore_mixture(record: Mapping[str, Any], build: Callable[[str], nn.Module | None]) -> Mixture | None:
@@ -74,31 +99,32 @@ def restore_mixture(record: Mapping[str, Any], build: Callable[[str], nn.Module 
     kept = record.get("mixture")
     if kept is None:
         return None
-    students = [build(f"mixture-{step}") for step in kept["weights"]]
-    return Mixture(
-        weights=tuple(kept["weights"].values()),
-        steps=tuple(map(int, kept["weights"])),
-        students=tuple(student for student in students if student is not None),
-        loss=kept["distillation_loss"],
-        safety=kept["safety"],
-        multipliers=kept["multipliers"],
+    steps, weights = tuple(map(int, kept["weights"])), tuple(map(float, kept["weights"].values()))
+    students = tuple(student for student in (build(f"mixture-{step}") for step in steps) if student is not None)
+    if not len(students) == len(weights) > 0:
+        raise ValueError(f"{len(weights)} students are mixed, and {len(students)} are there")
+    safety, multipliers = (
+        {str(name): float(value) for name, value in kept[part].items()} for part in ("safety", "multipliers")
     )
+    return Mixture(weights, steps, students, float(kept["distillation_loss"]), safety, multipliers)
 
 
-def restore_uses(records: Sequence[Mapping[str, Any]], place: Path) -> tuple[SplitUse, ...]:
+def restore_uses(records: Sequence[Mapping[str, Any]], manifest: Manifest) -> tuple[SplitUse, ...]:
     """Return which data a result was made with, and for what.
 
     Args:
         records: As verdict.json has them.
-        place: Folder of the result.
+        manifest: Of the folder of the result.
     """
-    keys = read_state(place, Path(USED_EXAMPLES).stem, {}) or {}
-    return tuple(
-        SplitUse(
-            StoredSplit(use["split"], keys[str(number)].numpy().view(np.uint64)), tuple(use["roles"]), use["looks"]
-        )
-        for number, use in enumerate(records)
-    )
+    keys = read_state(manifest, Path(USED_EXAMPLES).stem, {}) or {}
+    uses = []
+    for number, use in enumerate(records):
+        marks = keys[str(number)]
+        if marks.dtype not in (torch.int64, torch.uint8) or marks.ndim != 1:
+            raise ValueError(f"marks of examples are {marks.dtype} of shape {tuple(marks.shape)}")
+        seen = SeenExamples.from_tensor(marks, int(use["examples"]), str(use["sha256"]))
+        uses.append(SplitUse(StoredSplit(str(use["split"]), seen), tuple(map(str, use["roles"])), int(use["looks"])))
+    return tuple(uses)
 
 
 def read_rounds(place: Path, columns: Sequence[str]) -> pd.DataFrame:

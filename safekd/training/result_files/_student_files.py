@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from ...errors import InvalidInput
-from ...io import write_atomically
+from ...io import FILE_LIMITS, open_regular_file, write_atomically
+from ...io.folders import Manifest
 
 TRACE_LINES, TRACE_TABLE, VERDICT, ROUNDS = "trace.jsonl", "trace.csv", "verdict.json", "tightening.csv"
 RUN = "run"  # of a manifest: the folder of one result
@@ -104,24 +105,42 @@ def write_states(states: Mapping[str, State], folder: Path, sharing: Collection[
     return same_as
 
 
-def read_state(folder: Path, name: str, same_as: Mapping[str, str]) -> dict[str, Tensor] | None:
+def read_state(manifest: Manifest, name: str, same_as: Mapping[str, str]) -> dict[str, Tensor] | None:
     """Return a state that ``write_states`` wrote, None where there is none of that name.
 
     Args:
-        folder: Where it lies.
+        manifest: Of the folder; a file that it does not list is none of the result's.
         name: Of the state.
         same_as: What ``write_states`` returned.
 
     Raises:
         InvalidInput: The file cannot be read.
     """
-    file = folder / f"{same_as.get(name, name)}.safetensors"
-    if not file.exists():
-        return None
+    file = f"{same_as.get(name, name)}.safetensors"
+    return load_tensors(manifest.folder / file) if file in manifest.files else None
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, by name.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InvalidInput: It is no such file; the message names it.
+    """
+    with open_regular_file(path) as stream:
+        head = stream.read(8)
+        header = int.from_bytes(head, "little")
+    if len(head) < 8 or header > FILE_LIMITS.json_bytes:
+        raise InvalidInput(
+            f"{path} is no safetensors file: its first eight bytes speak of a header of {header:,} bytes; wanted at "
+            f"most {FILE_LIMITS.json_bytes:,}. What torch.save or pickle wrote is never read."
+        )
     try:
-        return load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InvalidInput(f"Cannot read {file}: {error}.") from error
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
+        raise InvalidInput(f"{path} cannot be read as safetensors: {' '.join(str(error).split())[:200]}.") from error
 
 
 def describe_structure(student: nn.Module) -> list[str]:

@@ -7,7 +7,7 @@ folder that is there whole or not at all, with the hash of every file, and reads
 from ._checkpoint_store import CHECKPOINTS, CheckpointStore, StoredCheckpoint, verify_checkpoint
 from ._interrupts import Interrupts
 from ._random_states import keep_random_states, read_random_states, set_random_states
-from ._run_checkpoints import Resume, ResumeOptions, RunCheckpoints, open_checkpoints
+from ._run_checkpoints import Resume, ResumeOptions, RunCheckpoints, open_checkpoints, share_checkpoints
 from ._state_encoding import EncodedState, decode_state, encode_state
 from ._state_parts import StatePart, list_training_parts, load_parts
 
@@ -29,5 +29,6 @@ __all__ = [
     "open_checkpoints",
     "read_random_states",
     "set_random_states",
+    "share_checkpoints",
     "verify_checkpoint",
 ]

@@ -11,21 +11,22 @@ run goes on from.  The last ones are kept.  Whoever writes holds the lock of the
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...errors import InvalidInput
 from ...io.folders import MANIFEST, Manifest, flush_folder, hash_file, read_manifest, require_room, write_manifest
 from ._state_encoding import decode_state, encode_state
-from ._tensor_files import count_bytes, read_tensor_file, write_tensor_file
+from ._tensor_files import count_bytes, read_tensor_file, write_flushed, write_tensor_file
 
 CHECKPOINTS = "checkpoints"
 _KIND, _STATE, _PART = "checkpoint", "state.json", ".part"
@@ -98,7 +99,8 @@ class CheckpointStore:
             try:
                 whole.append(verify_checkpoint(folder))
             except InvalidInput as error:
-                self.damaged[folder.name] = str(error)
+                if folder.exists() or folder.is_symlink():  # else its run has just taken it away
+                    self.damaged[folder.name] = str(error)
         return sorted(whole, key=lambda one: one.number)
 
     def save(self, step: int, state: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> Path:
@@ -180,6 +182,7 @@ class CheckpointStore:
         """Take away all checkpoints: the run has ended, or begins anew."""
         for folder in self._list_folders():
             self._remove(folder)
+        self._remove_parts()
         with suppress(OSError):  # it is absent, or somebody put something else there
             self.folder.rmdir()
 
@@ -188,26 +191,26 @@ class CheckpointStore:
         if not self.folder.is_dir():
             self.folder.mkdir()  # not its parents: a run folder that was removed meanwhile is not made anew
             flush_folder(self.folder.parent)
+        self._remove_parts()
+
+    def _remove_parts(self) -> None:
         for stale in self.folder.glob(f".*{_PART}"):
             shutil.rmtree(stale, ignore_errors=True)
 
     def _write_files(self, part: Path, state: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         encoded = encode_state(state)
-        text = json.dumps(encoded.record, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(encoded.record, separators=(",", ":"), allow_nan=False).encode()
         if len(text) > SETTINGS.largest_state:
             raise InvalidInput(
                 f"The state of the run has {len(text):,} bytes besides its tensors; wanted at most "
                 f"{SETTINGS.largest_state:,}."
             )
         require_room(self.folder, len(text) + sum(count_bytes(held) + 2**16 for held in encoded.tensors.values()))
-        known = {}
-        for name, tensors in encoded.tensors.items():
-            known[f"{name}.safetensors"] = write_tensor_file(tensors, part / f"{name}.safetensors")
-        with (part / _STATE).open("x", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        write_manifest(part, _KIND, about, known)
+        writers: dict[str, Callable[[Path], dict[str, Any]]] = {_STATE: partial(write_flushed, [memoryview(text)])}
+        writers |= {f"{name}.safetensors": partial(write_tensor_file, held) for name, held in encoded.tensors.items()}
+        with ThreadPoolExecutor(len(writers)) as pool:  # side by side, since each waits for its flush
+            written = pool.map(lambda name: writers[name](part / name), writers)
+            write_manifest(part, _KIND, about, dict(zip(writers, written, strict=True)))
 
     def _rename(self, part: Path, final: Path) -> None:
         """Put a finished checkpoint in its place; one of the same step that lies there goes first."""
@@ -239,9 +242,10 @@ class CheckpointStore:
         with suppress(OSError):
             if folder.is_symlink() or not folder.is_dir():
                 folder.unlink()
-            else:  # its manifest goes first: what is half removed is no checkpoint
-                (folder / MANIFEST).unlink(missing_ok=True)
-                shutil.rmtree(folder)
+            else:  # under another name first: nothing that is half removed looks like a checkpoint
+                aside = self.folder / f".{folder.name.lstrip('.')}.{secrets.token_hex(4)}{_PART}"
+                folder.rename(aside)
+                shutil.rmtree(aside)
 
 
 def verify_checkpoint(folder: Path) -> StoredCheckpoint:

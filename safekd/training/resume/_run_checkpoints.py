@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..._number_checks import is_whole
+from ...distributed import Ranks
 from ...errors import InvalidInput
 from ...fingerprints import compare_records
 from ._checkpoint_store import CheckpointStore
@@ -18,6 +20,7 @@ from ._state_encoding import encode_state
 from ._state_parts import StatePart
 
 Resume = Literal["auto", "never", "must"]
+_TERMINATED = 143  # what a process ends with that was asked to
 _MOST_CHANGES = 6  # differences in a message
 ReadState = Callable[[], Mapping[str, Any]]
 ListParts = Callable[[], Mapping[str, StatePart]]
@@ -73,7 +76,7 @@ class RunCheckpoints:
     """The checkpoints of one call of ``fit``, which may train several times over.
 
     Args:
-        store: Where they lie.
+        store: Where they lie; None on a rank that writes nothing.
         record: What the run is, see ``describe_run``.
         read_moving: Describes what of it moves.
         options: What the caller said.
@@ -84,17 +87,20 @@ class RunCheckpoints:
         interrupts: Requests to stop.
         ending: What the result of the last training is made from, where several are trained.
         changed: As given.
+        pending: As given.
+        ranks: Who trains: all read their state, and the first one writes.
     """
 
     def __init__(
         self,
-        store: CheckpointStore,
+        store: CheckpointStore | None,
         record: Mapping[str, Any],
         read_moving: ReadState,
         options: ResumeOptions,
         pending: Mapping[str, Any] | None = None,
         changed: Sequence[str] = (),
     ) -> None:
+        self.pending, self.ranks = pending, Ranks()
         self._store, self._record, self._read_moving, self._every = store, record, read_moving, options.every
         self._loop_state = None if pending is None else pending["loop"]
         self._surroundings_state = None if pending is None else pending["run"]["surroundings"]
@@ -144,11 +150,21 @@ class RunCheckpoints:
             KeyboardInterrupt: Ctrl-C was pressed.
             SystemExit: The process was asked to end.
         """
-        if self.interrupts.noted is not None:
+        stops, saves = self._agree(step, self.interrupts.noted is not None, self._is_due(step))
+        if stops or saves:
             self._save(step, list_parts)
-            self.interrupts.stop()
-        elif self._is_due(step):
-            self._save(step, list_parts)
+        if stops:
+            self.interrupts.stop()  # which returns where a handler of the program's own does
+            if self.ranks.size > 1:
+                sys.exit(_TERMINATED)  # another rank was asked to
+
+    def _agree(self, step: int, stops: bool, saves: bool) -> tuple[bool, bool]:
+        """Return the same answer on every rank: what only one of them knows travels with the next step's sums."""
+        if self.ranks.size == 1:
+            return stops, saves
+        if self._every is None:
+            saves = self.ranks.ask("save", saves and self.ranks.is_first)
+        return self.ranks.ask("stop", stops), saves
 
     def _is_due(self, step: int) -> bool:
         if self._every is not None:
@@ -157,11 +173,12 @@ class RunCheckpoints:
 
     def _save(self, step: int, list_parts: ListParts) -> None:
         """Write a checkpoint; a folder that fails is told of, and stops no run."""
-        total = self._steps_before + step
-        if total == self._written or not self._works:
+        total, began = self._steps_before + step, time.perf_counter()
+        if total == self._written or (self.ranks.size == 1 and not self._works):
             return
-        began = time.perf_counter()
         loop = {name: part.read() for name, part in list_parts().items()}
+        if self._store is None or not self._works:
+            return
         run = {
             "step": total,
             "steps_before": self._steps_before,
@@ -229,6 +246,33 @@ def open_checkpoints(
     changed = _require_allowed(changes, options.allow_change, folder, latest.step)
     store.goes_on = True
     return RunCheckpoints(store, record, read_moving, options, state, changed)
+
+
+def share_checkpoints(
+    open_first: Callable[[], RunCheckpoints] | None, options: ResumeOptions, ranks: Ranks
+) -> RunCheckpoints:
+    """Return the checkpoints of a run of several processes: rank 0 opens them, and all go on from what it found.
+
+    Args:
+        open_first: Opens them; None on other ranks.
+        options: What the caller said.
+        ranks: Who trains.
+
+    Raises:
+        InvalidInput: As ``open_checkpoints`` does.
+        RankFailure: The same, on the other ranks.
+    """
+    opened: list[RunCheckpoints] = []
+
+    def open_them() -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
+        if open_first is not None:
+            opened.append(open_first())
+        return (opened[0].pending, opened[0].changed) if ranks.size > 1 else (None, ())
+
+    pending, changed = ranks.ask_first(open_them)
+    checkpoints = opened[0] if opened else RunCheckpoints(None, {}, dict, options, pending, changed)
+    checkpoints.pending, checkpoints.ranks = None, ranks
+    return checkpoints
 
 
 def _list_changes(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
+from ...distributed import TrainedStudent
 from ...errors import InvalidInput
 from ._training_state import load_module_state, load_optimizer_state, load_scheduler_state, read_module_state
 
@@ -42,7 +42,7 @@ class StatePart:
 
 
 def list_training_parts(
-    student: nn.Module,
+    trained: TrainedStudent,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None,
     scaler: torch.amp.GradScaler | None,
@@ -51,16 +51,28 @@ def list_training_parts(
     """Return the parts that student, optimizer, schedule and loss scaling are.
 
     Args:
-        student: What is trained.
+        trained: What is trained; the state is that of one process, whatever shards it has.
         optimizer: Of it.
         scheduler: Of its rate; None for none.
         scaler: Of the loss; None for none.
         changed: Keys of the run's record that may differ: settings that stay as they are here.
     """
     settings = [key.removeprefix("optimizer.") for key in changed if key.startswith("optimizer.")]
+
+    def read_student() -> dict[str, Any]:
+        trained.refresh()
+        return read_module_state(trained.module)
+
+    def load_student(state: Mapping[str, Any]) -> None:
+        load_module_state(trained.module, state)
+        trained.write_back()
+
     parts = {
-        "student": StatePart(lambda: read_module_state(student), lambda state: load_module_state(student, state)),
-        "optimizer": StatePart(optimizer.state_dict, lambda state: load_optimizer_state(optimizer, state, settings)),
+        "student": StatePart(read_student, load_student),
+        "optimizer": StatePart(
+            lambda: trained.read_optimizer_state(optimizer),
+            lambda state: load_optimizer_state(optimizer, trained.cut_optimizer_state(optimizer, state), settings),
+        ),
     }
     if scheduler is not None and "scheduler" not in changed:
         parts["scheduler"] = StatePart(

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ...errors import InvalidInput
-from ...io import read_table, unguard_cell, write_atomically
+from ...io import FILE_LIMITS, read_table, read_text_file, refuse_cell, unguard_cell, write_atomically
 from ...io.folders import require_listed_as_written
 
 Cell = float | int | bool | str
@@ -78,10 +78,7 @@ def _json_token(cell: Cell) -> str:
 
 
 def _read_columns(file: Path) -> dict[str, list[Any]]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"Cannot read {file}: {error}; check the path.") from error
+    text = read_text_file(file, FILE_LIMITS.table_bytes)
     lines = text.split("\n")[:-1]  # what has no end of line was cut off
     rows = [_parse_row(file, number, line) for number, line in enumerate(lines, 1)]
     names = list(rows[0]) if rows else []
@@ -95,7 +92,7 @@ def _read_columns(file: Path) -> dict[str, list[Any]]:
 def _parse_row(file: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{file}, line {number}: no readable JSON ({error}); mend or delete that line.") from error
     if not isinstance(row, dict):
         raise InvalidInput(f"{file}, line {number}: found a {type(row).__name__}; wanted an object of JSON.")
@@ -112,9 +109,12 @@ def _type_column(file: Path, name: str, cells: list[Any]) -> pd.Series[Any]:
     for number, cell in enumerate(cells, 1):
         try:
             values.append(convert(cell))
-        except (TypeError, ValueError, KeyError) as error:
-            raise InvalidInput(f"{file}, row {number}, column '{name}': found {cell!r}, wanted {wanted}.") from error
-    return pd.Series(values, dtype=dtype)
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            raise refuse_cell(f"{file}, row {number}, column '{name}'", cell, wanted) from error
+    try:
+        return pd.Series(values, dtype=dtype)
+    except OverflowError as error:
+        raise InvalidInput(f"{file}, column '{name}': found a number of more than 64 bits, wanted {wanted}.") from error
 
 
 def _column_kind(name: str) -> tuple[Callable[[Any], Any], str, str]:

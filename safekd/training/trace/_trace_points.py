@@ -87,7 +87,8 @@ class TracePoint(ShortRepr):
         capped: Whether each multiplier stands at its cap.
         running: Each g = required - measured as the engine sees it, an average over the last steps' batches; no number
             before the first step.  Here alone a number is not read in full.
-        sampled: Whether gradients, and stationarity with them, are estimates from random batches.
+        sampled: Whether gradients, and stationarity with them, are estimates from random batches, or all was read on a
+            sample of the examples.
         stationarity_se: Standard error of stationarity then, 0 for exact gradients.
         memory: Of the process.
         clipped_steps: Steps since the point before whose gradient was shortened.

@@ -115,6 +115,12 @@ class Stored:
             InvalidInput: One is missing; the message names it.
         """
         self._tables.clear()
+        for source in splits.values():
+            if not source.numbered:
+                raise InvalidInput(
+                    f"Stored weights are found by example, and the examples of '{source.name}' have no index; let the "
+                    'stream give one, the row of each example: fields=("inputs", "labels", "numbers").'
+                )
         in_memory = [split for split in splits.values() if isinstance(split, Split)]
         unnumbered = [split for split in in_memory if split.numbers is None]
         if None in self._sources and len(unnumbered) > 1:

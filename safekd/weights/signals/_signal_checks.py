@@ -41,13 +41,14 @@ def read_counted(mask: Tensor | None, labels: Tensor | None) -> tuple[Tensor | N
         mask: As it was given, bool (...), or None.
         labels: Class numbers, (...); -100 where a position does not count.
     """
-    whole = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.dtype != torch.bool
-    if isinstance(labels, Tensor) and whole and bool((ignored := labels.long() == IGNORED).any()):
-        fits = mask is None or (isinstance(mask, Tensor) and mask.shape == labels.shape and mask.dtype == torch.bool)
-        mask = (~ignored if mask is None else mask & ~ignored) if fits else mask
-    if labels is not None and isinstance(mask, Tensor) and whole and mask.shape == labels.shape:
-        labels = fill_uncounted(labels, mask, 0)
-    return mask, labels
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
+        return mask, labels
+    ignored = labels.long() == IGNORED
+    if mask is None:
+        mask = ~ignored if bool(ignored.any()) else None
+    elif _is_mask(mask) and mask.shape == labels.shape:
+        mask = mask & ~ignored
+    return mask, fill_signal(labels, mask, 0)
 
 
 def read_signal(value: Tensor | None, mask: Tensor | None, filling: float | None = None) -> Tensor | None:
@@ -63,7 +64,7 @@ def fill_signal(value: Tensor | None, mask: Tensor | None, filling: float | None
         mask: Which positions count, bool (...).
         filling: The number; None for that of a uniform distribution over the last axis, as its logarithm.
     """
-    if not isinstance(value, Tensor) or not isinstance(mask, Tensor) or value.shape[: mask.ndim] != mask.shape:
+    if not isinstance(value, Tensor) or mask is None or not _is_mask(mask) or value.shape[: mask.ndim] != mask.shape:
         return value
     return fill_uncounted(value, mask, -math.log(max(value.shape[-1], 1)) if filling is None else filling)
 
@@ -184,6 +185,10 @@ def read_group_numbers(name: str, chosen: Collection[int]) -> frozenset[int]:
     if numbers and min(numbers) < 0:
         raise InvalidInput(f"`{name}` names {min(numbers)}; wanted numbers from 0.")
     return numbers
+
+
+def _is_mask(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.bool
 
 
 def _require_tensor(name: str, value: object) -> None:

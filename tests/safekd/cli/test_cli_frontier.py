@@ -81,6 +81,8 @@ REFUSED = {
     "the experiment": (["-o", "mine.toml"], ["--output mine.toml exists and is no frontier; choose another name"]),
     "the data": (["-o", "cases.csv"], ["--output cases.csv exists and is no frontier"]),
     "picture in a folder's place": (["--plot", "dir.png"], ["--plot dir.png is a folder"]),
+    "picture beyond a file": (["--plot", "mine.toml/f.png"], ["Cannot write mine.toml/f.png: Not a directory"]),
+    "picture where nobody writes": (["--plot", "/proc/none/f.png"], ["Cannot write /proc/none/f.png"]),
     "targets": (["--targets", "many"], ["--targets is 'many'", "0.8,0.9,0.95"]),
     "one target": (["--targets", "1"], ["`targets` is 1 up to", "at least 2 targets"]),
     "high": (["--targets", "0.8,1.5"], ["`targets` holds 1.5"]),

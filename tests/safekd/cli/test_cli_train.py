@@ -147,6 +147,7 @@ def test_a_run_is_loaded_and_verified(folder, capsys):
     student = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
     result = kd.FitResult.load(run, _student_of(run, student))
     assert result.status == "converged"
+    assert [certificate.constraint for certificate in result.certificates] == ["sick"]
     said = run_cli(capsys, "verify", run)
     assert said.code == 0
     assert "parts are as they were written" in said.out

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from safekd.data import Split, SplitCache, find_unseen, hash_examples, require_unshared
-from safekd.data._data_provenance import SplitUse
+from safekd.data.provenance import SplitUse
 from safekd.errors import InvalidInput
 
 NAN = float("nan")

@@ -99,7 +99,7 @@ def test_minus_zero_is_zero_and_whole_numbers_count():
 def test_chunks_do_not_matter(monkeypatch):
     split = drawn(0)
     whole = hash_examples(split)
-    monkeypatch.setattr("safekd.data._data_provenance._CHUNK", 7)
+    monkeypatch.setattr("safekd.data.provenance._data_provenance._CHUNK", 7)
     assert (hash_examples(split) == whole).all()
 
 

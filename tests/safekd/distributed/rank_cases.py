@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from safekd.distributed import adopt_student, find_ranks, measure_norm
+from safekd.distributed import adopt_student, find_ranks, measure_total_norm
 from safekd.errors import InvalidInput, RankFailure
 
 INPUTS = 7  # examples: no multiple of two or three
@@ -96,7 +96,7 @@ def reduce_gradients(ranks):
         student.add_up_gradients()
         gradients = [p.grad for p in student.parameters.values()]
         whole = [g.full_tensor() if kind == "fsdp" else g for g in gradients]
-        out[kind] = {"start": start, "gradients": whole, "norm": measure_norm(gradients)}
+        out[kind] = {"start": start, "gradients": whole, "norm": measure_total_norm(gradients)}
     return out
 
 

@@ -29,7 +29,7 @@ def test_sums_are_the_same_bits_on_every_rank_and_a_nan_reaches_all(two_ranks):
     one, other = two_ranks["add_up_vectors"]
     assert torch.equal(one["total"], other["total"])
     assert torch.allclose(one["total"], 2 * torch.arange(4).double() / 3 + 0.1, atol=1e-15)
-    assert one["nan"].isnan().all() and other["nan"].isnan().all()
+    assert all(given["nan"].isnan().all() for given in (one, other))
     assert (one["found"], other["found"]) == ([0, 2], [1, 2])
 
 
@@ -71,7 +71,7 @@ def test_the_whole_copy_of_a_sharded_student_is_a_plain_module(two_ranks):
     plain = cases.small_module()
     assert list(one["state"]) == list(plain.state_dict())
     assert one["kinds"] == [type(part).__name__ for part in plain.modules()]
-    assert one["halves"] and other["halves"]
+    assert [one["halves"], other["halves"]] == [True, True]
     assert all(torch.equal(one["state"][name], other["state"][name]) for name in one["state"])
     plain.load_state_dict(one["state"])  # one process reads what two wrote
 
@@ -91,7 +91,7 @@ def test_of_three_ranks_the_one_that_died_in_its_backward_pass_is_named():
 def test_one_process_is_alone_and_sums_are_its_own():
     ranks = find_ranks()
     vector = torch.ones(2, dtype=torch.float64)
-    assert type(ranks) is Ranks and (ranks.rank, ranks.size) == (0, 1)
+    assert (type(ranks), ranks.rank, ranks.size) == (Ranks, 0, 1)
     assert ranks.add_up(lambda: vector, 2) is vector
     assert ranks.gather("a") == ["a"]
 

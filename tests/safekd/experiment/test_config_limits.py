@@ -92,7 +92,7 @@ def test_a_file_that_is_no_configuration_is_not_read_to_its_end(tmp_path):
     (tmp_path / "large.toml").write_bytes(b"#" * (9 << 20))
     for path in (tmp_path / "large.toml", "/dev/zero"):
         if os.path.exists(path):
-            with pytest.raises(kd.InvalidConfig, match="is larger than 8 MiB; wanted a TOML file"):
+            with pytest.raises(kd.InvalidConfig, match=r"is larger than 8 MiB|is a device"):
                 load_rules(path)
     with pytest.raises(kd.InvalidConfig, match="Cannot read"):
         load_config(tmp_path)

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import safekd as kd
-from tests.support import ROOT, frontier_worker
+from tests.safekd.frontier import frontier_worker
+from tests.support import ROOT
 from tests.support.problems import one_each
 
 POINTS = 5
@@ -23,7 +24,7 @@ POINTS = 5
 @pytest.fixture(scope="module")
 def worker():
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.support.frontier_worker"]
+    command = [sys.executable, "-m", "tests.safekd.frontier.frontier_worker"]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     ) as process:

@@ -15,7 +15,8 @@ import pytest
 
 import safekd as kd
 from safekd.frontier.sweep import StudentSweep
-from tests.support import ROOT, frontier_worker
+from tests.safekd.frontier import frontier_worker
+from tests.support import ROOT
 from tests.support.problems import at_least, one_each, trainer_for
 
 SWEEP = {"targets": [0.35, 0.4, 0.9], "epochs": 60, "tolerance": 1e-3}
@@ -229,7 +230,7 @@ RACER = """
 import sys
 import safekd as kd
 from tests.support.problems import one_each
-from tests.support import frontier_worker
+from tests.safekd.frontier import frontier_worker
 print("ready", flush=True)
 sys.stdin.readline()
 try:

@@ -233,7 +233,7 @@ def test_a_hostile_file_is_refused_by_name(kind, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["t.npy", "t.safetensors", "t.parquet"])
 @pytest.mark.parametrize("kind", ["folder", "pipe", "socket", "device", "missing", "NUL", "long name"])
 def test_what_is_no_file_is_refused_at_once(name, kind, tmp_path, make_no_file):
-    with pytest.raises(InvalidInput, match=r"Cannot read|There is no file"):
+    with pytest.raises(InvalidInput, match=r"Cannot read"):
         open_rows(make_no_file(tmp_path / name, kind))
 
 

@@ -227,3 +227,13 @@ def test_a_column_of_lists_says_nothing_of_truth(file):
     path = file({"x": pa.array([[1]])})
     with open_table(path) as table, pytest.raises(InvalidInput, match="column 'x': found values of type list"):
         [block.truths("x") for block in table.blocks()]
+
+
+@pytest.mark.parametrize("held", [0, 2])
+def test_a_file_that_holds_fewer_rows_than_it_speaks_of_is_damaged(held, tmp_path, monkeypatch):
+    pq.write_table(pa.table({"a": [0.5, 0.25, 0.25]}), tmp_path / "w.parquet")
+    batches = pa.table({"a": [0.5, 0.25][:held]}, schema=pa.schema({"a": pa.float64()})).to_batches() * bool(held)
+    with open_table(tmp_path / "w.parquet") as table:
+        monkeypatch.setattr(table._file, "iter_batches", lambda **_: iter(batches), raising=False)
+        with pytest.raises(InvalidInput, match=f"w.parquet is damaged: it speaks of 3 rows and holds {held}"):
+            list(table.blocks())

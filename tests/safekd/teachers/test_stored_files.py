@@ -130,7 +130,7 @@ def test_what_cannot_be_used_is_said_with_the_teacher_and_the_file(tmp_path):
     path = store(tmp_path / "t.safetensors", ROWS["probabilities"])
     refused = {
         r"Teacher 't': .*t.safetensors holds 2 tensors; it holds: 'other', 'rows'": lambda: StoredTeacher("t", path),
-        r"Teacher 't': There is no file .*none.npy": lambda: StoredTeacher("t", tmp_path / "none.npy"),
+        r"Teacher 't': Cannot read .*none.npy: No such file": lambda: StoredTeacher("t", tmp_path / "none.npy"),
         r"Teacher 't': Cannot tell what .*t.csv holds": lambda: StoredTeacher("t", tmp_path / "t.csv"),
         r"Teacher 't': `columns` is given": lambda: StoredTeacher("t", path, columns=["a"]),
         r"`tensor` and `columns` say what to read of files": lambda: StoredTeacher("t", LOGITS, tensor="rows"),

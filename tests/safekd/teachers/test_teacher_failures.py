@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import safekd as kd
@@ -207,3 +208,77 @@ def test_a_device_that_is_not_there_is_named(device):
     sgd = torch.optim.SGD(student.parameters(), lr=0.1)
     with pytest.raises(kd.InvalidInput, match=f"`device` is '{device}', which this machine does not have; use 'cpu'"):
         kd.ConstrainedTrainer(student, [StoredTeacher("t", X.softmax(-1))], optimizer=sgd, device=device)
+
+
+# ---- dictionaries of inputs, and positions that do not count ----
+
+
+class Named(nn.Module):
+    """A module of two inputs by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(2, 2)
+
+    def forward(self, features, shift):
+        return self.head(features + shift)
+
+
+NAMED = kd.Split("train", {"features": X, "shift": X.double() * 0, "more": X}, torch.zeros(N).long())
+NO_NAMES = {
+    "another name": (
+        TorchTeacher("net", Named()),
+        r"Teacher 'net' gets .*'features', 'shift', 'more', and cannot take .*",
+    ),
+    "a missing one": (
+        TorchTeacher("net", Named(), ["features"]),
+        r"cannot take them: missing a required argument: 'shift'",
+    ),
+    "another type": (
+        TorchTeacher("net", Named(), ["features", "shift"]),
+        r"Teacher 'net' computes in torch\.float32 and cannot read inputs\['shift'\] of torch\.float64",
+    ),
+    "numbers of columns": (
+        TorchTeacher("net", Named(), [0]),
+        r"columns is \[0\], and the inputs are a dictionary of 'feat",
+    ),
+    "an unknown name": (TorchTeacher("net", Named(), ["feature"]), r"no input 'feature' .* Did you mean 'features'"),
+    "a classifier": (
+        SklearnTeacher("forest", LogisticRegression().fit(X.numpy(), [0, 1] * (N // 2)), 2),
+        r"Teacher 'forest' is a LogisticRegression, which reads one table of numbers, and .* 'features', 'shift', ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NO_NAMES)
+def test_a_dictionary_that_a_teacher_cannot_take(case):
+    teacher, message = NO_NAMES[case]
+    with pytest.raises(kd.InvalidInput, match=message):
+        teacher.log_probabilities(NAMED.batch(), "train")
+
+
+def test_names_of_columns_need_a_dictionary():
+    with pytest.raises(
+        kd.InvalidInput, match=r"columns is \['features'\], and the inputs are one tensor; wanted numbers"
+    ):
+        TorchTeacher("net", Named(), ["features"]).log_probabilities(SPLIT.batch(), "train")
+
+
+def test_rows_that_do_not_count_may_be_anything_of_any_teacher():
+    counted = torch.arange(N) < 4
+    split = kd.Split("train", X, torch.zeros(N).long(), mask=counted)
+    junk = torch.full((N, 2), float("nan"))
+    p_NV, logits_NV = (torch.where(counted[:, None], rows, junk) for rows in (X.softmax(-1), X))
+    forest = LogisticRegression().fit(X.numpy(), [0, 1] * (N // 2))
+    teachers = [
+        CallableTeacher("p", lambda x: p_NV),
+        CallableTeacher("logits", lambda x: logits_NV, "logits"),
+        CallableTeacher("log p", lambda x: logits_NV.log_softmax(-1), "log_probabilities"),
+        StoredTeacher("stored", p_NV),
+        SklearnTeacher("forest", forest, 2),
+    ]
+    log_p_KV = TeacherEnsemble(teachers).log_probabilities(split.batch(), "train")
+    torch.testing.assert_close(log_p_KV[counted][:, 0].exp(), X[counted].softmax(-1).double())
+    assert torch.allclose(log_p_KV[~counted].exp(), torch.tensor(0.5).double())
+    with pytest.raises(NotFinite, match="for example 4"):
+        teachers[0].log_probabilities(kd.Split("train", X, torch.zeros(N).long()).batch(), "train")

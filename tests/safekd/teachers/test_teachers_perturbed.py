@@ -101,3 +101,54 @@ def test_an_input_that_never_changes_is_no_distance_of_its_own():
 def test_a_domain_of_another_kind_is_named(domain):
     with pytest.raises(InvalidInput, match=r"Domain 1 has shape .*; wanted at least one example of shape \(3,\)"):
         measure_domain_distances(split(), [split().inputs, domain])
+
+
+# ---- dictionaries of inputs, and positions that do not count ----
+
+
+def padded(name="train"):
+    """Sequences of three positions, the last of the second one not counted, and what they are without it."""
+    x = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    return Split(name, x, torch.zeros(2, 3).long(), mask=mask), x, mask
+
+
+def test_noise_is_as_large_as_what_counts_scatters():
+    data, x, mask = padded()
+    shifted = Split("train", x + 1e6 * ~mask[..., None], data.labels, mask=mask)
+    ensemble = TeacherEnsemble([CallableTeacher("t", lambda inputs: inputs, gives="logits")])
+    ours, far = (Perturbation(noise=0.5).variance(ensemble, split)[mask] for split in (data, shifted))
+    assert torch.equal(ours, far)
+    assert float(ours[2]) == 0.0  # its position counts in one example alone, which scatters by nothing
+    assert bool((ours[[0, 1, 3, 4]] > 0).all())
+
+
+def test_noise_is_added_to_the_floats_of_a_dictionary():
+    data, x, mask = padded()
+    kinds = torch.arange(6).reshape(2, 3)
+    named = Split("train", {"x": x, "kinds": kinds}, data.labels, mask=mask)
+    ensemble = TeacherEnsemble([CallableTeacher("t", lambda inputs: inputs, gives="logits")])
+    seen = []
+
+    def answer(inputs):
+        seen.append(inputs["kinds"])
+        return inputs["x"]
+
+    by_name = TeacherEnsemble([CallableTeacher("t", answer, gives="logits")])
+    assert torch.equal(Perturbation().variance(ensemble, data), Perturbation().variance(by_name, named))
+    assert all(torch.equal(one, kinds) for one in seen)
+    with pytest.raises(InvalidInput, match=r"Inputs of split 'train' are torch.int64; noise needs floating inputs"):
+        Perturbation().variance(by_name, Split("train", {"kinds": kinds}, data.labels))
+
+
+def test_distances_leave_out_what_does_not_count():
+    data, x, mask = padded()
+    shifted = Split("train", x + 1e6 * ~mask[..., None], data.labels, context=torch.tensor([0, 1]), mask=mask)
+    distance_CK = measure_domain_distances(shifted, [x[:1], x[1:] + 1e6 * ~mask[1:, :, None] * 0])
+    assert bool((distance_CK < 10).all())
+    named = Split("train", {"x": shifted.inputs}, data.labels, context=torch.tensor([0, 1]), mask=mask)
+    assert torch.equal(distance_CK, measure_domain_distances(named, [{"x": x[:1]}, {"x": x[1:]}]))
+    with pytest.raises(
+        InvalidInput, match=r"Domain 0 has inputs\['y'\] of shape \(2, 3, 2\); wanted .* inputs\['x'\] of"
+    ):
+        measure_domain_distances(named, [{"y": x}])

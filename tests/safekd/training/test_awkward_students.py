@@ -9,6 +9,7 @@ from torch import nn
 
 import safekd as kd
 from safekd.errors import InvalidInput
+from tests.support.problems import agreeing, at_least, trainer_for
 
 X = torch.randn(33, 4, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()
@@ -195,3 +196,43 @@ def test_an_empty_folder_name_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InvalidInput, match="`run_dir` is ''; wanted a folder for the files of the run, or None"):
         trainer().fit((X, Y), epochs=1, run_dir="")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("microbatch_size", [None, 8])
+def test_a_compiled_student_is_trained_as_the_module_in_it(microbatch_size, tmp_path):
+    """Where torch.compile keeps its module under another name, ``COMPILED`` in safekd/distributed has to change."""
+    results = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        student = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+        given = torch.compile(student, backend="aot_eager") if compiled else student
+        trainer = trainer_for(
+            at_least(0.6),
+            student=given,
+            teachers=agreeing(examples=30),
+            batch_size=16,
+            microbatch_size=microbatch_size,
+        )
+        x = torch.randn(30, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        data = kd.Split("train", x, torch.arange(30) % 3)
+        results.append(trainer.fit(data, epochs=5, run_dir=tmp_path / str(compiled)))
+    plain, other = results
+    assert other.trace["distillation_loss"].tolist() == pytest.approx(plain.trace["distillation_loss"].tolist())
+    assert list(other.student.state_dict()) == list(plain.student.state_dict())
+    like = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    kd.FitResult.load(tmp_path / "True", like)
+
+
+def test_a_student_that_recomputes_its_activations():
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+
+        def forward(self, x):
+            return torch.utils.checkpoint.checkpoint(self.body, x, use_reentrant=False)
+
+    result = trainer_for(at_least(0.6), student=Checkpointed(), teachers=agreeing(examples=30)).fit(
+        kd.Split("train", torch.randn(30, 3, dtype=torch.float64), torch.zeros(30).long()), epochs=5
+    )
+    assert result.point.residuals.primal < 1

@@ -175,8 +175,10 @@ def test_minibatches_meet_the_threshold_too():
 
 
 def test_smoothing_is_on_for_minibatches_only_and_never_overrides_the_user():
+    split = kd.Split("train", torch.zeros(64, 1), torch.zeros(64).long())
+
     def smoothing(batch_size, dual=None):
-        return trainer_for(at_least(0.6), batch_size=batch_size, dual=dual).problem.choose_dual(64).ema
+        return trainer_for(at_least(0.6), batch_size=batch_size, dual=dual).problem.choose_dual(split).ema
 
     assert [smoothing(8), smoothing(64), smoothing(100), smoothing(None)] == [0.9, 0.0, 0.0, 0.0]
     assert smoothing(8, kd.AugmentedLagrangian(ema=0.5)) == 0.5

@@ -26,6 +26,7 @@ from ...._torch_state import RandomState
 from ....data import Batch
 from ....errors import NotFinite
 from ....safety import GroupSums
+from ..._rank_pool import RankPool, pool_over_ranks
 from ..._training_problem import TrainingProblem
 from ...diagnosis import find_gradient_source, find_loss_source, find_value_source
 from .._fit_inputs import FitData
@@ -76,6 +77,8 @@ class AccumulatedStep:
         self._buffers = list(problem.student.buffers())
         self._last: PartSums | None = None  # the last part of a step, with its graph
         self._alone, self._caller = problem.ranks.size == 1, problem.trained.caller
+        self._pools: dict[int, RankPool] = {}  # of parts, where the rule looks at what all ranks have
+        self._rule_source: str | None = None  # what was not finite in the rule's own step
         self._targets: dict[int, Tensor] = {}  # of parts by their number, from the first reading to the second
 
     def step(self, batch: Batch, other: Batch | None) -> str | None:
@@ -91,7 +94,11 @@ class AccumulatedStep:
         problem, parts = self._problem, self._cutter.cut(batch)
         start = RandomState.read(problem.device)
         self._targets.clear()
+        self._pools.clear()
         self._mover.clear()
+        self._rule_source = None
+        if problem.objective.looks_at_batches:
+            problem.trained.refresh()
         if not problem.constraints and problem.ranks.size == 1:
             one, positions = torch.ones((), dtype=torch.float64, device=problem.device), max(batch.positions, 1)
             loss = torch.stack([self._go_back(n, part, None, one, {}, positions) for n, part in enumerate(parts)]).sum()
@@ -101,9 +108,9 @@ class AccumulatedStep:
         groups_M = [sums.groups[m].require_gradient() for m in range(len(problem.constraints))]
         share = sums.examples / len(self._data.train)
         values = self._values.read(groups_M, share)
-        factors = GroupFactors(values[0], groups_M) if groups_M else None
         if other is not None:
             values = self._values.replace_measured(values, dict(sums.drawn), share)
+        factors = GroupFactors(values[0], values[2], groups_M) if groups_M else None
         end = RandomState.read(problem.device)
         total = self._values.move_multipliers(
             loss, *values, lambda: self._read_scales(parts, start, sums.positions, factors)
@@ -142,7 +149,7 @@ class AccumulatedStep:
                 self._engine.undo()
                 return None
             source = ranks.agree(self._find_source(total, value_source))
-        source = source or ranks.agree(self._rule.move())
+        source = source or self._rule_source or ranks.agree(self._rule.move())
         if source is None and norm is not None:
             source = self._mover.move(norm)
         if source is not None:
@@ -197,32 +204,50 @@ class AccumulatedStep:
         for number, part in enumerate(parts):
             keep = keep_last and number == len(parts) - 1
             with torch.set_grad_enabled(keep), self._problem.trained.accumulate(last=keep and number == 0):
-                here = self._read(number, part, self._caller if keep_last else None)
+                here = self._read(number, part, self._caller if keep_last else None, with_loss=keep_last)
             last = here if keep else None
             total = total + here.loss.detach()
             for m, sums in here.groups.items():
                 groups[m] = groups[m] + sums.detach() if m in groups else sums.detach()
         return total, groups, last
 
-    def _read(self, number: int, part: StepPart, caller: nn.Module | None = None) -> PartSums:
-        objective, batch = self._problem.objective, part.batch
+    def _read(
+        self, number: int, part: StepPart, caller: nn.Module | None = None, *, with_loss: bool = True
+    ) -> PartSums:
+        objective, batch, shown = self._problem.objective, part.batch, None
         logits_V, pool = objective.logits(batch, caller), None
         loss = torch.zeros((), dtype=torch.float64, device=logits_V.device)
+        if not with_loss or part.name != "train":
+            pass
+        elif objective.looks_at_batches and not self._alone:
+            shown = self._pool_over_ranks(number, part, logits_V)
+            pool, log_q_V = shown.pool, shown.log_target
+        elif not part.counts:
+            pass
+        elif objective.fixed:
+            log_q_V = self._find_target(number, part, logits_V)
+        else:
+            if bool(find_unusable_rows(logits_V).any()):  # before a rule that looks at them complains
+                raise NotFinite(find_loss_source(objective.student, logits_V), "finite logits")
+            pool = objective.pool(part.source, batch, logits_V)
+            log_q_V = pool.log_q_V.detach()
         if not part.counts:  # asked so that every process asks equally often
-            return PartSums(0.0 * torch.nan_to_num(logits_V).sum().double(), {}, None, logits_V)
-        if part.name == "train":
-            if not objective.fixed:
-                if bool(find_unusable_rows(logits_V).any()):  # before a rule that looks at them complains
-                    raise NotFinite(find_loss_source(objective.student, logits_V), "finite logits")
-                pool = objective.pool(part.source, batch, logits_V)
-                log_q_V = pool.log_q_V.detach()
-            else:
-                log_q_V = self._find_target(number, part, logits_V)
+            return PartSums(0.0 * torch.nan_to_num(logits_V).sum().double(), {}, pool, logits_V, shown)
+        if with_loss and part.name == "train":
             loss = batch.sum_positions(objective.loss(log_q_V, logits_V)).double()
         log_p_V = log_softmax(logits_V)
         rules = enumerate(self._problem.constraints)
         groups = {m: rule.sums(log_p_V, batch) for m, rule in rules if rule.split == part.name}
-        return PartSums(loss, groups, pool, logits_V)
+        return PartSums(loss, groups, pool, logits_V, shown)
+
+    def _pool_over_ranks(self, number: int, part: StepPart, logits_V: Tensor) -> RankPool:
+        """Return the teachers of what all ranks have of a part; a rule that remembers is asked once a step."""
+        if number not in self._pools:
+            with torch.enable_grad():
+                self._pools[number] = pool_over_ranks(
+                    self._problem.objective, part.source, part.batch, logits_V, self._problem.ranks, part.counts
+                )
+        return self._pools[number]
 
     def _find_target(self, number: int, part: StepPart, logits_V: Tensor) -> Tensor:
         """Return the targets of a part, asked for once a step where those of all parts are few enough to be kept."""
@@ -249,15 +274,17 @@ class AccumulatedStep:
         with self._problem.trained.accumulate(last):
             read = self._read(number, part, self._caller) if read is None else read
             loss = read.loss / positions
-            terms = [weight * loss] if part.name == "train" else []
+            terms = [weight * loss] if part.name == "train" or not part.counts else []
             terms += [(weight_by_row[m] * sums.surrogate_G).sum() for m, sums in read.groups.items()]
             self._mover.backward(torch.stack(terms).sum())
         if again:  # running averages have moved once already
             _write_back(self._buffers, before)
         if read.pool is not None:
-            source = self._rule.add(read.pool, part.batch, read.logits_V.detach(), part.batch.positions / positions)
-            if source is not None:
-                raise NotFinite(source, "finite losses and gradients of the weighting rule")
+            shown, logits_V = part.batch, read.logits_V.detach()
+            if read.shown is not None:
+                shown, logits_V = read.shown.batch, read.shown.logits_V
+            source = self._rule.add(read.pool, shown, logits_V, shown.positions / positions)
+            self._rule_source = self._rule_source or source
         return loss.detach()
 
     def _read_scales(

@@ -45,7 +45,7 @@ class FusedStepReader:
         divergence: The objective's.
         constraints: All of the kind that the module describes.
         train: Training split.
-        batch_size: Examples of a step; with all of the split every batch is the split, in its order.
+        batch_size: Examples of a step; None where every batch is the split, in its order.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class FusedStepReader:
         divergence: ForwardKL,
         constraints: Sequence[Constraint],
         train: Split,
-        batch_size: int,
+        batch_size: int | None,
     ) -> None:
         self.objective, self.divergence, self.train, self.batch_size = objective, divergence, train, batch_size
-        whole = batch_size >= len(train)
+        whole = batch_size is None
         rules = [rule for rule in constraints if isinstance(rule, SafetyConstraint)]
         self.averages = [_CoveredAverage(rule, train) for rule in rules] if whole else []
         self.batch_averages = None if whole else BatchAverages(rules, train)
@@ -69,7 +69,7 @@ class FusedStepReader:
 
     @classmethod
     def fit_problem(
-        cls, objective: Objective, constraints: Sequence[Constraint], train: ExampleSource, batch_size: int
+        cls, objective: Objective, constraints: Sequence[Constraint], train: ExampleSource, batch_size: int | None
     ) -> FusedStepReader | None:
         """Return a reader where the problem is of that kind, and None where it is not.
 
@@ -77,7 +77,7 @@ class FusedStepReader:
             objective: Holds student and targets.
             constraints: Of the problem.
             train: Training split.
-            batch_size: Examples of a step.
+            batch_size: Examples of a step; None where every batch is the split, in its order.
         """
         divergence = objective.divergence
         if not objective.fixed or type(divergence) is not ForwardKL or not isinstance(train, Split):
@@ -120,13 +120,13 @@ class FusedStepReader:
             batch: The examples.
             logits_V: The student's, (B, ..., V).
         """
-        if self.batch_averages is not None and not self._looked_for_table:
+        averages, size = self.batch_averages, self.batch_size
+        if averages is not None and size is not None and not self._looked_for_table:
             self._looked_for_table = True
             # asks for the targets of all
             require_same_classes(self.objective.target(self.train, batch, logits_V), logits_V)
-            numbers = self.batch_size * logits_V[0].numel()  # of this batch there may be fewer
-            parts = self.objective, self.divergence, self.batch_averages, self.train, logits_V
-            self._table = BatchTable.fill(*parts) if numbers <= TABLES.most_numbers else None
+            if size * logits_V[0].numel() <= TABLES.most_numbers:  # a last batch may hold fewer
+                self._table = BatchTable.fill(self.objective, self.divergence, averages, self.train, logits_V)
         return self._table
 
     @torch.no_grad()

@@ -50,7 +50,7 @@ class PrimalDualStep:
         self._buffers = list(problem.student.buffers())
         self._shared = problem.ranks.size > 1 or problem.trained.caller is not problem.student
         self._tables = problem.scaler is None and not len(self.values.layout.equalities)
-        size = problem.batch_size or len(data.train)
+        size = None if problem.is_full_batch(data.train) else problem.batch_size
         self.fused = FusedStepReader.fit_problem(problem.objective, problem.constraints, data.train, size)
 
     def step(self, batch: Batch, other: Batch | None = None) -> str | None:
@@ -172,7 +172,7 @@ class PrimalDualStep:
         if not bool(torch.isfinite(batch.average_positions(losses))):
             return objective.non_finite_source or find_loss_source(student, logits_V, losses, batch.index, log_q_V)
         source = find_value_source(self.problem.constraints, *values_M)
-        return source or find_gradient_source(student, self._read_terms(batch, log_q_V))
+        return source or find_gradient_source(student, self._read_terms(batch, log_q_V), batch)
 
     def _read_terms(self, batch: Batch, log_q_V: Tensor) -> dict[str, Tensor]:
         """Return what a step adds up, read once more: the loss, and each constraint by its surrogate."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ....distributed import Ranks, is_shard, measure_norm
+from ....distributed import Ranks, is_shard, measure_total_norm
 from ...diagnosis import find_non_finite_parameter
 
 
@@ -47,16 +47,16 @@ def gradient_norm(parameters: Sequence[Tensor], total: Tensor) -> float:
     gradients = [p.grad for p in parameters if p.grad is not None]
     types = {(type(p), p.dtype) for p in gradients}
     if any(kind is not Tensor for kind, _ in types) and any(is_shard(p) for p in gradients):
-        norm, whole = measure_norm(gradients), float(total)
+        norm, whole = measure_total_norm(gradients), float(total)
     else:
         norms = [torch.linalg.vector_norm(p) for p in gradients] if len(types) > 1 else torch._foreach_norm(gradients)
-        *sizes, whole = _read_numbers([*norms, total])
+        *sizes, whole = _list_scalars([*norms, total])
         norm = math.hypot(*sizes)
     largest = min((torch.finfo(dtype).max for _, dtype in types), default=math.inf)
     return norm if math.isfinite(norm + whole) and norm * norm < largest else math.inf
 
 
-def _read_numbers(scalars: Sequence[Tensor]) -> list[float]:
+def _list_scalars(scalars: Sequence[Tensor]) -> list[float]:
     if scalars[-1].is_cpu:
         return [value.item() for value in scalars]
     return torch.stack([value.to(scalars[-1]) for value in scalars]).tolist()

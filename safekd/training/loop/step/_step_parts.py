@@ -6,16 +6,17 @@ Axes: M constraints, G groups.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ....data import Batch, ExampleSource
+from ....data import Batch, ExampleSource, RankShare
 from ....errors import NotFinite
 from ....safety import GroupSums
+from ..._constraint_layout import SumLayout
 from ..._objective import PooledTeachers
-from ..._sum_vector import SumLayout
+from ..._rank_pool import RankPool
 from ..._training_problem import TrainingProblem
 
 
@@ -46,12 +47,14 @@ class PartSums:
         groups: Sums of each constraint that is posed there, by its number.
         pool: The teachers, weighed, where the targets move.
         logits_V: The student's.
+        shown: What the rule was shown, of all processes, where that is more than this part.
     """
 
     loss: Tensor
     groups: Mapping[int, GroupSums]
     pool: PooledTeachers | None
     logits_V: Tensor
+    shown: RankPool | None = None
 
 
 @dataclass(frozen=True)
@@ -94,21 +97,25 @@ class PartCutter:
             train_only: Whether to leave other sources out.
         """
         rows = self._problem.microbatch_size or max(len(batch), 1)
-        parts = []
+        others = []
         for name in [] if train_only else self._elsewhere:
             source = self._splits[name]
-            parts += [StepPart(source.own, name, some) for some in source.batches(rows)]
-        parts += [StepPart(self._train.own, "train", some) for some in batch.cut(rows) if len(some)]
-        if self._problem.ranks.size == 1:
-            return parts
-        wanted = 1  # a backward pass in which gradients are added up
-        if self._problem.trained.keeps_step and not train_only:
-            wanted = max(1, *self._problem.ranks.gather(len(parts)))
-        return [self._make_idle_part()] * (wanted - len(parts)) + parts
+            others += [StepPart(source.own, name, some) for some in source.batches(rows)]
+        drawn = [StepPart(self._train.own, "train", some) for some in batch.cut(rows) if len(some)]
+        ranks = self._problem.ranks
+        if ranks.size == 1 or train_only:
+            return others + drawn
+        counts = [(0, 1)]  # there is always a backward pass in which gradients are added up
+        if self._problem.trained.keeps_step or self._problem.objective.looks_at_batches:
+            counts += ranks.gather((len(others), len(drawn)))
+        most_others, most_drawn = (max(several) for several in zip(*counts, strict=True))
+        idle = self._make_idle_part()
+        others = [replace(idle, name="")] * (most_others - len(others)) + others
+        return others + [idle] * (most_drawn - len(drawn)) + drawn
 
     def _make_idle_part(self) -> StepPart:
-        two = torch.arange(2, device=self._train.device) % len(self._train.own)  # one alone is too few to normalize
-        return StepPart(self._train.own, "train", self._train.own.batch(two), counts=False)
+        assert isinstance(self._train, RankShare)
+        return StepPart(self._train.own, "train", self._train.idle_batch(), counts=False)
 
 
 class SumReader:
@@ -163,11 +170,12 @@ class GroupFactors:
 
     Args:
         surrogate_M: g, with its graph to ``surrogate_G`` of each of ``groups_M``.
+        present_M: Which constraints the step speaks of; the others have no part in its multiplier scales.
         groups_M: Sums over the step.
     """
 
-    def __init__(self, surrogate_M: Tensor, groups_M: Sequence[GroupSums]) -> None:
-        self.value_M = surrogate_M.detach()
+    def __init__(self, surrogate_M: Tensor, present_M: Tensor, groups_M: Sequence[GroupSums]) -> None:
+        self.value_M, self._present_M = torch.where(present_M, surrogate_M.detach(), 0.0), present_M
         leaves = [sums.surrogate_G for sums in groups_M]
         # each value rests on its own sums alone
         self._factor_MG = torch.autograd.grad(surrogate_M.sum(), leaves, retain_graph=True)
@@ -182,4 +190,4 @@ class GroupFactors:
             (factor_G * groups[m].surrogate_G).sum() if m in groups else factor_G.new_zeros(())
             for m, factor_G in enumerate(self._factor_MG)
         ]
-        return torch.stack(rows)
+        return torch.where(self._present_M, torch.stack(rows), 0.0)

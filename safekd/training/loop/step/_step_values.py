@@ -39,7 +39,7 @@ class StepValues:
             for rule in problem.constraints
         ]
         self.others = [BatchValue(value.rule, value.count_G) for value in self.values]  # of batches that are only read
-        full = problem.is_full_batch(len(data.train))
+        full = problem.is_full_batch(data.train)
         whole = [rule.split != "train" or full for rule in problem.constraints]
         # what a measure that counts can take lies above the threshold; batches take other values
         self._raised = [

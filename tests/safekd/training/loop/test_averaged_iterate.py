@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
 import safekd as kd
 from safekd.safety import TruthProbability
@@ -15,7 +16,7 @@ from safekd.teachers import StoredTeacher
 from safekd.training.checkpoints import ConstraintGaps, correct_constraints, is_near_constraints
 from safekd.training.loop._averaged_iterate import SETTINGS, AveragedIterate
 from solvers.primal_dual import PrimalDual
-from tests.support.problems import FreeLogits, agreeing, answer, at_least, same, state
+from tests.support.problems import FreeLogits, agreeing, answer, at_least, same, state, trainer_for
 
 
 @functools.cache
@@ -36,6 +37,40 @@ def trained(batch: int | None, steps: int, lr: float = 0.01, at_least: float = 0
     trainer = kd.ConstrainedTrainer(student, [teacher], constraints=[rule], optimizer=adam, batch_size=batch, seed=seed)
     per_epoch = 1 if batch is None else -(-len(train) // batch)
     return trainer.fit(train, epochs=-(-steps // per_epoch), trace_every=50)
+
+
+def test_an_exponential_moving_average_forgets_where_it_began():
+    student = nn.Linear(1, 1, bias=False).double()
+    average, mean, weight = AveragedIterate(student, PrimalDual(0), ema=0.9), 0.0, 0.0
+    for value in (1.0, 3.0, -2.0, 0.5):
+        with torch.no_grad():
+            student.weight.fill_(value)
+        average.add()
+        mean, weight = 0.9 * mean + 0.1 * value, 0.9 * weight + 0.1
+        with average.install_temporarily():
+            assert student.weight.item() == pytest.approx(mean / weight, rel=1e-12)
+        assert student.weight.item() == value
+    average.install()
+    assert student.weight.item() == pytest.approx(mean / weight, rel=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [None, 16])
+def test_a_run_hands_its_exponential_moving_average_back(batch_size):
+    """Evaluations read it, at full batches too; the last of them takes the better of it and of the last student."""
+    results = []
+    for ema in (None, 0.99):
+        x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        torch.manual_seed(0)
+        trainer = trainer_for(
+            at_least(0.6),
+            student=nn.Linear(2, 3).double(),
+            teachers=agreeing(examples=60),
+            batch_size=batch_size,
+            ema=ema,
+        )
+        results.append(trainer.fit(kd.Split("train", x, torch.arange(60) % 3), epochs=20))
+    assert results[0].trace["distillation_loss"][1] != results[1].trace["distillation_loss"][1]
+    assert results[1].point.loss == pytest.approx(results[0].point.loss, abs=0.2)
 
 
 # ------------------------------------------------------------------------------------------------------- the average

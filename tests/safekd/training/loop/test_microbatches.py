@@ -182,6 +182,8 @@ def test_a_part_that_is_not_finite_stops_the_run_and_leaves_the_student(kind):
         ("microbatch_size", 2.5, "`microbatch_size` is 2.5; wanted a whole number"),
         ("clip_norm", 0.0, "`clip_norm` is 0.0; wanted a length above 0"),
         ("clip_norm", float("nan"), "`clip_norm` is nan; wanted a length above 0"),
+        ("ema", 1.0, "`ema` is 1.0; wanted a share above 0 and below 1"),
+        ("ema", -0.1, "`ema` is -0.1; wanted a share above 0 and below 1"),
         ("autocast", "fp8", "`autocast` is 'fp8'; wanted 'bfloat16', 'float16', or None"),
     ],
 )

@@ -143,7 +143,7 @@ def test_fewer_epochs_than_were_trained_are_refused(stopped):
 
 def test_thresholds_may_be_accepted_but_not_another_number_of_constraints(stopped):
     first, _ = make_trainer().constraints
-    with pytest.raises(kd.InvalidInput, match="its `engine` cannot be put back. State of another problem"):
+    with pytest.raises(kd.InvalidInput, match=r"its `engine` cannot be put back\. State of another problem"):
         fit(stopped, trainer=make_trainer(constraints=[first]), allow_change=["constraints", "critical_classes"])
     assert fit(stopped, trainer=make_trainer(at_least=0.4), allow_change=["constraints"]).point.step == 40
 

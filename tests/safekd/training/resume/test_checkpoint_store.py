@@ -100,6 +100,23 @@ def test_what_a_killed_writer_left_is_taken_away_and_never_read(tmp_path):
     assert names(tmp_path) == ["step-000010", "step-000030"]
 
 
+def test_a_removal_that_is_cut_short_leaves_nothing_that_looks_like_a_checkpoint(tmp_path, monkeypatch):
+    store = filled(tmp_path, 10, 20)
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module.shutil, "rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            store.clear()
+    again = CheckpointStore(tmp_path)
+    assert again.find_latest().step == 20
+    assert again.damaged == {}
+    again.clear()
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_files_that_no_run_wrote_stay(tmp_path):
     store = filled(tmp_path, 10)
     (tmp_path / "checkpoints" / "notes.txt").write_text("mine")
@@ -131,7 +148,7 @@ FAILURES = {
     "no room for a folder": lambda patch: patch.setattr(Path, "mkdir", fail(errno.ENOSPC)),
     "an error of the disk": lambda patch: patch.setattr(files_module.os, "fsync", fail(errno.EIO)),
     "a folder that cannot be renamed": lambda patch: patch.setattr(Path, "rename", fail(errno.EROFS)),
-    "a quota": lambda patch: patch.setattr(store_module.Path, "open", fail(errno.EDQUOT)),
+    "a quota": lambda patch: patch.setattr(Path, "write_text", fail(errno.EDQUOT)),
 }
 
 

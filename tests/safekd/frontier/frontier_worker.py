@@ -1,4 +1,4 @@
-"""A small sweep in a process of its own, to be killed: ``python -m tests.support.frontier_worker`` and a folder a line.
+"""A small sweep in a process of its own, to be killed: this module by ``python -m``, and a folder a line.
 
 Each line is answered by a fork of a process that has everything imported and has trained nothing: it says its number,
 then every target as its row lands.
@@ -12,8 +12,7 @@ import sys
 import torch
 
 import safekd as kd
-
-from .problems import FreeLogits, agreeing, at_least, one_each
+from tests.support.problems import FreeLogits, agreeing, at_least, one_each
 
 
 def make(threshold):

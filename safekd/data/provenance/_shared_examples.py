@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import InvalidInput
-from ._data_provenance import Keys, hash_examples, mark_shared
-from ._split import Split
+from ...errors import InvalidInput
+from .._bit_mixing import Keys
+from .._split import Split
+from ._data_provenance import Surveyed, mark_shared, read_seen_examples
+from ._seen_examples import SeenExamples
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class RecurrenceSettings:
 SETTINGS = RecurrenceSettings()
 
 
-def require_unshared(judge: Split, trained: Mapping[str, Split], name: str | None = None) -> None:
+def require_unshared(judge: Split | Surveyed, trained: Mapping[str, Split | Surveyed], name: str | None = None) -> None:
     """Refuse data that are to judge a student if other data, which train it, hold some of them.
 
     Examples are compared by inputs and labels, as ``hash_examples`` reads them, in whatever order and dtype.  Where
@@ -45,17 +47,21 @@ def require_unshared(judge: Split, trained: Mapping[str, Split], name: str | Non
         InvalidInput: Some are shared; the message says how many, and how to leave them out.
     """
     name = judge.name if name is None else name
-    mine = hash_examples(judge)
+    mine = read_seen_examples(judge)
     for other, data in trained.items():
-        if shared := int(_mark_copies(mine, mine if data is judge else hash_examples(data)).sum()):
+        theirs = mine if data is judge else read_seen_examples(data)
+        key_N = mine.keys
+        if shared := int(_mark_copies(mine, key_N, theirs).sum()):
+            looked = f"its {len(judge)} examples" if mine.is_exact else f"{len(key_N)} of its {len(judge)} examples"
+            can_drop = isinstance(judge, Split) and shared < len(judge)
             raise InvalidInput(
-                f"'{name}' shares {shared} of its {len(judge)} examples with '{other}', on which the student trains; "
+                f"'{name}' shares {shared} of {looked} with '{other}', on which the student trains; "
                 "what it shows on them says nothing of new data. Give data that take no part in training"
-                + (f", or leave them out: kd.data.drop_shared({name}, {other})." if shared < len(judge) else ".")
+                + (f", or leave them out: kd.data.drop_shared({name}, {other})." if can_drop else ".")
             )
 
 
-def drop_shared(judge: Split, trained: Split) -> Split:
+def drop_shared(judge: Split, trained: Split | Surveyed) -> Split:
     """Return data that are to judge a student without those examples that other data, which train it, hold.
 
     Args:
@@ -68,7 +74,8 @@ def drop_shared(judge: Split, trained: Split) -> Split:
     Raises:
         InvalidInput: All are shared.
     """
-    shared_N = _mark_copies(hash_examples(judge), hash_examples(trained))
+    mine = read_seen_examples(judge)
+    shared_N = _mark_copies(mine, mine.keys, read_seen_examples(trained))
     if shared_N.all():
         raise InvalidInput(
             f"All {len(judge)} examples of '{judge.name}' are also in '{trained.name}'; nothing would be left to judge "
@@ -77,13 +84,15 @@ def drop_shared(judge: Split, trained: Split) -> Split:
     return judge.part(torch.from_numpy(~shared_N).to(judge.labels.device)) if shared_N.any() else judge
 
 
-def _mark_copies(mine_N: Keys, theirs: Keys) -> NDArray[np.bool_]:
-    """Say which examples are copies of others; none where that many recur by nature."""
-    if len(mine_N) == len(theirs) and np.array_equal(np.sort(mine_N), np.sort(theirs)):
-        return np.ones(len(mine_N), dtype=bool)
-    shared_N = mark_shared(mine_N, theirs)
-    rate = max(_recurrence_rate(mine_N), _recurrence_rate(theirs))
-    expected = rate * len(mine_N) * len(theirs)
+def _mark_copies(mine: SeenExamples, key_N: Keys, theirs: SeenExamples) -> NDArray[np.bool_]:
+    """Say which of some of my keys are copies of others; none where that many recur by nature."""
+    if mine.fingerprint == theirs.fingerprint:
+        return np.ones(len(key_N), dtype=bool)
+    if not theirs.usable:
+        return np.zeros(len(key_N), dtype=bool)
+    shared_N = mark_shared(key_N, theirs)
+    rate = max(_recurrence_rate(key_N), _recurrence_rate(theirs.keys) if theirs.is_exact else 0.0)
+    expected = rate * len(key_N) * theirs.count + theirs.false_share * len(key_N)
     by_nature = shared_N.sum() <= expected + SETTINGS.deviations * expected**0.5
     return np.zeros_like(shared_N) if by_nature else shared_N
 

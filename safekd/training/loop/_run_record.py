@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._torch_state import evaluation_mode
-from ..data import ExampleSource, Split
-from ..errors import SafekdError
-from ..fingerprints import describe, digest_numbers, fingerprint, fingerprint_structure
-from ._training_problem import TrainingProblem
-from .resume import ResumeOptions, RunCheckpoints, keep_random_states, open_checkpoints
+from ..._torch_state import evaluation_mode
+from ...data import ExampleSource, Split, SurveyedSource
+from ...errors import SafekdError
+from ...fingerprints import describe, digest_numbers, fingerprint, fingerprint_structure
+from .._training_problem import TrainingProblem
+from ..resume import ResumeOptions, RunCheckpoints, keep_random_states, open_checkpoints, share_checkpoints
 
 _ASKED = 64  # examples that each teacher is asked about: a change of its code shows in them
 
 
 def begin_checkpoints(
-    folder: Path,
+    folder: Path | None,
     problem: TrainingProblem,
     sources: Mapping[str, ExampleSource],
     told: Mapping[str, Any],
@@ -37,7 +37,7 @@ def begin_checkpoints(
     """Return the checkpoints of a run, and what it goes on from.
 
     Args:
-        folder: Of the run, locked.
+        folder: Of the run, locked; None on a rank that writes nothing.
         problem: What is trained.
         sources: All data by name, "train" among them.
         told: What ``fit`` was told besides, by name.
@@ -45,9 +45,14 @@ def begin_checkpoints(
 
     Raises:
         InvalidInput: There is nothing to go on from where there must be, or it is of another run.
+        RankFailure: The same, on the other ranks.
     """
-    record = describe_run(problem, sources, told)
-    return open_checkpoints(folder, record, lambda: _describe_moving(problem), describe_machine(), options)
+
+    def open_folder(folder: Path) -> RunCheckpoints:
+        record = describe_run(problem, sources, told)
+        return open_checkpoints(folder, record, lambda: _describe_moving(problem), describe_machine(), options)
+
+    return share_checkpoints(None if folder is None else lambda: open_folder(folder), options, problem.ranks)
 
 
 def describe_run(
@@ -65,6 +70,7 @@ def describe_run(
         **describe_problem(problem),
         "data": {name: describe_source(source) for name, source in sources.items()},
         "teachers": _describe_teachers(problem, sources["train"]),
+        "order_of_teachers": list(problem.objective.ensemble.names),
     }
 
 
@@ -99,7 +105,7 @@ def describe_problem(problem: TrainingProblem) -> dict[str, Any]:
         "student_structure": f"{type(student).__qualname__} [{fingerprint_structure(student)}]",
         "frozen": [name for name, p in student.named_parameters() if not p.requires_grad],
         "in_eval_mode": [name for name, part in student.named_modules() if not part.training],
-        "teacher_names": list(objective.ensemble.names),
+        "teachers": list(objective.ensemble.names),
         "weighting_rule": describe(objective.rule, with_state=False),
         "divergence": describe(objective.divergence),
         "pool": describe(objective.pooling),
@@ -110,12 +116,13 @@ def describe_problem(problem: TrainingProblem) -> dict[str, Any]:
         "critical_contexts": sorted(objective.critical_contexts, key=str),
         "constraints": [describe(constraint) for constraint in problem.constraints],
         "dual": {"kind": type(problem.dual).__name__, **{k: describe(v) for k, v in vars(problem.dual).items()}},
-        "optimizer": _describe_optimizer(problem.optimizer, student),
+        "optimizer": _describe_optimizer(problem.optimizer, problem.trained.moved),
         "weights_optimizer": _describe_optimizer(problem.learning.optimizer, None),
         "scheduler": _describe_scheduler(problem.scheduler),
         "batch_size": problem.batch_size,
         "microbatch_size": problem.microbatch_size,
         "clip_norm": problem.clip_norm,
+        "ema": problem.ema,
         "autocast": describe(objective.autocast),
         "independent_batches": problem.independent_batches,
         "seed": problem.seed,
@@ -130,7 +137,7 @@ def _describe_moving(problem: TrainingProblem) -> dict[str, Any]:
         problem: What is trained.
     """
     return {
-        "optimizer": _describe_optimizer(problem.optimizer, problem.student),
+        "optimizer": _describe_optimizer(problem.optimizer, problem.trained.moved),
         "scheduler": _describe_scheduler(problem.scheduler),
     }
 
@@ -139,14 +146,16 @@ def describe_source(source: ExampleSource) -> str:
     """Return a fingerprint of the examples in their order, with all that is said of them.
 
     Args:
-        source: A split is read as a whole; of other data the size and the first examples are looked at.
+        source: A split is read as a whole; of other data the keys of all examples and the first examples are looked at.
     """
     if isinstance(source, Split):
         fields = [field.name for field in dataclasses.fields(source) if field.name != "name"]
         return fingerprint({name: getattr(source, name) for name in fields})
+    content = source.seen.fingerprint if isinstance(source, SurveyedSource) else None
     first = next(iter(source.batches(_ASKED)), None)
     seen = None if first is None else {f.name: getattr(first, f.name) for f in dataclasses.fields(first)}
-    return f"{len(source)} examples [{fingerprint((type(source).__qualname__, source.positions, source.names, seen))}]"
+    said = (type(source).__qualname__, source.positions, source.names, content, seen)
+    return f"{len(source)} examples [{fingerprint(said)}]"
 
 
 def _describe_teachers(problem: TrainingProblem, train: ExampleSource) -> dict[str, Any]:

@@ -6,7 +6,7 @@ part of one are found too.  Axes: N examples, W words of 64 bits.
 
 from __future__ import annotations
 
-import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from solvers.short_repr import ShortRepr
 
-from ..errors import InvalidInput
-from ._batch import fill_uncounted
-from ._column_values import IGNORED
-from ._inputs import list_inputs
-from ._split import Split
+from ...errors import InvalidInput, SafekdWarning
+from .._batch import Batch
+from .._bit_mixing import Keys, mix_bits
+from .._inputs import list_inputs
+from .._position_mask import fill_uncounted
+from .._split import Split
+from ._seen_examples import SeenExamples
 
-Keys = NDArray[np.uint64]
 _CHUNK = 2**20  # words at a time
 _FRACTIONS = np.uint64(0x5851F42D4C957F2D)  # sets the bits of a fraction apart from integers
 
@@ -36,14 +37,32 @@ class StoredSplit(ShortRepr):
 
     Attributes:
         name: Of the split.
-        keys: As ``hash_examples`` gives them, (N,).
+        seen: Keys of the examples.
     """
 
     name: str
-    keys: Keys
+    seen: SeenExamples
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return self.seen.count
+
+
+class Surveyed(Protocol):
+    """Data that are read as they are needed, and were counted in a first pass.
+
+    Attributes:
+        name: "train", "validation", ...
+        seen: Keys of the examples.
+    """
+
+    name: str
+
+    @property
+    def seen(self) -> SeenExamples:
+        """Keys of the examples."""
+        ...
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,7 +75,7 @@ class SplitUse(ShortRepr):
         looks: How often a decision was read off it; 0 where it took part in training, or nothing was decided.
     """
 
-    split: Split | StoredSplit
+    split: Split | StoredSplit | Surveyed
     roles: tuple[str, ...]
     looks: int = 0
 
@@ -75,14 +94,14 @@ class SplitUse(ShortRepr):
         return replace(self, looks=self.looks + looks, roles=(*self.roles, f"{_count_nouns(looks, 'look')} {why}"))
 
     @cached_property
-    def keys(self) -> Keys:
-        """One number an example, (N,), equal for equal inputs and label."""
-        return self.split.keys if isinstance(self.split, StoredSplit) else hash_examples(self.split)
+    def seen(self) -> SeenExamples:
+        """Keys of the examples, equal for equal inputs and label."""
+        return read_seen_examples(self.split)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of the examples, in whatever order they come."""
-        return hashlib.sha256(np.sort(self.keys).tobytes()).hexdigest()
+        return self.seen.fingerprint
 
     def record(self) -> dict[str, Any]:
         """Return what is written to disk."""
@@ -128,11 +147,19 @@ def find_unseen(data: Split, uses: Sequence[SplitUse]) -> Tensor:
     Raises:
         InvalidInput: No example is left; the message names the use.
     """
-    mine = SplitUse(data, ())
-    fresh_N = np.ones(len(data), dtype=bool)
+    key_N = hash_examples(data)
+    fingerprint, fresh_N = read_seen_examples(data).fingerprint, np.ones(len(data), dtype=bool)
     for use in uses:
-        same = use.split is data or use.fingerprint == mine.fingerprint
-        seen_N = mark_shared(mine.keys, use.keys)
+        if not use.seen.usable:
+            warnings.warn(
+                f"Whether '{data.name}' holds examples of '{use.name}' cannot be told: that streamed "
+                f"{len(use.split):,}, more than are kept track of. Make sure that it does not.",
+                SafekdWarning,
+                stacklevel=3,
+            )
+            continue
+        same = use.split is data or use.fingerprint == fingerprint
+        seen_N = mark_shared(key_N, use.seen)
         if same or bool(seen_N.all()):
             raise InvalidInput(
                 f"'{data.name}' holds the data that this run used as '{use.name}' for {', '.join(use.roles)}: "
@@ -148,25 +175,43 @@ def find_unseen(data: Split, uses: Sequence[SplitUse]) -> Tensor:
     return torch.from_numpy(fresh_N)
 
 
-def mark_shared(mine_N: Keys, theirs: Keys) -> NDArray[np.bool_]:
-    """Say which keys occur once on this side, and once on the other.
+def read_seen_examples(split: Split | StoredSplit | Surveyed) -> SeenExamples:
+    """Return the keys of some data.
+
+    Args:
+        split: A split, what was stored of one, or data that were counted.
+    """
+    if not isinstance(split, Split):
+        return split.seen
+    seen = SeenExamples(len(split))
+    seen.add(hash_examples(split))
+    return seen
+
+
+def mark_shared(mine_N: Keys, theirs: SeenExamples) -> NDArray[np.bool_]:
+    """Say which keys occur once on this side, and once on the other, or at all where that is not known.
 
     Args:
         mine_N: One key an example, (N,).
-        theirs: The same of other data.
+        theirs: Keys of other data.
 
     Returns:
         (N,).
     """
-    both = _select_single_keys(mine_N), _select_single_keys(theirs)
-    return np.asarray(np.isin(mine_N, np.intersect1d(*both, assume_unique=True)), dtype=np.bool_)
+    mine = _select_single_keys(mine_N)
+    if theirs.is_exact:
+        shared = np.intersect1d(mine, _select_single_keys(theirs.keys), assume_unique=True)
+    else:
+        shared = mine[theirs.contains(mine)]
+    return np.asarray(np.isin(mine_N, shared), dtype=np.bool_)
 
 
-def hash_examples(split: Split) -> Keys:
+def hash_examples(split: Split | Batch) -> Keys:
     """Return one 64-bit number an example, from its inputs, as float32 or int64, and its labels.
 
     A whole number is the same as an integer and as a float, so that copies of another dtype are found; what is written
-    at a position that does not count, a label of -100 or another one under a mask, is the same too.
+    at a position that does not count, a label of -100 or another one under a mask, is the same too, and so are zeros
+    that pad an example to another length.
 
     Args:
         split: N examples.
@@ -175,16 +220,18 @@ def hash_examples(split: Split) -> Keys:
         (N,), equal for equal inputs and labels.
     """
     size = len(split)
-    labels = fill_uncounted(split.labels.long(), split.mask, IGNORED)
+    labels = fill_uncounted(split.labels.long() + 1, split.mask, 0)
     parts_NW = [value.reshape(size, -1) for value in (*list_inputs(split.inputs), labels)]
     rows = max(1, _CHUNK // sum(part.shape[1] for part in parts_NW))
-    parts = []
+    keys = []
     for begin in range(0, size, rows):
-        words = [_read_words(part[begin : begin + rows]) for part in parts_NW]
-        word_NW = np.concatenate(words, axis=1)
-        place_W = _mix_bits(np.arange(1, word_NW.shape[1] + 1, dtype=np.uint64))
-        parts.append(_mix_bits(_mix_bits(word_NW ^ place_W).sum(axis=1, dtype=np.uint64)))
-    return np.concatenate(parts)
+        total_N = np.zeros(min(rows, size - begin), dtype=np.uint64)
+        for number, part_NW in enumerate(parts_NW):
+            word_NW = _read_words(part_NW[begin : begin + rows])
+            place_W = mix_bits(np.arange(1, word_NW.shape[1] + 1, dtype=np.uint64) + np.uint64(number << 48))
+            total_N += np.where(word_NW == 0, np.uint64(0), mix_bits(word_NW ^ place_W)).sum(axis=1, dtype=np.uint64)
+        keys.append(mix_bits(total_N))
+    return np.concatenate(keys)
 
 
 def _read_words(part_NW: Tensor) -> Keys:
@@ -197,16 +244,6 @@ def _read_words(part_NW: Tensor) -> Keys:
     bits_NW = value_NW.view(torch.int32).to(torch.int64).numpy().view(np.uint64) ^ _FRACTIONS
     integer_NW = torch.where(whole_NW, value_NW, 0.0).to(torch.int64).numpy().view(np.uint64)
     return np.where(whole_NW.numpy(), integer_NW, bits_NW)
-
-
-def _mix_bits(word: Keys) -> Keys:
-    """Spread every bit over all 64, one to one.  Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
-    mixed: Keys = word + np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed ^= mixed >> np.uint64(shift)
-        mixed *= np.uint64(factor)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed
 
 
 def _select_single_keys(keys: Keys) -> Keys:

@@ -1,0 +1,121 @@
+"""JSON that says something else than was written, with every hash as it should be: what only its reader can find."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safekd.errors import InvalidInput
+from safekd.io.folders import MANIFEST, format_checked_json, hash_file, parse_checked_json
+
+Rng = np.random.Generator
+_DEEP: list[Any] = []
+for _ in range(200):
+    _DEEP = [_DEEP]
+VALUES: list[Any] = [
+    *(None, True, False, 0, 1, -1, 3, 10**18, 10**30, -(10**30), 0.5, -0.5, 1e308, -0.0, math.nan, math.inf, -math.inf),
+    *("", "x", "nan", "x" * 10_000, "../../x", "/etc/passwd", "a\0b", "\u202e\x1b[31m", "nul", ".", "..", "é", "1e999"),
+    *([], {}, [[]], [{}], [None], [1.0, "x"], {"a": 1}, {"../x": 1}, {"": {}}, _DEEP, list(range(1000))),
+]
+
+
+def forge_file(rng: Rng, file: Path) -> str:
+    """Change a JSON file, mend the hashes that know it, and say what was changed."""
+    text = file.read_text(encoding="utf-8")
+    checked = _is_checked(text)
+    record = json.loads(text)
+    how = _change_record(rng, record)
+    if rng.random() < 0.2:
+        file.write_bytes(_write_oddly(rng, record))
+        how = f"{how}, written oddly"
+    elif checked and isinstance(record, dict):
+        file.write_text(format_checked_json(record), encoding="utf-8")
+    else:
+        file.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    if file.name != MANIFEST:
+        _mend_manifest(file)
+    return how
+
+
+def _is_checked(text: str) -> bool:
+    try:
+        parse_checked_json(text, "it")
+    except InvalidInput:
+        return False
+    return True
+
+
+def _change_record(rng: Rng, record: Any) -> str:
+    """Put something else in one place, or take it away."""
+    place, inside, key = "", record, None
+    while True:
+        keys = list(inside) if isinstance(inside, dict) else list(range(len(inside)))
+        keys = [name for name in keys if name != "sha256" or place]
+        if not keys:
+            return "nothing"
+        key = keys[int(rng.integers(len(keys)))]
+        place += f"/{str(key)[:40]}"
+        if not isinstance(inside[key], (dict, list)) or not inside[key] or rng.random() < 0.25:
+            break
+        inside = inside[key]
+    how = rng.random()
+    if how < 0.15:
+        del inside[key]
+        return f"{place} is gone"
+    if how < 0.3 and isinstance(inside, dict):
+        inside[str(VALUES[int(rng.integers(17, 30))])] = inside.pop(key)
+        return f"{place} is called something else"
+    value = VALUES[int(rng.integers(len(VALUES)))]
+    inside[key] = value
+    return f"{place} is {str(value)[:40]!r}"
+
+
+def _write_oddly(rng: Rng, record: Any) -> bytes:
+    text = json.dumps(record)
+    return [
+        b"\xef\xbb\xbf" + text.encode(),
+        text.encode("utf-16"),
+        text.encode() + b"\xff",
+        b"[" * 200_000,
+        b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+        b'{"a": ' + b"9" * 10_000 + b"}",
+        text.replace("{", '{"kind": 1, "kind": 2, "files": {}, "sha256": 3, ', 1).encode(),
+        text.encode() + text.encode(),
+        text[:-1].encode(),
+        b"null",
+        b'"' + b"x" * 100_000 + b'"',
+    ][int(rng.integers(11))]
+
+
+def _mend_manifest(file: Path) -> None:
+    manifest = file.parent / MANIFEST
+    if not manifest.is_file():
+        return
+    record = parse_checked_json(manifest.read_text(encoding="utf-8"), str(manifest))
+    if isinstance(record.get("files"), dict) and file.name in record["files"]:
+        record["files"][file.name] = hash_file(file)
+        manifest.write_text(format_checked_json(record), encoding="utf-8")
+
+
+def plant_unfinished_files(rng: Rng, folder: Path, outside: Path) -> str:
+    """Leave what looks like the work of a writer that was killed, and leads somewhere else."""
+    ready = folder / ".ready"
+    how = ["a link", "a path", "a name of two dots", "a link in it", "another hash"][int(rng.integers(5))]
+    if how == "a link":
+        ready.symlink_to(outside)
+        files: dict[str, Any] = {"x": hash_file(outside / "x")}
+        (outside / MANIFEST).write_text(format_checked_json({"kind": "run", "files": files}), encoding="utf-8")
+        return f"unfinished files by {how}"
+    ready.mkdir()
+    name = {"a path": "../../elsewhere/x", "a name of two dots": ".."}.get(how, "verdict.json")
+    files = {name: hash_file(outside / "x")}
+    if how == "a link in it":
+        (ready / name).symlink_to(outside / "x")
+    elif how == "another hash":
+        (ready / name).write_bytes(b"somebody else'S")
+    (ready / MANIFEST).write_text(format_checked_json({"kind": "run", "files": files}), encoding="utf-8")
+    return f"unfinished files by {how}"

@@ -1,0 +1,99 @@
+"""``safekd train`` stopped by signals and kills, and gone on with; ``safekd verify --repair``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.survive import contents_but_clock
+from safekd.training.resume import CheckpointStore
+from tests.support import ROOT
+from tests.support.cli_runner import run_cli
+
+from .test_cli_train import CONFIG, write_case
+
+LONG = 200_000
+
+
+def write_config(folder: Path, epochs: int) -> Path:
+    write_case(folder)
+    path = folder / "case.toml"
+    path.write_text(CONFIG.replace("[training]\nepochs = 2000", f"[training]\nepochs = {epochs}\ntolerance = 1e-12"))
+    return path
+
+
+def start(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "safekd", "train", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_for_checkpoint(folder, process):
+    deadline = time.monotonic() + 120
+    while CheckpointStore(folder).find_latest() is None:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_command_that_was_stopped_goes_on(number, code, tmp_path, capsys):
+    config, run = write_config(tmp_path, LONG), tmp_path / "run"
+    with start(config, "--run-dir", run, "--checkpoint-every", "50") as process:
+        wait_for_checkpoint(run, process)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    step = CheckpointStore(run).find_latest().step
+    if number != signal.SIGKILL:
+        assert f"stopped at step {step}" in " ".join(said.split())
+        assert "--resume" in said
+    assert run_cli(capsys, "train", config, "--run-dir", run).refused(
+        f"holds a run that was stopped at step {step}; go on with --resume"
+    )
+    assert f"The run goes on from step {step}." in run_cli(capsys, "verify", run).out
+    config.write_text(config.read_text().replace(f"epochs = {LONG}", f"epochs = {step + 100}"))
+    refused = run_cli(capsys, "train", config, "--run-dir", run, "--resume")
+    assert refused.refused(f"`epochs` was {LONG} and is now {step + 100}", "--allow-change epochs")
+    gone_on = run_cli(capsys, "train", config, "--run-dir", run, "--resume", "--allow-change", "epochs")
+    assert gone_on.code in (0, 1), gone_on.err
+    assert not (run / "checkpoints").exists()
+
+
+def test_a_command_that_was_killed_ends_as_if_it_had_not_been(tmp_path, capsys):
+    config = write_config(tmp_path, 2000)
+    assert run_cli(capsys, "train", config, "--run-dir", tmp_path / "whole").code in (0, 1)
+    run = tmp_path / "stopped"
+    with start(config, "--run-dir", run, "--checkpoint-every", "7") as process:
+        wait_for_checkpoint(run, process)
+        process.kill()
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert run_cli(capsys, "train", config, "--run-dir", run, "--resume").code in (0, 1)
+    assert contents_but_clock(run) == contents_but_clock(tmp_path / "whole")
+
+
+def test_repair_sets_a_damaged_checkpoint_aside_and_says_what_was_lost(tmp_path, capsys):
+    config, run = write_config(tmp_path, LONG), tmp_path / "run"
+    with start(config, "--run-dir", run, "--checkpoint-every", "20") as process:
+        wait_for_checkpoint(run, process)
+        time.sleep(1)
+        process.kill()
+        process.communicate(timeout=60)
+    first, last = CheckpointStore(run).list_whole()
+    (last.folder / "state.json").write_text("{}")
+    said = run_cli(capsys, "verify", run)
+    assert said.code == 1
+    assert "state.json is not what was written" in said.out
+    repaired = run_cli(capsys, "verify", run, "--repair")
+    assert repaired.code == 0
+    assert f"{last.folder.name} was set aside" in repaired.out
+    assert f"Steps lost: {last.step - first.step}." in repaired.out
+    assert f"The run goes on from step {first.step}." in repaired.out
+    assert run_cli(capsys, "verify", run).code == 0
