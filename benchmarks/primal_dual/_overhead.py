@@ -5,7 +5,7 @@ the target is worked out beforehand.  Contenders take turns of a few steps each,
 processor: what else the machine does slows all of them, and counts little.
 
     plain loop          forward, divergence, backward, Adam: the unconstrained step that everything is compared to
-    loss + constraint   the same with the constraint worked out and added, at a weight of 1: no method can cost less
+    penalties by hand   the same with ``relu`` of each constraint added, at a weight of 1, as one writes it
     PrimalDual          the same loop with ``solvers.PrimalDual.step`` in it
     ConstrainedTrainer  a step of ours as ``fit`` takes it: readings, checks for values that are not finite, undo
 
@@ -24,18 +24,18 @@ from torch import Tensor, nn
 
 from safekd import ConstrainedTrainer
 from safekd.data import Split
-from safekd.divergences import ForwardKL
 from safekd.experiment import build_mlp
 from safekd.safety import SafetyConstraint, TruthProbability
-from safekd.teachers import CallableTeacher
+from safekd.teachers import StoredTeacher
 from safekd.training.loop import FitData
+from safekd.training.loop._averaged_iterate import AveragedIterate
 from safekd.training.loop.step import PrimalDualStep
 from solvers.primal_dual import AugmentedLagrangian, PrimalDual
 
 from ._cells import missing
 from ._peers import cooper_problem
 
-PLAIN = "plain loop, no constraint"
+PLAIN, BY_HAND, MLP = "plain loop, no constraint", "plain loop, penalties by hand", "MLP 64-48-10"
 _TURN = 5  # calls: enough for the clock, few enough for the machine to be the same for all
 _ASKED = 0.9
 
@@ -44,13 +44,23 @@ _ASKED = 0.9
 class Course:
     """A student and its data.
 
-    student: makes it.  train: the split whose every example is one batch.  constraints: one a class, from class 0 on.
+    student: makes it.  train: the split.  batch: examples of a step, None for all.  constraints: one a class, from
+    class 0 on.
     """
 
     name: str
     student: Callable[[], nn.Module]
     train: Split
+    batch: int | None = None
     constraints: int = 1
+
+    def batches(self) -> Iterator[Tensor]:
+        """Yield the places of the examples of one step after another."""
+        N, generator = len(self.train), torch.Generator().manual_seed(2)
+        while self.batch is None:
+            yield torch.arange(N)
+        while True:
+            yield from torch.randperm(N, generator=generator)[: N // self.batch * self.batch].split(self.batch)
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,10 @@ class Transformer(nn.Module):
         return self.out(self.body(self.token(tokens) + self.place, mask=self.mask, is_causal=True))
 
 
+def _make_mlp() -> nn.Module:
+    return build_mlp(64, [48], 10, 0)
+
+
 def courses() -> list[Course]:
     """Return the digits student on a whole split and on minibatches, and a transformer."""
     generator = torch.Generator().manual_seed(0)
@@ -88,9 +102,9 @@ def courses() -> list[Course]:
 
     tokens = torch.randint(200, (16, 32), generator=generator)
     return [
-        Course("MLP 64-48-10, batch 808", lambda: build_mlp(64, [48], 10, 0), random(808)),
-        Course("MLP 64-48-10, batch 64", lambda: build_mlp(64, [48], 10, 0), random(64)),
-        Course("MLP 64-48-10, batch 64, 3 constraints", lambda: build_mlp(64, [48], 10, 0), random(64), 3),
+        Course(f"{MLP}, batch 808", _make_mlp, random(808)),
+        *(Course(f"{MLP}, batch {size}", _make_mlp, random(2048), size) for size in (64,)),
+        *(Course(f"{MLP}, batch {size}, 3 constraints", _make_mlp, random(2048), size, 3) for size in (64, 256)),
         Course("transformer, 2 layers of 64, 16 x 32 tokens", Transformer, Split("train", tokens, tokens.roll(-1, 1))),
     ]
 
@@ -103,20 +117,21 @@ class _Loop:
         self.student, self.train, self.lagrangian = course.student(), course.train, lagrangian
         self.optimizer = torch.optim.Adam(self.student.parameters(), lr=1e-3)
         self.log_q_NV = _target(course)
-        self.index, self.divergence = torch.arange(len(course.train)), ForwardKL()
-        self.critical_M = [course.train.labels == k for k in range(course.constraints)]
+        self.batches = course.batches()
+        self.inside_MN = [(course.train.labels == k).float() for k in range(course.constraints)]
 
     def values(self, constrained: bool) -> tuple[Tensor, Tensor]:
         """Return the loss and g (M,); without constraints g is empty."""
-        logits_V = self.student(self.train.inputs[self.index])
-        log_q_V = self.log_q_NV[self.index]
-        loss = self.divergence(log_q_V, logits_V).mean()
+        index = next(self.batches)
+        log_p_V = torch.log_softmax(self.student(self.train.inputs[index]), dim=-1)
+        log_q_V = self.log_q_NV[index]
+        positions = log_q_V.numel() // log_q_V.shape[-1]
+        loss = nn.functional.kl_div(log_p_V, log_q_V, log_target=True, reduction="sum") / positions
         if not constrained:
-            return loss, logits_V.new_zeros(0)
-        labels = self.train.labels[self.index]
-        truth = torch.log_softmax(logits_V, dim=-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1).exp()
-        inside_M = [critical[self.index] for critical in self.critical_M]
-        g_M = [_ASKED - torch.where(inside, truth, 0.0).sum() / inside.sum() for inside in inside_M]
+            return loss, log_p_V.new_zeros(0)
+        truth = log_p_V.gather(-1, self.train.labels[index].unsqueeze(-1)).squeeze(-1).exp()
+        inside_M = [inside_N[index] for inside_N in self.inside_MN]
+        g_M = [_ASKED - (truth * inside).sum() / inside.sum().clamp_min(1) for inside in inside_M]
         return loss, g_M[0].reshape(1) if len(g_M) == 1 else torch.stack(g_M)
 
     def __call__(self) -> None:
@@ -140,14 +155,23 @@ def _trainer(course: Course, constrained: bool) -> Callable[[], object]:
     constraints = [SafetyConstraint(f"class {k}", TruthProbability(critical=[k]), _ASKED) for k in names]
     trainer = ConstrainedTrainer(
         student,
-        [CallableTeacher("fixed", lambda inputs: log_q_NV[: len(inputs)], gives="logits")],
+        [StoredTeacher("fixed", log_q_NV.exp())],
         constraints=constraints,
         optimizer=torch.optim.Adam(student.parameters(), lr=1e-3),
+        batch_size=course.batch,
     )
     engine = PrimalDual(len(constraints), method=trainer.problem.choose_dual(course.train))
     stepper = PrimalDualStep(trainer.problem, engine, FitData(course.train, {}))
-    batch = course.train.batch()
-    return lambda: stepper.step(batch)
+    if course.batch is None:
+        batch = course.train.batch()
+        return lambda: stepper.step(batch)
+    average, batches = AveragedIterate(student, engine), course.batches()
+
+    def step() -> None:
+        stepper.step(course.train.batch(next(batches)))
+        average.add()
+
+    return step
 
 
 def _bare(course: Course) -> Callable[[], object]:
@@ -177,7 +201,7 @@ def _humancompatible(course: Course) -> Callable[[], object]:
 
 CONTENDERS: dict[str, tuple[Callable[[Course], Callable[[], object]], str]] = {
     PLAIN: (_Loop, ""),
-    "plain loop, loss + constraint": (lambda course: _Loop(course, lambda loss, g_M: loss + g_M.sum()), ""),
+    BY_HAND: (lambda course: _Loop(course, lambda loss, g_M: loss + torch.relu(g_M).sum()), ""),
     "ours, PrimalDual in the plain loop": (_bare, ""),
     "ours, ConstrainedTrainer, no constraint": (lambda course: _trainer(course, False), ""),
     "ours, ConstrainedTrainer": (lambda course: _trainer(course, True), ""),

@@ -77,9 +77,9 @@ def _task(
     steps: int,
 ) -> StudentTask:
     first = trainer(False, None)
-    with torch.no_grad():
-        log_q_NV = first.objective.target(train, train.batch(), first.objective.logits(train.batch()))
     batch, loss = train.batch(), first.objective.divergence
+    with torch.no_grad():
+        log_q_NV = first.objective.target(train, batch, first.objective.logits(batch))
     log_q_NV = log_q_NV.to(batch.inputs.dtype)
 
     def evaluate(x: Sequence[Tensor]) -> Values:

@@ -10,19 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
+from ._array_rows import move_arrays
 from ._engine_state import EngineState
 from ._few_rows import SETTINGS as FEW_ROWS
 from ._few_rows import can_move, move_rows
-from ._gains import SETTINGS, Gains, is_reading, measure_gains, update_mean_weights, update_scales
-from ._merit import hold_back
-from ._methods import DualInputs, DualMethod, PIGain
+from ._gains import SETTINGS, is_reading, update_scales
+from ._merit import MeritState
+from ._methods import DualMethod, PIGain
 from ._multiplier_scale import MultiplierScales, read_scales
-from ._native_arrays import Array, namespace_of, to_array, to_tensor
+from ._native_arrays import Array, to_array, to_tensor
 from ._row_values import Evaluate, complete_presence, index_rows, join_rows, name_values
 
 
@@ -75,8 +75,8 @@ class PrimalDual:
         state.rows["least_range"] += to_array(least_C.expand(C), state.device)
         self._floor = state.fill(C, 0.0)
         self._floor[inequalities:] = -math.inf
-        self._step = state.fill(C, self.method.step)
-        self._plain = can_move(self.method)
+        self._floors = [0.0] * inequalities + [-math.inf] * equalities
+        self._plain = state.device.type == "cpu" and 0 < C <= FEW_ROWS.most and can_move(self.method)
         self._settings, self.largest_distance = SETTINGS.shorten(horizon), largest_distance
         state.readings = self._settings.first_readings if self.method.scale_free and C else 0
 
@@ -116,38 +116,53 @@ class PrimalDual:
         Raises:
             InvalidInput: A shape does not fit the engine, or ``index`` repeats itself or is out of range.
         """
-        M = self.M if index is None else len(index)
-        rows_C = join_rows(objective, {"inequality": (inequality, M), "equality": (equality, self.E)})
-        if not rows_C.numel():
-            self._state.undo = lambda: None
-            return objective
-        seen = rows_C
-        if measured is not None or measured_equality is not None:
-            g = inequality if measured is None else measured
-            h = equality if measured_equality is None else measured_equality
-            seen = join_rows(objective, {"measured": (g, M), "measured_equality": (h, self.E)})
-        state, present = self._state, complete_presence(present, len(rows_C), self.E)
-        present_C = None if present is None else to_array(present, state.device, torch.bool)
-        if isinstance(present_C, np.ndarray) and present_C.all():  # a GPU is not waited for
-            present = present_C = None
-        if present is not None:
-            rows_C = torch.where(present, rows_C, 0.0)
-        place_C = None if index is None else to_array(index_rows(index, self.M, self.E), state.device, torch.int64)
-        value_C = to_array(seen, state.device)
-        now = state.select(place_C)
-        floor_C = self._floor if place_C is None else self._floor[place_C]
-        state.begin_step(place_C, now)
-        if state.readings or (self.method.scale_free and is_reading(state.steps)):
-            violated_C = self._find_violated(rows_C, value_C, present_C, floor_C)
-            now = self._with_scales(now, objective, rows_C, violated_C, scales)
-        changed, weight_C = self._move_rows(now, objective.detach(), value_C, present_C, floor_C)
-        state.store(place_C, now | changed)
-        weight = to_tensor(weight_C).to(rows_C)
-        if index is not None:
-            weight = torch.cat([weight[: len(index)] * (self.M / max(len(index), 1)), weight[len(index) :]])
-        if present is not None:
-            weight = torch.where(present, weight, 0.0)
-        return objective + torch.dot(weight, rows_C)
+        g, h = (inequality, equality), (measured, measured_equality)
+        rows_C, weight_C = self._weigh(objective, g, h, present, index, scales)
+        return objective + torch.dot(weight_C, rows_C) if rows_C.numel() else objective
+
+    def weigh(
+        self,
+        objective: Tensor,
+        inequality: Tensor,
+        *,
+        measured: Tensor | None = None,
+        present: Tensor | None = None,
+        scales: Callable[[], MultiplierScales] | None = None,
+    ) -> Tensor:
+        """Move the multipliers as ``step`` does, for a caller who knows the gradients: return what each row counts.
+
+        Args:
+            objective: f, a scalar; its gradients are not looked at, nor those of the rows.
+            inequality: g, shape (M,), of an engine without equalities.
+            measured: What the multipliers see instead of g, shape (M,).
+            present: Bool, shape (M,), False where this batch says nothing of a row.
+            scales: Asked for the rows' multiplier scales where they are due, see ``read_scales``.
+
+        Returns:
+            Weight of each row's gradient beside the objective's, shape (M,), of the type of ``inequality``.
+
+        Raises:
+            InvalidInput: A shape does not fit the engine.
+        """
+        return self._weigh(objective, (inequality, None), (measured, None), present, None, scales)[1]
+
+    def read_scales(self, objective: Tensor, rows_C: Tensor) -> MultiplierScales:
+        """Return the multiplier scales that gradients show, for who gives ``scales`` to a step.
+
+        Args:
+            objective: f with its graph, which stays.
+            rows_C: g, then h, with theirs, shape (C,).
+
+        Returns:
+            The scales, NaN where a row has no gradient.
+        """
+        return read_scales(
+            objective,
+            rows_C,
+            inequalities=len(rows_C) - self.E,
+            rows_each=len(self._floor) / max(len(rows_C), 1),
+            largest_distance=self.largest_distance,
+        )
 
     def step_with(self, evaluate: Evaluate, optimizer: torch.optim.Optimizer) -> Tensor:
         """Take one whole step: evaluate, move the multipliers, go back, move the variables.
@@ -191,6 +206,10 @@ class PrimalDual:
     def equality_multipliers(self, mu_E: Tensor) -> None:
         self._state.set_multipliers(mu_E, slice(self.M, None))
 
+    def copy_multipliers(self) -> Tensor:
+        """Return all multipliers as they are now, (M + E,), inequalities first, in a tensor of the caller's own."""
+        return self._state.copy_multipliers()
+
     @property
     def rho(self) -> Tensor:
         """Penalty coefficients of the inequalities, shape (M,)."""
@@ -229,96 +248,97 @@ class PrimalDual:
         """
         self._state.load_dict(state)
 
+    def _weigh(
+        self,
+        objective: Tensor,
+        given: tuple[Tensor | None, Tensor | None],
+        measured: tuple[Tensor | None, Tensor | None],
+        present: Tensor | None,
+        index: Tensor | None,
+        scales: Callable[[], MultiplierScales] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Move the multipliers; return the rows, 0 where they are absent, and their weights."""
+        M = self.M if index is None else len(index)
+        rows_C = join_rows(objective, ("inequality", given[0], M), ("equality", given[1], self.E))
+        if not rows_C.numel():
+            self._state.undo = lambda: None
+            return rows_C, rows_C
+        seen_C = rows_C
+        if measured[0] is not None or measured[1] is not None:
+            g, h = (given[k] if measured[k] is None else measured[k] for k in (0, 1))
+            seen_C = join_rows(objective, ("measured", g, M), ("measured_equality", h, self.E))
+        present = complete_presence(present, len(rows_C), self.E)
+        if present is not None and present.is_cpu and bool(present.all()):  # a GPU is not waited for
+            present = None
+        if present is not None:
+            rows_C = torch.where(present, rows_C, 0.0)
+        if self._plain and index is None:
+            weight_C = self._move_plain_rows(objective, rows_C, seen_C, present, scales)
+        else:
+            place = None if index is None else index_rows(index, self.M, self.E)
+            weight_C = self._move_rows(objective, rows_C, seen_C, present, scales, place)
+        if index is not None:
+            weight_C = torch.cat([weight_C[: len(index)] * (self.M / max(len(index), 1)), weight_C[len(index) :]])
+        return rows_C, weight_C if present is None else torch.where(present, weight_C, 0.0)
+
+    def _move_plain_rows(
+        self,
+        objective: Tensor,
+        rows_C: Tensor,
+        seen_C: Tensor,
+        present_C: Tensor | None,
+        scales: Callable[[], MultiplierScales] | None,
+    ) -> Tensor:
+        """Move the multipliers in plain numbers (``_few_rows``), where that will do; return the weights of the rows."""
+        state, readings = self._state, self._state.readings
+        value, present = seen_C.tolist(), [True] * len(seen_C) if present_C is None else present_C.tolist()
+        reads = is_reading(state.steps + 1)
+        if readings or reads:
+            unknown, rows = state.plain.unknown, rows_C.tolist()
+            readings = readings if any(unknown) else 0
+            for here, g, e, floor, new in zip(present, rows, value, self._floors, unknown, strict=True):
+                if here and (reads or new) and ((g > 0 and e > 0) or floor < 0):
+                    return self._move_rows(objective, rows_C, seen_C, present_C, scales)
+        merit = self._advance_merit(objective, state.steps + 1)
+        moved = move_rows(state.plain, value, present, self._floors, merit, self.method, self._settings)
+        if moved is None:
+            return self._move_rows(objective, rows_C, seen_C, present_C, scales)
+        state.begin_step(None)
+        state.plain, state.merit, state.readings = moved.rows, moved.merit, readings
+        return torch.tensor(moved.weight_C, dtype=rows_C.dtype, device=rows_C.device)
+
     def _move_rows(
         self,
-        now: Mapping[str, Array],
         objective: Tensor,
-        value_C: Array,
-        present_C: Array | None,
-        floor_C: Array,
-    ) -> tuple[dict[str, Array], Array]:
-        """Return what of the state changes, and the weights of the rows; the one place where it is chosen how."""
-        state, method = self._state, self.method
-        if method.scale_free:
-            keep = None if state.steps == 1 else method.ema or 0.0
-            state.merit = state.merit.advance(objective, keep, self._settings)
-        if self._plain and isinstance(value_C, np.ndarray) and len(value_C) <= FEW_ROWS.most:
-            moved = move_rows(now, value_C, present_C, floor_C, state.merit, method, self._settings)
-            if moved is not None:
-                state.merit = moved.merit
-                return moved.changed, moved.weight_C
-        with np.errstate(all="ignore"):  # what is not finite shows in the gradient
-            changed, weight_C = self._update_rows(now, value_C, present_C, floor_C)
-        if present_C is not None:
-            where = namespace_of(value_C).where
-            changed = {
-                name: new if new is now[name] else where(present_C, new, now[name]) for name, new in changed.items()
-            }
-        return changed, weight_C
+        rows_C: Tensor,
+        seen_C: Tensor,
+        present: Tensor | None,
+        scales: Callable[[], MultiplierScales] | None,
+        place: Tensor | None = None,
+    ) -> Tensor:
+        """Move the multipliers, those at some places or all; return the weights of the rows."""
+        state = self._state
+        place_C = None if place is None else to_array(place, state.device, torch.int64)
+        present_C = None if present is None else to_array(present, state.device, torch.bool)
+        value_C = to_array(seen_C, state.device)
+        now = state.select(place_C)
+        floor_C = self._floor if place_C is None else self._floor[place_C]
+        state.begin_step(place_C)
+        if state.readings or (self.method.scale_free and is_reading(state.steps)):
+            violated_C = self._find_violated(rows_C, value_C, present_C, floor_C)
+            now = self._with_scales(now, objective, rows_C, violated_C, scales)
+        merit = self._advance_merit(objective, state.steps)
+        moved = move_arrays(now, value_C, present_C, floor_C, state.one, merit, self.method, self._settings)
+        state.store(place_C, now | moved.changed)
+        state.merit = moved.merit
+        return to_tensor(moved.weight_C).to(rows_C)
 
-    def _update_rows(
-        self, now: Mapping[str, Array], value_C: Array, present_C: Array | None, floor_C: Array
-    ) -> tuple[dict[str, Array], Array]:
-        """Return what would change if all rows were present, and the weights of the rows."""
-        method = self.method
-        changed, e_C = self._update_average(now, value_C, present_C)
-        if method.dead_band:
-            e_C = e_C - e_C.clip(-method.dead_band, method.dead_band)
-        before_C = now["last_violation"]
-        if now["average_weight"] is not self._state.one:  # a first value has not changed yet
-            before_C = namespace_of(e_C).where(now["average_weight"] > 0, before_C, e_C)
-        changed["last_violation"] = e_C
-        rho_C, step_C = now["rho"], self._step[: len(e_C)]
-        if method.scale_free:
-            shown, gains = measure_gains(now, e_C, before_C, self._settings)
-            changed |= shown
-            changed["rho"] = rho_C = method.rho0 * gains.gain_C
-            step_C = method.step / self._settings.integral * rho_C
-        lambda_C, weight_C = method.update(now["multiplier"], DualInputs(e_C, before_C, rho_C, step_C, floor_C))
-        if method.scale_free:
-            lambda_C, weight_C = self._check_merit(now, changed, gains, (lambda_C, weight_C), present_C)
-        changed["multiplier"] = lambda_C
-        if method.scale_free:
-            changed["mean_weight"] = update_mean_weights(now, weight_C, self._settings)
-        return changed, weight_C
-
-    def _check_merit(
-        self,
-        now: Mapping[str, Array],
-        changed: dict[str, Array],
-        gains: Gains,
-        updated: tuple[Array, Array],
-        present_C: Array | None,
-    ) -> tuple[Array, Array]:
-        """Return multipliers and weights, held back where primal steps are too long for them (``_merit``)."""
-        state, old_C, e_C = self._state, now["multiplier"], changed["last_violation"]
-        xp = namespace_of(e_C)
-        change_C = changed["last_change"] if present_C is None else xp.where(present_C, changed["last_change"], 0.0)
-        state.merit = state.merit.add_rows(old_C, change_C)
-        excessive = state.merit.is_excessive(gains.weight_C, changed["violation_range"])
-        if excessive is False:  # else it is true, or a GPU knows, which is not waited for
-            return updated
-        # what is thrown to and fro by steps that are too long says nothing of the gain
-        range_C = xp.maximum(now["violation_range"], abs(e_C))
-        changed["least_range"] = xp.where(excessive, now["least_range"], changed["least_range"])
-        changed["violation_range"] = xp.where(excessive, range_C, changed["violation_range"])
-        lambda_C, weight_C = updated
-        held_C = xp.where(excessive, hold_back(lambda_C, old_C, self._settings), lambda_C)
-        return held_C, held_C if weight_C is lambda_C else weight_C
-
-    def _update_average(
-        self, now: Mapping[str, Array], value_C: Array, present_C: Array | None
-    ) -> tuple[dict[str, Array], Array]:
-        """Return the moving averages after this step, and what they say; an absent row stays as it was."""
-        keep = self.method.ema or 0.0
-        if present_C is not None:
-            value_C = namespace_of(value_C).where(present_C, value_C, 0.0)  # what an absent row holds may be 0/0
-        if not keep:
-            one_C = self._state.one
-            return {"average_weight": one_C if len(one_C) == len(value_C) else one_C[: len(value_C)]}, value_C
-        sum_C = keep * now["average_sum"] + (1 - keep) * value_C
-        weight_C = keep * now["average_weight"] + (1 - keep)
-        return {"average_sum": sum_C, "average_weight": weight_C}, sum_C / weight_C  # the start counts for nothing
+    def _advance_merit(self, objective: Tensor, step: int) -> MeritState:
+        if not self.method.scale_free:
+            return self._state.merit
+        return self._state.merit.advance(
+            objective.detach(), None if step == 1 else self.method.ema or 0.0, self._settings
+        )
 
     def _find_violated(self, rows_C: Tensor, value_C: Array, present_C: Array | None, floor_C: Array) -> Array:
         """Return where there is something to make up, in what is measured as in what has the gradient."""
@@ -340,7 +360,7 @@ class PrimalDual:
         """
         state = self._state
         unknown_C = now["multiplier_scale"] == 0
-        if state.readings and now is state.rows and not bool(unknown_C.any()):
+        if state.readings and len(unknown_C) == len(self._floor) and not bool(unknown_C.any()):
             state.readings = 0
         asked_C = violated_C if is_reading(state.steps) else violated_C & unknown_C
         if not bool(asked_C.any()):
@@ -352,12 +372,6 @@ class PrimalDual:
                 found = f"{tuple(scales.multiplier.shape)} and {tuple(scales.largest_gain.shape)}"
                 raise InvalidInput(f"`scales` gave values of shapes {found}; wanted {tuple(rows_C.shape)} twice.")
         else:
-            scales = read_scales(
-                objective,
-                rows_C,
-                inequalities=len(rows_C) - self.E,
-                rows_each=len(self._floor) / len(rows_C),
-                largest_distance=self.largest_distance,
-            )
+            scales = self.read_scales(objective, rows_C)
         scale_C, gain_C = (to_array(values, state.device) for values in (scales.multiplier, scales.largest_gain))
         return dict(now) | update_scales(now, scale_C, gain_C, asked_C)

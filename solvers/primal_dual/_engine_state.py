@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
+from ._few_rows import PlainRows
 from ._gains import FIRST_GAIN_STATE, weigh_by_scale
 from ._merit import MeritState
 from ._native_arrays import Array, namespace_of, to_array, to_tensor
@@ -32,10 +33,33 @@ class EngineState:
 
     def __init__(self, C: int, device: torch.device | str) -> None:
         self.device = torch.device(device)
-        self.rows: dict[str, Array] = {name: self.fill(C, FIRST_GAIN_STATE.get(name, 0.0)) for name in ROWS}
+        self._rows: dict[str, Array] = {name: self.fill(C, FIRST_GAIN_STATE.get(name, 0.0)) for name in ROWS}
+        self._plain: PlainRows | None = None  # where rows were moved as plain numbers, they are these
         self.one = self.fill(C, 1.0)
         self.merit, self.steps, self.readings = MeritState(), 0, 0
         self.undo: Callable[[], None] = lambda: None
+
+    @property
+    def rows(self) -> dict[str, Array]:
+        """The rows by name.  Who holds them may write to them: they are then read again."""
+        if self._plain is not None:
+            self._rows, self._plain = self._rows | self._plain.to_rows(), None
+        return self._rows
+
+    @rows.setter
+    def rows(self, rows: dict[str, Array]) -> None:
+        self._rows, self._plain = rows, None
+
+    @property
+    def plain(self) -> PlainRows:
+        """The rows as plain numbers."""
+        if self._plain is None:
+            self._plain = PlainRows.read(self._rows)
+        return self._plain
+
+    @plain.setter
+    def plain(self, plain: PlainRows) -> None:
+        self._plain = plain
 
     def fill(self, C: int, value: float) -> Array:
         """Return rows of one value."""
@@ -45,16 +69,26 @@ class EngineState:
         """Return rows as a tensor, which shares their memory."""
         return to_tensor(self.rows[name])
 
+    def copy_multipliers(self) -> Tensor:
+        """Return the multipliers in a tensor of their own."""
+        if self._plain is not None:
+            return torch.tensor(self._plain.moved[0], dtype=torch.float64)
+        return self.read("multiplier").clone()
+
     def select(self, place_B: Array | None) -> dict[str, Array]:
         """Return the rows at some places, all of them for None."""
         return self.rows if place_B is None else {name: row[place_B] for name, row in self.rows.items()}
 
-    def begin_step(self, place_B: Array | None, now: Mapping[str, Array]) -> None:
-        """Count a step, and prepare ``undo``: ``now`` holds the rows as they are."""
+    def begin_step(self, place_B: Array | None) -> None:
+        """Count a step, and prepare ``undo``."""
         steps, readings, merit = self.steps, self.readings, self.merit
+        held = (self._rows, self._plain) if place_B is None else self.select(place_B)
 
         def undo() -> None:
-            self.store(place_B, dict(now))
+            if isinstance(held, tuple):
+                self._rows, self._plain = held
+            else:
+                self.store(place_B, held)
             self.steps, self.readings, self.merit = steps, readings, merit
 
         self.undo = undo

@@ -1,6 +1,6 @@
 """One step of few rows on the processor, in plain numbers, which cost less than the smallest of arrays.
 
-What is written here is what ``_gains``, ``_methods`` and ``_merit`` say of whole arrays, row by row, for the ordinary
+What is written here is what ``_array_rows`` does to whole arrays, row by row, for the ordinary
 step of a scale-free rule.  Whatever is out of the ordinary is left to them: values that are not finite, primal steps
 that are too long, a rule of somebody's own.  ``tests/solvers/primal_dual/test_few_rows.py`` holds the two together.
 Axes: C rows.
@@ -9,7 +9,7 @@ Axes: C rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,15 +46,8 @@ _MOVED = (  # of the state, by a step
     "violation_range",
     "last_change",
 )
-_READ = (*_MOVED, "least_weight", "largest_weight", "largest_gain")
-
-
-class MovedRows(NamedTuple):
-    """What a step made of the rows: what changes of their state, their weights (C,), and the merit function's state."""
-
-    changed: dict[str, Array]
-    weight_C: Array
-    merit: MeritState
+_NAMES = (*_MOVED, "multiplier_scale", "least_weight", "largest_weight", "largest_gain")
+Columns = tuple[tuple[float, ...], ...]  # one a name, each of shape (C,)
 
 
 def can_move(method: DualMethod) -> bool:
@@ -66,11 +59,41 @@ def can_move(method: DualMethod) -> bool:
     )
 
 
+class PlainRows(NamedTuple):
+    """Rows of a state as plain numbers: what a step moves, and what it looks at beside."""
+
+    moved: Columns
+    fixed: Columns
+
+    @classmethod
+    def read(cls, rows: Mapping[str, Array]) -> PlainRows:
+        """Return the rows of a state."""
+        columns = tuple(tuple(rows[name].tolist()) for name in _NAMES)
+        return cls(columns[: len(_MOVED)], columns[len(_MOVED) :])
+
+    def to_rows(self) -> dict[str, Array]:
+        """Return them as a state holds them."""
+        return dict(zip(_NAMES, map(np.array, (*self.moved, *self.fixed)), strict=True))
+
+    @property
+    def unknown(self) -> list[bool]:
+        """Which rows have no multiplier scale yet."""
+        return [scale == 0 for scale in self.fixed[0]]
+
+
+class MovedRows(NamedTuple):
+    """What a step made of the rows: their state, their weights (C,), and the merit function's state."""
+
+    rows: PlainRows
+    weight_C: tuple[float, ...]
+    merit: MeritState
+
+
 def move_rows(
-    now: Mapping[str, Array],
-    value_C: Array,
-    present_C: Array | None,
-    floor_C: Array,
+    rows: PlainRows,
+    value_C: Sequence[float],
+    present_C: Sequence[bool],
+    floor_C: Sequence[float],
     merit: MeritState,
     method: DualMethod,
     settings: GainSettings,
@@ -78,9 +101,9 @@ def move_rows(
     """Return the rows after a step, None where the general way has to be taken.
 
     Args:
-        now: The rows' state.
+        rows: As they are.
         value_C: What is seen of them.
-        present_C: Which of them something is seen of, None for all.
+        present_C: Of which of them something is seen.
         floor_C: The least multiplier of each.
         merit: State of the merit function, but for what the rows add to its rise.
         method: The rule.
@@ -91,13 +114,11 @@ def move_rows(
     fade, learned, reversals = 1 - 1 / settings.fading, 1 / settings.memory, settings.reversals / 2
     controls, integral = type(method).update is PIGain.update, method.step / settings.integral
     rise, weighed, sound, moved = merit.rise, 0.0, 0.0, []
-    present = [True] * len(value_C) if present_C is None else present_C.tolist()
-    rows = zip(*(now[name].tolist() for name in _READ), strict=True)
-    for here, value, floor, row in zip(present, value_C.tolist(), floor_C.tolist(), rows, strict=True):
-        old, _, total, share, before, mean, least, spread, swing, least_weight, largest_weight, largest_gain = row
+    together = zip(value_C, present_C, floor_C, zip(*rows.moved, strict=True), *rows.fixed[1:], strict=True)
+    for value, here, floor, row, least_weight, largest_weight, largest_gain in together:
+        old, _, total, share, before, mean, least, spread, swing = row
         e = value if here else 0.0
-        if share <= 0:
-            before = None
+        seen_before = share > 0
         if keep:
             total, share = keep * total + (1 - keep) * e, keep * share + (1 - keep)
             e = total / share
@@ -105,7 +126,7 @@ def move_rows(
             share = 1.0
         if band:
             e -= min(max(e, -band), band)
-        change = 0.0 if before is None else e - before
+        change = e - before if seen_before else 0.0
         least = max(least, reversals * (abs(change) + abs(swing) - abs(change + swing)))
         spread = max(spread * fade, least, abs(e))
         typical = min(max(mean, least_weight), largest_weight)
@@ -124,8 +145,8 @@ def move_rows(
             mean += (abs(weight) - mean) * learned
             moved.append((new, rho, total, share, e, mean, least, spread, change, weight))
         else:
-            moved.append((*row[: len(_MOVED)], 0.0))
+            moved.append((*row, 0.0))
     if not math.isfinite(sound) or rise > MERIT_SETTINGS.excess * weighed:
         return None
-    *columns, weight_C = np.array(list(zip(*moved, strict=True)))
-    return MovedRows(dict(zip(_MOVED, columns, strict=True)), weight_C, merit._replace(rise=rise))
+    *columns, weight_C = zip(*moved, strict=True)
+    return MovedRows(PlainRows(tuple(columns), rows.fixed), weight_C, MeritState(merit.objective, rise))

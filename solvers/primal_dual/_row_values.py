@@ -27,10 +27,10 @@ def name_values(values: Mapping[str, Any] | tuple[Any, ...]) -> dict[str, Any]:
     return dict(zip(("objective", "inequality", "equality"), values, strict=False))
 
 
-def join_rows(objective: Tensor, rows: Mapping[str, tuple[Tensor | None, int]]) -> Tensor:
-    """Return rows of values as one, each checked against how many the engine holds; rows: name to (values, number)."""
+def join_rows(objective: Tensor, *rows: tuple[str, Tensor | None, int]) -> Tensor:
+    """Return rows of values as one, each checked against how many the engine holds; rows: (name, values, number)."""
     parts = []
-    for name, (values, size) in rows.items():
+    for name, values, size in rows:
         if values is None and size:
             raise InvalidInput(f"`{name}` is missing: this engine holds {size} multipliers for it.")
         if values is not None and values.shape != (size,):

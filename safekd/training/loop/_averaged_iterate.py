@@ -6,7 +6,8 @@ mean over the last part of the way is that point, but for a fraction of the nois
     average <- average + (now - average) (1 + decay) / (t + decay)
 
 which weighs step s like (s / t)^decay: a window that grows with the run, about the last tenth of it, so that nothing is
-to be tuned to its length.  Source: polynomial-decay averaging, Shamir and Zhang 2013.  Axes: M constraints.
+to be tuned to its length.  Source: polynomial-decay averaging, Shamir and Zhang 2013.
+Axes: M inequalities, E equalities, C = M + E rows.
 """
 
 from __future__ import annotations
@@ -57,11 +58,21 @@ class AveragedIterate:
         self._current = [p.data for p in student.parameters() if p.requires_grad]
         self._current += [b for b in student.buffers() if b.is_floating_point()]
         self._mean = [widen(x).clone() for x in self._current]
+        self._wide = all(mean.dtype == x.dtype for mean, x in zip(self._mean, self._current, strict=True))
         self._all_finite = all(bool(torch.isfinite(take_own_shard(x)).all()) for x in self._mean)
         self._steps = 0
-        self.multipliers, self.equality_multipliers = engine.multipliers.clone(), engine.equality_multipliers.clone()
+        self._multiplier_C = engine.copy_multipliers()
 
-    @torch.no_grad()
+    @property
+    def multipliers(self) -> Tensor:
+        """Mean multipliers of the inequalities, (M,)."""
+        return self._multiplier_C[: self._engine.M]
+
+    @property
+    def equality_multipliers(self) -> Tensor:
+        """Mean multipliers of the equalities, (E,)."""
+        return self._multiplier_C[self._engine.M :]
+
     def add(self) -> None:
         """Take the iterate after one more step into the mean."""
         self._steps += 1
@@ -69,15 +80,14 @@ class AveragedIterate:
             share = (1 + SETTINGS.decay) / (self._steps + SETTINGS.decay)
         else:
             share = (1 - self._ema) / (1 - self._ema**self._steps)
-        current = [widen(x) for x in self._current]
+        current = self._current if self._wide else [widen(x) for x in self._current]
         if self._all_finite:
             torch._foreach_lerp_(self._mean, current, share)
         else:  # what stays at minus infinity, a mask say, has itself for its mean
             self._mean = [
                 torch.where(x == mean, x, mean.lerp(x, share)) for x, mean in zip(current, self._mean, strict=True)
             ]
-        self.multipliers = torch.lerp(self.multipliers, self._engine.multipliers, share)
-        self.equality_multipliers = torch.lerp(self.equality_multipliers, self._engine.equality_multipliers, share)
+        self._multiplier_C = torch.lerp(self._multiplier_C, self._engine.copy_multipliers(), share)
 
     def state(self) -> dict[str, Any]:
         """Return what a continued run needs."""
@@ -85,8 +95,7 @@ class AveragedIterate:
             "mean": [read_whole(mean) for mean in self._mean],
             "all_finite": self._all_finite,
             "steps": self._steps,
-            "multipliers": self.multipliers,
-            "equality_multipliers": self.equality_multipliers,
+            "multipliers": self._multiplier_C,
         }
 
     @torch.no_grad()
@@ -99,8 +108,7 @@ class AveragedIterate:
         for mean, kept in zip(self._mean, state["mean"], strict=True):
             mean.copy_(cut_shard(kept, mean))
         self._all_finite, self._steps = state["all_finite"], state["steps"]
-        self.multipliers = state["multipliers"].to(self.multipliers)
-        self.equality_multipliers = state["equality_multipliers"].to(self.equality_multipliers)
+        self._multiplier_C = state["multipliers"].to(self._multiplier_C)
 
     @torch.no_grad()
     def install(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from solvers.primal_dual import PrimalDual
+from solvers.primal_dual import MultiplierScales, PrimalDual
 
 from ...._precision import find_unusable_rows, log_softmax
 from ....data import Batch
@@ -18,6 +18,7 @@ from ..._training_problem import TrainingProblem
 from ...diagnosis import find_gradient_source, find_loss_source, find_value_source
 from .._fit_inputs import FitData
 from ._accumulated_step import AccumulatedStep
+from ._batch_averages import BatchTable
 from ._fused_step import FusedStepReader
 from ._rule_step import RuleStep
 from ._step_values import StepValues
@@ -48,8 +49,9 @@ class PrimalDualStep:
         self._accumulated = AccumulatedStep(problem, engine, data, self.values, self.mover, self._rule)
         self._buffers = list(problem.student.buffers())
         self._shared = problem.ranks.size > 1 or problem.trained.caller is not problem.student
-        whole = problem.is_full_batch(data.train)
-        self.fused = FusedStepReader.fit_problem(problem.objective, problem.constraints, data.train, whole)
+        self._tables = problem.scaler is None and not len(self.values.layout.equalities)
+        size = None if problem.is_full_batch(data.train) else problem.batch_size
+        self.fused = FusedStepReader.fit_problem(problem.objective, problem.constraints, data.train, size)
 
     def step(self, batch: Batch, other: Batch | None = None) -> str | None:
         """Take one primal-dual step, or leave everything as it was before.
@@ -85,9 +87,12 @@ class PrimalDualStep:
         assert self.fused is not None
         objective = self.problem.objective
         logits_V = objective.logits(batch)
-        loss, surrogate, measured, present = self.fused.read(batch, logits_V)
-        total = self.values.move_multipliers(loss, surrogate, measured, present)
-        norm = self._backpropagate(total)
+        table = self.fused.find_table(batch, logits_V) if self._tables else None
+        if table is None:
+            total = self.values.move_multipliers(*self.fused.read(batch, logits_V))
+            norm = self._backpropagate(total)
+        else:
+            total, norm = self._go_by_table(table, batch, logits_V)
         if norm is not None:
             return self._move_student(None, norm)
         if self.mover.skips(total):
@@ -98,6 +103,26 @@ class PrimalDualStep:
         losses = objective.loss(log_q_V, detached_V)
         surrogate, measured, _ = self._read_constraints(batch, detached_V)
         return self._move_student(self._find_source(batch, logits_V, log_q_V, losses, surrogate, measured), None)
+
+    def _go_by_table(self, table: BatchTable, batch: Batch, logits_V: Tensor) -> tuple[Tensor, float | None]:
+        """Move the multipliers and leave the gradient; return the value that was differentiated, and its norm."""
+        read = table.read(logits_V, batch)
+        weight_M = self.engine.weigh(
+            read.loss,
+            read.g_M,
+            measured=read.measured_M,
+            present=read.present_M,
+            scales=lambda: self._read_scales(batch, logits_V),
+        )
+        self.mover.clear()
+        logits_V.backward(table.differentiate(read, weight_M, batch, logits_V))  # type: ignore[no-untyped-call]
+        total = read.loss + torch.dot(weight_M, read.g_M)
+        return total, self.mover.read_norm(total)
+
+    def _read_scales(self, batch: Batch, logits_V: Tensor) -> MultiplierScales:
+        assert self.fused is not None
+        loss, g_M, _, present_M = self.fused.read(batch, logits_V)
+        return self.engine.read_scales(loss, g_M if present_M is None else torch.where(present_M, g_M, 0.0))
 
     def _general_step(self, batch: Batch, other: Batch | None) -> str | None:
         objective, train = self.problem.objective, self.data.train

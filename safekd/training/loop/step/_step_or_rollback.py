@@ -45,19 +45,21 @@ def gradient_norm(parameters: Sequence[Tensor], total: Tensor) -> float:
         total: The value that was differentiated, a scalar.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    if any(is_shard(p) for p in gradients):
-        largest = min(torch.finfo(p.dtype).max for p in gradients)
-        norm = measure_total_norm(gradients)
-        return norm if math.isfinite(norm + float(total)) and norm * norm < largest else math.inf
-    norms = (
-        torch._foreach_norm(gradients)
-        if len({p.dtype for p in gradients}) == 1
-        else [torch.linalg.vector_norm(p) for p in gradients]
-    )
-    *sizes, whole = torch.stack([x.to(total) for x in (*norms, total)]).tolist()
-    norm = math.hypot(*sizes)
-    largest = min((torch.finfo(p.dtype).max for p in gradients), default=math.inf)
-    return norm if math.isfinite(whole) and norm * norm < largest else math.inf
+    types = {(type(p), p.dtype) for p in gradients}
+    if any(kind is not Tensor for kind, _ in types) and any(is_shard(p) for p in gradients):
+        norm, whole = measure_total_norm(gradients), float(total)
+    else:
+        norms = [torch.linalg.vector_norm(p) for p in gradients] if len(types) > 1 else torch._foreach_norm(gradients)
+        *sizes, whole = _list_scalars([*norms, total])
+        norm = math.hypot(*sizes)
+    largest = min((torch.finfo(dtype).max for _, dtype in types), default=math.inf)
+    return norm if math.isfinite(norm + whole) and norm * norm < largest else math.inf
+
+
+def _list_scalars(scalars: Sequence[Tensor]) -> list[float]:
+    if scalars[-1].is_cpu:
+        return [value.item() for value in scalars]
+    return torch.stack([value.to(scalars[-1]) for value in scalars]).tolist()
 
 
 def clear_gradients(optimizer: torch.optim.Optimizer) -> None:
@@ -90,7 +92,7 @@ def step_or_rollback(
     """
     held = [p for group in optimizer.param_groups for p in group["params"]]
     rates = [float(group.get("lr", 1.0)) for group in optimizer.param_groups]
-    limit = SETTINGS.safe_share * min(torch.finfo(p.dtype).max for p in held) ** 0.5
+    limit = SETTINGS.safe_share * min(torch.finfo(dtype).max for dtype in {p.dtype for p in held}) ** 0.5
     if all(max(rate, 1.0) * (1 + norm) <= limit and rate == rate for rate in rates):
         optimizer.step()
         return None

@@ -42,20 +42,24 @@ def _compile_function(function: Callable[..., Any], **options: bool) -> Any:
     # runs whatever is in its files, damaged or not; there is no public way to give it others.  Tried on numba 0.68;
     # test_kernel_compiler.py fails where this is gone
     cache = compiled._cache
-    cache._cache_file = KernelCache(cache.cache_path, cache._impl.filename_base, _hash_sources())
+    cache._cache_file = KernelCache(
+        cache.cache_path, cache._impl.filename_base, _hash_sources(function.__code__.co_filename)
+    )
     return compiled
 
 
-@lru_cache(maxsize=1)
-def _hash_sources() -> str:
-    """Return what changes whenever a source that kernels may use does: those of this room's parents and all below.
+@lru_cache
+def _hash_sources(own: str) -> str:
+    """Return what changes whenever a source that a kernel may use does: its own, those of this room's parents and all
+    below.
 
     Contents are read, not times: a checkout that changes nothing compiles nothing.
     """
     exact, root = Path(__file__).resolve().parents[1:3]
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted([*root.glob("*.py"), *exact.rglob("*.py")]):
-        for part in (path.relative_to(root).as_posix().encode(), path.read_bytes()):
+    shared = sorted([*root.glob("*.py"), *exact.rglob("*.py")])
+    for name, path in [(path.relative_to(root).as_posix(), path) for path in shared] + [("own", Path(own))]:
+        for part in (name.encode(), path.read_bytes()):
             digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()
 

@@ -9,9 +9,10 @@ from torch import nn
 import safekd as kd
 from safekd.divergences import ForwardKL
 from safekd.safety import Margin, OneMinusBrier, Recall, TruthProbability, UnsafeMass
-from safekd.teachers import StoredTeacher
+from safekd.teachers import CallableTeacher, StoredTeacher
 from safekd.training.loop import FitData
 from safekd.training.loop.step import PrimalDualStep
+from safekd.training.loop.step._batch_averages import BatchAverages, BatchTable
 from solvers.primal_dual import AugmentedLagrangian, PrimalDual
 
 N, CLASSES = 60, 4
@@ -96,6 +97,95 @@ def test_a_batch_without_a_covered_example_moves_no_multiplier():
     assert before > 0
     one.step(one.data.train.batch(torch.nonzero(labels != 0).flatten()[:8]))
     assert torch.equal(one.engine.multipliers, before)
+
+
+# ------------------------------------------------------------------------------------------- tables of small batches
+
+
+def table_of(split, log_q, rules):
+    """Return the table of a split, and a batch of it in another order."""
+    student = nn.Linear(1, log_q.shape[-1])
+    teachers = [CallableTeacher("t", lambda inputs: log_q[inputs[:, 0].long()], gives="logits")]
+    sgd = torch.optim.SGD(student.parameters(), lr=0.1)
+    objective = kd.ConstrainedTrainer(student, teachers, constraints=rules, optimizer=sgd).problem.objective
+    batch = split.batch(torch.tensor([5, 0, 7, 2]))
+    logits_V = torch.zeros(*batch.labels.shape, log_q.shape[-1])
+    objective.target(split, batch, logits_V)
+    return BatchTable.fill(objective, ForwardKL(), BatchAverages(rules, split), split, logits_V), batch
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("positions", [(), (6,)])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_a_table_gives_loss_constraints_and_gradient_of_a_batch(positions, zeros, dtype):
+    """Against autograd, with padding where there are several positions."""
+    draw = torch.Generator().manual_seed(5)
+    shape = (8, *positions)
+    labels = torch.randint(2, shape, generator=draw)
+    mask = (torch.rand(shape, generator=draw) < 0.7) if positions else None
+    q_V = torch.softmax(torch.randn(*shape, 3, generator=draw, dtype=torch.float64), -1)
+    logits_V = torch.randn(4, *positions, 3, generator=draw, dtype=dtype)
+    if zeros:
+        q_V = q_V * torch.tensor([1.0, 1.0, 0.0])
+        q_V, logits_V[..., 2] = q_V / q_V.sum(-1, keepdim=True), -torch.inf
+    split = kd.Split("train", torch.arange(8.0).unsqueeze(-1), labels, mask=mask)
+    rules = [kd.SafetyConstraint(f"r{k}", TruthProbability(critical=[k]), 0.5 + 0.1 * k) for k in (0, 1)]
+    table, batch = table_of(split, q_V.log(), rules)
+    logits_V.requires_grad_()
+    read = table.read(logits_V, batch)
+    weight_M = torch.tensor([0.7, 2.0], dtype=torch.float64)
+    gradient_V = table.differentiate(read, weight_M, batch, logits_V)
+
+    log_p_V, target_V = torch.log_softmax(logits_V.double(), -1), q_V[batch.place]
+    counts = torch.ones(batch.labels.shape, dtype=torch.bool) if mask is None else mask[batch.place]
+    losses = (torch.xlogy(target_V, target_V) - torch.where(target_V == 0, 0.0, target_V * log_p_V)).sum(-1)
+    truth, g, measured = log_p_V.gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1).exp(), [], []
+    for k in (0, 1):
+        everywhere = ((split.labels == k) & (mask if mask is not None else True)).sum()
+        inside = (batch.labels == k) & counts
+        g.append(rules[k].required - truth[inside].sum() * 8 / (4 * everywhere))
+        measured.append(rules[k].required - truth[inside].mean())
+    total = losses[counts].mean() + weight_M @ torch.stack(g)
+    total.backward()
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+    for value, expected in [
+        (read.loss, losses[counts].mean()),
+        (read.g_M, torch.stack(g)),
+        (read.measured_M, torch.stack(measured)),
+        (gradient_V, logits_V.grad),
+    ]:
+        torch.testing.assert_close(value, expected, rtol=tolerance, atol=tolerance, check_dtype=False)
+    assert gradient_V.dtype == dtype
+    assert read.present_M.all()
+
+
+@pytest.mark.parametrize(
+    ("rules", "batch_size", "temperature", "used"),
+    [
+        ("one", 16, 1.0, True),
+        ("one", None, 1.0, False),
+        ("one", 16, 2.0, False),
+        ("none", 16, 1.0, True),
+        ("several", 16, 1.0, False),
+    ],
+)
+def test_a_step_goes_by_a_table_where_it_can(rules, batch_size, temperature, used):
+    one = stepper(rules_of(rules), batch_size, temperature)
+    batch = one.data.train.batch(torch.arange(N if batch_size is None else batch_size))
+    assert one.step(batch) is None
+    assert (one.fused._table is not None) == used
+
+
+def test_logits_that_are_not_finite_are_told_by_a_step_that_goes_by_a_table():
+    student = nn.Linear(5, CLASSES, dtype=torch.float64)
+    one = stepper(rules_of("one"), 16, student=student)
+    batch = one.data.train.batch(torch.arange(16))
+    assert one.step(batch) is None
+    with torch.no_grad():
+        student.weight[1, 2] = torch.nan
+    before = one.engine.state_dict()
+    assert "student" in one.step(batch)
+    assert all(torch.equal(value, before[name]) for name, value in one.engine.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,20 @@ def test_kernels_are_kept_until_a_file_of_a_sub_room_changes(kernels):
     assert len(list(cpu.rglob("*.kernel"))) == 2, "what older sources gave is taken away"
 
 
+def test_a_kernel_of_another_room_is_compiled_anew_when_its_own_file_changes(kernels):
+    cpu, use = kernels
+    room = cpu.parents[2] / "kernels" / "caller_elsewhere.py"
+    text = CALLER.replace("from ._kernel", "from kernels.exact.cpu._kernel").replace(
+        "from .simd", "from kernels.exact.cpu.simd"
+    )
+    room.write_text(text)
+    (cpu / "caller.py").write_text("from kernels.caller_elsewhere import caller")
+    assert use() == "30 0\n"
+    assert use() == "30 1\n"
+    room.write_text(text.replace("10 *", "20 *"))
+    assert use() == "60 0\n"
+
+
 def test_damaged_machine_code_is_compiled_again(kernels):
     """Not run: a bit of every byte turned, the end cut off, two files exchanged, nothing in them."""
     cpu, use = kernels
