@@ -111,7 +111,7 @@ def test_the_fused_step_reads_the_loss_of_float64(V, batch_size):
     split, student = data(V), Table(near)
     sgd = torch.optim.SGD(student.parameters(), lr=1.0)
     objective = kd.ConstrainedTrainer(student, [TorchTeacher("t", Table(teacher))], optimizer=sgd).objective
-    reader = FusedStepReader.fit_problem(objective, [], split, batch_size is None)
+    reader = FusedStepReader.fit_problem(objective, [], split, batch_size)
     index = torch.arange(batch_size or N)
     loss, *_ = reader.read(split.batch(index), objective.logits(split.batch(index)))
     log_q, log_p = teacher.double()[index].log_softmax(-1), near.double()[index].log_softmax(-1)
