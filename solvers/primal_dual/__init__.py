@@ -11,7 +11,8 @@ or, with the problem as a function, ``engine.step_with(evaluate, optimizer)`` fo
 
 What happens in a step, in this order: rows are checked and joined (``_row_values``), the kept state of each row is
 looked up (``_engine_state``), its multiplier scale is read where that is due (``_multiplier_scale``), its gain measured
-(``_gains``), and a dual method moves the multipliers (``_methods``).
+(``_gains``), and a dual method moves the multipliers (``_methods``): of whole arrays (``_array_rows``), or, of few rows
+on the processor, number by number (``_few_rows``).
 
 Which method?  ``PIGain()``, the default, needs no tuning: its gain is measured in the multiplier at which the gradients
 of constraint and objective are equally large.  ``AugmentedLagrangian`` writes the same controller with the proportional

@@ -158,6 +158,31 @@ def test_a_cap_holds_and_is_reported():
     assert not PrimalDual(2).capped.any()
 
 
+@pytest.mark.parametrize("rows", [2, 20])
+def test_weights_are_what_a_step_weighs_rows_by(rows):
+    """For a caller with gradients of his own, who tells the scales as well."""
+    x = torch.linspace(0.5, 2.0, rows, dtype=torch.float64).requires_grad_()
+    pair = PrimalDual(rows), PrimalDual(rows)
+    for step in range(12):
+        present = torch.arange(rows) != step % 3
+        values = (x**2).sum(), 3 - x * (1 + 0.1 * step)
+        total = pair[0].step(*values, measured=values[1].detach() + 0.1, present=present)
+        (expected,) = torch.autograd.grad(total, values[1], retain_graph=True)
+        weight = pair[1].weigh(
+            values[0].detach(),
+            values[1].detach(),
+            measured=values[1].detach() + 0.1,
+            present=present,
+            scales=lambda values=values, present=present: pair[1].read_scales(
+                values[0], torch.where(present, values[1], 0.0)
+            ),
+        )
+        assert torch.equal(weight, expected)
+    assert same(pair[0].state_dict(), pair[1].state_dict())
+    assert torch.equal(pair[0].copy_multipliers(), pair[0].multipliers)
+    assert pair[0].multipliers.all()
+
+
 def same(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
