@@ -15,7 +15,8 @@ def differs(one, other):
     return [name for name in one["trace"] if str(one["trace"][name]) != str(other["trace"][name])]
 
 
-@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_a_killed_rank_ends_the_other_and_the_checkpoint_goes_on_to_the_same_result(tmp_path, kind):
     told = {"SAFEKD_TEST_FOLDER": str(tmp_path / "run"), "SAFEKD_TEST_KIND": kind}
     (first,) = run_on_ranks(
