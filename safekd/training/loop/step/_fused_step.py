@@ -65,7 +65,7 @@ class FusedStepReader:
         self._shares: Tensor | None = None
         self._has_zeros = True  # among the shares; where nobody knows, it is reckoned with
         self._table: BatchTable | None = None
-        self._looks_left = 2
+        self._looks_left = 1
 
     @classmethod
     def fit_problem(
@@ -123,9 +123,9 @@ class FusedStepReader:
         averages, size = self.batch_averages, self.batch_size
         if averages is None or size is None or not self._looks_left:
             return self._table
-        self._looks_left -= 1  # where the first step finds no targets in memory, they are there for the second or never
-        if self.objective.holds_targets(self.train):
-            self._looks_left = 0
+        self._looks_left = 0
+        # by sizes alone: a run that goes on holds no targets yet, and is to take the same steps
+        if 8 * len(self.train) * logits_V[0].numel() <= self.objective.ensemble.cache_limit:
             require_same_classes(self.objective.target(self.train, batch, logits_V), logits_V)
             if size * logits_V[0].numel() <= TABLES.most_numbers:  # a last batch may hold fewer
                 self._table = BatchTable.fill(self.objective, self.divergence, averages, self.train, logits_V)

@@ -172,7 +172,7 @@ def test_a_table_gives_loss_constraints_and_gradient_of_a_batch(positions, zeros
 def test_a_step_goes_by_a_table_where_it_can(rules, batch_size, temperature, used):
     one = stepper(rules_of(rules), batch_size, temperature)
     batch = one.data.train.batch(torch.arange(N if batch_size is None else batch_size))
-    assert [one.step(batch), one.step(batch)] == [None, None]  # the first one finds no targets in memory
+    assert one.step(batch) is None
     assert (one.fused._table is not None) == used
 
 
