@@ -173,17 +173,6 @@ class PointReader:
         )
 
 
-def order_examples(examples: int, seed: int, epoch: int) -> Tensor:
-    """Return the order in which an epoch reads the training examples, a function of seed and epoch alone, (N,).
-
-    Args:
-        examples: N.
-        seed: Of the run.
-        epoch: From 1.
-    """
-    return torch.randperm(examples, generator=torch.Generator().manual_seed(mix_seed(seed, epoch)))
-
-
 def mix_seed(seed: int, number: int, *, odd: bool = False) -> int:
     """Return a seed for one part of a run, such as an epoch, that every generator takes.
 

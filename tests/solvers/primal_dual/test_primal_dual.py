@@ -162,7 +162,7 @@ def test_a_cap_holds_and_is_reported():
 def test_weights_are_what_a_step_weighs_rows_by(rows):
     """For a caller with gradients of his own, who tells the scales as well."""
     x = torch.linspace(0.5, 2.0, rows, dtype=torch.float64).requires_grad_()
-    pair = PrimalDual(rows), PrimalDual(rows)
+    pair, weighed = (PrimalDual(rows), PrimalDual(rows)), torch.zeros(rows, dtype=torch.bool)
     for step in range(12):
         present = torch.arange(rows) != step % 3
         values = (x**2).sum(), 3 - x * (1 + 0.1 * step)
@@ -178,9 +178,10 @@ def test_weights_are_what_a_step_weighs_rows_by(rows):
             ),
         )
         assert torch.equal(weight, expected)
+        weighed |= weight > 0
     assert same(pair[0].state_dict(), pair[1].state_dict())
     assert torch.equal(pair[0].copy_multipliers(), pair[0].multipliers)
-    assert pair[0].multipliers.any()
+    assert weighed.all()  # each row at some step, though violations that fall let multipliers go back to 0
 
 
 def same(one: dict, other: dict) -> bool:

@@ -168,7 +168,9 @@ def test_another_schedule_may_be_accepted(tmp_path, monkeypatch):
 
 def test_where_a_run_begins_does_not_count(stopped):
     """A program that draws first weights anew each time it is started goes on all the same."""
-    fit(stopped, trainer=make_trainer(start=77))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fit(stopped, trainer=make_trainer(start=77)).point.step == 40
 
 
 def test_other_versions_and_threads_are_told_and_no_reason_to_stop(stopped, monkeypatch):
@@ -228,5 +230,5 @@ def test_a_schedule_that_no_checkpoint_can_hold_is_told_and_stops_no_run(tmp_pat
 def test_a_run_without_a_folder_or_checkpoints_says_nothing(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        make_trainer().fit(TRAIN, epochs=2)
-        fit(tmp_path, checkpoint_every=None)
+        assert make_trainer().fit(TRAIN, epochs=2).save_note == ""
+        assert fit(tmp_path, checkpoint_every=None).save_note == ""
