@@ -7,6 +7,7 @@ from . import errors as errors
 from . import experiment as experiment
 from . import frontier as frontier
 from . import io as io
+from . import language as language
 from . import pooling as pooling
 from . import report as report
 from . import safety as safety

@@ -1,0 +1,111 @@
+"""What a teacher says about the next token, in any of the forms in which it can be had.
+
+    Hidden(hidden, head)        its last hidden states and its output matrix: 1,152 bytes a token at H = 576 in bfloat16
+    Logits(logits)              its logits, or log-probabilities
+    TopK(ids, log_p, tail)      its k most probable tokens, and the mass of all others, spread evenly over them
+
+Axes: ... positions, H width of the teacher, V vocabulary, k tokens kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solvers.short_repr import ShortRepr
+
+from ...errors import InvalidInput
+from ._head import Head
+
+
+@dataclass(frozen=True, repr=False)
+class Hidden(ShortRepr):
+    """A teacher's last hidden states, with the head that reads them.
+
+    Attributes:
+        hidden: (..., H); those that the head reads, after the last normalization.
+        head: The output matrix.
+
+    Raises:
+        InvalidInput: The head reads another width.
+    """
+
+    hidden: Tensor
+    head: Head
+
+    def __post_init__(self) -> None:
+        if self.hidden.shape[-1:] != (self.head.width,):
+            raise InvalidInput(
+                f"Hidden states have shape {tuple(self.hidden.shape)}, and the head reads width {self.head.width}; "
+                "wanted (..., width)."
+            )
+
+    @property
+    def lead(self) -> torch.Size:
+        """Shape of the positions, (...)."""
+        return self.hidden.shape[:-1]
+
+
+@dataclass(frozen=True, repr=False)
+class Logits(ShortRepr):
+    """A teacher's logits.
+
+    Attributes:
+        logits: (..., V); minus infinity is a probability of zero.
+    """
+
+    logits: Tensor
+
+    @property
+    def lead(self) -> torch.Size:
+        """Shape of the positions, (...)."""
+        return self.logits.shape[:-1]
+
+
+@dataclass(frozen=True, repr=False)
+class TopK(ShortRepr):
+    """A teacher's k most probable tokens; the mass of the tail is spread evenly over all other tokens.
+
+    Attributes:
+        ids: Token numbers, (..., k), distinct at each position.
+        log_p: Their log-probabilities at temperature 1, (..., k).
+        vocabulary: V, how many tokens the teacher scores.
+        entropy: Entropy of the whole distribution, nats, (...), where it was kept: else that of the table is used.
+        log_truth: log p(y) of the label at the position, (...), likewise.
+
+    Raises:
+        InvalidInput: Shapes do not fit each other.
+    """
+
+    ids: Tensor
+    log_p: Tensor
+    vocabulary: int
+    entropy: Tensor | None = None
+    log_truth: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.ids.shape != self.log_p.shape:
+            raise InvalidInput(
+                f"`ids` of TopK has shape {tuple(self.ids.shape)}, `log_p` {tuple(self.log_p.shape)}; wanted equal."
+            )
+        for name in ("entropy", "log_truth"):
+            value = getattr(self, name)
+            if value is not None and value.shape != self.lead:
+                raise InvalidInput(
+                    f"`{name}` of TopK has shape {tuple(value.shape)}; wanted one number a position, {tuple(self.lead)}."
+                )
+
+    @property
+    def lead(self) -> torch.Size:
+        """Shape of the positions, (...)."""
+        return self.ids.shape[:-1]
+
+    @property
+    def tail(self) -> Tensor:
+        """Mass of the tokens that were not kept, (...), float32 or wider."""
+        return (1 - self.log_p.float().exp().sum(-1)).clamp_min(0.0)
+
+
+TeacherOutput = Hidden | Logits | TopK
