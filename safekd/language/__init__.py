@@ -9,6 +9,19 @@ The label of a position is the token that follows it.
 
 from ..divergences import ForwardKL, JensenShannon, ReverseKL
 from .loss import Head, Hidden, LanguageLoss, Logits, TeacherOutput, TopK, distillation_loss, shift_labels
+from .teachers import (
+    CausalStudent,
+    CausalTeacher,
+    EncoderTeacher,
+    LanguageTeacher,
+    ModelTeacher,
+    TeacherSet,
+    TokenBatches,
+    as_text_source,
+    critical_tokens,
+    require_same_tokenizer,
+    shared_vocabulary,
+)
 
 
 def JSD(beta: float = 0.5) -> JensenShannon:  # noqa: N802
@@ -25,14 +38,25 @@ def JSD(beta: float = 0.5) -> JensenShannon:  # noqa: N802
 
 __all__ = [
     "JSD",
+    "CausalStudent",
+    "CausalTeacher",
+    "EncoderTeacher",
     "ForwardKL",
     "Head",
     "Hidden",
     "LanguageLoss",
+    "LanguageTeacher",
     "Logits",
+    "ModelTeacher",
     "ReverseKL",
     "TeacherOutput",
+    "TeacherSet",
+    "TokenBatches",
     "TopK",
+    "as_text_source",
+    "critical_tokens",
     "distillation_loss",
+    "require_same_tokenizer",
+    "shared_vocabulary",
     "shift_labels",
 ]

@@ -24,7 +24,6 @@ from .tokens import (
     critical_tokens,
     require_same_tokenizer,
     shared_vocabulary,
-    shift_labels,
 )
 
 __all__ = [
@@ -39,5 +38,4 @@ __all__ = [
     "critical_tokens",
     "require_same_tokenizer",
     "shared_vocabulary",
-    "shift_labels",
 ]

@@ -13,7 +13,14 @@ from ..._torch_state import evaluation_mode
 from ...data import Inputs
 from ...errors import InvalidInput
 from ..loss import Head
-from ._model_body import find_head_gap, read_hidden, read_token_inputs, select_arguments, unwrap_adapters
+from ._model_body import (
+    find_head_gap,
+    read_hidden,
+    read_token_inputs,
+    require_causal,
+    select_arguments,
+    unwrap_adapters,
+)
 
 
 class CausalStudent(nn.Module):
@@ -40,6 +47,7 @@ class CausalStudent(nn.Module):
             raise InvalidInput(f"A student's model is a {type(model).__name__}; wanted a model of transformers.")
         self.model = model
         self._checked = False
+        require_causal(unwrap_adapters(model), "The student")
         Head.of(unwrap_adapters(model))
 
     @property

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ...errors import InvalidInput, SafekdWarning
 from ..loss import Head, Hidden, Logits, TeacherOutput
 from ._load_model import load_causal_model
-from ._model_body import find_head_gap, read_hidden, read_token_inputs, select_arguments
-from ._model_teacher import ModelTeacher, read_vocabulary
+from ._model_body import find_head_gap, read_hidden, read_token_inputs, require_causal, select_arguments
+from ._model_teacher import ModelTeacher, count_outputs
 from ._system_prompt import put_in_front, read_hidden_after, read_prompt
 from ._weight_hashes import hash_numbers
 
@@ -87,6 +87,7 @@ class CausalTeacher(ModelTeacher):
         )
         if gives is not None and gives not in _GIVES:
             raise InvalidInput(f"{self.who}: `gives` is {gives!r}; wanted 'hidden', 'logits', or None to find out.")
+        require_causal(self._inner, self.who)
         self.gives, self._checked = gives, gives == "logits"
         self.prompt = read_prompt(prompt, system, template, tokenizer, self.who)
         self._require_known_tokens({"input_ids": torch.tensor(self.prompt, dtype=torch.long)})
@@ -161,8 +162,8 @@ class CausalTeacher(ModelTeacher):
             }
             return {**super().manifest(), **facts}
 
-    def _read_vocabulary(self) -> int:
-        return read_vocabulary(self._inner, "vocab_size")
+    def _count_outputs(self) -> int:
+        return count_outputs(self._inner, "vocab_size")
 
     def _answer(self, inputs: Any) -> TeacherOutput:
         tokens = read_token_inputs(inputs, self.who)
@@ -207,4 +208,5 @@ class CausalTeacher(ModelTeacher):
                 ),
                 stacklevel=5,
             )
+        require_causal(self._inner, self.who)
         self.gives, self._checked = "logits" if gap else "hidden", True

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...errors import InvalidInput
 from ..loss import Logits, TeacherOutput
 from ._model_body import select_arguments
-from ._model_teacher import ModelTeacher, read_vocabulary
+from ._model_teacher import ModelTeacher, count_outputs
 
 
 class EncoderTeacher(ModelTeacher):
@@ -21,8 +21,8 @@ class EncoderTeacher(ModelTeacher):
 
     kind = "encoder"
 
-    def _read_vocabulary(self) -> int:
-        return read_vocabulary(self._inner, "num_labels")
+    def _count_outputs(self) -> int:
+        return count_outputs(self._inner, "num_labels")
 
     def _answer(self, inputs: Any) -> TeacherOutput:
         given: Mapping[str, Tensor] = inputs if isinstance(inputs, Mapping) else {"input_ids": inputs}
@@ -34,7 +34,7 @@ class EncoderTeacher(ModelTeacher):
         logits = getattr(self._inner(**select_arguments(self._inner, given)), "logits", None)
         if not isinstance(logits, Tensor):
             raise InvalidInput(
-                f"{self.who} is a {type(self._inner).__name__}, which gives no logits; wanted a model with a head, such "
-                "as AutoModelForMaskedLM or AutoModelForTokenClassification."
+                f"{self.who} is a {type(self._inner).__name__}, which gives no logits; wanted a model with a head, "
+                "such as AutoModelForMaskedLM or AutoModelForTokenClassification."
             )
         return Logits(logits)

@@ -42,7 +42,9 @@ def import_package(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         which = "pip install 'safekd[lm]'" if name == "transformers" else f"pip install {name}"
-        raise InvalidInput(f"Language models need the package {name}, which is not installed ({error}): {which}.") from error
+        raise InvalidInput(
+            f"Language models need the package {name}, which is not installed ({error}): {which}."
+        ) from error
 
 
 def load_causal_model(

@@ -90,6 +90,23 @@ def has_padding_on_left(mask: Tensor) -> bool:
     return bool((mask[:, 1:] > mask[:, :-1]).any())
 
 
+def require_causal(model: nn.Module, who: str) -> None:
+    """Refuse a model that encodes before it decodes.
+
+    Args:
+        model: A transformers model.
+        who: What messages call it.
+
+    Raises:
+        InvalidInput: It does.
+    """
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise InvalidInput(
+            f"{who} is a {type(model).__name__}, which reads one text and writes another; wanted a causal language "
+            "model, which goes on with the text it reads."
+        )
+
+
 def find_body(model: nn.Module, who: str) -> nn.Module:
     """Return the part of a causal language model below its head.
 
@@ -98,13 +115,8 @@ def find_body(model: nn.Module, who: str) -> nn.Module:
         who: What messages call it.
 
     Raises:
-        InvalidInput: It has none, or encodes before it decodes.
+        InvalidInput: It has none.
     """
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        raise InvalidInput(
-            f"{who} is a {type(model).__name__}, which reads one text and writes another; wanted a causal language "
-            "model, which goes on with the text it reads."
-        )
     body = getattr(model, "base_model", None)
     if body is None or body is model:
         body = model.get_decoder() if hasattr(model, "get_decoder") else None  # type: ignore[operator]

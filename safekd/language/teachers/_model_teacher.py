@@ -17,7 +17,7 @@ from ..._torch_state import evaluation_mode, require_device
 from ...data import Batch, map_inputs
 from ...errors import InvalidInput
 from ...teachers import CallableTeacher
-from ..loss import Head, TeacherOutput
+from ..loss import Head, Hidden, Logits, TeacherOutput
 from ._model_body import unwrap_adapters
 from ._parked_model import ModelPlace, find_device, require_park
 from ._peft_adapters import list_adapter_weights, list_base_weights, require_adapter, switch_adapter
@@ -78,8 +78,9 @@ class ModelTeacher(ABC):
             if dtype is not None:
                 model.to(dtype)
             self.dtype = next((v.dtype for v in self._inner.parameters() if v.is_floating_point()), torch.float32)
-            self.vocabulary = self._read_vocabulary()
-            inputs = self._inner.get_input_embeddings() if hasattr(self._inner, "get_input_embeddings") else None
+            self.vocabulary = self._count_outputs()
+            find_inputs: Any = getattr(self._inner, "get_input_embeddings", None)
+            inputs = None if find_inputs is None else find_inputs()
             self._known_tokens = len(inputs.weight) if isinstance(inputs, nn.Embedding) else None
         if self._asked_on is not None and self.park is None:
             with self._place.awake(self._inner, self._asked_on, None, self.who):
@@ -107,9 +108,13 @@ class ModelTeacher(ABC):
         Yields:
             The model.
         """
-        with self._place.awake(self._inner, self._asked_on, self.park, self.who), torch.no_grad():
-            with switch_adapter(self.model, self.adapter, self.who), evaluation_mode(self._inner):
-                yield self._inner
+        with (
+            self._place.awake(self._inner, self._asked_on, self.park, self.who),
+            torch.no_grad(),
+            switch_adapter(self.model, self.adapter, self.who),
+            evaluation_mode(self._inner),
+        ):
+            yield self._inner
 
     def __call__(self, batch: Batch) -> TeacherOutput:
         """Return what the teacher says of a batch, on its own device.
@@ -174,15 +179,16 @@ class ModelTeacher(ABC):
         """Return what the model says of inputs on its device; it is awake."""
 
     @abstractmethod
-    def _read_vocabulary(self) -> int:
+    def _count_outputs(self) -> int:
         """Return how many tokens or classes the model scores."""
 
     def _answer_logits(self, inputs: Any) -> Tensor:
         with self.awake():
             output = self._answer(map_inputs(inputs, lambda value: value.to(self.device)))
-            logits = output.head.logits(output.hidden) if hasattr(output, "hidden") else getattr(output, "logits", None)
-        assert isinstance(logits, Tensor)
-        return logits
+            if isinstance(output, Hidden):
+                return output.head.logits(output.hidden)
+            assert isinstance(output, Logits)
+            return output.logits
 
     def _require_known_tokens(self, inputs: Mapping[str, Tensor]) -> None:
         ids = inputs["input_ids"]
@@ -196,7 +202,7 @@ class ModelTeacher(ABC):
             )
 
 
-def read_vocabulary(model: nn.Module, otherwise: str) -> int:
+def count_outputs(model: nn.Module, otherwise: str) -> int:
     """Return how many tokens a model's head scores, or what its configuration says.
 
     Args:

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -31,7 +31,7 @@ class ModelPlace:
     ``ModelPlace.of(model)`` gives every user of the model the same one.
     """
 
-    _known: weakref.WeakKeyDictionary[nn.Module, ModelPlace] = weakref.WeakKeyDictionary()
+    _known: ClassVar[weakref.WeakKeyDictionary[nn.Module, ModelPlace]] = weakref.WeakKeyDictionary()
 
     def __init__(self) -> None:
         self._users = 0

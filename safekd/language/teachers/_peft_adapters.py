@@ -112,7 +112,5 @@ def list_adapter_weights(model: nn.Module, adapter: str) -> dict[str, Tensor]:
     from peft import get_peft_model_state_dict
 
     everything = model.state_dict(keep_vars=True)
-    weights = get_peft_model_state_dict(
-        model, state_dict=everything, adapter_name=adapter, save_embedding_layers=False
-    )
+    weights = get_peft_model_state_dict(model, state_dict=everything, adapter_name=adapter, save_embedding_layers=False)
     return dict(weights)

@@ -47,7 +47,7 @@ def read_prompt(
         tokens = [*begins, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
     else:
         given = torch.as_tensor(prompt)
-        if given.ndim != 1 or given.is_floating_point() or given.dtype == torch.bool:
+        if len(given) and (given.ndim != 1 or given.is_floating_point() or given.dtype == torch.bool):
             raise InvalidInput(f"{who}: `prompt` is {prompt!r}; wanted a text, or a list of token numbers.")
         tokens = given.tolist()
     if not tokens:

@@ -84,7 +84,7 @@ def list_merges(tokenizer: Any) -> list[Any]:
     Args:
         tokenizer: Of transformers.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     model = json.loads(backend.to_str()).get("model", {}) if hasattr(backend, "to_str") else {}
     return list(model.get("merges") or [])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 from ...._number_checks import is_whole
@@ -13,7 +13,7 @@ Several = Literal["refuse", "first", "all"]
 
 def critical_tokens(
     tokenizer: Any,
-    wanted: int | str | Callable[[str], Any] | Sequence[int | str | Callable[[str], Any]],
+    wanted: int | str | Callable[[str], Any] | Collection[int | str | Callable[[str], Any]],
     *,
     several: Several = "refuse",
 ) -> list[int]:
@@ -37,7 +37,8 @@ def critical_tokens(
     """
     if several not in ("refuse", "first", "all"):
         raise InvalidInput(f"`several` is {several!r}; wanted 'refuse', 'first' or 'all'.")
-    listed = [wanted] if isinstance(wanted, str) or callable(wanted) or is_whole(wanted) else list(wanted)  # type: ignore[arg-type]
+    given: Any = wanted.tolist() if hasattr(wanted, "tolist") else wanted
+    listed: list[Any] = list(given) if isinstance(given, Collection) and not isinstance(given, str) else [given]
     if not listed:
         raise InvalidInput("No critical token is named; give at least one number, text or function.")
     size = max(tokenizer.get_vocab().values()) + 1
@@ -45,7 +46,7 @@ def critical_tokens(
     numbers: set[int] = set()
     for one in listed:
         if isinstance(one, str):
-            numbers |= _find_text(tokenizer, one, written, several)
+            numbers |= _find_written(tokenizer, one, written, several)
         elif callable(one):
             numbers |= _find_by_function(one, written)
         elif is_whole(one) and 0 <= int(one) < size:
@@ -64,7 +65,7 @@ def _write_tokens(tokenizer: Any, size: int) -> list[str]:
     return texts
 
 
-def _find_text(tokenizer: Any, text: str, written: list[str], several: Several) -> set[int]:
+def _find_written(tokenizer: Any, text: str, written: list[str], several: Several) -> set[int]:
     if not text:
         raise InvalidInput("A critical text is empty; wanted what a token writes.")
     found = {number for number, what in enumerate(written) if what in (text, f" {text}")}
@@ -75,7 +76,8 @@ def _find_text(tokenizer: Any, text: str, written: list[str], several: Several) 
         return {number for numbers in spelled for number in numbers}
     if several == "first":
         return {numbers[0] for numbers in spelled if numbers}
-    parts = " or ".join(" + ".join(f"'{written[n]}' ({n})" for n in numbers) for numbers in spelled)
+    ways = dict.fromkeys(" + ".join(f"'{written[n]}' ({n})" for n in numbers) for numbers in spelled)
+    parts = " or ".join(ways)
     raise InvalidInput(
         f"No single token writes '{text}'; it consists of {parts}. Choose: several='first' marks the token it begins "
         "with, several='all' each of them, or name the numbers that you mean."

@@ -61,8 +61,8 @@ def shared_vocabulary(tokenizer: Any, heads: Sequence[Any]) -> int:
             who = f"Teacher '{head.name}'" if hasattr(head, "name") else f"A {type(head).__name__}"
             raise InvalidInput(
                 f"{who} scores {size} tokens, and the tokenizer ({_call(tokenizer)}) has {tokens}; "
-                "model.resize_token_embeddings(len(tokenizer)) gives it the rest, untrained, or take the tokenizer that "
-                "belongs to it."
+                "model.resize_token_embeddings(len(tokenizer)) gives it the rest, untrained, or take the tokenizer "
+                "that belongs to it."
             )
     return min(sizes)
 
@@ -104,5 +104,5 @@ def _find_merge(theirs: Any, own: Any) -> str:
     if a == b:
         return ""
     rank = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    said = [repr(" ".join(m[rank]) if isinstance(m[rank], list) else m[rank]) if rank < len(m) else "none" for m in (a, b)]
-    return f"the tokens are the same, and merge {rank} is {said[0]} there and {said[1]} here"
+    there, here = (repr(merges[rank]) if rank < len(merges) else "none" for merges in (a, b))
+    return f"the tokens are the same, and merge {rank} is {there} there and {here} here"

@@ -12,31 +12,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ....data import IGNORED, Batch, GroupNames, build_batch
 from ....errors import InvalidInput
+from ...loss import shift_labels
 
 _ROW_PARTS = ("context", "task", "numbers")
 _KNOWN = ("input_ids", "labels", "attention_mask", "context", "task", "numbers", "index")
-
-
-def shift_labels(labels: Tensor) -> Tensor:
-    """Return labels aligned with hidden states: that of position t is the token t + 1, the last position has none.
-
-    Args:
-        labels: As transformers takes them, (..., T): the token at each position, -100 where it does not count.
-
-    Returns:
-        (..., T), int64; -100 at the end.
-
-    Raises:
-        InvalidInput: There are no positions.
-
-    >>> shift_labels(torch.tensor([[5, 6, 7]]))
-    tensor([[   6,    7, -100]])
-    """
-    if not isinstance(labels, Tensor) or labels.ndim == 0 or labels.is_floating_point():
-        found = f"{labels.dtype} of shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise InvalidInput(f"`labels` is {found}; wanted token numbers, (..., positions).")
-    end = labels.new_full((*labels.shape[:-1], min(1, labels.shape[-1])), IGNORED, dtype=torch.long)
-    return torch.cat([labels[..., 1:].long(), end], dim=-1)
 
 
 @dataclass(frozen=True)
