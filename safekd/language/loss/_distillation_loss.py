@@ -180,12 +180,8 @@ def distillation_loss(
     own_head = None if head is None else head.cut(V)
     batch = make_label_batch(lead, labels, task, context, device)
     constraints = _read_measures(measures, batch, kept, multipliers, group_weights, measure_counts)
-    groups = {
-        "task": batch.task if task is not None else None,
-        "context": batch.context if context is not None else None,
-    }
-    groups["index"] = None if index is None else index.to(device)
-    groups_P = {name: spread_group(value, lead, kept) for name, value in groups.items()}
+    groups = {"task": task, "context": context, "index": index}
+    groups_P = {name: spread_group(value, lead, kept, device) for name, value in groups.items()}
     shared = {
         "evidence": evidence,
         "critical_classes": critical_classes,
