@@ -9,6 +9,7 @@ The label of a position is the token that follows it.
 
 from ..divergences import ForwardKL, JensenShannon, ReverseKL
 from .loss import Head, Hidden, LanguageLoss, Logits, TeacherOutput, TopK, distillation_loss, shift_labels
+from .steps import LanguageStep, StepRecord
 
 
 def JSD(beta: float = 0.5) -> JensenShannon:  # noqa: N802
@@ -29,8 +30,10 @@ __all__ = [
     "Head",
     "Hidden",
     "LanguageLoss",
+    "LanguageStep",
     "Logits",
     "ReverseKL",
+    "StepRecord",
     "TeacherOutput",
     "TopK",
     "distillation_loss",
