@@ -219,9 +219,7 @@ def _read_entries(file: BoundFile) -> tuple[dict[str, _Entry], int]:
     return held, 8 + size
 
 
-def _open_entry(
-    file: BoundFile, name: str, entry: _Entry, begin: int, dtypes: dict[str, torch.dtype]
-) -> RawRows:
+def _open_entry(file: BoundFile, name: str, entry: _Entry, begin: int, dtypes: dict[str, torch.dtype]) -> RawRows:
     kind, shape, start, end = entry
     if kind not in dtypes:
         raise InvalidInput(f"{file.path}: tensor '{name}' is of type {kind}; wanted {', '.join(dtypes)}.")

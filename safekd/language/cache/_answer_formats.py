@@ -56,7 +56,7 @@ class AnswerFormat:
         if self.kind == "hidden":
             return {"hidden": (dtype, self.width)}
         ids = torch.uint16 if self.vocabulary <= _SHORT else torch.int32
-        numbers = {name: (torch.float32, 1) for name in ("entropy", "log_truth", "tail")}
+        numbers = dict.fromkeys(("entropy", "log_truth", "tail"), (torch.float32, 1))
         return {"ids": (ids, self.width), "log_p": (dtype, self.width), **numbers}
 
     @property

@@ -42,7 +42,9 @@ def list_teachers(root: Path) -> dict[str, str]:
         raise InvalidInput(f"{root / CACHE} is not that of a {TEACHER_CACHE}.")
     for folder in teachers.values():
         if not is_plain_name(folder) or folder.startswith("."):
-            raise InvalidInput(f"{root / CACHE} lists {str(folder)[:80]!r}, which is no plain name of a folder beside it.")
+            raise InvalidInput(
+                f"{root / CACHE} lists {str(folder)[:80]!r}, which is no plain name of a folder beside it."
+            )
     return {str(name): folder for name, folder in teachers.items()}
 
 
@@ -65,7 +67,9 @@ def add_teacher(root: Path, name: str) -> Path:
         while folder.lower() in taken:
             number, folder = number + 1, f"{plain}-{number + 1}"
         if os.path.lexists(root / folder):
-            raise InvalidInput(f"Cannot write {root / folder}: something lies there. Move it, or choose another folder.")
+            raise InvalidInput(
+                f"Cannot write {root / folder}: something lies there. Move it, or choose another folder."
+            )
         known[name] = folder
         write_checked_json({"kind": TEACHER_CACHE, "teachers": known}, root / CACHE)
     (root / known[name]).mkdir(exist_ok=True)

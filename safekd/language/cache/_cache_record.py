@@ -1,9 +1,9 @@
 """What a cache says of itself, and what is compared with a teacher before any number of it is used.
 
     CACHE/cache.json                          the teachers, each with the name of its folder
-    CACHE/TEACHER/manifest.json               ``CacheRecord``: what was stored, of which teacher; size and SHA-256 of each file
+    CACHE/TEACHER/manifest.json               ``CacheRecord``, with size and SHA-256 of each file
     CACHE/TEACHER/head.safetensors            of hidden states: the output matrix, once
-    CACHE/TEACHER/shard-00000.safetensors     examples (N, 5), and a row a position
+    CACHE/TEACHER/shard-00000.safetensors     examples (N, 6), and a row a position
 
 A manifest is written anew after each shard, so that what it lists is whole; it holds no time and no random number, so
 that a build that was stopped and went on ends with the same bytes as one that was not.

@@ -1,4 +1,4 @@
-"""One teacher's folder while it is written: shards as they fill, and the manifest after each.  Axes: B batch, P positions."""
+"""One teacher's folder while it is written: shards as they fill, the manifest after each.  Axes: B batch, P positions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...data import Batch
 from ...errors import InvalidInput, SafekdWarning
 from ...io.folders import MANIFEST, hash_file
 from ..loss import Hidden, TeacherOutput
-from ._answer_formats import AnswerFormat, Kind, Precision, plan_format
+from ._answer_formats import Kind, Precision, plan_format
 from ._cache_folder import find_misfit
 from ._cache_record import HEAD, SHARD, CacheRecord, ShardEntry, find_differences, read_record, write_record
 from ._example_index import COLUMNS, INPUTS, KEY, LENGTH, NUMBER, ExampleIndex, Table
@@ -127,7 +127,7 @@ class CacheWriter:
         record = self._prepare(output, batch)
         rows = record.format.encode(output, batch, keys, self._who)
         table_BX = np.zeros((len(batch), len(COLUMNS)), np.int64)
-        table_BX[:, KEY], table_BX[:, INPUTS], table_BX[:, LENGTH] = keys.key_B2, keys.inputs_B, keys.length_B
+        table_BX[:, KEY], table_BX[:, INPUTS], table_BX[:, LENGTH] = keys.key_B2, keys.inputs_B, keys.lengths
         table_BX[:, NUMBER] = batch.index.cpu().numpy() if batch.numbered else -1
         self._waiting.append((table_BX, rows))
         self._pending |= {key.tobytes() for key in keys.key_B2}
@@ -153,7 +153,7 @@ class CacheWriter:
         """Return which examples of a batch are not there yet, each once, and have positions that count."""
         known_B = self._index.find(keys.key_B2) >= 0
         fresh: dict[bytes, int] = {}
-        for row in np.flatnonzero(~known_B & (keys.length_B > 0)).tolist():
+        for row in np.flatnonzero(~known_B & (keys.lengths > 0)).tolist():
             key = keys.key_B2[row].tobytes()
             if key not in self._pending:
                 fresh.setdefault(key, row)

@@ -14,7 +14,7 @@ from ...data import Batch
 from ...errors import InvalidInput
 from ..loss import Head, TeacherOutput
 from ._cache_folder import find_misfit, find_teacher
-from ._cache_record import CacheRecord, find_differences, read_record
+from ._cache_record import find_differences, read_record
 from ._example_index import CRC, INPUTS, LENGTH, ExampleIndex, Table
 from ._example_keys import ExampleKeys, key_examples, name_cached_inputs
 from ._shard_files import ShardReader
@@ -85,7 +85,7 @@ class CachedTeacher:
             raise InvalidInput(f"{self.path} was changed while it was in use: it is another cache than the one opened.")
 
     def manifest(self) -> dict[str, Any]:
-        """Return what tells it from another teacher: what the teacher said of itself, and of the cache, ``cache_...``."""
+        """Return what tells it from another teacher: what it said of itself, and of the cache, ``cache_...``."""
         return self.record.list_facts()
 
     def require(self, expect: Mapping[str, Any]) -> None:
@@ -118,7 +118,7 @@ class CachedTeacher:
         keys = key_examples(batch)
         index = self._load_index()
         place_B = index.find(keys.key_B2)
-        used_B = keys.length_B > 0
+        used_B = keys.lengths > 0
         if bool((used_B & (place_B < 0)).any()):
             raise self._explain_absence(batch, keys, int(np.flatnonzero(used_B & (place_B < 0))[0]))
         rows = self._read(place_B[used_B], index.table_NX)
@@ -172,8 +172,8 @@ class CachedTeacher:
         if len(same):
             cached = int(index.table_NX[same[0], LENGTH])
             what = (
-                f"its labels are others: {int(keys.length_B[row])} positions count, {cached} did"
-                if cached != keys.length_B[row]
+                f"its labels are others: {int(keys.lengths[row])} positions count, {cached} did"
+                if cached != keys.lengths[row]
                 else "its labels are others than those that were cached"
             )
         elif names != self.record.inputs and len({*names, *self.record.inputs} - {""}) > 1:

@@ -39,7 +39,7 @@ class ExampleKeys(ShortRepr):
     counted_BT: Tensor
 
     @property
-    def length_B(self) -> NDArray[np.int64]:
+    def lengths(self) -> NDArray[np.int64]:
         """How many positions of each example count, (B,)."""
         lengths: NDArray[np.int64] = self.counted_BT.sum(1).numpy()
         return lengths

@@ -1,4 +1,4 @@
-"""A teacher's most probable tokens, and what of all others has to be kept.  Axes: P positions, V vocabulary, k tokens."""
+"""A teacher's most probable tokens, and what is kept of all others.  Axes: P positions, V vocabulary, k tokens."""
 
 from __future__ import annotations
 

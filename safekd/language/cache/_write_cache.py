@@ -56,9 +56,9 @@ def write_cache(
     """Ask teachers about all examples of a source, one teacher after the other, and store what they say.
 
     Examples are told by their content: the inputs, which positions count, and the labels there.  What is there already
-    is not asked again, so that a call that was stopped, or killed, goes on after its last whole shard, and ends with the
-    bytes that it would have had; a source that has grown adds its new examples, and a shard that was damaged is written
-    anew.  Only positions that count are stored, sequences of any length one after the other.
+    is not asked again, so that a call that was stopped, or killed, goes on after its last whole shard, and ends with
+    the bytes that it would have had; a source that has grown adds its new examples, and a shard that was damaged is
+    written anew.  Only positions that count are stored, sequences of any length one after the other.
 
     Args:
         path: Folder of the cache, made if absent; each teacher gets a folder in it.
@@ -108,7 +108,9 @@ def write_cache(
     with lock_folder(root, f"a {TEACHER_CACHE}"):
         for teacher in asked:
             folder = add_teacher(root, teacher.name)
-            _write_teacher(CacheWriter(folder, teacher, plan, resume=resume), teacher.name, data, batch_size, on_progress)
+            _write_teacher(
+                CacheWriter(folder, teacher, plan, resume=resume), teacher.name, data, batch_size, on_progress
+            )
     return tuple(CachedTeacher(root, teacher.name) for teacher in asked)
 
 
