@@ -133,7 +133,7 @@ class AnswerFormat:
         return stored
 
 
-def plan_format(output: TeacherOutput, kind: Kind, k: int, dtype: Precision, vocabulary: int, who: str) -> AnswerFormat:
+def plan_format(output: object, kind: Kind, k: int, dtype: Precision, vocabulary: int, who: str) -> AnswerFormat:
     """Return how a teacher's answers are stored, by its first one.
 
     Args:
@@ -147,6 +147,8 @@ def plan_format(output: TeacherOutput, kind: Kind, k: int, dtype: Precision, voc
     Raises:
         InvalidInput: It gives no hidden states, or scores fewer tokens than it says.
     """
+    if not isinstance(output, (Hidden, Logits, TopK)):
+        raise InvalidInput(f"{who} gave a {type(output).__name__}; wanted Hidden, Logits or TopK of kd.language.")
     if kind == "hidden" and not isinstance(output, Hidden):
         raise InvalidInput(
             f"{who} gives {_describe_output(output)}, and no hidden states; wanted kind='topk', which any teacher has."
@@ -188,10 +190,8 @@ def _describe_output(output: TeacherOutput) -> str:
     return "logits" if isinstance(output, Logits) else "a table of its most probable tokens"
 
 
-def _select_positions(output: object, batch: Batch, keys: ExampleKeys, who: str) -> TeacherOutput:
+def _select_positions(output: TeacherOutput, batch: Batch, keys: ExampleKeys, who: str) -> TeacherOutput:
     """Return what a teacher said at the positions that count, (P, ...), without a graph."""
-    if not isinstance(output, (Hidden, Logits, TopK)):
-        raise InvalidInput(f"{who} gave a {type(output).__name__}; wanted Hidden, Logits or TopK of kd.language.")
     if output.lead != batch.labels.shape:
         raise InvalidInput(
             f"{who} gave one answer a position of shape {tuple(output.lead)}, and the labels have shape "
@@ -206,9 +206,8 @@ def _select_positions(output: object, batch: Batch, keys: ExampleKeys, who: str)
         return replace(output, hidden=pick(output.hidden, 1))
     if isinstance(output, Logits):
         return Logits(pick(output.logits, 1))
-    numbers = {name: getattr(output, name) for name in ("entropy", "log_truth")}
-    picked = {name: None if value is None else pick(value, 0) for name, value in numbers.items()}
-    return replace(output, ids=pick(output.ids, 1), log_p=pick(output.log_p, 1), **picked)
+    entropy, log_truth = (None if value is None else pick(value, 0) for value in (output.entropy, output.log_truth))
+    return TopK(pick(output.ids, 1), pick(output.log_p, 1), output.vocabulary, entropy, log_truth)
 
 
 def _require_numbers(rows: Mapping[str, Tensor], batch: Batch, keys: ExampleKeys, who: str) -> None:

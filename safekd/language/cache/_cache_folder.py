@@ -76,7 +76,7 @@ def add_teacher(root: Path, name: str) -> Path:
     return require_folder(root / known[name])
 
 
-def find_teacher(path: Path, name: str | None) -> Path:
+def find_teacher_folder(path: Path, name: str | None) -> Path:
     """Return the folder of one teacher.
 
     Args:

@@ -26,9 +26,11 @@ from ._answer_formats import AnswerFormat
 
 HEAD, SHARD = "head.safetensors", "shard-{:05d}.safetensors"
 _CACHED_TEACHER = "cached teacher"
+_PLACES = ("name_or_path",)  # where a model lay says nothing of what it is
 _OWN = "cache_"  # begins the names of facts about the cache itself
 _SHARD = re.compile(r"shard-\d{5,9}\.safetensors")
 _Count = Annotated[int, Field(ge=0, lt=2**48)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Fact = str | int | float | bool | None
 
 
@@ -45,8 +47,8 @@ class HeadFacts:
 
     sha256: str
     dtype: str
-    scale: float
-    softcap: float | None
+    scale: _Finite
+    softcap: _Finite | None
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def find_differences(found: Mapping[str, object], wanted: Mapping[str, object]) 
     """
     if not any(name.startswith(_OWN) for name in wanted):
         found = {name: value for name, value in found.items() if not name.startswith(_OWN)}
-    names = [*wanted, *(name for name in found if name not in wanted)]
+    names = [name for name in {**wanted, **found} if name not in _PLACES]
     return [
         f"{name.removeprefix(_OWN)} is {_show_fact(found, name)}, wanted {_show_fact(wanted, name)}"
         for name in names

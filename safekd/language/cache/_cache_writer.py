@@ -1,4 +1,4 @@
-"""One teacher's folder while it is written: shards as they fill, the manifest after each.  Axes: B batch, P positions."""
+"""One teacher's folder while it is written: shards as they fill, the manifest after each.  Axes: B batch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ._answer_formats import Kind, Precision, plan_format
 from ._cache_folder import find_misfit
 from ._cache_record import HEAD, SHARD, CacheRecord, ShardEntry, find_differences, read_record, write_record
 from ._example_index import COLUMNS, INPUTS, KEY, LENGTH, NUMBER, ExampleIndex, Table
-from ._example_keys import ExampleKeys, key_examples, name_cached_inputs
+from ._example_keys import ExampleKeys, key_examples, name_cached_inputs, trim_padding
 from ._shard_files import PART, ShardReader, write_shard
-from ._stored_head import describe_head, write_head
+from ._stored_head import describe_head, open_head, write_head
 
 
 class AnsweringTeacher(Protocol):
@@ -81,7 +81,7 @@ class CacheWriter:
 
     def __init__(self, folder: Path, teacher: AnsweringTeacher, plan: CachePlan, *, resume: bool) -> None:
         self._folder, self._teacher, self._plan = folder, teacher, plan
-        self._who = f"teacher '{teacher.name}'"
+        self._who = f"Teacher '{teacher.name}'"
         self._facts = read_facts(teacher, self._who)
         self._record: CacheRecord | None = None
         self._tables: dict[str, Table] = {}
@@ -115,6 +115,7 @@ class CacheWriter:
         Raises:
             InvalidInput: The teacher says what cannot be stored.
         """
+        batch = trim_padding(batch)
         keys = key_examples(batch)
         fresh = self._list_fresh(keys)
         if not fresh:
@@ -269,7 +270,7 @@ def read_facts(teacher: AnsweringTeacher, who: str) -> dict[str, Any]:
     facts = dict(teacher.manifest())
     for name, value in facts.items():
         if not isinstance(name, str) or not isinstance(value, (str, int, float, bool, type(None))):
-            raise InvalidInput(f"The manifest of {who} says {name!r}: {value!r:.80}; wanted text and numbers by name.")
+            raise InvalidInput(f"{who} says of itself {name!r}: {value!r:.80}; wanted text and numbers by name.")
         if name.startswith("cache_"):
             raise InvalidInput(f"{who} answers out of a cache already; copy its folder instead.")
     return facts
@@ -291,6 +292,8 @@ def find_damage(folder: Path, record: CacheRecord) -> dict[str, str]:
                 misfit = f"{name} is not what was written: it has another hash"
             if misfit is None and name in places:
                 reader.read_table(places[name])
+            elif misfit is None:
+                open_head(folder, record)
         except InvalidInput as error:
             misfit = str(error)
         if misfit is not None:

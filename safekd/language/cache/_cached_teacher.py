@@ -13,7 +13,7 @@ import torch
 from ...data import Batch
 from ...errors import InvalidInput
 from ..loss import Head, TeacherOutput
-from ._cache_folder import find_misfit, find_teacher
+from ._cache_folder import find_misfit, find_teacher_folder
 from ._cache_record import find_differences, read_record
 from ._example_index import CRC, INPUTS, LENGTH, ExampleIndex, Table
 from ._example_keys import ExampleKeys, key_examples, name_cached_inputs
@@ -46,7 +46,7 @@ class CachedTeacher:
     def __init__(
         self, path: str | os.PathLike[str], name: str | None = None, *, expect: Mapping[str, Any] | None = None
     ) -> None:
-        self.path = find_teacher(Path(path), name)
+        self.path = find_teacher_folder(Path(path), name)
         self._open()
         if expect is not None:
             self.require(expect)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from solvers.short_repr import ShortRepr
 
-from ...data import IGNORED, Batch, Inputs
+from ...data import IGNORED, Batch, Inputs, map_inputs
 
 ATTENTION = "attention_mask"
 
@@ -56,7 +56,7 @@ def key_examples(batch: Batch) -> ExampleKeys:
     counted_BT = labels_BT != IGNORED
     if batch.mask is not None:
         counted_BT &= batch.mask.cpu().reshape(rows, -1)
-    parts, attended_BT = _read_parts(batch.inputs)
+    parts, attended_BT = _read_input_parts(batch.inputs)
     tokens_BT = counted_BT if attended_BT is None else attended_BT
     keys, inputs = [], []
     for row, (first, last) in enumerate(_find_spans(tokens_BT, attended_BT is not None)):
@@ -77,6 +77,24 @@ def key_examples(batch: Batch) -> ExampleKeys:
     return ExampleKeys(key_B2, np.array(inputs, dtype=np.int64), counted_BT)
 
 
+def trim_padding(batch: Batch) -> Batch:
+    """Return a batch without the positions at its end at which no example has anything to attend to, or to answer for.
+
+    Args:
+        batch: Any; without an attention mask for its labels' positions it stays as it is.
+    """
+    attention = batch.inputs.get(ATTENTION) if isinstance(batch.inputs, Mapping) else None
+    if attention is None or attention.ndim != 2 or attention.shape != batch.labels.shape or not batch.labels.numel():
+        return batch
+    used_T = (attention != 0).any(0) | ((batch.labels != IGNORED) if batch.mask is None else batch.mask).any(0)
+    shape, last = batch.labels.shape, int(used_T.nonzero().max()) + 1 if bool(used_T.any()) else 1
+    if last == shape[1]:
+        return batch
+    inputs = map_inputs(batch.inputs, lambda value: value[:, :last] if value.shape[:2] == shape else value)
+    mask = None if batch.mask is None else batch.mask[:, :last]
+    return replace(batch, inputs=inputs, labels=batch.labels[:, :last], mask=mask)
+
+
 def name_cached_inputs(inputs: Inputs) -> list[str]:
     """Return what the inputs are called, in the order of the alphabet; one tensor has no name.
 
@@ -86,7 +104,7 @@ def name_cached_inputs(inputs: Inputs) -> list[str]:
     return sorted(inputs) if isinstance(inputs, Mapping) else []
 
 
-def _read_parts(inputs: Inputs) -> tuple[dict[str, NDArray[np.generic]], Tensor | None]:
+def _read_input_parts(inputs: Inputs) -> tuple[dict[str, NDArray[np.generic]], Tensor | None]:
     """Return inputs by name, zero where nothing is attended to, and which positions are attended to, (B, T)."""
     named = dict(inputs) if isinstance(inputs, Mapping) else {"": inputs}
     attended_BT = None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...errors import InvalidInput
-from ..loss import Hidden, Logits, TeacherOutput, TopK
+from ..loss import Hidden, TeacherOutput, TeacherRows, TopK
 
 
 @dataclass(frozen=True)
@@ -48,31 +47,13 @@ def rank_tokens(output: TeacherOutput, labels_P: Tensor, k: int, vocabulary: int
         raise InvalidInput(f"A label is {int(labels_P.max())}; wanted tokens below the vocabulary of {vocabulary:,}.")
     if isinstance(output, TopK):
         return _cut_table(output, labels_P, k)
-    parts = [
-        _rank_chunk(log_p_CV, labels_P[rows].to(log_p_CV.device), k)
-        for rows, log_p_CV in _read_chunks(output, vocabulary)
-    ]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _read_chunks(output: Hidden | Logits, vocabulary: int) -> Iterator[tuple[slice, Tensor]]:
-    """Yield log-probabilities of some positions at a time, in float32 or wider."""
-    size = max(SETTINGS.fewest, SETTINGS.chunk_bytes // (4 * vocabulary))
-    head = None
-    if isinstance(output, Hidden):
-        cut = output.head.cut(vocabulary)
-        wide = torch.promote_types(cut.weight.dtype, torch.float32)
-        head = replace(cut, weight=cut.weight.detach().to(wide), bias=None if cut.bias is None else cut.bias.to(wide))
-    for start in range(0, output.lead.numel(), size):
+    numbers = output.hidden if isinstance(output, Hidden) else output.logits
+    reader = TeacherRows(output, vocabulary, torch.float64 if numbers.dtype == torch.float64 else torch.float32)
+    size, parts = max(SETTINGS.fewest, SETTINGS.chunk_bytes // (4 * vocabulary)), []
+    for start in range(0, len(numbers), size):
         rows = slice(start, start + size)
-        if head is not None:
-            assert isinstance(output, Hidden)
-            z_CV = head.logits(output.hidden[rows])
-        else:
-            assert isinstance(output, Logits)
-            z_CV = output.logits[rows, :vocabulary]
-            z_CV = z_CV.to(torch.promote_types(z_CV.dtype, torch.float32))
-        yield rows, torch.log_softmax(z_CV, -1)
+        parts.append(_rank_chunk(reader.log_p(rows, 1.0), labels_P[rows].to(numbers.device), k))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _rank_chunk(log_p_CV: Tensor, labels_C: Tensor, k: int) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...errors import InvalidInput
 from ...frontier import FilesReport
 from ...io.folders import MANIFEST
-from ._cache_folder import TEACHER_CACHE, find_teacher, is_cache, list_teachers, require_folder
+from ._cache_folder import TEACHER_CACHE, find_teacher_folder, is_cache, list_teachers, require_folder
 from ._cache_record import HEAD, read_record
 from ._cache_writer import find_damage
 
@@ -115,5 +115,5 @@ def describe_cache(path: str | os.PathLike[str]) -> list[CacheInfo]:
 
 def _list_folders(path: Path) -> list[Path]:
     if not is_cache(path):
-        return [find_teacher(path, None)]
+        return [find_teacher_folder(path, None)]
     return [path / folder for folder in list_teachers(path).values()]
