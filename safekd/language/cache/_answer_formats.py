@@ -118,6 +118,7 @@ class AnswerFormat:
         return TopK(
             lay_out(rows["ids"].to(torch.int64), torch.arange(self.width)),
             lay_out(log_p_Pk, evenly),
+            lay_out(rows["tail"], torch.tensor([1 - self.width / self.vocabulary]))[..., 0],
             self.vocabulary,
             lay_out(rows["entropy"], -evenly)[..., 0],
             lay_out(rows["log_truth"], evenly)[..., 0],
@@ -153,7 +154,7 @@ def plan_format(output: object, kind: Kind, k: int, dtype: Precision, vocabulary
         raise InvalidInput(
             f"{who} gives {_describe_output(output)}, and no hidden states; wanted kind='topk', which any teacher has."
         )
-    scored = _count_tokens(output)
+    scored = _count_tokens(output, vocabulary)
     if scored < vocabulary:
         raise InvalidInput(f"{who} scores {scored:,} tokens, and says that its vocabulary has {vocabulary:,}.")
     width = output.hidden.shape[-1] if isinstance(output, Hidden) and kind == "hidden" else min(k, vocabulary)
@@ -178,10 +179,10 @@ def read_precision(dtype: object, kind: Kind) -> Precision:
     raise InvalidInput(f"`dtype` is {dtype!r}; wanted {', '.join(_DTYPES)}.")
 
 
-def _count_tokens(output: TeacherOutput) -> int:
+def _count_tokens(output: TeacherOutput, vocabulary: int) -> int:
     if isinstance(output, Hidden):
         return output.head.vocabulary
-    return int(output.logits.shape[-1]) if isinstance(output, Logits) else output.vocabulary
+    return int(output.logits.shape[-1]) if isinstance(output, Logits) else output.vocabulary or vocabulary
 
 
 def _describe_output(output: TeacherOutput) -> str:
@@ -206,8 +207,9 @@ def _select_positions(output: TeacherOutput, batch: Batch, keys: ExampleKeys, wh
         return replace(output, hidden=pick(output.hidden, 1))
     if isinstance(output, Logits):
         return Logits(pick(output.logits, 1))
-    entropy, log_truth = (None if value is None else pick(value, 0) for value in (output.entropy, output.log_truth))
-    return TopK(pick(output.ids, 1), pick(output.log_p, 1), output.vocabulary, entropy, log_truth)
+    numbers = (output.tail, output.entropy, output.log_truth)
+    tail, entropy, log_truth = (None if value is None else pick(value, 0) for value in numbers)
+    return TopK(pick(output.ids, 1), pick(output.log_p, 1), tail, output.vocabulary, entropy, log_truth)
 
 
 def _require_numbers(rows: Mapping[str, Tensor], batch: Batch, keys: ExampleKeys, who: str) -> None:

@@ -46,7 +46,7 @@ def rank_tokens(output: TeacherOutput, labels_P: Tensor, k: int, vocabulary: int
     if len(labels_P) and int(labels_P.max()) >= vocabulary:
         raise InvalidInput(f"A label is {int(labels_P.max())}; wanted tokens below the vocabulary of {vocabulary:,}.")
     if isinstance(output, TopK):
-        return _cut_table(output, labels_P, k)
+        return _cut_table(output, labels_P, k, output.vocabulary or vocabulary)
     numbers = output.hidden if isinstance(output, Hidden) else output.logits
     reader = TeacherRows(output, vocabulary, torch.float64 if numbers.dtype == torch.float64 else torch.float32)
     size, parts = max(SETTINGS.fewest, SETTINGS.chunk_bytes // (4 * vocabulary)), []
@@ -65,12 +65,13 @@ def _rank_chunk(log_p_CV: Tensor, labels_C: Tensor, k: int) -> dict[str, Tensor]
     return _name_columns(ids_Ck, log_p_Ck, entropy_C[:, None], log_truth_C1, tail_C[:, None])
 
 
-def _cut_table(output: TopK, labels_P: Tensor, k: int) -> dict[str, Tensor]:
+def _cut_table(output: TopK, labels_P: Tensor, k: int, vocabulary: int) -> dict[str, Tensor]:
     """Do the same from a table; what it leaves out is spread evenly over the tokens that it does not hold."""
     if output.ids.shape[-1] < k:
         raise InvalidInput(f"a table holds {output.ids.shape[-1]} tokens a position; wanted at least k = {k}.")
-    others = max(output.vocabulary - output.ids.shape[-1], 1)
-    all_p_Pk, tail_P = output.log_p.float().exp(), output.tail
+    others = max(vocabulary - output.ids.shape[-1], 1)
+    all_p_Pk = output.log_p.float().exp()
+    tail_P = (1 - all_p_Pk.sum(-1)).clamp_min(0.0) if output.tail is None else output.tail.float()
     log_other_P = (tail_P / others).log()
     entropy_P, log_truth_P = output.entropy, output.log_truth
     if entropy_P is None:

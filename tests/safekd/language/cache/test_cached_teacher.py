@@ -125,7 +125,7 @@ def test_a_table_of_a_served_teacher_is_cut_and_its_tail_grows(tmp_path):
         def __call__(self, batch):
             places = batch.index
             width = batch.labels.shape[1]
-            return TopK(top.indices[places, :width], top.values[places, :width], V)
+            return TopK(top.indices[places, :width], top.values[places, :width])
 
     said, counted = cache(tmp_path, Served(), data, kind="topk", k=6)(data.batch()), data.batch().mask
     assert torch.equal(said.ids[counted], top.indices[counted][:, :6])
