@@ -219,8 +219,7 @@ def distillation_loss(
         value = unit * result.divergence + sum(constraint.value for constraint in constraints)
         if ce_unit and result.cross_entropy is not None:
             value = value + ce_unit * result.cross_entropy
-    copied = result.gradients.student_PH
-    copied = copied.clone() if keep_hidden_gradient and copied is not None else None
+    copied = result.gradients.copy_student() if keep_hidden_gradient else None
     loss = attach_gradients(value.to(wide), trained, rows_PK, list(row_weights.learned), result.gradients)
     each = max(positions, 1)
     truth = None if result.cross_entropy is None else (result.cross_entropy / each).to(wide)

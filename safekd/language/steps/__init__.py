@@ -1,6 +1,6 @@
 """Steps of a language model under constraints: sums and counts over microbatches and processes, then multipliers.
 
-``LanguageStep`` asks the loss for each microbatch and moves the multipliers once a step; ``_step_values`` makes values
+``LanguageStep`` asks the loss for each microbatch and moves the multipliers once a step; ``_running_values`` makes values
 of sums; ``_scale_reading`` reads what multipliers are measured in off gradients in the hidden states.
 """
 
