@@ -11,6 +11,19 @@ from ..divergences import ForwardKL, JensenShannon, ReverseKL
 from .cache import CachedTeacher, describe_cache, verify_cache, write_cache
 from .loss import Head, Hidden, LanguageLoss, Logits, TeacherOutput, TopK, distillation_loss, shift_labels
 from .steps import LanguageStep, StepRecord
+from .teachers import (
+    CausalStudent,
+    CausalTeacher,
+    EncoderTeacher,
+    LanguageTeacher,
+    ModelTeacher,
+    TeacherSet,
+    TokenBatches,
+    as_text_source,
+    critical_tokens,
+    require_same_tokenizer,
+    shared_vocabulary,
+)
 
 
 def JSD(beta: float = 0.5) -> JensenShannon:  # noqa: N802
@@ -28,18 +41,29 @@ def JSD(beta: float = 0.5) -> JensenShannon:  # noqa: N802
 __all__ = [
     "JSD",
     "CachedTeacher",
+    "CausalStudent",
+    "CausalTeacher",
+    "EncoderTeacher",
     "ForwardKL",
     "Head",
     "Hidden",
     "LanguageLoss",
     "LanguageStep",
+    "LanguageTeacher",
     "Logits",
+    "ModelTeacher",
     "ReverseKL",
     "StepRecord",
     "TeacherOutput",
+    "TeacherSet",
+    "TokenBatches",
     "TopK",
+    "as_text_source",
+    "critical_tokens",
     "describe_cache",
     "distillation_loss",
+    "require_same_tokenizer",
+    "shared_vocabulary",
     "shift_labels",
     "verify_cache",
     "write_cache",

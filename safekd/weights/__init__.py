@@ -11,7 +11,8 @@ signals to scores (..., K).  Which one should I choose?  ``EntropyDecay`` when c
 ``InverseLoss`` when you have measured their losses, ``OrdinalSafety`` where safety ranks must show in the weights;
 ``Unified`` multiplies what you have.  ``family_a``, ``family_b`` and ``family_c`` are the three of Theorem V.2.
 
-    token     EntropyDecay, EntropyInverse, EntropyComplement, InverseVariance, Confidence (labels), SafetyBlend
+    token     EntropyDecay, EntropyInverse, EntropyComplement, InverseVariance, Disagreement, Confidence (labels),
+              SafetyBlend
     task      InverseLoss, PerformanceSoftmax, GradientAlignment (labels, student), GradientMinNorm (student)
     context   OrdinalSafety, DomainDistance
     any       Uniform, MinDivergence (student), Stored (index): weights from a file
@@ -76,13 +77,14 @@ from .rules._stored_rule import Stored, require_stored_rows
 from .rules._task_rules import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
 from .rules._token_rules import (
     Confidence,
+    Disagreement,
     EntropyComplement,
     EntropyDecay,
     EntropyInverse,
     InverseVariance,
     SafetyBlend,
 )
-from .signals import Signals, TeacherEvidence, compute_variance
+from .signals import Signals, TeacherEvidence, compute_disagreement, compute_variance
 
 __all__ = [
     "RULES",
@@ -91,6 +93,7 @@ __all__ = [
     "Comparison",
     "Confidence",
     "Conforming",
+    "Disagreement",
     "DomainDistance",
     "DriftReport",
     "EntropyComplement",
@@ -128,6 +131,7 @@ __all__ = [
     "bound_product",
     "collect_modules",
     "collect_needs",
+    "compute_disagreement",
     "compute_variance",
     "family_a",
     "family_b",
