@@ -158,7 +158,7 @@ def add_gradient(total_n: Tensor, value: Tensor, variables: Sequence[Tensor]) ->
             "A gradient is sparse; residuals and multipliers read gradients as one vector. Make embeddings with "
             "sparse=False."
         )
-    for sum_x, part in zip(total_n.split([x.numel() for x in variables]), parts, strict=True):
+    for sum_x, part in zip(torch.split(total_n, [x.numel() for x in variables]), parts, strict=True):
         if part is not None:
             sum_x += part.reshape(-1)  # widened on the way
 
