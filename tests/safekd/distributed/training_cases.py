@@ -163,7 +163,13 @@ def one_process():
         "streams of parts": train(ranks, batch=None, steps=12, data=stream(parts)),
         **{name: train(ranks, steps=SHORT, weights=rule) for name, rule in rules().items()},
     }
-    again = {"ddp": "plain", "fsdp": "plain", "ddp in microbatches": "plain", "fsdp in microbatches": "plain", "own parts": "plain"}
+    again = {
+        "ddp": "plain",
+        "fsdp": "plain",
+        "ddp in microbatches": "plain",
+        "fsdp in microbatches": "plain",
+        "own parts": "plain",
+    }
     return found | {name: found[other] for name, other in again.items()}
 
 
