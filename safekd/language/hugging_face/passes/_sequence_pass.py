@@ -20,6 +20,7 @@ from ....errors import InvalidInput
 from ....safety import Constraint
 from ....training.trace import ConstraintReading
 from ...loss import Head, TeacherOutput
+from ...loss._head_products import HeadProducts
 from ._sequence_moments import SequenceMoments
 
 
@@ -215,9 +216,10 @@ def measure_positions(
     if not covered:
         return []
     place_P = torch.stack(covered).any(0).flatten().nonzero()[:, 0]
+    products = HeadProducts(head, widen(hidden[:0]).dtype)
     values = [[torch.zeros(2, len(label_P), dtype=torch.float64, device=hidden.device) for _ in p] for p in averages]
     for place in place_P.split(rows):
-        log_p_V = torch.log_softmax(widen(head.logits(flat_Ph[place])), dim=-1)
+        log_p_V = torch.log_softmax(products.logits(flat_Ph[place]), dim=-1)
         for parts, kept in zip(averages, values, strict=True):
             for average, value in zip(parts, kept, strict=True):
                 measure, labels = average.measure, label_P[place]
