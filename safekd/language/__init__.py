@@ -7,8 +7,20 @@
 The label of a position is the token that follows it.
 """
 
+from importlib import import_module
+
 from ..divergences import ForwardKL, JensenShannon, ReverseKL
 from .loss import Head, Hidden, LanguageLoss, Logits, TeacherOutput, TopK, distillation_loss, shift_labels
+
+
+_FROM_HUGGING_FACE = ("SafeKDTrainer", "TrainerResult", "trace_trainer_frontier")
+
+
+def __getattr__(name: str) -> object:
+    """Return what needs transformers, which is imported at the first use."""
+    if name in _FROM_HUGGING_FACE:
+        return getattr(import_module(f"{__name__}.hugging_face"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def JSD(beta: float = 0.5) -> JensenShannon:  # noqa: N802
@@ -31,8 +43,11 @@ __all__ = [
     "LanguageLoss",
     "Logits",
     "ReverseKL",
+    "SafeKDTrainer",
     "TeacherOutput",
     "TopK",
+    "TrainerResult",
     "distillation_loss",
     "shift_labels",
+    "trace_trainer_frontier",
 ]

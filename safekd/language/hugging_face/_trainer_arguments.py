@@ -7,11 +7,11 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
 from ...errors import InvalidInput
-from ...safety import Constraint
+from ...safety import Average, Constraint
+from .passes import SequenceColumns
 
 _FULL_EVALUATION = "it rounds the student's weights for good; bf16=True computes in bfloat16 and keeps them"
 
@@ -135,7 +135,35 @@ def list_readable(student: Any, args: TrainingArguments | None) -> frozenset[str
     return frozenset(named | {"input_ids", "attention_mask", "labels", *more})
 
 
-def name_tokens(constraints: Sequence[Constraint], tokenizer: Any) -> tuple[str, ...]:
+def number_names(constraints: Sequence[Constraint], columns: SequenceColumns, tokenizer: Any) -> list[Constraint]:
+    """Return the constraints with numbers in place of names of contexts, tasks and tokens.
+
+    Args:
+        constraints: As given.
+        columns: Knows the names of contexts and tasks.
+        tokenizer: Knows those of tokens; None where there is none.
+
+    Raises:
+        InvalidInput: A name is unknown; the message has those that are known.
+    """
+    names = columns.group_names(_name_tokens(constraints, tokenizer))
+    for key, column, known in (("context", columns.context, names.contexts), ("task", columns.task, names.tasks)):
+        asked = [name for c in constraints for _, a in c.parts for name in _list_groups(a, key) if isinstance(name, str)]
+        if asked and not known:
+            raise InvalidInput(
+                f"'{asked[0]}' is the name of a {key}, and column '{column}' of `train_dataset` has no names; add the "
+                f"column, say which it is ({key}_column=), or name its numbers ({key}_names=[...])."
+            )
+    return [constraint.with_names(names) for constraint in constraints]
+
+
+def _list_groups(average: Average, key: str) -> list[Any]:
+    """Return the contexts, tasks or classes that an average mentions."""
+    named = {"context": average.contexts, "task": average.tasks, "class": average.classes}[key]
+    return [*(named or ()), *((average.mix or ()) if average.by == key else ())]
+
+
+def _name_tokens(constraints: Sequence[Constraint], tokenizer: Any) -> tuple[str, ...]:
     """Return names of tokens by number, those that constraints mention; the others are empty.
 
     A name is a token as the tokenizer spells it, or text that is one token.
@@ -151,7 +179,7 @@ def name_tokens(constraints: Sequence[Constraint], tokenizer: Any) -> tuple[str,
         name
         for constraint in constraints
         for _, average in constraint.parts
-        for names in (average.measure.class_names, average.classes or (), average.mix or () if average.by == "class" else ())
+        for names in (average.measure.class_names, _list_groups(average, "class"))
         for name in names
         if isinstance(name, str)
     }
@@ -182,12 +210,3 @@ def _find_token(name: str, tokenizer: Any) -> int:
             f"as {tokenizer.convert_ids_to_tokens(ids)!r}; a blank in front makes another token."
         )
     return int(ids[0])
-
-
-def find_device(args: TrainingArguments) -> torch.device:
-    """Return where the student is trained.
-
-    Args:
-        args: Of the run.
-    """
-    return torch.device(args.device)

@@ -51,7 +51,7 @@ def read_trainer_state(checkpoint: Path, run: Mapping[str, Any]) -> dict[str, An
     store = CheckpointStore(checkpoint, keep=1, name=STATE_FOLDER)
     latest = store.find_latest()
     if latest is None:
-        why = "; ".join(store.damaged.values()) or f"it has no folder {STATE_FOLDER}"
+        why = "; ".join(store.damaged.values()).rstrip(".") or f"it has no folder {STATE_FOLDER}"
         raise InvalidInput(
             f"{checkpoint} holds no multipliers to go on with: {why}. Go on from a checkpoint that SafeKDTrainer wrote, "
             "or begin anew: trainer.train()."

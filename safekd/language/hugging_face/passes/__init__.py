@@ -1,7 +1,7 @@
 """What the trainer reads of sequences, training or not.
 
 In this order: rows of a data set become batches (``SequenceCollator``, ``split_columns``); the student gives its hidden
-states without logits (``read_hidden``); ``DistillationTerms`` is the loss of the run; ``read_sequences`` reads loss,
+states without logits (``capture_hidden``); ``DistillationTerms`` is the loss of the run; ``read_sequences`` reads loss,
 perplexity and safety of a whole data set, ``GradientNorms`` what the KKT residuals need.
 """
 
@@ -15,8 +15,15 @@ from ._sequence_columns import (
     split_columns,
 )
 from ._sequence_moments import SequenceMoments
-from ._sequence_pass import Answers, SequenceReading, SequenceSums, measure_positions, read_sequences
-from ._student_states import read_hidden, require_head, require_same_logits
+from ._sequence_pass import (
+    Answers,
+    SequenceReading,
+    SequenceSums,
+    count_reading_rows,
+    measure_positions,
+    read_sequences,
+)
+from ._student_states import capture_hidden, require_head, require_same_logits
 
 __all__ = [
     "Answers",
@@ -27,10 +34,11 @@ __all__ = [
     "SequenceMoments",
     "SequenceReading",
     "SequenceSums",
+    "count_reading_rows",
     "measure_positions",
     "name_groups",
     "number_rows",
-    "read_hidden",
+    "capture_hidden",
     "read_sequences",
     "require_head",
     "require_same_logits",

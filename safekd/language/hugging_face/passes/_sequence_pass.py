@@ -21,6 +21,7 @@ from ....safety import Constraint
 from ....training.trace import ConstraintReading
 from ...loss import Head, TeacherOutput
 from ...loss._head_products import HeadProducts
+from ...loss._memory_budget import count_rows, read_bytes
 from ._sequence_moments import SequenceMoments
 
 
@@ -63,6 +64,18 @@ class SequenceReading:
     def perplexity(self) -> float:
         """Of the labels; infinite where it is beyond floating point."""
         return math.exp(self.cross_entropy) if self.cross_entropy < 700 else math.inf
+
+
+    def as_metrics(self) -> dict[str, float]:
+        """Return the numbers by the names under which trainers report them."""
+        metrics = {"loss": self.loss, "cross_entropy": self.cross_entropy, "perplexity": self.perplexity}
+        for reading in self.readings:
+            metrics |= {
+                f"safety_{reading.name}": reading.measured,
+                f"safety_se_{reading.name}": reading.standard_error,
+                f"violation_{reading.name}": reading.violation,
+            }
+        return metrics
 
 
 Ask = Callable[[Batch], Answers]
@@ -148,6 +161,17 @@ class SequenceSums:
             sequences=int(self.sequences),
             readings=readings,
         )
+
+
+def count_reading_rows(budget: str | int, vocabulary: int, like: Tensor) -> int:
+    """Return of how many positions the log-probabilities fit into a budget.
+
+    Args:
+        budget: Bytes, or text such as "64MiB".
+        vocabulary: How many tokens there are.
+        like: Of the device and the type of the head.
+    """
+    return count_rows(read_bytes(budget), 2, vocabulary, widen(like[:0]).dtype, like.device)
 
 
 def read_sequences(

@@ -21,7 +21,7 @@ from ...loss import Head
 
 
 @dataclass(frozen=True)
-class HeadCheckSettings:
+class LogitCheckSettings:
     """How the head is compared with the model's own logits; ``test_students.py`` notices.
 
     Attributes:
@@ -35,10 +35,10 @@ class HeadCheckSettings:
     relative_half: float = 5e-2
 
 
-SETTINGS = HeadCheckSettings()
+SETTINGS = LogitCheckSettings()
 
 
-def read_hidden(model: nn.Module, student: Any, inputs: Mapping[str, Any]) -> Tensor:
+def capture_hidden(model: nn.Module, student: Any, inputs: Mapping[str, Any]) -> Tensor:
     """Return the hidden states that the student's output layer reads.
 
     Args:
@@ -111,7 +111,7 @@ def require_same_logits(student: Any, inputs: Mapping[str, Any]) -> None:
     with evaluation_mode(student), _empty_head(student, keep=slice(None)) as read:
         logits = student(**few).logits.float()
     own = Head.of(student).logits(read[0]).float()
-    half = any(p.dtype in (torch.float16, torch.bfloat16) for p in (read[0], *student.parameters()))
+    half = any(torch.equal(logits, logits.to(kind).float()) for kind in (torch.float16, torch.bfloat16))
     allowed = (SETTINGS.relative_half if half else SETTINGS.relative) * (1 + float(own.abs().max()))
     if own.shape != logits.shape or not float((own - logits).abs().max()) <= allowed:
         raise InvalidInput(
