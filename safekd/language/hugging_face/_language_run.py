@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...distributed import Ranks
 from ...errors import InvalidInput
+from ...training import ConstraintLayout
 from ...training.trace import TracePoint
 from ...weights import collect_modules, load_rule_state, rule_state
 from ..steps import LanguageStep
@@ -40,6 +41,7 @@ class LanguageRun:
         weights_optimizer: torch.optim.Optimizer | None,
     ) -> None:
         self._terms, self.step, self.recorder, self._ranks = terms, step, recorder, ranks
+        self._layout = ConstraintLayout(terms.constraints, step.device)
         modules = collect_modules(terms.weights).values()
         self._learned = [p for module in modules for p in module.parameters() if p.requires_grad]
         if weights_optimizer is not None and not self._learned:
@@ -65,7 +67,7 @@ class LanguageRun:
             self._optimizer.step()
             self._optimizer.zero_grad()
         record = self.step.finish()
-        self._window.add(record.distillation, record.safety)
+        self._window.add(record.loss, record.safety)
 
     def read_window(self) -> dict[str, float]:
         """Return what logs say of the steps since the last one, and forget them."""
@@ -95,7 +97,16 @@ class LanguageRun:
             if not again:
                 return None
             points.pop()
-        state = StepState(step, epoch, self.multipliers, self.step.rho, self.step.capped, self.step.smoothed)
+        engine, M = self.step.engine, self.step.engine.M
+        join = self._layout.join_kinds
+        state = StepState(
+            step,
+            epoch,
+            self.multipliers,
+            join(engine.rho, engine.equality_rho),
+            join(engine.capped[:M], engine.capped[M:]),
+            join(engine.smoothed[:M], engine.smoothed[M:]),
+        )
         point = self.recorder.record(state)
         self._residuals = {f"kkt_{name}": value for name, value in vars(point.residuals).items()}
         return point

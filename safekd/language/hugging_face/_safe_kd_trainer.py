@@ -276,7 +276,7 @@ class SafeKDTrainer(ReadingTrainer):
         size = args.per_device_train_batch_size
         batches = sample.make_batches(collate, size, ranks.rank, ranks.size, args.device)
         step = LanguageStep(
-            len(self.teachers),
+            terms.names,
             constraints=terms.constraints,
             dual=self.dual,
             ranks=ranks,

@@ -55,12 +55,8 @@ class DistillationTerms(ShortRepr):
     critical_contexts: Collection[int] = ()
 
     def settings(self) -> dict[str, Any]:
-        """Return what ``distillation_loss`` is told besides data, by keyword."""
-        return {
-            name: getattr(self, name)
-            for name in self.__dataclass_fields__
-            if name not in ("constraints",)
-        }
+        """Return what loss and step are told besides teachers, constraints and data, by keyword."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("names", "constraints")}
 
     def compare(
         self,
@@ -94,9 +90,9 @@ class DistillationTerms(ShortRepr):
             mask=batch.mask,
             task=batch.task,
             context=batch.context,
-            index=batch.index,
+            index=batch.index if batch.numbered else None,
             count=count,
-            split="train",
+            names=self.names,
             **self.settings(),
             **more,
         )
