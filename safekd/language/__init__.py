@@ -8,6 +8,7 @@ The label of a position is the token that follows it.
 """
 
 from ..divergences import ForwardKL, JensenShannon, ReverseKL
+from .cache import CachedTeacher, describe_cache, verify_cache, write_cache
 from .loss import Head, Hidden, LanguageLoss, Logits, TeacherOutput, TopK, distillation_loss, shift_labels
 
 
@@ -25,6 +26,7 @@ def JSD(beta: float = 0.5) -> JensenShannon:  # noqa: N802
 
 __all__ = [
     "JSD",
+    "CachedTeacher",
     "ForwardKL",
     "Head",
     "Hidden",
@@ -33,6 +35,9 @@ __all__ = [
     "ReverseKL",
     "TeacherOutput",
     "TopK",
+    "describe_cache",
     "distillation_loss",
     "shift_labels",
+    "verify_cache",
+    "write_cache",
 ]
