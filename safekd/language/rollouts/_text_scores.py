@@ -123,7 +123,7 @@ def read_scores(name: str, score: Score, written: Written) -> Tensor:
     Raises:
         InvalidInput: It gives another number of values, or one outside [0, 1].
     """
-    value_R = torch.as_tensor(score(written)).detach().cpu().double()
+    value_R = torch.as_tensor(score(written), dtype=torch.float64).detach().cpu()
     if value_R.shape != (len(written),):
         raise InvalidInput(
             f"Score '{name}' gives shape {tuple(value_R.shape)} for {len(written)} texts; wanted one number a text."
