@@ -12,9 +12,10 @@ A ``SafetyMeasure`` reads one position; an ``Average`` reads it over groups of e
 add up; a ``Constraint`` compares averages with a threshold; ``certify`` bounds them on held-out data.
 
 Which measure?  ``TruthProbability`` and ``UnsafeMass`` are linear in the distribution, the easiest to train and to
-reason about; ``LogTruthProbability`` is the first over a vocabulary of thousands; ``Margin`` and ``OneMinusBrier`` are concave; ``Recall``, ``TopK``, ``Avoids`` and ``Counted``, for an
-event of one's own, count, and are trained through surrogates; ``Calibration`` wants ``exactly=0.5``; ``Custom`` is
-anything else.  ``MEASURES`` holds those that configurations name.
+reason about; ``LogTruthProbability`` is the first, for vocabularies of thousands; ``Margin`` and ``OneMinusBrier`` are
+concave; ``Recall``, ``TopK``, ``Avoids`` and ``Counted``, for an event of one's own, count, and are trained through
+surrogates; ``Calibration`` wants ``exactly=0.5``; ``Custom`` is anything else.  ``MEASURES`` holds those that
+configurations name.
 """
 
 from ._clustered_values import ClusteredValues, bound_expectation, evaluate_groups

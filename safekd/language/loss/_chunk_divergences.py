@@ -89,10 +89,11 @@ def compare_chunk(
         if learns:
             u_CV = (D_CV - loss_C[:, None]).mul_(q_CV).nan_to_num_(nan=0.0)
         if gradient:
-            factor_C = share if scale_C is None else (scale_C + share)[:, None]
-            gradient_CV = (
-                s_CV.sub_(q_CV) if scale_C is None and share == 1 else s_CV.mul_(factor_C).sub_(q_CV, alpha=share)
-            )
+            if scale_C is not None:
+                s_CV.mul_((scale_C + share)[:, None])
+            elif share != 1:
+                s_CV.mul_(share)
+            gradient_CV = s_CV.sub_(q_CV, alpha=share)
         return ChunkLoss(_clear(loss_C), gradient_CV, u_CV)
     if isinstance(divergence, JensenShannon):
         beta = divergence.beta

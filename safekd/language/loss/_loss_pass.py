@@ -3,7 +3,7 @@
 For each chunk of C positions
 
     z = W h, log s = log softmax(z / T)                      the student
-    p_k                                                      each teacher, in one buffer; K buffers where weights need all
+    p_k                                                      each teacher in one buffer; in K where weights need all
     w                                                        given, or a rule's scores of this chunk
     q                                                        the pool
     G = dL/dz                                                in closed form, in the student's buffer
@@ -22,7 +22,6 @@ from torch import Tensor
 
 from ...divergences import ReverseKL, TemperedDivergence
 from ...errors import NotFinite
-from ...safety import GroupSums
 from ._chunk_divergences import compare_chunk, expect
 from ._chunk_measures import ConstraintReader, LogitGradient
 from ._head import Head
@@ -61,14 +60,12 @@ class RowWeights:
         given_PK: One row a position; None where a rule says it.
         rule: Called with the positions of a chunk, the student's log-probabilities, the signals that are known and the
             teachers' log-probabilities at temperature 1; returns weights (C, K), perhaps with a graph.
-        signals: Which signals of teachers it is given.
         learned: Parameters of the rule that get gradients.
         differentiate: Whether ``given_PK`` gets a gradient.
     """
 
     given_PK: Tensor | None
     rule: ChunkWeights | None = None
-    signals: frozenset[str] = frozenset()
     learned: tuple[Tensor, ...] = ()
     differentiate: bool = False
 
@@ -97,7 +94,6 @@ class PassResult:
         divergence: Sum of the divergences, T^2 included.
         cross_entropy: Sum over labels; None where there are none.
         gradients: Of the objective.
-        sums: One a measure.
         weights_PK: The weights that were used.
         signals: Signals that a rule was given, (P, K) each.
     """
@@ -105,7 +101,6 @@ class PassResult:
     divergence: Tensor
     cross_entropy: Tensor | None
     gradients: LossGradients
-    sums: list[GroupSums]
     weights_PK: Tensor
     signals: dict[str, Tensor]
 
@@ -172,7 +167,6 @@ class LossPass:
             total * self._settings.divergence.temperature**2,
             ce_total,
             gradients,
-            [reader.sums for reader in self._measures],
             torch.cat(used) if used else self._student.new_zeros(0, len(self._teachers)),
             {name: torch.cat(values) for name, values in signals.items()},
         )
@@ -272,19 +266,14 @@ class _Chunk:
 
     def _ask_rule(self, kept: Sequence[Tensor], log_s_CV: Tensor) -> None:
         whole, weights = self._whole, self._whole._weights
-        known = {}
-        if "entropy" in weights.signals:
-            columns = [teacher.known("entropy", self._places) for teacher in whole._teachers]
-            known["entropy"] = torch.stack(
-                [-expect(x.exp(), x) if h is None else h for x, h in zip(kept, columns, strict=True)], dim=-1
-            )
-        if "cross_entropy" in weights.signals and whole._labels is not None:
+        entropies = [teacher.known("entropy", self._places) for teacher in whole._teachers]
+        read = [-expect(x.exp(), x) if h is None else h for x, h in zip(kept, entropies, strict=True)]
+        known = {"entropy": torch.stack(read, dim=-1)}
+        if whole._labels is not None:
             label_C1 = whole._labels[self._rows][:, None]
-            columns = [teacher.known("log_truth", self._places) for teacher in whole._teachers]
-            known["cross_entropy"] = torch.stack(
-                [-(x.gather(-1, label_C1)[:, 0] if t is None else t) for x, t in zip(kept, columns, strict=True)],
-                dim=-1,
-            )
+            truths = [teacher.known("log_truth", self._places) for teacher in whole._teachers]
+            read = [x.gather(-1, label_C1)[:, 0] if t is None else t for x, t in zip(kept, truths, strict=True)]
+            known["cross_entropy"] = -torch.stack(read, dim=-1)
         self.signals = known
         assert weights.rule is not None
         with torch.set_grad_enabled(bool(weights.learned)):

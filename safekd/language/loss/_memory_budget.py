@@ -1,4 +1,4 @@
-"""How many positions at once: what fits into a budget of memory.  Axes: C positions of a chunk, K teachers, V vocabulary."""
+"""How many positions at once: what fits into a budget of memory.  Axes: C positions of a chunk, V vocabulary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Teachers' log-probabilities at some positions, and their pool.  Axes: C positions, K teachers, V vocabulary, k kept."""
+"""Teachers' log-probabilities at some positions, and their pool.
+
+Axes: N positions, C of a chunk, K teachers, V vocabulary, k tokens kept.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch import Tensor
 
 from ...errors import InvalidInput
 from ._head_products import HeadProducts
-from ._teacher_outputs import Hidden, Logits, TeacherOutput, TopK
+from ._teacher_outputs import Hidden, Logits, TeacherOutput
 
 _LARGEST_EXPONENT = 80.0  # exp of it is finite in float32; only teachers of weight 0 ever reach it
 
@@ -60,18 +63,15 @@ class TeacherRows:
 
     def _read_table(self, rows: Tensor | slice) -> Tensor:
         table, V = self._table, self._vocabulary
+        size = V if table.vocabulary is None else table.vocabulary
         ids_Ck = table.ids.flatten(0, -2)[rows].long()
         log_p_Ck = table.log_p.flatten(0, -2)[rows].to(self._dtype)
-        others = table.vocabulary - ids_Ck.shape[-1]
-        tail_C = (1 - log_p_Ck.exp().sum(-1)).clamp_min(0.0) / max(others, 1)
-        full_CV = tail_C.log()[:, None].repeat(1, V)
-        if table.vocabulary > V:
-            inside_Ck = ids_Ck < V
-            last_C1 = full_CV[:, :1].clone()  # ids beyond the vocabulary write where they change nothing
-            ids_Ck = torch.where(inside_Ck, ids_Ck, V)
-            full_CV = torch.cat([full_CV, last_C1], dim=-1).scatter_(-1, ids_Ck, log_p_Ck)[:, :V]
-            return full_CV
-        return full_CV.scatter_(-1, ids_Ck, log_p_Ck)
+        tail_C = (1 - log_p_Ck.exp().sum(-1)).clamp_min(0.0)
+        if table.tail is not None:
+            tail_C = table.tail.flatten()[rows].to(self._dtype)
+        each_C = (tail_C / max(size - ids_Ck.shape[-1], 1)).log()
+        full_CV = each_C[:, None].repeat(1, V + 1)  # the last column takes what is beyond the vocabulary
+        return full_CV.scatter_(-1, ids_Ck.clamp_max(V), log_p_Ck)[:, :V]
 
 
 @dataclass
