@@ -15,7 +15,8 @@ signals to scores (..., K).  Which one should I choose?  ``EntropyDecay`` when c
               SafetyBlend
     task      InverseLoss, PerformanceSoftmax, GradientAlignment (labels, student), GradientMinNorm (student)
     context   OrdinalSafety, DomainDistance
-    any       Uniform, MinDivergence (student), Stored (index): weights from a file
+    any       Uniform, Routed (context or task): all weight to one teacher, MinDivergence (student), Stored (index):
+              weights from a file
     learned   UncertaintyWeighting (task), MultiLevel (features), MetaTeacher, PolicyGradient (labels, student):
               modules, which ``ConstrainedTrainer`` trains beside the student
 
@@ -72,7 +73,7 @@ from .rules import (
     walk_rule,
 )
 from .rules._context_rules import DomainDistance, OrdinalSafety
-from .rules._generic_rules import MinDivergence, Uniform
+from .rules._generic_rules import MinDivergence, Routed, Uniform
 from .rules._stored_rule import Stored, require_stored_rows
 from .rules._task_rules import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
 from .rules._token_rules import (
@@ -115,6 +116,7 @@ __all__ = [
     "PolicyGradient",
     "PositionOrderings",
     "Repair",
+    "Routed",
     "Rule",
     "SafetyBlend",
     "Scale",

@@ -61,9 +61,9 @@ def read_vocabulary(
         InvalidInput: Sizes differ and none was given, or one is below what was given.
     """
     own = int(student.shape[-1]) if head is None else head.vocabulary
-    sizes: dict[str, int | None] = {"the student": own} | {
-        name: _vocabulary_of(t) for name, t in zip(names, teachers, strict=True)
-    }
+    sizes: dict[str, int | None] = {"the student": own}
+    for name, output in zip(names, teachers, strict=True):
+        sizes[name] = _vocabulary_of(output)
     if given is None:
         for name, size in sizes.items():
             if size not in (own, None):
@@ -225,15 +225,16 @@ def make_label_batch(lead: torch.Size, labels: Tensor | None, task: Any, context
     return Batch(zeros[:, None], known.clamp_min(0), groups["task"], groups["context"], numbers)
 
 
-def spread_group(value: Tensor | None, lead: torch.Size, kept: Tensor | None) -> Tensor | None:
+def spread_group(value: Any, lead: torch.Size, kept: Tensor | None, device: torch.device) -> Tensor | None:
     """Return a group number for each position that counts.
 
     Args:
         value: One an example or a position; or None.
         lead: Shape of the positions.
         kept: Places of the positions that count.
+        device: Where to.
     """
     if value is None:
         return None
-    flat = expand_to_positions(value, lead).flatten()
+    flat = expand_to_positions(torch.as_tensor(value, device=device).long(), lead).flatten()
     return flat if kept is None else flat[kept]

@@ -26,6 +26,7 @@ from ._signal_checks import (
     require_mask,
     require_same_teachers,
     require_scores_fit,
+    require_true_classes,
 )
 from ._teacher_distributions import average_rows, compute_disagreement, compute_divergence, compute_variance, soften
 from ._teacher_evidence import TeacherEvidence, look_up, require_table
@@ -262,14 +263,7 @@ class Signals:
         if self.labels is None:
             raise MissingSignal("This rule needs the true classes; pass `labels` of shape (...,), integers.")
         known = self._student if self._log_p is None else self._log_p
-        outside = self.labels < 0 if known is None else (self.labels < 0) | (self.labels >= known.shape[-1])
-        if bool(outside.any()):
-            where = tuple(int(i) for i in outside.nonzero()[0])
-            classes = "at least 0" if known is None else f"0 to {known.shape[-1] - 1}"
-            raise InvalidInput(
-                f"Position {where} has label {int(self.labels[where])}; wanted a class, {classes}. This rule needs "
-                "a true class wherever a position counts; where it does not, as in padding, the label is -100."
-            )
+        require_true_classes(self.labels, None if known is None else known.shape[-1])
         return self.labels
 
     def select_counted(self, value: Tensor) -> Tensor:
