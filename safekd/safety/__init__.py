@@ -28,7 +28,7 @@ from ._mix_balls import Ball, ChiSquareBall, KLBall
 from ._paired_comparison import PairedSums, adjust_p_values, adjust_pair_p_values
 from ._probability_measures import Calibration, LogTruthProbability, Margin, OneMinusBrier, TruthProbability, UnsafeMass
 from ._rate_measures import Avoids, Recall, TopK
-from ._safety_certificate import Certificate, certify
+from ._safety_certificate import Certificate, certify, certify_values
 from ._safety_constraint import Constraint, SafetyConstraint
 from ._safety_measure import MEASURES, SafetyMeasure, register_measure
 
@@ -62,6 +62,7 @@ __all__ = [
     "betting_lower_bound",
     "bound_expectation",
     "certify",
+    "certify_values",
     "clopper_pearson_lower_bound",
     "constrain_each_class",
     "constrain_each_context",
