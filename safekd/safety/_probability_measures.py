@@ -5,12 +5,15 @@ Axes: ... positions, V classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
+from .._number_checks import is_finite
 from ..data import Group
+from ..errors import InvalidInput
 from ._safety_measure import (
     SafetyMeasure,
     add_setting,
@@ -23,15 +26,54 @@ from ._safety_measure import (
     sort_classes,
 )
 
+_LEAST_LOG_P = -1e4  # as which a probability of zero enters a sum
+
 
 @register_measure
 class TruthProbability(SafetyMeasure):
     """The probability given to the truth, p(y): linear in p, so concave."""
 
     concave = True
+    truth_only = True
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         return gather_log_truth(log_p_V, labels).exp()
+
+
+@register_measure
+class LogTruthProbability(SafetyMeasure):
+    """The probability given to the truth, p(y), with a surrogate that has a gradient where p(y) is next to nothing.
+
+    The surrogate is ``at + at log(p(y) / at)``: equal to p(y) at ``at``, with the same derivative, and below p(y)
+    elsewhere.  Over a vocabulary of 50,000 tokens a fresh student gives the truth 1 / 50,000, where p(y) is flat in the
+    logits: multipliers would wind up without effect.  The surrogate's gradient in the logits is ``at (e_y - p)``.  What
+    is promised and certified is p(y) itself.
+
+    Args:
+        critical: Labels on which it is read, every label by default.
+        at: The probability around which the surrogate is exact, in (0, 1]: the threshold that is asked for.
+
+    Raises:
+        InvalidInput: ``at`` is out of range.
+    """
+
+    concave = True
+    truth_only = True
+
+    def __init__(self, critical: Collection[Group] | None = None, at: float = 0.5) -> None:
+        super().__init__(critical)
+        if not (is_finite(at) and 0 < at <= 1):
+            raise InvalidInput(f"`at` of LogTruthProbability is {at!r}; wanted a probability above 0 and at most 1.")
+        self.at = float(at)
+
+    def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        return gather_log_truth(log_p_V, labels).exp()
+
+    def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        return self.at * (1 + gather_log_truth(log_p_V, labels).clamp_min(_LEAST_LOG_P) - math.log(self.at))
+
+    def __repr__(self) -> str:
+        return add_setting(super().__repr__(), f"at={self.at:g}")
 
 
 @register_measure
@@ -75,8 +117,22 @@ class UnsafeMass(SafetyMeasure):
         super().__init__(critical)
         self.unsafe = frozenset(read_class_numbers(unsafe, "unsafe"))
 
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """The unsafe classes."""
+        return tuple(sorted(self.unsafe))
+
+    def measured_columns(self, log_p_c: Tensor, labels: Tensor) -> Tensor:
+        """Return ``1 - p(U)`` from the probabilities of the unsafe classes.
+
+        Args:
+            log_p_c: Their log-probabilities, (..., |U|).
+            labels: Class numbers, (...); not looked at.
+        """
+        return clamp_to_unit(1 - log_p_c.exp().sum(-1))
+
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
-        return clamp_to_unit(1 - select_classes(log_p_V, self.unsafe, "unsafe").exp().sum(-1))
+        return self.measured_columns(select_classes(log_p_V, self.unsafe, "unsafe"), labels)
 
     def __repr__(self) -> str:
         return add_setting(super().__repr__(), f"unsafe={sort_classes(self.unsafe)}")

@@ -36,12 +36,15 @@ class SafetyMeasure(ABC):
         class_settings: Its settings that hold classes; a subclass adds its own, so that names are found there too.
         concave: Whether it is concave in the distribution, which Corollary VIII.7 needs.
         binary: Whether each measured value is 0 or 1, which the exact binomial certificate needs.
+        truth_only: Whether it reads no probability but that of the label, so that over a large vocabulary no other is
+            gathered.
 
     Source: Definition VIII.2.
     """
 
     concave: bool = False
     binary: bool = False
+    truth_only: bool = False
     class_settings: tuple[str, ...] = ("critical",)
 
     def __init__(self, critical: Collection[Group] | None = None) -> None:
@@ -148,6 +151,36 @@ class SafetyMeasure(ABC):
         """
         self._require_class_numbers()
         return self._surrogate(widen(log_p_V), labels)
+
+    def measured_everywhere(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
+        """Return the measured value as if all labels were critical, for callers that choose positions.
+
+        Args:
+            log_p_V: Log-probabilities, (..., V).
+            labels: Class numbers, (...).
+
+        Returns:
+            Values in [0, 1], (...).
+        """
+        self._require_class_numbers()
+        return self._measured(widen(log_p_V), labels)
+
+    @property
+    def columns(self) -> tuple[int, ...] | None:
+        """The classes whose probabilities it reads, whatever the label; None where the label says it, or all count."""
+        return None
+
+    def measured_columns(self, log_p_c: Tensor, labels: Tensor) -> Tensor:
+        """Return the measured value from the probabilities of ``columns`` alone; for measures that have some.
+
+        Args:
+            log_p_c: Log-probabilities of those classes, (..., columns).
+            labels: Class numbers, (...).
+
+        Returns:
+            Values in [0, 1], (...).
+        """
+        raise NotImplementedError(f"{type(self).__name__} names no columns")
 
     @abstractmethod
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:

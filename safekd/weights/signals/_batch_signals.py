@@ -28,7 +28,7 @@ from ._signal_checks import (
     require_scores_fit,
     require_true_classes,
 )
-from ._teacher_distributions import average_rows, compute_divergence, compute_variance, soften
+from ._teacher_distributions import average_rows, compute_disagreement, compute_divergence, compute_variance, soften
 from ._teacher_evidence import TeacherEvidence, look_up, require_table
 
 OrderedScale = Literal["token", "context"]  # the scales with safety orderings, axioms III.5 and III.22
@@ -56,6 +56,7 @@ class Signals:
         entropy: Entropy of each teacher, nats, (..., K).
         cross_entropy: Cross-entropy of each teacher on the label, nats, (..., K).
         variance: Variance of each teacher over passes, summed over classes, (..., K).
+        disagreement: KL divergence of each teacher from the mean of all, nats, (..., K).
         task_loss: Loss of each teacher on the position's task, nats, (..., K).
         performance: Accuracy of each teacher on the position's task, in [0, 1], (..., K).
         safety: Safety of each teacher in the position's context, in [0, 1], (..., K).
@@ -91,6 +92,7 @@ class Signals:
         entropy: Tensor | None = None,
         cross_entropy: Tensor | None = None,
         variance: Tensor | None = None,
+        disagreement: Tensor | None = None,
         task_loss: Tensor | None = None,
         performance: Tensor | None = None,
         safety: Tensor | None = None,
@@ -103,20 +105,19 @@ class Signals:
         mask: Tensor | None = None,
     ) -> None:
         self.mask, labels = read_counted(mask, labels)
-        several = log_p, log_p_passes, student_log_p
-        log_p, log_p_passes, student_log_p = (read_signal(value, self.mask) for value in several)
+        log_p, log_p_passes, student_log_p = (read_signal(x, self.mask) for x in (log_p, log_p_passes, student_log_p))
         features = fill_signal(features, self.mask, 0.0)
         self._log_p, self.evidence, self.split, self.teachers = log_p, evidence, split, teachers
         self._passes, self._student, self._features = log_p_passes, student_log_p, features
         self.critical_classes = read_group_numbers("critical_classes", critical_classes)
         self.critical_contexts = read_group_numbers("critical_contexts", critical_contexts)
-        # whether anything says which positions are critical; if not, orderings apply at all of them
         self.names_critical = bool(self.critical_classes or self.critical_contexts or critical is not None)
         self._critical_given = critical is not None
         scores = {
             "entropy": entropy,
             "cross_entropy": cross_entropy,
             "variance": variance,
+            "disagreement": disagreement,
             "task_loss": task_loss,
             "performance": performance,
             "safety": safety,
@@ -190,6 +191,11 @@ class Signals:
                 "or `variance` of shape (..., K)."
             )
         return compute_variance(self._passes)
+
+    @cached_property
+    def disagreement(self) -> Tensor:
+        """KL divergence of each teacher from the mean of all, (..., K), nats."""
+        return compute_disagreement(self.log_p.unbind(-2))
 
     @property
     def student_log_p(self) -> Tensor:
