@@ -17,13 +17,14 @@ from torch import Tensor
 from solvers.short_repr import ShortRepr
 
 from ..._number_checks import is_finite, is_whole
-from ...divergences import ForwardKL, TemperedDivergence
+from ...divergences import ForwardKL, ReverseKL, TemperedDivergence
 from ...errors import InvalidInput
 from ...safety import Constraint, GroupSums, SafetyConstraint, SafetyMeasure
-from ...weights import Rule, Signals, TeacherEvidence, Uniform, collect_modules, looks_at_student
+from ...weights import Rule, Signals, TeacherEvidence, Uniform, collect_modules, collect_needs, looks_at_student
 from ._chunk_divergences import require_divergence
 from ._chunk_measures import ConstraintReader
 from ._chunk_signals import ChunkSignals
+from ._chunk_targets import ChunkWeights, RowWeights, TargetSettings
 from ._head import Head
 from ._loss_gradient import attach_gradients
 from ._loss_inputs import (
@@ -36,10 +37,10 @@ from ._loss_inputs import (
     require_pool,
     spread_group,
 )
-from ._loss_pass import ChunkWeights, LossPass, LossSettings, RowWeights
-from ._memory_budget import count_rows, read_bytes
+from ._loss_pass import PassParts, run_pass
+from ._memory_budget import choose_chunk, read_bytes
 from ._teacher_outputs import TeacherOutput
-from ._teacher_rows import TeacherRows
+from ._teacher_rows import Pool, TeacherRows
 
 
 @dataclass(frozen=True, repr=False)
@@ -177,7 +178,6 @@ def distillation_loss(
     positions = int(lead.numel()) if kept is None else len(kept)
     total = _read_count(count, positions)
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    cut_head = None if head is None else head.cut(V)
     differentiates = torch.is_grad_enabled()
     batch = make_label_batch(lead, labels, task, context, device)
 
@@ -200,38 +200,36 @@ def distillation_loss(
     rows_PK, row_weights = _read_row_weights(
         weights, lead, K, kept, wide, device, lambda rule: _call_rule(rule, labels_P, groups, shared)
     )
-    kept_teachers = K if row_weights.keeps_teachers else 1
-    dense = any(not a.measure.truth_only and a.measure.columns is None for rule in rules for _, a in rule.parts)
-    buffers = 3 + kept_teachers + (divergence.temperature != 1) + 2 * isinstance(head and head.softcap, float) + dense
-    settings = LossSettings(
-        divergence,
-        require_pool(pool),
-        per_teacher,
-        temper == "pool",
-        float(cross_entropy),
-        count_rows(read_bytes(budget), buffers, V, wide, device),
+    in_logs = isinstance(divergence, ReverseKL)
+    target = TargetSettings(
+        Pool(require_pool(pool), K, in_logs),
+        per_teacher if temper == "teachers" else (1.0,) * K,
+        T if temper == "pool" else 1.0,
     )
     flat = hidden.flatten(0, -2) if hidden.ndim > 2 else hidden
     if head is None and flat.shape[-1] != V:
         flat = flat[:, :V]
     student = flat if kept is None else flat[kept]
-    trained = [student, None if cut_head is None else cut_head.weight, None if cut_head is None else cut_head.bias]
+    trained = [student, None if head is None else head.weight, None if head is None else head.bias]
     wanted = tuple(bool(differentiates and x is not None and x.requires_grad) for x in trained)
-    one_pass = LossPass(
-        student,
-        cut_head,
+    parts = PassParts(
+        student.detach(),
+        head,
+        V,
         [TeacherRows(output, V, wide) for output in outputs],
+        named,
+        row_weights,
         kept,
         labels_P,
-        row_weights,
         readers,
-        settings,
-        named,
+        divergence,
+        target,
+        choose_chunk(positions, read_bytes(budget), row_weights.count_buffers(K), V, wide, device),
         wide,
     )
     unit, ce_unit = (1 - cross_entropy) / total, cross_entropy / total
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        result = one_pass.run(unit, ce_unit, (wanted[0], wanted[1], wanted[2]))
+        result = run_pass(parts, unit, ce_unit, (wanted[0], wanted[1], wanted[2]))
     value = unit * result.divergence
     if ce_unit and result.cross_entropy is not None:
         value = value + ce_unit * result.cross_entropy
@@ -354,19 +352,23 @@ def _read_row_weights(
         )
     parameters = [p for module in collect_modules(weights).values() for p in module.parameters() if p.requires_grad]
     learned = tuple(dict.fromkeys(parameters)) if torch.is_grad_enabled() else ()
-    return None, RowWeights(None, make_call(weights), frozenset({"entropy", "cross_entropy"}), learned)
+    return None, RowWeights(
+        None,
+        make_call(weights),
+        learned,
+        sees_student=looks_at_student(weights),
+        sees_teachers="log_p" in collect_needs(weights),
+    )
 
 
 def _call_rule(
     rule: Rule, labels_P: Tensor | None, groups: dict[str, Tensor | None], shared: dict[str, Any]
 ) -> ChunkWeights:
-    sees_student = looks_at_student(rule)
-
-    def call(rows: Tensor | slice, log_s_CV: Tensor, known: dict[str, Tensor], log_p: Sequence[Tensor]) -> Tensor:
+    def call(rows: slice, log_s_CV: Tensor | None, known: dict[str, Tensor], log_p: Sequence[Tensor]) -> Tensor:
         signals = ChunkSignals(
             log_p,
             labels=None if labels_P is None else labels_P[rows],
-            student_log_p=log_s_CV if sees_student else None,
+            student_log_p=log_s_CV,
             **known,
             **{name: None if value is None else value[rows] for name, value in groups.items()},
             **shared,
