@@ -15,7 +15,12 @@ MOST_FILES = 14
 MOST_LINES = 420  # about 400
 MOST_FUNCTION_LINES = 60
 GLOSSARY = ROOT / "docs" / "glossary.md"
-PUBLIC_TWICE = {"errors", "trace_frontier", "_"}  # of solvers, and of safekd: each package's own, and known by its door
+PUBLIC_TWICE = {
+    "errors",
+    "trace_frontier",
+    "_",
+    "TopK",
+}  # known by their doors: solvers and safekd, safety and language
 
 
 def lines_of(path):

@@ -12,9 +12,10 @@ A ``SafetyMeasure`` reads one position; an ``Average`` reads it over groups of e
 add up; a ``Constraint`` compares averages with a threshold; ``certify`` bounds them on held-out data.
 
 Which measure?  ``TruthProbability`` and ``UnsafeMass`` are linear in the distribution, the easiest to train and to
-reason about; ``LogTruthProbability`` is the first over a vocabulary of thousands; ``Margin`` and ``OneMinusBrier`` are concave; ``Recall``, ``TopK``, ``Avoids`` and ``Counted``, for an
-event of one's own, count, and are trained through surrogates; ``Calibration`` wants ``exactly=0.5``; ``Custom`` is
-anything else.  ``MEASURES`` holds those that configurations name.
+reason about; ``LogTruthProbability`` is the first, for vocabularies of thousands; ``Margin`` and ``OneMinusBrier`` are
+concave; ``Recall``, ``TopK``, ``Avoids`` and ``Counted``, for an event of one's own, count, and are trained through
+surrogates; ``Calibration`` wants ``exactly=0.5``; ``Custom`` is anything else.  ``MEASURES`` holds those that
+configurations name.
 """
 
 from ._clustered_values import ClusteredValues, bound_expectation, evaluate_groups
@@ -27,7 +28,7 @@ from ._mix_balls import Ball, ChiSquareBall, KLBall
 from ._paired_comparison import PairedSums, adjust_p_values, adjust_pair_p_values
 from ._probability_measures import Calibration, LogTruthProbability, Margin, OneMinusBrier, TruthProbability, UnsafeMass
 from ._rate_measures import Avoids, Recall, TopK
-from ._safety_certificate import Certificate, certify
+from ._safety_certificate import Certificate, certify, certify_values
 from ._safety_constraint import Constraint, SafetyConstraint
 from ._safety_measure import MEASURES, SafetyMeasure, register_measure
 
@@ -61,6 +62,7 @@ __all__ = [
     "betting_lower_bound",
     "bound_expectation",
     "certify",
+    "certify_values",
     "clopper_pearson_lower_bound",
     "constrain_each_class",
     "constrain_each_context",

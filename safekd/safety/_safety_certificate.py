@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from solvers.short_repr import ShortRepr
 from .._number_checks import is_whole, require_seed
 from ..data import Fields, Split, Trained, as_split, find_unseen, require_same_names
 from ..errors import InvalidInput
-from ._clustered_values import evaluate_groups
+from ._clustered_values import ClusteredValues, evaluate_groups
 from ._confidence_bounds import require_confidence
 from ._safety_constraint import Constraint
 
@@ -102,11 +103,7 @@ def certify(
         InvalidInput: No example, or none of some group, is covered by the constraint, it is an equality or names what
             the data do not have, the student gives NaN or too few classes, or its run used the data.
     """
-    if constraint.is_equality:
-        raise InvalidInput(
-            f"'{constraint.name}' asks for exactly {constraint.required:g}; no data can show an equality. "
-            "Certify the side that matters: a SafetyConstraint of the same measure with at_least."
-        )
+    _refuse_equality(constraint)
     seed = require_seed(seed)
     for name, value in (("batch_size", batch_size), ("largest_cluster", largest_cluster)):
         if value is not None and not (is_whole(value) and value >= 1):
@@ -115,12 +112,36 @@ def certify(
     constraint = constraint.with_names(data.names)
     module, data, left_out = _drop_used_examples(student, constraint, data)
     values = evaluate_groups(module, constraint, data, batch_size, largest_cluster=largest_cluster)
-    count_G = torch.tensor([float(len(group.value_P)) for group in values], dtype=torch.float64)
-    if not bool(count_G.any()):
+    if not any(len(group.value_P) for group in values):
         raise InvalidInput(
             f"No example of '{data.name}' is covered by '{constraint.name}'; nothing can be certified on it."
         )
     constraint.require_examples(data, constraint.counts(data.batch()))
+    return certify_values(constraint, values, confidence, seed=seed, left_out=left_out)
+
+
+def certify_values(
+    constraint: Constraint,
+    values: Sequence[ClusteredValues],
+    confidence: float = 0.95,
+    *,
+    seed: int = 0,
+    left_out: int = 0,
+) -> Certificate:
+    """Return what measured values of held-out data show, see ``certify``.
+
+    Args:
+        constraint: What is to be shown; with numbers of its classes and contexts.
+        values: Of each of its groups, at least one each.
+        confidence: In (0, 1).
+        seed: Of the order in which the betting bound sees the values.
+        left_out: Covered values that do not count, for the record.
+
+    Raises:
+        InvalidInput: The constraint is an equality, or ``confidence`` is out of range.
+    """
+    _refuse_equality(constraint)
+    count_G = torch.tensor([float(len(group.value_P)) for group in values], dtype=torch.float64)
     confidence = require_confidence(confidence)
     level = 1 - (1 - confidence) / len(values)
     measures = [average.measure for _, average in constraint.parts for _ in range(average.size)]
@@ -143,6 +164,14 @@ def certify(
         left_out=left_out,
         clusters=sum(group.clusters for group in values),
     )
+
+
+def _refuse_equality(constraint: Constraint) -> None:
+    if constraint.is_equality:
+        raise InvalidInput(
+            f"'{constraint.name}' asks for exactly {constraint.required:g}; no data can show an equality. "
+            "Certify the side that matters: a SafetyConstraint of the same measure with at_least."
+        )
 
 
 def _drop_used_examples(

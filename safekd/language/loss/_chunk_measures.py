@@ -11,7 +11,7 @@ Axes: P positions that count, C positions of a chunk, R positions that a measure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from ...data import Batch
 from ...safety import Average, Constraint, GroupSums
+
+Function = Callable[[Tensor, Tensor], Tensor]
 
 _ROWS = 64  # positions of which a measure without a closed form sees whole rows at once
 
@@ -59,16 +61,19 @@ class PartReader:
         average: What is read.
         batch: Labels, contexts and tasks of all positions.
         kept_P: Places of the positions that count among all, or None where all do.
+
+    Attributes:
         coefficient_G: What one unit of each group's sum adds to the objective, (G,), float64; None without gradient.
+        sums: Sums so far; counts are known from the labels.
     """
 
-    def __init__(self, average: Average, batch: Batch, kept_P: Tensor | None, coefficient_G: Tensor | None) -> None:
+    def __init__(self, average: Average, batch: Batch, kept_P: Tensor | None) -> None:
         self._measure = average.measure
+        self.coefficient_G: Tensor | None = None
         members_GN = average.members(batch).flatten(1)
         critical_N = self._measure.is_critical(batch.labels).flatten()
         self._members_GP = members_GN if kept_P is None else members_GN[:, kept_P]
         self._critical_P = critical_N if kept_P is None else critical_N[kept_P]
-        self._coefficient_G = coefficient_G
         zero_G = torch.zeros(len(members_GN), dtype=torch.float64, device=members_GN.device)
         self.sums = GroupSums(zero_G, zero_G, zero_G, self._members_GP.sum(-1).double())
 
@@ -87,23 +92,14 @@ class PartReader:
         measured_C = torch.ones_like(surrogate_C)
         place_R = (covered_C & self._critical_P[rows]).nonzero()[:, 0]
         coefficient_R = None
-        if gradient is not None and self._coefficient_G is not None:
-            coefficient_R = (self._coefficient_G[:, None] * members_GC[:, place_R]).sum(0)
+        if gradient is not None and self.coefficient_G is not None:
+            coefficient_R = (self.coefficient_G[:, None] * members_GC[:, place_R]).sum(0)
         if len(place_R):
             surrogate_R, measured_R = self._differentiate(log_p_CV, place_R, label_C[place_R], coefficient_R, gradient)
             surrogate_C[place_R], measured_C[place_R] = surrogate_R.double(), measured_R.double()
         of_group = members_GC.double()
-        self.sums = (
-            self.sums
-            + GroupSums(
-                of_group @ surrogate_C,
-                of_group @ measured_C,
-                of_group @ measured_C.square(),
-                torch.zeros_like(of_group[:, 0]),
-            )
-            if of_group.shape[1]
-            else self.sums
-        )
+        none_G = torch.zeros_like(of_group[:, 0])  # counts are known from the labels
+        self.sums += GroupSums(of_group @ surrogate_C, of_group @ measured_C, of_group @ measured_C.square(), none_G)
 
     def _differentiate(
         self,
@@ -115,25 +111,24 @@ class PartReader:
     ) -> tuple[Tensor, Tensor]:
         measure, columns = self._measure, self._measure.columns
         if measure.truth_only or columns is not None:
-            if columns is None:
-                column_Rc, zero_R = label_R[:, None], torch.zeros_like(label_R)
-                surrogate, measured = measure.surrogate_everywhere, measure.measured_everywhere
-            else:
-                chosen = torch.tensor(columns, device=label_R.device)
-                column_Rc, zero_R = chosen.expand(len(label_R), -1), label_R
+            surrogate: Function = measure.surrogate_everywhere
+            measured: Function = measure.measured_everywhere
+            column_Rc, known_R = label_R[:, None], torch.zeros_like(label_R)
+            if columns is not None:
+                column_Rc, known_R = torch.tensor(columns, device=label_R.device).expand(len(label_R), -1), label_R
                 surrogate = measured = measure.measured_columns
             value_Rc = log_p_CV[place_R[:, None], column_Rc]
-            surrogate_R, g_Rc = _differentiate(lambda x: surrogate(x, zero_R), value_Rc, coefficient_R)
+            surrogate_R, g_Rc = _differentiate(surrogate, value_Rc, known_R, coefficient_R)
             if gradient is not None and g_Rc is not None:
                 gradient.scale_C.index_add_(0, place_R, -g_Rc.sum(-1).to(gradient.scale_C))
                 gradient.entries.append((place_R, column_Rc, g_Rc))
-            return surrogate_R, measured(value_Rc, zero_R)
+            return surrogate_R, measured(value_Rc, known_R)
         surrogates, measures = [], []
         for start in range(0, len(place_R), _ROWS):
             some = slice(start, start + _ROWS)
             label_r, value_rV = label_R[some], log_p_CV[place_R[some]]
             part = None if coefficient_R is None else coefficient_R[some]
-            surrogate_r, g_rV = _differentiate(lambda x, y=label_r: measure.surrogate_everywhere(x, y), value_rV, part)
+            surrogate_r, g_rV = _differentiate(measure.surrogate_everywhere, value_rV, label_r, part)
             surrogates.append(surrogate_r)
             measures.append(measure.measured_everywhere(value_rV, label_r))
             if gradient is not None and g_rV is not None:
@@ -149,18 +144,29 @@ class ConstraintReader:
         constraint: The constraint.
         batch: Labels, contexts and tasks of all positions.
         kept_P: Places of the positions that count among all, or None where all do.
-        coefficient_G: What one unit of each group's sum adds to the objective; None without gradient.
     """
 
-    def __init__(
-        self, constraint: Constraint, batch: Batch, kept_P: Tensor | None, coefficient_G: Tensor | None
-    ) -> None:
-        parts = [average for _, average in constraint.parts]
-        sizes = [average.size for average in parts]
-        split: Sequence[Tensor | None] = (
-            [None] * len(parts) if coefficient_G is None else torch.split(coefficient_G, sizes)
-        )
-        self._parts = [PartReader(a, batch, kept_P, c_G) for a, c_G in zip(parts, split, strict=True)]
+    def __init__(self, constraint: Constraint, batch: Batch, kept_P: Tensor | None) -> None:
+        self._sizes = [average.size for _, average in constraint.parts]
+        self._parts = [PartReader(average, batch, kept_P) for _, average in constraint.parts]
+
+    def weigh(self, coefficient_G: Tensor) -> None:
+        """Say what one unit of each group's sum adds to the objective.
+
+        Args:
+            coefficient_G: (G,), float64.
+        """
+        for part, own_G in zip(self._parts, torch.split(coefficient_G, self._sizes), strict=True):
+            part.coefficient_G = own_G
+
+    @property
+    def value(self) -> Tensor:
+        """What the sums of the surrogate add to the objective, a scalar."""
+        added = torch.zeros((), dtype=torch.float64, device=self.sums.count_G.device)
+        for part in self._parts:
+            if part.coefficient_G is not None:
+                added = added + part.coefficient_G @ part.sums.surrogate_G
+        return added
 
     def read(self, rows: slice, log_p_CV: Tensor, label_C: Tensor, gradient: LogitGradient | None) -> None:
         """Add a chunk's sums and gradient.
@@ -181,14 +187,14 @@ class ConstraintReader:
 
 
 def _differentiate(
-    function: Callable[[Tensor], Tensor], value: Tensor, coefficient_R: Tensor | None
+    function: Function, value: Tensor, label_R: Tensor, coefficient_R: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return a function's values, and the gradient of their sum weighed by coefficients."""
     if coefficient_R is None:
-        return function(value), None
+        return function(value, label_R), None
     with torch.enable_grad():
         leaf = value.detach().requires_grad_()
-        result_R = function(leaf)
+        result_R = function(leaf, label_R)
         if not result_R.requires_grad:
             return result_R, None
         (gradient,) = torch.autograd.grad(result_R, leaf, coefficient_R.to(result_R), allow_unused=True)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from solvers.short_repr import ShortRepr
 
-from ..._number_checks import is_finite, is_whole
+from ..._number_checks import is_finite
+from ...data import Batch
 from ...divergences import ForwardKL, ReverseKL, TemperedDivergence
 from ...errors import InvalidInput
 from ...safety import Constraint, GroupSums, SafetyConstraint, SafetyMeasure
@@ -58,6 +59,7 @@ class LanguageLoss(ShortRepr):
         weights: Weights of the teachers at the positions that count, (P, K), without gradient.
         signals: What the rule was given, by name, (P, K) each; empty where weights were given.
         kept: Places of the positions that count among all, (P,); None where all do.
+        hidden_gradient: Gradient of the loss in the hidden states that count, (P, H), where it was asked for.
     """
 
     loss: Tensor
@@ -68,6 +70,7 @@ class LanguageLoss(ShortRepr):
     weights: Tensor
     signals: dict[str, Tensor]
     kept: Tensor | None
+    hidden_gradient: Tensor | None = None
 
 
 def shift_labels(labels: Tensor) -> Tensor:
@@ -110,6 +113,7 @@ def distillation_loss(
     critical_contexts: Collection[int] = (),
     names: Sequence[str] | None = None,
     split: str | None = None,
+    keep_hidden_gradient: bool = False,
 ) -> LanguageLoss:
     """Return the distillation loss of a student from several teachers, with its gradients and safety measures.
 
@@ -146,6 +150,7 @@ def distillation_loss(
         critical_contexts: Contexts in which they apply.
         names: What messages call the teachers.
         split: Name of the split that examples are from, for rules that look weights up.
+        keep_hidden_gradient: Whether the result holds a copy of the gradient in the hidden states.
 
     Returns:
         The loss and what was read beside it.
@@ -156,6 +161,7 @@ def distillation_loss(
 
     Source: closed forms of the gradients in ``safekd.language.loss``; temperature as in Hinton, Vinyals and Dean 2015.
 
+    >>> from safekd.language import Logits
     >>> z = torch.tensor([[2.0, 0.0, -1.0]], requires_grad=True)
     >>> out = distillation_loss(z, None, [Logits(torch.tensor([[2.0, 0.0, -1.0]]))])
     >>> float(out.loss), out.positions
@@ -166,9 +172,7 @@ def distillation_loss(
     named = [f"teacher {k}" for k in range(K)] if names is None else [str(name) for name in names]
     _require_shapes(hidden, head, outputs, named)
     divergence = require_divergence(ForwardKL() if divergence is None else divergence)
-    per_teacher, T = read_temperatures(temperature, divergence, K, temper)
-    if T != divergence.temperature:
-        divergence = type(divergence)(**{**divergence.__dict__, "temperature": T})
+    per_teacher, divergence = read_temperatures(temperature, divergence, K, temper)
     V = read_vocabulary(hidden, head, outputs, named, vocabulary)
     if not (is_finite(cross_entropy) and 0 <= cross_entropy <= 1):
         raise InvalidInput(f"`cross_entropy` is {cross_entropy!r}; wanted its share in the loss, from 0 to 1.")
@@ -178,18 +182,10 @@ def distillation_loss(
     positions = int(lead.numel()) if kept is None else len(kept)
     total = _read_count(count, positions)
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    differentiates = torch.is_grad_enabled()
     batch = make_label_batch(lead, labels, task, context, device)
-
-    rules = _read_measures(measures)
-    coefficients = _read_coefficients(rules, batch, kept, multipliers, group_weights, measure_counts)
-    readers = [
-        ConstraintReader(rule, batch, kept, c_G if differentiates else None)
-        for rule, c_G in zip(rules, coefficients, strict=True)
-    ]
-    groups = {"task": spread_group(None if task is None else batch.task, lead, kept)}
-    groups["context"] = spread_group(None if context is None else batch.context, lead, kept)
-    groups["index"] = spread_group(None if index is None else index.to(device), lead, kept)
+    constraints = _read_measures(measures, batch, kept, multipliers, group_weights, measure_counts)
+    groups = {"task": task, "context": context, "index": index}
+    groups_P = {name: spread_group(value, lead, kept, device) for name, value in groups.items()}
     shared = {
         "evidence": evidence,
         "critical_classes": critical_classes,
@@ -198,55 +194,46 @@ def distillation_loss(
         "split": split,
     }
     rows_PK, row_weights = _read_row_weights(
-        weights, lead, K, kept, wide, device, lambda rule: _call_rule(rule, labels_P, groups, shared)
+        weights, lead, K, kept, wide, device, lambda rule: _call_rule(rule, labels_P, groups_P, shared)
     )
-    in_logs = isinstance(divergence, ReverseKL)
-    target = TargetSettings(
-        Pool(require_pool(pool), K, in_logs),
-        per_teacher if temper == "teachers" else (1.0,) * K,
-        T if temper == "pool" else 1.0,
-    )
-    flat = hidden.flatten(0, -2) if hidden.ndim > 2 else hidden
-    if head is None and flat.shape[-1] != V:
-        flat = flat[:, :V]
-    student = flat if kept is None else flat[kept]
-    trained = [student, None if head is None else head.weight, None if head is None else head.bias]
-    wanted = tuple(bool(differentiates and x is not None and x.requires_grad) for x in trained)
+    softened = divergence.temperature if temper == "pool" else 1.0
+    entering = (1.0,) * K if temper == "pool" else per_teacher
+    target = TargetSettings(Pool(require_pool(pool), K, isinstance(divergence, ReverseKL)), entering, softened)
+    size = choose_chunk(positions, read_bytes(budget), row_weights.count_buffers(K), V, wide, device)
+    flat = hidden.flatten(0, -2)
+    student = flat[:, :V] if head is None and flat.shape[-1] != V else flat
+    student = student if kept is None else student[kept]
+    trained = [student, None, None] if head is None else [student, head.weight, head.bias]
+    wanted = [bool(torch.is_grad_enabled() and x is not None and x.requires_grad) for x in trained]
+    teacher_rows = [TeacherRows(output, V, wide) for output in outputs]
     parts = PassParts(
         student.detach(),
         head,
         V,
-        [TeacherRows(output, V, wide) for output in outputs],
+        teacher_rows,
         named,
         row_weights,
         kept,
         labels_P,
-        readers,
+        constraints,
         divergence,
         target,
-        choose_chunk(positions, read_bytes(budget), row_weights.count_buffers(K), V, wide, device),
+        size,
         wide,
     )
     unit, ce_unit = (1 - cross_entropy) / total, cross_entropy / total
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         result = run_pass(parts, unit, ce_unit, (wanted[0], wanted[1], wanted[2]))
-    value = unit * result.divergence
-    if ce_unit and result.cross_entropy is not None:
-        value = value + ce_unit * result.cross_entropy
-    for c_G, sums in zip(coefficients, result.sums, strict=True):
-        if c_G is not None:
-            value = value + c_G @ sums.surrogate_G
+        value = unit * result.divergence + sum(constraint.value for constraint in constraints)
+        if ce_unit and result.cross_entropy is not None:
+            value = value + ce_unit * result.cross_entropy
+    copied = result.gradients.copy_student() if keep_hidden_gradient else None
     loss = attach_gradients(value.to(wide), trained, rows_PK, list(row_weights.learned), result.gradients)
-    return LanguageLoss(
-        loss,
-        (result.divergence / max(positions, 1)).to(wide),
-        None if result.cross_entropy is None else (result.cross_entropy / max(positions, 1)).to(wide),
-        positions,
-        tuple(result.sums),
-        result.weights_PK,
-        result.signals,
-        kept,
-    )
+    each = max(positions, 1)
+    truth = None if result.cross_entropy is None else (result.cross_entropy / each).to(wide)
+    sums = tuple(constraint.sums for constraint in constraints)
+    of_divergence = (result.divergence / each).to(wide)
+    return LanguageLoss(loss, of_divergence, truth, positions, sums, result.weights_PK, result.signals, kept, copied)
 
 
 def _require_shapes(hidden: Tensor, head: Head | None, outputs: Sequence[TeacherOutput], names: Sequence[str]) -> None:
@@ -277,7 +264,15 @@ def _read_count(count: float | Tensor | None, positions: int) -> float:
     return number
 
 
-def _read_measures(measures: Sequence[SafetyMeasure | Constraint]) -> list[Constraint]:
+def _read_measures(
+    measures: Sequence[SafetyMeasure | Constraint],
+    batch: Batch,
+    kept: Tensor | None,
+    multipliers: Tensor | Sequence[float] | None,
+    group_weights: Sequence[Tensor] | None,
+    counts: Sequence[Tensor] | None,
+) -> list[ConstraintReader]:
+    """Return a reader of each measure, which knows what one unit of each group's sum adds to the loss."""
     rules: list[Constraint] = []
     for m, measure in enumerate(measures):
         if isinstance(measure, SafetyMeasure):
@@ -286,46 +281,30 @@ def _read_measures(measures: Sequence[SafetyMeasure | Constraint]) -> list[Const
             rules.append(measure)
         else:
             raise InvalidInput(
-                f"`measures` holds {measure!r}; wanted safety measures such as kd.safety.LogTruthProbability(critical), "
-                "or constraints."
+                f"`measures` holds {measure!r}; wanted safety measures such as "
+                "kd.safety.LogTruthProbability(critical), or constraints."
             )
-    return rules
-
-
-def _read_coefficients(
-    rules: Sequence[Constraint],
-    batch: Any,
-    kept: Tensor | None,
-    multipliers: Tensor | Sequence[float] | None,
-    group_weights: Sequence[Tensor] | None,
-    counts: Sequence[Tensor] | None,
-) -> list[Tensor | None]:
-    """Return what one unit of each group's sum adds to the loss, (G,) each; None where nothing does."""
+    readers = [ConstraintReader(rule, batch, kept) for rule in rules]
     if multipliers is None:
-        return [None] * len(rules)
+        return readers
     lambda_M = torch.as_tensor(multipliers, dtype=torch.float64, device=batch.labels.device).detach()
     if lambda_M.shape != (len(rules),) or not bool(torch.isfinite(lambda_M).all()):
         raise InvalidInput(
             f"`multipliers` is {lambda_M.tolist()}; wanted a finite number a measure, {len(rules)} of them."
         )
-    found: list[Tensor | None] = []
-    for m, rule in enumerate(rules):
-        if counts is None:
-            members = [average.members(batch).flatten(1) for _, average in rule.parts]
-            count_G = torch.cat([(x if kept is None else x[:, kept]).sum(-1).double() for x in members])
-        else:
-            count_G = counts[m].to(lambda_M)
+    for m, (rule, reader) in enumerate(zip(rules, readers, strict=True)):
+        count_G = (reader.sums.count_G if counts is None else counts[m].to(lambda_M)).clamp_min(1.0)
         if group_weights is not None:
             share_G = group_weights[m].to(lambda_M)
         elif rule.gradient_depends_on_means:
             raise InvalidInput(
-                f"Constraint '{rule.name}' is the worst of several mixes, whose weights follow from means over the whole "
-                "step; pass `group_weights`, or use LanguageStep, which keeps them."
+                f"Constraint '{rule.name}' is the worst of several mixes, whose weights follow from means over the "
+                "whole step; pass `group_weights`, or use LanguageStep, which keeps them."
             )
         else:
-            share_G = rule.gradient(torch.zeros_like(count_G), count_G.clamp_min(1.0))
-        found.append(-lambda_M[m] * share_G / count_G.clamp_min(1.0))
-    return found
+            share_G = rule.gradient(torch.zeros_like(count_G), count_G)
+        reader.weigh(-lambda_M[m] * share_G / count_G)
+    return readers
 
 
 def _read_row_weights(
@@ -352,24 +331,21 @@ def _read_row_weights(
         )
     parameters = [p for module in collect_modules(weights).values() for p in module.parameters() if p.requires_grad]
     learned = tuple(dict.fromkeys(parameters)) if torch.is_grad_enabled() else ()
-    return None, RowWeights(
-        None,
-        make_call(weights),
-        learned,
-        sees_student=looks_at_student(weights),
-        sees_teachers="log_p" in collect_needs(weights),
-    )
+    sees = looks_at_student(weights), "log_p" in collect_needs(weights)
+    return None, RowWeights(None, make_call(weights), learned, sees_student=sees[0], sees_teachers=sees[1])
 
 
 def _call_rule(
     rule: Rule, labels_P: Tensor | None, groups: dict[str, Tensor | None], shared: dict[str, Any]
 ) -> ChunkWeights:
     def call(rows: slice, log_s_CV: Tensor | None, known: dict[str, Tensor], log_p: Sequence[Tensor]) -> Tensor:
+        entropy_CK = known["entropy"]
         signals = ChunkSignals(
             log_p,
+            entropy_CK,
+            cross_entropy=known.get("cross_entropy"),
             labels=None if labels_P is None else labels_P[rows],
             student_log_p=log_s_CV,
-            **known,
             **{name: None if value is None else value[rows] for name, value in groups.items()},
             **shared,
         )

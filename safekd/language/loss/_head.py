@@ -1,4 +1,4 @@
-"""The output matrix of a language model: what turns hidden states into logits.  Axes: ... positions, H width, V vocabulary."""
+"""The output matrix of a language model, from hidden states to logits.  Axes: ... positions, H width, V vocabulary."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Head(ShortRepr):
                 f"{type(model).__name__} has no output matrix to read; wanted a causal language model whose "
                 "get_output_embeddings() is a linear layer, or Head(weight, bias)."
             )
-        config = getattr(model, "config", None)
+        config: Any = getattr(model, "config", None)
         config = config.get_text_config() if hasattr(config, "get_text_config") else config
         scale = 1.0
         for name in _FACTORS:

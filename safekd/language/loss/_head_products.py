@@ -52,6 +52,16 @@ class HeadProducts:
         self._weight = weight
         self._bias = None if head.bias is None else head.bias.detach().to(dtype)
 
+    def logits(self, hidden_CH: Tensor) -> Tensor:
+        """Return logits, (C, V), in a new buffer.
+
+        Args:
+            hidden_CH: Hidden states.
+        """
+        z_CV = hidden_CH.new_empty(len(hidden_CH), self.head.vocabulary, dtype=self.dtype)
+        self.write_logits(hidden_CH, z_CV)
+        return z_CV
+
     def write_logits(self, hidden_CH: Tensor, z_CV: Tensor) -> None:
         """Write logits into a buffer.
 

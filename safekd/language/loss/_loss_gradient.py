@@ -22,11 +22,12 @@ class _KnownGradients(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, of_loss: Tensor) -> Any:
         if ctx.gradients is None:
             raise InvalidInput(
-                "The gradients of this loss were handed over already: backward() runs once. Call distillation_loss again."
+                "The gradients of this loss were handed over already: backward() runs once. Call distillation_loss "
+                "again."
             )
         gradients, ctx.gradients = ctx.gradients, None
         found: list[Tensor | None] = []

@@ -6,6 +6,7 @@ Axes: ... positions, N of them, P that count, K teachers, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -60,24 +61,27 @@ def read_vocabulary(
         InvalidInput: Sizes differ and none was given, or one is below what was given.
     """
     own = int(student.shape[-1]) if head is None else head.vocabulary
-    sizes = {"the student": own} | {name: _vocabulary_of(t) for name, t in zip(names, teachers, strict=True)}
+    sizes: dict[str, int | None] = {"the student": own}
+    for name, output in zip(names, teachers, strict=True):
+        sizes[name] = _vocabulary_of(output)
     if given is None:
         for name, size in sizes.items():
-            if size != own:
+            if size not in (own, None):
                 raise InvalidInput(
-                    f"The student scores {own} tokens, {name} {size}. If both are padded beyond the same tokenizer, pass "
-                    "vocabulary=len(tokenizer); each is then cut to it. If the tokenizers differ, they cannot be compared."
+                    f"The student scores {own} tokens, {name} {size}. If both are padded beyond the same tokenizer, "
+                    "pass vocabulary=len(tokenizer); each is then cut to it. If the tokenizers differ, they cannot be "
+                    "compared."
                 )
         return own
     for name, size in sizes.items():
-        if size < given:
+        if size is not None and size < given:
             raise InvalidInput(f"`vocabulary` is {given}, and {name} scores {size} tokens only; wanted at most that.")
     if given < 2:
         raise InvalidInput(f"`vocabulary` is {given}; wanted at least 2 tokens.")
     return int(given)
 
 
-def _vocabulary_of(output: TeacherOutput) -> int:
+def _vocabulary_of(output: TeacherOutput) -> int | None:
     if isinstance(output, Hidden):
         return output.head.vocabulary
     return int(output.logits.shape[-1]) if isinstance(output, Logits) else output.vocabulary
@@ -101,8 +105,8 @@ def read_positions(
     for name, value in (("labels", labels), ("mask", mask)):
         if value is not None and value.shape != lead:
             raise InvalidInput(
-                f"`{name}` has shape {tuple(value.shape)}; wanted one a position, {tuple(lead)}. The label of a position "
-                "is the token that follows it: shift_labels(input_ids) puts it there."
+                f"`{name}` has shape {tuple(value.shape)}; wanted one a position, {tuple(lead)}. The label of a "
+                "position is the token that follows it: shift_labels(input_ids) puts it there."
             )
     counted = torch.ones(lead, dtype=torch.bool, device=device) if mask is None else mask.to(device).bool()
     if labels is not None:
@@ -123,9 +127,9 @@ def read_positions(
 
 
 def read_temperatures(
-    temperature: object, divergence: TemperedDivergence, K: int, temper: str
-) -> tuple[tuple[float, ...], float]:
-    """Return the temperature of each teacher, and that of the student.
+    temperature: float | Sequence[float] | None, divergence: TemperedDivergence, K: int, temper: str
+) -> tuple[tuple[float, ...], TemperedDivergence]:
+    """Return the temperature of each teacher, and the divergence at that of the student.
 
     Args:
         temperature: One number for all; one a teacher, the student having the divergence's; None for the divergence's.
@@ -140,21 +144,21 @@ def read_temperatures(
         raise InvalidInput(f"`temper` is {temper!r}; wanted 'teachers' (each is softened, then pooled) or 'pool'.")
     own = divergence.temperature
     if temperature is None:
-        return (own,) * K, own
-    values = [temperature] if is_finite(temperature) else list(temperature)  # type: ignore[call-overload]
+        return (own,) * K, divergence
+    values = list(temperature) if isinstance(temperature, Sequence) else [temperature]
     if not all(is_finite(value) and value > 0 for value in values):
         raise InvalidInput(f"`temperature` is {temperature!r}; wanted numbers above 0.")
-    if is_finite(temperature):
+    if not isinstance(temperature, Sequence):
         if own not in (1.0, values[0]):
             raise InvalidInput(
                 f"`temperature` is {temperature!r}, and the divergence has its own, {own:g}; give one of the two."
             )
-        return (float(values[0]),) * K, float(values[0])
+        return (float(values[0]),) * K, replace(divergence, temperature=float(values[0]))
     if len(values) != K:
         raise InvalidInput(f"`temperature` has {len(values)} numbers for {K} teachers; wanted one a teacher, or one.")
     if temper == "pool":
         raise InvalidInput("A temperature a teacher is for temper='teachers'; a pool is softened by one number.")
-    return tuple(float(value) for value in values), own
+    return tuple(float(value) for value in values), divergence
 
 
 def read_weights(weights: Tensor, lead: torch.Size, K: int) -> Tensor:
@@ -213,27 +217,24 @@ def make_label_batch(lead: torch.Size, labels: Tensor | None, task: Any, context
         given = zeros if value is None else torch.as_tensor(value, device=device).long()
         if given.shape not in ((size,), lead):
             raise InvalidInput(
-                f"`{name}` has shape {tuple(given.shape)}; wanted one an example, ({size},), or a position, {tuple(lead)}."
+                f"`{name}` has shape {tuple(given.shape)}; wanted one an example, ({size},), or a position, "
+                f"{tuple(lead)}."
             )
         groups[name] = given
-    return Batch(
-        torch.zeros(size, 0, device=device),
-        known.clamp_min(0),
-        **groups,
-        index=torch.arange(size, device=device),
-        mask=None,
-    )
+    numbers = torch.arange(size, device=device)
+    return Batch(zeros[:, None], known.clamp_min(0), groups["task"], groups["context"], numbers)
 
 
-def spread_group(value: Tensor | None, lead: torch.Size, kept: Tensor | None) -> Tensor | None:
+def spread_group(value: Any, lead: torch.Size, kept: Tensor | None, device: torch.device) -> Tensor | None:
     """Return a group number for each position that counts.
 
     Args:
         value: One an example or a position; or None.
         lead: Shape of the positions.
         kept: Places of the positions that count.
+        device: Where to.
     """
     if value is None:
         return None
-    flat = expand_to_positions(value, lead).flatten()
+    flat = expand_to_positions(torch.as_tensor(value, device=device).long(), lead).flatten()
     return flat if kept is None else flat[kept]

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from ...divergences import TemperedDivergence
-from ...safety import GroupSums
 from ._chunk_divergences import compare_chunk
 from ._chunk_measures import ConstraintReader, LogitGradient
 from ._chunk_targets import ChunkTarget, RowWeights, TargetSettings
@@ -75,6 +74,10 @@ class LossGradients:
     given_PK: Tensor | None = None
     learned: list[Tensor] = field(default_factory=list)
 
+    def copy_student(self) -> Tensor | None:
+        """Return a copy of the student's gradient."""
+        return None if self.student_PH is None else self.student_PH.clone()
+
 
 @dataclass
 class PassResult:
@@ -84,7 +87,6 @@ class PassResult:
         divergence: Sum of the divergences, T^2 included.
         cross_entropy: Sum over labels; None where there are none.
         gradients: Of the objective.
-        sums: One a measure.
         weights_PK: The weights that were used.
         signals: Signals that a rule was given, (P, K) each.
     """
@@ -92,7 +94,6 @@ class PassResult:
     divergence: Tensor
     cross_entropy: Tensor | None
     gradients: LossGradients
-    sums: list[GroupSums]
     weights_PK: Tensor
     signals: dict[str, Tensor]
 
@@ -117,7 +118,6 @@ def run_pass(parts: PassParts, unit: float, ce_unit: float, wanted: tuple[bool, 
         reader.divergence * parts.divergence.temperature**2,
         None if parts.labels_P is None else reader.cross_entropy,
         reader.gradients,
-        [measure.sums for measure in parts.measures],
         torch.cat(used) if used else parts.student.new_zeros(0, len(parts.teachers), dtype=parts.dtype),
         {name: torch.cat(values) for name, values in signals.items()},
     )

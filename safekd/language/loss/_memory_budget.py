@@ -134,20 +134,35 @@ def choose_chunk(
         dtype: Of the buffers.
         device: Where they are.
     """
-    on_cpu = device.type == "cpu"
-    least = max(1, min(positions, SETTINGS.least_on_cpu if on_cpu else SETTINGS.least_on_gpu))
-    row = vocabulary * dtype.itemsize
-    rows = budget // (buffers * row)
+    size = SETTINGS.block_on_cpu if device.type == "cpu" else SETTINGS.block_on_gpu
+    rows = count_rows(budget, buffers, vocabulary, dtype, device, positions)
+    return ChunkSize(rows, max(1, size // (vocabulary * dtype.itemsize)))
+
+
+def count_rows(
+    budget: int, buffers: int, vocabulary: int, dtype: torch.dtype, device: torch.device, positions: int | None = None
+) -> int:
+    """Return how many positions a chunk has.
+
+    Args:
+        budget: Bytes.
+        buffers: How many matrices (C, V) a chunk holds at once.
+        vocabulary: V.
+        dtype: Of the buffers.
+        device: Where they are.
+        positions: How many there are; None where that is not known.
+    """
+    least = SETTINGS.least_on_cpu if device.type == "cpu" else SETTINGS.least_on_gpu
+    rows = budget // (buffers * vocabulary * dtype.itemsize)
+    if positions is not None:
+        least, rows = max(1, min(least, positions)), min(rows, max(1, positions))
     if rows < least:
-        needed = least * buffers * row
+        needed = least * buffers * vocabulary * dtype.itemsize
         if needed > 2**24:  # where a chunk of the least size is small, nobody asks
             warnings.warn(
                 f"A budget of {budget / 2**20:.0f} MiB has room for {rows} positions at once; {least} are taken, "
                 f"{needed / 2**20:.0f} MiB, since fewer would read the output matrices too often.",
                 SafekdWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        rows = least
-    return ChunkSize(
-        min(int(rows), max(1, positions)), max(1, (SETTINGS.block_on_cpu if on_cpu else SETTINGS.block_on_gpu) // row)
-    )
+    return int(max(rows, least))

@@ -71,7 +71,8 @@ class TopK(ShortRepr):
     Attributes:
         ids: Token numbers, (..., k), distinct at each position.
         log_p: Their log-probabilities at temperature 1, (..., k).
-        vocabulary: V, how many tokens the teacher scores.
+        tail: Mass of all other tokens, (...); what the k leave of 1 if left out.
+        vocabulary: V, how many tokens the teacher scores; as many as are compared if left out.
         entropy: Entropy of the whole distribution, nats, (...), where it was kept: else that of the table is used.
         log_truth: log p(y) of the label at the position, (...), likewise.
 
@@ -81,31 +82,29 @@ class TopK(ShortRepr):
 
     ids: Tensor
     log_p: Tensor
-    vocabulary: int
+    tail: Tensor | None = None
+    vocabulary: int | None = None
     entropy: Tensor | None = None
     log_truth: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.ids.shape != self.log_p.shape:
+        if self.ids.shape != self.log_p.shape or self.ids.ndim < 2:
             raise InvalidInput(
-                f"`ids` of TopK has shape {tuple(self.ids.shape)}, `log_p` {tuple(self.log_p.shape)}; wanted equal."
+                f"`ids` of TopK has shape {tuple(self.ids.shape)}, `log_p` {tuple(self.log_p.shape)}; wanted (..., k) "
+                "twice."
             )
-        for name in ("entropy", "log_truth"):
+        for name in ("tail", "entropy", "log_truth"):
             value = getattr(self, name)
             if value is not None and value.shape != self.lead:
                 raise InvalidInput(
-                    f"`{name}` of TopK has shape {tuple(value.shape)}; wanted one number a position, {tuple(self.lead)}."
+                    f"`{name}` of TopK has shape {tuple(value.shape)}; wanted one number a position, "
+                    f"{tuple(self.lead)}."
                 )
 
     @property
     def lead(self) -> torch.Size:
         """Shape of the positions, (...)."""
         return self.ids.shape[:-1]
-
-    @property
-    def tail(self) -> Tensor:
-        """Mass of the tokens that were not kept, (...), float32 or wider."""
-        return (1 - self.log_p.float().exp().sum(-1)).clamp_min(0.0)
 
 
 TeacherOutput = Hidden | Logits | TopK

@@ -29,7 +29,7 @@ class TeacherRows:
     """
 
     def __init__(self, output: TeacherOutput, vocabulary: int, dtype: torch.dtype) -> None:
-        self._dtype, self._output = dtype, output
+        self._vocabulary, self._dtype, self._output = vocabulary, dtype, output
         self._write: Callable[[Tensor | slice, Tensor], object]
         if isinstance(output, Hidden):
             products = HeadProducts(output.head.cut(vocabulary), dtype)
@@ -39,7 +39,7 @@ class TeacherRows:
             logits_NV = output.logits.detach().flatten(0, -2)[:, :vocabulary]
             self._write = lambda rows, z_CV: z_CV.copy_(logits_NV[rows])
         else:
-            self._write = partial(_write_table, output)
+            self._write = partial(_fill_from_table, output)
 
     def write_logits(self, rows: Tensor | slice, z_CV: Tensor) -> None:
         """Write logits into a buffer.
@@ -49,6 +49,19 @@ class TeacherRows:
             z_CV: Takes them.
         """
         self._write(rows, z_CV)
+
+    def log_p(self, rows: slice, temperature: float) -> Tensor:
+        """Return log-probabilities in a new buffer, (C, V).
+
+        Args:
+            rows: Which positions.
+            temperature: By which they are softened.
+        """
+        numbers = next(x for x in vars(self._output).values() if isinstance(x, Tensor))
+        count = len(range(self._output.lead.numel())[rows])
+        z_CV = torch.empty(count, self._vocabulary, dtype=self._dtype, device=numbers.device)
+        self._write(rows, z_CV)
+        return torch.log_softmax(z_CV if temperature == 1 else z_CV.div_(temperature), dim=-1)
 
     def known(self, name: str, rows: Tensor | slice) -> Tensor | None:
         """Return a number a position that was kept with a table, (C,); None where it was not.
@@ -61,16 +74,19 @@ class TeacherRows:
         return None if value is None else value.detach().flatten()[rows].to(self._dtype)
 
 
-def _write_table(table: TopK, rows: Tensor | slice, z_CV: Tensor) -> None:
+def _fill_from_table(table: TopK, rows: Tensor | slice, z_CV: Tensor) -> None:
+    V = z_CV.shape[-1]
+    size = V if table.vocabulary is None else table.vocabulary
     ids_Ck = table.ids.flatten(0, -2)[rows].long()
     log_p_Ck = table.log_p.detach().flatten(0, -2)[rows].to(z_CV.dtype)
-    others = table.vocabulary - ids_Ck.shape[-1]
-    tail_C = (1 - log_p_Ck.exp().sum(-1)).clamp_min(0.0) / max(others, 1)
-    z_CV.copy_(tail_C.log()[:, None].expand_as(z_CV))
-    if table.vocabulary == z_CV.shape[-1]:
+    tail_C = (1 - log_p_Ck.exp().sum(-1)).clamp_min(0.0)
+    if table.tail is not None:
+        tail_C = table.tail.detach().flatten()[rows].to(z_CV.dtype)
+    z_CV.copy_((tail_C / max(size - ids_Ck.shape[-1], 1)).log()[:, None].expand_as(z_CV))
+    if size == V:
         z_CV.scatter_(-1, ids_Ck, log_p_Ck)
         return
-    inside_Ck = ids_Ck < z_CV.shape[-1]  # the others are padding
+    inside_Ck = ids_Ck < V  # the others are padding
     place_Ck = torch.arange(len(z_CV), device=z_CV.device)[:, None].expand_as(ids_Ck)
     z_CV[place_Ck[inside_Ck], ids_Ck[inside_Ck]] = log_p_Ck[inside_Ck]
 
@@ -198,8 +214,9 @@ class RowChecks:
             return
         place = int(bad_R.nonzero()[0]) + block.start + self.start
         where = place if self._kept is None else int(self._kept[place])
+        name = self._names[who] if isinstance(who, int) else who
         raise NotFinite(
-            f"{self._names[who] if isinstance(who, int) else who} gives no distribution at position {where}: its logits "
-            "hold NaN or plus infinity, or all are minus infinity",
+            f"{name} gives no distribution at position {where}: its logits hold NaN or plus infinity, or all are minus "
+            "infinity",
             "finite logits, or minus infinity for tokens that are left out",
         )

@@ -8,7 +8,7 @@ still.  A probe keeps to an ``EvidenceBudget``; one that fails is named in the v
 """
 
 from ._ended_run import SETTINGS as STATUS_SETTINGS
-from ._ended_run import EndedRun, format_residuals, is_converged
+from ._ended_run import EndedRun, format_residuals, is_converged, is_stalled
 from ._evidence_budget import EvidenceBudget
 from ._feasibility_bound import FeasibilityBound, bound_feasibility
 from ._lagrangian_curvature import LagrangianCurvature
@@ -48,5 +48,6 @@ __all__ = [
     "find_value_source",
     "format_residuals",
     "is_converged",
+    "is_stalled",
     "judge_run",
 ]

@@ -77,14 +77,17 @@ class CheckpointStore:
         run_folder: Exists.
         keep: How many checkpoints stay, at least 1.
         goes_on: Whether those that lie there are of the run that writes; else its first one takes their place.
+        name: Of the folder inside it that holds them.
 
     Attributes:
         goes_on: As given; what is written from then on is of one run.
         damaged: What is wrong with each checkpoint that cannot be gone on from, by name, as ``find_latest`` found it.
     """
 
-    def __init__(self, run_folder: Path, keep: int = SETTINGS.keep, *, goes_on: bool = True) -> None:
-        self.folder, self._keep, self.goes_on = run_folder / CHECKPOINTS, keep, goes_on
+    def __init__(
+        self, run_folder: Path, keep: int = SETTINGS.keep, *, goes_on: bool = True, name: str = CHECKPOINTS
+    ) -> None:
+        self.folder, self._keep, self.goes_on = run_folder / name, keep, goes_on
         self.damaged: dict[str, str] = {}
 
     def find_latest(self) -> StoredCheckpoint | None:

@@ -1,0 +1,163 @@
+"""A trainer of transformers that reads data sets in the memory of a step: loss, perplexity, safety; no logits are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+
+from ..._torch_state import evaluation_mode
+from ...data import Batch
+from ...distributed import find_ranks
+from ...errors import InvalidInput
+from ...safety import Certificate
+from ...weights import collect_modules
+from ..loss import Head
+from ._trainer_certificate import certify_sequences, find_unused_rows, number_batches
+from .passes import (
+    Answers,
+    DistillationTerms,
+    SequenceCollator,
+    count_reading_rows,
+    number_rows,
+    capture_hidden,
+    read_sequences,
+    split_columns,
+)
+
+
+class ReadingTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
+    """Asks student and teachers about sequences, and reads whole data sets.
+
+    Args:
+        model: The student.
+        args: Those of the run, its own copy.
+        teachers: Asked about each batch.
+        terms: What the loss is made of.
+        collator: Makes batches of rows.
+        held_out: What ``certify`` reads where it is told nothing else.
+        trainer: As for ``transformers.Trainer``, data sets among them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        teachers: Sequence[Any],
+        terms: DistillationTerms,
+        collator: SequenceCollator,
+        held_out: Any,
+        trainer: Mapping[str, Any],
+    ) -> None:
+        self.teachers, self.terms, self.columns, self.held_out = list(teachers), terms, collator.columns, held_out
+        data = {name: number_rows(trainer.get(name), self.columns.index) for name in ("train_dataset", "eval_dataset")}
+        super().__init__(model=model, args=args, data_collator=collator, **{**trainer, **data})
+        self.ranks = find_ranks()  # transformers has joined them by now
+        self.certificates: list[Certificate] = []
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Read loss, perplexity and safety of a data set, in the memory that training takes; no logits are kept.
+
+        Metrics are ``loss`` (distillation), ``cross_entropy``, ``perplexity``, and for each constraint ``safety_<name>``,
+        ``safety_se_<name>`` (its standard error, clustered by sequence) and ``violation_<name>``, each after the prefix.
+
+        Args:
+            dataloader: Gives collated batches.
+            description: As for ``transformers.Trainer``.
+            prediction_loss_only: The same; there is never more.
+            ignore_keys: The same.
+            metric_key_prefix: What names of metrics begin with.
+        """
+        with evaluation_mode(self.readers):
+            reading = read_sequences(
+                self._list_batches(dataloader),
+                self._ask,
+                self.terms.read_loss,
+                self.terms.constraints,
+                self.ranks,
+                rows=self._count_rows(),
+                split=description.lower(),
+            )
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in reading.as_metrics().items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=reading.sequences)
+
+    def _list_batches(self, dataloader: DataLoader[Any]) -> Iterator[Batch]:
+        """Yield what this process reads; of what fills up the last batch, so that all processes have one, nothing."""
+        for collated in dataloader:
+            batch = split_columns(collated).to(self.args.device)
+            gathered = self.accelerator.gradient_state
+            if gathered.end_of_dataloader and gathered.remainder > 0:
+                mine = gathered.remainder - self.ranks.rank * len(batch)
+                batch = batch.select(slice(0, max(mine, 0)))
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+            if len(batch):
+                yield batch
+
+    @property
+    def readers(self) -> nn.Module:
+        """The student and what learns inside the weighting rule: all that has an eval mode."""
+        return nn.ModuleList([self.model, *collect_modules(self.terms.weights).values()])
+
+    def _ask(self, batch: Batch) -> Answers:
+        return replace(self._read_student(batch), teachers=self._ask_teachers(batch))
+
+    def _read_student(self, batch: Batch) -> Answers:
+        with self.accelerator.autocast():
+            hidden = capture_hidden(self.model, self.model, batch.inputs)
+        head = Head.of(self.model)
+        return Answers(hidden, head if self.terms.vocabulary is None else head.cut(self.terms.vocabulary), [])
+
+    def _count_rows(self) -> int:
+        """Return of how many positions logits are held at once."""
+        head = Head.of(self.model)
+        return count_reading_rows(self.terms.budget, self.terms.vocabulary or head.vocabulary, head.weight)
+
+    def certify(self, held_out: Any = None, confidence: float = 0.95, *, seed: int = 0) -> list[Certificate]:
+        """Return what held-out text shows of each constraint; its sequences are independent, their positions are not.
+
+        Sequences that the run has trained on or evaluated are left out, and counted.
+
+        Args:
+            held_out: Rows; None for the data that the trainer was given for it.
+            confidence: Of each certificate, in (0, 1).
+            seed: Of the order in which a betting bound sees the sequences.
+
+        Raises:
+            InvalidInput: There is no such data, the run has used all of it, or a constraint covers nothing of it.
+        """
+        data = self.held_out if held_out is None else held_out
+        if data is None:
+            raise InvalidInput("Give text that nothing else saw: trainer.certify(dataset), or held_out= of the trainer.")
+        evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
+        rows, left_out = find_unused_rows(data, [self.train_dataset, *evaluated], self.columns.taken)
+        with evaluation_mode(self.readers), torch.no_grad():
+            self.certificates = certify_sequences(
+                number_batches(rows, self.data_collator, self.args.per_device_eval_batch_size, self.ranks),
+                lambda batch: self._read_student(batch.to(self.args.device)),
+                self.terms.constraints,
+                self._count_rows(),
+                self.ranks,
+                confidence=confidence,
+                seed=seed,
+                left_out=left_out,
+            )
+        return list(self.certificates)
+
+
+    def _ask_teachers(self, batch: Batch) -> list[Any]:
+        with torch.no_grad():
+            return [teacher(batch) for teacher in self.teachers]
+

@@ -1,0 +1,167 @@
+"""How a run of the trainer ended: the same words and residuals as for any other run, and what they rest on here.
+
+No proof of infeasibility and no second derivatives are to be had through a fused loss over a vocabulary, so a verdict
+says no more than "stationary, not examined further" or "not there yet", with the numbers and the next move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from solvers.kkt import KKTResiduals
+from solvers.short_repr import ShortRepr
+from solvers.statuses import Status
+
+from ...training import FEASIBLE, Verdict
+from ...training.checkpoints import rank_point
+from ...training.diagnosis import find_exploded, format_residuals, is_converged, is_stalled
+from ...training.trace import TracePoint
+
+
+@dataclass(frozen=True, repr=False)
+class TrainerResult(ShortRepr):
+    """What is known of a student that ``SafeKDTrainer`` trained.
+
+    Attributes:
+        verdict: How the run ended, and the evidence.
+        point: Last trace point.
+        trace: All of them, one row each.
+        multipliers: Of each constraint, nats a unit of safety.
+        best_feasible: Folder of the student of lowest loss among those of the trace that met every constraint; None if
+            none did, or none was kept.
+        most_feasible: Folder of the one of smallest violation; None if none was kept.
+    """
+
+    verdict: Verdict
+    point: TracePoint
+    trace: pd.DataFrame
+    multipliers: Mapping[str, float]
+    best_feasible: Path | None = None
+    most_feasible: Path | None = None
+
+    @property
+    def status(self) -> Status:
+        """One word, see Verdict."""
+        return self.verdict.status
+
+    @property
+    def message(self) -> str:
+        """Cause and evidence."""
+        return self.verdict.message
+
+    @property
+    def next_move(self) -> str:
+        """What to do now."""
+        return self.verdict.next_move
+
+    @property
+    def residuals(self) -> KKTResiduals:
+        """KKT residuals of the student at the last trace point."""
+        return self.point.residuals
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the student met every constraint, to 1e-3, on the sequences of the trace."""
+        return all(reading.violation <= FEASIBLE for reading in self.point.readings)
+
+
+@dataclass(frozen=True)
+class TrainerFacts:
+    """What a run of the trainer was given, as far as advice depends on it.
+
+    Attributes:
+        rate: Learning rate of the last step.
+        cap: Of multipliers; None for none.
+        capped: Whether each multiplier stands at it.
+        sequences: How many sequences of the training data the trace reads.
+        of: How many there are; None for a stream.
+    """
+
+    rate: float
+    cap: float | None
+    capped: Sequence[bool]
+    sequences: int
+    of: int | None
+
+
+def judge_trainer(points: Sequence[TracePoint], tolerance: float, facts: TrainerFacts) -> Verdict:
+    """Return the verdict on a run that has ended.
+
+    Args:
+        points: Its trace, at least one.
+        tolerance: Residuals up to this are small.
+        facts: What it was given.
+    """
+    last = points[-1]
+    numbers = f"{format_residuals(last.residuals)} at step {last.step}, {_describe_sample(facts)}"
+    evidence = {
+        **asdict(last.residuals),
+        "tolerance": tolerance,
+        "safety": [reading.measured for reading in last.readings],
+        "violations": [reading.violation for reading in last.readings],
+        "multipliers": list(last.multipliers),
+    }
+    status, message, move = _judge(points, tolerance, facts, numbers)
+    return Verdict(status, message, move, evidence)
+
+
+def _judge(
+    points: Sequence[TracePoint], tolerance: float, facts: TrainerFacts, numbers: str
+) -> tuple[Status, str, str]:
+    last = points[-1]
+    violated = last.residuals.primal > tolerance
+    if not last.finite:
+        return (
+            "diverged",
+            f"At step {last.step} {last.unusable}.",
+            f"Lower the learning rate, now {facts.rate:.3g}, and go on from a checkpoint before that step.",
+        )
+    capped = [reading.name for reading, at_cap in zip(last.readings, facts.capped, strict=True) if at_cap]
+    if violated and capped:
+        return (
+            "cap_active",
+            f"The multiplier of {', '.join(capped)} stands at its cap; a constraint is still violated ({numbers}).",
+            f"Raise or drop the cap, now {facts.cap:g}, or lower the threshold.",
+        )
+    if exploded := find_exploded(points, tolerance):
+        names = ", ".join(f"'{last.readings[m].name}' to {last.multipliers[m]:.3g}" for m in exploded)
+        return (
+            "overpenalized",
+            f"The multiplier exploded, of {names} nats a unit of safety: it outweighs every loss of the run ({numbers}).",
+            "Pose the constraint on a measure whose gradient does not vanish, kd.language.LogTruthProbability say, or "
+            f"lower its threshold or the learning rate, now {facts.rate:.3g}.",
+        )
+    if is_converged(last, tolerance):
+        return (
+            "stationary_unverified",
+            f"All KKT residuals are within {tolerance:g} ({numbers}). Whether the student sits at a minimum was not "
+            "examined: a fused loss has no second derivatives.",
+            "Certify it on text that nothing else saw: trainer.certify(held_out).",
+        )
+    if violated and is_stalled(points):
+        best = min(points, key=rank_point)
+        missed = [reading for reading in best.readings if reading.violation > 0]
+        reached = ", ".join(f"'{reading.name}' to {int(reading.measured * 1e4) / 1e4:g}" for reading in missed)
+        return (
+            "budget_spent",
+            f"The violation stood still over the second half of the run ({numbers}). That no student could meet the "
+            "thresholds is not shown.",
+            f"Lower {reached}, which this run reached; or give a larger student, or teachers that are safer there.",
+        )
+    met = "a constraint is still violated" if violated else "the constraints are met"
+    return (
+        "budget_spent",
+        f"The steps ended before all KKT residuals were within {tolerance:g} ({numbers}); {met}.",
+        "Train longer: a larger max_steps or num_train_epochs, and trainer.train(resume_from_checkpoint=True). "
+        "trainer.trace has every residual.",
+    )
+
+
+def _describe_sample(facts: TrainerFacts) -> str:
+    if facts.of is not None and facts.sequences >= facts.of:
+        return f"on all {facts.sequences} training sequences"
+    return f"on {facts.sequences} training sequences" + ("" if facts.of is None else f" of {facts.of}")
