@@ -89,7 +89,10 @@ def kkt_residuals(
     gradient = gradient_n.detach().double()
     jacobian, g, lam = _read_group(gradient, jacobian_Mn, g_M, lambda_M, "inequalities")
     jacobian_h, h, mu = _read_group(gradient, jacobian_En, h_E, mu_E, "equalities")
-    stationary = gradient + jacobian.T @ lam + jacobian_h.T @ mu
+    stationary = jacobian.T @ lam
+    stationary += gradient  # in place: one vector of length n beside what was given
+    if mu.numel():
+        stationary += jacobian_h.T @ mu
     return residuals_from_norms(float(gradient.norm()), float(stationary.norm()), g, lam, h)
 
 
@@ -130,26 +133,34 @@ def gradients(values: Sequence[Tensor], variables: Sequence[Tensor]) -> Tensor:
     Raises:
         InvalidInput: A gradient is sparse.
     """
-    rows = []
-    for value in values:
-        if not value.requires_grad:
-            parts: Sequence[Tensor | None] = [None] * len(variables)
-        else:
-            parts = torch.autograd.grad(value, list(variables), retain_graph=True, allow_unused=True)
-        if any(part is not None and part.layout != torch.strided for part in parts):
-            raise InvalidInput(
-                "A gradient is sparse; residuals and multipliers read gradients as one vector. Make embeddings with "
-                "sparse=False."
-            )
-        rows.append(
-            torch.cat(
-                [
-                    (torch.zeros_like(x) if part is None else part).reshape(-1).double()
-                    for part, x in zip(parts, variables, strict=True)
-                ]
-            )
+    rows = torch.zeros(len(values), sum(x.numel() for x in variables), dtype=torch.float64, device=variables[0].device)
+    for row_n, value in zip(rows, values, strict=True):
+        add_gradient(row_n, value, variables)
+    return rows
+
+
+def add_gradient(total_n: Tensor, value: Tensor, variables: Sequence[Tensor]) -> None:
+    """Add the gradient of a scalar to a vector, variable by variable: nothing of that length is held beside it.
+
+    Args:
+        total_n: Float64, (n,); changed in place.
+        value: A scalar with its graph, which stays.
+        variables: Leaves, any shapes, n numbers in all.
+
+    Raises:
+        InvalidInput: A gradient is sparse.
+    """
+    if not value.requires_grad:
+        return
+    parts = torch.autograd.grad(value, list(variables), retain_graph=True, allow_unused=True)
+    if any(part is not None and part.layout != torch.strided for part in parts):
+        raise InvalidInput(
+            "A gradient is sparse; residuals and multipliers read gradients as one vector. Make embeddings with "
+            "sparse=False."
         )
-    return torch.stack(rows) if rows else torch.zeros(0, sum(x.numel() for x in variables), dtype=torch.float64)
+    for sum_x, part in zip(torch.split(total_n, [x.numel() for x in variables]), parts, strict=True):
+        if part is not None:
+            sum_x += part.reshape(-1)  # widened on the way
 
 
 def _read_group(

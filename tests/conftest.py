@@ -1,5 +1,7 @@
 """One thread and fixed seeds: the same numbers whatever else the machine does."""
 
+import signal
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -9,6 +11,8 @@ busy = [HealthCheck.too_slow]
 settings.register_profile("seeded", derandomize=True, deadline=None, max_examples=50, suppress_health_check=busy)
 settings.load_profile("seeded")
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a script hands it to a suite in its background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -9,15 +9,14 @@ import csv
 import io
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ._input import ACCEPTED, EITHER, REFUSED, HostileInput, project_rows_by_hand
+from ._input import ACCEPTED, EITHER, REFUSED, HostileInput, Rng, Sheet, draw_sheet, project_rows_by_hand
 
-Rng = np.random.Generator
 EVIL_NAMES = [
     "[red]",
     "[/]",
@@ -35,51 +34,6 @@ EVIL_NAMES = [
     "-",
     "a\tb",
 ]
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A table of weights before it is written: teachers' numbers, other columns, and how it is written."""
-
-    names: tuple[str, ...]
-    x_NK: Any
-    others: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    separator: str = ","
-    decimal: str = "."
-    ending: str = "\n"
-    lead: str = ""
-    quoted: bool = False
-    first: bool = True  # other columns stand before the teachers'
-    digits: str = "r"
-
-    def rows(self) -> list[list[str]]:
-        """Return header and rows as texts."""
-
-        def text(x: float) -> str:
-            return (repr(float(x)) if self.digits == "r" else format(x, self.digits)).replace(".", self.decimal)
-
-        weights = [[text(x) for x in row] for row in self.x_NK.tolist()]
-        others = [[column[n] for _, column in self.others] for n in range(len(weights))]
-        head = [name for name, _ in self.others]
-        pairs = zip([head, *others], [list(self.names), *weights], strict=True)
-        return [a + b if self.first else b + a for a, b in pairs]
-
-    def text(self) -> str:
-        """Return the file."""
-        stream = io.StringIO()
-        quoting = csv.QUOTE_ALL if self.quoted else csv.QUOTE_MINIMAL
-        csv.writer(stream, delimiter=self.separator, lineterminator=self.ending, quoting=quoting).writerows(self.rows())
-        return self.lead + stream.getvalue()
-
-
-def draw_sheet(rng: Rng) -> Sheet:
-    """Return a good table: weights or scores, with or without other columns."""
-    rows, teachers = int(rng.integers(1, 7)), int(rng.integers(2, 6))
-    x_NK = rng.dirichlet(np.ones(teachers), rows) if rng.random() < 0.5 else rng.normal(size=(rows, teachers))
-    others = []
-    if rng.random() < 0.6:
-        others.append(("note", tuple(rng.choice(["r0", "x y", "", "007", '"q"', "a;b", "é"]) for _ in range(rows))))
-    return Sheet(tuple(f"t{k}" for k in range(teachers)), x_NK, tuple(others), first=bool(rng.random() < 0.5))
 
 
 def draw_csv_input(rng: Rng) -> HostileInput:

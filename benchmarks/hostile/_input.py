@@ -1,7 +1,12 @@
-"""What a hostile input is, and what its author knows of it."""
+"""What a hostile input is, what its author knows of it, and the good tables that many begin from.
+
+Axes: N rows, K teachers.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+Rng = np.random.Generator
 Look = Callable[[Path], str]  # what is wrong in the folder afterwards, "" if nothing
 ACCEPTED, REFUSED, EITHER = "accepted", "refused", "either"
 
@@ -43,6 +49,51 @@ class HostileInput:
     prepare: Callable[[Path], tuple[str, str]] | None = None
     names: tuple[str, ...] = ()
     code: int | None = 0
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of weights before it is written: teachers' numbers, other columns, and how it is written."""
+
+    names: tuple[str, ...]
+    x_NK: Any
+    others: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    separator: str = ","
+    decimal: str = "."
+    ending: str = "\n"
+    lead: str = ""
+    quoted: bool = False
+    first: bool = True  # other columns stand before the teachers'
+    digits: str = "r"
+
+    def rows(self) -> list[list[str]]:
+        """Return header and rows as texts."""
+
+        def text(x: float) -> str:
+            return (repr(float(x)) if self.digits == "r" else format(x, self.digits)).replace(".", self.decimal)
+
+        weights = [[text(x) for x in row] for row in self.x_NK.tolist()]
+        others = [[column[n] for _, column in self.others] for n in range(len(weights))]
+        head = [name for name, _ in self.others]
+        pairs = zip([head, *others], [list(self.names), *weights], strict=True)
+        return [a + b if self.first else b + a for a, b in pairs]
+
+    def text(self) -> str:
+        """Return the file."""
+        stream = io.StringIO()
+        quoting = csv.QUOTE_ALL if self.quoted else csv.QUOTE_MINIMAL
+        csv.writer(stream, delimiter=self.separator, lineterminator=self.ending, quoting=quoting).writerows(self.rows())
+        return self.lead + stream.getvalue()
+
+
+def draw_sheet(rng: Rng) -> Sheet:
+    """Return a good table: weights or scores, with or without other columns."""
+    rows, teachers = int(rng.integers(1, 7)), int(rng.integers(2, 6))
+    x_NK = rng.dirichlet(np.ones(teachers), rows) if rng.random() < 0.5 else rng.normal(size=(rows, teachers))
+    others = []
+    if rng.random() < 0.6:
+        others.append(("note", tuple(rng.choice(["r0", "x y", "", "007", '"q"', "a;b", "é"]) for _ in range(rows))))
+    return Sheet(tuple(f"t{k}" for k in range(teachers)), x_NK, tuple(others), first=bool(rng.random() < 0.5))
 
 
 def project_rows_by_hand(

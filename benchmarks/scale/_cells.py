@@ -20,9 +20,10 @@ from safekd.teachers import CallableTeacher
 from safekd.training import EvidenceBudget
 from safekd.training.loop import FitData, FitLoop, FitOptions
 
-from .._timing import PeakMemory
+from .._timing import PeakMemory, resident_peak
 
 FEATURES, CLASSES, ASKED = 64, 100, 0.4
+BUDGET = 2**30  # bytes that an evaluation may hold for its evidence: beyond it norms are read, and no Jacobian
 WAYS = ("ours", "plain loop", "Cooper")
 
 
@@ -41,7 +42,10 @@ class Size:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one way takes at one size: seconds, and bytes beyond those of the student and its optimizer."""
+    """What one way takes at one size: seconds, and bytes beyond those of the student and its optimizer.
+
+    beyond_step_bytes: by how much the resident peak of an evaluation is above that of a step, 0 where it is below.
+    """
 
     size: Size
     way: str
@@ -50,6 +54,7 @@ class Cost:
     step_bytes: int | None
     evaluation_s: float = float("nan")
     evaluation_bytes: int | None = None
+    beyond_step_bytes: int | None = None
     interval: int | None = None
 
     @property
@@ -92,14 +97,14 @@ def answer(inputs: Tensor) -> Tensor:
     return torch.cat([inputs, inputs[:, : CLASSES - FEATURES]], dim=-1)
 
 
-def measure(size: Size, way: str, steps: int) -> Iterator[Cost]:
+def measure(size: Size, way: str, steps: int, budget: int = BUDGET) -> Iterator[Cost]:
     """Yield what a way takes; run in a process of its own."""
     torch.set_num_threads(1)
     student = make_student(size.n)
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-4)
     parameters = sum(p.numel() for p in student.parameters())
     if way == "ours":
-        yield _measure_ours(size, student, optimizer, parameters, steps)
+        yield _measure_ours(size, student, optimizer, parameters, steps, budget)
         return
     step = _make_plain(size, student, optimizer) if way == "plain loop" else _make_cooper(size, student, optimizer)
     batches = iter(SyntheticStream((steps + 2) * size.B, size.B))
@@ -110,7 +115,7 @@ def measure(size: Size, way: str, steps: int) -> Iterator[Cost]:
 
 
 def _measure_ours(
-    size: Size, student: nn.Module, optimizer: torch.optim.Optimizer, parameters: int, steps: int
+    size: Size, student: nn.Module, optimizer: torch.optim.Optimizer, parameters: int, steps: int, budget: int
 ) -> Cost:
     rules = [SafetyConstraint(f"class {c}", TruthProbability(critical=[c]), ASKED) for c in range(size.M)]
     trainer = ConstrainedTrainer(
@@ -118,7 +123,7 @@ def _measure_ours(
         [CallableTeacher("fixed", answer, gives="logits")],
         constraints=rules,
         optimizer=optimizer,
-        evidence_budget=EvidenceBudget(memory_bytes=2**30),
+        evidence_budget=EvidenceBudget(memory_bytes=budget),
     )
     train = StreamSource("train", SyntheticStream(size.N, size.B), fields=("inputs", "labels"))
     options = FitOptions(epochs=1_000_000)  # so many that the interval is that of a long run
@@ -130,9 +135,11 @@ def _measure_ours(
     loop.stepper.step(first[2])
     memory = PeakMemory()
     seconds = [_time(lambda batch=batch: loop.stepper.step(batch)) for batch in islice(batches, steps)]
-    step_bytes = memory.bytes()
+    step_bytes, step_peak = memory.bytes(), resident_peak()
     memory = PeakMemory()
     evaluation = _time(lambda: loop.reader.read(steps, 1))
+    evaluation_bytes, evaluation_peak = memory.bytes(), resident_peak()
+    told = evaluation_bytes is not None and step_peak is not None and evaluation_peak is not None
     return Cost(
         size,
         "ours",
@@ -140,7 +147,8 @@ def _measure_ours(
         sorted(seconds)[len(seconds) // 2],
         step_bytes,
         evaluation,
-        memory.bytes(),
+        evaluation_bytes,
+        max(0, (evaluation_peak or 0) - (step_peak or 0)) if told else None,
         loop.trace_every,
     )
 

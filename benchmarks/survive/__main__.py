@@ -70,6 +70,19 @@ def write_report(outcomes: Sequence[Outcome], damage: Damage, costs: Sequence[Co
         damage: What was done to files.
         costs: Of checkpoints.
     """
+    faults = [f"- {one.way}, killed {' and '.join(one.where)}: {one.fault}" for one in outcomes if one.fault]
+    faults += [f"- not found: {unseen}" for unseen in damage.unseen]
+    head = [
+        "# Runs that are killed, and files that are damaged",
+        "",
+        f"`python -m benchmarks.survive`, {today()}, {processor()}, {versions(['torch', 'safetensors'])}.",
+        "",
+    ]
+    told = ["Faults:", "", *faults, ""] if faults else []
+    return "\n".join([*head, *_tell_kills(outcomes), *_tell_damage(damage), *_tell_costs(costs), *told])
+
+
+def _tell_kills(outcomes: Sequence[Outcome]) -> list[str]:
     killed = sum(len(outcome.where) for outcome in outcomes)
     same = sum(not outcome.fault for outcome in outcomes)
     rows = [
@@ -79,9 +92,32 @@ def write_report(outcomes: Sequence[Outcome], damage: Damage, costs: Sequence[Co
     ]
     places = [where for outcome in outcomes for where in outcome.where]
     points = Counter(where.partition(", after" if ", after" in where else " of ")[0] for where in places)
-    faults = [f"- {one.way}, killed {' and '.join(one.where)}: {one.fault}" for one in outcomes if one.fault]
-    faults += [f"- not found: {unseen}" for unseen in damage.unseen]
-    cost_rows = [
+    return [
+        f"**{same} of {len(outcomes)} runs that were killed ended as the run that nobody killed**, byte for byte",
+        f"but for readings of clock and memory; {killed} kills, each proved by the status of the dead process. A",
+        f"checkpoint was written every {EVERY} steps, a third of the runs was killed twice.",
+        "",
+        table(["kind of run", "runs", "kills", "same files"], rows),
+        "",
+        "Where the kills came:",
+        "",
+        table(["place", "kills"], [[place, str(count)] for place, count in sorted(points.items())]),
+        "",
+    ]
+
+
+def _tell_damage(damage: Damage) -> list[str]:
+    found = damage.flips - sum(": bit " in one for one in damage.unseen)
+    cut = damage.lengths - sum(": bit " not in one for one in damage.unseen)
+    return [
+        f"**{found} of {damage.flips} flipped bits were found**, and {cut} of {damage.lengths} lengths that files",
+        "were cut to or grown by a byte (`safekd verify`).",
+        "",
+    ]
+
+
+def _tell_costs(costs: Sequence[Cost]) -> list[str]:
+    rows = [
         [
             cost.what,
             f"{cost.size / 1e6:,.1f}",
@@ -90,40 +126,18 @@ def write_report(outcomes: Sequence[Outcome], damage: Damage, costs: Sequence[Co
         ]
         for cost in costs
     ]
-    found = damage.flips - sum(": bit " in one for one in damage.unseen)
-    cut = damage.lengths - sum(": bit " not in one for one in damage.unseen)
-    return "\n".join(
-        [
-            "# Runs that are killed, and files that are damaged",
-            "",
-            f"`python -m benchmarks.survive`, {today()}, {processor()}, {versions(['torch', 'safetensors'])}.",
-            "",
-            f"**{same} of {len(outcomes)} runs that were killed ended as the run that nobody killed**, byte for byte",
-            f"but for readings of clock and memory; {killed} kills, each proved by the status of the dead process. A",
-            f"checkpoint was written every {EVERY} steps, a third of the runs was killed twice.",
-            "",
-            table(["kind of run", "runs", "kills", "same files"], rows),
-            "",
-            "Where the kills came:",
-            "",
-            table(["place", "kills"], [[place, str(count)] for place, count in sorted(points.items())]),
-            "",
-            f"**{found} of {damage.flips} flipped bits were found**, and {cut} of {damage.lengths} lengths that files",
-            "were cut to or grown by a byte (`safekd verify`).",
-            "",
-            "What a checkpoint costs beside `torch.save` of the same state, both flushed to the disk, seconds, medians",
-            f"(goal at most {MOST_COST}, which small states miss):",
-            "",
-            table(["state", "MB", "checkpoint", "torch.save", "ratio"], cost_rows),
-            "",
-            "A checkpoint hashes what it writes, in a thread beside the writing, and flushes each file and its folder.",
-            "For small states it is these flushes that cost, some milliseconds. An asynchronous writer would hide this",
-            "time and cost a copy of the state in memory; the default interval keeps it below 2 % of a run's time, so",
-            "there is none.",
-            "",
-            *(["Faults:", "", *faults, ""] if faults else []),
-        ]
-    )
+    return [
+        "What a checkpoint costs beside `torch.save` of the same state, both flushed to the disk, seconds, medians",
+        f"(goal at most {MOST_COST}, which small states miss):",
+        "",
+        table(["state", "MB", "checkpoint", "torch.save", "ratio"], rows),
+        "",
+        "A checkpoint hashes what it writes, in a thread beside the writing, and flushes each file and its folder.",
+        "For small states it is these flushes that cost, some milliseconds. An asynchronous writer would hide this",
+        "time and cost a copy of the state in memory; the default interval keeps it below 2 % of a run's time, so",
+        "there is none.",
+        "",
+    ]
 
 
 if __name__ == "__main__":

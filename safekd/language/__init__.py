@@ -10,17 +10,22 @@ The label of a position is the token that follows it.
 from importlib import import_module
 
 from ..divergences import ForwardKL, JensenShannon, ReverseKL
+from .cache import CachedTeacher, describe_cache, verify_cache, write_cache
 from .loss import Head, Hidden, LanguageLoss, Logits, TeacherOutput, TopK, distillation_loss, shift_labels
-
-
-_FROM_HUGGING_FACE = ("SafeKDTrainer", "TrainerResult", "trace_trainer_frontier")
-
-
-def __getattr__(name: str) -> object:
-    """Return what needs transformers, which is imported at the first use."""
-    if name in _FROM_HUGGING_FACE:
-        return getattr(import_module(f"{__name__}.hugging_face"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+from .steps import LanguageStep, StepRecord
+from .teachers import (
+    CausalStudent,
+    CausalTeacher,
+    EncoderTeacher,
+    LanguageTeacher,
+    ModelTeacher,
+    TeacherSet,
+    TokenBatches,
+    as_text_source,
+    critical_tokens,
+    require_same_tokenizer,
+    shared_vocabulary,
+)
 
 
 def JSD(beta: float = 0.5) -> JensenShannon:  # noqa: N802
@@ -35,19 +40,46 @@ def JSD(beta: float = 0.5) -> JensenShannon:  # noqa: N802
     return JensenShannon(beta=beta)
 
 
+_FROM_HUGGING_FACE = ("SafeKDTrainer", "TrainerResult", "trace_trainer_frontier")
+
+
+def __getattr__(name: str) -> object:
+    """Return what needs transformers, which is imported at the first use."""
+    if name in _FROM_HUGGING_FACE:
+        return getattr(import_module(f"{__name__}.hugging_face"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "JSD",
+    "CachedTeacher",
+    "CausalStudent",
+    "CausalTeacher",
+    "EncoderTeacher",
     "ForwardKL",
     "Head",
     "Hidden",
     "LanguageLoss",
+    "LanguageStep",
+    "LanguageTeacher",
     "Logits",
+    "ModelTeacher",
     "ReverseKL",
     "SafeKDTrainer",
+    "StepRecord",
     "TeacherOutput",
+    "TeacherSet",
+    "TokenBatches",
     "TopK",
     "TrainerResult",
+    "as_text_source",
+    "critical_tokens",
+    "describe_cache",
     "distillation_loss",
+    "require_same_tokenizer",
+    "shared_vocabulary",
     "shift_labels",
     "trace_trainer_frontier",
+    "verify_cache",
+    "write_cache",
 ]

@@ -17,7 +17,7 @@ what
 is handed back; ``diagnosis`` says why the run ended; ``generalization`` does all that again under other thresholds.
 """
 
-from ._constraint_layout import SumLayout
+from ._constraint_layout import ConstraintLayout, SumLayout
 from ._fit_result import ROUND_COLUMNS, FitResult, Tightening, Verdict
 from ._full_pass import FullPass, pose_all_on_train, read_full_pass
 from ._mixture import Mixture
@@ -37,6 +37,7 @@ __all__ = [
     "ROUND_COLUMNS",
     "RUN",
     "ConstrainedTrainer",
+    "ConstraintLayout",
     "CrossFit",
     "EvidenceBudget",
     "FitResult",

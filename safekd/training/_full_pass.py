@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.kkt import gradients
+from solvers.kkt import add_gradient
 from solvers.short_repr import ShortRepr
 
 from .._precision import log_softmax, widen
@@ -183,9 +183,9 @@ class _Jacobian:
     def add(self, loss: Tensor | None, value_by_row: Mapping[int, Tensor]) -> None:
         """Add gradients of one batch: of its share of the loss, and of constraints by their number."""
         if loss is not None:
-            self.gradient_n += gradients([loss], self.variables)[0]
-        for m, value in value_by_row.items():  # one at a time: rows of large students are not held twice
-            self.jacobian_Mn[m] += gradients([value], self.variables)[0]
+            add_gradient(self.gradient_n, loss, self.variables)
+        for m, value in value_by_row.items():
+            add_gradient(self.jacobian_Mn[m], value, self.variables)
 
     def add_up(self, ranks: Ranks) -> None:
         """Add up over all processes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from solvers.primal_dual import DualMethod, PIGain
 
-from .._number_checks import is_number, is_whole, require_seed
+from .._number_checks import require_seed
 from .._registry import find_named
 from .._torch_state import keep_modes, require_device
 from ..data import Batch, ExampleSource, Fields, Group
@@ -33,6 +32,7 @@ from ._trainer_checks import (
     read_autocast,
     require_batch_sizes,
     require_evaluation_examples,
+    require_fit_numbers,
     require_patience_split,
     require_plain_step,
     require_polytope_names,
@@ -381,24 +381,7 @@ class ConstrainedTrainer:
         Raises:
             InvalidInput: A number is out of range.
         """
-        if not is_whole(epochs) or epochs < 1:
-            raise InvalidInput(f"`epochs` is {epochs!r}; wanted at least 1, a whole number.")
-        if not is_number(tolerance) or not 0 < tolerance < math.inf:
-            raise InvalidInput(f"`tolerance` is {tolerance!r}; it must be above 0 and finite, for example 1e-3.")
-        if trace_every is not None and (not is_whole(trace_every) or trace_every < 1):
-            raise InvalidInput(
-                f"`trace_every` is {trace_every!r}; wanted at least 1 step between full passes, or None."
-            )
-        if patience is not None and (not is_whole(patience) or patience < 1):
-            raise InvalidInput(
-                f"`patience` is {patience!r}; wanted at least 1 evaluation without a better student, or None."
-            )
-        needed = len(self.constraints) + 2
-        if snapshots is not None and (not is_whole(snapshots) or snapshots < needed):
-            raise InvalidInput(
-                f"`snapshots` is {snapshots!r}; wanted at least {needed}, since the best mixture under "
-                f"{len(self.constraints)} constraints may need {needed - 1} of them, or None."
-            )
+        require_fit_numbers(epochs, tolerance, trace_every, snapshots, patience, len(self.constraints))
 
 
 def _train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 
 import torch
 
@@ -43,6 +44,33 @@ def read_autocast(given: str | torch.dtype | None) -> torch.dtype | None:
     if half not in (None, torch.bfloat16, torch.float16):
         raise InvalidInput(f"`autocast` is {given!r}; wanted 'bfloat16', 'float16', or None to compute as it is.")
     return half if isinstance(half, torch.dtype) else None
+
+
+def require_fit_numbers(
+    epochs: int,
+    tolerance: float,
+    trace_every: int | None,
+    snapshots: int | None,
+    patience: int | None,
+    constraints: int,
+) -> None:
+    """Refuse numbers of a fit under so many constraints that are out of range."""
+    if not is_whole(epochs) or epochs < 1:
+        raise InvalidInput(f"`epochs` is {epochs!r}; wanted at least 1, a whole number.")
+    if not is_number(tolerance) or not 0 < tolerance < math.inf:
+        raise InvalidInput(f"`tolerance` is {tolerance!r}; it must be above 0 and finite, for example 1e-3.")
+    if trace_every is not None and (not is_whole(trace_every) or trace_every < 1):
+        raise InvalidInput(f"`trace_every` is {trace_every!r}; wanted at least 1 step between full passes, or None.")
+    if patience is not None and (not is_whole(patience) or patience < 1):
+        raise InvalidInput(
+            f"`patience` is {patience!r}; wanted at least 1 evaluation without a better student, or None."
+        )
+    needed = constraints + 2
+    if snapshots is not None and (not is_whole(snapshots) or snapshots < needed):
+        raise InvalidInput(
+            f"`snapshots` is {snapshots!r}; wanted at least {needed}, since the best mixture under "
+            f"{constraints} constraints may need {needed - 1} of them, or None."
+        )
 
 
 def require_patience_split(patience: int | None, validation: object, tighten: object) -> None:

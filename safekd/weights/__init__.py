@@ -11,10 +11,12 @@ signals to scores (..., K).  Which one should I choose?  ``EntropyDecay`` when c
 ``InverseLoss`` when you have measured their losses, ``OrdinalSafety`` where safety ranks must show in the weights;
 ``Unified`` multiplies what you have.  ``family_a``, ``family_b`` and ``family_c`` are the three of Theorem V.2.
 
-    token     EntropyDecay, EntropyInverse, EntropyComplement, InverseVariance, Confidence (labels), SafetyBlend
+    token     EntropyDecay, EntropyInverse, EntropyComplement, InverseVariance, Disagreement, Confidence (labels),
+              SafetyBlend
     task      InverseLoss, PerformanceSoftmax, GradientAlignment (labels, student), GradientMinNorm (student)
     context   OrdinalSafety, DomainDistance
-    any       Uniform, MinDivergence (student), Stored (index): weights from a file
+    any       Uniform, Routed (context or task): all weight to one teacher, MinDivergence (student), Stored (index):
+              weights from a file
     learned   UncertaintyWeighting (task), MultiLevel (features), MetaTeacher, PolicyGradient (labels, student):
               modules, which ``ConstrainedTrainer`` trains beside the student
 
@@ -71,18 +73,19 @@ from .rules import (
     walk_rule,
 )
 from .rules._context_rules import DomainDistance, OrdinalSafety
-from .rules._generic_rules import MinDivergence, Uniform
+from .rules._generic_rules import MinDivergence, Routed, Uniform
 from .rules._stored_rule import Stored, require_stored_rows
 from .rules._task_rules import GradientAlignment, GradientMinNorm, InverseLoss, PerformanceSoftmax
 from .rules._token_rules import (
     Confidence,
+    Disagreement,
     EntropyComplement,
     EntropyDecay,
     EntropyInverse,
     InverseVariance,
     SafetyBlend,
 )
-from .signals import Signals, TeacherEvidence, compute_variance
+from .signals import Signals, TeacherEvidence, compute_disagreement, compute_variance
 
 __all__ = [
     "RULES",
@@ -91,6 +94,7 @@ __all__ = [
     "Comparison",
     "Confidence",
     "Conforming",
+    "Disagreement",
     "DomainDistance",
     "DriftReport",
     "EntropyComplement",
@@ -112,6 +116,7 @@ __all__ = [
     "PolicyGradient",
     "PositionOrderings",
     "Repair",
+    "Routed",
     "Rule",
     "SafetyBlend",
     "Scale",
@@ -128,6 +133,7 @@ __all__ = [
     "bound_product",
     "collect_modules",
     "collect_needs",
+    "compute_disagreement",
     "compute_variance",
     "family_a",
     "family_b",

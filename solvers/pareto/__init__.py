@@ -3,9 +3,10 @@
     f = trace_frontier(objective, constrained, x0, targets=21, bounds=(0.0, 1.0))     # both to be minimized
     f.table, f.points, f.solutions, f.gaps, f.message
 
-In this order: both ends (``_frontier_ends``), then every target by constrained solves (``_epsilon``) or by weights
-(``_weighted_sum``), then a row a target, annotated (``_pareto_rows``, ``_annotations``).  What a sweep decides, whoever
-solves its points, stands in ``_sweep_planner``; a sweep over training runs uses the same.
+In this order: both ends (``_frontier_ends``), then every target by constrained solves (``_epsilon_targets``), and gaps
+between them (``_epsilon``), or by weights (``_weighted_sum``), then a row a target, annotated (``_pareto_rows``,
+``_annotations``).  What a sweep decides, whoever solves its points, stands in ``_sweep_planner``; a sweep over training
+runs uses the same.
 """
 
 from ._annotations import ContradictionSettings, annotate_duplicates, annotate_nondominated, contradicts_neighbors

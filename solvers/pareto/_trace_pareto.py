@@ -156,7 +156,9 @@ def _trace_by_targets(
         if on_point is not None:
             on_point(build_epsilon_row(sweep, target, point))
 
-    sweep = EpsilonSweep(solver, ends, sorted(set(wanted)), starts, smallest_gap, everywhere, report)
+    sweep = EpsilonSweep(
+        solver, ends, sorted(set(wanted)), starts, report, smallest_gap=smallest_gap, everywhere=everywhere
+    )
     sweep.run()
     targets = sorted([*wanted, *sweep.filled])
     points = [sweep.best.get(target) for target in targets]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from solvers import InvalidInput
-from solvers.kkt import KKTResiduals, gradients, kkt_residuals
+from solvers.kkt import KKTResiduals, add_gradient, gradients, kkt_residuals
 from tests.support.curves import t as vec
 
 
@@ -116,6 +116,15 @@ def test_gradients_of_several_values_in_order_with_zeros_for_the_unused():
     expected = [[2, 4, 0], [0, 0, 27], [0, 0, 0], [3, 0, 1]]
     torch.testing.assert_close(jacobian, torch.tensor(expected, dtype=torch.float64))
     assert gradients([], [a, b]).shape == (0, 3)
+
+
+def test_gradients_of_float32_variables_add_up_in_float64():
+    x = torch.tensor([1e-9, 1.0]).requires_grad_()
+    total = vec(1.0, 1.0)
+    for value in ((x * torch.tensor([1e-9, 3.0])).sum(), x[0] * 1e-9, torch.tensor(5.0)):
+        add_gradient(total, value, [x])
+    assert total[0] - 1 == pytest.approx(2e-9, rel=1e-6)  # float32 would not have seen it
+    assert total[1] == 4
 
 
 REFUSED = {

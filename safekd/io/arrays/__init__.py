@@ -14,7 +14,7 @@ table, and touching those of a file that was cut short would end it.  Nothing is
 
 from ._bound_file import BoundFile
 from ._parquet_rows import PARQUET_ROWS, ParquetRows
-from ._raw_rows import RawRows
+from ._raw_rows import RawRows, open_tensors
 from ._row_tables import JoinedRows, RowTable, SelectedRows, open_rows
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "RowTable",
     "SelectedRows",
     "open_rows",
+    "open_tensors",
 ]

@@ -46,15 +46,20 @@ class BoundFile:
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel by path, with what tells whether it is the same file."""
-        return {"path": self.path, "size": self.size, "_sha256": None, "_status": self._status[:2]}
+        return {"path": self.path, "size": self.size, "_sha256": None, "_status": self.version}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Open it where one is, and refuse another one."""
         before = state.pop("_status")
         self.__dict__.update(state)
         self._open()
-        if self._status[:2] != before:
+        if self.version != before:
             raise self._explain_change()
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """What tells the file from a changed one, in every process: when it was last changed, and its size."""
+        return self._status[:2]
 
     def require_unchanged(self) -> None:
         """Raise InvalidInput where the file was changed, replaced or removed since it was opened.

@@ -23,9 +23,11 @@ from ...errors import InvalidInput
 from ._bound_file import BoundFile
 
 _DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+_WHOLE = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "U16": torch.uint16}
 _NPY_DTYPES = {"f2": torch.float16, "f4": torch.float32, "f8": torch.float64}
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how torch.save and pickle begin
 _SHOWN = 8  # names of tensors in a message
+_Entry = tuple[str, tuple[int, ...], int, int]  # type, shape, begin and end of a tensor
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,31 @@ def read_safetensors_header(file: BoundFile, tensor: str | None) -> RawRows:
     Raises:
         InvalidInput: It is no such file, was cut off, or has no such tensor of floats.
     """
+    held, begin = _read_entries(file)
+    if tensor is None and len(held) == 1:
+        (tensor,) = held
+    if tensor is None or tensor not in held:
+        names = ", ".join(f"'{name[:80]}'" for name in sorted(held)[:_SHOWN]) + ", ..." * (len(held) > _SHOWN)
+        what = f"has no tensor '{tensor}'" if tensor is not None else f"holds {len(held)} tensors"
+        raise InvalidInput(f"{file.path} {what}; it holds: {names or 'none'}. Name one: tensor='...'.")
+    return _open_entry(file, tensor, held[tensor], begin, _DTYPES)
+
+
+def open_tensors(file: BoundFile) -> dict[str, RawRows]:
+    """Return all tensors of a .safetensors file, floats or whole numbers, by name; each is rows of two axes or more.
+
+    Args:
+        file: The file, open.
+
+    Raises:
+        InvalidInput: It is no such file, was cut off, or holds something else.
+    """
+    held, begin = _read_entries(file)
+    return {name: _open_entry(file, name, entry, begin, _DTYPES | _WHOLE) for name, entry in held.items()}
+
+
+def _read_entries(file: BoundFile) -> tuple[dict[str, _Entry], int]:
+    """Return type, shape, begin and end of each tensor of a .safetensors file, and where the header ends."""
     head = file.read_at(0, min(file.size, 8))
     _refuse_pickle(head, file)
     size = int.from_bytes(head, "little")
@@ -187,22 +214,21 @@ def read_safetensors_header(file: BoundFile, tensor: str | None) -> RawRows:
             f"speak of a header of {size:,}; wanted at most {RAW_ROWS.safetensors_header_bytes:,}."
         )
     held = _parse_header(file.read_at(8, size), file)
-    if tensor is None and len(held) == 1:
-        (tensor,) = held
-    if tensor is None or tensor not in held:
-        names = ", ".join(f"'{name[:80]}'" for name in sorted(held)[:_SHOWN]) + ", ..." * (len(held) > _SHOWN)
-        what = f"has no tensor '{tensor}'" if tensor is not None else f"holds {len(held)} tensors"
-        raise InvalidInput(f"{file.path} {what}; it holds: {names or 'none'}. Name one: tensor='...'.")
-    _require_end(file, 8 + size + max(end for _, _, _, end in held.values()))
-    kind, shape, start, end = held[tensor]
-    if kind not in _DTYPES:
-        raise InvalidInput(f"{file.path}: tensor '{tensor}' is of type {kind}; wanted {', '.join(_DTYPES)}.")
-    if end - start != math.prod(shape) * _DTYPES[kind].itemsize:
-        raise InvalidInput(f"{file.path} is damaged: tensor '{tensor}' does not have the size of its shape {shape}.")
-    return RawRows(file, 8 + size + start, _DTYPES[kind], shape)
+    if held:
+        _require_end(file, 8 + size + max(end for _, _, _, end in held.values()))
+    return held, 8 + size
 
 
-def _parse_header(text: bytes, file: BoundFile) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
+def _open_entry(file: BoundFile, name: str, entry: _Entry, begin: int, dtypes: dict[str, torch.dtype]) -> RawRows:
+    kind, shape, start, end = entry
+    if kind not in dtypes:
+        raise InvalidInput(f"{file.path}: tensor '{name}' is of type {kind}; wanted {', '.join(dtypes)}.")
+    if end - start != math.prod(shape) * dtypes[kind].itemsize:
+        raise InvalidInput(f"{file.path} is damaged: tensor '{name}' does not have the size of its shape {shape}.")
+    return RawRows(file, begin + start, dtypes[kind], shape)
+
+
+def _parse_header(text: bytes, file: BoundFile) -> dict[str, _Entry]:
     """Return type, shape, begin and end of each tensor, by name."""
     try:
         entries = json.loads(text.decode(), object_pairs_hook=_require_distinct)

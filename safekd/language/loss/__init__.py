@@ -9,5 +9,16 @@ gradients in closed form, which ``_loss_gradient`` hands to autograd.
 from ._distillation_loss import LanguageLoss, distillation_loss, shift_labels
 from ._head import Head
 from ._teacher_outputs import Hidden, Logits, TeacherOutput, TopK
+from ._teacher_rows import TeacherRows
 
-__all__ = ["Head", "Hidden", "LanguageLoss", "Logits", "TeacherOutput", "TopK", "distillation_loss", "shift_labels"]
+__all__ = [
+    "Head",
+    "Hidden",
+    "LanguageLoss",
+    "Logits",
+    "TeacherOutput",
+    "TeacherRows",
+    "TopK",
+    "distillation_loss",
+    "shift_labels",
+]

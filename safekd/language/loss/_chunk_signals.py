@@ -6,12 +6,13 @@ Axes: C positions of a chunk, K teachers, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...weights import Signals
+from ...weights import Signals, compute_disagreement
 
 
 class ChunkSignals(Signals):
@@ -33,3 +34,8 @@ class ChunkSignals(Signals):
         if self._log_p is None:
             self._log_p = torch.stack(list(self._buffers), dim=-2)
         return self._log_p
+
+    @cached_property
+    def disagreement(self) -> Tensor:
+        """KL divergence of each teacher from the mean of all, (C, K), without a copy of all of them."""
+        return compute_disagreement(self._buffers)

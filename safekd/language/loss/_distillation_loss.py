@@ -58,6 +58,7 @@ class LanguageLoss(ShortRepr):
         weights: Weights of the teachers at the positions that count, (P, K), without gradient.
         signals: What the rule was given, by name, (P, K) each; empty where weights were given.
         kept: Places of the positions that count among all, (P,); None where all do.
+        hidden_gradient: Gradient of the loss in the hidden states that count, (P, H), where it was asked for.
     """
 
     loss: Tensor
@@ -68,6 +69,7 @@ class LanguageLoss(ShortRepr):
     weights: Tensor
     signals: dict[str, Tensor]
     kept: Tensor | None
+    hidden_gradient: Tensor | None = None
 
 
 def shift_labels(labels: Tensor) -> Tensor:
@@ -110,6 +112,7 @@ def distillation_loss(
     critical_contexts: Collection[int] = (),
     names: Sequence[str] | None = None,
     split: str | None = None,
+    keep_hidden_gradient: bool = False,
 ) -> LanguageLoss:
     """Return the distillation loss of a student from several teachers, with its gradients and safety measures.
 
@@ -146,6 +149,7 @@ def distillation_loss(
         critical_contexts: Contexts in which they apply.
         names: What messages call the teachers.
         split: Name of the split that examples are from, for rules that look weights up.
+        keep_hidden_gradient: Whether the result holds a copy of the gradient in the hidden states.
 
     Returns:
         The loss and what was read beside it.
@@ -215,12 +219,13 @@ def distillation_loss(
         value = unit * result.divergence + sum(constraint.value for constraint in constraints)
         if ce_unit and result.cross_entropy is not None:
             value = value + ce_unit * result.cross_entropy
+    copied = result.gradients.copy_student() if keep_hidden_gradient else None
     loss = attach_gradients(value.to(wide), trained, rows_PK, list(row_weights.learned), result.gradients)
     each = max(positions, 1)
     truth = None if result.cross_entropy is None else (result.cross_entropy / each).to(wide)
     sums = tuple(constraint.sums for constraint in constraints)
     of_divergence = (result.divergence / each).to(wide)
-    return LanguageLoss(loss, of_divergence, truth, positions, sums, result.weights_PK, result.signals, kept)
+    return LanguageLoss(loss, of_divergence, truth, positions, sums, result.weights_PK, result.signals, kept, copied)
 
 
 def _require_shapes(hidden: Tensor, head: Head | None, outputs: Sequence[TeacherOutput], names: Sequence[str]) -> None:

@@ -85,6 +85,10 @@ class LossGradients:
     given_PK: Tensor | None = None
     learned: list[Tensor] = field(default_factory=list)
 
+    def copy_student(self) -> Tensor | None:
+        """Return a copy of the student's gradient."""
+        return None if self.student_PH is None else self.student_PH.clone()
+
 
 @dataclass
 class PassResult:

@@ -10,6 +10,7 @@ from ._random_states import keep_random_states, read_random_states, set_random_s
 from ._run_checkpoints import Resume, ResumeOptions, RunCheckpoints, open_checkpoints, share_checkpoints
 from ._state_encoding import EncodedState, decode_state, encode_state
 from ._state_parts import StatePart, list_training_parts, load_parts
+from ._tensor_files import write_tensor_file
 
 __all__ = [
     "CHECKPOINTS",
@@ -31,4 +32,5 @@ __all__ = [
     "set_random_states",
     "share_checkpoints",
     "verify_checkpoint",
+    "write_tensor_file",
 ]

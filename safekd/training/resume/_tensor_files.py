@@ -32,6 +32,7 @@ _NAMES = {  # in the format; tensors of other types are written as their bytes
     "int64": "I64",
     "int32": "I32",
     "int16": "I16",
+    "uint16": "U16",
     "int8": "I8",
     "uint8": "U8",
     "bool": "BOOL",

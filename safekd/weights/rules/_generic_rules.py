@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from ..._number_checks import is_whole
+from ...data import expand_to_positions
+from ...errors import InvalidInput, MissingSignal
 from ...pooling import arithmetic_pool
 from ..signals import Signals, soften
 from ._weight_rule import register_rule, require_number
@@ -45,6 +49,78 @@ class Uniform:
             signals: The signals of a batch.
         """
         return signals.ones() / signals.shape[-1]
+
+
+@register_rule
+@dataclass(frozen=True)
+class Routed:
+    """All weight to one teacher, by the position's context or task: what is called multi-teacher routing.
+
+    Multi-teacher on-policy distillation (MOPD) sends each prompt to one of several teachers; that is this rule, with
+    the prompts' contexts or tasks.  A polytope with lower bounds turns it into a mixture in which the chosen teacher
+    has the most: with ``lower=l`` the projection gives the others l and the chosen one ``1 - (K - 1) l``.
+
+    Attributes:
+        table: Number of the teacher of each group: a sequence, whose place c is group c, or a mapping from group.
+        by: What a group is, "context" or "task".
+
+    Raises:
+        InvalidInput: The table is empty or holds what is no teacher's number; when read, a position's group is not in
+            it, or its teacher is not there.
+    """
+
+    table: Sequence[int] | Mapping[int, int]
+    by: Literal["context", "task"] = "context"
+    scale: ClassVar[str] = "any"
+    continuous: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.by not in ("context", "task"):
+            raise InvalidInput(f"`by` of Routed is {self.by!r}; wanted 'context' or 'task'.")
+        if not self._pairs or not all(is_whole(n) and n >= 0 for pair in self._pairs.items() for n in pair):
+            raise InvalidInput(
+                f"`table` of Routed is {self.table!r}; wanted the number of the teacher of each {self.by}, from 0, "
+                "such as [0, 1] or {0: 0, 7: 1}."
+            )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The groups."""
+        return frozenset({self.by})
+
+    def __call__(self, signals: Signals) -> Tensor:
+        """Return 1 for the group's teacher and 0 for the others, (..., K).
+
+        Args:
+            signals: The signals of a batch.
+
+        Raises:
+            MissingSignal: They name no contexts, or no tasks.
+        """
+        group = getattr(signals, self.by)
+        if group is None:
+            raise MissingSignal(f"Routed sends each position to the teacher of its {self.by}; pass `{self.by}`.")
+        group, K = expand_to_positions(group, signals.shape[:-1]), signals.shape[-1]
+        counted = torch.ones_like(group, dtype=torch.bool) if signals.mask is None else signals.mask
+        numbers, teachers = torch.tensor(sorted(self._pairs.items()), device=group.device).T.contiguous()
+        place = torch.searchsorted(numbers, group.contiguous()).clamp_max(len(numbers) - 1)
+        if bool((strange := counted & (numbers[place] != group)).any()):
+            raise InvalidInput(f"Routed knows no teacher for {self.by} {int(group[strange][0])}; add it to `table`.")
+        chosen = teachers[place]
+        if bool((beyond := counted & (chosen >= K)).any()):
+            raise InvalidInput(
+                f"Routed sends {self.by} {int(group[beyond][0])} to teacher {int(chosen[beyond][0])}, but there are "
+                f"only {K} teachers, numbered from 0."
+            )
+        one_hot_K = torch.nn.functional.one_hot(chosen.clamp_max(K - 1), K).to(signals.ones())
+        return torch.where(counted.unsqueeze(-1), one_hot_K, 1 / K)
+
+    @property
+    def _pairs(self) -> dict[int, int]:
+        """Number of the teacher by number of the group."""
+        table: Any = self.table
+        is_list = isinstance(table, Sequence) and not isinstance(table, str)
+        return dict(table.items() if isinstance(table, Mapping) else enumerate(table) if is_list else ())
 
 
 @register_rule

@@ -43,7 +43,7 @@ class EntropyDecay:
         Args:
             signals: The signals of a batch.
         """
-        return torch.exp(-self.rate * (signals.entropy - signals.entropy.amin(-1, keepdim=True)))
+        return _decay(self.rate, signals.entropy)
 
 
 @register_rule
@@ -128,6 +128,37 @@ class InverseVariance:
 
 @register_rule
 @dataclass(frozen=True)
+class Disagreement:
+    """``exp(-rate D_k)``: the further a teacher is from the mean of all, the lighter.
+
+    D_k is its KL divergence from that mean, whose average over teachers is their Jensen-Shannon divergence; it is at
+    most log K.  Scores are given relative to the nearest teacher's.
+
+    Attributes:
+        rate: At least 0, a nat.
+
+    Source: the divergence is Lin's, 1991; weighing by it is ours.
+    """
+
+    rate: float = 1.0
+    scale: ClassVar[str] = "token"
+    needs: ClassVar[frozenset[str]] = frozenset({"disagreement"})
+    continuous: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_number(self, "rate", self.rate, least=0)
+
+    def __call__(self, signals: Signals) -> Tensor:
+        """Return raw scores, (..., K).
+
+        Args:
+            signals: The signals of a batch.
+        """
+        return _decay(self.rate, signals.disagreement)
+
+
+@register_rule
+@dataclass(frozen=True)
 class Confidence:
     """``(1 - softmax_k(CE_k)) / (K - 1)`` with CE_k the cross-entropy on the label; 1 for a single teacher.
 
@@ -183,6 +214,11 @@ class SafetyBlend:
         if signals.names_critical:
             bonus_K = torch.where(signals.critical.unsqueeze(-1), bonus_K, 0.0)
         return torch.softmax(bonus_K - self.uncertainty * signals.entropy, dim=-1)
+
+
+def _decay(rate: float, value_K: Tensor) -> Tensor:
+    """Return ``exp(-rate value)``, divided by the largest of them, so that no rate makes all of them vanish."""
+    return torch.exp(-rate * (value_K - value_K.amin(-1, keepdim=True)))
 
 
 def _complement_shares(share_K: Tensor) -> Tensor:

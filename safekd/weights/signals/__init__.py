@@ -5,7 +5,16 @@ and works out on first use what a rule asks for: entropies, losses a task, safet
 """
 
 from ._batch_signals import ORDERED_SCALES, OrderedScale, Signals
-from ._teacher_distributions import average_rows, compute_variance, soften
+from ._teacher_distributions import average_rows, compute_disagreement, compute_variance, soften
 from ._teacher_evidence import TeacherEvidence
 
-__all__ = ["ORDERED_SCALES", "OrderedScale", "Signals", "TeacherEvidence", "average_rows", "compute_variance", "soften"]
+__all__ = [
+    "ORDERED_SCALES",
+    "OrderedScale",
+    "Signals",
+    "TeacherEvidence",
+    "average_rows",
+    "compute_disagreement",
+    "compute_variance",
+    "soften",
+]

@@ -26,8 +26,9 @@ from ._signal_checks import (
     require_mask,
     require_same_teachers,
     require_scores_fit,
+    require_true_classes,
 )
-from ._teacher_distributions import average_rows, compute_divergence, compute_variance, soften
+from ._teacher_distributions import average_rows, compute_disagreement, compute_divergence, compute_variance, soften
 from ._teacher_evidence import TeacherEvidence, look_up, require_table
 
 OrderedScale = Literal["token", "context"]  # the scales with safety orderings, axioms III.5 and III.22
@@ -55,6 +56,7 @@ class Signals:
         entropy: Entropy of each teacher, nats, (..., K).
         cross_entropy: Cross-entropy of each teacher on the label, nats, (..., K).
         variance: Variance of each teacher over passes, summed over classes, (..., K).
+        disagreement: KL divergence of each teacher from the mean of all, nats, (..., K).
         task_loss: Loss of each teacher on the position's task, nats, (..., K).
         performance: Accuracy of each teacher on the position's task, in [0, 1], (..., K).
         safety: Safety of each teacher in the position's context, in [0, 1], (..., K).
@@ -90,6 +92,7 @@ class Signals:
         entropy: Tensor | None = None,
         cross_entropy: Tensor | None = None,
         variance: Tensor | None = None,
+        disagreement: Tensor | None = None,
         task_loss: Tensor | None = None,
         performance: Tensor | None = None,
         safety: Tensor | None = None,
@@ -102,20 +105,19 @@ class Signals:
         mask: Tensor | None = None,
     ) -> None:
         self.mask, labels = read_counted(mask, labels)
-        several = log_p, log_p_passes, student_log_p
-        log_p, log_p_passes, student_log_p = (read_signal(value, self.mask) for value in several)
+        log_p, log_p_passes, student_log_p = (read_signal(x, self.mask) for x in (log_p, log_p_passes, student_log_p))
         features = fill_signal(features, self.mask, 0.0)
         self._log_p, self.evidence, self.split, self.teachers = log_p, evidence, split, teachers
         self._passes, self._student, self._features = log_p_passes, student_log_p, features
         self.critical_classes = read_group_numbers("critical_classes", critical_classes)
         self.critical_contexts = read_group_numbers("critical_contexts", critical_contexts)
-        # whether anything says which positions are critical; if not, orderings apply at all of them
         self.names_critical = bool(self.critical_classes or self.critical_contexts or critical is not None)
         self._critical_given = critical is not None
         scores = {
             "entropy": entropy,
             "cross_entropy": cross_entropy,
             "variance": variance,
+            "disagreement": disagreement,
             "task_loss": task_loss,
             "performance": performance,
             "safety": safety,
@@ -190,6 +192,11 @@ class Signals:
             )
         return compute_variance(self._passes)
 
+    @cached_property
+    def disagreement(self) -> Tensor:
+        """KL divergence of each teacher from the mean of all, (..., K), nats."""
+        return compute_disagreement(self.log_p.unbind(-2))
+
     @property
     def student_log_p(self) -> Tensor:
         """The student's log-probabilities, (..., V)."""
@@ -256,14 +263,7 @@ class Signals:
         if self.labels is None:
             raise MissingSignal("This rule needs the true classes; pass `labels` of shape (...,), integers.")
         known = self._student if self._log_p is None else self._log_p
-        outside = self.labels < 0 if known is None else (self.labels < 0) | (self.labels >= known.shape[-1])
-        if bool(outside.any()):
-            where = tuple(int(i) for i in outside.nonzero()[0])
-            classes = "at least 0" if known is None else f"0 to {known.shape[-1] - 1}"
-            raise InvalidInput(
-                f"Position {where} has label {int(self.labels[where])}; wanted a class, {classes}. This rule needs "
-                "a true class wherever a position counts; where it does not, as in padding, the label is -100."
-            )
+        require_true_classes(self.labels, None if known is None else known.shape[-1])
         return self.labels
 
     def select_counted(self, value: Tensor) -> Tensor:

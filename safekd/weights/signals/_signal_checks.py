@@ -198,3 +198,20 @@ def _require_tensor(name: str, value: object) -> None:
 
 def _dtype_name(value: Tensor) -> str:
     return str(value.dtype).removeprefix("torch.")
+
+
+def require_true_classes(labels: Tensor, classes: int | None) -> None:
+    """Refuse a label that is no class, of so many where that is known.
+
+    Args:
+        labels: Class numbers, (...), those that do not count filled in.
+        classes: V; None where nobody said.
+    """
+    outside = labels < 0 if classes is None else (labels < 0) | (labels >= classes)
+    if bool(outside.any()):
+        where = tuple(int(i) for i in outside.nonzero()[0])
+        wanted = "at least 0" if classes is None else f"0 to {classes - 1}"
+        raise InvalidInput(
+            f"Position {where} has label {int(labels[where])}; wanted a class, {wanted}. This rule needs "
+            "a true class wherever a position counts; where it does not, as in padding, the label is -100."
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -35,6 +37,25 @@ def compute_divergence(log_p_KV: Tensor, log_s_V: Tensor) -> Tensor:
     p_KV = log_p_KV.exp()
     gap_KV = torch.where(p_KV == 0, 0.0, log_p_KV - log_s_V.unsqueeze(-2))  # 0 log 0 = 0
     return (p_KV * gap_KV).sum(-1)
+
+
+def compute_disagreement(log_p: Sequence[Tensor]) -> Tensor:
+    """Return the KL divergence of each teacher from the mean of all; their average is the Jensen-Shannon divergence.
+
+    Args:
+        log_p: Log-probabilities of each teacher, (..., V); minus infinity is a probability of 0.
+
+    Returns:
+        Nats, (..., K), at most log K.
+
+    Source: Lin 1991.
+    """
+    total_V = log_p[0].exp()
+    for x in log_p[1:]:
+        total_V = total_V + x.exp()
+    log_mean_V = (total_V / len(log_p)).log()
+    gaps = [torch.where(x == -torch.inf, 0.0, x.exp() * (x - log_mean_V)).sum(-1) for x in log_p]  # 0 log 0 = 0
+    return torch.stack(gaps, dim=-1).clamp_min(0.0)
 
 
 def average_rows(value_P: Tensor, row_P: Tensor, rows: int) -> Tensor:

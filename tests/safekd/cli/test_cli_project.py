@@ -190,9 +190,7 @@ def test_stopped_midway_it_leaves_nothing_half_written(sent, code, tmp_path):
     pipe, output = tmp_path / "pipe", tmp_path / "out.csv"
     os.mkfifo(pipe)
     output.write_text("what was there")
-    # a suite that runs in the background hands SIGINT down ignored
-    code_text = "import signal; signal.signal(2, signal.default_int_handler); from safekd.cli import main; main()"
-    command = [sys.executable, "-c", code_text, "project", pipe, "-o", output]
+    command = [sys.executable, "-m", "safekd", "project", pipe, "-o", output]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, pipe.open("w") as stream:
         stream.write(GOOD)
         stream.flush()

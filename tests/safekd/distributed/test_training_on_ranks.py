@@ -14,10 +14,24 @@ from . import training_cases as cases
 @pytest.fixture(scope="module")
 def runs():
     """What two ranks gave, and one process."""
-    functions = [cases.long_runs, cases.short_runs, cases.own_parts, cases.learned, cases.failures]
-    long, short, parts, learned, failures = run_on_ranks(2, *functions, within=280)
-    both = [{**long[r], **short[r], **learned[r], **parts[r]} for r in range(2)]
+    functions = [cases.short_runs, cases.own_parts, cases.learned, cases.failures]
+    short, parts, learned, failures = run_on_ranks(2, *functions, within=280)
+    both = [{**short[r], **learned[r], **parts[r]} for r in range(2)]
     return both, cases.one_process(), failures
+
+
+@pytest.fixture(scope="module")
+def long_runs():
+    """Likewise, of many steps."""
+    (both,) = run_on_ranks(2, cases.long_runs, within=280)
+    return both, cases.one_process_for_long()
+
+
+@pytest.fixture
+def compared(request, name):
+    """One run: what each rank gave, and what one process did."""
+    both, alone = request.getfixturevalue("long_runs" if name in cases.LONG else "runs")[:2]
+    return *(given[name] for given in both), alone[name]
 
 
 RUNS = [
@@ -35,6 +49,7 @@ RUNS = [
     "MetaTeacher",
     "PolicyGradient",
     "Tracking",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in cases.LONG),
 ]
 
 
@@ -43,9 +58,8 @@ def largest_difference(one, other):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_two_ranks_give_what_one_process_gives(runs, name):
-    (first, _), alone, _ = runs
-    here, there = first[name], alone[name]
+def test_two_ranks_give_what_one_process_gives(compared, name):
+    here, _, there = compared
     assert list(here["trace"]) == list(there["trace"])
     for column, values in here["trace"].items():
         assert largest_difference(values, there["trace"][column]) < 1e-10, column
@@ -60,13 +74,13 @@ def test_two_ranks_give_what_one_process_gives(runs, name):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_multipliers_and_all_that_was_read_are_the_same_bits_on_every_rank(runs, name):
-    (first, second), _, _ = runs
-    assert first[name]["multipliers"] == second[name]["multipliers"]
-    assert str(first[name]["trace"]) == str(second[name]["trace"])  # NaN is NaN
-    for parameter, value in first[name]["state"].items():
-        assert torch.equal(second[name]["state"][parameter], value)
-    assert first[name]["message"] == second[name]["message"]
+def test_multipliers_and_all_that_was_read_are_the_same_bits_on_every_rank(compared, name):
+    first, second, _ = compared
+    assert first["multipliers"] == second["multipliers"]
+    assert str(first["trace"]) == str(second["trace"])  # NaN is NaN
+    for parameter, value in first["state"].items():
+        assert torch.equal(second["state"][parameter], value)
+    assert first["message"] == second["message"]
 
 
 def test_a_number_that_is_none_on_one_rank_stops_both_with_the_reason(runs):

@@ -113,12 +113,17 @@ def rules():
     }
 
 
+LONG = {"ddp over 201 steps": "ddp", "fsdp over 201 steps": "fsdp"}
+
+
 def long_runs(ranks):
-    return {kind: train(ranks, kind) for kind in ("ddp", "fsdp")}
+    return {name: train(ranks, kind) for name, kind in LONG.items()}
 
 
 def short_runs(ranks):
     more = {
+        "ddp": {},
+        "fsdp": {},
         "plain": {},
         "ddp in microbatches": {"microbatch_size": 2},
         "fsdp in microbatches": {"microbatch_size": 2},
@@ -150,7 +155,6 @@ def one_process():
     ranks, (longer, shorter) = Ranks(), (everything()[:15].split(4), everything()[15:].split(4))
     parts = [*map(torch.cat, zip(longer, shorter, strict=False)), *longer[len(shorter) :]]
     found = {
-        "ddp": train(ranks),
         "plain": train(ranks, steps=SHORT),
         "ddp on full batches": train(ranks, steps=SHORT, batch=None),
         "ddp on independent batches": train(ranks, steps=SHORT, independent_batches=True),
@@ -159,8 +163,19 @@ def one_process():
         "streams of parts": train(ranks, batch=None, steps=12, data=stream(parts)),
         **{name: train(ranks, steps=SHORT, weights=rule) for name, rule in rules().items()},
     }
-    again = {"fsdp": "ddp", "ddp in microbatches": "plain", "fsdp in microbatches": "plain", "own parts": "plain"}
+    again = {
+        "ddp": "plain",
+        "fsdp": "plain",
+        "ddp in microbatches": "plain",
+        "fsdp in microbatches": "plain",
+        "own parts": "plain",
+    }
     return found | {name: found[other] for name, other in again.items()}
+
+
+def one_process_for_long():
+    """What the long runs are compared with, by their names."""
+    return dict.fromkeys(LONG, train(Ranks()))
 
 
 class Fragile(nn.Module):

@@ -16,6 +16,7 @@ from safekd.errors import InvalidInput, MissingSignal
 from safekd.weights import (
     Confidence,
     Conforming,
+    Disagreement,
     DomainDistance,
     EntropyComplement,
     EntropyDecay,
@@ -54,6 +55,7 @@ ALL = {
     "EntropyInverse": EntropyInverse(),
     "EntropyComplement": EntropyComplement(),
     "InverseVariance": InverseVariance(),
+    "Disagreement": Disagreement(2.0),
     "Confidence": Confidence(),
     "SafetyBlend": SafetyBlend(1.0, 2.0),
     "InverseLoss": InverseLoss(),
@@ -86,6 +88,8 @@ BY_HAND = {
     "EntropyComplement, one clueless": (EntropyComplement(), {"entropy": t(0.0, 0.0, 2.0)}, [0.5, 0.5, 0.0]),
     "InverseVariance": (InverseVariance(0.5), {"variance": t(0.5, 0.0)}, [1 / 3, 2 / 3]),
     "InverseVariance, one erratic": (InverseVariance(), {"variance": t(0.0, 1e9)}, [1.0, 0.0]),
+    "Disagreement": (Disagreement(1.0), {"disagreement": t(0.0, math.log(2), math.log(4))}, [4 / 7, 2 / 7, 1 / 7]),
+    "Disagreement, one far": (Disagreement(1e9), {"disagreement": t(0.5, 0.5, 0.7)}, [0.5, 0.5, 0.0]),
     "Confidence": (Confidence(), {"cross_entropy": t(0.0, math.log(3))}, [3 / 4, 1 / 4]),
     "Confidence of three": (Confidence(), {"cross_entropy": t(0.0, math.log(3), 0.0)}, [2 / 5, 1 / 5, 2 / 5]),
     "Confidence, one terrible": (Confidence(), {"cross_entropy": t(0.0, 1e9, 0.0)}, [0.5, 0.0, 0.5]),
@@ -149,7 +153,7 @@ def test_a_rule_says_what_it_looks_at(name):
 
 def _readings(given_):
     signals = Signals(**given_)
-    worked_out = {name: getattr(signals, name) for name in ("entropy", "cross_entropy", "variance")}
+    worked_out = {name: getattr(signals, name) for name in ("entropy", "cross_entropy", "variance", "disagreement")}
     return {**given_, **worked_out}
 
 
@@ -207,6 +211,25 @@ def test_safety_counts_at_critical_positions_only():
         entropy=torch.zeros(2, 2), safety=t(math.log(2), 0.0).expand(2, 2), critical=torch.tensor([True, False])
     )
     assert SafetyBlend()(signals).numpy() == pytest.approx(np.array([[2 / 3, 1 / 3], [0.5, 0.5]]))
+
+
+# --- disagreement
+
+
+def test_disagreement_averages_to_the_jensen_shannon_divergence():
+    """Entropy of the mean less mean of the entropies, at positions with certain and with impossible classes too."""
+    p_BKV = torch.stack([t([1.0, 0.0, 0.0], [0.0, 1.0, 0.0]), t([0.2, 0.3, 0.5], [0.7, 0.3, 0.0])])
+    signals = Signals(log_p=p_BKV.log())
+    entropy = lambda p: -torch.xlogy(p, p).sum(-1)  # noqa: E731
+    expected_B = entropy(p_BKV.mean(1)) - entropy(p_BKV).mean(-1)
+    torch.testing.assert_close(signals.disagreement.mean(-1), expected_B, rtol=0, atol=1e-12)
+    assert signals.disagreement[0].tolist() == pytest.approx([math.log(2)] * 2)
+
+
+def test_teachers_that_say_the_same_disagree_by_nothing():
+    same = torch.randn(50, 1, 7, generator=torch.Generator().manual_seed(0)).log_softmax(-1).expand(50, 3, 7)
+    signals = Signals(log_p=same)
+    assert 0 <= signals.disagreement.min() <= signals.disagreement.max() < 1e-6
 
 
 # --- pulls

@@ -15,6 +15,7 @@ LINES = [line for line in TABLE.splitlines() if line.startswith("| ")][2:]
 MADE_WITH = {
     "UncertaintyWeighting": {"n_teachers": 3, "n_tasks": 2},
     "MultiLevel": {"n_teachers": 3, "features": 4},
+    "Routed": {"table": [0, 1, 1]},
     "Stored": {"source": torch.full((1, 3), 1 / 3)},
 }
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES]

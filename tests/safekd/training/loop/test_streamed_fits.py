@@ -296,7 +296,10 @@ KILLED = {
 }
 
 
-@pytest.mark.parametrize("kind", KILLED)
+SLOW = {"workers", "dataset"}  # each pass starts workers anew; "noise and workers" has them in the default suite
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in KILLED])
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(kind, tmp_path):
     def fit(folder, die_at=None):
         def die(point):
@@ -307,10 +310,10 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(kind, tmp_path):
         torch.manual_seed(die_at or 0)
         posed = trainer(batch_size)
         validation = Split("validation", V, W)
-        return posed.fit(train, validation, epochs=4, trace_every=7, run_dir=folder, checkpoint_every=5, on_trace=die)
+        return posed.fit(train, validation, epochs=3, trace_every=9, run_dir=folder, checkpoint_every=5, on_trace=die)
 
     whole = fit(tmp_path / "whole")
-    for step in (14, 21):
+    for step in (9, 18):
         with pytest.raises(Killed):
             fit(tmp_path / "killed", step)
     result = fit(tmp_path / "killed")

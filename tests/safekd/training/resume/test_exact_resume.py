@@ -93,12 +93,24 @@ DATA = {
 PAIR = (TRAIN.inputs, TRAIN.labels)
 
 
-@pytest.mark.parametrize("stops", [(MID_EPOCH,), (BOUNDARY, 7)], ids=str)
-@pytest.mark.parametrize("data", DATA)
+PLACES = [
+    pytest.param(
+        data,
+        stops,
+        marks=[pytest.mark.slow] * (data == "a loader with workers" and len(stops) > 1),
+        id=f"{data}-{stops}",
+    )
+    for data in DATA
+    for stops in ((MID_EPOCH,), (BOUNDARY, 7))
+]
+
+
+@pytest.mark.parametrize(("data", "stops"), PLACES)
 def test_data_that_are_not_in_memory_go_on_at_their_place(data, stops, tmp_path, monkeypatch):
     kind = "minibatches" if data.startswith("a data set") else "stream"
-    whole = fit(tmp_path / "whole", kind, train=DATA[data](), epochs=8)
-    again = stop_and_go_on(tmp_path / "stopped", monkeypatch, *stops, kind=kind, train=DATA[data](), epochs=8)
+    more = {"epochs": 6, "trace_every": 10}
+    whole = fit(tmp_path / "whole", kind, train=DATA[data](), **more)
+    again = stop_and_go_on(tmp_path / "stopped", monkeypatch, *stops, kind=kind, train=DATA[data](), **more)
     assert again.multipliers == whole.multipliers
     assert contents_but_clock(tmp_path / "stopped") == contents_but_clock(tmp_path / "whole")
 
