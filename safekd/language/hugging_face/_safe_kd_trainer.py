@@ -39,6 +39,7 @@ from ._reading_trainer import ReadingTrainer
 from ._step_callback import StepCallback
 from ._trace_recorder import TraceRecorder
 from ._trainer_arguments import (
+    choose_vocabulary,
     copy_arguments,
     list_readable,
     number_names,
@@ -150,7 +151,7 @@ class SafeKDTrainer(ReadingTrainer):
     ) -> None:
         require_supported(trainer)
         require_head(model)
-        several, given = read_teachers(teachers), read_constraints(constraints)
+        several, given = read_teachers(teachers, processing_class), read_constraints(constraints)
         evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
         columns = name_groups(
             SequenceColumns(context_column, task_column, index_column),
@@ -159,7 +160,7 @@ class SafeKDTrainer(ReadingTrainer):
         )
         named = number_names(given, columns, processing_class)
         terms = DistillationTerms(
-            names=tuple(str(teacher.name) for teacher in several),
+            names=tuple(several.names),
             weights=weights,
             constraints=tuple(named),
             divergence=divergence,
@@ -167,7 +168,7 @@ class SafeKDTrainer(ReadingTrainer):
             temperature=temperature,
             temper=temper,
             cross_entropy=cross_entropy,
-            vocabulary=vocabulary,
+            vocabulary=choose_vocabulary(vocabulary, model, several, processing_class),
             budget=budget,
             evidence=evidence,
             critical_classes=critical_classes,

@@ -101,7 +101,9 @@ def test_pushing_uploads_the_student_and_its_card(trained, monkeypatch):
             sent.update(given)
 
     monkeypatch.setattr(transformers.trainer, "hf_api", Hub)
-    monkeypatch.setattr(type(trained), "init_hf_repo", lambda self, token=None: setattr(self, "hub_model_id", "me/student"))
+    monkeypatch.setattr(
+        type(trained), "init_hf_repo", lambda self, token=None: setattr(self, "hub_model_id", "me/student")
+    )
     trained.push_to_hub(blocking=True)
     assert sent["folder_path"] == trained.args.output_dir
     assert "_*" in sent["ignore_patterns"]
