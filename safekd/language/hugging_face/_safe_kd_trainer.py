@@ -110,6 +110,7 @@ class SafeKDTrainer(ReadingTrainer):
     Attributes:
         teachers: As given.
         terms: What the loss is made of.
+        start_multipliers: With which the next run begins, one a constraint; None for where the last one ended, or 0.
     """
 
     loss_is_scaled_for_ga = True  # the losses of the microbatches of a step add up to the step's
@@ -189,6 +190,7 @@ class SafeKDTrainer(ReadingTrainer):
         self._weights_optimizer = weights_optimizer
         self.run: LanguageRun | None = None
         self._sample: TrainingSample | None = None
+        self.start_multipliers: Sequence[float] | None = None
         self._resumed: Mapping[str, Any] | None = None
         self._head_is_checked = False
         self.add_callback(StepCallback(self._begin_run, self._finish_step, self._trace_step, self._end_run))
@@ -295,6 +297,8 @@ class SafeKDTrainer(ReadingTrainer):
             return
         if before is not None:  # train() again: multipliers go on as weights do
             self.run.step.load_state_dict(before.step.state_dict())
+        if self.start_multipliers is not None:
+            self.run.set_multipliers(self.start_multipliers)
         self._record_point()
 
     def _finish_step(self) -> None:
