@@ -51,8 +51,8 @@ def describe_student(
         row[f"safety, {constraint}"] = certificate.estimate
         row[f"lower bound, {constraint}"] = certificate.lower_bound
         row[f"certificate, {constraint}"] = certificate.decision
-    for name, multiplier in zip(CONTEXTS, step.multipliers.tolist() or [0.0] * len(CONTEXTS), strict=True):
-        row[f"multiplier, {name}"] = multiplier
+    for constraint, multiplier in zip(step.constraints, step.multipliers.tolist(), strict=True):
+        row[f"multiplier, {constraint.name}"] = multiplier
     return row
 
 

@@ -59,8 +59,8 @@ class RunSettings:
     steps: int = 90
     batch: int = 4
     rate: float = 2e-3
-    promised: tuple[float, ...] = (0.10, 0.10)
-    asked: tuple[float, ...] = (0.16, 0.16)
+    promised: tuple[float, ...] = (0.05, 0.05)
+    asked: tuple[float, ...] = (0.10, 0.10)
     lower: float = 0.1
     budget: str = "128MiB"
     keep_every: int = 15
