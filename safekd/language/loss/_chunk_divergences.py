@@ -68,6 +68,7 @@ def compare_chunk(
     share: float,
     gradient: bool,
     learns: bool,
+    out_CV: Tensor | None = None,
 ) -> ChunkLoss:
     """Return losses and derivatives of a chunk; its arguments are used up.
 
@@ -80,6 +81,7 @@ def compare_chunk(
         share: 1, or 0 where the divergence is only measured and the gradient is ``scale_C s``.
         gradient: Whether the gradient in the logits is asked for.
         learns: Whether weights learn.
+        out_CV: Takes the gradient; None for a buffer of its own.
     """
     D_CV = log_q_CV.sub_(log_s_CV)
     s_CV = log_s_CV.exp_()
@@ -89,11 +91,9 @@ def compare_chunk(
         if learns:
             u_CV = (D_CV - loss_C[:, None]).mul_(q_CV).nan_to_num_(nan=0.0)
         if gradient:
-            if scale_C is not None:
-                s_CV.mul_((scale_C + share)[:, None])
-            elif share != 1:
-                s_CV.mul_(share)
-            gradient_CV = s_CV.sub_(q_CV, alpha=share)
+            if scale_C is not None or share != 1:
+                s_CV.mul_(share if scale_C is None else (scale_C + share)[:, None])
+            gradient_CV = torch.sub(s_CV, q_CV, alpha=share, out=s_CV if out_CV is None else out_CV)
         return ChunkLoss(_clear(loss_C), gradient_CV, u_CV)
     if isinstance(divergence, JensenShannon):
         beta = divergence.beta
@@ -114,7 +114,7 @@ def compare_chunk(
         if factor != 1:
             slope_CV.mul_(factor)
         added_C = factor * offset_C if scale_C is None else factor * offset_C + scale_C
-        gradient_CV = slope_CV.add_(added_C[:, None]).mul_(s_CV)
+        gradient_CV = torch.mul(slope_CV.add_(added_C[:, None]), s_CV, out=slope_CV if out_CV is None else out_CV)
         if beta is None:  # 0 times infinity
             gradient_CV.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
     return ChunkLoss(_clear(loss_C), gradient_CV, u_CV)

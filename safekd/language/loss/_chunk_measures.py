@@ -65,13 +65,11 @@ class PartReader:
     Attributes:
         coefficient_G: What one unit of each group's sum adds to the objective, (G,), float64; None without gradient.
         sums: Sums so far; counts are known from the labels.
-        reads_rows: Whether it reads whole rows of probabilities.
     """
 
     def __init__(self, average: Average, batch: Batch, kept_P: Tensor | None) -> None:
         self._measure = average.measure
         self.coefficient_G: Tensor | None = None
-        self.reads_rows = not average.measure.truth_only and average.measure.columns is None
         members_GN = average.members(batch).flatten(1)
         critical_N = self._measure.is_critical(batch.labels).flatten()
         self._members_GP = members_GN if kept_P is None else members_GN[:, kept_P]
@@ -152,15 +150,11 @@ class ConstraintReader:
         constraint: The constraint.
         batch: Labels, contexts and tasks of all positions.
         kept_P: Places of the positions that count among all, or None where all do.
-
-    Attributes:
-        reads_rows: Whether a measure of it reads whole rows of probabilities.
     """
 
     def __init__(self, constraint: Constraint, batch: Batch, kept_P: Tensor | None) -> None:
         self._sizes = [average.size for _, average in constraint.parts]
         self._parts = [_open_reader(average, batch, kept_P) for _, average in constraint.parts]
-        self.reads_rows = any(part.reads_rows for part in self._parts)
 
     def weigh(self, coefficient_G: Tensor) -> None:
         """Say what one unit of each group's sum adds to the objective.

@@ -216,8 +216,6 @@ class _TextReader:
         value_B: Scores of the texts that count.
     """
 
-    reads_rows = False
-
     def __init__(self, factor_P: Tensor, value_B: Tensor) -> None:
         self._factor_P = factor_P
         self.coefficient_G: Tensor | None = None

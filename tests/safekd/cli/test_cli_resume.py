@@ -42,7 +42,14 @@ def wait_for_checkpoint(folder, process):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+ENDED = [
+    (signal.SIGINT, 130),
+    pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("number", "code"), ENDED)
 def test_a_command_that_was_stopped_goes_on(number, code, tmp_path, capsys):
     config, run = write_config(tmp_path, LONG), tmp_path / "run"
     with start(config, "--run-dir", run, "--checkpoint-every", "50") as process:
