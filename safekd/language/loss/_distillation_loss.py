@@ -18,13 +18,14 @@ from solvers.short_repr import ShortRepr
 
 from ..._number_checks import is_finite
 from ...data import Batch
-from ...divergences import ForwardKL, TemperedDivergence
+from ...divergences import ForwardKL, ReverseKL, TemperedDivergence
 from ...errors import InvalidInput
 from ...safety import Constraint, GroupSums, SafetyConstraint, SafetyMeasure
-from ...weights import Rule, Signals, TeacherEvidence, Uniform, collect_modules, looks_at_student
+from ...weights import Rule, Signals, TeacherEvidence, Uniform, collect_modules, collect_needs, looks_at_student
 from ._chunk_divergences import require_divergence
 from ._chunk_measures import ConstraintReader
 from ._chunk_signals import ChunkSignals
+from ._chunk_targets import ChunkWeights, RowWeights, TargetSettings
 from ._head import Head
 from ._loss_gradient import attach_gradients
 from ._loss_inputs import (
@@ -37,10 +38,10 @@ from ._loss_inputs import (
     require_pool,
     spread_group,
 )
-from ._loss_pass import ChunkWeights, LossPass, LossSettings, RowWeights
-from ._memory_budget import count_rows, read_bytes
+from ._loss_pass import PassParts, run_pass
+from ._memory_budget import choose_chunk, read_bytes
 from ._teacher_outputs import TeacherOutput
-from ._teacher_rows import TeacherRows
+from ._teacher_rows import Pool, TeacherRows
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,7 +50,7 @@ class LanguageLoss(ShortRepr):
 
     Attributes:
         loss: Mean distillation loss, mixed with cross-entropy, less ``multipliers . safety``: a scalar in float32 or
-            wider whose gradients are known already; ``backward()`` hands them over, once.
+            wider whose gradients are known already; ``backward()`` hands them over.
         distillation: Mean divergence of the student from the target over the positions that count, T^2 included,
             without gradient.
         cross_entropy: Mean cross-entropy on the labels, without gradient; None without labels.
@@ -181,7 +182,6 @@ def distillation_loss(
     positions = int(lead.numel()) if kept is None else len(kept)
     total = _read_count(count, positions)
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    own_head = None if head is None else head.cut(V)
     batch = make_label_batch(lead, labels, task, context, device)
     constraints = _read_measures(measures, batch, kept, multipliers, group_weights, measure_counts)
     groups = {"task": task, "context": context, "index": index}
@@ -196,26 +196,34 @@ def distillation_loss(
     rows_PK, row_weights = _read_row_weights(
         weights, lead, K, kept, wide, device, lambda rule: _call_rule(rule, labels_P, groups_P, shared)
     )
-    buffers = (
-        (3 + K if row_weights.keeps_teachers else 4)
-        + (divergence.temperature != 1)
-        + 2 * (own_head is not None and own_head.softcap is not None)
-        + any(constraint.reads_rows for constraint in constraints)
-    )
-    rows = count_rows(read_bytes(budget), buffers, V, wide, device)
-    settings = LossSettings(divergence, require_pool(pool), per_teacher, temper == "pool", float(cross_entropy), rows)
+    softened = divergence.temperature if temper == "pool" else 1.0
+    entering = (1.0,) * K if temper == "pool" else per_teacher
+    target = TargetSettings(Pool(require_pool(pool), K, isinstance(divergence, ReverseKL)), entering, softened)
+    size = choose_chunk(positions, read_bytes(budget), row_weights.count_buffers(K), V, wide, device)
     flat = hidden.flatten(0, -2)
     student = flat[:, :V] if head is None and flat.shape[-1] != V else flat
     student = student if kept is None else student[kept]
-    trained = [student, None, None] if own_head is None else [student, own_head.weight, own_head.bias]
+    trained = [student, None, None] if head is None else [student, head.weight, head.bias]
     wanted = [bool(torch.is_grad_enabled() and x is not None and x.requires_grad) for x in trained]
     teacher_rows = [TeacherRows(output, V, wide) for output in outputs]
-    one_pass = LossPass(
-        student, own_head, teacher_rows, kept, labels_P, row_weights, constraints, settings, named, wide
+    parts = PassParts(
+        student.detach(),
+        head,
+        V,
+        teacher_rows,
+        named,
+        row_weights,
+        kept,
+        labels_P,
+        constraints,
+        divergence,
+        target,
+        size,
+        wide,
     )
     unit, ce_unit = (1 - cross_entropy) / total, cross_entropy / total
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        result = one_pass.run(unit, ce_unit, (wanted[0], wanted[1], wanted[2]))
+        result = run_pass(parts, unit, ce_unit, (wanted[0], wanted[1], wanted[2]))
         value = unit * result.divergence + sum(constraint.value for constraint in constraints)
         if ce_unit and result.cross_entropy is not None:
             value = value + ce_unit * result.cross_entropy
@@ -323,22 +331,21 @@ def _read_row_weights(
         )
     parameters = [p for module in collect_modules(weights).values() for p in module.parameters() if p.requires_grad]
     learned = tuple(dict.fromkeys(parameters)) if torch.is_grad_enabled() else ()
-    return None, RowWeights(None, make_call(weights), learned)
+    sees = looks_at_student(weights), "log_p" in collect_needs(weights)
+    return None, RowWeights(None, make_call(weights), learned, sees_student=sees[0], sees_teachers=sees[1])
 
 
 def _call_rule(
     rule: Rule, labels_P: Tensor | None, groups: dict[str, Tensor | None], shared: dict[str, Any]
 ) -> ChunkWeights:
-    sees_student = looks_at_student(rule)
-
-    def call(rows: Tensor | slice, log_s_CV: Tensor, known: dict[str, Tensor], log_p: Sequence[Tensor]) -> Tensor:
+    def call(rows: slice, log_s_CV: Tensor | None, known: dict[str, Tensor], log_p: Sequence[Tensor]) -> Tensor:
         entropy_CK = known["entropy"]
         signals = ChunkSignals(
             log_p,
             entropy_CK,
             cross_entropy=known.get("cross_entropy"),
             labels=None if labels_P is None else labels_P[rows],
-            student_log_p=log_s_CV if sees_student else None,
+            student_log_p=log_s_CV,
             **{name: None if value is None else value[rows] for name, value in groups.items()},
             **shared,
         )
