@@ -1,4 +1,4 @@
-"""One run of the trainer, beside what transformers keeps of it: the step's multipliers, the weighting rule, the trace."""
+"""One run of the trainer, beside what transformers keeps of it: multipliers, the weighting rule, the trace."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ class LanguageRun:
         """
         value_M = torch.tensor([float(value) for value in multipliers], dtype=torch.float64)
         if value_M.shape != self.multipliers.shape:
-            raise InvalidInput(f"{len(value_M)} multipliers were given; wanted {len(self.multipliers)}, one a constraint.")
+            raise InvalidInput(
+                f"{len(value_M)} multipliers were given; wanted {len(self.multipliers)}, one a constraint."
+            )
         engine = self.step.engine
         engine.multipliers, engine.equality_multipliers = self._layout.split_by_kind(value_M)
         # what the next step's gradients weigh; penalty terms come with what that step shows

@@ -48,8 +48,8 @@ def copy_arguments(args: TrainingArguments | None) -> TrainingArguments:
             raise InvalidInput(f"`{name}` of the arguments is {getattr(mine, name)!r}: {why}.")
     if mine.n_gpu > 1:
         raise InvalidInput(
-            f"One process sees {mine.n_gpu} GPUs, which transformers would use by DataParallel. Start one process a GPU: "
-            f"torchrun --nproc-per-node={mine.n_gpu} script.py."
+            f"One process sees {mine.n_gpu} GPUs, which transformers would use by DataParallel. Start one process a "
+            f"GPU: torchrun --nproc-per-node={mine.n_gpu} script.py."
         )
     mine.remove_unused_columns = False
     return mine
@@ -131,8 +131,8 @@ def read_constraints(constraints: Any) -> list[Constraint]:
             )
         if constraint.split != "train":
             raise InvalidInput(
-                f"Constraint '{constraint.name}' is posed on '{constraint.split}', and this trainer poses constraints on "
-                "what it trains on; leave split= out. evaluate() reads every constraint on other data."
+                f"Constraint '{constraint.name}' is posed on '{constraint.split}', and this trainer poses constraints "
+                "on what it trains on; leave split= out. evaluate() reads every constraint on other data."
             )
     names = [constraint.name for constraint in several]
     if twice := sorted({name for name in names if names.count(name) > 1}):

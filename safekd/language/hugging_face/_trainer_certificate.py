@@ -18,7 +18,7 @@ from ...data import Batch
 from ...distributed import Ranks
 from ...errors import InvalidInput
 from ...safety import Certificate, ClusteredValues, Constraint, certify_values
-from .passes import Answers, measure_positions, split_columns
+from .passes import SequenceAnswers, make_sequence_batch, measure_positions
 
 Values = list[list[tuple[Tensor, Tensor]]]  # of each constraint and group: measured values, and numbers of sequences
 
@@ -79,12 +79,12 @@ def number_batches(
     mine = list(range(ranks.rank, len(rows), ranks.size))
     for start in range(0, len(mine), size):
         numbers = mine[start : start + size]
-        yield numbers, split_columns(collate([rows[number] for number in numbers]))
+        yield numbers, make_sequence_batch(collate([rows[number] for number in numbers]))
 
 
 def certify_sequences(
     batches: Iterable[tuple[Sequence[int], Batch]],
-    ask: Callable[[Batch], Answers],
+    ask: Callable[[Batch], SequenceAnswers],
     constraints: Sequence[Constraint],
     rows: int,
     ranks: Ranks,

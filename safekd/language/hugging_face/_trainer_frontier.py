@@ -36,9 +36,9 @@ def trace_trainer_frontier(
 ) -> Frontier:
     """Trace the frontier of distillation loss against safety, one run of the trainer a threshold.
 
-    Statuses and columns are those of ``kd.trace_frontier``; losses and safeties are those of the trace's last point, read
-    on its sample of the training data.  A warm run begins with weights and multipliers of its neighbor, and with an
-    optimizer of its own.
+    Statuses and columns are those of ``kd.trace_frontier``; losses and safeties are of the last point of each trace,
+    read on its sample of the training data.  A warm run begins with weights and multipliers of its neighbor, and with
+    an optimizer of its own.
 
     Args:
         make_trainer: Threshold to a fresh ``SafeKDTrainer`` with a fresh student, whose first constraint asks for it:
@@ -57,9 +57,9 @@ def trace_trainer_frontier(
         InvalidInput: An argument is out of range, or a trainer is not what was asked for.
         SolverFailure: The run without the first constraint left no student to begin from.
     """
-    tolerance = _make(make_trainer, LOOSEST).tolerance
+    first = _make(make_trainer, LOOSEST)
     plan = check_sweep_plan(
-        make_trainer,
+        make_trainer,  # type: ignore[arg-type]  # whose trainers are of another kind: it is looked at as a function
         method="epsilon",
         targets=targets,
         highest=highest,
@@ -67,9 +67,8 @@ def trace_trainer_frontier(
         seeds=None,
         held=None,
         warm=warm,
-        tolerance=tolerance,
+        tolerance=first.tolerance,
     )
-    first = _make(make_trainer, LOOSEST)
     run_id = secrets.token_hex(6)
 
     def context(seed: int) -> RowContext:
@@ -123,7 +122,7 @@ class TrainerStudents(Mapping[int, nn.Module]):
 
     def __getitem__(self, row: int) -> nn.Module:
         point = self._points[row]
-        student = _read_student(_make(self._make_trainer, max(point.spec.target, LOOSEST)))
+        student = _make(self._make_trainer, max(point.spec.target, LOOSEST)).student
         student.load_state_dict(point.student)
         return student.eval()
 
@@ -144,21 +143,16 @@ def _make(make_trainer: MakeSafeKDTrainer, threshold: float) -> SafeKDTrainer:
     if abs(first.required - threshold) > 1e-12:
         raise InvalidInput(
             f"make_trainer({threshold:g}) gave a trainer whose first constraint, '{first.name}', asks for "
-            f"{first.required:g}; wanted the threshold that it is called with: use constraint.with_threshold(threshold)."
+            f"{first.required:g}; wanted the threshold that it is called with: constraint.with_threshold(threshold)."
         )
     return trainer
-
-
-def _read_student(trainer: SafeKDTrainer) -> nn.Module:
-    assert isinstance(trainer.model, nn.Module)
-    return trainer.model
 
 
 def _train_point(make_trainer: MakeSafeKDTrainer, spec: RunSpec, start: TrainedPoint | None) -> TrainedPoint:
     """Train once; a run that raises is handed back as failed, unless it is the first."""
     began = time.perf_counter()
     trainer = _make(make_trainer, max(spec.target, LOOSEST))
-    student = _read_student(trainer)
+    student = trainer.student
     try:
         if start is not None:
             student.load_state_dict(start.student)

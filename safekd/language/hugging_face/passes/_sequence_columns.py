@@ -57,12 +57,12 @@ class SequenceColumns:
         Raises:
             InvalidInput: One is no whole number, and no name that is known.
         """
-        context = _read_number(row.get(self.context, 0), self.context, self.contexts, "context_names")
-        task = _read_number(row.get(self.task, 0), self.task, self.tasks, "task_names")
-        return context, task, _read_number(row.get(self.index, -1), self.index, (), "")
+        context = _read_group_number(row.get(self.context, 0), self.context, self.contexts, "context_names")
+        task = _read_group_number(row.get(self.task, 0), self.task, self.tasks, "task_names")
+        return context, task, _read_group_number(row.get(self.index, -1), self.index, (), "")
 
 
-def _read_number(value: Any, column: str, names: tuple[str, ...], setting: str) -> int:
+def _read_group_number(value: Any, column: str, names: tuple[str, ...], setting: str) -> int:
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
     if isinstance(value, str) and value in names:
@@ -150,7 +150,7 @@ class SequenceCollator:
         return torch.nn.functional.pad(value, (missing, 0) if self.side == "left" else (0, missing), value=filling)
 
 
-def split_columns(collated: Mapping[str, Any]) -> Batch:
+def make_sequence_batch(collated: Mapping[str, Any]) -> Batch:
     """Return what a collator made as a ``Batch``: labels one place earlier, what does not count masked out.
 
     A position counts where it holds a token and the next one is a label; at the last token before padding on the right,
@@ -190,7 +190,7 @@ def name_groups(
     Raises:
         InvalidInput: Names that were given are no list of different texts.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for what, column in (("contexts", columns.context), ("tasks", columns.task)):
         names = given[what]
         if names is None:
@@ -236,7 +236,7 @@ class NumberedRows:
         return {**self.rows[number], self.column: number}
 
 
-def number_rows(data: Any, column: str) -> Any:
+def add_row_numbers(data: Any, column: str) -> Any:
     """Return a data set whose rows have a number; a stream, and rows that have one, come back as they are.
 
     Args:
@@ -244,7 +244,7 @@ def number_rows(data: Any, column: str) -> Any:
         column: Under which the number is found.
     """
     if isinstance(data, dict):
-        return {name: number_rows(one, column) for name, one in data.items()}
+        return {name: add_row_numbers(one, column) for name, one in data.items()}
     if data is None or isinstance(data, IterableDataset) or not hasattr(data, "__len__") or not len(data):
         return data
     first = data[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -69,10 +70,8 @@ def stop_and_go_on(ranks):
                 raise KeyboardInterrupt
 
     folder = Path(os.environ[FOLDER]) / "stopped"
-    try:
+    with suppress(KeyboardInterrupt):
         train(folder, 2, stop=Stop())
-    except KeyboardInterrupt:
-        pass
     return report(train(folder, 2, resume=True))
 
 

@@ -188,7 +188,7 @@ def test_constraints_over_mixes_and_worst_mixes_are_traced(tmp_path):
 
 def test_a_result_has_a_status_evidence_and_a_next_move(tmp_path):
     trainer = make_trainer(tmp_path, arguments={"max_steps": 2})
-    with pytest.raises(kd.InvalidInput, match="call trainer.train"):
+    with pytest.raises(kd.InvalidInput, match=r"call trainer\.train"):
         trainer.result()
     trainer.train()
     result = trainer.result()

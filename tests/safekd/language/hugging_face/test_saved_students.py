@@ -1,4 +1,4 @@
-"""Saved students need nothing of this library; models of many families are read as they compute; what is missing is told."""
+"""Saved students need nothing of this library; models of many families are read as they compute."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_pushing_uploads_the_student_and_its_card(trained, monkeypatch):
 
     monkeypatch.setattr(transformers.trainer, "hf_api", Hub)
     monkeypatch.setattr(
-        type(trained), "init_hf_repo", lambda self, token=None: setattr(self, "hub_model_id", "me/student")
+        type(trained), "init_hf_repo", lambda self, **given: setattr(self, "hub_model_id", "me/student")
     )
     trained.push_to_hub(blocking=True)
     assert sent["folder_path"] == trained.args.output_dir
