@@ -18,7 +18,8 @@ from ...distributed import find_ranks
 from ...errors import InvalidInput
 from ...safety import Certificate
 from ...weights import collect_modules
-from ..loss import Head
+from ..loss import Head, TeacherOutput
+from ..teachers import TeacherSet
 from ._trainer_certificate import certify_sequences, find_unused_rows, number_batches
 from .passes import (
     Answers,
@@ -49,13 +50,13 @@ class ReadingTrainer(Trainer):  # type: ignore[misc]  # transformers has no type
         self,
         model: nn.Module,
         args: TrainingArguments,
-        teachers: Sequence[Any],
+        teachers: TeacherSet,
         terms: DistillationTerms,
         collator: SequenceCollator,
         held_out: Any,
         trainer: Mapping[str, Any],
     ) -> None:
-        self.teachers, self.terms, self.columns, self.held_out = list(teachers), terms, collator.columns, held_out
+        self.teachers, self.terms, self.columns, self.held_out = teachers, terms, collator.columns, held_out
         data = {name: number_rows(trainer.get(name), self.columns.index) for name in ("train_dataset", "eval_dataset")}
         super().__init__(model=model, args=args, data_collator=collator, **{**trainer, **data})
         self.ranks = find_ranks()  # transformers has joined them by now
@@ -140,7 +141,9 @@ class ReadingTrainer(Trainer):  # type: ignore[misc]  # transformers has no type
         """
         data = self.held_out if held_out is None else held_out
         if data is None:
-            raise InvalidInput("Give text that nothing else saw: trainer.certify(dataset), or held_out= of the trainer.")
+            raise InvalidInput(
+                "Give text that nothing else saw: trainer.certify(dataset), or held_out= of the trainer."
+            )
         evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
         rows, left_out = find_unused_rows(data, [self.train_dataset, *evaluated], self.columns.taken)
         with evaluation_mode(self.readers), torch.no_grad():
@@ -156,8 +159,6 @@ class ReadingTrainer(Trainer):  # type: ignore[misc]  # transformers has no type
             )
         return list(self.certificates)
 
-
-    def _ask_teachers(self, batch: Batch) -> list[Any]:
+    def _ask_teachers(self, batch: Batch) -> list[TeacherOutput]:
         with torch.no_grad():
-            return [teacher(batch) for teacher in self.teachers]
-
+            return self.teachers(batch)

@@ -39,6 +39,7 @@ from ._reading_trainer import ReadingTrainer
 from ._step_callback import StepCallback
 from ._trace_recorder import TraceRecorder
 from ._trainer_arguments import (
+    choose_vocabulary,
     copy_arguments,
     list_readable,
     number_names,
@@ -109,6 +110,7 @@ class SafeKDTrainer(ReadingTrainer):
     Attributes:
         teachers: As given.
         terms: What the loss is made of.
+        start_multipliers: With which the next run begins, one a constraint; None for where the last one ended, or 0.
     """
 
     loss_is_scaled_for_ga = True  # the losses of the microbatches of a step add up to the step's
@@ -150,7 +152,7 @@ class SafeKDTrainer(ReadingTrainer):
     ) -> None:
         require_supported(trainer)
         require_head(model)
-        several, given = read_teachers(teachers), read_constraints(constraints)
+        several, given = read_teachers(teachers, processing_class), read_constraints(constraints)
         evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
         columns = name_groups(
             SequenceColumns(context_column, task_column, index_column),
@@ -159,7 +161,7 @@ class SafeKDTrainer(ReadingTrainer):
         )
         named = number_names(given, columns, processing_class)
         terms = DistillationTerms(
-            names=tuple(str(teacher.name) for teacher in several),
+            names=tuple(several.names),
             weights=weights,
             constraints=tuple(named),
             divergence=divergence,
@@ -167,7 +169,7 @@ class SafeKDTrainer(ReadingTrainer):
             temperature=temperature,
             temper=temper,
             cross_entropy=cross_entropy,
-            vocabulary=vocabulary,
+            vocabulary=choose_vocabulary(vocabulary, model, several, processing_class),
             budget=budget,
             evidence=evidence,
             critical_classes=critical_classes,
@@ -188,6 +190,7 @@ class SafeKDTrainer(ReadingTrainer):
         self._weights_optimizer = weights_optimizer
         self.run: LanguageRun | None = None
         self._sample: TrainingSample | None = None
+        self.start_multipliers: Sequence[float] | None = None
         self._resumed: Mapping[str, Any] | None = None
         self._head_is_checked = False
         self.add_callback(StepCallback(self._begin_run, self._finish_step, self._trace_step, self._end_run))
@@ -294,6 +297,8 @@ class SafeKDTrainer(ReadingTrainer):
             return
         if before is not None:  # train() again: multipliers go on as weights do
             self.run.step.load_state_dict(before.step.state_dict())
+        if self.start_multipliers is not None:
+            self.run.set_multipliers(self.start_multipliers)
         self._record_point()
 
     def _finish_step(self) -> None:

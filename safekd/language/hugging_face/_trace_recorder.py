@@ -212,5 +212,3 @@ class TraceRecorder:
         equal_M = torch.tensor([r.equality for r in reading.readings], dtype=torch.bool)
         lambda_M = multiplier_M.detach().double().cpu()
         return residuals_from_norms(norms[0], norms[1], gap_M[~equal_M], lambda_M[~equal_M], gap_M[equal_M])
-
-

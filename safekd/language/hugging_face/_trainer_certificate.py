@@ -120,12 +120,14 @@ def certify_sequences(
     for constraint, groups in zip(constraints, _gather_groups(values, ranks), strict=True):
         if any(not len(group.value_P) for group in groups):
             what = "no position" if not any(len(group.value_P) for group in groups) else "no position of one group"
-            raise InvalidInput(f"'{constraint.name}' covers {what} of the held-out text; nothing can be certified on it.")
+            raise InvalidInput(
+                f"'{constraint.name}' covers {what} of the held-out text; nothing can be certified on it."
+            )
         if not all(bool(torch.isfinite(group.value_P).all()) for group in groups):
-            raise InvalidInput(f"The student's '{constraint.name}' is not finite on held-out text; mend the student first.")
-        certificates.append(
-            certify_values(constraint, groups, confidence, seed=seed, left_out=left_out)
-        )
+            raise InvalidInput(
+                f"The student's '{constraint.name}' is not finite on held-out text; mend the student first."
+            )
+        certificates.append(certify_values(constraint, groups, confidence, seed=seed, left_out=left_out))
     return certificates
 
 

@@ -14,7 +14,6 @@ Axes: C positions, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -99,7 +98,7 @@ def compare_chunk(
         beta = divergence.beta
         # far apart the mixture is one of the two; both absent: -inf - -inf, whose term is 0
         D_CV = D_CV.nan_to_num_(nan=0.0).clamp_(-_FAR, _FAR)
-        log_s_m_CV = torch.logaddexp(torch.full_like(D_CV, math.log1p(-beta)), D_CV + math.log(beta)).neg_()
+        log_s_m_CV = D_CV.clamp_min(0.0).add_(_mix(D_CV, beta)).neg_()
         of_student_C = expect(s_CV, log_s_m_CV)
         log_q_m_CV = D_CV.add_(log_s_m_CV)
         of_target_C = expect(q_CV, log_q_m_CV)
@@ -133,6 +132,12 @@ def expect(p_CV: Tensor, value_CV: Tensor) -> Tensor:
         p_RV, value_RV = p_CV[odd_C], value_CV[odd_C]
         mean_C[odd_C] = torch.where(p_RV == 0, 0.0, p_RV * value_RV).sum(-1)
     return mean_C
+
+
+def _mix(D_CV: Tensor, beta: float) -> Tensor:
+    """Return ``log(m / max(q, s))``, exactly 0 where q = s."""
+    share_CV = torch.full_like(D_CV, beta).masked_fill_(D_CV > 0, 1 - beta)
+    return D_CV.abs().neg_().expm1_().mul_(share_CV).log1p_()
 
 
 def _clear(loss_C: Tensor) -> Tensor:

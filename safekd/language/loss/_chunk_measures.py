@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...data import Batch
+from ...errors import InvalidInput
 from ...safety import Average, Constraint, GroupSums
 
 Function = Callable[[Tensor, Tensor], Tensor]
@@ -115,6 +116,11 @@ class PartReader:
             measured: Function = measure.measured_everywhere
             column_Rc, known_R = label_R[:, None], torch.zeros_like(label_R)
             if columns is not None:
+                if max(columns) >= log_p_CV.shape[-1]:
+                    raise InvalidInput(
+                        f"{measure!r} names token {max(columns)}; wanted token numbers from 0 to "
+                        f"{log_p_CV.shape[-1] - 1}, those that are compared."
+                    )
                 column_Rc, known_R = torch.tensor(columns, device=label_R.device).expand(len(label_R), -1), label_R
                 surrogate = measured = measure.measured_columns
             value_Rc = log_p_CV[place_R[:, None], column_Rc]

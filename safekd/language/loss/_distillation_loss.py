@@ -50,7 +50,7 @@ class LanguageLoss(ShortRepr):
 
     Attributes:
         loss: Mean distillation loss, mixed with cross-entropy, less ``multipliers . safety``: a scalar in float32 or
-            wider whose gradients are known already; ``backward()`` hands them over, once.
+            wider whose gradients are known already; ``backward()`` hands them over.
         distillation: Mean divergence of the student from the target over the positions that count, T^2 included,
             without gradient.
         cross_entropy: Mean cross-entropy on the labels, without gradient; None without labels.

@@ -179,8 +179,9 @@ def read_weights(weights: Tensor, lead: torch.Size, K: int) -> Tensor:
     known = weights.detach()
     if not bool(torch.isfinite(known).all()) or bool((known < 0).any()):
         raise InvalidInput("`weights` holds a number that is negative or not finite; wanted at least 0, sum 1.")
-    if bool(((known.sum(-1) - 1).abs() > _SUM_ERROR).any()):
-        worst = known.sum(-1).flatten()[(known.sum(-1) - 1).abs().argmax()]
+    total = known.double().sum(-1)
+    if bool(((total - 1).abs() > max(_SUM_ERROR, 4 * torch.finfo(known.dtype).eps)).any()):
+        worst = total.flatten()[(total - 1).abs().argmax()]
         raise InvalidInput(f"`weights` sum to {float(worst):g} at one position; wanted 1. Divide each row by its sum.")
     return weights.expand(*lead, K).reshape(-1, K)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from ...._number_checks import is_whole
-from ....data import Batch, GroupNames
+from ....data import Batch
 from ....errors import InvalidInput
 from ...loss import shift_labels
 
@@ -47,14 +47,6 @@ class SequenceColumns:
     def taken(self) -> tuple[str, ...]:
         """The columns that no model reads."""
         return (self.context, self.task, self.index)
-
-    def group_names(self, classes: Sequence[str] = ()) -> GroupNames:
-        """Return the names as constraints look them up.
-
-        Args:
-            classes: Of the tokens.
-        """
-        return GroupNames("train", tuple(classes), self.contexts, self.tasks)
 
     def read_own(self, row: Mapping[str, Any]) -> tuple[int, int, int]:
         """Return context, task and number of a row; the number is -1 where it has none.
@@ -145,7 +137,9 @@ class SequenceCollator:
         batch = {}
         for name in full[0]:
             values = [torch.as_tensor(row[name]) for row in full]
-            along = [value.ndim == 1 and len(value) == len(row["input_ids"]) for value, row in zip(values, rows, strict=True)]
+            along = [
+                value.ndim == 1 and len(value) == len(row["input_ids"]) for value, row in zip(values, rows, strict=True)
+            ]
             if all(along):
                 values = [self._fill(value, longest, filling.get(name, 0)) for value in values]
             batch[name] = torch.stack(values)
@@ -183,7 +177,9 @@ def split_columns(collated: Mapping[str, Any]) -> Batch:
     )
 
 
-def name_groups(columns: SequenceColumns, data: Iterable[Any], given: Mapping[str, Sequence[str] | None]) -> SequenceColumns:
+def name_groups(
+    columns: SequenceColumns, data: Iterable[Any], given: Mapping[str, Sequence[str] | None]
+) -> SequenceColumns:
     """Return the columns with the names of contexts and tasks that the data have.
 
     Args:

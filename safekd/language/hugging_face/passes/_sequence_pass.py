@@ -65,7 +65,6 @@ class SequenceReading:
         """Of the labels; infinite where it is beyond floating point."""
         return math.exp(self.cross_entropy) if self.cross_entropy < 700 else math.inf
 
-
     def as_metrics(self) -> dict[str, float]:
         """Return the numbers by the names under which trainers report them."""
         metrics = {"loss": self.loss, "cross_entropy": self.cross_entropy, "perplexity": self.perplexity}
@@ -248,7 +247,9 @@ def measure_positions(
             for average, value in zip(parts, kept, strict=True):
                 measure, labels = average.measure, label_P[place]
                 value[0, place] = measure.measured(log_p_V, labels).double()
-                value[1, place] = value[0, place] if measure.is_differentiable else measure.surrogate(log_p_V, labels).double()
+                value[1, place] = (
+                    value[0, place] if measure.is_differentiable else measure.surrogate(log_p_V, labels).double()
+                )
     shape = (2, 1, *batch.labels.shape)
     read = []
     for parts, members in zip(values, inside, strict=True):

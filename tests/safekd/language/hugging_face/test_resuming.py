@@ -28,7 +28,12 @@ SAVING = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
 def start(folder, **more):
     """A run with dropout, accumulation and a rule that learns nothing, saved every two steps."""
     more.setdefault("student", make_model(attention_dropout=0.1))
-    arguments = {**SAVING, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, **more.pop("arguments", {})}
+    arguments = {
+        **SAVING,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        **more.pop("arguments", {}),
+    }
     return make_trainer(folder, arguments=arguments, trace_steps=1, **more)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import teacher_cache as bench
 
-from ..support import ROOT
+from ...support import ROOT
 
 
 @pytest.fixture(scope="module")
