@@ -199,8 +199,7 @@ class ModelTeacher(ABC):
                 most = getattr(getattr(model, "config", None), "max_position_embeddings", "?")
                 raise InvalidInput(
                     f"{self.who} failed on sequences of {_sequence_length(inputs)} tokens{self._describe_prompt()}, "
-                    f"and its configuration says {most} at most ({error}); cut them, as "
-                    "as_text_source(length=...) does."
+                    f"and its configuration says {most} at most ({error}); cut them: as_text_source(..., length=...)."
                 ) from error
 
     def _describe_prompt(self) -> str:

