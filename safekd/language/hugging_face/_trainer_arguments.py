@@ -155,8 +155,8 @@ def require_taught_by_distillation(weights: object) -> None:
         learn = getattr(learner.module, "learn", None)
         if learn is not None and inspect.signature(learn).return_annotation not in (None, "None"):
             raise InvalidInput(
-                f"{learner.name} learns from a loss of its own, for which all teachers' distributions are held "
-                "at once; the loss over a vocabulary never holds them. Give a rule that learns from the distillation loss: a "
+                f"{learner.name} learns from a loss of its own, which needs all teachers' distributions at once; "
+                "the loss over a vocabulary never holds them. Give a rule that learns from the distillation loss: a "
                 "module without `learn`, or whose `learn` returns None."
             )
 
