@@ -19,7 +19,7 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON, for other progra
 
 
 @cache_app.command("build")
-def build_command(
+def build_cache_command(
     output: Annotated[Path, typer.Argument(help="folder of the cache; one that is there is gone on with")],
     model: Annotated[
         list[str],
@@ -89,7 +89,7 @@ def build_command(
 
 
 @cache_app.command("verify")
-def verify_command(cache: Cache, json: Json = False) -> None:
+def verify_cache_command(cache: Cache, json: Json = False) -> None:
     """Compare every file with the hash that was written beside it.
 
     safekd cache verify cache
@@ -102,7 +102,7 @@ def verify_command(cache: Cache, json: Json = False) -> None:
 
 
 @cache_app.command("info")
-def info_command(cache: Cache, json: Json = False) -> None:
+def show_cache_command(cache: Cache, json: Json = False) -> None:
     """Show which teachers a cache holds, of which revision, how many tokens, and how many bytes each token takes.
 
     safekd cache info cache --json

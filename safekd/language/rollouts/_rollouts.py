@@ -22,7 +22,7 @@ from ..._number_checks import is_finite, is_whole, require_seed
 from ...data import IGNORED, Batch, Split
 from ...distributed import Ranks
 from ...errors import InvalidInput
-from ._prompt_order import PromptOrder, draw_order, mix_seed
+from ._prompt_order import PromptOrder, combine_seeds, draw_order
 from ._rollout_counts import RolloutCounts
 from ._text_scores import Score, score_texts
 from ._text_writer import TextWriter
@@ -178,7 +178,7 @@ class Rollouts(IterableDataset[Batch]):
         size, ranks = len(self._fixed), self._ranks
         done = self.counts.batches - self.counts.own_batches
         epoch, place = divmod(done, size // (self._batch_size * ranks.size))
-        order = draw_order(size, mix_seed(self._seed, 1), epoch)
+        order = draw_order(size, combine_seeds(self._seed, 1), epoch)
         start = place * self._batch_size * ranks.size
         index = ranks.take_own(order[start : start + self._batch_size * ranks.size])
         chosen = self._fixed.batch(index) if isinstance(self._fixed, Split) else self._fixed.select(index)
@@ -193,7 +193,7 @@ class Rollouts(IterableDataset[Batch]):
         prompts = math.ceil((ahead * self._batch_size - waiting) / self._samples)
         places = self._order.take(self.counts.written // self._samples, prompts).repeat_interleave(self._samples)
         ids_RP, attention_RP = self._order.pad_left(places, self._padding)
-        seed = mix_seed(self._seed, 2, self._ranks.rank, self.counts.rounds)
+        seed = combine_seeds(self._seed, 2, self._ranks.rank, self.counts.rounds)
         texts = self._writer.write(ids_RP, attention_RP, seed)
         written = Written(
             [self._order.prompts[int(p)] for p in places], texts, self._order.context[places], self._order.task[places]

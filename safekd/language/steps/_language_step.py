@@ -32,8 +32,8 @@ from ...safety import Constraint, GroupSums
 from ...training import ConstraintLayout, SumLayout
 from ...weights import Rule, TeacherEvidence
 from ..loss import Head, LanguageLoss, TeacherOutput, distillation_loss
-from ._scale_reading import ScaleSums, read_scale_sums
 from ._running_values import RunningValue
+from ._scale_reading import ScaleSums, read_scale_sums
 
 _FIRST_READINGS = 20  # steps in which scales that are not known yet are looked for, as the engine does
 _SMALL_VIOLATION = 1e-3  # of a threshold: below, gains grow no further

@@ -198,8 +198,9 @@ class ModelTeacher(ABC):
             except IndexError as error:  # places that a model has learned end somewhere
                 most = getattr(getattr(model, "config", None), "max_position_embeddings", "?")
                 raise InvalidInput(
-                    f"{self.who} failed on sequences of {_count_tokens(inputs)} tokens{self._describe_prompt()}, and "
-                    f"its configuration says {most} at most ({error}); cut them, as as_text_source(length=...) does."
+                    f"{self.who} failed on sequences of {_sequence_length(inputs)} tokens{self._describe_prompt()}, "
+                    f"and its configuration says {most} at most ({error}); cut them, as "
+                    "as_text_source(length=...) does."
                 ) from error
 
     def _describe_prompt(self) -> str:
@@ -218,7 +219,7 @@ class ModelTeacher(ABC):
             )
 
 
-def _count_tokens(inputs: Any) -> int:
+def _sequence_length(inputs: Any) -> int:
     ids = inputs["input_ids"] if isinstance(inputs, Mapping) else inputs
     return int(ids.shape[-1])
 

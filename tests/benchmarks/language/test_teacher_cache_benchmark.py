@@ -45,8 +45,8 @@ def test_bytes_are_those_of_the_rows_and_a_little_for_the_examples(scores):
 
 def test_the_report_has_a_row_a_form(states, scores):
     page = bench.write_report(states, list(scores.values()))
-    assert page.count("| hidden states") == 4
-    assert page.count("| top-") == 4
+    assert page.count("| hidden states") == 4 + 1
+    assert page.count("| top-") == 4 + 2
 
 
 def test_the_page_that_is_committed_says_what_the_documentation_says_of_it():
@@ -64,3 +64,11 @@ def test_the_page_that_is_committed_says_what_the_documentation_says_of_it():
     for row in tables:
         *others, even = map(float, row[2:])
         assert even < 0.5 * min(others)
+    guide = (ROOT / "docs" / "teacher_cache.md").read_text(encoding="utf-8")
+    for k, size, renormalized, cut, like, even in tables:
+        told = f"{size} | {' / '.join(error.removeprefix('0') for error in (even, like, renormalized, cut))} |"
+        assert told in guide, k
+    assert (
+        f"| {rows['hidden states, float16float32'][2]} | {rows['hidden states, float16float32'][3].removeprefix('0')} |"
+        in guide
+    )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
 
 from safekd.language import CachedTeacher, CausalTeacher, as_text_source, write_cache
 from tests.safekd.language.tiny_models import causal_model, tokenizer
+from tests.support import ROOT
 from tests.support.cli_runner import run_cli
 
 TEXTS = [
@@ -159,6 +161,20 @@ def test_what_is_no_cache_has_exit_code_2(tmp_path, capsys):
 def test_help_has_examples(capsys):
     text = run_cli(capsys, "cache", "build", "--help").out
     assert "safekd cache build cache --model ./teacher --data corpus.jsonl --length 512" in " ".join(text.split())
+
+
+def test_the_commands_of_the_documentation_run(models, texts, tmp_path, capsys, monkeypatch):
+    (commands,) = re.findall(r"^```console\n(.*?)^```$", (ROOT / "docs" / "teacher_cache.md").read_text(), re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    for name, own in (("calm", "teacher"), ("bold", "other")):
+        shutil.copytree(models / name, own)
+    shutil.copy(texts, "corpus.jsonl")
+    (tmp_path / "book.txt").write_text("the cat\nis a dog\n\na bomb\n")
+    assert commands.count("safekd") == 5
+    for command in commands.splitlines():
+        ran = run_cli(capsys, *command.split()[1:])
+        assert ran.code == 0, ran.err
+    assert [one["teacher"] for one in json.loads(ran.out)] == ["teacher", "other"]
 
 
 def test_a_library_s_cache_and_a_command_s_are_the_same_bytes(models, texts, tmp_path, capsys):
