@@ -44,6 +44,7 @@ from ._trainer_arguments import (
     read_constraints,
     read_teachers,
     require_supported,
+    require_taught_by_distillation,
 )
 from ._trainer_checkpoint import describe_trainer_run, open_checkpoint, write_trainer_state
 from ._trainer_verdict import TrainerFacts, TrainerResult, judge_trainer
@@ -149,6 +150,7 @@ class SafeKDTrainer(ReadingTrainer):
         **trainer: Any,
     ) -> None:
         require_supported(trainer)
+        require_taught_by_distillation(weights)
         require_head(model)
         several, given = read_teachers(teachers, processing_class), read_constraints(constraints)
         evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]

@@ -8,11 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from transformers import TrainingArguments
 
 from ...data import Group, GroupNames, Key
 from ...errors import InvalidInput
 from ...safety import Average, Constraint
+from ...weights import learned_rules
 from ..loss import Head
 from ..teachers import TeacherSet, critical_tokens, require_same_tokenizer, shared_vocabulary
 from .passes import SequenceColumns
@@ -138,6 +140,25 @@ def read_constraints(constraints: Any) -> list[Constraint]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InvalidInput(f"Two constraints are called '{twice[0]}'; give each a name of its own.")
     return several
+
+
+def require_taught_by_distillation(weights: object) -> None:
+    """Refuse weighting rules that learn from a loss of their own.
+
+    Args:
+        weights: A rule, or numbers.
+
+    Raises:
+        InvalidInput: One does: its loss needs all distributions at once, and the fused loss never holds them.
+    """
+    for learner in [] if weights is None or isinstance(weights, Tensor) else learned_rules(weights):
+        learn = getattr(learner.module, "learn", None)
+        if learn is not None and inspect.signature(learn).return_annotation not in (None, "None"):
+            raise InvalidInput(
+                f"{learner.name} learns from a loss of its own, which needs all teachers' distributions at once; "
+                "the loss over a vocabulary never holds them. Give a rule that learns from the distillation loss: a "
+                "module without `learn`, or whose `learn` returns None."
+            )
 
 
 def list_readable(student: Any, args: TrainingArguments | None) -> frozenset[str] | None:

@@ -279,6 +279,7 @@ def test_arguments_that_cannot_be_kept_are_refused(tmp_path, changed, said):
         ({"constraints": ["safe"]}, "is a str; wanted kd.SafetyConstraint"),
         ({"constraints": [make_constraints()[1].with_split("held")]}, "posed on 'held'"),
         ({"constraints": make_constraints()[:1] * 2}, "Two constraints are called 'news'"),
+        ({"weights": kd.weights.UncertaintyWeighting(2)}, "UncertaintyWeighting learns from a loss of its own"),
         ({"compute_metrics": print}, "logits of a whole data set"),
         ({"rows": [{"text": "a"}], "constraints": []}, "`input_ids` is not among them"),
         ({"rows": [{"input_ids": [1, 2, 3]}]}, "'news' is the name of a context, and column 'context'"),

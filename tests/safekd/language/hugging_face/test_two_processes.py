@@ -15,7 +15,8 @@ torch.set_num_threads(1)
 def ran(tmp_path_factory):
     environment = {FOLDER: str(tmp_path_factory.mktemp("both"))}
     cases = (train_on_both, train_on_both_in_float32, stop_and_go_on)
-    return dict(zip((case.__name__ for case in cases), run_on_ranks(2, *cases, environment=environment), strict=True))
+    given = run_on_ranks(2, *cases, environment=environment, within=240)
+    return dict(zip((case.__name__ for case in cases), given, strict=True))
 
 
 @pytest.mark.timeout(300)
