@@ -12,6 +12,17 @@ from importlib import import_module
 from ..divergences import ForwardKL, JensenShannon, ReverseKL
 from .cache import CachedTeacher, describe_cache, verify_cache, write_cache
 from .loss import Head, Hidden, LanguageLoss, Logits, TeacherOutput, TopK, distillation_loss, shift_labels
+from .rollouts import (
+    RolloutCounts,
+    RolloutExamples,
+    Rollouts,
+    TextScore,
+    WithoutStrings,
+    WithoutTokens,
+    Written,
+    WrittenBatch,
+    WrittenConstraint,
+)
 from .steps import LanguageStep, StepRecord
 from .teachers import (
     CausalStudent,
@@ -65,13 +76,22 @@ __all__ = [
     "Logits",
     "ModelTeacher",
     "ReverseKL",
+    "RolloutCounts",
+    "RolloutExamples",
+    "Rollouts",
     "SafeKDTrainer",
     "StepRecord",
     "TeacherOutput",
     "TeacherSet",
+    "TextScore",
     "TokenBatches",
     "TopK",
     "TrainerResult",
+    "WithoutStrings",
+    "WithoutTokens",
+    "Written",
+    "WrittenBatch",
+    "WrittenConstraint",
     "as_text_source",
     "critical_tokens",
     "describe_cache",

@@ -8,6 +8,7 @@ from benchmarks import files
 from benchmarks.files import CONTENDERS, PANDAS, Run
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_small_run(tmp_path, capsys):
     out = tmp_path / "report.md"

@@ -206,6 +206,7 @@ def test_a_report_without_cells_has_its_head():
     assert as_csv([]).count("\n") == 1
 
 
+@pytest.mark.slow
 def test_processes_find_what_they_are_to_do(tmp_path):
     """A process that is spawned knows nothing of the main module: run as people run it, with two of them."""
     asked = ["--quick", "--families", "table", "--jobs", "2", "--out", str(tmp_path / "report.md")]

@@ -21,7 +21,12 @@ from benchmarks.projection._report import agreement, as_csv, growth, headline, m
 
 # jax starts threads, torchisotonic a compiler: they get a process of their own, or only run in the benchmark
 ELSEWHERE = ("jaxopt", "torchisotonic")
-HERE = [(who, case) for who in CONTENDERS if who.name not in ELSEWHERE for case in who.cases]
+HERE = [
+    pytest.param(who, case, marks=[pytest.mark.slow] * (number > 0), id=f"{who.name}-{case}")
+    for who in CONTENDERS
+    if who.name not in ELSEWHERE
+    for number, case in enumerate(who.cases)
+]
 
 
 def check_cells(cells: list[Cell], who: Contender) -> None:
@@ -33,7 +38,7 @@ def check_cells(cells: list[Cell], who: Contender) -> None:
     assert all(cell.seconds > 0 and cell.repeats > 0 for cell in measured)
 
 
-@pytest.mark.parametrize(("who", "case"), HERE, ids=[f"{who.name}-{case}" for who, case in HERE])
+@pytest.mark.parametrize(("who", "case"), HERE)
 def test_a_peer_answers_as_we_do(who, case):
     check_cells(list(measure_contender(who, case_of(case, 4), (3,), budget=0.01)), who)
 

@@ -66,11 +66,11 @@ def demo(commands):
     return commands.outcomes[0], commands.first, commands.steps
 
 
-@pytest.fixture(scope="module")
-def seeds(tmp_path_factory):
-    """What the README's own command writes."""
+@pytest.fixture(scope="module", params=[2, pytest.param(10, marks=pytest.mark.slow)])
+def seeds(tmp_path_factory, request):
+    """What the README's own command writes, of its first seeds or of all."""
     folder = tmp_path_factory.mktemp("seeds")
-    ran = run_shell(SEEDS_COMMAND, folder)
+    ran = run_shell(SEEDS_COMMAND.replace("10", str(request.param)), folder)
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
     return pd.read_csv(folder / "runs" / "demo" / "seeds.csv")
 
@@ -220,10 +220,10 @@ def test_the_written_config_repeats_the_run_bit_for_bit(commands):
     pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
-def test_the_promise_over_ten_seeds(seeds):
+def test_the_promise_over_seeds(seeds):
     assert set(seeds["required"]) == {0.95}
-    assert (seeds["train"] >= 0.95 - DemoSettings().slack).sum() == 10
-    assert (seeds["uniform_train"] < 0.95).sum() >= 8
+    assert (seeds["train"] >= 0.95 - DemoSettings().slack).all()
+    assert (seeds["uniform_train"] < 0.95).mean() >= 0.8
     assert (seeds["kkt_primal"] <= 1e-3).all()
     assert (seeds["kkt_complementarity"] <= 1e-3).all()
     assert (seeds["kkt_stationarity"] <= 1e-2).all()
@@ -237,9 +237,9 @@ def test_the_readme_shows_these_seeds_misses_included(seeds):
     assert len(rows) == 10
     shown = np.array(rows, dtype=float)
     measured = seeds[["seed", "uniform_train", "train", "validation", "test", "certified"]].to_numpy()
-    np.testing.assert_allclose(shown, measured, atol=0.02)  # another processor rounds differently
+    np.testing.assert_allclose(shown[: len(seeds)], measured, atol=0.02)  # another processor rounds differently
     counts = re.search(r"^\| met \| 0/10 \| 10/10 \| (\d+)/10 \| (\d+)/10 \| (\d+)/10 \|$", README.read_text(), re.M)
     assert counts is not None
     text = _text(tabulate_seeds(seeds))
-    assert "10/10" in text
-    assert f"{int(seeds['met_test'].sum())}/10" in text
+    assert f"{len(seeds)}/{len(seeds)}" in text
+    assert f"{int(seeds['met_test'].sum())}/{len(seeds)}" in text

@@ -143,6 +143,12 @@ class PartReader:
         return torch.cat(surrogates), torch.cat(measures)
 
 
+def _open_reader(average: Average, batch: Batch, kept_P: Tensor | None) -> PartReader:
+    """Return what reads an average: its own reader where it knows more of the batch than labels and groups say."""
+    own: Callable[[Batch, Tensor | None], PartReader] | None = getattr(average, "open_reader", None)
+    return PartReader(average, batch, kept_P) if own is None else own(batch, kept_P)
+
+
 class ConstraintReader:
     """Reads the averages of one constraint.
 
@@ -154,7 +160,7 @@ class ConstraintReader:
 
     def __init__(self, constraint: Constraint, batch: Batch, kept_P: Tensor | None) -> None:
         self._sizes = [average.size for _, average in constraint.parts]
-        self._parts = [PartReader(average, batch, kept_P) for _, average in constraint.parts]
+        self._parts = [_open_reader(average, batch, kept_P) for _, average in constraint.parts]
 
     def weigh(self, coefficient_G: Tensor) -> None:
         """Say what one unit of each group's sum adds to the objective.

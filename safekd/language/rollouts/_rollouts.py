@@ -24,7 +24,7 @@ from ...distributed import Ranks
 from ...errors import InvalidInput
 from ._prompt_order import PromptOrder, draw_order, mix_seed
 from ._rollout_counts import RolloutCounts
-from ._text_scores import Score, read_scores
+from ._text_scores import Score, score_texts
 from ._text_writer import TextWriter
 from ._written_text import TextRows, Written, WrittenBatch, leave_one_out
 
@@ -165,7 +165,7 @@ class Rollouts(IterableDataset[Batch]):
             rows = rows.select(fresh)
         if rows is None or len(rows) < self._batch_size:
             rows = self._write(0 if rows is None else len(rows), rows)
-        batch = rows.select(slice(0, self._batch_size)).build_batch(now, self._writer.device)
+        batch = rows.select(slice(0, self._batch_size)).build_batch(now, tuple(self.scores), self._writer.device)
         self._waiting = rows.select(slice(self._batch_size, None))
         assert batch.age is not None
         self.counts.used += len(batch)
@@ -198,7 +198,7 @@ class Rollouts(IterableDataset[Batch]):
         written = Written(
             [self._order.prompts[int(p)] for p in places], texts, self._order.context[places], self._order.task[places]
         )
-        values = [read_scores(name, score, written) for name, score in self.scores.items()]
+        values = [score_texts(name, score, written) for name, score in self.scores.items()]
         score_RJ = torch.stack(values, -1) if values else torch.zeros(len(written), 0, dtype=torch.float64)
         baseline_RJ = leave_one_out(score_RJ, self._samples)
         new = TextRows.stack(written, score_RJ, baseline_RJ, self.counts.written, self.steps)

@@ -211,7 +211,7 @@ class LanguageStep:
             outputs,
             **self._loss_settings,
             **_describe(batch),
-            measures=self.constraints,
+            measures=[rule.bind(batch) for rule in self.constraints],
             multipliers=self._weight_M,
             group_weights=[value.factors(surrogate=True) for value in self._values],
             measure_counts=self._counts,
@@ -237,7 +237,12 @@ class LanguageStep:
         """
         with torch.no_grad():
             return distillation_loss(
-                hidden, head, outputs, **self._loss_settings, **_describe(batch), measures=self.constraints
+                hidden,
+                head,
+                outputs,
+                **self._loss_settings,
+                **_describe(batch),
+                measures=[rule.bind(batch) for rule in self.constraints],
             )
 
     def finish(self) -> StepRecord:
@@ -335,7 +340,7 @@ class LanguageStep:
         assert result.hidden_gradient is not None
         parts = []
         for rule, value, count_G in zip(self.constraints, self._values, self._counts, strict=True):
-            averages = [average for _, average in rule.parts]
+            averages = [average for _, average in rule.bind(batch).parts]
             sizes = [average.size for average in averages]
             coefficient_G = value.factors(surrogate=True) / count_G.clamp_min(1.0)
             parts.append(list(zip(averages, torch.split(coefficient_G, sizes), strict=True)))

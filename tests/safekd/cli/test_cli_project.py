@@ -184,7 +184,9 @@ def test_the_input_is_not_overwritten(weights, capsys):
     assert weights.read_text() == GOOD
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_stopped_midway_it_leaves_nothing_half_written(sent, code, tmp_path):
     """Rows come from a pipe that never ends, so the signal finds it at work."""
     pipe, output = tmp_path / "pipe", tmp_path / "out.csv"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.streamed_data import STREAM_CONFIG, write_parquet
 from benchmarks.survive import contents_but_clock
 from safekd.training.resume import CheckpointStore
 from tests.support import ROOT
@@ -28,6 +29,14 @@ def write_config(folder: Path, epochs: int) -> Path:
     return path
 
 
+def write_stream(folder: Path) -> Path:
+    """A Parquet file that is streamed, once, in 135 steps."""
+    write_parquet(folder / "data.parquet", 6000)
+    path = folder / "case.toml"
+    path.write_text(STREAM_CONFIG.format(features=["x0", "x1"], rows=20).replace("'", '"'))
+    return path
+
+
 def start(*arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "safekd", "train", *map(str, arguments)]
@@ -42,7 +51,14 @@ def wait_for_checkpoint(folder, process):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+ENDED = [
+    (signal.SIGINT, 130),
+    pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("number", "code"), ENDED)
 def test_a_command_that_was_stopped_goes_on(number, code, tmp_path, capsys):
     config, run = write_config(tmp_path, LONG), tmp_path / "run"
     with start(config, "--run-dir", run, "--checkpoint-every", "50") as process:
@@ -66,8 +82,9 @@ def test_a_command_that_was_stopped_goes_on(number, code, tmp_path, capsys):
     assert not (run / "checkpoints").exists()
 
 
-def test_a_command_that_was_killed_ends_as_if_it_had_not_been(tmp_path, capsys):
-    config = write_config(tmp_path, 2000)
+@pytest.mark.parametrize("write", [lambda folder: write_config(folder, 2000), write_stream], ids=["csv", "stream"])
+def test_a_command_that_was_killed_ends_as_if_it_had_not_been(write, tmp_path, capsys):
+    config = write(tmp_path)
     assert run_cli(capsys, "train", config, "--run-dir", tmp_path / "whole").code in (0, 1)
     run = tmp_path / "stopped"
     with start(config, "--run-dir", run, "--checkpoint-every", "7") as process:

@@ -224,7 +224,7 @@ def test_a_change_is_refused_by_name_and_gets_another_run_id(what, tmp_path):
     assert (tmp_path / "run" / "frontier.csv").read_bytes() == csv
     again = sweep(tmp_path / "run", resume="auto", **one)  # nothing changed
     assert again.table.equals(first.table)
-    assert sweep(**one).meta["run_id"] == first.meta["run_id"] != sweep(**other).meta["run_id"]
+    assert again.meta["run_id"] == first.meta["run_id"] != sweep(**other).meta["run_id"]
 
 
 def test_many_changes_are_told_in_a_message_that_can_be_read(tmp_path):

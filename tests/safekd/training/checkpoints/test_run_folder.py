@@ -101,7 +101,7 @@ trainer_for(at_least(0.6), lr=1e-3).fit(
 """
 
 
-@pytest.mark.parametrize("finished_before", [False, True])
+@pytest.mark.parametrize("finished_before", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_killed_run_leaves_nothing_that_looks_finished(finished_before, tmp_path):
     if finished_before:
         fit(tmp_path)

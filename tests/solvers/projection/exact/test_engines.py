@@ -45,7 +45,10 @@ def test_kernels_and_tensor_operations_agree(K, kl, scale):
         assert torch.equal(same & both, device_same & both)
 
 
-@pytest.mark.parametrize("K", [1, 2, 4, 8, 12])
+SLOW_K = [pytest.param(K, marks=pytest.mark.slow) for K in (1, 4, 7, 12)]  # each compiles kernels of its own
+
+
+@pytest.mark.parametrize("K", [2, 8, *SLOW_K])
 def test_rows_side_by_side_and_one_by_one_agree(K, monkeypatch):
     """Random rows and rows full of ties, at each scale, in a number that does not fill the registers."""
     rows = 2 * count_simd_rows(K) + 5
@@ -175,7 +178,7 @@ def test_exact_and_cvxpy_agree(order, dtype):
     torch.testing.assert_close(exact_BK, cvxpy_BK, atol=4 * torch.finfo(dtype).eps, rtol=0)
 
 
-@pytest.mark.parametrize("K", [3, 4, 7, 8, 12])
+@pytest.mark.parametrize("K", [3, 8, *SLOW_K])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_chain_in_the_order_of_the_columns_is_no_other_chain(K, dtype):
     """Such rows are read four by four; the answers are those of the chain that runs the other way, to the last bit."""
