@@ -121,21 +121,25 @@ def _tell_costs(costs: Sequence[Cost]) -> list[str]:
         [
             cost.what,
             f"{cost.size / 1e6:,.1f}",
-            *(f"{number:.4f}" for number in (cost.checkpoint, cost.torch_save)),
+            *(f"{number:.4f}" for number in (cost.checkpoint, cost.torch_save, cost.unflushed)),
             f"{cost.checkpoint / cost.torch_save:.2f}",
+            f"{cost.checkpoint / cost.unflushed:.2f}",
         ]
         for cost in costs
     ]
+    met = "met" if all(cost.checkpoint <= MOST_COST * cost.torch_save for cost in costs) else "missed"
     return [
-        "What a checkpoint costs beside `torch.save` of the same state, both flushed to the disk, seconds, medians",
-        f"(goal at most {MOST_COST}, which small states miss):",
+        "What a checkpoint costs beside `torch.save` of the same state, seconds, medians. A checkpoint is flushed to",
+        f"the disk, so `torch.save` with a flush of its file is its measure (goal at most {MOST_COST}: {met});",
+        "`torch.save` alone leaves its bytes in the system's memory, where a power cut takes them.",
         "",
-        table(["state", "MB", "checkpoint", "torch.save", "ratio"], rows),
+        table(["state", "MB", "checkpoint", "torch.save, flushed", "torch.save", "ratio", "to unflushed"], rows),
         "",
-        "A checkpoint hashes what it writes, in a thread beside the writing, and flushes each file and its folder.",
-        "For small states it is these flushes that cost, some milliseconds. An asynchronous writer would hide this",
-        "time and cost a copy of the state in memory; the default interval keeps it below 2 % of a run's time, so",
-        "there is none.",
+        "A checkpoint hashes what it writes, in a thread beside the writing. All files, the manifest and the folder",
+        "are flushed side by side; the folder above is flushed after the rename, a second wait for the disk that",
+        "`torch.save` does not have, and that makes a checkpoint be there whole or not at all. An asynchronous writer",
+        "would hide this time and cost a copy of the state in memory; the default interval keeps it below 2 % of a",
+        "run's time, so there is none.",
         "",
     ]
 

@@ -12,7 +12,15 @@ written, put in place by whoever comes next.
 
 from ._checked_json import format_checked_json, parse_checked_json, read_checked_json, write_checked_json
 from ._folder_lock import LOCK, FolderLock, lock_folder, require_room
-from ._manifest import MANIFEST, Manifest, hash_file, read_manifest, require_listed_as_written, write_manifest
+from ._manifest import (
+    MANIFEST,
+    Manifest,
+    format_manifest,
+    hash_file,
+    read_manifest,
+    require_listed_as_written,
+    write_manifest,
+)
 from ._replace_files import finish_replacement, flush_folder, replace_files, require_no_folders
 
 __all__ = [
@@ -23,6 +31,7 @@ __all__ = [
     "finish_replacement",
     "flush_folder",
     "format_checked_json",
+    "format_manifest",
     "hash_file",
     "lock_folder",
     "parse_checked_json",

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import InvalidInput
 from .._regular_files import is_plain_name, open_regular_file
-from ._checked_json import read_checked_json, write_checked_json
+from ._checked_json import format_checked_json, read_checked_json, write_checked_json
 
 MANIFEST = "manifest.json"
 
@@ -94,24 +94,31 @@ def is_as_written(path: Path, stated: object) -> bool:
         return False
 
 
-def write_manifest(
-    folder: Path,
-    kind: str,
-    about: Mapping[str, Any] | None = None,
-    known: Mapping[str, Mapping[str, Any]] | None = None,
-) -> None:
+def write_manifest(folder: Path, kind: str, about: Mapping[str, Any] | None = None) -> None:
     """List all files of a folder in its manifest.
 
     Args:
         folder: Holds them.
         kind: What wrote them.
         about: What else is to be noted, as JSON has it.
-        known: What ``hash_file`` would say of files that were hashed while they were written, by name.
     """
-    known = known or {}
-    paths = [path for path in sorted(folder.iterdir()) if path.name != MANIFEST]
-    files = {path.name: known.get(path.name) or hash_file(path) for path in paths}
-    write_checked_json({"kind": kind, **(about or {}), "files": files}, folder / MANIFEST)
+    files = {path.name: hash_file(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    write_checked_json(_describe_files(kind, about or {}, files), folder / MANIFEST)
+
+
+def format_manifest(kind: str, about: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the text of a manifest, for a folder that nobody sees before it is whole.
+
+    Args:
+        kind: What writes it.
+        about: What else is to be noted, as JSON has it.
+        files: What ``hash_file`` would say of each file, by name.
+    """
+    return format_checked_json(_describe_files(kind, about, files))
+
+
+def _describe_files(kind: str, about: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {"kind": kind, **about, "files": files}
 
 
 def read_manifest(folder: str | os.PathLike[str], kind: str) -> Manifest:

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InvalidInput
-from ...io.folders import MANIFEST, Manifest, flush_folder, hash_file, read_manifest, require_room, write_manifest
+from ...io.folders import MANIFEST, Manifest, flush_folder, format_manifest, hash_file, read_manifest, require_room
 from ._state_encoding import decode_state, encode_state
-from ._tensor_files import count_bytes, read_tensor_file, write_flushed, write_tensor_file
+from ._tensor_files import Tell, count_bytes, read_tensor_file, write_flushed, write_tensor_file
 
 CHECKPOINTS = "checkpoints"
 _KIND, _STATE, _PART = "checkpoint", "state.json", ".part"
@@ -124,14 +124,13 @@ class CheckpointStore:
         final = self.folder / f"step-{step:06d}"
         part = self.folder / f".{final.name}.{secrets.token_hex(4)}{_PART}"
         try:
-            self._begin()
+            above = self._begin()
             numbered = self._list_numbered()
             number = max((number for number, _ in numbered), default=0) + 1
             older = [one for one in numbered if one[1] != final and one[1].name not in self.damaged]
             part.mkdir()
             self._write_files(part, state, {"step": step, "number": number, **(about or {})})
-            flush_folder(part)
-            self._rename(part, final)
+            self._rename(part, final, above)
         except OSError as error:
             raise InvalidInput(
                 f"Cannot keep the checkpoint of step {step} in {self.folder}: {error.strerror or error}."
@@ -189,12 +188,13 @@ class CheckpointStore:
         with suppress(OSError):  # it is absent, or somebody put something else there
             self.folder.rmdir()
 
-    def _begin(self) -> None:
-        """Make the folder, and take away what killed writers left."""
-        if not self.folder.is_dir():
+    def _begin(self) -> list[Path]:
+        """Make the folder, and take away what killed writers left; return the folders that are to be flushed for it."""
+        new = not self.folder.is_dir()
+        if new:
             self.folder.mkdir()  # not its parents: a run folder that was removed meanwhile is not made anew
-            flush_folder(self.folder.parent)
         self._remove_parts()
+        return [self.folder.parent] if new else []
 
     def _remove_parts(self) -> None:
         for stale in self.folder.glob(f".*{_PART}"):
@@ -209,20 +209,42 @@ class CheckpointStore:
                 f"{SETTINGS.largest_state:,}."
             )
         require_room(self.folder, len(text) + sum(count_bytes(held) + 2**16 for held in encoded.tensors.values()))
-        writers: dict[str, Callable[[Path], dict[str, Any]]] = {_STATE: partial(write_flushed, [memoryview(text)])}
+        writers: dict[str, Callable[[Path, Tell], dict[str, Any]]] = {
+            _STATE: partial(write_flushed, [memoryview(text)])
+        }
         writers |= {f"{name}.safetensors": partial(write_tensor_file, held) for name, held in encoded.tensors.items()}
-        with ThreadPoolExecutor(len(writers)) as pool:  # side by side, since each waits for its flush
-            written = pool.map(lambda name: writers[name](part / name), writers)
-            write_manifest(part, _KIND, about, dict(zip(writers, written, strict=True)))
+        told: dict[str, Future[dict[str, Any]]] = {name: Future() for name in writers}
 
-    def _rename(self, part: Path, final: Path) -> None:
+        def write(name: str) -> None:
+            try:
+                writers[name](part / name, told[name].set_result)
+            except BaseException as error:
+                if not told[name].done():
+                    told[name].set_exception(error)
+                raise
+
+        with ThreadPoolExecutor(
+            len(writers) + 1
+        ) as pool:  # side by side: the disk is waited for once, not file by file
+            flushed = [pool.submit(write, name) for name in writers]
+            manifest = format_manifest(_KIND, about, {name: told[name].result() for name in sorted(told)})
+            write_flushed(
+                [memoryview(manifest.encode())],
+                part / MANIFEST,
+                lambda _: flushed.append(pool.submit(flush_folder, part)),  # which holds all names from here on
+            )
+            for one in flushed:
+                one.result()
+
+    def _rename(self, part: Path, final: Path, above: list[Path]) -> None:
         """Put a finished checkpoint in its place; one of the same step that lies there goes first."""
         old = None
         if final.exists() or final.is_symlink():
             old = self.folder / f".{final.name}.{secrets.token_hex(4)}{_PART}"
             final.rename(old)
         part.rename(final)
-        flush_folder(self.folder)
+        with ThreadPoolExecutor(1 + len(above)) as pool:
+            [*pool.map(flush_folder, [self.folder, *above])]
         if old is not None:
             self._remove(old)
 

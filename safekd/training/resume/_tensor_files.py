@@ -12,7 +12,7 @@ import os
 import queue
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,44 +56,46 @@ class TensorFileSettings:
 
 
 SETTINGS = TensorFileSettings()
+Tell = Callable[[dict[str, Any]], object]
 
 
-def write_tensor_file(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+def write_tensor_file(tensors: Mapping[str, Tensor], path: Path, tell: Tell | None = None) -> dict[str, Any]:
     """Write named tensors, flush them to the disk, and return size and SHA-256 as ``hash_file`` would.
 
     Args:
         tensors: Dense ones; one that is on a device is copied when its turn comes.
         path: A file that does not exist.
+        tell: See ``write_flushed``.
 
     Raises:
         OSError: It cannot be written.
     """
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that each is aligned
-    return write_flushed(_list_pieces(tensors, order), path)
+    return write_flushed(_list_pieces(tensors, order), path, tell)
 
 
-def write_flushed(pieces: Iterable[memoryview], path: Path) -> dict[str, Any]:
+def write_flushed(pieces: Iterable[memoryview], path: Path, tell: Tell | None = None) -> dict[str, Any]:
     """Write bytes, flush them to the disk, and return size and SHA-256 as ``hash_file`` would.
 
     Args:
         pieces: The bytes, in order.
         path: A file that does not exist.
+        tell: Is given size and hash as soon as all is written and hashed, which may be before it is flushed.
 
     Raises:
         OSError: It cannot be written.
     """
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        with _HashInThread() as digest:
-            size = 0
+        with _HashInThread(tell) as digest:
             for piece in _join_small(pieces):
                 digest.put(piece)
-                size += len(piece)
                 _write_all(handle, piece)
+            digest.end()
             os.fsync(handle)
     finally:
         os.close(handle)
-    return {"bytes": size, "sha256": digest.hexdigest}
+    return digest.describe()
 
 
 def read_tensor_file(path: Path) -> dict[str, Tensor]:
@@ -178,12 +180,13 @@ def _write_all(handle: int, piece: memoryview) -> None:
 
 
 class _HashInThread:
-    """A SHA-256 that is worked out beside the writing, where there is more than one piece."""
+    """A SHA-256 that is worked out beside writing and flushing, where there is more than one piece."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Tell | None) -> None:
         self._hash, self._waiting = hashlib.sha256(), queue.Queue[memoryview | None](SETTINGS.waiting)
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._first: memoryview | None = None
+        self._tell, self._size, self._whole = tell, 0, False
 
     def __enter__(self) -> _HashInThread:
         return self
@@ -192,10 +195,22 @@ class _HashInThread:
         if self._thread.ident is not None:
             self._waiting.put(None)
             self._thread.join()
-        elif self._first is not None:
+
+    def end(self) -> None:
+        """Take note that there are no more pieces."""
+        self._whole = True
+        if self._thread.ident is not None:
+            self._waiting.put(None)
+            return
+        if self._first is not None:
             self._hash.update(self._first)
+        self._pass_on()
+
+    def describe(self) -> dict[str, Any]:
+        return {"bytes": self._size, "sha256": self._hash.hexdigest()}
 
     def put(self, piece: memoryview) -> None:
+        self._size += len(piece)
         if self._first is None:
             self._first = piece
             return
@@ -204,10 +219,12 @@ class _HashInThread:
             self._thread.start()
         self._waiting.put(piece)
 
-    @property
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
-
     def _work(self) -> None:
         while (piece := self._waiting.get()) is not None:
             self._hash.update(piece)
+        if self._whole:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._tell is not None:
+            self._tell(self.describe())

@@ -147,7 +147,7 @@ FAILURES = {
     "no room for a folder": lambda patch: patch.setattr(Path, "mkdir", fail(errno.ENOSPC)),
     "an error of the disk": lambda patch: patch.setattr(files_module.os, "fsync", fail(errno.EIO)),
     "a folder that cannot be renamed": lambda patch: patch.setattr(Path, "rename", fail(errno.EROFS)),
-    "a quota": lambda patch: patch.setattr(Path, "write_text", fail(errno.EDQUOT)),
+    "a quota": lambda patch: patch.setattr(store_module, "write_flushed", fail(errno.EDQUOT)),
 }
 
 
@@ -198,7 +198,7 @@ def test_an_interrupt_while_it_is_written_leaves_the_last_good_one(tmp_path, mon
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store_module, "write_manifest", interrupt)
+    monkeypatch.setattr(store_module, "format_manifest", interrupt)
     with pytest.raises(KeyboardInterrupt):
         store.save(20, state_at(20))
     assert names(tmp_path) == ["step-000010"]
