@@ -28,8 +28,8 @@ from ._made_data import FEATURES, make_stream, make_trainer, write_parquet
 from ._survivals import Ended, Survival, kill_command, kill_made
 
 PLACES = (0.5, 0.75)  # shares of the steps at which a run is killed
-# bytes by which ten times the examples may raise the peak: what is held up to a limit, such as keys and then a filter of
-# examples that were seen, and a sample of each split, is filled on the way from one million to ten
+# bytes by which ten times the examples may raise the peak: what is held up to a limit, such as keys and then a filter
+# of examples that were seen, and a sample of each split, is filled on the way from one million to ten
 MOST_GROWTH = 128 * 2**20
 
 
@@ -113,9 +113,9 @@ def write_report(small: Sequence[Survival], large: Sequence[Survival], rows: int
             f"`python -m benchmarks.streamed_data --kill`, {today()}, {processor()}, {versions(['torch'])}.",
             "",
             f"One epoch in batches of {rows:,}, to its end, one thread, some fifty checkpoints. Each run is killed",
-            "(SIGKILL) twice, at a checkpoint of half and of three quarters of the steps, and gone on with. Memory is the",
-            "resident peak that the system keeps of the dead process. Files are compared byte by byte with those of the",
-            "run that nobody killed, but for readings of clock and memory: student, trace, multipliers, verdict.",
+            "(SIGKILL) twice, at a checkpoint of half and of three quarters of the steps, and gone on with. Memory is",
+            "the resident peak that the system keeps of the dead process. Files are compared byte by byte with those",
+            "of the run that nobody killed, but for readings of clock and memory: student, trace, multipliers, verdict.",
             "",
             table(head, lines),
             "",
