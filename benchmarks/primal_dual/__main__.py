@@ -23,8 +23,8 @@ from .._timing import processor, report_path, today, versions
 from ..distillation_cells import Cell as DistillationCell
 from ..distillation_cells import Piece, Row, choose, measure_piece, plan, report_sections
 from ..distillation_cells import as_csv as rows_as_csv
-from ._overhead import Step, courses, overhead
-from ._report import FAMILIES, as_csv, markdown
+from ._overhead import BY_HAND, PLAIN, TRAINER, Step, courses, list_measure_courses, overhead
+from ._report import FAMILIES, as_csv, markdown, tell_measures
 from ._work import measure, run_side_by_side, say
 
 CELLS = "cells"
@@ -37,12 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     defaults = options.quick or options.defaults
     cells = list(measure(options.families, options.quick, defaults, options.jobs))
     steps: list[Step] = []
+    by_measure: list[Step] = []
     if "overhead" in options.families:
         say("overhead")
         steps = list(overhead(courses()[1:2], 0.0) if options.quick else overhead(courses(), 20.0))
+    if "measures" in options.families:
+        say("measures")
+        by_measure = list(overhead(list_measure_courses(), 0.2 if options.quick else 10.0, (PLAIN, BY_HAND, TRAINER)))
     rows = list(_measure_rows(options, defaults)) if CELLS in options.families else []
     known = facts(options.quick, defaults) | ({"draw": str(options.draw)} if rows else {})
-    report = markdown(cells, steps, known, report_sections(rows))
+    report = markdown(cells, steps, known, [*tell_measures(by_measure), *report_sections(rows)])
     print(report)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
     what = (__doc__ or "").split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.primal_dual", description=what)
-    everything = [*FAMILIES, "overhead"]
+    everything = [*FAMILIES, "overhead", "measures"]
     add = parser.add_argument
     add("--quick", action="store_true", help="few problems, few steps, no grid: shows that it works, no more")
     add("--defaults", action="store_true", help="documented settings alone, no grid: a third of the time")

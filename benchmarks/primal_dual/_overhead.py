@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from safekd import ConstrainedTrainer
 from safekd.data import Split
 from safekd.experiment import build_mlp
-from safekd.safety import SafetyConstraint, TruthProbability
+from safekd.safety import SafetyConstraint
 from safekd.teachers import StoredTeacher
 from safekd.training.loop import FitData
 from safekd.training.loop._averaged_iterate import AveragedIterate
@@ -34,8 +34,10 @@ from solvers.primal_dual import AugmentedLagrangian, PrimalDual
 
 from ._cells import missing
 from ._peers import cooper_problem
+from ._penalties_by_hand import BY_NAME, TRUTH
 
 PLAIN, BY_HAND, MLP = "plain loop, no constraint", "plain loop, penalties by hand", "MLP 64-48-10"
+TRAINER = "ours, ConstrainedTrainer"
 _TURN = 5  # calls: enough for the clock, few enough for the machine to be the same for all
 _ASKED = 0.9
 
@@ -45,7 +47,7 @@ class Course:
     """A student and its data.
 
     student: makes it.  train: the split.  batch: examples of a step, None for all.  constraints: one a class, from
-    class 0 on.
+    class 0 on.  measure: what each reads, a key of BY_NAME.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Course:
     train: Split
     batch: int | None = None
     constraints: int = 1
+    measure: str = TRUTH
 
     def batches(self) -> Iterator[Tensor]:
         """Yield the places of the examples of one step after another."""
@@ -95,18 +98,24 @@ def _make_mlp() -> nn.Module:
 def courses() -> list[Course]:
     """Return the digits student on a whole split and on minibatches, and a transformer."""
     generator = torch.Generator().manual_seed(0)
-
-    def random(examples: int) -> Split:
-        inputs_ND = torch.randn(examples, 64, generator=generator)
-        return Split("train", inputs_ND, torch.arange(examples) % 10)  # no class is without examples
-
     tokens = torch.randint(200, (16, 32), generator=generator)
     return [
-        Course(f"{MLP}, batch 808", _make_mlp, random(808)),
-        *(Course(f"{MLP}, batch {size}", _make_mlp, random(2048), size) for size in (64,)),
-        *(Course(f"{MLP}, batch {size}, 3 constraints", _make_mlp, random(2048), size, 3) for size in (64, 256)),
+        Course(f"{MLP}, batch 808", _make_mlp, _draw_split(808)),
+        *(Course(f"{MLP}, batch {size}", _make_mlp, _draw_split(2048), size) for size in (64,)),
+        *(Course(f"{MLP}, batch {size}, 3 constraints", _make_mlp, _draw_split(2048), size, 3) for size in (64, 256)),
         Course("transformer, 2 layers of 64, 16 x 32 tokens", Transformer, Split("train", tokens, tokens.roll(-1, 1))),
     ]
+
+
+def list_measure_courses() -> list[Course]:
+    """Return three constraints on small batches of the digits student, once a measure."""
+    train = _draw_split(2048)
+    return [Course(f"{name}, batch {size}", _make_mlp, train, size, 3, name) for name in BY_NAME for size in (64, 256)]
+
+
+def _draw_split(examples: int) -> Split:
+    inputs_ND = torch.randn(examples, 64, generator=torch.Generator().manual_seed(examples))
+    return Split("train", inputs_ND, torch.arange(examples) % 10)  # no class is without examples
 
 
 class _Loop:
@@ -118,6 +127,7 @@ class _Loop:
         self.optimizer = torch.optim.Adam(self.student.parameters(), lr=1e-3)
         self.log_q_NV = _target(course)
         self.batches = course.batches()
+        self.read = BY_NAME[course.measure][1]
         self.inside_MN = [(course.train.labels == k).float() for k in range(course.constraints)]
 
     def values(self, constrained: bool) -> tuple[Tensor, Tensor]:
@@ -129,9 +139,9 @@ class _Loop:
         loss = nn.functional.kl_div(log_p_V, log_q_V, log_target=True, reduction="sum") / positions
         if not constrained:
             return loss, log_p_V.new_zeros(0)
-        truth = log_p_V.gather(-1, self.train.labels[index].unsqueeze(-1)).squeeze(-1).exp()
+        safety = self.read(log_p_V, self.train.labels[index])
         inside_M = [inside_N[index] for inside_N in self.inside_MN]
-        g_M = [_ASKED - (truth * inside).sum() / inside.sum().clamp_min(1) for inside in inside_M]
+        g_M = [_ASKED - (safety * inside).sum() / inside.sum().clamp_min(1) for inside in inside_M]
         return loss, g_M[0].reshape(1) if len(g_M) == 1 else torch.stack(g_M)
 
     def __call__(self) -> None:
@@ -152,7 +162,7 @@ def _trainer(course: Course, constrained: bool) -> Callable[[], object]:
     torch.manual_seed(0)
     student, log_q_NV = course.student(), _target(course)
     names = range(course.constraints if constrained else 0)
-    constraints = [SafetyConstraint(f"class {k}", TruthProbability(critical=[k]), _ASKED) for k in names]
+    constraints = [SafetyConstraint(f"class {k}", BY_NAME[course.measure][0](k), _ASKED) for k in names]
     trainer = ConstrainedTrainer(
         student,
         [StoredTeacher("fixed", log_q_NV.exp())],
@@ -204,24 +214,25 @@ CONTENDERS: dict[str, tuple[Callable[[Course], Callable[[], object]], str]] = {
     BY_HAND: (lambda course: _Loop(course, lambda loss, g_M: loss + torch.relu(g_M).sum()), ""),
     "ours, PrimalDual in the plain loop": (_bare, ""),
     "ours, ConstrainedTrainer, no constraint": (lambda course: _trainer(course, False), ""),
-    "ours, ConstrainedTrainer": (lambda course: _trainer(course, True), ""),
+    TRAINER: (lambda course: _trainer(course, True), ""),
     "Cooper, Lagrangian": (lambda course: _cooper(course, False), "cooper-optim"),
     "Cooper, augmented": (lambda course: _cooper(course, True), "cooper-optim"),
     "humancompatible, ALM": (_humancompatible, "humancompatible-train"),
 }
 
 
-def overhead(chosen: Sequence[Course], budget: float) -> Iterator[Step]:
+def overhead(chosen: Sequence[Course], budget: float, contenders: Sequence[str] = tuple(CONTENDERS)) -> Iterator[Step]:
     """Yield what each contender's step takes on each course; ``budget``: seconds a course, two turns at least."""
     for course in chosen:
         calls, absent = {}, {}
-        for name, (build, package) in CONTENDERS.items():
+        for name in contenders:
+            build, package = CONTENDERS[name]
             try:
                 calls[name] = build(course)
             except ImportError as cause:
                 absent[name] = missing(package, cause)
         seconds_of = dict(zip(calls, _take_turns(list(calls.values()), budget), strict=True))
-        for name in CONTENDERS:
+        for name in contenders:
             if name in absent:
                 yield Step(course.name, name, float("nan"), float("nan"), absent[name])
             else:

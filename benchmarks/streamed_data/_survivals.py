@@ -39,6 +39,7 @@ critical = ["unsafe"]
 at_least = 0.7
 [training]
 epochs = 1
+tolerance = 1e-12
 batch_size = {rows}
 """
 
@@ -103,7 +104,8 @@ def train_made(folder: str, examples: int, rows: int, every: int) -> None:
     import torch
 
     torch.set_num_threads(1)
-    make_trainer().fit(make_stream(examples, rows), epochs=1, run_dir=folder, checkpoint_every=every)
+    stream = make_stream(examples, rows)
+    make_trainer().fit(stream, epochs=1, tolerance=1e-12, run_dir=folder, checkpoint_every=every)
 
 
 def kill_made(folder: Path, examples: int, rows: int, every: int, places: Sequence[float]) -> Survival:
