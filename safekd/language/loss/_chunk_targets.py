@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class RowWeights:
         differentiate: Whether ``given_PK`` gets a gradient.
         sees_student: Whether the rule looks at the student's log-probabilities.
         sees_teachers: Whether it looks at whole distributions of the teachers.
+        sees_disagreement: Whether it looks at how far the teachers are from each other.
     """
 
     given_PK: Tensor | None
@@ -44,6 +46,7 @@ class RowWeights:
     differentiate: bool = False
     sees_student: bool = False
     sees_teachers: bool = False
+    sees_disagreement: bool = False
 
     @property
     def learns(self) -> bool:
@@ -84,6 +87,19 @@ class TargetSettings:
     softened: float = 1.0
 
 
+class _Logarithms(Sequence[Tensor]):
+    """Logarithms of what is held, for a rule that looks at distributions without saying so in its ``needs``."""
+
+    def __init__(self, held: Sequence[Tensor]) -> None:
+        self._held = held
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._held[place].log()
+
+
 class ChunkTarget:
     """Teachers and their pool, a chunk at a time.
 
@@ -114,6 +130,10 @@ class ChunkTarget:
         self._teachers, self._weights, self._settings, self._labels = teachers, weights, settings, labels_P
         self._buffers, self._size, self._checks = buffers, size, checks
         self._kept: list[Tensor] = []
+        asked = weights.learns or weights.sees_teachers or weights.sees_disagreement
+        unsoftened = all(T == 1 for T in settings.temperatures)
+        # probabilities are held where nobody asks for their logarithms again
+        self._holds_probabilities = settings.pool.adds_probabilities and unsoftened and not asked
         self._pooled_CV: Tensor | None = None
         self._share_CK = self.w_CK = torch.empty(0)
         self.signals: dict[str, Tensor] = {}
@@ -132,9 +152,9 @@ class ChunkTarget:
             if not weights.differentiate:
                 self._stream(rows, places)
                 return
-        entropy_CK = self._keep(rows, places)
+        known = self._keep(rows, places)
         if weights.rule is not None:
-            self._ask_rule(weights.rule, rows, places, entropy_CK, log_s_CV)
+            self._ask_rule(weights.rule, rows, known, log_s_CV)
         if weights.learns:
             self._pooled_CV = None
             return
@@ -195,40 +215,38 @@ class ChunkTarget:
                 else:
                     pool.add(total_CV[block], teacher_RV, w_R1)
 
-    def _keep(self, rows: slice, places: Tensor | slice) -> Tensor:
-        """Hold all teachers at temperature 1, and return their entropies, (C, K)."""
+    def _keep(self, rows: slice, places: Tensor | slice) -> dict[str, Tensor]:
+        """Hold all teachers at temperature 1, and return the signals that a rule is given, (C, K) each."""
         C = rows.stop - rows.start
-        self._kept, columns = [], []
+        label_C1 = None if self._labels is None else self._labels[rows][:, None]
+        self._kept, columns = [], dict[str, list[Tensor]](entropy=[], cross_entropy=[])
         for k, teacher in enumerate(self._teachers):
             z_CV = self._buffers.take(k, C)
             teacher.write_logits(places, z_CV)
-            entropy_C = teacher.known("entropy", places)
-            counted = []
+            entropy_C, truth_C = teacher.known("entropy", places), teacher.known("log_truth", places)
+            counted, found = [], []
             for block in self._size.blocks(C):
                 log_p_RV = torch.log_softmax(z_CV[block], dim=-1)
                 self._checks.require_distribution(log_p_RV, k, block)
-                z_CV[block] = log_p_RV
-                if entropy_C is None and self._weights.rule is not None:
-                    counted.append(-expect(log_p_RV.exp(), log_p_RV))
+                if self._weights.rule is not None and label_C1 is not None and truth_C is None:
+                    found.append(log_p_RV.gather(-1, label_C1[block])[:, 0])
+                counts = self._weights.rule is not None and entropy_C is None
+                p_RV = torch.softmax(z_CV[block], dim=-1) if counts or self._holds_probabilities else None
+                if counts and p_RV is not None:
+                    counted.append(-expect(p_RV, log_p_RV))
+                z_CV[block] = p_RV if self._holds_probabilities and p_RV is not None else log_p_RV
             self._kept.append(z_CV)
             if self._weights.rule is not None:
-                columns.append(torch.cat(counted) if entropy_C is None else entropy_C)
-        return torch.stack(columns, dim=-1) if columns else torch.empty(0)
+                columns["entropy"].append(torch.cat(counted) if entropy_C is None else entropy_C)
+                if label_C1 is not None:
+                    columns["cross_entropy"].append(-(torch.cat(found) if truth_C is None else truth_C))
+        return {name: torch.stack(values, dim=-1) for name, values in columns.items() if values}
 
-    def _ask_rule(
-        self, rule: ChunkWeights, rows: slice, places: Tensor | slice, entropy_CK: Tensor, log_s_CV: Tensor | None
-    ) -> None:
-        known = {"entropy": entropy_CK}
-        if self._labels is not None:
-            label_C1 = self._labels[rows][:, None]
-            columns = [teacher.known("log_truth", places) for teacher in self._teachers]
-            pairs = zip(self._kept, columns, strict=True)
-            known["cross_entropy"] = torch.stack(
-                [-(x.gather(-1, label_C1)[:, 0] if t is None else t) for x, t in pairs], dim=-1
-            )
+    def _ask_rule(self, rule: ChunkWeights, rows: slice, known: dict[str, Tensor], log_s_CV: Tensor | None) -> None:
         self.signals = known
         with torch.set_grad_enabled(bool(self._weights.learned)):
-            self._set_weights(rule(rows, log_s_CV, known, self._kept).to(entropy_CK.dtype))
+            held = _Logarithms(self._kept) if self._holds_probabilities else self._kept
+            self._set_weights(rule(rows, log_s_CV, known, held).to(known["entropy"].dtype))
 
     def _merge(self, block: slice) -> Tensor:
         """Return the total of teachers that are held; a pool that is not needed again may be made in place."""
@@ -236,7 +254,7 @@ class ChunkTarget:
         for k, teacher_RV in enumerate(self.teachers(block)):
             w_R1 = self._share_CK[block, k : k + 1]
             if pool.adds_probabilities:
-                teacher_RV = teacher_RV.exp()
+                teacher_RV = teacher_RV if self._holds_probabilities else teacher_RV.exp()
             elif self._weights.learns:
                 teacher_RV = teacher_RV.clone()
             if total_RV is None:

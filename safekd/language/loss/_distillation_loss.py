@@ -331,8 +331,15 @@ def _read_row_weights(
         )
     parameters = [p for module in collect_modules(weights).values() for p in module.parameters() if p.requires_grad]
     learned = tuple(dict.fromkeys(parameters)) if torch.is_grad_enabled() else ()
-    sees = looks_at_student(weights), "log_p" in collect_needs(weights)
-    return None, RowWeights(None, make_call(weights), learned, sees_student=sees[0], sees_teachers=sees[1])
+    needs = collect_needs(weights)
+    return None, RowWeights(
+        None,
+        make_call(weights),
+        learned,
+        sees_student=looks_at_student(weights),
+        sees_teachers="log_p" in needs,
+        sees_disagreement="disagreement" in needs,
+    )
 
 
 def _call_rule(
