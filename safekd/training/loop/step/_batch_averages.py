@@ -15,11 +15,20 @@ from torch import Tensor
 
 from solvers.lagrangian import Floats
 
+from ...._precision import log_softmax
 from ....data import Batch, Split
 from ....divergences import ForwardKL
-from ....safety import SafetyConstraint, SafetyMeasure, TruthProbability
+from ....safety import (
+    Calibration,
+    Margin,
+    OneMinusBrier,
+    SafetyConstraint,
+    SafetyMeasure,
+    TruthProbability,
+    UnsafeMass,
+)
 from ..._objective import CHUNK, Objective
-from ._truth_kernels import differentiate_truth, read_truth
+from . import _measure_kernels as kernels
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,13 @@ class BatchTableSettings:
 
 
 SETTINGS = BatchTableSettings()
+_KERNELS = {
+    TruthProbability: kernels.TRUTH,
+    Margin: kernels.MARGIN,
+    OneMinusBrier: kernels.BRIER,
+    UnsafeMass: kernels.UNSAFE,
+    Calibration: kernels.CALIBRATION,
+}
 
 
 class BatchAverages:
@@ -64,7 +80,7 @@ class BatchAverages:
         self.number_M = torch.tensor([number_M], device=count_M.device)
         self.required_M = count_M.new_tensor([rule.required for rule in rules])
         self.each_M = len(train) / count_M
-        self.truth_alone = all(type(measure) is TruthProbability for measure in self.measures)
+        self.have_kernels = all(type(measure) in _KERNELS for measure in self.measures)
 
     def read(self, log_p_V: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return g of the surrogates, g as measured, and which constraints the batch says anything of, (M,) each.
@@ -91,8 +107,8 @@ class BatchReading(NamedTuple):
         measured_M: The same as measured.
         present_M: Which constraints the batch says anything of.
         p_LV: The student's probabilities.
+        slope_LKV: Gradients of the measures in the logits.
         row_L: Rows of the table.
-        truth_L: Class numbers.
     """
 
     loss: Tensor
@@ -100,14 +116,14 @@ class BatchReading(NamedTuple):
     measured_M: Tensor
     present_M: Tensor
     p_LV: Floats
+    slope_LKV: Floats
     row_L: Any
-    truth_L: Any
 
 
 class BatchTable:
     """Targets and coverage of a split whose batches are small, one row a position: shares | covered | entropy.
 
-    A step on such a batch goes by the gradients of ``_truth_kernels`` instead of a graph.
+    A step on such a batch goes by the gradients of ``_measure_kernels`` instead of a graph.
 
     Args:
         table_RX: The rows, float64, (R, V + M + 1).
@@ -118,6 +134,11 @@ class BatchTable:
     def __init__(self, table_RX: Tensor, averages: BatchAverages, each: int) -> None:
         self._table_RX, self._position_P = table_RX.numpy(), np.arange(each)
         self._required_M, self._each_M = averages.required_M.numpy(), averages.each_M.numpy()
+        self._measure_M = averages.number_M.reshape(-1).numpy().astype(np.int64)
+        self._kind_K = np.array([_KERNELS[type(measure)] for measure in averages.measures], dtype=np.int64)
+        self._chosen_KV = np.zeros((len(self._kind_K), table_RX.shape[-1] - len(self._each_M) - 1))
+        for chosen_V, measure in zip(self._chosen_KV, averages.measures, strict=True):
+            chosen_V[_list_named(measure)] = 1.0
 
     @classmethod
     @torch.no_grad()
@@ -135,9 +156,12 @@ class BatchTable:
         """
         V, M, R = logits_V.shape[-1], len(averages.each_M), train.labels.numel()
         small = logits_V.numel() <= SETTINGS.most_numbers and SETTINGS.most_bytes >= 8 * R * (V + M + 1)
-        fits = averages.truth_alone and divergence.temperature == 1 and logits_V.is_cpu
+        fits = averages.have_kernels and divergence.temperature == 1 and logits_V.is_cpu
         if not (small and fits and objective.holds_targets(train)):
             return None
+        example = train.batch(torch.arange(min(1, len(train))))
+        for measure in averages.measures:  # which refuses classes that the student does not have
+            measure.surrogate_everywhere(log_softmax(torch.zeros(*example.labels.shape, V)), example.labels)
         rows = []
         for batch in train.batches(CHUNK):
             q_V = divergence.soften(objective.target(train, batch, logits_V).double())
@@ -160,7 +184,20 @@ class BatchTable:
             row_L = (row_L[:, None] * len(self._position_P) + self._position_P).reshape(-1)
         logits_LV = logits_V.detach().numpy().reshape(-1, V)
         p_LV, sum_X, truth_L = np.empty(logits_LV.shape), np.empty(2 * M), batch.labels.numpy().reshape(-1)
-        loss = read_truth(logits_LV, row_L, truth_L, self._table_RX, p_LV, sum_X) / max(batch.positions, 1)
+        slope_LKV = np.empty((len(p_LV), len(self._kind_K), V))
+        total = kernels.read_measures(
+            logits_LV,
+            row_L,
+            truth_L,
+            self._table_RX,
+            self._kind_K,
+            self._chosen_KV,
+            self._measure_M,
+            p_LV,
+            slope_LKV,
+            sum_X,
+        )
+        loss = total / max(batch.positions, 1)
         total_M, here_M = sum_X[:M], sum_X[M:]
         g_M = self._required_M - total_M * self._each_M * (1.0 / len(place))
         measured_M = self._required_M - total_M / np.maximum(here_M, 1.0)
@@ -170,8 +207,8 @@ class BatchTable:
             torch.from_numpy(measured_M),
             torch.from_numpy(here_M > 0),
             p_LV,
+            slope_LKV,
             row_L,
-            truth_L,
         )
 
     def differentiate(self, read: BatchReading, weight_M: Tensor, batch: Batch, logits_V: Tensor) -> Tensor:
@@ -187,8 +224,17 @@ class BatchTable:
         by_total_M = weight_M.numpy() * self._each_M * (-1.0 / len(batch))
         by_loss = 1.0 / max(batch.positions, 1)
         out_LV = gradient_V.numpy().reshape(read.p_LV.shape)
-        differentiate_truth(read.p_LV, read.row_L, read.truth_L, self._table_RX, by_loss, by_total_M, out_LV)
+        kernels.differentiate_measures(
+            read.p_LV, read.slope_LKV, read.row_L, self._table_RX, self._measure_M, by_loss, by_total_M, out_LV
+        )
         return gradient_V
+
+
+def _list_named(measure: SafetyMeasure) -> list[int]:
+    """Return the classes that a measure names besides the critical ones."""
+    if isinstance(measure, Calibration):
+        return [int(measure.of)]
+    return list(measure.columns or ())
 
 
 def find_covered(rule: SafetyConstraint, train: Split) -> Tensor:
