@@ -15,8 +15,8 @@ from benchmarks.primal_dual._cells import Cell, best_of, call, missing, walk
 from benchmarks.primal_dual._judge import _jacobian, judge
 from benchmarks.primal_dual._overhead import BY_HAND, PLAIN, TRAINER, Step, list_measure_courses, overhead
 from benchmarks.primal_dual._peers import PEERS
-from benchmarks.primal_dual._problems import frontier, quadratics, table
 from benchmarks.primal_dual._penalties_by_hand import BY_NAME
+from benchmarks.primal_dual._problems import frontier, quadratics, table
 from benchmarks.primal_dual._report import as_csv, counts, markdown, overhead_table, tell_measures
 from benchmarks.primal_dual._solvers import SOLVERS, Answer, Solver
 from benchmarks.primal_dual._steps import OURS, PENALTIES, Contender
