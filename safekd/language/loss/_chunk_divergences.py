@@ -126,7 +126,7 @@ def expect(p_CV: Tensor, value_CV: Tensor) -> Tensor:
         p_CV: Probabilities.
         value_CV: Values.
     """
-    mean_C = torch.bmm(p_CV[:, None, :], value_CV[:, :, None])[:, 0, 0]
+    mean_C = (p_CV * value_CV).sum(-1)  # a batched product takes several times as long
     odd_C = ~torch.isfinite(mean_C)
     if bool(odd_C.any()):
         p_RV, value_RV = p_CV[odd_C], value_CV[odd_C]
