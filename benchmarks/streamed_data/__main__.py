@@ -115,7 +115,7 @@ def write_report(small: Sequence[Survival], large: Sequence[Survival], rows: int
             f"One epoch in batches of {rows:,}, to its end, one thread, some fifty checkpoints. Each run is killed",
             "(SIGKILL) twice, at a checkpoint of half and of three quarters of the steps, and gone on with. Memory is",
             "the resident peak that the system keeps of the dead process. Files are compared byte by byte with those",
-            "of the run that nobody killed, but for readings of clock and memory: student, trace, multipliers, verdict.",
+            "of the run that nobody killed, but for readings of clock and memory: student, trace, verdict.",
             "",
             table(head, lines),
             "",

@@ -10,6 +10,7 @@ The label of a position is the token that follows it.
 from importlib import import_module
 
 from ..divergences import ForwardKL, JensenShannon, ReverseKL
+from ..safety import LogTruthProbability
 from .cache import CachedTeacher, describe_cache, verify_cache, write_cache
 from .loss import Head, Hidden, LanguageLoss, Logits, TeacherOutput, TopK, distillation_loss, shift_labels
 from .rollouts import (
@@ -73,6 +74,7 @@ __all__ = [
     "LanguageLoss",
     "LanguageStep",
     "LanguageTeacher",
+    "LogTruthProbability",
     "Logits",
     "ModelTeacher",
     "ReverseKL",

@@ -13,10 +13,11 @@ import torch
 from benchmarks.primal_dual import __main__ as primal_dual
 from benchmarks.primal_dual._cells import Cell, best_of, call, missing, walk
 from benchmarks.primal_dual._judge import _jacobian, judge
-from benchmarks.primal_dual._overhead import PLAIN, Step
+from benchmarks.primal_dual._overhead import BY_HAND, PLAIN, TRAINER, Step, list_measure_courses, overhead
 from benchmarks.primal_dual._peers import PEERS
+from benchmarks.primal_dual._penalties_by_hand import BY_NAME
 from benchmarks.primal_dual._problems import frontier, quadratics, table
-from benchmarks.primal_dual._report import as_csv, counts, markdown, overhead_table
+from benchmarks.primal_dual._report import as_csv, counts, markdown, overhead_table, tell_measures
 from benchmarks.primal_dual._solvers import SOLVERS, Answer, Solver
 from benchmarks.primal_dual._steps import OURS, PENALTIES, Contender
 from solvers.kkt import gradients
@@ -197,6 +198,23 @@ def test_a_quick_run_from_end_to_end(capsys, tmp_path):
     lines = out.with_suffix(".csv").read_text().splitlines()
     assert lines[0].startswith("problem,family,contender")
     assert len(lines) > 50
+
+
+def test_what_constraints_of_each_measure_cost_a_step():
+    courses = list_measure_courses()[::2]
+    title, _, text = tell_measures(list(overhead(courses, 0.0, (PLAIN, BY_HAND, TRAINER))))
+    assert title == "## What a measure costs a step"
+    assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == [f"| {course.name}" for course in courses]
+    assert tell_measures([]) == []
+
+
+def test_a_penalty_by_hand_is_the_librarys_surrogate():
+    draw = torch.Generator().manual_seed(0)
+    log_p_BV = torch.log_softmax(torch.randn(40, 10, generator=draw, dtype=torch.float64), -1)
+    labels_B = torch.arange(40) % 10
+    for name, (make, by_hand) in BY_NAME.items():
+        wanted_B = make(3).surrogate_everywhere(log_p_BV, labels_B)
+        torch.testing.assert_close(by_hand(log_p_BV, labels_B), wanted_B, msg=name)
 
 
 def test_a_report_without_cells_has_its_head():

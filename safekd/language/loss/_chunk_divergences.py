@@ -60,6 +60,7 @@ def require_divergence(divergence: object) -> TemperedDivergence:
 def compare_chunk(
     divergence: TemperedDivergence,
     log_s_CV: Tensor,
+    s_CV: Tensor,
     log_q_CV: Tensor,
     q_CV: Tensor,
     *,
@@ -74,6 +75,7 @@ def compare_chunk(
     Args:
         divergence: One of the three.
         log_s_CV: The student's log-probabilities.
+        s_CV: And the probabilities.
         log_q_CV: The target's.
         q_CV: The target.
         scale_C: What the gradient gains besides, in units of s; None for nothing.
@@ -83,7 +85,6 @@ def compare_chunk(
         out_CV: Takes the gradient; None for a buffer of its own.
     """
     D_CV = log_q_CV.sub_(log_s_CV)
-    s_CV = log_s_CV.exp_()
     beta, u_CV, gradient_CV = None, None, None
     if isinstance(divergence, ForwardKL):
         loss_C = expect(q_CV, D_CV)

@@ -11,7 +11,7 @@ Axes: P positions that count, C positions of a chunk, R positions that a measure
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -89,6 +89,7 @@ class PartReader:
         """
         members_GC = self._members_GP[:, rows]
         covered_C = members_GC.any(0)
+        self._require_tokens(self._measure.critical or (), log_p_CV.shape[-1])
         surrogate_C = torch.ones_like(covered_C, dtype=torch.float64)
         measured_C = torch.ones_like(surrogate_C)
         place_R = (covered_C & self._critical_P[rows]).nonzero()[:, 0]
@@ -116,11 +117,7 @@ class PartReader:
             measured: Function = measure.measured_everywhere
             column_Rc, known_R = label_R[:, None], torch.zeros_like(label_R)
             if columns is not None:
-                if max(columns) >= log_p_CV.shape[-1]:
-                    raise InvalidInput(
-                        f"{measure!r} names token {max(columns)}; wanted token numbers from 0 to "
-                        f"{log_p_CV.shape[-1] - 1}, those that are compared."
-                    )
+                self._require_tokens(columns, log_p_CV.shape[-1])
                 column_Rc, known_R = torch.tensor(columns, device=label_R.device).expand(len(label_R), -1), label_R
                 surrogate = measured = measure.measured_columns
             value_Rc = log_p_CV[place_R[:, None], column_Rc]
@@ -141,6 +138,13 @@ class PartReader:
                 gradient.scale_C.index_add_(0, place_R[some], -g_rV.sum(-1).to(gradient.scale_C))
                 gradient.rows.append((place_R[some], g_rV))
         return torch.cat(surrogates), torch.cat(measures)
+
+    def _require_tokens(self, tokens: Collection[int], vocabulary: int) -> None:
+        if tokens and max(tokens) >= vocabulary:
+            raise InvalidInput(
+                f"{self._measure!r} names token {max(tokens)}; wanted token numbers from 0 to {vocabulary - 1}, those "
+                "that are compared."
+            )
 
 
 def _open_reader(average: Average, batch: Batch, kept_P: Tensor | None) -> PartReader:

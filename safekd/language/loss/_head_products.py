@@ -109,22 +109,23 @@ class HeadProducts:
             total_CH.addmm_(gradient_CV[:, rows], weight_BH)
         return total_CH
 
-    def add_weight_gradient(self, total_VH: Tensor, gradient_CV: Tensor, hidden_CH: Tensor) -> None:
-        """Add ``G^T h`` to the gradient of the weights.
+    def add_weight_gradient(self, total_VH: Tensor, gradient_CV: Tensor, hidden_CH: Tensor, unit: float) -> None:
+        """Add ``unit G^T h`` to the gradient of the weights.
 
         Args:
             total_VH: Gradient so far, float32 or wider.
             gradient_CV: Gradient of ``W h + b``.
             hidden_CH: Hidden states.
+            unit: What the gradient is measured in; half types could not hold it times the states.
         """
         if not self._halves:
-            total_VH.addmm_(gradient_CV.t(), hidden_CH.to(self.dtype))
+            total_VH.addmm_(gradient_CV.t(), hidden_CH.to(self.dtype), alpha=unit)
             return
         hidden_CH = hidden_CH.to(self._weight.dtype)
         for start in range(0, len(total_VH), SETTINGS.narrowed):
             rows = slice(start, start + SETTINGS.narrowed)
             narrow_BC = gradient_CV[:, rows].to(self._weight.dtype).t()
-            total_VH[rows] += torch.mm(narrow_BC, hidden_CH, out_dtype=self.dtype)
+            total_VH[rows].add_(torch.mm(narrow_BC, hidden_CH, out_dtype=self.dtype), alpha=unit)
 
     def _widened(self) -> Iterator[tuple[slice, Tensor]]:
         if not self._blocks:

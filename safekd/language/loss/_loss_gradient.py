@@ -63,8 +63,10 @@ def attach_gradients(
     gradients.learned = []
     if all(x is None for x in known):
         return value
+    # float16 cannot hold what a gradient scaler has not multiplied yet: autograd narrows that when it is handed over
     narrow = [
-        g if g is None or x is None or g.dtype == x.dtype else g.to(x.dtype) for g, x in zip(known, inputs, strict=True)
+        g if g is None or x is None or x.dtype == torch.float16 else g.to(x.dtype)
+        for g, x in zip(known, inputs, strict=True)
     ]
     del known
     loss: Tensor = _KnownGradients.apply(value, narrow, *inputs)  # type: ignore[no-untyped-call]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ...divergences import TemperedDivergence
-from ._chunk_divergences import compare_chunk
+from ._chunk_divergences import compare_chunk, expect
 from ._chunk_measures import ConstraintReader, LogitGradient
 from ._chunk_targets import ChunkTarget, RowWeights, TargetSettings
 from ._head import Head
@@ -86,6 +86,7 @@ class PassResult:
     Attributes:
         divergence: Sum of the divergences, T^2 included.
         cross_entropy: Sum over labels; None where there are none.
+        entropy_P: Entropy of the student's distribution at temperature 1, (P,).
         gradients: Of the objective.
         weights_PK: The weights that were used.
         signals: Signals that a rule was given, (P, K) each.
@@ -93,6 +94,7 @@ class PassResult:
 
     divergence: Tensor
     cross_entropy: Tensor | None
+    entropy_P: Tensor
     gradients: LossGradients
     weights_PK: Tensor
     signals: dict[str, Tensor]
@@ -117,6 +119,7 @@ def run_pass(parts: PassParts, unit: float, ce_unit: float, wanted: tuple[bool, 
     return PassResult(
         reader.divergence * parts.divergence.temperature**2,
         None if parts.labels_P is None else reader.cross_entropy,
+        reader.entropy_P,
         reader.gradients,
         torch.cat(used) if used else parts.student.new_zeros(0, len(parts.teachers), dtype=parts.dtype),
         {name: torch.cat(values) for name, values in signals.items()},
@@ -128,7 +131,8 @@ def _make_gradients(parts: PassParts, wanted: tuple[bool, bool, bool]) -> LossGr
     student, head, dtype, device = parts.student, parts.head, parts.dtype, parts.student.device
     made = LossGradients()
     if of_student:
-        made.student_PH = torch.zeros_like(student)
+        held = dtype if student.dtype == torch.float16 else student.dtype  # see attach_gradients
+        made.student_PH = torch.zeros_like(student, dtype=held)
     if of_weight and head is not None:
         made.weight_VH = torch.zeros(head.weight.shape, dtype=dtype, device=device)
     if of_bias and head is not None:
@@ -147,6 +151,7 @@ class _ChunkReader:
         gradients: So far.
         divergence: Sum so far, without T^2, float64.
         cross_entropy: Sum so far, float64.
+        entropy_P: Entropy of the student's distribution at temperature 1, of each position that was read.
     """
 
     def __init__(self, parts: PassParts, unit: float, ce_unit: float, wanted: tuple[bool, bool, bool]) -> None:
@@ -161,6 +166,7 @@ class _ChunkReader:
         self.gradients = _make_gradients(parts, wanted)
         self.divergence = torch.zeros((), dtype=torch.float64, device=student.device)
         self.cross_entropy = torch.zeros_like(self.divergence)
+        self.entropy_P = torch.empty(len(student), dtype=parts.dtype, device=student.device)
 
     def read(self, rows: slice) -> None:
         """Read a chunk.
@@ -202,17 +208,21 @@ class _ChunkReader:
         """
         parts, unit, weights = self._parts, self._unit, self._parts.weights
         T, capped = parts.divergence.temperature, parts.head is not None and parts.head.softcap is not None
-        plain_RV = torch.log_softmax(z_RV, dim=-1) if T != 1 and parts.labels_P is not None else None
+        plain_RV = torch.log_softmax(z_RV, dim=-1) if T != 1 else None
         log_s_RV = torch.log_softmax(z_RV if T == 1 else z_RV / T, dim=-1)
         self._checks.require_distribution(log_s_RV, "the student", block)
         own = slice(rows.start + block.start, rows.start + block.stop)
         extra = self._read_labels(own, log_s_RV if plain_RV is None else plain_RV)
+        s_RV = log_s_RV.exp()
+        plain = (s_RV, log_s_RV) if plain_RV is None else (plain_RV.exp(), plain_RV)
+        self.entropy_P[own] = -expect(*plain)
         pooled = self.target.pool(block)
         log_pool_RV = pooled.log_q_RV.clone() if weights.learns else None
         pooled = self.target.soften(pooled)
         compared = compare_chunk(
             parts.divergence,
             log_s_RV,
+            s_RV,
             pooled.log_q_RV,
             pooled.q_RV,
             scale_C=None if extra is None or T != 1 else extra.scale_C / (unit or 1.0),
@@ -226,7 +236,7 @@ class _ChunkReader:
         if gradient_RV is not None:
             if extra is not None:
                 if plain_RV is not None:
-                    gradient_RV += plain_RV.exp_().mul_((extra.scale_C / (unit * T or 1.0))[:, None])
+                    gradient_RV += plain[0].mul_((extra.scale_C / (unit * T or 1.0))[:, None])
                 extra.add_to(gradient_RV, unit * T or 1.0)
             if self._products is not None:
                 self._products.chain(gradient_RV, z_RV)
@@ -276,6 +286,6 @@ class _ChunkReader:
         if gradients.student_PH is not None:
             gradients.student_PH[rows] = products.differentiate_hidden(gradient_CV).mul_(unit).to(gradients.student_PH)
         if gradients.weight_VH is not None:
-            products.add_weight_gradient(gradients.weight_VH[:V], gradient_CV, student_CH * unit)
+            products.add_weight_gradient(gradients.weight_VH[:V], gradient_CV, student_CH, unit)
         if gradients.bias_V is not None:
             gradients.bias_V[:V].add_(gradient_CV.sum(0), alpha=unit)

@@ -12,11 +12,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ...errors import NotFinite
+from ...errors import InvalidInput, NotFinite
 from ._head_products import HeadProducts
 from ._teacher_outputs import Hidden, Logits, TeacherOutput, TopK
 
 _LARGEST_EXPONENT = 80.0  # exp of it is finite in float32; only teachers of weight 0 ever reach it
+_TABLE_ERROR = 0.02  # by which half types round the mass of a table
 
 
 class TeacherRows:
@@ -26,9 +27,10 @@ class TeacherRows:
         output: What it gave for all positions.
         vocabulary: How many tokens are compared; more, which it may have as padding, are left out.
         dtype: Of logits.
+        who: What messages call the teacher.
     """
 
-    def __init__(self, output: TeacherOutput, vocabulary: int, dtype: torch.dtype) -> None:
+    def __init__(self, output: TeacherOutput, vocabulary: int, dtype: torch.dtype, who: str = "the teacher") -> None:
         self._vocabulary, self._dtype, self._output = vocabulary, dtype, output
         self._write: Callable[[Tensor | slice, Tensor], object]
         if isinstance(output, Hidden):
@@ -39,7 +41,7 @@ class TeacherRows:
             logits_NV = output.logits.detach().flatten(0, -2)[:, :vocabulary]
             self._write = lambda rows, z_CV: z_CV.copy_(logits_NV[rows])
         else:
-            self._write = partial(_fill_from_table, output)
+            self._write = partial(_fill_from_table, output, who)
 
     def write_logits(self, rows: Tensor | slice, z_CV: Tensor) -> None:
         """Write logits into a buffer.
@@ -74,7 +76,7 @@ class TeacherRows:
         return None if value is None else value.detach().flatten()[rows].to(self._dtype)
 
 
-def _fill_from_table(table: TopK, rows: Tensor | slice, z_CV: Tensor) -> None:
+def _fill_from_table(table: TopK, who: str, rows: Tensor | slice, z_CV: Tensor) -> None:
     V = z_CV.shape[-1]
     size = V if table.vocabulary is None else table.vocabulary
     ids_Ck = table.ids.flatten(0, -2)[rows].long()
@@ -82,6 +84,7 @@ def _fill_from_table(table: TopK, rows: Tensor | slice, z_CV: Tensor) -> None:
     tail_C = (1 - log_p_Ck.exp().sum(-1)).clamp_min(0.0)
     if table.tail is not None:
         tail_C = table.tail.detach().flatten()[rows].to(z_CV.dtype)
+    _require_table(ids_Ck, log_p_Ck, tail_C, size, who)
     z_CV.copy_((tail_C / max(size - ids_Ck.shape[-1], 1)).log()[:, None].expand_as(z_CV))
     if size == V:
         z_CV.scatter_(-1, ids_Ck, log_p_Ck)
@@ -89,6 +92,24 @@ def _fill_from_table(table: TopK, rows: Tensor | slice, z_CV: Tensor) -> None:
     inside_Ck = ids_Ck < V  # the others are padding
     place_Ck = torch.arange(len(z_CV), device=z_CV.device)[:, None].expand_as(ids_Ck)
     z_CV[place_Ck[inside_Ck], ids_Ck[inside_Ck]] = log_p_Ck[inside_Ck]
+
+
+def _require_table(ids_Ck: Tensor, log_p_Ck: Tensor, tail_C: Tensor, size: int, who: str) -> None:
+    """Refuse a table whose tokens are none or occur twice, or whose mass is more than 1; NaN is found later."""
+    outside = (ids_Ck < 0) | (ids_Ck >= size)
+    if bool(outside.any()):
+        raise InvalidInput(f"{who} has token {int(ids_Ck[outside][0])} in its table; wanted 0 to {size - 1}.")
+    sorted_Ck = ids_Ck.sort(dim=-1).values
+    twice = sorted_Ck[:, 1:] == sorted_Ck[:, :-1]
+    if bool(twice.any()):
+        raise InvalidInput(f"{who} has token {int(sorted_Ck[:, 1:][twice][0])} twice at one position of its table.")
+    mass_C = log_p_Ck.exp().sum(-1) + tail_C
+    if bool(((mass_C > 1 + _TABLE_ERROR) | (tail_C < 0)).any()):
+        most, least = float(mass_C.nan_to_num(0).max()), float(tail_C.nan_to_num(0).min())
+        raise InvalidInput(
+            f"The table of {who} has a mass of {most:.3g} at one position, its smallest tail is {least:.3g}; wanted "
+            "log-probabilities at temperature 1 and a tail of at least 0, together at most 1."
+        )
 
 
 @dataclass

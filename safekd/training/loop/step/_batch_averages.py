@@ -22,8 +22,10 @@ from ....safety import (
     Calibration,
     Margin,
     OneMinusBrier,
+    Recall,
     SafetyConstraint,
     SafetyMeasure,
+    TopK,
     TruthProbability,
     UnsafeMass,
 )
@@ -52,6 +54,8 @@ _KERNELS = {
     OneMinusBrier: kernels.BRIER,
     UnsafeMass: kernels.UNSAFE,
     Calibration: kernels.CALIBRATION,
+    Recall: kernels.AMONG_FIRST,
+    TopK: kernels.AMONG_FIRST,
 }
 
 
@@ -68,9 +72,11 @@ class BatchAverages:
         number_M = []
         for rule in rules:
             ((_, average),) = rule.parts
-            settings = [name for name in average.measure.class_settings if name != "critical"]
-            key = (type(average.measure), *(getattr(average.measure, name) for name in settings))
-            measures.setdefault(key, average.measure)  # where it is read is known without it
+            measure = average.measure
+            settings = [name for name in measure.class_settings if name != "critical"]
+            settings += ["k", "sharpness"] if isinstance(measure, TopK) else []
+            key = (type(measure), *(getattr(measure, name) for name in settings))
+            measures.setdefault(key, measure)  # where it is read is known without it
             number_M.append([*measures].index(key))
         self.measures = [*measures.values()]
         inside = [find_covered(rule, train) for rule in rules]
@@ -94,8 +100,15 @@ class BatchAverages:
         total_KM = torch.stack(values).double() @ inside_LM
         total_M = total_KM.gather(0, self.number_M).squeeze(0)
         surrogate_M = torch.addcmul(self.required_M, total_M, self.each_M, value=-1 / len(batch))
-        here_M = inside_LM.sum(0)
-        return surrogate_M, self.required_M - total_M.detach() / here_M.clamp_min(1), here_M > 0
+        here_M, measured_M = inside_LM.sum(0), total_M.detach()
+        if any(measure.binary for measure in self.measures):
+            with torch.no_grad():
+                counted = [
+                    measure.measured_everywhere(log_p_V, batch.labels).reshape(-1) if measure.binary else value
+                    for measure, value in zip(self.measures, values, strict=True)
+                ]
+                measured_M = (torch.stack(counted).double() @ inside_LM).gather(0, self.number_M).squeeze(0)
+        return surrogate_M, self.required_M - measured_M / here_M.clamp_min(1), here_M > 0
 
 
 class BatchReading(NamedTuple):
@@ -107,7 +120,7 @@ class BatchReading(NamedTuple):
         measured_M: The same as measured.
         present_M: Which constraints the batch says anything of.
         p_LV: The student's probabilities.
-        slope_LKV: Gradients of the measures in the logits.
+        gradient_LKV: Gradients of the measures in the logits.
         row_L: Rows of the table.
     """
 
@@ -116,7 +129,7 @@ class BatchReading(NamedTuple):
     measured_M: Tensor
     present_M: Tensor
     p_LV: Floats
-    slope_LKV: Floats
+    gradient_LKV: Floats
     row_L: Any
 
 
@@ -139,6 +152,8 @@ class BatchTable:
         self._chosen_KV = np.zeros((len(self._kind_K), table_RX.shape[-1] - len(self._each_M) - 1))
         for chosen_V, measure in zip(self._chosen_KV, averages.measures, strict=True):
             chosen_V[_list_named(measure)] = 1.0
+        first = [(m.k, m.sharpness) if isinstance(m, TopK) else (0, 0.0) for m in averages.measures]
+        self._first_K2 = np.array(first, dtype=np.float64).reshape(-1, 2)
 
     @classmethod
     @torch.no_grad()
@@ -183,8 +198,8 @@ class BatchTable:
         if len(self._position_P) > 1:
             row_L = (row_L[:, None] * len(self._position_P) + self._position_P).reshape(-1)
         logits_LV = logits_V.detach().numpy().reshape(-1, V)
-        p_LV, sum_X, truth_L = np.empty(logits_LV.shape), np.empty(2 * M), batch.labels.numpy().reshape(-1)
-        slope_LKV = np.empty((len(p_LV), len(self._kind_K), V))
+        p_LV, sum_X, truth_L = np.empty(logits_LV.shape), np.empty(3 * M), batch.labels.numpy().reshape(-1)
+        gradient_LKV = np.empty((len(p_LV), len(self._kind_K), V))
         total = kernels.read_measures(
             logits_LV,
             row_L,
@@ -192,22 +207,23 @@ class BatchTable:
             self._table_RX,
             self._kind_K,
             self._chosen_KV,
+            self._first_K2,
             self._measure_M,
             p_LV,
-            slope_LKV,
+            gradient_LKV,
             sum_X,
         )
         loss = total / max(batch.positions, 1)
-        total_M, here_M = sum_X[:M], sum_X[M:]
+        total_M, here_M, counted_M = sum_X[:M], sum_X[M : 2 * M], sum_X[2 * M :]
         g_M = self._required_M - total_M * self._each_M * (1.0 / len(place))
-        measured_M = self._required_M - total_M / np.maximum(here_M, 1.0)
+        measured_M = self._required_M - counted_M / np.maximum(here_M, 1.0)
         return BatchReading(
             torch.tensor(loss, dtype=torch.float64),
             torch.from_numpy(g_M),
             torch.from_numpy(measured_M),
             torch.from_numpy(here_M > 0),
             p_LV,
-            slope_LKV,
+            gradient_LKV,
             row_L,
         )
 
@@ -225,7 +241,7 @@ class BatchTable:
         by_loss = 1.0 / max(batch.positions, 1)
         out_LV = gradient_V.numpy().reshape(read.p_LV.shape)
         kernels.differentiate_measures(
-            read.p_LV, read.slope_LKV, read.row_L, self._table_RX, self._measure_M, by_loss, by_total_M, out_LV
+            read.p_LV, read.gradient_LKV, read.row_L, self._table_RX, self._measure_M, by_loss, by_total_M, out_LV
         )
         return gradient_V
 

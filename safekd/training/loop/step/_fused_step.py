@@ -1,7 +1,7 @@
 """The fused step: loss and constraints in few tensor operations, for the most common problem.
 
 That is: targets that do not move, the forward divergence, and constraints on averages, over examples of the training
-split, of smooth measures of the library's own, which are numbers for every example, covered or not.  Who is covered is
+split, of measures of the library's own, which are numbers for every example, covered or not.  Who is covered is
 then known before training, the student's log-probabilities are worked out once for loss and constraints, and an average
 is one dot product.  Which position is not finite, and why, such a sum cannot tell: that is left to the general step.
 Where batches are parts of the split, ``BatchAverages`` reads the constraints; where these are small and targets have
@@ -26,7 +26,10 @@ from ....safety import (
     Constraint,
     Margin,
     OneMinusBrier,
+    Recall,
     SafetyConstraint,
+    SafetyMeasure,
+    TopK,
     TruthProbability,
     UnsafeMass,
 )
@@ -35,6 +38,7 @@ from ._batch_averages import SETTINGS as TABLES
 from ._batch_averages import BatchAverages, BatchTable, find_covered
 
 _FINITE = (TruthProbability, Margin, OneMinusBrier, UnsafeMass, Calibration)  # wherever log-probabilities are
+_COUNTED = (Recall, TopK)  # likewise; from batch to batch alone, where what is measured is read beside
 
 
 class FusedStepReader:
@@ -82,7 +86,9 @@ class FusedStepReader:
         divergence = objective.divergence
         if not objective.fixed or type(divergence) is not ForwardKL or not isinstance(train, Split):
             return None
-        return cls(objective, divergence, constraints, train, batch_size) if all(map(_can_fuse, constraints)) else None
+        known = _FINITE if batch_size is None else (*_FINITE, *_COUNTED)
+        can_fuse = all(_can_fuse(rule, known) for rule in constraints)
+        return cls(objective, divergence, constraints, train, batch_size) if can_fuse else None
 
     def read(self, batch: Batch, logits_V: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Return the loss, g of the surrogates (M,), g as measured and who is present.
@@ -158,12 +164,12 @@ class _CoveredAverage:
         return self.required - torch.dot(self.share_N, value)
 
 
-def _can_fuse(rule: Constraint) -> bool:
+def _can_fuse(rule: Constraint, known: Sequence[type[SafetyMeasure]]) -> bool:
     if not isinstance(rule, SafetyConstraint) or rule.split != "train" or rule.gradient_depends_on_means:
         return False
     ((_, average),) = rule.parts
     masked = average.average == "critical" or average.measure.critical is None
-    return type(average.measure) in _FINITE and not average.groups and masked
+    return type(average.measure) in known and not average.groups and masked
 
 
 def _add_products(share_V: Tensor, log_p_V: Tensor) -> Tensor:

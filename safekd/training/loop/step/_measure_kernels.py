@@ -5,8 +5,8 @@ softmax(z), the shares s of the loss, measures f_k(p, y), and who is covered by 
 
     loss = (sum s log p - entropy) / positions      total_m = sum of A_m f_k(m)      g_m = required_m - each_m total_m
 
-A measure whose derivative in p is a has the gradient ``p (a - p . a)`` in z, and the loss ``s - p sum(s)``.  All of it is
-float64.
+A measure whose derivative in p is a has the gradient ``p (a - p . a)`` in z, and the loss ``s - p sum(s)``.  Whether
+the truth is among the first k is counted, and followed by ``safekd.safety.TopK``'s surrogate.  All of it is float64.
 Axes: B batch, V classes, M constraints, K measures, L all positions of the batch in one row, R those of the split, X
 columns of a table: V shares, M truth values, the entropy.
 """
@@ -20,7 +20,59 @@ from solvers.lagrangian import Floats
 from solvers.projection.exact.cpu_kernels import cpu_kernel
 
 Places = npt.NDArray[np.int64]
-TRUTH, MARGIN, BRIER, UNSAFE, CALIBRATION = range(5)  # measures, by what stands in ``read_measures``
+TRUTH, MARGIN, BRIER, UNSAFE, CALIBRATION, AMONG_FIRST = range(6)  # measures, by what stands in ``read_measures``
+
+
+@cpu_kernel
+def _follow_rank(
+    logits_V: Floats, y: int, first: int, sharpness: float, log_total: float, gradient_V: Floats
+) -> tuple[float, float]:
+    """Return the surrogate of ``safekd.safety.TopK`` and whether the truth is among the first, and write a gradient.
+
+    Args:
+        logits_V: Of one position.
+        y: The truth.
+        first: How many classes are the first.
+        sharpness: s.
+        log_total: Of the logits' exponentials: below -1e4 a log-probability counts as that, and has no gradient.
+        gradient_V: Takes the gradient in the logits, and marks on the way who is among the ``first - 1`` others.
+    """
+    V, ahead = len(logits_V), 0
+    for v in range(V):
+        gradient_V[v] = 0.0
+        if logits_V[v] > logits_V[y] or (logits_V[v] == logits_V[y] and v < y):
+            ahead += 1
+    for _ in range(first - 1):
+        best = -1
+        for v in range(V):
+            if v != y and gradient_V[v] == 0.0 and (best < 0 or logits_V[v] > logits_V[best]):
+                best = v
+        gradient_V[best] = 1.0
+    most = -np.inf
+    for v in range(V):
+        if v != y and gradient_V[v] == 0.0:
+            most = max(most, max(logits_V[v] - log_total, -1e4))
+    total = 0.0
+    for v in range(V):
+        if v != y and gradient_V[v] == 0.0:
+            total += np.exp(sharpness * (max(logits_V[v] - log_total, -1e4) - most))
+    odds = sharpness * (max(logits_V[y] - log_total, -1e4) - most) - np.log(total)
+    bits = (np.log1p(np.exp(-abs(odds))) + max(-odds, 0.0)) / np.log(2.0)
+    value = 1.0 / (1.0 + bits)
+    by_odds = value * value / np.log(2.0) * (1.0 / (1.0 + np.exp(min(odds, 700.0))))
+    lost = 0.0  # gradient in log-probabilities, summed: what it is in the logits besides
+    for v in range(V):
+        log_p = logits_V[v] - log_total
+        share = 0.0
+        if v == y:
+            share = 1.0
+        elif gradient_V[v] == 0.0:
+            share = -np.exp(sharpness * (max(log_p, -1e4) - most)) / total
+        gradient_V[v] = by_odds * sharpness * share if log_p >= -1e4 else 0.0
+        lost += gradient_V[v]
+    for v in range(V):
+        gradient_V[v] -= np.exp(logits_V[v] - log_total) * lost
+    return value, 1.0 if ahead < first else 0.0
 
 
 @cpu_kernel
@@ -31,9 +83,10 @@ def read_measures(
     table_RX: Floats,
     kind_K: Places,
     chosen_KV: Floats,
+    first_K2: Floats,
     measure_M: Places,
     p_LV: Floats,
-    slope_LKV: Floats,
+    gradient_LKV: Floats,
     sum_X: Floats,
 ) -> float:
     """Return the sum of shares times log-probabilities, less the entropy; NaN where a row of logits says nothing.
@@ -45,14 +98,15 @@ def read_measures(
         table_RX: Of the whole split.
         kind_K: What each measure is.
         chosen_KV: 1 at the classes that a measure names: the unsafe ones, or the one that is calibrated.
+        first_K2: How many classes are the first, and the sharpness, of measures that count.
         measure_M: Which measure each constraint reads.
         p_LV: Takes the probabilities.
-        slope_LKV: Takes the gradient of each measure in the logits.
-        sum_X: Takes the total of each constraint, then how many positions it covers, (2 M,).
+        gradient_LKV: Takes the gradient of each measure in the logits.
+        sum_X: Takes the total of each constraint, how many positions it covers, and the total as measured, (3 M,).
     """
     L, V = logits_LV.shape
     K, M = len(kind_K), len(measure_M)
-    value_K = np.zeros(K)
+    value_K, counted_K = np.zeros(K), np.zeros(K)
     sum_X[:] = 0.0
     loss = 0.0
     for i in range(L):
@@ -71,6 +125,11 @@ def read_measures(
                 loss += table_RX[row, v] * (logits_LV[i, v] - largest - log_total)
         loss -= table_RX[row, V + M]
         for k in range(K):
+            if kind_K[k] == AMONG_FIRST:
+                value_K[k], counted_K[k] = _follow_rank(
+                    logits_LV[i], y, int(first_K2[k, 0]), first_K2[k, 1], largest + log_total, gradient_LKV[i, k]
+                )
+                continue
             value_K[k] = 0.0
             rest, ties = -1.0, 0.0
             if kind_K[k] == MARGIN:
@@ -93,7 +152,7 @@ def read_measures(
                     a, part = -chosen_KV[k, v], -chosen_KV[k, v] * p
                 else:
                     a, part = chosen_KV[k, v] / 2, chosen_KV[k, v] * (p - is_truth) / 2
-                slope_LKV[i, k, v] = a
+                gradient_LKV[i, k, v] = a
                 mean += p * a
                 value_K[k] += part
             if kind_K[k] == BRIER or kind_K[k] == UNSAFE:
@@ -101,17 +160,19 @@ def read_measures(
             elif kind_K[k] != TRUTH:
                 value_K[k] += 0.5
             for v in range(V):
-                slope_LKV[i, k, v] = p_LV[i, v] * (slope_LKV[i, k, v] - mean)
+                gradient_LKV[i, k, v] = p_LV[i, v] * (gradient_LKV[i, k, v] - mean)
+            counted_K[k] = value_K[k]
         for m in range(M):
             sum_X[m] += table_RX[row, V + m] * value_K[measure_M[m]]
             sum_X[M + m] += table_RX[row, V + m]
+            sum_X[2 * M + m] += table_RX[row, V + m] * counted_K[measure_M[m]]
     return loss
 
 
 @cpu_kernel
 def differentiate_measures(
     p_LV: Floats,
-    slope_LKV: Floats,
+    gradient_LKV: Floats,
     row_L: Places,
     table_RX: Floats,
     measure_M: Places,
@@ -123,7 +184,7 @@ def differentiate_measures(
 
     Args:
         p_LV: Probabilities.
-        slope_LKV: Of ``read_measures``.
+        gradient_LKV: Of ``read_measures``.
         row_L: Rows of the table.
         table_RX: Of the whole split.
         measure_M: Which measure each constraint reads.
@@ -132,7 +193,7 @@ def differentiate_measures(
         gradient_LV: Takes it.
     """
     L, V = p_LV.shape
-    K = slope_LKV.shape[1]
+    K = gradient_LKV.shape[1]
     by_value_K = np.zeros(K)
     for i in range(L):
         row, total = row_L[i], 0.0
@@ -144,5 +205,5 @@ def differentiate_measures(
         for v in range(V):
             by_z = by_loss * table_RX[row, v] - p_LV[i, v] * total
             for k in range(K):
-                by_z += by_value_K[k] * slope_LKV[i, k, v]
+                by_z += by_value_K[k] * gradient_LKV[i, k, v]
             gradient_LV[i, v] = by_z

@@ -257,3 +257,18 @@ def test_measures_of_a_probability_of_zero_have_a_finite_gradient():
     result.loss.backward()
     assert bool(torch.isfinite(z.grad).all())
     assert result.sums[0].measured_G.tolist() == [0.25]
+
+
+def test_a_loss_that_is_scaled_up_keeps_gradients_that_float16_cannot_hold():
+    hidden, weight = torch.randn(64, 8).half().requires_grad_(), torch.randn(50, 8).half().requires_grad_()
+    teacher, count = Logits(torch.randn(64, 50)), 2**25
+
+    def scaled(*inputs):
+        loss = distillation_loss(inputs[0], Head(inputs[1]), teacher, count=count).loss
+        return torch.autograd.grad(loss * 2**20, inputs)
+
+    own = scaled(hidden, weight)
+    exact = scaled(hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_())
+    for one, other in zip(own, exact, strict=True):
+        assert one.dtype == torch.float16
+        torch.testing.assert_close(one.double(), other, rtol=2e-3, atol=1e-4)

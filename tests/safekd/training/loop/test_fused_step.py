@@ -8,7 +8,7 @@ from torch import nn
 
 import safekd as kd
 from safekd.divergences import ForwardKL
-from safekd.safety import Margin, OneMinusBrier, Recall, TruthProbability, UnsafeMass
+from safekd.safety import Calibration, Margin, OneMinusBrier, Recall, TopK, TruthProbability, UnsafeMass
 from safekd.teachers import CallableTeacher, StoredTeacher
 from safekd.training.loop import FitData
 from safekd.training.loop.step import PrimalDualStep
@@ -68,12 +68,20 @@ def rules_of(kind: str):
             kd.SafetyConstraint("c", UnsafeMass([3], critical=[1]), exactly=0.8),
             kd.SafetyConstraint("d", Margin(critical=[1]), 0.5),
         ],
+        "counted": [
+            kd.SafetyConstraint("a", Recall(critical=[0]), 0.6),
+            kd.SafetyConstraint("b", TopK(2, critical=[1]), 0.8),
+            kd.SafetyConstraint("c", TopK(3, critical=[1], sharpness=2.0), 0.9),
+            kd.SafetyConstraint("d", TruthProbability(critical=[2]), 0.5),
+        ],
     }[kind]
 
 
+WAYS = [*((kind, size) for kind in ("one", "none", "several") for size in (None, 16)), ("counted", 16)]
+
+
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
-@pytest.mark.parametrize("batch_size", [None, 16])
-@pytest.mark.parametrize("kind", ["one", "none", "several"])
+@pytest.mark.parametrize(("kind", "batch_size"), WAYS)
 def test_both_ways_take_the_same_steps(kind, batch_size, temperature):
     pair = [stepper(rules_of(kind), batch_size, temperature, fused) for fused in (True, False)]
     draw = torch.Generator().manual_seed(3)
@@ -159,6 +167,58 @@ def test_a_table_gives_loss_constraints_and_gradient_of_a_batch(positions, zeros
     assert read.present_M.all()
 
 
+MEASURES = [
+    TruthProbability(),
+    Margin(),
+    OneMinusBrier(),
+    UnsafeMass([1, 3]),
+    Calibration(2),
+    Recall(),
+    Recall(sharpness=1.5),
+    TopK(2),
+    TopK(4),
+]
+
+
+@pytest.mark.parametrize("extreme", [False, True])
+@pytest.mark.parametrize("measure", MEASURES, ids=repr)
+def test_a_table_reads_each_measure_and_its_gradient(measure, extreme):
+    """Against the measure itself and autograd; also where probabilities are zero, and where classes tie."""
+    draw = torch.Generator().manual_seed(7)
+    labels = torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
+    q_V = torch.softmax(torch.randn(8, 5, generator=draw, dtype=torch.float64), -1)
+    logits_V = torch.randn(4, 5, generator=draw, dtype=torch.float64)
+    if extreme:
+        logits_V[0] *= 2e4
+        if getattr(measure, "k", 1) == 1:  # which of two that tie is among the first is anybody's choice
+            logits_V[1, 1:3] = logits_V[1, 4]
+    split = kd.Split("train", torch.arange(8.0).unsqueeze(-1), labels)
+    rules = [kd.SafetyConstraint("measure", measure, 0.7), kd.SafetyConstraint("truth", TruthProbability(), 0.6)]
+    table, batch = table_of(split, q_V.log(), rules)
+    logits_V.requires_grad_()
+    read, weight_M = table.read(logits_V, batch), torch.tensor([3.0, 0.5], dtype=torch.float64)
+    gradient_V = table.differentiate(read, weight_M, batch, logits_V)
+
+    log_p_V = torch.log_softmax(logits_V, -1)
+    target_V = q_V[batch.place]
+    loss = (torch.xlogy(target_V, target_V) - target_V * log_p_V).sum(-1).mean()
+    surrogate = [one.surrogate(log_p_V, batch.labels).mean() for one in (measure, TruthProbability())]
+    g_M = torch.tensor([0.7, 0.6], dtype=torch.float64) - torch.stack(surrogate)
+    (loss + weight_M @ g_M).backward()
+    torch.testing.assert_close(read.g_M, g_M.detach(), rtol=1e-12, atol=1e-12)
+    assert float(read.measured_M[0]) == pytest.approx(
+        0.7 - float(measure.measured(log_p_V.detach(), batch.labels).mean())
+    )
+    torch.testing.assert_close(gradient_V, logits_V.grad, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("measure", [UnsafeMass([7]), Calibration(9), TopK(4)], ids=repr)
+def test_a_measure_of_classes_that_the_student_lacks_is_refused_in_small_batches(measure):
+    one = stepper([kd.SafetyConstraint("a", measure, 0.6)], 16)
+    with pytest.raises(kd.InvalidInput, match="classes"):
+        one.step(one.data.train.batch(torch.arange(16)))
+
+
 @pytest.mark.parametrize(
     ("rules", "batch_size", "temperature", "used"),
     [
@@ -167,6 +227,7 @@ def test_a_table_gives_loss_constraints_and_gradient_of_a_batch(positions, zeros
         ("one", 16, 2.0, False),
         ("none", 16, 1.0, True),
         ("several", 16, 1.0, False),
+        ("counted", 16, 1.0, True),
     ],
 )
 def test_a_step_goes_by_a_table_where_it_can(rules, batch_size, temperature, used):
