@@ -133,17 +133,20 @@ def time_parts(
         repeats: Of each.
     """
     batch = split.batch(torch.arange(settings.batch) * (len(split) // settings.batch))
-    outputs = [teacher(batch) for teacher in teachers]
-    seconds: dict[str, list[float]] = {"uniform": [], "constrained": []}
+    steps = {v: make_step(v, teachers, evidence, critical, settings, Ranks()) for v in ("uniform", "constrained")}
+    optimizer = torch.optim.AdamW(student.parameters(), lr=0.0)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeats):
-        for variant, times in seconds.items():
-            step = make_step(variant, teachers, evidence, critical, settings, Ranks())
+        for name, step in steps.items():
+            step.steps = settings.steps  # in the midst of a run: at first scales of multipliers are read besides
             start = time.process_time()
             step.begin([batch])
+            outputs = [teacher(batch) for teacher in teachers]
             step.loss(student.hidden(batch.inputs), student.head, outputs, batch).backward()
+            optimizer.step()
             step.finish()
-            times.append(time.process_time() - start)
-            student.zero_grad()
+            seconds[name].append(time.process_time() - start)
+            optimizer.zero_grad()
     plain, whole = (min(times) for times in seconds.values())  # what else the machine does only adds
     return max(whole - plain, 0.0) / whole
 
