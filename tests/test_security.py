@@ -11,6 +11,7 @@ from safekd.experiment.config._load_config import _SETTINGS as CONFIG
 from safekd.io import FILE_LIMITS
 from safekd.io import _csv as csv_files
 from safekd.io._table_paths import _PATIENCE
+from safekd.io._text_files import SETTINGS as TEXTS
 from safekd.io.arrays import PARQUET_ROWS
 from safekd.io.arrays._raw_rows import RAW_ROWS
 from safekd.training.resume._checkpoint_store import SETTINGS as CHECKPOINTS
@@ -85,6 +86,8 @@ CAPS = {
     r"\| (\d+) MiB in a table of rows": RAW_ROWS.safetensors_header_bytes >> 20,
     r"(\d+) MiB in a folder of results": FILE_LIMITS.json_bytes >> 20,
     r"`.npy` file \| ([\d,]+) bytes": RAW_ROWS.npy_header_bytes,
+    r"a line of a text file, JSON lines too \| (\d+) MiB": TEXTS.line_bytes >> 20,
+    r"text file that is one text (\d+) GiB": TEXTS.document_bytes >> 30,
     r"row of a stored table \| (\d+) GiB": RAW_ROWS.row_bytes >> 30,
     r"row group of a stored teacher \| (\d+) MiB": PARQUET_ROWS.group_bytes >> 20,
     r"the last few up to (\d+) MiB": PARQUET_ROWS.kept_bytes >> 20,

@@ -127,7 +127,9 @@ def make_splits(
         start = 0
         for name, size in (("held_out", held_out), ("validation", validation), ("train", train)):
             if start + size > len(worded):
-                raise SystemExit(f"'{CONTEXTS[context]}' has {len(worded)} windows with a critical word; fewer than asked.")
+                raise SystemExit(
+                    f"'{CONTEXTS[context]}' has {len(worded)} windows with a critical word; fewer than asked."
+                )
             chosen[name] += [(context, w) for w in worded[start : start + size]]
             start += size
         plain = [w for w in windows if set(critical).isdisjoint(w[1:])]

@@ -4,7 +4,7 @@
     licence     an adapter trained briefly on licences
     careful     the same model, told to be careful by the system
 
-The weights are Apache-2.0; the package holds them as GGUF, quantized to four bits, and they are written out as bfloat16.
+The weights are Apache-2.0; the package holds them as GGUF, in four bits, and they are written out as bfloat16.
 """
 
 from __future__ import annotations

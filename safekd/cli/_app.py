@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from ._cache_app import cache_app
 from ._plain_text import PlainConsole, print_plain
 
 FAULT = "this is a fault of safekd itself, please report it"
@@ -25,6 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cache_app, name="cache")
 out, err = PlainConsole(), PlainConsole(stderr=True)
 
 Weights = Annotated[
@@ -212,7 +214,10 @@ def frontier_command(
 @app.command("verify")
 def verify_command(
     path: Annotated[
-        Path, typer.Argument(help="folder of a run or of a sweep (OUTPUT.points), or the CSV file of a frontier")
+        Path,
+        typer.Argument(
+            help="folder of a run, of a sweep (OUTPUT.points) or of a teacher cache, or a frontier's CSV file"
+        ),
     ],
     repair: Annotated[
         bool, typer.Option("--repair", help="set damaged checkpoints aside; the run goes on from the last whole one")
@@ -220,7 +225,7 @@ def verify_command(
 ) -> None:
     """Compare every file with the hash that was written beside it.
 
-    Exit code 0: all is as it was written, or was repaired; 1: something was changed; 2: no run, sweep or frontier.
+    Exit code 0: all is as it was written, or was repaired; 1: something was changed; 2: it is none of these.
     """
     from ._verify_command import show_verification
 

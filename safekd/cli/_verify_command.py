@@ -6,7 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..errors import InvalidInput
 from ..frontier import verify_files
+from ..language.cache import is_cache
+from ._cache_command import show_cache_verification
 from ._plain_text import print_plain
 
 
@@ -15,9 +18,15 @@ def show_verification(console: Console, path: Path, *, repair: bool) -> int:
 
     Args:
         console: Where it is printed.
-        path: Folder of a run or a sweep, or a frontier's CSV file.
+        path: Folder of a run, a sweep or a teacher cache, or a frontier's CSV file.
         repair: Whether damaged checkpoints are set aside.
     """
+    if is_cache(path) or is_cache(path.absolute().parent):  # of one teacher in it
+        if repair:
+            raise InvalidInput(
+                f"{path} is a teacher cache, which needs no --repair: built again, what was damaged is asked anew."
+            )
+        return show_cache_verification(console, path, as_json=False)
     report = verify_files(path, repair=repair)
     print_plain(console, str(report))
     return 0 if report.holds() else 1

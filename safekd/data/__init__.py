@@ -15,7 +15,7 @@ from ._build_batch import build_batch
 from ._column_values import IGNORED
 from ._data_sources import Fields, as_split, move_split
 from ._example_source import ExampleSource
-from ._group_names import PLURAL, Group, GroupNames, Key, find_name, require_same_names
+from ._group_names import PLURAL, Group, GroupNames, Key, find_name, mark_groups, require_same_names, show_groups
 from ._inputs import Inputs, list_inputs, map_inputs, name_inputs
 from ._position_mask import fill_uncounted
 from ._rank_share import RankShare, read_evenly, read_stream, share_source
@@ -64,6 +64,7 @@ __all__ = [
     "hash_examples",
     "list_inputs",
     "map_inputs",
+    "mark_groups",
     "move_split",
     "name_inputs",
     "rank_places",
@@ -73,4 +74,5 @@ __all__ = [
     "require_same_names",
     "require_unshared",
     "share_source",
+    "show_groups",
 ]

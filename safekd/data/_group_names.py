@@ -5,7 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from functools import lru_cache
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
 
 from ..errors import InvalidInput
 
@@ -14,6 +18,7 @@ Group = int | str  # the number of a class, context or task, or its name
 PLURAL: dict[Key, str] = {"context": "contexts", "task": "tasks", "class": "classes"}
 FIELDS: dict[Key, str] = {"class": "class_names", "context": "context_names", "task": "task_names"}
 Share = TypeVar("Share")
+_LONGEST_TABLE = 2**22  # bytes; the largest vocabularies have 2**18 tokens
 
 
 @dataclass(frozen=True)
@@ -135,3 +140,48 @@ def require_same_names(first: GroupNames, second: GroupNames) -> None:
                     f"{key.capitalize()} {number} is '{here}' in split '{first.split}' and '{there}' in split "
                     f"'{second.split}'; give both the same {FIELDS[key]}=[...], in one order."
                 )
+
+
+def mark_groups(value: Tensor, numbers: frozenset[int]) -> Tensor:
+    """Say which numbers are among some, looked up in a table that is kept: as quick for thousands of tokens as for one.
+
+    Args:
+        value: Numbers of classes, contexts or tasks, (...).
+        numbers: Those that are looked for.
+
+    Returns:
+        Bool, (...).
+    """
+    value = value.long()  # unsigned numbers of few bits would compare with other ones
+    if len(numbers) == 1:
+        only: Tensor = value == next(iter(numbers))
+        return only
+    ordered, table = _tabulate(numbers, value.device)
+    if table is None:
+        return torch.isin(value, ordered)
+    inside = (value >= 0) & (value < len(table))
+    return table[torch.where(inside, value, 0)] & inside
+
+
+@lru_cache(maxsize=32)
+def _tabulate(numbers: frozenset[int], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Return numbers in order, and a table of whether each number is one of them; None where that would be long."""
+    ordered = torch.tensor(sorted(numbers), dtype=torch.long)
+    if len(ordered) and int(ordered[-1]) > _LONGEST_TABLE:
+        return ordered.to(device), None
+    table = torch.zeros(int(ordered[-1]) + 1 if len(ordered) else 1, dtype=torch.bool)
+    table[ordered] = True
+    return ordered.to(device), table.to(device)
+
+
+def show_groups(groups: Collection[Any], most: int = 12) -> str:
+    """Return numbers in order, names after them, as messages show them: a few, and how many there are.
+
+    Args:
+        groups: Numbers or names.
+        most: So many are shown all.
+    """
+    ordered = sorted(groups, key=lambda group: (isinstance(group, str), group))
+    if len(ordered) <= most:
+        return repr(ordered)
+    return f"[{', '.join(map(repr, ordered[:3]))}, ... {len(ordered):,} in all]"

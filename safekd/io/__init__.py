@@ -6,6 +6,10 @@ Small ones, whole:
     x_NF = parse_numbers(table[["a", "b"]], "experiment.csv")
     write_csv(frame, "result.csv")                  # appears whole or not at all
 
+Texts, one after the other:
+
+    for text in read_texts("corpus.jsonl", column="text"): ...
+
 Of any size, CSV or Parquet, block by block in constant memory:
 
     with open_table("weights.parquet") as table, table.copy("out.parquet", ["a", "b"]) as write:
@@ -28,6 +32,7 @@ from ._regular_files import (
 )
 from ._small_tables import parse_numbers, read_table, unguard_cell, write_csv
 from ._table_paths import is_parquet
+from ._text_files import SampleBy, Text, read_texts
 
 __all__ = [
     "ASK_SEPARATOR",
@@ -35,7 +40,9 @@ __all__ = [
     "Block",
     "ParquetBlock",
     "ParquetTable",
+    "SampleBy",
     "Table",
+    "Text",
     "is_nameless",
     "is_parquet",
     "is_plain_name",
@@ -46,6 +53,7 @@ __all__ = [
     "read_file",
     "read_table",
     "read_text_file",
+    "read_texts",
     "refuse_cell",
     "refuse_misfit",
     "require_writable",

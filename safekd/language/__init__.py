@@ -10,8 +10,20 @@ The label of a position is the token that follows it.
 from importlib import import_module
 
 from ..divergences import ForwardKL, JensenShannon, ReverseKL
+from ..safety import LogTruthProbability
 from .cache import CachedTeacher, describe_cache, verify_cache, write_cache
 from .loss import Head, Hidden, LanguageLoss, Logits, TeacherOutput, TopK, distillation_loss, shift_labels
+from .rollouts import (
+    RolloutCounts,
+    RolloutExamples,
+    Rollouts,
+    TextScore,
+    WithoutStrings,
+    WithoutTokens,
+    Written,
+    WrittenBatch,
+    WrittenConstraint,
+)
 from .steps import LanguageStep, StepRecord
 from .teachers import (
     CausalStudent,
@@ -62,16 +74,26 @@ __all__ = [
     "LanguageLoss",
     "LanguageStep",
     "LanguageTeacher",
+    "LogTruthProbability",
     "Logits",
     "ModelTeacher",
     "ReverseKL",
+    "RolloutCounts",
+    "RolloutExamples",
+    "Rollouts",
     "SafeKDTrainer",
     "StepRecord",
     "TeacherOutput",
     "TeacherSet",
+    "TextScore",
     "TokenBatches",
     "TopK",
     "TrainerResult",
+    "WithoutStrings",
+    "WithoutTokens",
+    "Written",
+    "WrittenBatch",
+    "WrittenConstraint",
     "as_text_source",
     "critical_tokens",
     "describe_cache",

@@ -25,6 +25,20 @@ from ._safety_constraint import Constraint
 from ._safety_measure import SafetyMeasure
 
 
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How much is held at once; ``tests/safekd/language/teachers/test_token_weights.py`` notices.
+
+    Attributes:
+        chunk_bytes: Log-probabilities of so many sequences, in float64; a vocabulary makes them large.
+    """
+
+    chunk_bytes: int = 2**28
+
+
+SETTINGS = EvaluationSettings()
+
+
 @dataclass(frozen=True, eq=False)
 class ClusteredValues:
     """Measured values of one group of examples.
@@ -170,7 +184,7 @@ def evaluate_groups(
         student: Module from inputs (B, ...) to logits (B, ..., V); asked in eval mode.
         constraint: What is measured, and of which examples; on which split it is posed does not matter.
         data: The examples; those of one ``cluster`` belong together, and the positions of one example do.
-        batch_size: How many examples the student sees at a time.
+        batch_size: How many examples the student sees at a time; fewer where they are sequences of large vocabularies.
         largest_cluster: How many examples a cluster can have at most; None where that is not known.
 
     Returns:
@@ -186,7 +200,7 @@ def evaluate_groups(
     values: list[list[Tensor]] = [[] for average in averages for _ in range(average.size)]
     clusters: list[list[Tensor]] = [[] for _ in values]
     with evaluation_mode(student), torch.no_grad():
-        for index in data.chunks(batch_size):
+        for index in data.chunks(_count_rows_at_once(student, data, device, batch_size)):
             batch = data.batch(index).to(device)
             logits_V = batch.fill_uncounted(ask_module(student, batch.inputs, "The student"), 0.0)
             log_p_V = torch.log_softmax(logits_V.double(), dim=-1)
@@ -203,6 +217,14 @@ def evaluate_groups(
         read = ClusteredValues(torch.cat(parts).clamp(0, 1), torch.cat(numbers))  # exp(log_softmax) can pass 1
         groups.append(replace(read, most=_limit_cluster(read, data, positions, largest_cluster)))
     return groups
+
+
+def _count_rows_at_once(student: nn.Module, data: Split, device: torch.device, most: int) -> int:
+    """Return how many examples the student sees at a time: of sequences no more than fit, by the first one."""
+    if data.labels.ndim == 1 or most == 1:
+        return most
+    first = data.batch(torch.arange(1, device=data.labels.device)).to(device)
+    return max(1, min(most, SETTINGS.chunk_bytes // (8 * ask_module(student, first.inputs, "The student").numel())))
 
 
 def _limit_cluster(read: ClusteredValues, data: Split, positions: int, largest_cluster: int | None) -> int | None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .._number_checks import is_finite
-from ..data import PLURAL, Batch, Group, GroupNames, Key, expand_to_positions
+from ..data import PLURAL, Batch, Group, GroupNames, Key, expand_to_positions, mark_groups, show_groups
 from ..errors import InvalidInput
 from ._mix_balls import Ball
 from ._safety_measure import SafetyMeasure
@@ -215,7 +215,7 @@ class Average:
             named = getattr(self, what)
             if named is not None:
                 value = _group_numbers(batch, key)
-                covered = covered & torch.isin(value, torch.tensor(self._read_numbers(named), device=value.device))
+                covered = covered & mark_groups(value, frozenset(self._read_numbers(named)))
         return covered
 
     def covers(self, batch: Batch) -> Tensor:
@@ -344,7 +344,7 @@ class Average:
             if strange and not self.measure.class_names and not self._named_groups:
                 raise InvalidInput(
                     f"{self.who}: class {strange[0]} has a share in the mix, but is not among the critical classes "
-                    f"{sorted(self.measure.critical)} of {self.measure!r}."
+                    f"{show_groups(self.measure.critical)} of {self.measure!r}."
                 )
 
     def _require_groups(self) -> None:

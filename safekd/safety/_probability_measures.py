@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._number_checks import is_finite
-from ..data import Group
+from ..data import Group, show_groups
 from ..errors import InvalidInput
 from ._safety_measure import (
     SafetyMeasure,
@@ -23,7 +23,6 @@ from ._safety_measure import (
     read_class_numbers,
     register_measure,
     select_classes,
-    sort_classes,
 )
 
 _LEAST_LOG_P = -1e4  # as which a probability of zero enters a sum
@@ -135,7 +134,7 @@ class UnsafeMass(SafetyMeasure):
         return self.measured_columns(select_classes(log_p_V, self.unsafe, "unsafe"), labels)
 
     def __repr__(self) -> str:
-        return add_setting(super().__repr__(), f"unsafe={sort_classes(self.unsafe)}")
+        return add_setting(super().__repr__(), f"unsafe={show_groups(self.unsafe)}")
 
 
 @register_measure

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .._number_checks import is_finite, is_whole
-from ..data import Group
+from ..data import Group, mark_groups, show_groups
 from ..errors import InvalidInput
 from ._safety_measure import (
     SafetyMeasure,
@@ -26,7 +26,6 @@ from ._safety_measure import (
     read_class_numbers,
     register_measure,
     select_classes,
-    sort_classes,
 )
 
 _LEAST_LOG_P = -1e4  # as which a probability of zero enters log-odds: of two of them, odds are none
@@ -152,9 +151,7 @@ class Avoids(Rate):
 
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         self._unsafe_log_p(log_p_V)
-        said = log_p_V.argmax(-1)
-        unsafe = torch.tensor(sorted(self.unsafe), device=said.device)
-        return (~torch.isin(said, unsafe)).to(log_p_V.dtype)
+        return (~mark_groups(log_p_V.argmax(-1), self.unsafe)).to(log_p_V.dtype)
 
     def _surrogate(self, log_p_V: Tensor, labels: Tensor) -> Tensor:
         log_p_V = log_p_V.clamp_min(_LEAST_LOG_P)
@@ -168,4 +165,4 @@ class Avoids(Rate):
         return select_classes(log_p_V, self.unsafe, "unsafe")
 
     def __repr__(self) -> str:
-        return add_setting(super().__repr__(), f"unsafe={sort_classes(self.unsafe)}")
+        return add_setting(super().__repr__(), f"unsafe={show_groups(self.unsafe)}")

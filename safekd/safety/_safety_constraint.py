@@ -70,6 +70,14 @@ class Constraint(ABC):
         """
         return self
 
+    def bind(self, batch: Batch) -> Constraint:
+        """Return the constraint as it reads one batch: itself, where labels and groups say all that it needs.
+
+        Args:
+            batch: Examples.
+        """
+        return self
+
     @property
     def is_equality(self) -> bool:
         """Whether the value is to be met exactly, from both sides."""

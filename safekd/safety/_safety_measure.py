@@ -21,7 +21,7 @@ from torch import Tensor
 from .._number_checks import is_whole
 from .._precision import widen
 from .._registry import snake_case
-from ..data import Group, GroupNames
+from ..data import Group, GroupNames, mark_groups, show_groups
 from ..errors import InvalidInput
 
 
@@ -99,10 +99,7 @@ class SafetyMeasure(ABC):
         if self.critical is None:
             return torch.ones_like(labels, dtype=torch.bool)
         self._require_class_numbers()
-        if len(self.critical) == 1:
-            only: Tensor = labels == next(iter(self.critical))
-            return only
-        return torch.isin(labels, torch.tensor(sorted(self.critical), device=labels.device))
+        return mark_groups(labels, self.critical)
 
     @property
     def is_differentiable(self) -> bool:
@@ -199,7 +196,7 @@ class SafetyMeasure(ABC):
         return value if self.critical is None else torch.where(self.is_critical(labels), value, 1.0)
 
     def __repr__(self) -> str:
-        chosen = "" if self.critical is None else f"critical={sort_classes(self.critical)}"
+        chosen = "" if self.critical is None else f"critical={show_groups(self.critical)}"
         return f"{type(self).__name__}({chosen})"
 
 

@@ -5,6 +5,8 @@ Axes: N examples, P positions counted, G groups (contexts or classes), K teacher
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,20 @@ from ..errors import InvalidInput
 from ..safety import PairedSums, SafetyMeasure
 from ..weights import MeasuredOrderings, TeacherEvidence, infer_orderings
 from ._teacher_ensemble import TeacherEnsemble
+
+
+@dataclass(frozen=True)
+class MeasurementSettings:
+    """How much is held at once; ``tests/safekd/language/teachers/test_token_weights.py`` notices.
+
+    Attributes:
+        chunk_bytes: Log-probabilities of all teachers about so many sequences; vocabularies make them large.
+    """
+
+    chunk_bytes: int = 2**28
+
+
+SETTINGS = MeasurementSettings()
 
 
 def measure_teachers(
@@ -25,6 +41,7 @@ def measure_teachers(
 ) -> TeacherEvidence:
     """Measure each teacher's loss a task and safety a context on a split, which should not be training data.
 
+    Of sequences no more are asked about at once than fit into 256 MiB of log-probabilities, by the first one.
     Teachers are also compared on the same examples, where the positions of one example count as one, with their
     average: they are not independent of each other.
 
@@ -43,19 +60,16 @@ def measure_teachers(
     """
     ensemble.recheck()
     everything = torch.arange(len(split), device=split.labels.device)
-    batch = split.batch(everything)
-    log_p_KV = ensemble.cached_log_probabilities(split, batch)
-    labels_K = batch.labels.unsqueeze(-1).expand(log_p_KV.shape[:-1])
-    loss_K = -log_p_KV.gather(-1, labels_K.unsqueeze(-1)).squeeze(-1)
-    safety = safety.with_names(split.names)
-    value_K = safety.measured(log_p_KV, labels_K).to(log_p_KV)
+    batch, safety = split.batch(everything), safety.with_names(split.names)
+    parts = [_read_teachers(ensemble, split, index, safety) for index in split.chunks(_count_rows(ensemble, split))]
+    loss_K, value_K, right_K = (torch.cat(several) for several in zip(*(values for values, _ in parts), strict=True))
+    classes = parts[0][1]
     everywhere = torch.ones_like(batch.labels, dtype=torch.bool) if batch.mask is None else batch.mask
     critical = safety.is_critical(batch.labels) & everywhere
-    require_class_count(split, log_p_KV.shape[-1], "the ensemble")
+    require_class_count(split, classes, "the ensemble")
     if contexts is None:
         contexts = max(int(batch.context.max()) + 1, len(split.context_names))
     task, tasks = expand_to_positions(batch.task, critical.shape), int(batch.task.max()) + 1
-    right_K = (log_p_KV.argmax(-1) == labels_K).to(loss_K)
     task_loss_MK, _ = _average_by_group(loss_K, task, everywhere, tasks)
     performance_MK, _ = _average_by_group(right_K, task, everywhere, tasks)
     context, example = (
@@ -63,9 +77,7 @@ def measure_teachers(
         expand_to_positions(everything, critical.shape),
     )
     safety_CK, count_C = _average_by_group(value_K, context, critical, contexts)
-    safety_VK, count_V = (
-        _average_by_group(value_K, batch.labels, critical, log_p_KV.shape[-1]) if by_class else (None, None)
-    )
+    safety_VK, count_V = _average_by_group(value_K, batch.labels, critical, classes) if by_class else (None, None)
     binary = safety.binary and batch.labels.ndim == 1  # an average over positions is neither 0 nor 1
     paired_class = _compare_on_examples(value_K, batch.labels, example, critical, binary=binary) if by_class else None
     return TeacherEvidence(
@@ -111,6 +123,26 @@ def find_significant_orderings(
         raise InvalidInput(f"`by` is {by!r}; wanted 'context' or 'class'.")
     evidence = measure_teachers(ensemble, split, safety, by_class=by == "class")
     return infer_orderings(evidence, level, "context" if by == "context" else "token")
+
+
+def _count_rows(ensemble: TeacherEnsemble, split: Split) -> int:
+    """Return how many examples are asked about at once: all of them, but for sequences."""
+    if split.labels.ndim == 1:
+        return len(split)
+    first = ensemble.log_probabilities(split.batch(torch.arange(1, device=split.labels.device)), split.name)
+    return max(1, SETTINGS.chunk_bytes // (first.numel() * first.element_size()))
+
+
+def _read_teachers(
+    ensemble: TeacherEnsemble, split: Split, index: Tensor, safety: SafetyMeasure
+) -> tuple[tuple[Tensor, Tensor, Tensor], int]:
+    """Return loss, safety and whether each teacher is right at each position, (n, ..., K); and how many classes."""
+    batch = split.batch(index)
+    log_p_KV = ensemble.cached_log_probabilities(split, batch)
+    labels_K = batch.labels.unsqueeze(-1).expand(log_p_KV.shape[:-1])
+    loss_K = -log_p_KV.gather(-1, labels_K.unsqueeze(-1)).squeeze(-1)
+    value_K = safety.measured(log_p_KV, labels_K).to(log_p_KV)
+    return (loss_K, value_K, (log_p_KV.argmax(-1) == labels_K).to(loss_K)), log_p_KV.shape[-1]
 
 
 def _average_by_group(value_K: Tensor, group: Tensor, counted: Tensor, groups: int) -> tuple[Tensor, Tensor]:

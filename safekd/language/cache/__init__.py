@@ -11,13 +11,11 @@ rows of numbers and back, ``_shard_files`` stores these, ``_cache_writer`` goes 
 
 from ._cache_folder import is_cache
 from ._cache_record import CacheRecord
-from ._cache_writer import AnsweringTeacher
 from ._cached_teacher import CachedTeacher
 from ._verify_cache import CacheInfo, describe_cache, verify_cache
 from ._write_cache import CacheProgress, write_cache
 
 __all__ = [
-    "AnsweringTeacher",
     "CacheInfo",
     "CacheProgress",
     "CacheRecord",

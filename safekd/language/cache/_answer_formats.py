@@ -154,7 +154,7 @@ def plan_format(output: object, kind: Kind, k: int, dtype: Precision, vocabulary
         raise InvalidInput(
             f"{who} gives {_describe_output(output)}, and no hidden states; wanted kind='topk', which any teacher has."
         )
-    scored = _count_tokens(output, vocabulary)
+    scored = _count_scored_tokens(output, vocabulary)
     if scored < vocabulary:
         raise InvalidInput(f"{who} scores {scored:,} tokens, and says that its vocabulary has {vocabulary:,}.")
     width = output.hidden.shape[-1] if isinstance(output, Hidden) and kind == "hidden" else min(k, vocabulary)
@@ -179,7 +179,7 @@ def read_precision(dtype: object, kind: Kind) -> Precision:
     raise InvalidInput(f"`dtype` is {dtype!r}; wanted {', '.join(_DTYPES)}.")
 
 
-def _count_tokens(output: TeacherOutput, vocabulary: int) -> int:
+def _count_scored_tokens(output: TeacherOutput, vocabulary: int) -> int:
     if isinstance(output, Hidden):
         return output.head.vocabulary
     return int(output.logits.shape[-1]) if isinstance(output, Logits) else output.vocabulary or vocabulary

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from ...data import Batch
 from ...errors import InvalidInput, SafekdWarning
 from ...io.folders import MANIFEST, hash_file
 from ..loss import Hidden, TeacherOutput
+from ..teachers import LanguageTeacher
 from ._answer_formats import Kind, Precision, plan_format
 from ._cache_folder import find_misfit
 from ._cache_record import HEAD, SHARD, CacheRecord, ShardEntry, find_differences, read_record, write_record
@@ -23,30 +23,6 @@ from ._example_index import COLUMNS, INPUTS, KEY, LENGTH, NUMBER, ExampleIndex, 
 from ._example_keys import ExampleKeys, key_examples, name_cached_inputs, trim_padding
 from ._shard_files import PART, ShardReader, write_shard
 from ._stored_head import describe_head, open_head, write_head
-
-
-class AnsweringTeacher(Protocol):
-    """A teacher that answers batches of token sequences.
-
-    Attributes:
-        name: What it is called.
-        vocabulary: How many tokens it scores.
-    """
-
-    name: str
-    vocabulary: int
-
-    def __call__(self, batch: Batch, /) -> TeacherOutput:
-        """Return what it says at each position.
-
-        Args:
-            batch: Examples.
-        """
-        ...
-
-    def manifest(self) -> Mapping[str, Any]:
-        """Return what tells it from another teacher, as JSON has it: model, revision, hashes, tokenizer, dtype."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +55,7 @@ class CacheWriter:
         InvalidInput: What lies there is of another teacher or another plan; each difference is named.
     """
 
-    def __init__(self, folder: Path, teacher: AnsweringTeacher, plan: CachePlan, *, resume: bool) -> None:
+    def __init__(self, folder: Path, teacher: LanguageTeacher, plan: CachePlan, *, resume: bool) -> None:
         self._folder, self._teacher, self._plan = folder, teacher, plan
         self._who = f"Teacher '{teacher.name}'"
         self._facts = read_facts(teacher, self._who)
@@ -257,7 +233,7 @@ class CacheWriter:
                     path.unlink()
 
 
-def read_facts(teacher: AnsweringTeacher, who: str) -> dict[str, Any]:
+def read_facts(teacher: LanguageTeacher, who: str) -> dict[str, Any]:
     """Return what a teacher says of itself, as JSON can hold it.
 
     Args:

@@ -78,7 +78,7 @@ def _cut_table(output: TopK, labels_P: Tensor, k: int, vocabulary: int) -> dict[
         summed_P = -torch.where(all_p_Pk == 0, 0.0, all_p_Pk * output.log_p.float()).sum(-1)
         entropy_P = summed_P - torch.where(tail_P == 0, 0.0, tail_P * log_other_P)
     if log_truth_P is None:
-        is_label_Pk = output.ids == labels_P[:, None]
+        is_label_Pk = output.ids == labels_P[:, None].to(output.ids.device)
         held_P = torch.where(is_label_Pk, output.log_p.float(), -torch.inf).amax(-1)
         log_truth_P = torch.where(is_label_Pk.any(-1), held_P, log_other_P)
     log_p_Pk, place_Pk = output.log_p.topk(k, -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -14,9 +15,10 @@ from ..._number_checks import is_whole
 from ...data import ExampleSource, Fields, as_source
 from ...errors import InvalidInput
 from ...io.folders import lock_folder
+from ..teachers import LanguageTeacher
 from ._answer_formats import Kind, read_precision
 from ._cache_folder import TEACHER_CACHE, add_teacher
-from ._cache_writer import AnsweringTeacher, CachePlan, CacheWriter
+from ._cache_writer import CachePlan, CacheWriter
 from ._cached_teacher import CachedTeacher
 
 
@@ -41,7 +43,7 @@ class CacheProgress:
 
 def write_cache(
     path: str | os.PathLike[str],
-    teachers: AnsweringTeacher | Sequence[AnsweringTeacher],
+    teachers: LanguageTeacher | Sequence[LanguageTeacher],
     source: Any,
     *,
     kind: Kind = "hidden",
@@ -62,7 +64,7 @@ def write_cache(
 
     Args:
         path: Folder of the cache, made if absent; each teacher gets a folder in it.
-        teachers: One or several, of different names; see ``AnsweringTeacher``.
+        teachers: One or several, of different names; see ``LanguageTeacher``.
         source: What ``fit`` takes as data: a ``Split``, a source, a dataset, a DataLoader, a list of ``Batch``.
         kind: "hidden" for hidden states and the head, once; "topk" for the k most probable tokens with entropy,
             log-probability of the label and mass of the tail.
@@ -93,7 +95,7 @@ def write_cache(
     ...     cached(data.batch()).log_p[0, 0].exp()
     tensor([0.2000, 0.2000])
     """
-    asked = [teachers] if callable(teachers) else list(teachers)
+    asked = list(teachers) if isinstance(teachers, Sequence) else [teachers]
     names = [getattr(teacher, "name", None) for teacher in asked]
     if not asked or not all(isinstance(name, str) and name for name in names) or len({*names}) < len(names):
         raise InvalidInput(f"The teachers are called {names!r:.200}; wanted at least one, of different names.")
@@ -108,9 +110,9 @@ def write_cache(
     with lock_folder(root, f"a {TEACHER_CACHE}"):
         for teacher in asked:
             folder = add_teacher(root, teacher.name)
-            _write_teacher(
-                CacheWriter(folder, teacher, plan, resume=resume), teacher.name, data, batch_size, on_progress
-            )
+            with teacher.awake() if hasattr(teacher, "awake") else nullcontext():  # a parked model is fetched once
+                writer = CacheWriter(folder, teacher, plan, resume=resume)
+                _write_teacher(writer, teacher.name, data, batch_size, on_progress)
     return tuple(CachedTeacher(root, teacher.name) for teacher in asked)
 
 

@@ -5,8 +5,8 @@
     trainer.train(); trainer.result().status; trainer.trace; trainer.certify(held_out); trainer.save_model()
 
 In this order: arguments are checked and rows become batches; transformers runs its loop, and asks ``SafeKDTrainer`` for
-the loss (``passes/``), after each optimizer step multipliers move (``_language_run``); a trace is read on a sample of the
-training data; checkpoints get a folder of their own; a verdict, certificates and the model card say what was shown.
+the loss (``passes/``); after each optimizer step multipliers move (``_language_run``); a trace is read on a sample of
+the training data; checkpoints get a folder of their own; verdict, certificates and model card say what was shown.
 
 This room alone imports transformers when it is entered; nothing else of safekd enters it unasked.
 """

@@ -1,4 +1,4 @@
-"""One run of the trainer, beside what transformers keeps of it: the step's multipliers, the weighting rule, the trace."""
+"""One run of the trainer, beside what transformers keeps of it: multipliers, the weighting rule, the trace."""
 
 from __future__ import annotations
 
@@ -56,6 +56,25 @@ class LanguageRun:
     def multipliers(self) -> Tensor:
         """Multiplier of each constraint, (M,), float64."""
         return self.step.multipliers.detach().cpu().double()
+
+    def set_multipliers(self, multipliers: Sequence[float]) -> None:
+        """Begin with other multipliers than 0.
+
+        Args:
+            multipliers: One a constraint.
+
+        Raises:
+            InvalidInput: There are more, or fewer.
+        """
+        value_M = torch.tensor([float(value) for value in multipliers], dtype=torch.float64)
+        if value_M.shape != self.multipliers.shape:
+            raise InvalidInput(
+                f"{len(value_M)} multipliers were given; wanted {len(self.multipliers)}, one a constraint."
+            )
+        engine = self.step.engine
+        engine.multipliers, engine.equality_multipliers = self._layout.split_by_kind(value_M)
+        # what the next step's gradients weigh; penalty terms come with what that step shows
+        self.step.load_state_dict({**self.step.state_dict(), "weight": value_M})
 
     def finish(self) -> None:
         """Move what moves beside the student, after the optimizer has moved that."""

@@ -1,8 +1,8 @@
-"""A trainer of transformers that reads data sets in the memory of a step: loss, perplexity, safety; no logits are kept."""
+"""A trainer that reads data sets in the memory of a step: loss, perplexity, safety; no logits are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,21 +18,22 @@ from ...distributed import find_ranks
 from ...errors import InvalidInput
 from ...safety import Certificate
 from ...weights import collect_modules
-from ..loss import Head
+from ..loss import Head, TeacherOutput
+from ..teachers import TeacherSet
 from ._trainer_certificate import certify_sequences, find_unused_rows, number_batches
 from .passes import (
-    Answers,
     DistillationTerms,
+    SequenceAnswers,
     SequenceCollator,
-    count_reading_rows,
-    number_rows,
+    add_row_numbers,
     capture_hidden,
+    count_reading_rows,
+    make_sequence_batch,
     read_sequences,
-    split_columns,
 )
 
 
-class ReadingTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
+class ReadingTrainer(Trainer):
     """Asks student and teachers about sequences, and reads whole data sets.
 
     Args:
@@ -49,14 +50,16 @@ class ReadingTrainer(Trainer):  # type: ignore[misc]  # transformers has no type
         self,
         model: nn.Module,
         args: TrainingArguments,
-        teachers: Sequence[Any],
+        teachers: TeacherSet,
         terms: DistillationTerms,
         collator: SequenceCollator,
         held_out: Any,
         trainer: Mapping[str, Any],
     ) -> None:
-        self.teachers, self.terms, self.columns, self.held_out = list(teachers), terms, collator.columns, held_out
-        data = {name: number_rows(trainer.get(name), self.columns.index) for name in ("train_dataset", "eval_dataset")}
+        self.teachers, self.terms, self.columns, self.held_out = teachers, terms, collator.columns, held_out
+        data = {
+            name: add_row_numbers(trainer.get(name), self.columns.index) for name in ("train_dataset", "eval_dataset")
+        }
         super().__init__(model=model, args=args, data_collator=collator, **{**trainer, **data})
         self.ranks = find_ranks()  # transformers has joined them by now
         self.certificates: list[Certificate] = []
@@ -71,8 +74,9 @@ class ReadingTrainer(Trainer):  # type: ignore[misc]  # transformers has no type
     ) -> EvalLoopOutput:
         """Read loss, perplexity and safety of a data set, in the memory that training takes; no logits are kept.
 
-        Metrics are ``loss`` (distillation), ``cross_entropy``, ``perplexity``, and for each constraint ``safety_<name>``,
-        ``safety_se_<name>`` (its standard error, clustered by sequence) and ``violation_<name>``, each after the prefix.
+        Metrics are ``loss`` (distillation), ``cross_entropy``, ``perplexity``, and for each constraint
+        ``safety_<name>``, ``safety_se_<name>`` (its standard error, clustered by sequence) and ``violation_<name>``,
+        each after the prefix.
 
         Args:
             dataloader: Gives collated batches.
@@ -92,12 +96,13 @@ class ReadingTrainer(Trainer):  # type: ignore[misc]  # transformers has no type
                 split=description.lower(),
             )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in reading.as_metrics().items()}
-        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=reading.sequences)
+        none: Any = None  # as transformers has it where no logits are kept
+        return EvalLoopOutput(predictions=none, label_ids=None, metrics=metrics, num_samples=reading.sequences)
 
     def _list_batches(self, dataloader: DataLoader[Any]) -> Iterator[Batch]:
         """Yield what this process reads; of what fills up the last batch, so that all processes have one, nothing."""
         for collated in dataloader:
-            batch = split_columns(collated).to(self.args.device)
+            batch = make_sequence_batch(collated).to(self.args.device)
             gathered = self.accelerator.gradient_state
             if gathered.end_of_dataloader and gathered.remainder > 0:
                 mine = gathered.remainder - self.ranks.rank * len(batch)
@@ -107,22 +112,28 @@ class ReadingTrainer(Trainer):  # type: ignore[misc]  # transformers has no type
                 yield batch
 
     @property
+    def student(self) -> nn.Module:
+        """The model, without what wraps it in a run."""
+        assert isinstance(self.model, nn.Module)
+        return self.model
+
+    @property
     def readers(self) -> nn.Module:
         """The student and what learns inside the weighting rule: all that has an eval mode."""
-        return nn.ModuleList([self.model, *collect_modules(self.terms.weights).values()])
+        return nn.ModuleList([self.student, *collect_modules(self.terms.weights).values()])
 
-    def _ask(self, batch: Batch) -> Answers:
+    def _ask(self, batch: Batch) -> SequenceAnswers:
         return replace(self._read_student(batch), teachers=self._ask_teachers(batch))
 
-    def _read_student(self, batch: Batch) -> Answers:
+    def _read_student(self, batch: Batch) -> SequenceAnswers:
         with self.accelerator.autocast():
-            hidden = capture_hidden(self.model, self.model, batch.inputs)
-        head = Head.of(self.model)
-        return Answers(hidden, head if self.terms.vocabulary is None else head.cut(self.terms.vocabulary), [])
+            hidden = capture_hidden(self.student, self.student, batch.inputs)
+        head = Head.of(self.student)
+        return SequenceAnswers(hidden, head if self.terms.vocabulary is None else head.cut(self.terms.vocabulary), [])
 
     def _count_rows(self) -> int:
         """Return of how many positions logits are held at once."""
-        head = Head.of(self.model)
+        head = Head.of(self.student)
         return count_reading_rows(self.terms.budget, self.terms.vocabulary or head.vocabulary, head.weight)
 
     def certify(self, held_out: Any = None, confidence: float = 0.95, *, seed: int = 0) -> list[Certificate]:
@@ -140,7 +151,9 @@ class ReadingTrainer(Trainer):  # type: ignore[misc]  # transformers has no type
         """
         data = self.held_out if held_out is None else held_out
         if data is None:
-            raise InvalidInput("Give text that nothing else saw: trainer.certify(dataset), or held_out= of the trainer.")
+            raise InvalidInput(
+                "Give text that nothing else saw: trainer.certify(dataset), or held_out= of the trainer."
+            )
         evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
         rows, left_out = find_unused_rows(data, [self.train_dataset, *evaluated], self.columns.taken)
         with evaluation_mode(self.readers), torch.no_grad():
@@ -156,8 +169,6 @@ class ReadingTrainer(Trainer):  # type: ignore[misc]  # transformers has no type
             )
         return list(self.certificates)
 
-
-    def _ask_teachers(self, batch: Batch) -> list[Any]:
+    def _ask_teachers(self, batch: Batch) -> list[TeacherOutput]:
         with torch.no_grad():
-            return [teacher(batch) for teacher in self.teachers]
-
+            return self.teachers(batch)

@@ -1,7 +1,7 @@
 """``SafeKDTrainer``: a ``transformers.Trainer`` whose loss is distillation of several teachers under constraints.
 
-transformers drives: batches, accumulation, mixed precision, DistributedDataParallel, schedules, logs, checkpoints.  This
-class says what the loss is, moves the multipliers after each optimizer step, and reads the trace.  In one step:
+transformers drives: batches, accumulation, mixed precision, DistributedDataParallel, schedules, logs, checkpoints.
+This class says what the loss is, moves the multipliers after each optimizer step, and reads the trace.  In one step:
 
     get_batch_samples     all microbatches are known: the step's positions are counted over all processes
     compute_loss          teachers, the student's hidden states, the fused loss; the losses of microbatches add up
@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,7 @@ from transformers.trainer_utils import TrainOutput
 from solvers.primal_dual import DualMethod
 
 from ...divergences import TemperedDivergence
-from ...errors import InvalidInput, SafekdWarning
-from ...fingerprints import describe
+from ...errors import InvalidInput
 from ...safety import Constraint
 from ...training.trace import Trace
 from ...weights import Rule, TeacherEvidence
@@ -39,14 +37,16 @@ from ._reading_trainer import ReadingTrainer
 from ._step_callback import StepCallback
 from ._trace_recorder import TraceRecorder
 from ._trainer_arguments import (
+    choose_vocabulary,
     copy_arguments,
     list_readable,
     number_names,
     read_constraints,
     read_teachers,
     require_supported,
+    require_taught_by_distillation,
 )
-from ._trainer_checkpoint import choose_checkpoint, read_trainer_state, write_trainer_state
+from ._trainer_checkpoint import describe_trainer_run, open_checkpoint, write_trainer_state
 from ._trainer_verdict import TrainerFacts, TrainerResult, judge_trainer
 from ._training_sample import TrainingSample, choose_sample
 from .passes import (
@@ -54,10 +54,10 @@ from .passes import (
     SequenceCollator,
     SequenceColumns,
     capture_hidden,
+    make_sequence_batch,
     name_groups,
     require_head,
     require_same_logits,
-    split_columns,
 )
 
 
@@ -74,8 +74,8 @@ class SafeKDTrainer(ReadingTrainer):
         args: ``transformers.TrainingArguments``; they are copied.
         teachers: Objects such as ``kd.language.CausalTeacher(model)``, called with each batch.
         weights: Of the teachers: numbers, (K,), or a weighting rule; None weighs all alike.
-        constraints: What the student must meet on what it is trained on; contexts, tasks and critical tokens by number or
-            name.
+        constraints: What the student must meet on what it is trained on; contexts, tasks and critical tokens by number
+            or name.
         divergence: ``kd.language.ForwardKL()``, the default, ``ReverseKL()`` or ``JSD(beta)``.
         pool: "arithmetic" or "geometric".
         temperature: Of teachers and student; or one a teacher.
@@ -109,6 +109,7 @@ class SafeKDTrainer(ReadingTrainer):
     Attributes:
         teachers: As given.
         terms: What the loss is made of.
+        start_multipliers: With which the next run begins, one a constraint; None for where the last one ended, or 0.
     """
 
     loss_is_scaled_for_ga = True  # the losses of the microbatches of a step add up to the step's
@@ -149,8 +150,9 @@ class SafeKDTrainer(ReadingTrainer):
         **trainer: Any,
     ) -> None:
         require_supported(trainer)
+        require_taught_by_distillation(weights)
         require_head(model)
-        several, given = read_teachers(teachers), read_constraints(constraints)
+        several, given = read_teachers(teachers, processing_class), read_constraints(constraints)
         evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
         columns = name_groups(
             SequenceColumns(context_column, task_column, index_column),
@@ -159,7 +161,7 @@ class SafeKDTrainer(ReadingTrainer):
         )
         named = number_names(given, columns, processing_class)
         terms = DistillationTerms(
-            names=tuple(str(teacher.name) for teacher in several),
+            names=tuple(several.names),
             weights=weights,
             constraints=tuple(named),
             divergence=divergence,
@@ -167,7 +169,7 @@ class SafeKDTrainer(ReadingTrainer):
             temperature=temperature,
             temper=temper,
             cross_entropy=cross_entropy,
-            vocabulary=vocabulary,
+            vocabulary=choose_vocabulary(vocabulary, model, several, processing_class),
             budget=budget,
             evidence=evidence,
             critical_classes=critical_classes,
@@ -188,34 +190,33 @@ class SafeKDTrainer(ReadingTrainer):
         self._weights_optimizer = weights_optimizer
         self.run: LanguageRun | None = None
         self._sample: TrainingSample | None = None
+        self.start_multipliers: Sequence[float] | None = None
         self._resumed: Mapping[str, Any] | None = None
         self._head_is_checked = False
         self.add_callback(StepCallback(self._begin_run, self._finish_step, self._trace_step, self._end_run))
 
-    # ------------------------------------------------------------------------------------------------------- training
-
-    def train(self, resume_from_checkpoint: str | bool | None = None, **more: Any) -> TrainOutput:
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
         """Train; see ``transformers.Trainer.train``.
 
         Args:
-            resume_from_checkpoint: A folder that this trainer wrote, or True for the newest whole one in ``output_dir``:
-                what a kill left half written is passed over, with a warning.
-            more: As for ``transformers.Trainer.train``.
+            resume_from_checkpoint: A folder that this trainer wrote, or True for the newest whole one in
+                ``output_dir``: what a kill left half written is passed over, with a warning.
+            trial: As for ``transformers.Trainer.train``.
+            ignore_keys_for_eval: The same; there is nothing to ignore.
 
         Raises:
-            InvalidInput: There is no such checkpoint, or it is of other teachers, constraints or data; the message names
-                what differs.
+            InvalidInput: There is no such checkpoint, or it is of other teachers, constraints or data; the message
+                names what differs.
         """
-        self._resumed = None
-        path: str | None = None
-        if resume_from_checkpoint:
-            folder = Path(self.args.output_dir) if resume_from_checkpoint is True else Path(str(resume_from_checkpoint))
-            if resume_from_checkpoint is True:
-                folder, passed_over = choose_checkpoint(folder, self.ranks.size)
-                for name, why in passed_over.items():
-                    warnings.warn(f"{name} is passed over: {why}; {folder.name} is gone on from.", SafekdWarning, 2)
-            self._resumed, path = read_trainer_state(folder, self._describe_run()), str(folder)
-        output: TrainOutput = super().train(resume_from_checkpoint=path, **more)
+        path, self._resumed = open_checkpoint(
+            resume_from_checkpoint, self._output_folder, self.ranks.size, self._describe_run
+        )
+        output: TrainOutput = super().train(path, trial, ignore_keys_for_eval)
         return output
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
@@ -228,7 +229,7 @@ class SafeKDTrainer(ReadingTrainer):
         """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
-            self._require_run().step.begin([split_columns(batch) for batch in batches])
+            self._require_run().step.begin([make_sequence_batch(batch) for batch in batches])
         return batches, items
 
     def compute_loss(
@@ -246,13 +247,13 @@ class SafeKDTrainer(ReadingTrainer):
             return_outputs: Whether the hidden states are wanted too.
             num_items_in_batch: Not used: positions are counted by ``get_batch_samples``.
         """
-        batch = split_columns(inputs)
+        batch = make_sequence_batch(inputs)
         if not self._head_is_checked:
-            require_same_logits(self.model, batch.inputs)
+            require_same_logits(self.student, batch.inputs)
             self._head_is_checked = True
         teachers = self._ask_teachers(batch)
-        hidden = capture_hidden(model, self.model, batch.inputs)
-        loss = self._require_run().step.loss(hidden, Head.of(self.model), teachers, batch)
+        hidden = capture_hidden(model, self.student, batch.inputs)
+        loss = self._require_run().step.loss(hidden, Head.of(self.student), teachers, batch)
         loss = loss * self.ranks.size  # DistributedDataParallel averages what processes give, and these are shares
         return (loss, {"hidden_states": hidden}) if return_outputs else loss
 
@@ -285,7 +286,7 @@ class SafeKDTrainer(ReadingTrainer):
             **terms.settings(),
         )
         recorder = TraceRecorder(
-            terms, self._ask, self.model, self.readers, batches, ranks, self._count_rows(), sample.is_whole
+            terms, self._ask, self.student, self.readers, batches, ranks, self._count_rows(), sample.is_whole
         )
         self.run, self._sample = LanguageRun(terms, step, recorder, ranks, self._weights_optimizer), sample
         self._resumed = None
@@ -294,6 +295,8 @@ class SafeKDTrainer(ReadingTrainer):
             return
         if before is not None:  # train() again: multipliers go on as weights do
             self.run.step.load_state_dict(before.step.state_dict())
+        if self.start_multipliers is not None:
+            self.run.set_multipliers(self.start_multipliers)
         self._record_point()
 
     def _finish_step(self) -> None:
@@ -331,14 +334,16 @@ class SafeKDTrainer(ReadingTrainer):
             os.replace(part, folder)
 
     def _best_folder(self, name: str) -> Path:
-        return Path(self.args.output_dir) / f"_{name}"  # the underscore keeps it out of push_to_hub
+        return self._output_folder / f"_{name}"  # the underscore keeps it out of push_to_hub
+
+    @property
+    def _output_folder(self) -> Path:
+        return Path(self.args.output_dir or ".")
 
     def _require_run(self) -> LanguageRun:
         if self.run is None:
             raise InvalidInput("Multipliers move inside a run; call trainer.train() first.")
         return self.run
-
-    # --------------------------------------------------------------------------------------------------------- results
 
     @property
     def multipliers(self) -> dict[str, float]:
@@ -349,7 +354,7 @@ class SafeKDTrainer(ReadingTrainer):
 
     @property
     def trace(self) -> pd.DataFrame:
-        """One row a point, columns as in every trace: step, distillation_loss, safety_<name>, lambda_<name>, kkt_...."""
+        """One row a point, columns as in every trace: step, distillation_loss, safety_<name>, lambda_<name>, kkt_..."""
         return Trace([] if self.run is None else self.run.recorder.points).table()
 
     def result(self) -> TrainerResult:
@@ -380,21 +385,19 @@ class SafeKDTrainer(ReadingTrainer):
             of=sample.of,
         )
 
-    # ------------------------------------------------------------------------------------------------------ checkpoints
-
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the student as transformers does; it loads without this library.
 
-        A checkpoint gets the state of multipliers, engine, rule and trace before anything else, so that one that is whole
-        has them.
+        A checkpoint gets the state of multipliers, engine, rule and trace before anything else, so that one that is
+        whole has them.
 
         Args:
             output_dir: Folder; None for ``output_dir`` of the arguments.
             _internal_call: Whether transformers is writing a checkpoint.
         """
-        if _internal_call and output_dir is not None and self.run is not None and self.is_in_train:
-            if self.args.should_save:
-                write_trainer_state(Path(output_dir), self.state.global_step, self.run.state(), self._describe_run())
+        writes = _internal_call and self.is_in_train and self.args.should_save
+        if writes and output_dir is not None and self.run is not None:
+            write_trainer_state(Path(output_dir), self.state.global_step, self.run.state(), self._describe_run())
         super().save_model(output_dir, _internal_call)
 
     def create_model_card(self, *given: Any, **named: Any) -> None:
@@ -405,20 +408,12 @@ class SafeKDTrainer(ReadingTrainer):
             named: The same.
         """
         super().create_model_card(*given, **named)
-        card = Path(self.args.output_dir) / "README.md"
+        card = self._output_folder / "README.md"
         if self.is_world_process_zero() and card.is_file():
             add_safety_section(card, None if self.run is None else self.result(), self.certificates)
 
     def _describe_run(self) -> dict[str, Any]:
         """Return what decides the run, as plain JSON."""
-        return {
-            "teachers": {str(teacher.name): dict(teacher.manifest()) for teacher in self.teachers},
-            "order_of_teachers": list(self.terms.names),
-            **self.terms.describe(),
-            "dual": describe(self.dual),
-            "contexts": list(self.columns.contexts),
-            "tasks": list(self.columns.tasks),
-            "rows": len(self.train_dataset) if hasattr(self.train_dataset, "__len__") else None,
-            "sequences_a_step": self.get_total_train_batch_size(self.args),
-            "seed": [self.args.seed, self.args.data_seed],
-        }
+        rows = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None
+        sequences, seeds = self.get_total_train_batch_size(self.args), (self.args.seed, self.args.data_seed)
+        return describe_trainer_run(self.teachers, self.terms, self.dual, self.columns, rows, sequences, seeds)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,13 +22,13 @@ from ...data import Batch
 from ...distributed import Ranks
 from ...training.checkpoints import rank_point
 from ...training.trace import Memory, TracePoint, pack_points, unpack_points
-from .passes import Answers, DistillationTerms, GradientNorms, SequenceReading, SequenceSums
+from .passes import DistillationTerms, GradientNorms, SequenceAnswers, SequenceReading, SequenceSums
 
 
 class AskAll(Protocol):
     """Asks student and teachers about a batch."""
 
-    def __call__(self, batch: Batch) -> Answers: ...
+    def __call__(self, batch: Batch) -> SequenceAnswers: ...
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class TraceRecorder:
                 total[1:] += torch.cat([*counts, total[:0]])
             return total
 
-        positions, *counts = self._ranks.add_up(count, 1 + sum(sizes)).cpu().split([1, *sizes])
+        positions, *counts = torch.split(self._ranks.add_up(count, 1 + sum(sizes)).cpu(), [1, *sizes])
         return float(positions), counts
 
     def _read(self, multiplier_M: Tensor) -> tuple[SequenceReading, tuple[float, float, float]]:
@@ -212,5 +211,3 @@ class TraceRecorder:
         equal_M = torch.tensor([r.equality for r in reading.readings], dtype=torch.bool)
         lambda_M = multiplier_M.detach().double().cpu()
         return residuals_from_norms(norms[0], norms[1], gap_M[~equal_M], lambda_M[~equal_M], gap_M[equal_M])
-
-

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from transformers import TrainingArguments
 
+from ...data import Group, GroupNames, Key
 from ...errors import InvalidInput
 from ...safety import Average, Constraint
+from ...weights import learned_rules
+from ..loss import Head
+from ..teachers import TeacherSet, critical_tokens, require_same_tokenizer, shared_vocabulary
 from .passes import SequenceColumns
 
 _FULL_EVALUATION = "it rounds the student's weights for good; bf16=True computes in bfloat16 and keeps them"
@@ -26,7 +32,9 @@ def copy_arguments(args: TrainingArguments | None) -> TrainingArguments:
         InvalidInput: They ask for what this trainer cannot do.
     """
     if args is not None and not isinstance(args, TrainingArguments):
-        raise InvalidInput(f"`args` is a {type(args).__name__}; wanted transformers.TrainingArguments(output_dir, ...).")
+        raise InvalidInput(
+            f"`args` is a {type(args).__name__}; wanted transformers.TrainingArguments(output_dir, ...)."
+        )
     mine = TrainingArguments("trainer_output") if args is None else copy.copy(args)
     refused = {
         "auto_find_batch_size": "a run that begins anew would keep the multipliers of the first try; choose the batch",
@@ -42,8 +50,8 @@ def copy_arguments(args: TrainingArguments | None) -> TrainingArguments:
             raise InvalidInput(f"`{name}` of the arguments is {getattr(mine, name)!r}: {why}.")
     if mine.n_gpu > 1:
         raise InvalidInput(
-            f"One process sees {mine.n_gpu} GPUs, which transformers would use by DataParallel. Start one process a GPU: "
-            f"torchrun --nproc-per-node={mine.n_gpu} script.py."
+            f"One process sees {mine.n_gpu} GPUs, which transformers would use by DataParallel. Start one process a "
+            f"GPU: torchrun --nproc-per-node={mine.n_gpu} script.py."
         )
     mine.remove_unused_columns = False
     return mine
@@ -69,29 +77,43 @@ def require_supported(given: Mapping[str, Any]) -> None:
             raise InvalidInput(f"`{name}` was given: {why}.")
 
 
-def read_teachers(teachers: Any) -> list[Any]:
-    """Return the teachers as a list.
+def read_teachers(teachers: Any, tokenizer: Any) -> TeacherSet:
+    """Return the teachers, which mean the same tokens as the student where their tokenizers are known.
 
     Args:
         teachers: One or several.
+        tokenizer: The student's; None where nobody knows.
 
     Raises:
-        InvalidInput: There are none, one is of another kind, or two have the same name.
+        InvalidInput: There are none, one is of another kind or of another tokenizer, or two have the same name.
     """
-    several = list(teachers) if isinstance(teachers, Sequence) else [teachers]
-    if not several:
-        raise InvalidInput("`teachers` is empty; give at least one.")
-    for teacher in several:
-        missing = [name for name in ("name", "manifest") if not hasattr(teacher, name)]
-        if missing or not callable(teacher):
-            raise InvalidInput(
-                f"A teacher is a {type(teacher).__name__}; wanted kd.language.CausalTeacher(model) or another object "
-                "that is called with a batch and has `name`, `vocabulary` and `manifest()`."
-            )
-    names = [str(teacher.name) for teacher in several]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InvalidInput(f"Two teachers are called '{twice[0]}'; give each a name of its own.")
-    return several
+    found = (
+        teachers
+        if isinstance(teachers, TeacherSet)
+        else TeacherSet(list(teachers) if isinstance(teachers, (list, tuple)) else [teachers])
+    )
+    if tokenizer is not None:
+        known = [t for t in found if getattr(t, "tokenizer", None) is not None or t.manifest().get("token_map")]
+        require_same_tokenizer(known, tokenizer)
+    return found
+
+
+def choose_vocabulary(given: int | None, student: Any, teachers: TeacherSet, tokenizer: Any) -> int | None:
+    """Return how many tokens are compared: where heads differ, those that all have and the tokenizer knows.
+
+    Args:
+        given: What the caller says; None to find out.
+        student: The model.
+        teachers: The teachers.
+        tokenizer: The student's; None where nobody knows, and heads that differ are refused by the loss.
+
+    Raises:
+        InvalidInput: A head scores fewer tokens than the tokenizer has.
+    """
+    own = Head.of(student).vocabulary
+    if given is not None or tokenizer is None or all(teacher.vocabulary == own for teacher in teachers):
+        return given
+    return shared_vocabulary(tokenizer, [own, *teachers])
 
 
 def read_constraints(constraints: Any) -> list[Constraint]:
@@ -111,13 +133,32 @@ def read_constraints(constraints: Any) -> list[Constraint]:
             )
         if constraint.split != "train":
             raise InvalidInput(
-                f"Constraint '{constraint.name}' is posed on '{constraint.split}', and this trainer poses constraints on "
-                "what it trains on; leave split= out. evaluate() reads every constraint on other data."
+                f"Constraint '{constraint.name}' is posed on '{constraint.split}', and this trainer poses constraints "
+                "on what it trains on; leave split= out. evaluate() reads every constraint on other data."
             )
     names = [constraint.name for constraint in several]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InvalidInput(f"Two constraints are called '{twice[0]}'; give each a name of its own.")
     return several
+
+
+def require_taught_by_distillation(weights: object) -> None:
+    """Refuse weighting rules that learn from a loss of their own.
+
+    Args:
+        weights: A rule, or numbers.
+
+    Raises:
+        InvalidInput: One does: its loss needs all distributions at once, and the fused loss never holds them.
+    """
+    for learner in [] if weights is None or isinstance(weights, Tensor) else learned_rules(weights):
+        learn = getattr(learner.module, "learn", None)
+        if learn is not None and inspect.signature(learn).return_annotation not in (None, "None"):
+            raise InvalidInput(
+                f"{learner.name} learns from a loss of its own, which needs all teachers' distributions at once; "
+                "the loss over a vocabulary never holds them. Give a rule that learns from the distillation loss: a "
+                "module without `learn`, or whose `learn` returns None."
+            )
 
 
 def list_readable(student: Any, args: TrainingArguments | None) -> frozenset[str] | None:
@@ -135,6 +176,55 @@ def list_readable(student: Any, args: TrainingArguments | None) -> frozenset[str
     return frozenset(named | {"input_ids", "attention_mask", "labels", *more})
 
 
+@dataclass(frozen=True)
+class TokenNames(GroupNames):
+    """Names of contexts and tasks, and tokens by what they write.
+
+    Attributes:
+        tokenizer: Knows the tokens; None where there is none.
+    """
+
+    tokenizer: Any = None
+
+    def number(self, key: Key, group: Group) -> int:
+        """Return the number of a context or task, or of a text that one token alone writes.
+
+        Args:
+            key: "class", "context" or "task".
+            group: Its name, or its number.
+
+        Raises:
+            InvalidInput: There is no such name, or several tokens write it.
+        """
+        if key != "class" or not isinstance(group, str):
+            return super().number(key, group)
+        numbers = self.numbers(key, [group])
+        if len(numbers) > 1:
+            raise InvalidInput(
+                f"{group!r} is written by the tokens {numbers}; name the one that is meant by its number."
+            )
+        return numbers[0]
+
+    def numbers(self, key: Key, groups: Collection[Group]) -> list[int]:
+        """Return the numbers of several; a text means every token that writes it.
+
+        Args:
+            key: "class", "context" or "task".
+            groups: Names or numbers.
+
+        Raises:
+            InvalidInput: There is no such name, or no tokenizer to say.
+        """
+        texts = [group for group in groups if isinstance(group, str)]
+        if key != "class" or not texts:
+            return super().numbers(key, groups)
+        if self.tokenizer is None:
+            raise InvalidInput(
+                f"Critical tokens are given as text, {texts[0]!r}; pass the tokenizer too: processing_class=tokenizer."
+            )
+        return critical_tokens(self.tokenizer, list(groups))
+
+
 def number_names(constraints: Sequence[Constraint], columns: SequenceColumns, tokenizer: Any) -> list[Constraint]:
     """Return the constraints with numbers in place of names of contexts, tasks and tokens.
 
@@ -146,9 +236,11 @@ def number_names(constraints: Sequence[Constraint], columns: SequenceColumns, to
     Raises:
         InvalidInput: A name is unknown; the message has those that are known.
     """
-    names = columns.group_names(_name_tokens(constraints, tokenizer))
+    names = TokenNames("train", (), columns.contexts, columns.tasks, tokenizer)
     for key, column, known in (("context", columns.context, names.contexts), ("task", columns.task, names.tasks)):
-        asked = [name for c in constraints for _, a in c.parts for name in _list_groups(a, key) if isinstance(name, str)]
+        asked = [
+            name for c in constraints for _, a in c.parts for name in _list_groups(a, key) if isinstance(name, str)
+        ]
         if asked and not known:
             raise InvalidInput(
                 f"'{asked[0]}' is the name of a {key}, and column '{column}' of `train_dataset` has no names; add the "
@@ -158,55 +250,6 @@ def number_names(constraints: Sequence[Constraint], columns: SequenceColumns, to
 
 
 def _list_groups(average: Average, key: str) -> list[Any]:
-    """Return the contexts, tasks or classes that an average mentions."""
-    named = {"context": average.contexts, "task": average.tasks, "class": average.classes}[key]
+    """Return the contexts or tasks that an average mentions."""
+    named = {"context": average.contexts, "task": average.tasks}[key]
     return [*(named or ()), *((average.mix or ()) if average.by == key else ())]
-
-
-def _name_tokens(constraints: Sequence[Constraint], tokenizer: Any) -> tuple[str, ...]:
-    """Return names of tokens by number, those that constraints mention; the others are empty.
-
-    A name is a token as the tokenizer spells it, or text that is one token.
-
-    Args:
-        constraints: Whose critical tokens may be given by name.
-        tokenizer: Of student and teachers; None where there is none.
-
-    Raises:
-        InvalidInput: A name is no single token, or there is no tokenizer to say.
-    """
-    wanted = {
-        name
-        for constraint in constraints
-        for _, average in constraint.parts
-        for names in (average.measure.class_names, _list_groups(average, "class"))
-        for name in names
-        if isinstance(name, str)
-    }
-    if not wanted:
-        return ()
-    if tokenizer is None:
-        raise InvalidInput(
-            f"Critical tokens are given as text, {sorted(wanted)[0]!r}; pass the tokenizer too: processing_class=tokenizer."
-        )
-    found = {name: _find_token(name, tokenizer) for name in sorted(wanted)}
-    size = 1 + max(found.values())
-    names = [""] * size
-    for name, number in found.items():
-        if names[number]:
-            raise InvalidInput(f"{names[number]!r} and {name!r} are the same token; name it once.")
-        names[number] = name
-    return tuple(names)
-
-
-def _find_token(name: str, tokenizer: Any) -> int:
-    vocabulary = tokenizer.get_vocab()
-    if name in vocabulary:
-        return int(vocabulary[name])
-    ids = tokenizer(name, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        raise InvalidInput(
-            f"Critical token {name!r} is {len(ids)} tokens of the tokenizer; wanted one. Name the tokens one by one, such "
-            f"as {tokenizer.convert_ids_to_tokens(ids)!r}; a blank in front makes another token."
-        )
-    return int(ids[0])

@@ -18,7 +18,7 @@ from ...data import Batch
 from ...distributed import Ranks
 from ...errors import InvalidInput
 from ...safety import Certificate, ClusteredValues, Constraint, certify_values
-from .passes import Answers, measure_positions, split_columns
+from .passes import SequenceAnswers, make_sequence_batch, measure_positions
 
 Values = list[list[tuple[Tensor, Tensor]]]  # of each constraint and group: measured values, and numbers of sequences
 
@@ -79,12 +79,12 @@ def number_batches(
     mine = list(range(ranks.rank, len(rows), ranks.size))
     for start in range(0, len(mine), size):
         numbers = mine[start : start + size]
-        yield numbers, split_columns(collate([rows[number] for number in numbers]))
+        yield numbers, make_sequence_batch(collate([rows[number] for number in numbers]))
 
 
 def certify_sequences(
     batches: Iterable[tuple[Sequence[int], Batch]],
-    ask: Callable[[Batch], Answers],
+    ask: Callable[[Batch], SequenceAnswers],
     constraints: Sequence[Constraint],
     rows: int,
     ranks: Ranks,
@@ -120,12 +120,14 @@ def certify_sequences(
     for constraint, groups in zip(constraints, _gather_groups(values, ranks), strict=True):
         if any(not len(group.value_P) for group in groups):
             what = "no position" if not any(len(group.value_P) for group in groups) else "no position of one group"
-            raise InvalidInput(f"'{constraint.name}' covers {what} of the held-out text; nothing can be certified on it.")
+            raise InvalidInput(
+                f"'{constraint.name}' covers {what} of the held-out text; nothing can be certified on it."
+            )
         if not all(bool(torch.isfinite(group.value_P).all()) for group in groups):
-            raise InvalidInput(f"The student's '{constraint.name}' is not finite on held-out text; mend the student first.")
-        certificates.append(
-            certify_values(constraint, groups, confidence, seed=seed, left_out=left_out)
-        )
+            raise InvalidInput(
+                f"The student's '{constraint.name}' is not finite on held-out text; mend the student first."
+            )
+        certificates.append(certify_values(constraint, groups, confidence, seed=seed, left_out=left_out))
     return certificates
 
 

@@ -2,24 +2,88 @@
 
     checkpoint-200/safekd/step-000200/     manifest.json, state.json, *.safetensors: multipliers, engine, rule, trace
 
-transformers brings back weights, optimizer, schedule and random numbers; this brings back the rest, to the last bit, and
-says what the run was: its teachers, their prompts and types of number, its constraints.  A run that is another one is
-refused.  Nothing is pickled, and every file has its SHA-256 in the manifest.
+transformers brings back weights, optimizer, schedule and random numbers; this brings back the rest, to the last bit,
+and says what the run was: its teachers, their prompts and types of number, its constraints.  A run that is another one
+is refused.  Nothing is pickled, and every file has its SHA-256 in the manifest.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import InvalidInput
-from ...fingerprints import compare_records
+from solvers.primal_dual import DualMethod
+
+from ...errors import InvalidInput, SafekdWarning
+from ...fingerprints import compare_records, describe
 from ...training.resume import CheckpointStore
+from ..teachers import TeacherSet
+from .passes import DistillationTerms, SequenceColumns
 
 STATE_FOLDER = "safekd"
 _TRAINER_STATE, _PREFIX = "trainer_state.json", "checkpoint-"
+
+
+def describe_trainer_run(
+    teachers: TeacherSet,
+    terms: DistillationTerms,
+    dual: DualMethod | None,
+    columns: SequenceColumns,
+    rows: int | None,
+    sequences: int,
+    seeds: tuple[int, int | None],
+) -> dict[str, Any]:
+    """Return what decides the numbers of a run besides the arguments of transformers, as plain JSON.
+
+    Args:
+        teachers: Their manifests, by name.
+        terms: The loss and the constraints.
+        dual: How multipliers move.
+        columns: What contexts and tasks are called.
+        rows: Of the training data; None for a stream.
+        sequences: Of a step, over all processes.
+        seeds: Of the run and of its data.
+    """
+    return {
+        "teachers": dict(zip(teachers.names, map(dict, teachers.manifests()), strict=True)),
+        "order_of_teachers": list(teachers.names),
+        **terms.describe(),
+        "dual": None
+        if dual is None
+        else {"kind": type(dual).__name__, **{k: describe(v) for k, v in vars(dual).items()}},
+        "contexts": list(columns.contexts),
+        "tasks": list(columns.tasks),
+        "rows": rows,
+        "sequences_a_step": sequences,
+        "seeds": list(seeds),
+    }
+
+
+def open_checkpoint(
+    asked: str | bool | None, folder: Path, ranks: int, describe_run: Callable[[], Mapping[str, Any]]
+) -> tuple[str | None, dict[str, Any] | None]:
+    """Return the checkpoint that a run goes on from, and what it holds; None for none.
+
+    Args:
+        asked: Its folder; True for the newest whole one, those that are newer being named in a warning.
+        folder: ``output_dir`` of the trainer.
+        ranks: How many processes there are.
+        describe_run: Says what the run is now.
+
+    Raises:
+        InvalidInput: There is none, it was changed, or it is of another run.
+    """
+    if not asked:
+        return None, None
+    checkpoint = Path(str(asked))
+    if asked is True:
+        checkpoint, passed_over = choose_checkpoint(folder, ranks)
+        for name, why in passed_over.items():
+            warnings.warn(f"{name} is passed over: {why}; {checkpoint.name} is gone on from.", SafekdWarning, 3)
+    return str(checkpoint), read_trainer_state(checkpoint, describe_run())
 
 
 def write_trainer_state(checkpoint: Path, step: int, state: Mapping[str, Any], run: Mapping[str, Any]) -> None:
@@ -53,14 +117,14 @@ def read_trainer_state(checkpoint: Path, run: Mapping[str, Any]) -> dict[str, An
     if latest is None:
         why = "; ".join(store.damaged.values()).rstrip(".") or f"it has no folder {STATE_FOLDER}"
         raise InvalidInput(
-            f"{checkpoint} holds no multipliers to go on with: {why}. Go on from a checkpoint that SafeKDTrainer wrote, "
-            "or begin anew: trainer.train()."
+            f"{checkpoint} holds no multipliers to go on with: {why}. Go on from a checkpoint that SafeKDTrainer "
+            "wrote, or begin anew: trainer.train()."
         )
     changes = compare_records(latest.about.get("run", {}), json.loads(json.dumps(run)))
     if changes:
         raise InvalidInput(
-            f"{checkpoint} is of another run: {'; '.join(changes.values())}. Give the trainer what it had then, or begin "
-            "anew: trainer.train()."
+            f"{checkpoint} is of another run: {'; '.join(changes.values())}. Give the trainer what it had then, or "
+            "begin anew: trainer.train()."
         )
     return store.read(latest)
 

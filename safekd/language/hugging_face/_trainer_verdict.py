@@ -131,7 +131,8 @@ def _judge(
         names = ", ".join(f"'{last.readings[m].name}' to {last.multipliers[m]:.3g}" for m in exploded)
         return (
             "overpenalized",
-            f"The multiplier exploded, of {names} nats a unit of safety: it outweighs every loss of the run ({numbers}).",
+            f"The multiplier exploded, of {names} nats a unit of safety: it outweighs every loss of the run "
+            f"({numbers}).",
             "Pose the constraint on a measure whose gradient does not vanish, kd.language.LogTruthProbability say, or "
             f"lower its threshold or the learning rate, now {facts.rate:.3g}.",
         )

@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset
 from ...data import Batch
 from ...errors import InvalidInput
 from ...safety import Constraint
-from .passes import split_columns
+from .passes import make_sequence_batch
 
 Collate = Callable[[list[Any]], Mapping[str, Any]]
 
@@ -62,7 +62,7 @@ class TrainingSample:
         """
         mine = self.rows[rank::ranks]
         parts = (mine[start : start + size] for start in range(0, len(mine), size))
-        return [split_columns(collate(list(part))).to(device) for part in parts]
+        return [make_sequence_batch(collate(list(part))).to(device) for part in parts]
 
 
 def choose_sample(
@@ -109,16 +109,16 @@ def _shuffle(data: Any, seed: int) -> Iterator[Any]:
 def _count_groups(rows: list[Any], collate: Collate, constraints: Sequence[Constraint]) -> Tensor:
     if not constraints:
         return torch.zeros(0, dtype=torch.float64)
-    batch = split_columns(collate(rows))
+    batch = make_sequence_batch(collate(rows))
     return torch.cat([constraint.counts(batch) for constraint in constraints])
 
 
 def _require_groups(found: Tensor, constraints: Sequence[Constraint]) -> None:
     sizes = [sum(average.size for _, average in constraint.parts) for constraint in constraints]
-    for constraint, count_G in zip(constraints, found.split(sizes) if sizes else (), strict=True):
+    for constraint, count_G in zip(constraints, torch.split(found, sizes) if sizes else (), strict=True):
         if bool((count_G == 0).any()):
             what = "no position" if not bool(count_G.any()) else "no position of one of its groups"
             raise InvalidInput(
-                f"Constraint '{constraint.name}' covers {what} in `train_dataset`, so nothing would be constrained. Its "
-                "critical tokens are looked for among the labels, its contexts in the context column."
+                f"Constraint '{constraint.name}' covers {what} in `train_dataset`, so nothing would be constrained. "
+                "Its critical tokens are looked for among the labels, its contexts in the context column."
             )

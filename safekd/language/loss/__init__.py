@@ -6,6 +6,7 @@ their pool (``_teacher_rows``), divergences (``_chunk_divergences``) and safety 
 gradients in closed form, which ``_loss_gradient`` hands to autograd.
 """
 
+from ._chunk_measures import LogitGradient
 from ._distillation_loss import LanguageLoss, distillation_loss, shift_labels
 from ._head import Head
 from ._teacher_outputs import Hidden, Logits, TeacherOutput, TopK
@@ -15,6 +16,7 @@ __all__ = [
     "Head",
     "Hidden",
     "LanguageLoss",
+    "LogitGradient",
     "Logits",
     "TeacherOutput",
     "TeacherRows",

@@ -14,7 +14,6 @@ Axes: C positions, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +60,7 @@ def require_divergence(divergence: object) -> TemperedDivergence:
 def compare_chunk(
     divergence: TemperedDivergence,
     log_s_CV: Tensor,
+    s_CV: Tensor,
     log_q_CV: Tensor,
     q_CV: Tensor,
     *,
@@ -68,38 +68,38 @@ def compare_chunk(
     share: float,
     gradient: bool,
     learns: bool,
+    out_CV: Tensor | None = None,
 ) -> ChunkLoss:
     """Return losses and derivatives of a chunk; its arguments are used up.
 
     Args:
         divergence: One of the three.
         log_s_CV: The student's log-probabilities.
+        s_CV: And the probabilities.
         log_q_CV: The target's.
         q_CV: The target.
         scale_C: What the gradient gains besides, in units of s; None for nothing.
         share: 1, or 0 where the divergence is only measured and the gradient is ``scale_C s``.
         gradient: Whether the gradient in the logits is asked for.
         learns: Whether weights learn.
+        out_CV: Takes the gradient; None for a buffer of its own.
     """
     D_CV = log_q_CV.sub_(log_s_CV)
-    s_CV = log_s_CV.exp_()
     beta, u_CV, gradient_CV = None, None, None
     if isinstance(divergence, ForwardKL):
         loss_C = expect(q_CV, D_CV)
         if learns:
             u_CV = (D_CV - loss_C[:, None]).mul_(q_CV).nan_to_num_(nan=0.0)
         if gradient:
-            if scale_C is not None:
-                s_CV.mul_((scale_C + share)[:, None])
-            elif share != 1:
-                s_CV.mul_(share)
-            gradient_CV = s_CV.sub_(q_CV, alpha=share)
+            if scale_C is not None or share != 1:
+                s_CV.mul_(share if scale_C is None else (scale_C + share)[:, None])
+            gradient_CV = torch.sub(s_CV, q_CV, alpha=share, out=s_CV if out_CV is None else out_CV)
         return ChunkLoss(_clear(loss_C), gradient_CV, u_CV)
     if isinstance(divergence, JensenShannon):
         beta = divergence.beta
         # far apart the mixture is one of the two; both absent: -inf - -inf, whose term is 0
         D_CV = D_CV.nan_to_num_(nan=0.0).clamp_(-_FAR, _FAR)
-        log_s_m_CV = torch.logaddexp(torch.full_like(D_CV, math.log1p(-beta)), D_CV + math.log(beta)).neg_()
+        log_s_m_CV = D_CV.clamp_min(0.0).add_(_mix(D_CV, beta)).neg_()
         of_student_C = expect(s_CV, log_s_m_CV)
         log_q_m_CV = D_CV.add_(log_s_m_CV)
         of_target_C = expect(q_CV, log_q_m_CV)
@@ -114,7 +114,7 @@ def compare_chunk(
         if factor != 1:
             slope_CV.mul_(factor)
         added_C = factor * offset_C if scale_C is None else factor * offset_C + scale_C
-        gradient_CV = slope_CV.add_(added_C[:, None]).mul_(s_CV)
+        gradient_CV = torch.mul(slope_CV.add_(added_C[:, None]), s_CV, out=slope_CV if out_CV is None else out_CV)
         if beta is None:  # 0 times infinity
             gradient_CV.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
     return ChunkLoss(_clear(loss_C), gradient_CV, u_CV)
@@ -127,12 +127,18 @@ def expect(p_CV: Tensor, value_CV: Tensor) -> Tensor:
         p_CV: Probabilities.
         value_CV: Values.
     """
-    mean_C = torch.bmm(p_CV[:, None, :], value_CV[:, :, None])[:, 0, 0]
+    mean_C: Tensor = torch.linalg.vecdot(p_CV, value_CV)  # six times as fast as bmm, which is not made for single rows
     odd_C = ~torch.isfinite(mean_C)
     if bool(odd_C.any()):
         p_RV, value_RV = p_CV[odd_C], value_CV[odd_C]
         mean_C[odd_C] = torch.where(p_RV == 0, 0.0, p_RV * value_RV).sum(-1)
     return mean_C
+
+
+def _mix(D_CV: Tensor, beta: float) -> Tensor:
+    """Return ``log(m / max(q, s))``, exactly 0 where q = s."""
+    share_CV = torch.full_like(D_CV, beta).masked_fill_(D_CV > 0, 1 - beta)
+    return D_CV.abs().neg_().expm1_().mul_(share_CV).log1p_()
 
 
 def _clear(loss_C: Tensor) -> Tensor:

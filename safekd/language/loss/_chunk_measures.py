@@ -11,13 +11,14 @@ Axes: P positions that count, C positions of a chunk, R positions that a measure
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ...data import Batch
+from ...errors import InvalidInput
 from ...safety import Average, Constraint, GroupSums
 
 Function = Callable[[Tensor, Tensor], Tensor]
@@ -65,13 +66,11 @@ class PartReader:
     Attributes:
         coefficient_G: What one unit of each group's sum adds to the objective, (G,), float64; None without gradient.
         sums: Sums so far; counts are known from the labels.
-        reads_rows: Whether it reads whole rows of probabilities.
     """
 
     def __init__(self, average: Average, batch: Batch, kept_P: Tensor | None) -> None:
         self._measure = average.measure
         self.coefficient_G: Tensor | None = None
-        self.reads_rows = not average.measure.truth_only and average.measure.columns is None
         members_GN = average.members(batch).flatten(1)
         critical_N = self._measure.is_critical(batch.labels).flatten()
         self._members_GP = members_GN if kept_P is None else members_GN[:, kept_P]
@@ -90,6 +89,7 @@ class PartReader:
         """
         members_GC = self._members_GP[:, rows]
         covered_C = members_GC.any(0)
+        self._require_tokens(self._measure.critical or (), log_p_CV.shape[-1])
         surrogate_C = torch.ones_like(covered_C, dtype=torch.float64)
         measured_C = torch.ones_like(surrogate_C)
         place_R = (covered_C & self._critical_P[rows]).nonzero()[:, 0]
@@ -117,6 +117,7 @@ class PartReader:
             measured: Function = measure.measured_everywhere
             column_Rc, known_R = label_R[:, None], torch.zeros_like(label_R)
             if columns is not None:
+                self._require_tokens(columns, log_p_CV.shape[-1])
                 column_Rc, known_R = torch.tensor(columns, device=label_R.device).expand(len(label_R), -1), label_R
                 surrogate = measured = measure.measured_columns
             value_Rc = log_p_CV[place_R[:, None], column_Rc]
@@ -138,6 +139,19 @@ class PartReader:
                 gradient.rows.append((place_R[some], g_rV))
         return torch.cat(surrogates), torch.cat(measures)
 
+    def _require_tokens(self, tokens: Collection[int], vocabulary: int) -> None:
+        if tokens and max(tokens) >= vocabulary:
+            raise InvalidInput(
+                f"{self._measure!r} names token {max(tokens)}; wanted token numbers from 0 to {vocabulary - 1}, those "
+                "that are compared."
+            )
+
+
+def _open_reader(average: Average, batch: Batch, kept_P: Tensor | None) -> PartReader:
+    """Return what reads an average: its own reader where it knows more of the batch than labels and groups say."""
+    own: Callable[[Batch, Tensor | None], PartReader] | None = getattr(average, "open_reader", None)
+    return PartReader(average, batch, kept_P) if own is None else own(batch, kept_P)
+
 
 class ConstraintReader:
     """Reads the averages of one constraint.
@@ -146,15 +160,11 @@ class ConstraintReader:
         constraint: The constraint.
         batch: Labels, contexts and tasks of all positions.
         kept_P: Places of the positions that count among all, or None where all do.
-
-    Attributes:
-        reads_rows: Whether a measure of it reads whole rows of probabilities.
     """
 
     def __init__(self, constraint: Constraint, batch: Batch, kept_P: Tensor | None) -> None:
         self._sizes = [average.size for _, average in constraint.parts]
-        self._parts = [PartReader(average, batch, kept_P) for _, average in constraint.parts]
-        self.reads_rows = any(part.reads_rows for part in self._parts)
+        self._parts = [_open_reader(average, batch, kept_P) for _, average in constraint.parts]
 
     def weigh(self, coefficient_G: Tensor) -> None:
         """Say what one unit of each group's sum adds to the objective.

@@ -18,17 +18,19 @@ from solvers.short_repr import ShortRepr
 
 from ..._number_checks import is_finite
 from ...data import Batch
-from ...divergences import ForwardKL, TemperedDivergence
+from ...divergences import ForwardKL, ReverseKL, TemperedDivergence
 from ...errors import InvalidInput
 from ...safety import Constraint, GroupSums, SafetyConstraint, SafetyMeasure
-from ...weights import Rule, Signals, TeacherEvidence, Uniform, collect_modules, looks_at_student
+from ...weights import Rule, Signals, TeacherEvidence, Uniform, collect_modules, collect_needs, looks_at_student
 from ._chunk_divergences import require_divergence
 from ._chunk_measures import ConstraintReader
 from ._chunk_signals import ChunkSignals
-from ._head import Head
+from ._chunk_targets import ChunkWeights, RowWeights, TargetSettings
+from ._head import Head, require_head_type
 from ._loss_gradient import attach_gradients
 from ._loss_inputs import (
     make_label_batch,
+    read_per_group,
     read_positions,
     read_temperatures,
     read_vocabulary,
@@ -37,10 +39,10 @@ from ._loss_inputs import (
     require_pool,
     spread_group,
 )
-from ._loss_pass import ChunkWeights, LossPass, LossSettings, RowWeights
-from ._memory_budget import count_rows, read_bytes
+from ._loss_pass import PassParts, run_pass
+from ._memory_budget import choose_chunk, read_bytes
 from ._teacher_outputs import TeacherOutput
-from ._teacher_rows import TeacherRows
+from ._teacher_rows import Pool, TeacherRows
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,12 +51,13 @@ class LanguageLoss(ShortRepr):
 
     Attributes:
         loss: Mean distillation loss, mixed with cross-entropy, less ``multipliers . safety``: a scalar in float32 or
-            wider whose gradients are known already; ``backward()`` hands them over, once.
+            wider whose gradients are known already; ``backward()`` hands them over.
         distillation: Mean divergence of the student from the target over the positions that count, T^2 included,
             without gradient.
         cross_entropy: Mean cross-entropy on the labels, without gradient; None without labels.
         positions: How many positions count here.
         sums: Sums of each measure, in the order of the measures.
+        entropy: Entropy of the student at temperature 1, nats, at the positions that count, (P,), without gradient.
         weights: Weights of the teachers at the positions that count, (P, K), without gradient.
         signals: What the rule was given, by name, (P, K) each; empty where weights were given.
         kept: Places of the positions that count among all, (P,); None where all do.
@@ -66,6 +69,7 @@ class LanguageLoss(ShortRepr):
     cross_entropy: Tensor | None
     positions: int
     sums: tuple[GroupSums, ...]
+    entropy: Tensor
     weights: Tensor
     signals: dict[str, Tensor]
     kept: Tensor | None
@@ -81,6 +85,7 @@ def shift_labels(labels: Tensor) -> Tensor:
     Returns:
         (..., T): each position has the label of the next one, the last -100.
     """
+    labels = torch.as_tensor(labels)
     return torch.cat([labels[..., 1:], torch.full_like(labels[..., :1], -100)], dim=-1)
 
 
@@ -97,7 +102,7 @@ def distillation_loss(
     temperature: float | Sequence[float] | None = None,
     temper: str = "teachers",
     cross_entropy: float = 0.0,
-    measures: Sequence[SafetyMeasure | Constraint] = (),
+    measures: SafetyMeasure | Constraint | Sequence[SafetyMeasure | Constraint] = (),
     multipliers: Tensor | Sequence[float] | None = None,
     group_weights: Sequence[Tensor] | None = None,
     measure_counts: Sequence[Tensor] | None = None,
@@ -181,11 +186,10 @@ def distillation_loss(
     positions = int(lead.numel()) if kept is None else len(kept)
     total = _read_count(count, positions)
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    own_head = None if head is None else head.cut(V)
     batch = make_label_batch(lead, labels, task, context, device)
     constraints = _read_measures(measures, batch, kept, multipliers, group_weights, measure_counts)
     groups = {"task": task, "context": context, "index": index}
-    groups_P = {name: spread_group(value, lead, kept, device) for name, value in groups.items()}
+    groups_P = {name: spread_group(name, value, lead, kept, device) for name, value in groups.items()}
     shared = {
         "evidence": evidence,
         "critical_classes": critical_classes,
@@ -196,26 +200,34 @@ def distillation_loss(
     rows_PK, row_weights = _read_row_weights(
         weights, lead, K, kept, wide, device, lambda rule: _call_rule(rule, labels_P, groups_P, shared)
     )
-    buffers = (
-        (3 + K if row_weights.keeps_teachers else 4)
-        + (divergence.temperature != 1)
-        + 2 * (own_head is not None and own_head.softcap is not None)
-        + any(constraint.reads_rows for constraint in constraints)
-    )
-    rows = count_rows(read_bytes(budget), buffers, V, wide, device)
-    settings = LossSettings(divergence, require_pool(pool), per_teacher, temper == "pool", float(cross_entropy), rows)
+    softened = divergence.temperature if temper == "pool" else 1.0
+    entering = (1.0,) * K if temper == "pool" else per_teacher
+    target = TargetSettings(Pool(require_pool(pool), K, isinstance(divergence, ReverseKL)), entering, softened)
+    size = choose_chunk(positions, read_bytes(budget), row_weights.count_buffers(K), V, wide, device)
     flat = hidden.flatten(0, -2)
     student = flat[:, :V] if head is None and flat.shape[-1] != V else flat
     student = student if kept is None else student[kept]
-    trained = [student, None, None] if own_head is None else [student, own_head.weight, own_head.bias]
+    trained = [student, None, None] if head is None else [student, head.weight, head.bias]
     wanted = [bool(torch.is_grad_enabled() and x is not None and x.requires_grad) for x in trained]
-    teacher_rows = [TeacherRows(output, V, wide) for output in outputs]
-    one_pass = LossPass(
-        student, own_head, teacher_rows, kept, labels_P, row_weights, constraints, settings, named, wide
+    teacher_rows = [TeacherRows(output, V, wide, who) for output, who in zip(outputs, named, strict=True)]
+    parts = PassParts(
+        student.detach(),
+        head,
+        V,
+        teacher_rows,
+        named,
+        row_weights,
+        kept,
+        labels_P,
+        constraints,
+        divergence,
+        target,
+        size,
+        wide,
     )
     unit, ce_unit = (1 - cross_entropy) / total, cross_entropy / total
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        result = one_pass.run(unit, ce_unit, (wanted[0], wanted[1], wanted[2]))
+        result = run_pass(parts, unit, ce_unit, (wanted[0], wanted[1], wanted[2]))
         value = unit * result.divergence + sum(constraint.value for constraint in constraints)
         if ce_unit and result.cross_entropy is not None:
             value = value + ce_unit * result.cross_entropy
@@ -225,13 +237,26 @@ def distillation_loss(
     truth = None if result.cross_entropy is None else (result.cross_entropy / each).to(wide)
     sums = tuple(constraint.sums for constraint in constraints)
     of_divergence = (result.divergence / each).to(wide)
-    return LanguageLoss(loss, of_divergence, truth, positions, sums, result.weights_PK, result.signals, kept, copied)
+    return LanguageLoss(
+        loss,
+        of_divergence,
+        truth,
+        positions,
+        sums,
+        result.entropy_P,
+        result.weights_PK,
+        result.signals,
+        kept,
+        copied,
+    )
 
 
 def _require_shapes(hidden: Tensor, head: Head | None, outputs: Sequence[TeacherOutput], names: Sequence[str]) -> None:
     if not isinstance(hidden, Tensor) or not hidden.is_floating_point() or hidden.ndim < 2:
         found = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
         raise InvalidInput(f"`hidden` is {found}; wanted floats of shape (..., width), one row a position.")
+    if head is not None:
+        require_head_type(head)
     if head is not None and hidden.shape[-1] != head.width:
         raise InvalidInput(
             f"`hidden` has width {hidden.shape[-1]}, and the head reads {head.width}; wanted the states that the head "
@@ -250,14 +275,14 @@ def _require_shapes(hidden: Tensor, head: Head | None, outputs: Sequence[Teacher
 def _read_count(count: float | Tensor | None, positions: int) -> float:
     if count is None:
         return float(max(positions, 1))
-    number = float(count)
+    number = count.item() if isinstance(count, Tensor) and count.numel() == 1 else count
     if not (is_finite(number) and number > 0):
         raise InvalidInput(f"`count` is {number!r}; wanted how many positions the whole step has, above 0.")
-    return number
+    return float(number)
 
 
 def _read_measures(
-    measures: Sequence[SafetyMeasure | Constraint],
+    measures: SafetyMeasure | Constraint | Sequence[SafetyMeasure | Constraint],
     batch: Batch,
     kept: Tensor | None,
     multipliers: Tensor | Sequence[float] | None,
@@ -266,7 +291,8 @@ def _read_measures(
 ) -> list[ConstraintReader]:
     """Return a reader of each measure, which knows what one unit of each group's sum adds to the loss."""
     rules: list[Constraint] = []
-    for m, measure in enumerate(measures):
+    several = [measures] if isinstance(measures, (SafetyMeasure, Constraint)) else measures
+    for m, measure in enumerate(several):
         if isinstance(measure, SafetyMeasure):
             rules.append(SafetyConstraint(f"measure {m}", measure, at_least=1.0))
         elif isinstance(measure, Constraint):
@@ -284,10 +310,13 @@ def _read_measures(
         raise InvalidInput(
             f"`multipliers` is {lambda_M.tolist()}; wanted a finite number a measure, {len(rules)} of them."
         )
+    known = [reader.sums.count_G for reader in readers]
+    counts = known if counts is None else read_per_group("measure_counts", counts, known)
+    group_weights = None if group_weights is None else read_per_group("group_weights", group_weights, known)
     for m, (rule, reader) in enumerate(zip(rules, readers, strict=True)):
-        count_G = (reader.sums.count_G if counts is None else counts[m].to(lambda_M)).clamp_min(1.0)
+        count_G = counts[m].clamp_min(1.0)
         if group_weights is not None:
-            share_G = group_weights[m].to(lambda_M)
+            share_G = group_weights[m]
         elif rule.gradient_depends_on_means:
             raise InvalidInput(
                 f"Constraint '{rule.name}' is the worst of several mixes, whose weights follow from means over the "
@@ -312,33 +341,38 @@ def _read_row_weights(
     if weights is None or type(weights) is Uniform:
         weights = torch.full((K,), 1 / K, dtype=dtype, device=device)
     if isinstance(weights, Tensor):
-        rows_NK = read_weights(weights.to(device), lead, K)
-        rows_PK = (rows_NK if kept is None else rows_NK[kept]).to(dtype)
+        rows_PK = read_weights(weights.to(device), lead, K, kept).to(dtype)
         differentiate = torch.is_grad_enabled() and rows_PK.requires_grad
         return rows_PK, RowWeights(rows_PK.detach(), differentiate=differentiate)
-    if not callable(weights):
+    if not callable(weights) or isinstance(weights, type):
         raise InvalidInput(
             f"`weights` is {weights!r}; wanted a tensor of shape ({K},) or (..., {K}), or a rule such as "
             "kd.weights.Conforming(kd.weights.EntropyDecay(), polytope)."
         )
     parameters = [p for module in collect_modules(weights).values() for p in module.parameters() if p.requires_grad]
     learned = tuple(dict.fromkeys(parameters)) if torch.is_grad_enabled() else ()
-    return None, RowWeights(None, make_call(weights), learned)
+    needs = collect_needs(weights)
+    return None, RowWeights(
+        None,
+        make_call(weights),
+        learned,
+        sees_student=looks_at_student(weights),
+        sees_teachers="log_p" in needs,
+        sees_disagreement="disagreement" in needs,
+    )
 
 
 def _call_rule(
     rule: Rule, labels_P: Tensor | None, groups: dict[str, Tensor | None], shared: dict[str, Any]
 ) -> ChunkWeights:
-    sees_student = looks_at_student(rule)
-
-    def call(rows: Tensor | slice, log_s_CV: Tensor, known: dict[str, Tensor], log_p: Sequence[Tensor]) -> Tensor:
+    def call(rows: slice, log_s_CV: Tensor | None, known: dict[str, Tensor], log_p: Sequence[Tensor]) -> Tensor:
         entropy_CK = known["entropy"]
         signals = ChunkSignals(
             log_p,
             entropy_CK,
             cross_entropy=known.get("cross_entropy"),
             labels=None if labels_P is None else labels_P[rows],
-            student_log_p=log_s_CV if sees_student else None,
+            student_log_p=log_s_CV,
             **{name: None if value is None else value[rows] for name, value in groups.items()},
             **shared,
         )

@@ -113,3 +113,18 @@ class Head(ShortRepr):
         raw = torch.nn.functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
         raw = raw if self.scale == 1 else raw * self.scale
         return raw if self.softcap is None else self.softcap * torch.tanh(raw / self.softcap)
+
+
+def require_head_type(head: object) -> None:
+    """Refuse what is no head.
+
+    Args:
+        head: What was given.
+
+    Raises:
+        InvalidInput: It is something else.
+    """
+    if not isinstance(head, Head):
+        raise InvalidInput(
+            f"The head is a {type(head).__name__}; wanted Head.of(model), or Head(weight, bias) of an output layer."
+        )

@@ -9,33 +9,36 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ...errors import InvalidInput
 from ._loss_pass import LossGradients
 
 
 class _KnownGradients(torch.autograd.Function):
-    """Hands gradients over that were worked out beside the value; they are given away, not copied."""
+    """Hands over gradients that were worked out beside the value, without a copy.
+
+    They are saved for the backward pass, so autograd drops its own reference first, and a parameter takes what it is
+    given; where the graph is retained it does not, and copies.
+    """
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, gradients: list[Tensor | None], *inputs: Tensor | None) -> Tensor:
-        ctx.gradients = gradients
+    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor | None], *inputs: Tensor | None) -> Tensor:
+        ctx.save_for_backward(*gradients)
+        ctx.applied = None  # by what they were multiplied in place, once they were handed over
         return value.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_loss: Tensor) -> Any:
-        if ctx.gradients is None:
-            raise InvalidInput(
-                "The gradients of this loss were handed over already: backward() runs once. Call distillation_loss "
-                "again."
-            )
-        gradients, ctx.gradients = ctx.gradients, None
-        found: list[Tensor | None] = []
-        while gradients:  # no reference stays, or autograd would copy what it could keep
-            gradient = gradients.pop(0)
-            found.append(None if gradient is None else gradient.mul_(of_loss.to(gradient)))
-            del gradient
-        return None, None, *found
+        factor, gradients = float(of_loss), ctx.saved_tensors
+        if ctx.applied is None and factor != 0:
+            ctx.applied = factor
+            if factor != 1:
+                for gradient in gradients:
+                    if gradient is not None:
+                        gradient.data.mul_(factor)  # what is saved counts as unchanged
+        elif factor != ctx.applied:  # handed over before, with another factor
+            factor /= ctx.applied or 1.0
+            gradients = tuple(None if gradient is None else gradient * factor for gradient in gradients)
+        return None, None, *gradients
 
 
 def attach_gradients(
@@ -60,8 +63,10 @@ def attach_gradients(
     gradients.learned = []
     if all(x is None for x in known):
         return value
+    # float16 cannot hold what a gradient scaler has not multiplied yet: autograd narrows that when it is handed over
     narrow = [
-        g if g is None or x is None or g.dtype == x.dtype else g.to(x.dtype) for g, x in zip(known, inputs, strict=True)
+        g if g is None or x is None or x.dtype == torch.float16 else g.to(x.dtype)
+        for g, x in zip(known, inputs, strict=True)
     ]
     del known
     loss: Tensor = _KnownGradients.apply(value, narrow, *inputs)  # type: ignore[no-untyped-call]

@@ -5,14 +5,14 @@ Axes: ... positions, N of them, P that count, K teachers, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..._number_checks import is_finite
+from ..._number_checks import is_finite, is_whole
 from ...data import Batch, expand_to_positions
 from ...divergences import TemperedDivergence
 from ...errors import InvalidInput
@@ -33,14 +33,15 @@ def require_outputs(teachers: object) -> list[TeacherOutput]:
     Raises:
         InvalidInput: There are none, or one is of another kind.
     """
-    several = [teachers] if isinstance(teachers, (Hidden, Logits, TopK)) else list(teachers)  # type: ignore[call-overload]
+    several: list[Any] = list(teachers) if isinstance(teachers, Iterable) else [teachers]
     if not several:
         raise InvalidInput("There are no teachers; give at least one.")
     for k, output in enumerate(several):
         if not isinstance(output, (Hidden, Logits, TopK)):
+            asked = "; it answers a batch, so pass teacher(batch)" if hasattr(output, "manifest") else ""
             raise InvalidInput(
-                f"Teacher {k} is {type(output).__name__}; wanted Hidden(hidden, head), Logits(logits) or "
-                "TopK(ids, log_p, vocabulary): what it says of these positions."
+                f"Teacher {k} is {type(output).__name__}{asked}; wanted Hidden(hidden, head), Logits(logits) or "
+                "TopK(ids, log_p, tail): what it says of these positions."
             )
     return several
 
@@ -73,6 +74,8 @@ def read_vocabulary(
                     "compared."
                 )
         return own
+    if not is_whole(given):
+        raise InvalidInput(f"`vocabulary` is {given!r}; wanted how many tokens are compared, such as len(tokenizer).")
     for name, size in sizes.items():
         if size is not None and size < given:
             raise InvalidInput(f"`vocabulary` is {given}, and {name} scores {size} tokens only; wanted at most that.")
@@ -127,7 +130,7 @@ def read_positions(
 
 
 def read_temperatures(
-    temperature: float | Sequence[float] | None, divergence: TemperedDivergence, K: int, temper: str
+    temperature: float | Sequence[float] | Tensor | None, divergence: TemperedDivergence, K: int, temper: str
 ) -> tuple[tuple[float, ...], TemperedDivergence]:
     """Return the temperature of each teacher, and the divergence at that of the student.
 
@@ -143,6 +146,7 @@ def read_temperatures(
     if temper not in ("teachers", "pool"):
         raise InvalidInput(f"`temper` is {temper!r}; wanted 'teachers' (each is softened, then pooled) or 'pool'.")
     own = divergence.temperature
+    temperature = temperature.tolist() if isinstance(temperature, Tensor) else temperature
     if temperature is None:
         return (own,) * K, divergence
     values = list(temperature) if isinstance(temperature, Sequence) else [temperature]
@@ -161,13 +165,14 @@ def read_temperatures(
     return tuple(float(value) for value in values), divergence
 
 
-def read_weights(weights: Tensor, lead: torch.Size, K: int) -> Tensor:
-    """Return weights as one row a position, (N, K), with their graph.
+def read_weights(weights: Tensor, lead: torch.Size, K: int, kept: Tensor | None) -> Tensor:
+    """Return weights as one row a position that counts, (P, K), with their graph.
 
     Args:
         weights: (K,) or (..., K), at least 0, sum 1.
         lead: Shape of the positions.
         K: How many teachers.
+        kept: Places of the positions that count; None where all do.
 
     Raises:
         InvalidInput: Shape or values are wrong.
@@ -176,13 +181,17 @@ def read_weights(weights: Tensor, lead: torch.Size, K: int) -> Tensor:
         raise InvalidInput(
             f"`weights` has shape {tuple(weights.shape)}; wanted ({K},), or one row a position, {(*lead, K)}."
         )
-    known = weights.detach()
+    weights = weights if weights.is_floating_point() else weights.float()
+    rows_NK = weights.expand(*lead, K).reshape(-1, K)
+    rows_PK = rows_NK if kept is None else rows_NK[kept]
+    known = rows_PK.detach()
     if not bool(torch.isfinite(known).all()) or bool((known < 0).any()):
         raise InvalidInput("`weights` holds a number that is negative or not finite; wanted at least 0, sum 1.")
-    if bool(((known.sum(-1) - 1).abs() > _SUM_ERROR).any()):
-        worst = known.sum(-1).flatten()[(known.sum(-1) - 1).abs().argmax()]
-        raise InvalidInput(f"`weights` sum to {float(worst):g} at one position; wanted 1. Divide each row by its sum.")
-    return weights.expand(*lead, K).reshape(-1, K)
+    off_P = known.double().sum(-1) - 1
+    if bool((off_P.abs() > max(_SUM_ERROR, 4 * torch.finfo(known.dtype).eps)).any()):
+        worst = float(1 + off_P[off_P.abs().argmax()])
+        raise InvalidInput(f"`weights` sum to {worst:g} at one position; wanted 1. Divide each row by its sum.")
+    return rows_PK
 
 
 def require_pool(pool: str) -> str:
@@ -212,23 +221,68 @@ def make_label_batch(lead: torch.Size, labels: Tensor | None, task: Any, context
     known = torch.zeros(lead, dtype=torch.long, device=device) if labels is None else labels.to(device).long()
     size = lead[0] if lead else 1
     zeros = torch.zeros(size, dtype=torch.long, device=device)
-    groups = {}
-    for name, value in (("task", task), ("context", context)):
-        given = zeros if value is None else torch.as_tensor(value, device=device).long()
-        if given.shape not in ((size,), lead):
-            raise InvalidInput(
-                f"`{name}` has shape {tuple(given.shape)}; wanted one an example, ({size},), or a position, "
-                f"{tuple(lead)}."
-            )
-        groups[name] = given
+    groups = {
+        name: zeros if value is None else read_group(name, value, lead, device)
+        for name, value in (("task", task), ("context", context))
+    }
     numbers = torch.arange(size, device=device)
     return Batch(zeros[:, None], known.clamp_min(0), groups["task"], groups["context"], numbers)
 
 
-def spread_group(value: Any, lead: torch.Size, kept: Tensor | None, device: torch.device) -> Tensor | None:
+def read_group(name: str, value: Any, lead: torch.Size, device: torch.device) -> Tensor:
+    """Return group numbers, one an example or a position.
+
+    Args:
+        name: What messages call them.
+        value: What was given.
+        lead: Shape of the positions.
+        device: Where to.
+
+    Raises:
+        InvalidInput: They are no numbers, or do not fit the positions.
+    """
+    try:
+        given = torch.as_tensor(value, device=device).long()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(
+            f"`{name}` is {value!r}; wanted whole numbers. The contexts and tasks of a split are numbered in the order "
+            "of its names."
+        ) from error
+    if given.shape not in ((lead[0] if lead else 1,), lead):
+        raise InvalidInput(
+            f"`{name}` has shape {tuple(given.shape)}; wanted one an example, ({lead[0] if lead else 1},), or a "
+            f"position, {tuple(lead)}."
+        )
+    return given
+
+
+def read_per_group(name: str, given: Sequence[Any], like: Sequence[Tensor]) -> list[Tensor]:
+    """Return numbers that are given for each group of each measure.
+
+    Args:
+        name: What messages call them.
+        given: (G,) a measure.
+        like: Tensors of the same shapes.
+
+    Raises:
+        InvalidInput: There are more or fewer.
+    """
+    sizes = [len(x) for x in like]
+    if len(given) != len(like):
+        raise InvalidInput(f"`{name}` is for {len(given)} measures; wanted one tensor a measure, {len(like)} of them.")
+    read = [torch.as_tensor(x).to(y) for x, y in zip(given, like, strict=True)]
+    if [tuple(x.shape) for x in read] != [(size,) for size in sizes]:
+        raise InvalidInput(
+            f"`{name}` has shapes {[tuple(x.shape) for x in read]}; wanted one number a group, {[(n,) for n in sizes]}."
+        )
+    return read
+
+
+def spread_group(name: str, value: Any, lead: torch.Size, kept: Tensor | None, device: torch.device) -> Tensor | None:
     """Return a group number for each position that counts.
 
     Args:
+        name: What messages call it.
         value: One an example or a position; or None.
         lead: Shape of the positions.
         kept: Places of the positions that count.
@@ -236,5 +290,5 @@ def spread_group(value: Any, lead: torch.Size, kept: Tensor | None, device: torc
     """
     if value is None:
         return None
-    flat = expand_to_positions(torch.as_tensor(value, device=device).long(), lead).flatten()
+    flat = expand_to_positions(read_group(name, value, lead, device), lead).flatten()
     return flat if kept is None else flat[kept]

@@ -2,77 +2,66 @@
 
 For each chunk of C positions
 
-    z = W h, log s = log softmax(z / T)                      the student
-    p_k                                                      each teacher in one buffer; in K where weights need all
-    w                                                        given, or a rule's scores of this chunk
-    q                                                        the pool
-    G = dL/dz                                                in closed form, in the student's buffer
-    dh = G W,  dW += G^T h                                   and the chunk is forgotten
+    p_k = softmax(W_k h_k), w, q                    teachers, weights and their pool (``_chunk_targets``)
+    z = W h                                         the student's logits
+    log s = log softmax(z / T), G = dL/dz           R positions at a time, in closed form, in the place of z
+    dh = G W,  dW += G^T h                          and the chunk is forgotten
 
-Axes: N positions, P of them count, C positions of a chunk, H width, K teachers, V vocabulary, M measures.
+Axes: N positions, P of them count, C positions of a chunk, R positions of a block, H width, K teachers, V vocabulary,
+M measures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ...divergences import ReverseKL, TemperedDivergence
-from ...errors import NotFinite
+from ...divergences import TemperedDivergence
 from ._chunk_divergences import compare_chunk, expect
 from ._chunk_measures import ConstraintReader, LogitGradient
+from ._chunk_targets import ChunkTarget, RowWeights, TargetSettings
 from ._head import Head
 from ._head_products import HeadProducts
-from ._teacher_rows import TeacherRows, differentiate_weights, pool_rows
-
-ChunkWeights = Callable[[Tensor | slice, Tensor, dict[str, Tensor], Sequence[Tensor]], Tensor]
+from ._memory_budget import ChunkBuffers, ChunkSize
+from ._teacher_rows import RowChecks, TeacherRows, differentiate_weights
 
 
 @dataclass(frozen=True)
-class LossSettings:
-    """How positions are compared.
+class PassParts:
+    """What a pass reads, and how.
 
     Attributes:
+        student: Hidden states of the positions that count, (P, H); or, without a head, their logits, (P, V).
+        head: The student's head; None where ``student`` are logits.
+        vocabulary: V, how many tokens are compared; the head may be padded beyond.
+        teachers: Each read by the places of positions among all N.
+        names: Of the teachers, for messages.
+        weights: Of the teachers.
+        kept_P: Places of the positions that count; None where all do.
+        labels_P: Labels of those; None where nothing needs them.
+        measures: Readers of the constraints.
         divergence: Of target and student; its temperature is the student's.
-        pool: "arithmetic" or "geometric".
-        temperatures: Of each teacher.
-        soften_pool: Whether teachers are pooled at temperature 1, and their pool softened.
-        cross_entropy: Share of the cross-entropy on the labels in the loss.
-        rows: Positions of a chunk.
+        target: How teachers are pooled.
+        size: Of chunks and blocks.
+        dtype: Of all that is computed, float32 or float64.
     """
 
+    student: Tensor
+    head: Head | None
+    vocabulary: int
+    teachers: Sequence[TeacherRows]
+    names: Sequence[str]
+    weights: RowWeights
+    kept_P: Tensor | None
+    labels_P: Tensor | None
+    measures: Sequence[ConstraintReader]
     divergence: TemperedDivergence
-    pool: str
-    temperatures: tuple[float, ...]
-    soften_pool: bool
-    cross_entropy: float
-    rows: int
-
-
-@dataclass(frozen=True)
-class RowWeights:
-    """Weights of the teachers.
-
-    Attributes:
-        given_PK: One row a position; None where a rule says it.
-        rule: Called with the positions of a chunk, the student's log-probabilities, the signals that are known and the
-            teachers' log-probabilities at temperature 1; returns weights (C, K), perhaps with a graph.
-        learned: Parameters of the rule that get gradients.
-        differentiate: Whether ``given_PK`` gets a gradient.
-    """
-
-    given_PK: Tensor | None
-    rule: ChunkWeights | None = None
-    learned: tuple[Tensor, ...] = ()
-    differentiate: bool = False
-
-    @property
-    def keeps_teachers(self) -> bool:
-        """Whether the distributions of all teachers are held at once."""
-        return self.rule is not None or self.differentiate
+    target: TargetSettings
+    size: ChunkSize
+    dtype: torch.dtype
 
 
 @dataclass
@@ -97,6 +86,7 @@ class PassResult:
     Attributes:
         divergence: Sum of the divergences, T^2 included.
         cross_entropy: Sum over labels; None where there are none.
+        entropy_P: Entropy of the student's distribution at temperature 1, (P,).
         gradients: Of the objective.
         weights_PK: The weights that were used.
         signals: Signals that a rule was given, (P, K) each.
@@ -104,275 +94,198 @@ class PassResult:
 
     divergence: Tensor
     cross_entropy: Tensor | None
+    entropy_P: Tensor
     gradients: LossGradients
     weights_PK: Tensor
     signals: dict[str, Tensor]
 
 
-class LossPass:
-    """Reads positions chunk by chunk.
+def run_pass(parts: PassParts, unit: float, ce_unit: float, wanted: tuple[bool, bool, bool]) -> PassResult:
+    """Return sums, and the gradient of ``unit * divergence + ce_unit * cross-entropy + the measures' own``.
 
     Args:
-        student: Hidden states of the positions that count, (P, H); or, without a head, their logits, (P, V).
-        head: The student's head; None where ``student`` are logits.
-        teachers: Each read by the places of positions among all N.
-        kept_P: Places of the positions that count; None where all do.
-        labels_P: Labels of those; None where nothing needs them.
-        weights: Of the teachers.
-        measures: Readers of the constraints.
-        settings: How positions are compared.
-        names: Of the teachers, for messages.
-        dtype: Of all that is computed, float32 or float64.
+        parts: What is read, and how.
+        unit: What one position's divergence counts, T^2 left out.
+        ce_unit: What one position's cross-entropy counts.
+        wanted: Whether the gradients of student, weight and bias are asked for.
+    """
+    reader = _ChunkReader(parts, unit, ce_unit, wanted)
+    used, signals = [], dict[str, list[Tensor]]()
+    for rows in parts.size.chunks(len(parts.student)):
+        reader.read(rows)
+        used.append(reader.target.w_CK.detach())
+        for name, value in reader.target.signals.items():
+            signals.setdefault(name, []).append(value)
+    return PassResult(
+        reader.divergence * parts.divergence.temperature**2,
+        None if parts.labels_P is None else reader.cross_entropy,
+        reader.entropy_P,
+        reader.gradients,
+        torch.cat(used) if used else parts.student.new_zeros(0, len(parts.teachers), dtype=parts.dtype),
+        {name: torch.cat(values) for name, values in signals.items()},
+    )
+
+
+def _make_gradients(parts: PassParts, wanted: tuple[bool, bool, bool]) -> LossGradients:
+    of_student, of_weight, of_bias = wanted
+    student, head, dtype, device = parts.student, parts.head, parts.dtype, parts.student.device
+    made = LossGradients()
+    if of_student:
+        held = dtype if student.dtype == torch.float16 else student.dtype  # see attach_gradients
+        made.student_PH = torch.zeros_like(student, dtype=held)
+    if of_weight and head is not None:
+        made.weight_VH = torch.zeros(head.weight.shape, dtype=dtype, device=device)
+    if of_bias and head is not None:
+        made.bias_V = torch.zeros(head.vocabulary, dtype=dtype, device=device)
+    if parts.weights.differentiate:
+        made.given_PK = torch.empty(len(student), len(parts.teachers), dtype=dtype, device=device)
+    made.learned = [torch.zeros_like(x) for x in parts.weights.learned]
+    return made
+
+
+class _ChunkReader:
+    """Reads chunks and adds up what they give.
+
+    Attributes:
+        target: Of the chunk that was read last.
+        gradients: So far.
+        divergence: Sum so far, without T^2, float64.
+        cross_entropy: Sum so far, float64.
+        entropy_P: Entropy of the student's distribution at temperature 1, of each position that was read.
     """
 
-    def __init__(
-        self,
-        student: Tensor,
-        head: Head | None,
-        teachers: Sequence[TeacherRows],
-        kept_P: Tensor | None,
-        labels_P: Tensor | None,
-        weights: RowWeights,
-        measures: Sequence[ConstraintReader],
-        settings: LossSettings,
-        names: Sequence[str],
-        dtype: torch.dtype,
-    ) -> None:
-        self._student, self._head, self._teachers, self._kept = student.detach(), head, teachers, kept_P
-        self._labels, self._weights, self._measures = labels_P, weights, measures
-        self._settings, self._names, self._dtype = settings, names, dtype
-        self._products = None if head is None else HeadProducts(head, dtype)
-        self._needs_logits = head is not None and head.softcap is not None
+    def __init__(self, parts: PassParts, unit: float, ce_unit: float, wanted: tuple[bool, bool, bool]) -> None:
+        student, size = parts.student, parts.size
+        self._parts, self._unit, self._ce_unit, self._of_logits = parts, unit, ce_unit, any(wanted)
+        self._products = None if parts.head is None else HeadProducts(parts.head.cut(parts.vocabulary), parts.dtype)
+        self._buffers = ChunkBuffers(size.rows, parts.vocabulary, parts.dtype, student.device)
+        self._checks = RowChecks(parts.names, parts.kept_P)
+        self.target = ChunkTarget(
+            parts.teachers, parts.weights, parts.target, parts.labels_P, self._buffers, size, self._checks
+        )
+        self.gradients = _make_gradients(parts, wanted)
+        self.divergence = torch.zeros((), dtype=torch.float64, device=student.device)
+        self.cross_entropy = torch.zeros_like(self.divergence)
+        self.entropy_P = torch.empty(len(student), dtype=parts.dtype, device=student.device)
 
-    def run(self, unit: float, ce_unit: float, wanted: tuple[bool, bool, bool]) -> PassResult:
-        """Return sums, and the gradient of ``unit * divergence + ce_unit * cross-entropy + the measures' own``.
+    def read(self, rows: slice) -> None:
+        """Read a chunk.
 
         Args:
-            unit: What one position's divergence counts, T^2 left out.
-            ce_unit: What one position's cross-entropy counts.
-            wanted: Whether the gradients of student, weight and bias are asked for.
+            rows: Its positions among those that count.
         """
-        P = len(self._student)
-        total = torch.zeros((), dtype=torch.float64, device=self._student.device)
-        ce_total = None if self._labels is None else total.clone()
-        gradients = self._make_gradients(wanted)
-        used, signals = [], dict[str, list[Tensor]]()
-        for start in range(0, P, self._settings.rows):
-            rows = slice(start, min(start + self._settings.rows, P))
-            chunk = _Chunk(self, rows, unit, ce_unit, wanted, gradients)
-            loss_C, truth_C = chunk.run()
-            total += loss_C.sum(dtype=torch.float64)
-            if ce_total is not None and truth_C is not None:
-                ce_total -= truth_C.sum(dtype=torch.float64)
-            used.append(chunk.w_CK.detach())
-            for name, value in chunk.signals.items():
-                signals.setdefault(name, []).append(value)
-        return PassResult(
-            total * self._settings.divergence.temperature**2,
-            ce_total,
-            gradients,
-            torch.cat(used) if used else self._student.new_zeros(0, len(self._teachers)),
-            {name: torch.cat(values) for name, values in signals.items()},
+        parts, C = self._parts, rows.stop - rows.start
+        self._checks.start = rows.start
+        places = rows if parts.kept_P is None else parts.kept_P[rows]
+        student_CH = parts.student[rows]
+        z_CV = self._buffers.take(parts.weights.student_buffer(len(parts.teachers)), C)
+        if parts.weights.sees_student:
+            self._write_logits(student_CH, z_CV)
+            log_s_CV = self._buffers.take(len(parts.teachers) + 1, C)
+            for block in parts.size.blocks(C):
+                log_s_CV[block] = torch.log_softmax(z_CV[block], dim=-1)
+                self._checks.require_distribution(log_s_CV[block], "the student", block)
+            self.target.read(rows, places, log_s_CV)
+        else:
+            self.target.read(rows, places, None)
+            self._write_logits(student_CH, z_CV)
+        columns = [self._compare(rows, block, z_CV[block]) for block in parts.size.blocks(C)]
+        if parts.weights.learns:
+            self._move_weights(rows, torch.cat([column for column in columns if column is not None]))
+        if self._of_logits:
+            self._go_back(rows, z_CV, student_CH)
+
+    def _write_logits(self, student_CH: Tensor, z_CV: Tensor) -> None:
+        if self._products is None:
+            z_CV.copy_(student_CH)
+        else:
+            self._products.write_logits(student_CH, z_CV)
+
+    def _compare(self, rows: slice, block: slice, z_RV: Tensor) -> Tensor | None:
+        """Add up the losses of a block, put its gradient in the place of its logits; return that of the weights.
+
+        The gradient is that in ``W h + b``, in units of ``unit T``.
+        """
+        parts, unit, weights = self._parts, self._unit, self._parts.weights
+        T, capped = parts.divergence.temperature, parts.head is not None and parts.head.softcap is not None
+        plain_RV = torch.log_softmax(z_RV, dim=-1) if T != 1 else None
+        log_s_RV = torch.log_softmax(z_RV if T == 1 else z_RV / T, dim=-1)
+        self._checks.require_distribution(log_s_RV, "the student", block)
+        own = slice(rows.start + block.start, rows.start + block.stop)
+        extra = self._read_labels(own, log_s_RV if plain_RV is None else plain_RV)
+        s_RV = log_s_RV.exp()
+        plain = (s_RV, log_s_RV) if plain_RV is None else (plain_RV.exp(), plain_RV)
+        self.entropy_P[own] = -expect(*plain)
+        pooled = self.target.pool(block)
+        log_pool_RV = pooled.log_q_RV.clone() if weights.learns else None
+        pooled = self.target.soften(pooled)
+        compared = compare_chunk(
+            parts.divergence,
+            log_s_RV,
+            s_RV,
+            pooled.log_q_RV,
+            pooled.q_RV,
+            scale_C=None if extra is None or T != 1 else extra.scale_C / (unit or 1.0),
+            share=1.0 if unit else 0.0,
+            gradient=self._of_logits,
+            learns=weights.learns,
+            out_CV=None if capped else z_RV,
         )
+        self.divergence += compared.loss_C.sum(dtype=torch.float64)
+        gradient_RV = compared.gradient_CV
+        if gradient_RV is not None:
+            if extra is not None:
+                if plain_RV is not None:
+                    gradient_RV += plain[0].mul_((extra.scale_C / (unit * T or 1.0))[:, None])
+                extra.add_to(gradient_RV, unit * T or 1.0)
+            if self._products is not None:
+                self._products.chain(gradient_RV, z_RV)
+            if capped:
+                z_RV.copy_(gradient_RV)
+        if compared.u_CV is None or log_pool_RV is None:
+            return None
+        of_pool = unit * (T if parts.target.softened != 1 else T * T)
+        kind = parts.target.pool.kind
+        return differentiate_weights(kind, self.target.teachers(block), log_pool_RV, compared.u_CV) * of_pool
 
-    def _make_gradients(self, wanted: tuple[bool, bool, bool]) -> LossGradients:
-        of_student, of_weight, of_bias = wanted
-        student, head = self._student, self._head
-        made = LossGradients()
-        if of_student:
-            made.student_PH = torch.empty_like(student)
-        if of_weight and head is not None:
-            made.weight_VH = torch.zeros(head.weight.shape, dtype=self._dtype, device=student.device)
-        if of_bias and head is not None:
-            made.bias_V = torch.zeros(head.vocabulary, dtype=self._dtype, device=student.device)
-        if self._weights.differentiate:
-            made.given_PK = torch.empty(len(student), len(self._teachers), dtype=self._dtype, device=student.device)
-        made.learned = [torch.zeros_like(x) for x in self._weights.learned]
-        return made
-
-
-class _Chunk:
-    """Some positions of a pass."""
-
-    def __init__(
-        self,
-        whole: LossPass,
-        rows: slice,
-        unit: float,
-        ce_unit: float,
-        wanted: tuple[bool, bool, bool],
-        gradients: LossGradients,
-    ) -> None:
-        self._whole, self._rows, self._wanted, self._gradients = whole, rows, wanted, gradients
-        self._unit, self._ce_unit = unit, ce_unit
-        self._of_logits = any(wanted)
-        self._places = rows if whole._kept is None else whole._kept[rows]
-        self.w_CK = torch.empty(0)
-        self.signals: dict[str, Tensor] = {}
-
-    def run(self) -> tuple[Tensor, Tensor | None]:
-        """Return the divergences of the chunk without T^2, and log p(y) where labels are known, (C,) each."""
-        whole, settings = self._whole, self._whole._settings
-        T = settings.divergence.temperature
-        student_CH = whole._student[self._rows]
-        z_CV = student_CH.to(whole._dtype, copy=True) if whole._products is None else whole._products.logits(student_CH)
-        capped_CV = z_CV if whole._needs_logits and self._of_logits else None
-        plain_CV = None
-        if T != 1 and whole._labels is not None:
-            plain_CV = torch.log_softmax(z_CV, dim=-1)
-        log_s_CV = torch.log_softmax(z_CV if T == 1 else z_CV.div(T), dim=-1)
-        del z_CV
-        self._require_finite(log_s_CV, "the student")
-        truth_C, extra = self._read_labels(log_s_CV if plain_CV is None else plain_CV)
-        kept = self._read_teachers(log_s_CV)
-        gradient_CV, loss_C = self._compare(kept, log_s_CV, extra if T == 1 else None)
-        if gradient_CV is not None:
-            self._go_back(gradient_CV, plain_CV, extra, capped_CV, student_CH)
-        return loss_C, truth_C
-
-    def _read_labels(self, log_p_CV: Tensor) -> tuple[Tensor | None, LogitGradient | None]:
-        """Return log p(y), and the gradient of cross-entropy and measures in the logits at temperature 1."""
-        whole = self._whole
-        if whole._labels is None:
-            return None, None
-        label_C = whole._labels[self._rows]
-        truth_C = log_p_CV.gather(-1, label_C[:, None])[:, 0]
-        extra = LogitGradient(torch.zeros_like(truth_C)) if self._of_logits else None
-        for reader in whole._measures:
-            reader.read(self._rows, log_p_CV, label_C, extra)
+    def _read_labels(self, rows: slice, log_p_RV: Tensor) -> LogitGradient | None:
+        """Read cross-entropy and measures; return their gradient in the logits at temperature 1."""
+        parts = self._parts
+        if parts.labels_P is None:
+            return None
+        label_R = parts.labels_P[rows]
+        truth_R = log_p_RV.gather(-1, label_R[:, None])[:, 0]
+        self.cross_entropy -= truth_R.sum(dtype=torch.float64)
+        extra = LogitGradient(torch.zeros_like(truth_R)) if self._of_logits else None
+        for measure in parts.measures:
+            measure.read(rows, log_p_RV, label_R, extra)
         if extra is not None and self._ce_unit:
             extra.scale_C += self._ce_unit
-            place_C = torch.arange(len(label_C), device=label_C.device)
-            extra.entries.append((place_C, label_C[:, None], torch.full_like(truth_C, -self._ce_unit)[:, None]))
-        return truth_C, extra
+            place_R = torch.arange(len(label_R), device=label_R.device)
+            extra.entries.append((place_R, label_R[:, None], torch.full_like(truth_R, -self._ce_unit)[:, None]))
+        return extra
 
-    def _read_teachers(self, log_s_CV: Tensor) -> list[Tensor]:
-        """Return each teacher's log-probabilities at its temperature where all are held at once, else none yet."""
-        whole, weights = self._whole, self._whole._weights
-        settings = whole._settings
-        if not weights.keeps_teachers:
-            assert weights.given_PK is not None
-            self.w_CK = weights.given_PK[self._rows]
-            return []
-        kept = []
-        for k, teacher in enumerate(whole._teachers):
-            kept.append(teacher.log_p(self._places, 1.0))
-            self._require_finite(kept[-1], whole._names[k])
-        if weights.rule is None:
-            assert weights.given_PK is not None
-            self.w_CK = weights.given_PK[self._rows]
-        else:
-            self._ask_rule(kept, log_s_CV)
-        if not settings.soften_pool:
-            pairs = zip(kept, settings.temperatures, strict=True)
-            kept = [x if T == 1 else torch.log_softmax(x.div_(T), dim=-1) for x, T in pairs]
-        return kept
-
-    def _ask_rule(self, kept: Sequence[Tensor], log_s_CV: Tensor) -> None:
-        whole, weights = self._whole, self._whole._weights
-        entropies = [teacher.known("entropy", self._places) for teacher in whole._teachers]
-        read = [-expect(x.exp(), x) if h is None else h for x, h in zip(kept, entropies, strict=True)]
-        known = {"entropy": torch.stack(read, dim=-1)}
-        if whole._labels is not None:
-            label_C1 = whole._labels[self._rows][:, None]
-            truths = [teacher.known("log_truth", self._places) for teacher in whole._teachers]
-            read = [x.gather(-1, label_C1)[:, 0] if t is None else t for x, t in zip(kept, truths, strict=True)]
-            known["cross_entropy"] = -torch.stack(read, dim=-1)
-        self.signals = known
-        assert weights.rule is not None
-        with torch.set_grad_enabled(bool(weights.learned)):
-            self.w_CK = weights.rule(self._rows, log_s_CV, known, kept).to(whole._dtype)
-
-    def _stream_teachers(self, in_pool: float | None) -> Iterator[Tensor]:
-        whole = self._whole
-        for k, teacher in enumerate(whole._teachers):
-            T = whole._settings.temperatures[k] if in_pool is None else in_pool
-            log_p_CV = teacher.log_p(self._places, T)
-            self._require_finite(log_p_CV, whole._names[k])
-            yield log_p_CV
-
-    def _compare(
-        self, kept: list[Tensor], log_s_CV: Tensor, extra: LogitGradient | None
-    ) -> tuple[Tensor | None, Tensor]:
-        whole, settings = self._whole, self._whole._settings
-        w_CK = self.w_CK.detach()
-        if settings.pool == "arithmetic":
-            w_CK = w_CK / w_CK.sum(-1, keepdim=True)
-        learns = whole._weights.differentiate or bool(whole._weights.learned)
-        pooled = pool_rows(
-            settings.pool,
-            kept or self._stream_teachers(1.0 if settings.soften_pool else None),
-            w_CK,
-            keep=learns,
-            in_logs=isinstance(settings.divergence, ReverseKL),
-        )
-        log_pool_CV = pooled.log_q_CV.clone() if learns else None
-        self._require_finite(pooled.log_q_CV, "the pool of the teachers")
-        T = settings.divergence.temperature
-        if settings.soften_pool and T != 1:
-            pooled.log_q_CV = torch.log_softmax(pooled.log_q_CV.div_(T), dim=-1)
-            pooled.q_CV = pooled.log_q_CV.exp()
-        compared = compare_chunk(
-            settings.divergence,
-            log_s_CV,
-            pooled.log_q_CV,
-            pooled.q_CV,
-            scale_C=None if extra is None else extra.scale_C / (self._unit * T or 1.0),
-            share=1.0 if self._unit else 0.0,
-            gradient=self._of_logits,
-            learns=learns,
-        )
-        if learns and compared.u_CV is not None and log_pool_CV is not None:
-            gradient_CK = differentiate_weights(settings.pool, kept, log_pool_CV, compared.u_CV)
-            self._move_weights(gradient_CK * (self._unit * (T if settings.soften_pool else T * T)))
-        return compared.gradient_CV, compared.loss_C
-
-    def _move_weights(self, gradient_CK: Tensor) -> None:
-        learned = self._whole._weights.learned
-        if self._gradients.given_PK is not None:
-            self._gradients.given_PK[self._rows] = gradient_CK
-        elif self.w_CK.requires_grad:
-            parts = torch.autograd.grad(self.w_CK, learned, gradient_CK.to(self.w_CK), allow_unused=True)
-            for total, part in zip(self._gradients.learned, parts, strict=True):
+    def _move_weights(self, rows: slice, gradient_CK: Tensor) -> None:
+        if self.gradients.given_PK is not None:
+            self.gradients.given_PK[rows] = gradient_CK
+        elif self.target.w_CK.requires_grad:
+            w_CK, learned = self.target.w_CK, self._parts.weights.learned
+            parts = torch.autograd.grad(w_CK, learned, gradient_CK.to(w_CK), allow_unused=True)
+            for total, part in zip(self.gradients.learned, parts, strict=True):
                 if part is not None:
                     total += part
 
-    def _go_back(
-        self,
-        gradient_CV: Tensor,
-        plain_CV: Tensor | None,
-        extra: LogitGradient | None,
-        capped_CV: Tensor | None,
-        student_CH: Tensor,
-    ) -> None:
-        """Turn the gradient in the logits, in units of ``unit T``, into those of student and head."""
-        whole, gradients = self._whole, self._gradients
-        unit = self._unit * whole._settings.divergence.temperature or 1.0
-        if extra is not None:
-            if plain_CV is not None:
-                gradient_CV += plain_CV.exp_().mul_((extra.scale_C / unit)[:, None])
-            extra.add_to(gradient_CV, unit)
-        if whole._products is None:
+    def _go_back(self, rows: slice, gradient_CV: Tensor, student_CH: Tensor) -> None:
+        """Add the gradients of student and head."""
+        gradients, products, V = self.gradients, self._products, self._parts.vocabulary
+        unit = self._unit * self._parts.divergence.temperature or 1.0
+        if products is None:
             if gradients.student_PH is not None:
-                gradients.student_PH[self._rows] = gradient_CV.mul_(unit).to(gradients.student_PH)
+                gradients.student_PH[rows] = gradient_CV.mul_(unit).to(gradients.student_PH)
             return
-        products = whole._products
-        gradient_CV = products.chain(gradient_CV, capped_CV)
         if gradients.student_PH is not None:
-            gradients.student_PH[self._rows] = products.differentiate_hidden(gradient_CV).mul_(unit)
+            gradients.student_PH[rows] = products.differentiate_hidden(gradient_CV).mul_(unit).to(gradients.student_PH)
         if gradients.weight_VH is not None:
-            products.add_weight_gradient(gradients.weight_VH, gradient_CV, student_CH * unit)
+            products.add_weight_gradient(gradients.weight_VH[:V], gradient_CV, student_CH, unit)
         if gradients.bias_V is not None:
-            gradients.bias_V.add_(gradient_CV.sum(0), alpha=unit)
-
-    def _require_finite(self, log_p_CV: Tensor, who: str) -> None:
-        """Refuse rows that are no distribution: one NaN makes the first of their numbers NaN."""
-        bad_C = torch.isnan(log_p_CV[:, 0])
-        if bool(bad_C.any()):
-            place = int(bad_C.nonzero()[0]) + self._rows.start
-            where = place if self._whole._kept is None else int(self._whole._kept[place])
-            raise NotFinite(
-                f"{who} gives no distribution at position {where}: its logits hold NaN or plus infinity, or all are "
-                "minus infinity",
-                "finite logits, or minus infinity for tokens that are left out",
-            )
+            gradients.bias_V[:V].add_(gradient_CV.sum(0), alpha=unit)

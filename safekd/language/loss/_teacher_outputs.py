@@ -17,7 +17,7 @@ from torch import Tensor
 from solvers.short_repr import ShortRepr
 
 from ...errors import InvalidInput
-from ._head import Head
+from ._head import Head, require_head_type
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,6 +36,8 @@ class Hidden(ShortRepr):
     head: Head
 
     def __post_init__(self) -> None:
+        require_tensor(self.hidden, "`hidden` of Hidden")
+        require_head_type(self.head)
         if self.hidden.shape[-1:] != (self.head.width,):
             raise InvalidInput(
                 f"Hidden states have shape {tuple(self.hidden.shape)}, and the head reads width {self.head.width}; "
@@ -54,9 +56,15 @@ class Logits(ShortRepr):
 
     Attributes:
         logits: (..., V); minus infinity is a probability of zero.
+
+    Raises:
+        InvalidInput: They are no tensor.
     """
 
     logits: Tensor
+
+    def __post_init__(self) -> None:
+        require_tensor(self.logits, "`logits` of Logits")
 
     @property
     def lead(self) -> torch.Size:
@@ -88,6 +96,11 @@ class TopK(ShortRepr):
     log_truth: Tensor | None = None
 
     def __post_init__(self) -> None:
+        for name in ("ids", "log_p", "tail", "entropy", "log_truth"):
+            if name in ("ids", "log_p") or getattr(self, name) is not None:
+                require_tensor(getattr(self, name), f"`{name}` of TopK")
+        if self.ids.is_floating_point():
+            raise InvalidInput(f"`ids` of TopK are {self.ids.dtype}; wanted token numbers.")
         if self.ids.shape != self.log_p.shape or self.ids.ndim < 2:
             raise InvalidInput(
                 f"`ids` of TopK has shape {tuple(self.ids.shape)}, `log_p` {tuple(self.log_p.shape)}; wanted (..., k) "
@@ -105,6 +118,20 @@ class TopK(ShortRepr):
     def lead(self) -> torch.Size:
         """Shape of the positions, (...)."""
         return self.ids.shape[:-1]
+
+
+def require_tensor(value: object, name: str) -> None:
+    """Refuse what is no tensor.
+
+    Args:
+        value: What was given.
+        name: What messages call it.
+
+    Raises:
+        InvalidInput: It is something else.
+    """
+    if not isinstance(value, Tensor):
+        raise InvalidInput(f"{name} is a {type(value).__name__}; wanted a tensor.")
 
 
 TeacherOutput = Hidden | Logits | TopK

@@ -1,21 +1,23 @@
 """Teachers' log-probabilities at some positions, and their pool.
 
-Axes: N positions, C of a chunk, K teachers, V vocabulary, k tokens kept.
+Axes: C positions, R positions of a block, K teachers, V vocabulary, k tokens kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ...errors import InvalidInput
+from ...errors import InvalidInput, NotFinite
 from ._head_products import HeadProducts
-from ._teacher_outputs import Hidden, Logits, TeacherOutput
+from ._teacher_outputs import Hidden, Logits, TeacherOutput, TopK
 
 _LARGEST_EXPONENT = 80.0  # exp of it is finite in float32; only teachers of weight 0 ever reach it
+_TABLE_ERROR = 0.02  # by which half types round the mass of a table
 
 
 class TeacherRows:
@@ -24,31 +26,43 @@ class TeacherRows:
     Args:
         output: What it gave for all positions.
         vocabulary: How many tokens are compared; more, which it may have as padding, are left out.
-        dtype: Of log-probabilities.
+        dtype: Of logits.
+        who: What messages call the teacher.
     """
 
-    def __init__(self, output: TeacherOutput, vocabulary: int, dtype: torch.dtype) -> None:
+    def __init__(self, output: TeacherOutput, vocabulary: int, dtype: torch.dtype, who: str = "the teacher") -> None:
         self._vocabulary, self._dtype, self._output = vocabulary, dtype, output
-        self._read: Callable[[Tensor | slice], Tensor]
+        self._write: Callable[[Tensor | slice, Tensor], object]
         if isinstance(output, Hidden):
-            self._products = HeadProducts(output.head.cut(vocabulary), dtype)
-            self._hidden_NH = output.hidden.detach().flatten(0, -2)
-            self._read = lambda rows: self._products.logits(self._hidden_NH[rows])
+            products = HeadProducts(output.head.cut(vocabulary), dtype)
+            hidden_NH = output.hidden.detach().flatten(0, -2)
+            self._write = lambda rows, z_CV: products.write_logits(hidden_NH[rows], z_CV)
         elif isinstance(output, Logits):
-            self._logits_NV = output.logits.detach().flatten(0, -2)[:, :vocabulary]
-            self._read = lambda rows: self._logits_NV[rows].to(dtype)
+            logits_NV = output.logits.detach().flatten(0, -2)[:, :vocabulary]
+            self._write = lambda rows, z_CV: z_CV.copy_(logits_NV[rows])
         else:
-            self._table = output
-            self._read = self._read_table
+            self._write = partial(_fill_from_table, output, who)
 
-    def log_p(self, rows: Tensor | slice, temperature: float) -> Tensor:
+    def write_logits(self, rows: Tensor | slice, z_CV: Tensor) -> None:
+        """Write logits into a buffer.
+
+        Args:
+            rows: Which positions.
+            z_CV: Takes them.
+        """
+        self._write(rows, z_CV)
+
+    def log_p(self, rows: slice, temperature: float) -> Tensor:
         """Return log-probabilities in a new buffer, (C, V).
 
         Args:
             rows: Which positions.
             temperature: By which they are softened.
         """
-        z_CV = self._read(rows)
+        numbers = next(x for x in vars(self._output).values() if isinstance(x, Tensor))
+        count = len(range(self._output.lead.numel())[rows])
+        z_CV = torch.empty(count, self._vocabulary, dtype=self._dtype, device=numbers.device)
+        self._write(rows, z_CV)
         return torch.log_softmax(z_CV if temperature == 1 else z_CV.div_(temperature), dim=-1)
 
     def known(self, name: str, rows: Tensor | slice) -> Tensor | None:
@@ -59,76 +73,171 @@ class TeacherRows:
             rows: Which positions.
         """
         value = getattr(self._output, name, None)
-        return None if value is None else value.flatten()[rows].to(self._dtype)
+        return None if value is None else value.detach().flatten()[rows].to(self._dtype)
 
-    def _read_table(self, rows: Tensor | slice) -> Tensor:
-        table, V = self._table, self._vocabulary
-        size = V if table.vocabulary is None else table.vocabulary
-        ids_Ck = table.ids.flatten(0, -2)[rows].long()
-        log_p_Ck = table.log_p.flatten(0, -2)[rows].to(self._dtype)
-        tail_C = (1 - log_p_Ck.exp().sum(-1)).clamp_min(0.0)
-        if table.tail is not None:
-            tail_C = table.tail.flatten()[rows].to(self._dtype)
-        each_C = (tail_C / max(size - ids_Ck.shape[-1], 1)).log()
-        full_CV = each_C[:, None].repeat(1, V + 1)  # the last column takes what is beyond the vocabulary
-        return full_CV.scatter_(-1, ids_Ck.clamp_max(V), log_p_Ck)[:, :V]
+
+def _fill_from_table(table: TopK, who: str, rows: Tensor | slice, z_CV: Tensor) -> None:
+    V = z_CV.shape[-1]
+    size = V if table.vocabulary is None else table.vocabulary
+    ids_Ck = table.ids.flatten(0, -2)[rows].long()
+    log_p_Ck = table.log_p.detach().flatten(0, -2)[rows].to(z_CV.dtype)
+    tail_C = (1 - log_p_Ck.exp().sum(-1)).clamp_min(0.0)
+    if table.tail is not None:
+        tail_C = table.tail.detach().flatten()[rows].to(z_CV.dtype)
+    _require_table(ids_Ck, log_p_Ck, tail_C, size, who)
+    z_CV.copy_((tail_C / max(size - ids_Ck.shape[-1], 1)).log()[:, None].expand_as(z_CV))
+    if size == V:
+        z_CV.scatter_(-1, ids_Ck, log_p_Ck)
+        return
+    inside_Ck = ids_Ck < V  # the others are padding
+    place_Ck = torch.arange(len(z_CV), device=z_CV.device)[:, None].expand_as(ids_Ck)
+    z_CV[place_Ck[inside_Ck], ids_Ck[inside_Ck]] = log_p_Ck[inside_Ck]
+
+
+def _require_table(ids_Ck: Tensor, log_p_Ck: Tensor, tail_C: Tensor, size: int, who: str) -> None:
+    """Refuse a table whose tokens are none or occur twice, or whose mass is more than 1; NaN is found later."""
+    outside = (ids_Ck < 0) | (ids_Ck >= size)
+    if bool(outside.any()):
+        raise InvalidInput(f"{who} has token {int(ids_Ck[outside][0])} in its table; wanted 0 to {size - 1}.")
+    sorted_Ck = ids_Ck.sort(dim=-1).values
+    twice = sorted_Ck[:, 1:] == sorted_Ck[:, :-1]
+    if bool(twice.any()):
+        raise InvalidInput(f"{who} has token {int(sorted_Ck[:, 1:][twice][0])} twice at one position of its table.")
+    mass_C = log_p_Ck.exp().sum(-1) + tail_C
+    if bool(((mass_C > 1 + _TABLE_ERROR) | (tail_C < 0)).any()):
+        most, least = float(mass_C.nan_to_num(0).max()), float(tail_C.nan_to_num(0).min())
+        raise InvalidInput(
+            f"The table of {who} has a mass of {most:.3g} at one position, its smallest tail is {least:.3g}; wanted "
+            "log-probabilities at temperature 1 and a tail of at least 0, together at most 1."
+        )
 
 
 @dataclass
 class PooledRows:
-    """The target at some positions: its logarithm and itself, (C, V)."""
+    """The target at some positions: its logarithm and itself, (R, V)."""
 
-    log_q_CV: Tensor
-    q_CV: Tensor
+    log_q_RV: Tensor
+    q_RV: Tensor
 
 
-def pool_rows(kind: str, log_p: Iterable[Tensor], w_CK: Tensor, *, keep: bool, in_logs: bool) -> PooledRows:
-    """Return the pool of teachers, which are looked at one after the other.
+@dataclass(frozen=True)
+class Pool:
+    """How teachers are pooled, one after the other.
 
-    Args:
+    Attributes:
         kind: "arithmetic" or "geometric".
-        log_p: Log-probabilities of each teacher, (C, V), of the temperature at which they are pooled.
-        w_CK: Weights.
-        keep: Whether the teachers are looked at again; if not, their buffers are used.
+        teachers: K.
         in_logs: Whether arithmetic pools are added up as logarithms, so that none below 1e-38 vanishes.
     """
-    K, total_CV = w_CK.shape[-1], None
-    for k, log_p_CV in enumerate(log_p):
-        w_C1 = w_CK[:, k : k + 1]
-        if K == 1:
-            total_CV = log_p_CV.clone() if keep else log_p_CV
-        elif kind == "geometric":
-            term_CV = torch.where(w_C1 == 0, 0.0, log_p_CV * w_C1)
-            total_CV = term_CV if total_CV is None else total_CV.add_(term_CV)
-        elif in_logs:
-            term_CV = log_p_CV + w_C1.log()
-            total_CV = term_CV if total_CV is None else torch.logaddexp(total_CV, term_CV, out=total_CV)
+
+    kind: str
+    teachers: int
+    in_logs: bool
+
+    @property
+    def adds_probabilities(self) -> bool:
+        """Whether teachers enter as probabilities, and not as their logarithms."""
+        return self.teachers > 1 and self.kind == "arithmetic" and not self.in_logs
+
+    def start(self, teacher_RV: Tensor, w_R1: Tensor, out_RV: Tensor) -> None:
+        """Write what the first teacher adds.
+
+        Args:
+            teacher_RV: Its probabilities, or their logarithms, at the temperature at which they are pooled.
+            w_R1: Its weights.
+            out_RV: Takes the total; it may be the first argument.
+        """
+        if self.teachers == 1:
+            out_RV.copy_(teacher_RV)
+        elif self.kind == "arithmetic" and self.in_logs:
+            torch.add(teacher_RV, w_R1.log(), out=out_RV)
         else:
-            p_CV = log_p_CV.exp() if keep else log_p_CV.exp_()
-            total_CV = p_CV.mul_(w_C1) if total_CV is None else total_CV.addcmul_(p_CV, w_C1)
-    if total_CV is None:
-        raise InvalidInput("There are no teachers; give at least one.")
-    if K > 1 and kind == "arithmetic" and not in_logs:
-        return PooledRows(total_CV.log(), total_CV)
-    if K > 1 and kind == "geometric":
-        total_CV = torch.log_softmax(total_CV, dim=-1)
-    return PooledRows(total_CV, total_CV.exp())
+            torch.mul(teacher_RV, w_R1, out=out_RV)
+            if self.kind == "geometric":
+                out_RV.masked_fill_(w_R1 == 0, 0.0)  # 0 times minus infinity is no number
+
+    def add(self, total_RV: Tensor, teacher_RV: Tensor, w_R1: Tensor) -> None:
+        """Add another teacher, which is used up.
+
+        Args:
+            total_RV: What ``start`` wrote, and was added to.
+            teacher_RV: Probabilities, or their logarithms, at the temperature at which they are pooled.
+            w_R1: Its weights.
+        """
+        if self.adds_probabilities:
+            total_RV.addcmul_(teacher_RV, w_R1)
+        elif self.kind == "arithmetic":
+            torch.logaddexp(total_RV, teacher_RV.add_(w_R1.log()), out=total_RV)
+        else:
+            self.start(teacher_RV, w_R1, teacher_RV)
+            total_RV.add_(teacher_RV)
+
+    def finish(self, total_RV: Tensor) -> PooledRows:
+        """Return the pool, once all teachers were added.
+
+        Args:
+            total_RV: Their total.
+        """
+        if self.adds_probabilities:
+            return PooledRows(total_RV.log(), total_RV)
+        if self.teachers > 1 and self.kind == "geometric":
+            total_RV = torch.log_softmax(total_RV, dim=-1)
+        return PooledRows(total_RV, total_RV.exp())
 
 
-def differentiate_weights(kind: str, log_p: Sequence[Tensor], log_q_CV: Tensor, u_CV: Tensor) -> Tensor:
-    """Return the gradient of the losses in the weights, (C, K).
+def differentiate_weights(kind: str, log_p: Sequence[Tensor], log_q_RV: Tensor, u_RV: Tensor) -> Tensor:
+    """Return the gradient of the losses in the weights, (R, K).
 
     Args:
         kind: "arithmetic" or "geometric".
-        log_p: Log-probabilities of each teacher, (C, V).
-        log_q_CV: Their pool.
-        u_CV: Gradient in the logarithm of the pool.
+        log_p: Log-probabilities of each teacher, (R, V).
+        log_q_RV: Their pool.
+        u_RV: Gradient in the logarithm of the pool.
     """
     columns = []
-    for log_p_CV in log_p:
+    for log_p_RV in log_p:
         if kind == "arithmetic":
-            factor_CV = (log_p_CV - log_q_CV).nan_to_num_(nan=-torch.inf).clamp_max_(_LARGEST_EXPONENT).exp_()
+            factor_RV = (log_p_RV - log_q_RV).nan_to_num_(nan=-torch.inf).clamp_max_(_LARGEST_EXPONENT).exp_()
         else:
-            factor_CV = torch.where(u_CV == 0, 0.0, log_p_CV)
-        columns.append((factor_CV.mul_(u_CV)).sum(-1))
+            factor_RV = torch.where(u_RV == 0, 0.0, log_p_RV)
+        columns.append((factor_RV.mul_(u_RV)).sum(-1))
     return torch.stack(columns, dim=-1)
+
+
+class RowChecks:
+    """Refuses rows of log-probabilities that are none.
+
+    Args:
+        names: Of the teachers.
+        kept_P: Places of the positions that count among all; None where all do.
+
+    Attributes:
+        start: Where the chunk begins among the positions that count.
+    """
+
+    def __init__(self, names: Sequence[str], kept_P: Tensor | None) -> None:
+        self._names, self._kept = names, kept_P
+        self.start = 0
+
+    def require_distribution(self, log_p_RV: Tensor, who: int | str, block: slice) -> None:
+        """Refuse rows that are no distribution: one NaN makes the first of their numbers NaN.
+
+        Args:
+            log_p_RV: What ``log_softmax`` gave.
+            who: Number of a teacher, or what to call it.
+            block: Which positions of the chunk they are.
+
+        Raises:
+            NotFinite: One is none; the message names who, and where.
+        """
+        bad_R = torch.isnan(log_p_RV[:, 0])
+        if not bool(bad_R.any()):
+            return
+        place = int(bad_R.nonzero()[0]) + block.start + self.start
+        where = place if self._kept is None else int(self._kept[place])
+        name = self._names[who] if isinstance(who, int) else who
+        raise NotFinite(
+            f"{name} gives no distribution at position {where}: its logits hold NaN or plus infinity, or all are minus "
+            "infinity",
+            "finite logits, or minus infinity for tokens that are left out",
+        )

@@ -16,7 +16,7 @@ from ..._number_checks import is_whole
 from ...errors import InvalidInput
 
 
-def mix_seed(*numbers: int) -> int:
+def combine_seeds(*numbers: int) -> int:
     """Return one seed out of several numbers, such as a seed, a rank and the number of a round.
 
     Args:
@@ -33,7 +33,7 @@ def draw_order(size: int, seed: int, epoch: int) -> Tensor:
         seed: Of all epochs.
         epoch: Which one, from 0.
     """
-    return torch.randperm(size, generator=torch.Generator().manual_seed(mix_seed(seed, epoch)))
+    return torch.randperm(size, generator=torch.Generator().manual_seed(combine_seeds(seed, epoch)))
 
 
 class PromptOrder:

@@ -22,9 +22,9 @@ from ..._number_checks import is_finite, is_whole, require_seed
 from ...data import IGNORED, Batch, Split
 from ...distributed import Ranks
 from ...errors import InvalidInput
-from ._prompt_order import PromptOrder, draw_order, mix_seed
+from ._prompt_order import PromptOrder, combine_seeds, draw_order
 from ._rollout_counts import RolloutCounts
-from ._text_scores import Score, read_scores
+from ._text_scores import Score, score_texts
 from ._text_writer import TextWriter
 from ._written_text import TextRows, Written, WrittenBatch, leave_one_out
 
@@ -165,7 +165,7 @@ class Rollouts(IterableDataset[Batch]):
             rows = rows.select(fresh)
         if rows is None or len(rows) < self._batch_size:
             rows = self._write(0 if rows is None else len(rows), rows)
-        batch = rows.select(slice(0, self._batch_size)).build_batch(now, self._writer.device)
+        batch = rows.select(slice(0, self._batch_size)).build_batch(now, tuple(self.scores), self._writer.device)
         self._waiting = rows.select(slice(self._batch_size, None))
         assert batch.age is not None
         self.counts.used += len(batch)
@@ -178,7 +178,7 @@ class Rollouts(IterableDataset[Batch]):
         size, ranks = len(self._fixed), self._ranks
         done = self.counts.batches - self.counts.own_batches
         epoch, place = divmod(done, size // (self._batch_size * ranks.size))
-        order = draw_order(size, mix_seed(self._seed, 1), epoch)
+        order = draw_order(size, combine_seeds(self._seed, 1), epoch)
         start = place * self._batch_size * ranks.size
         index = ranks.take_own(order[start : start + self._batch_size * ranks.size])
         chosen = self._fixed.batch(index) if isinstance(self._fixed, Split) else self._fixed.select(index)
@@ -193,12 +193,12 @@ class Rollouts(IterableDataset[Batch]):
         prompts = math.ceil((ahead * self._batch_size - waiting) / self._samples)
         places = self._order.take(self.counts.written // self._samples, prompts).repeat_interleave(self._samples)
         ids_RP, attention_RP = self._order.pad_left(places, self._padding)
-        seed = mix_seed(self._seed, 2, self._ranks.rank, self.counts.rounds)
+        seed = combine_seeds(self._seed, 2, self._ranks.rank, self.counts.rounds)
         texts = self._writer.write(ids_RP, attention_RP, seed)
         written = Written(
             [self._order.prompts[int(p)] for p in places], texts, self._order.context[places], self._order.task[places]
         )
-        values = [read_scores(name, score, written) for name, score in self.scores.items()]
+        values = [score_texts(name, score, written) for name, score in self.scores.items()]
         score_RJ = torch.stack(values, -1) if values else torch.zeros(len(written), 0, dtype=torch.float64)
         baseline_RJ = leave_one_out(score_RJ, self._samples)
         new = TextRows.stack(written, score_RJ, baseline_RJ, self.counts.written, self.steps)

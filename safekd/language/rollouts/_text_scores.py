@@ -36,7 +36,8 @@ class WithoutTokens:
     unsafe: Collection[int]
 
     def __post_init__(self) -> None:
-        if isinstance(self.unsafe, str) or not self.unsafe or not all(is_whole(u) and u >= 0 for u in self.unsafe):
+        given: Any = self.unsafe
+        if isinstance(given, str) or not given or not all(is_whole(u) and u >= 0 for u in given):
             raise InvalidInput(f"`unsafe` of WithoutTokens is {self.unsafe!r}; wanted token numbers, such as [17, 4].")
 
     def __call__(self, written: Written) -> Tensor:
@@ -112,7 +113,7 @@ class TextScore:
         return self.function([self.decode(list(text)) for text in written.texts])
 
 
-def read_scores(name: str, score: Score, written: Written) -> Tensor:
+def score_texts(name: str, score: Score, written: Written) -> Tensor:
     """Return one number in [0, 1] a text, (R,), float64, on the CPU.
 
     Args:

@@ -45,12 +45,14 @@ class WrittenBatch(Batch):
         age: Optimizer steps that had been taken since then when each was handed out, (B,).
         score: What each score says of the whole text, in [0, 1], (B, J), float64; see ``Rollouts.scores``.
         baseline: Average of the same score over other texts of the round, (B, J): the text's own score is not in it.
+        scores: Names of the scores.
     """
 
     step: Tensor | None = None
     age: Tensor | None = None
     score: Tensor | None = None
     baseline: Tensor | None = None
+    scores: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,12 @@ class TextRows:
         """Return all of it, by name."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
-    def build_batch(self, now: int, device: torch.device | str) -> WrittenBatch:
+    def build_batch(self, now: int, scores: tuple[str, ...], device: torch.device | str) -> WrittenBatch:
         """Return the texts as examples: position t has the token t + 1 as its label where the student wrote that.
 
         Args:
             now: Optimizer steps taken by now.
+            scores: Names of the scores.
             device: Where the batch is to lie.
         """
         place_T = torch.arange(int(self.length.max()))
@@ -156,6 +159,7 @@ class TextRows:
             age=now - self.step,
             score=self.score,
             baseline=self.baseline,
+            scores=scores,
         )
         moved = batch.to(device)
         assert isinstance(moved, WrittenBatch)

@@ -32,8 +32,8 @@ from ...safety import Constraint, GroupSums
 from ...training import ConstraintLayout, SumLayout
 from ...weights import Rule, TeacherEvidence
 from ..loss import Head, LanguageLoss, TeacherOutput, distillation_loss
-from ._scale_reading import ScaleSums, read_scale_sums
 from ._running_values import RunningValue
+from ._scale_reading import ScaleSums, read_scale_sums
 
 _FIRST_READINGS = 20  # steps in which scales that are not known yet are looked for, as the engine does
 _SMALL_VIOLATION = 1e-3  # of a threshold: below, gains grow no further
@@ -211,7 +211,7 @@ class LanguageStep:
             outputs,
             **self._loss_settings,
             **_describe(batch),
-            measures=self.constraints,
+            measures=[rule.bind(batch) for rule in self.constraints],
             multipliers=self._weight_M,
             group_weights=[value.factors(surrogate=True) for value in self._values],
             measure_counts=self._counts,
@@ -237,7 +237,12 @@ class LanguageStep:
         """
         with torch.no_grad():
             return distillation_loss(
-                hidden, head, outputs, **self._loss_settings, **_describe(batch), measures=self.constraints
+                hidden,
+                head,
+                outputs,
+                **self._loss_settings,
+                **_describe(batch),
+                measures=[rule.bind(batch) for rule in self.constraints],
             )
 
     def finish(self) -> StepRecord:
@@ -335,7 +340,7 @@ class LanguageStep:
         assert result.hidden_gradient is not None
         parts = []
         for rule, value, count_G in zip(self.constraints, self._values, self._counts, strict=True):
-            averages = [average for _, average in rule.parts]
+            averages = [average for _, average in rule.bind(batch).parts]
             sizes = [average.size for average in averages]
             coefficient_G = value.factors(surrogate=True) / count_G.clamp_min(1.0)
             parts.append(list(zip(averages, torch.split(coefficient_G, sizes), strict=True)))

@@ -178,6 +178,9 @@ class CausalTeacher(ModelTeacher):
         hidden = read_hidden_after(self._inner, tokens, self.prompt, self.who) if self.prompt else None
         return Hidden(self._read_after_prompt(tokens, self._read_hidden) if hidden is None else hidden, head)
 
+    def _describe_prompt(self) -> str:
+        return f" after a prompt of {len(self.prompt)}" if self.prompt else ""
+
     def _read_hidden(self, tokens: Mapping[str, Tensor]) -> Tensor:
         return read_hidden(self._inner, tokens, self.who)
 

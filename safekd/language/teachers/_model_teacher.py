@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,8 +65,10 @@ class ModelTeacher(ABC):
                 "CausalTeacher.load('folder or name')."
             )
         self.model, self.tokenizer, self.adapter, self.revision = model, tokenizer, adapter, revision
-        self.path = str(getattr(getattr(model, "config", None), "name_or_path", "") or "")
-        parts = (self.path.rstrip("/").rpartition("/")[2] or type(unwrap_adapters(model)).__name__, adapter or "")
+        path = str(getattr(getattr(model, "config", None), "name_or_path", "") or "").rstrip("/")
+        last = Path(path).name
+        self.path = last if Path(path).is_dir() or Path(path).is_absolute() else path  # a folder may be moved
+        parts = (last or type(unwrap_adapters(model)).__name__, adapter or "")
         self.name = name or ":".join(filter(None, parts))
         self.park = require_park(park, self.who)
         require_adapter(model, adapter, self.who)
@@ -125,8 +128,7 @@ class ModelTeacher(ABC):
         Raises:
             InvalidInput: The inputs are none that the model reads.
         """
-        with self.awake():
-            return self._answer(map_inputs(batch.inputs, lambda value: value.to(self.device)))
+        return self._ask(batch.inputs)
 
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
         """Return log-probabilities: so ``ConstrainedTrainer`` and ``measure_teachers`` take it, vocabulary and all.
@@ -151,9 +153,9 @@ class ModelTeacher(ABC):
         """Return what the teacher is, as caches and checkpoints compare it.
 
         Returns:
-            ``kind``, ``name_or_path``, ``revision``, ``weights`` (SHA-256 of the base), ``adapter`` and
-            ``adapter_weights``, ``tokenizer`` and ``token_map`` (SHA-256, with and without the special tokens' roles),
-            ``dtype``, ``vocabulary``; empty texts where there is none.
+            ``kind``, ``name_or_path`` (of a folder the last part, since it may be moved), ``revision``, ``weights``
+            (SHA-256 of the base), ``adapter`` and ``adapter_weights``, ``tokenizer`` and ``token_map`` (SHA-256, with
+            and without the special tokens' roles), ``dtype``, ``vocabulary``; empty texts where there is none.
         """
         with self._place.awake(self._inner, None, self.park, self.who):
             base = hash_weights_once(self._inner, "base", list_base_weights(self.model))
@@ -183,12 +185,26 @@ class ModelTeacher(ABC):
         """Return how many tokens or classes the model scores."""
 
     def _answer_logits(self, inputs: Any) -> Tensor:
-        with self.awake():
-            output = self._answer(map_inputs(inputs, lambda value: value.to(self.device)))
-            if isinstance(output, Hidden):
-                return output.head.logits(output.hidden)
-            assert isinstance(output, Logits)
-            return output.logits
+        output = self._ask(inputs)
+        if isinstance(output, Hidden):
+            return output.head.logits(output.hidden)
+        assert isinstance(output, Logits)
+        return output.logits
+
+    def _ask(self, inputs: Any) -> TeacherOutput:
+        with self.awake() as model:
+            try:
+                return self._answer(map_inputs(inputs, lambda value: value.to(self.device)))
+            except IndexError as error:  # places that a model has learned end somewhere
+                most = getattr(getattr(model, "config", None), "max_position_embeddings", "?")
+                raise InvalidInput(
+                    f"{self.who} failed on sequences of {_sequence_length(inputs)} tokens{self._describe_prompt()}, "
+                    f"and its configuration says {most} at most ({error}); cut them: as_text_source(..., length=...)."
+                ) from error
+
+    def _describe_prompt(self) -> str:
+        """Return what stands before each sequence, in words."""
+        return ""
 
     def _require_known_tokens(self, inputs: Mapping[str, Tensor]) -> None:
         ids = inputs["input_ids"]
@@ -200,6 +216,11 @@ class ModelTeacher(ABC):
                 f"{self.who} knows tokens 0 to {self._known_tokens - 1}, and a batch holds "
                 f"{least if least < 0 else most}; wanted token numbers of its own tokenizer."
             )
+
+
+def _sequence_length(inputs: Any) -> int:
+    ids = inputs["input_ids"] if isinstance(inputs, Mapping) else inputs
+    return int(ids.shape[-1])
 
 
 def count_outputs(model: nn.Module, otherwise: str) -> int:

@@ -10,12 +10,13 @@ import math
 import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from ..._precision import widen
-from ...data import IGNORED, expand_to_positions, fill_uncounted
+from ...data import IGNORED, expand_to_positions, fill_uncounted, mark_groups, show_groups
 from ...errors import InvalidInput, MissingSignal
 
 
@@ -172,12 +173,16 @@ def mark_chosen(
     if not chosen:
         return torch.zeros(lead, dtype=torch.bool, device=device)
     if value is None:
-        raise MissingSignal(f"Critical {of_what} {sorted(chosen)} are named; pass `{what}` to find them by.")
-    return expand_to_positions(torch.isin(value, torch.tensor(sorted(chosen), device=value.device)), lead)
+        raise MissingSignal(f"Critical {of_what} {show_groups(chosen)} are named; pass `{what}` to find them by.")
+    return expand_to_positions(mark_groups(value, chosen), lead)
 
 
 def read_group_numbers(name: str, chosen: Collection[int]) -> frozenset[int]:
     """Return the numbers of classes or contexts as a set.  Raises InvalidInput for what are no numbers from 0."""
+    return _read_kept(name, chosen) if isinstance(chosen, frozenset) else _read_chosen(name, chosen)
+
+
+def _read_chosen(name: str, chosen: Collection[int]) -> frozenset[int]:
     try:
         numbers = frozenset(operator.index(one) for one in chosen)
     except TypeError:
@@ -185,6 +190,9 @@ def read_group_numbers(name: str, chosen: Collection[int]) -> frozenset[int]:
     if numbers and min(numbers) < 0:
         raise InvalidInput(f"`{name}` names {min(numbers)}; wanted numbers from 0.")
     return numbers
+
+
+_read_kept = lru_cache(maxsize=32)(_read_chosen)  # thousands of critical tokens, asked for once a chunk
 
 
 def _is_mask(value: object) -> bool:

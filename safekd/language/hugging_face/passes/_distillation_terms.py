@@ -17,7 +17,7 @@ from ....fingerprints import describe
 from ....safety import Constraint
 from ....weights import Rule, TeacherEvidence
 from ...loss import LanguageLoss, distillation_loss
-from ._sequence_pass import Answers
+from ._sequence_pass import SequenceAnswers
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,7 +60,7 @@ class DistillationTerms(ShortRepr):
 
     def compare(
         self,
-        answers: Answers,
+        answers: SequenceAnswers,
         batch: Batch,
         *,
         count: float,
@@ -97,7 +97,7 @@ class DistillationTerms(ShortRepr):
             **more,
         )
 
-    def read_loss(self, answers: Answers, batch: Batch) -> tuple[float, float]:
+    def read_loss(self, answers: SequenceAnswers, batch: Batch) -> tuple[float, float]:
         """Return the sums of distillation loss and cross-entropy over the positions of a batch.
 
         Args:

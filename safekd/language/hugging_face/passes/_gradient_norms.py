@@ -61,10 +61,10 @@ class GradientNorms:
         """
         first, second = self._halves
         ranks.add_up_in_place([*self._objective, *first, *second])
-        lagrangian = _norm([a + b for a, b in zip(first, second, strict=True)])
-        apart = _norm([a - b for a, b in zip(first, second, strict=True)])
-        return _norm(self._objective), lagrangian, apart if min(self._batches) else math.nan
+        lagrangian = _measure_length([a + b for a, b in zip(first, second, strict=True)])
+        apart = _measure_length([a - b for a, b in zip(first, second, strict=True)])
+        return _measure_length(self._objective), lagrangian, apart if min(self._batches) else math.nan
 
 
-def _norm(parts: Sequence[Tensor]) -> float:
+def _measure_length(parts: Sequence[Tensor]) -> float:
     return math.sqrt(sum(float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 for part in parts))

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from ...._number_checks import is_whole
-from ....data import Batch, GroupNames
+from ....data import Batch
 from ....errors import InvalidInput
 from ...loss import shift_labels
 
@@ -48,14 +48,6 @@ class SequenceColumns:
         """The columns that no model reads."""
         return (self.context, self.task, self.index)
 
-    def group_names(self, classes: Sequence[str] = ()) -> GroupNames:
-        """Return the names as constraints look them up.
-
-        Args:
-            classes: Of the tokens.
-        """
-        return GroupNames("train", tuple(classes), self.contexts, self.tasks)
-
     def read_own(self, row: Mapping[str, Any]) -> tuple[int, int, int]:
         """Return context, task and number of a row; the number is -1 where it has none.
 
@@ -65,12 +57,12 @@ class SequenceColumns:
         Raises:
             InvalidInput: One is no whole number, and no name that is known.
         """
-        context = _read_number(row.get(self.context, 0), self.context, self.contexts, "context_names")
-        task = _read_number(row.get(self.task, 0), self.task, self.tasks, "task_names")
-        return context, task, _read_number(row.get(self.index, -1), self.index, (), "")
+        context = _read_group_number(row.get(self.context, 0), self.context, self.contexts, "context_names")
+        task = _read_group_number(row.get(self.task, 0), self.task, self.tasks, "task_names")
+        return context, task, _read_group_number(row.get(self.index, -1), self.index, (), "")
 
 
-def _read_number(value: Any, column: str, names: tuple[str, ...], setting: str) -> int:
+def _read_group_number(value: Any, column: str, names: tuple[str, ...], setting: str) -> int:
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
     if isinstance(value, str) and value in names:
@@ -145,7 +137,9 @@ class SequenceCollator:
         batch = {}
         for name in full[0]:
             values = [torch.as_tensor(row[name]) for row in full]
-            along = [value.ndim == 1 and len(value) == len(row["input_ids"]) for value, row in zip(values, rows, strict=True)]
+            along = [
+                value.ndim == 1 and len(value) == len(row["input_ids"]) for value, row in zip(values, rows, strict=True)
+            ]
             if all(along):
                 values = [self._fill(value, longest, filling.get(name, 0)) for value in values]
             batch[name] = torch.stack(values)
@@ -156,7 +150,7 @@ class SequenceCollator:
         return torch.nn.functional.pad(value, (missing, 0) if self.side == "left" else (0, missing), value=filling)
 
 
-def split_columns(collated: Mapping[str, Any]) -> Batch:
+def make_sequence_batch(collated: Mapping[str, Any]) -> Batch:
     """Return what a collator made as a ``Batch``: labels one place earlier, what does not count masked out.
 
     A position counts where it holds a token and the next one is a label; at the last token before padding on the right,
@@ -183,7 +177,9 @@ def split_columns(collated: Mapping[str, Any]) -> Batch:
     )
 
 
-def name_groups(columns: SequenceColumns, data: Iterable[Any], given: Mapping[str, Sequence[str] | None]) -> SequenceColumns:
+def name_groups(
+    columns: SequenceColumns, data: Iterable[Any], given: Mapping[str, Sequence[str] | None]
+) -> SequenceColumns:
     """Return the columns with the names of contexts and tasks that the data have.
 
     Args:
@@ -194,7 +190,7 @@ def name_groups(columns: SequenceColumns, data: Iterable[Any], given: Mapping[st
     Raises:
         InvalidInput: Names that were given are no list of different texts.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for what, column in (("contexts", columns.context), ("tasks", columns.task)):
         names = given[what]
         if names is None:
@@ -240,7 +236,7 @@ class NumberedRows:
         return {**self.rows[number], self.column: number}
 
 
-def number_rows(data: Any, column: str) -> Any:
+def add_row_numbers(data: Any, column: str) -> Any:
     """Return a data set whose rows have a number; a stream, and rows that have one, come back as they are.
 
     Args:
@@ -248,7 +244,7 @@ def number_rows(data: Any, column: str) -> Any:
         column: Under which the number is found.
     """
     if isinstance(data, dict):
-        return {name: number_rows(one, column) for name, one in data.items()}
+        return {name: add_row_numbers(one, column) for name, one in data.items()}
     if data is None or isinstance(data, IterableDataset) or not hasattr(data, "__len__") or not len(data):
         return data
     first = data[0]

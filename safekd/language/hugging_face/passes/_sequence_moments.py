@@ -64,14 +64,14 @@ class SequenceMoments:
         self.second_gg = packed[1 + 2 * self.groups :].reshape(2 * self.groups, -1).clone()
 
     @property
-    def count_G(self) -> Tensor:
+    def counts(self) -> Tensor:
         """Positions of each group."""
         return self.first_g[self.groups :]
 
     @property
-    def mean_G(self) -> Tensor:
+    def means(self) -> Tensor:
         """Average of each group; not a number where it has no position."""
-        return self.first_g[: self.groups] / self.count_G
+        return self.first_g[: self.groups] / self.counts
 
     def standard_error(self, weight_G: Tensor) -> float:
         """Return the standard error of ``weight . mean``; no number below two sequences.
@@ -81,7 +81,7 @@ class SequenceMoments:
         """
         if self.sequences < 2:
             return math.nan
-        share_G = torch.where(weight_G == 0, 0.0, weight_G / self.count_G)
-        along_g = torch.cat([share_G, torch.where(weight_G == 0, 0.0, -share_G * self.mean_G)])
+        share_G = torch.where(weight_G == 0, 0.0, weight_G / self.counts)
+        along_g = torch.cat([share_G, torch.where(weight_G == 0, 0.0, -share_G * self.means)])
         squares = float(along_g @ self.second_gg @ along_g)
         return math.sqrt(max(squares, 0.0) * self.sequences / (self.sequences - 1))

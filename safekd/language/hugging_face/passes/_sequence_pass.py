@@ -1,7 +1,7 @@
 """Passes over sequences without training on them: loss, perplexity, safety with standard errors, gradient norms.
 
 The loss is the one of training, read without gradients and in the same bounded memory; measures are read where they
-count.  What processes read is added up in one vector.  Axes: B sequences, T positions, G groups, M constraints, n parameters.
+count.  What processes read is added up in one vector.  Axes: B sequences, T positions, G groups, M constraints.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ._sequence_moments import SequenceMoments
 
 
 @dataclass(frozen=True)
-class Answers:
+class SequenceAnswers:
     """What student and teachers say of a batch.
 
     Attributes:
@@ -65,7 +65,6 @@ class SequenceReading:
         """Of the labels; infinite where it is beyond floating point."""
         return math.exp(self.cross_entropy) if self.cross_entropy < 700 else math.inf
 
-
     def as_metrics(self) -> dict[str, float]:
         """Return the numbers by the names under which trainers report them."""
         metrics = {"loss": self.loss, "cross_entropy": self.cross_entropy, "perplexity": self.perplexity}
@@ -78,8 +77,8 @@ class SequenceReading:
         return metrics
 
 
-Ask = Callable[[Batch], Answers]
-ReadLoss = Callable[[Answers, Batch], tuple[float, float]]
+Ask = Callable[[Batch], SequenceAnswers]
+ReadLoss = Callable[[SequenceAnswers, Batch], tuple[float, float]]
 
 
 class SequenceSums:
@@ -99,7 +98,7 @@ class SequenceSums:
         self.moments = [SequenceMoments(size) for size in self.sizes]
 
     @torch.no_grad()
-    def add(self, answers: Answers, batch: Batch, loss: float, cross_entropy: float) -> None:
+    def add(self, answers: SequenceAnswers, batch: Batch, loss: float, cross_entropy: float) -> None:
         """Take in one batch.
 
         Args:
@@ -135,7 +134,7 @@ class SequenceSums:
             packed: The row.
         """
         lengths = [2, SequenceMoments.length_of(1), *map(SequenceMoments.length_of, self.sizes), *self.sizes]
-        few, loss, *rest = packed.cpu().split(lengths)
+        few, loss, *rest = torch.split(packed.cpu(), lengths)
         self.cross_entropy, self.sequences = few.tolist()
         self.loss.unpack(loss)
         for m, moments in enumerate(self.moments):
@@ -148,13 +147,13 @@ class SequenceSums:
         Args:
             split: What readings say they are of.
         """
-        positions = float(self.loss.count_G)
+        positions = float(self.loss.counts)
         readings = [
             _read_constraint(constraint, split, moments, surrogate_G)
             for constraint, moments, surrogate_G in zip(self.constraints, self.moments, self.surrogates, strict=True)
         ]
         return SequenceReading(
-            loss=float(self.loss.mean_G),
+            loss=float(self.loss.means),
             loss_se=self.loss.standard_error(torch.ones(1, dtype=torch.float64)),
             cross_entropy=self.cross_entropy / positions if positions else math.nan,
             positions=int(positions),
@@ -208,7 +207,7 @@ def read_sequences(
         return sums.pack()
 
     sums.unpack(ranks.add_up(add_up, sums.length))
-    if not float(sums.loss.count_G):
+    if not float(sums.loss.counts):
         raise InvalidInput(
             f"No position of the {int(sums.sequences)} sequences of '{split}' counts: every label is -100 or padding. "
             "A sequence needs at least two tokens."
@@ -242,17 +241,20 @@ def measure_positions(
     place_P = torch.stack(covered).any(0).flatten().nonzero()[:, 0]
     products = HeadProducts(head, widen(hidden[:0]).dtype)
     values = [[torch.zeros(2, len(label_P), dtype=torch.float64, device=hidden.device) for _ in p] for p in averages]
-    for place in place_P.split(rows):
+    for place in torch.split(place_P, rows):
         log_p_V = torch.log_softmax(products.logits(flat_Ph[place]), dim=-1)
         for parts, kept in zip(averages, values, strict=True):
             for average, value in zip(parts, kept, strict=True):
                 measure, labels = average.measure, label_P[place]
                 value[0, place] = measure.measured(log_p_V, labels).double()
-                value[1, place] = value[0, place] if measure.is_differentiable else measure.surrogate(log_p_V, labels).double()
+                value[1, place] = (
+                    value[0, place] if measure.is_differentiable else measure.surrogate(log_p_V, labels).double()
+                )
     shape = (2, 1, *batch.labels.shape)
     read = []
-    for parts, members in zip(values, inside, strict=True):
-        both = torch.cat([v.reshape(shape).expand(-1, len(m), -1, -1) for v, m in zip(parts, members, strict=True)], 1)
+    for kept, members in zip(values, inside, strict=True):
+        spread = [v.reshape(shape).expand(-1, len(m), -1, -1) for v, m in zip(kept, members, strict=True)]
+        both = torch.cat(spread, dim=1)
         read.append((both[0], both[1], torch.cat(members)))
     return read
 
@@ -260,7 +262,7 @@ def measure_positions(
 def _read_constraint(
     constraint: Constraint, split: str, moments: SequenceMoments, surrogate_G: Tensor
 ) -> ConstraintReading:
-    count_G, mean_G = moments.count_G, moments.mean_G
+    count_G, mean_G = moments.counts, moments.means
     smooth_G = surrogate_G / count_G
     if bool((count_G == 0).any()):  # a group without a position: the value is unknown
         gradient_G = smooth_gradient_G = torch.full_like(mean_G, math.nan)

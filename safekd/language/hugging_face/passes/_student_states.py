@@ -1,8 +1,8 @@
 """The last hidden states of a causal language model, read in its own forward pass and without its logits.
 
-The output layer is handed no position at all, so the model's logits have shape (B, 0, V) and cost nothing; what it would
-have read is what the fused loss reads.  Wrappers see an ordinary forward pass: DistributedDataParallel finds the output
-matrix in the graph, and reduces its gradient with all others.  Axes: B batch, T positions, H width, V vocabulary.
+The output layer is handed no position at all, so the model's logits have shape (B, 0, V) and cost nothing; what it
+would have read is what the fused loss reads.  Wrappers see an ordinary forward pass: DistributedDataParallel finds the
+output matrix in the graph and reduces its gradient with all others.  Axes: B batch, T positions, H width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def require_same_logits(student: Any, inputs: Mapping[str, Any]) -> None:
     allowed = (SETTINGS.relative_half if half else SETTINGS.relative) * (1 + float(own.abs().max()))
     if own.shape != logits.shape or not float((own - logits).abs().max()) <= allowed:
         raise InvalidInput(
-            f"The logits of {type(student).__name__} are not those of its output matrix with the factor and soft cap in "
-            "its configuration, so another model would be trained than is used. Give a model whose logits are "
+            f"The logits of {type(student).__name__} are not those of its output matrix with the factor and soft cap "
+            "in its configuration, so another model would be trained than is used. Give a model whose logits are "
             "cap tanh(scale (W h + b) / cap)."
         )

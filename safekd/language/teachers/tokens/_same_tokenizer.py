@@ -34,7 +34,7 @@ def require_same_tokenizer(teachers: Sequence[Any], student_tokenizer: Any) -> N
         if tokenizer is student_tokenizer:
             continue
         who += f" ({_call(tokenizer)})" * (tokenizer is not teacher)
-        difference = _find_token(tokenizer.get_vocab(), own) or _find_merge(tokenizer, student_tokenizer)
+        difference = _find_differing_token(tokenizer.get_vocab(), own) or _find_merge(tokenizer, student_tokenizer)
         if difference:
             raise InvalidInput(
                 f"{who} is another one than {other_name}: {difference}. Wanted one tokenizer for all: distil from "
@@ -85,7 +85,7 @@ def _require_same_hash(teacher: Any, student_tokenizer: Any, who: str, other_nam
         )
 
 
-def _find_token(theirs: dict[str, int], own: dict[str, int]) -> str:
+def _find_differing_token(theirs: dict[str, int], own: dict[str, int]) -> str:
     """Say which token differs first, by number; nothing where none does."""
     if theirs == own:
         return ""

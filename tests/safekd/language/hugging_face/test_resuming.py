@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os  # noqa: F401  # of the run that kills itself
 import shutil
 import signal
 import subprocess
@@ -14,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from transformers import TrainerCallback
 
 import safekd as kd
 from safekd.training.trace import MACHINE_COLUMNS
@@ -28,7 +26,12 @@ SAVING = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
 def start(folder, **more):
     """A run with dropout, accumulation and a rule that learns nothing, saved every two steps."""
     more.setdefault("student", make_model(attention_dropout=0.1))
-    arguments = {**SAVING, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, **more.pop("arguments", {})}
+    arguments = {
+        **SAVING,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        **more.pop("arguments", {}),
+    }
     return make_trainer(folder, arguments=arguments, trace_steps=1, **more)
 
 
@@ -59,7 +62,8 @@ def test_a_run_that_goes_on_gives_the_same_bits(whole, tmp_path, step):
 def test_a_killed_run_goes_on_from_its_newest_checkpoint(whole, tmp_path):
     code = f"""
         import os, signal
-        from tests.safekd.language.hugging_face.test_resuming import *
+        from transformers import TrainerCallback
+        from tests.safekd.language.hugging_face.test_resuming import start
         class Kill(TrainerCallback):
             def on_step_begin(self, args, state, control, **kwargs):
                 if state.global_step == 5:
@@ -161,7 +165,7 @@ def test_a_flipped_byte_is_seen(whole, tmp_path):
     for file in sorted((tmp_path / "checkpoint-4" / "safekd").rglob("*.*")):
         held = file.read_bytes()
         file.write_bytes(held[:-2] + bytes([held[-2] ^ 1]) + held[-1:])
-        with pytest.raises(kd.InvalidInput, match="not what was written|no readable JSON"):
+        with pytest.raises(kd.InvalidInput, match=r"not what was written|no readable JSON"):
             start(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
         file.write_bytes(held)
 

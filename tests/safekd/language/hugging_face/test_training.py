@@ -240,7 +240,7 @@ def test_the_users_own_collator_and_tokenizer_work(tmp_path):
     trainer.train()
     assert trainer.multipliers["said"] > 0
     assert trainer.terms.constraints[0].measure.critical == {3, 4}
-    with pytest.raises(kd.InvalidInput, match="2 tokens of the tokenizer"):
+    with pytest.raises(kd.InvalidInput, match="No single token writes 'w3 w4'"):
         make_trainer(
             tmp_path,
             constraints=[kd.SafetyConstraint("x", kd.safety.TruthProbability(["w3 w4"]), 0.3)],
@@ -273,12 +273,13 @@ def test_arguments_that_cannot_be_kept_are_refused(tmp_path, changed, said):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"teachers": []}, "`teachers` is empty"),
-        ({"teachers": [make_model(1)]}, "LlamaForCausalLM; wanted kd.language.CausalTeacher"),
+        ({"teachers": []}, "There are no teachers"),
+        ({"teachers": [make_model(1)]}, "is a LlamaForCausalLM; wanted a CausalTeacher"),
         ({"teachers": make_teachers() + make_teachers()}, "Two teachers are called 'teacher-1'"),
         ({"constraints": ["safe"]}, "is a str; wanted kd.SafetyConstraint"),
         ({"constraints": [make_constraints()[1].with_split("held")]}, "posed on 'held'"),
         ({"constraints": make_constraints()[:1] * 2}, "Two constraints are called 'news'"),
+        ({"weights": kd.weights.UncertaintyWeighting(2)}, "UncertaintyWeighting learns from a loss of its own"),
         ({"compute_metrics": print}, "logits of a whole data set"),
         ({"rows": [{"text": "a"}], "constraints": []}, "`input_ids` is not among them"),
         ({"rows": [{"input_ids": [1, 2, 3]}]}, "'news' is the name of a context, and column 'context'"),

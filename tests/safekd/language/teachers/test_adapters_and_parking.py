@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from safekd.errors import InvalidInput
-from safekd.language import CausalTeacher, TeacherSet
+from safekd.language import CausalStudent, CausalTeacher, TeacherSet, distillation_loss
 from safekd.language.teachers import _parked_model
 from tests.safekd.language.tiny_models import causal_model, tokenizer
 
@@ -85,6 +85,21 @@ def test_adapters_share_the_weights_of_the_base_in_their_manifests():
         next(v for n, v in model.named_parameters() if "lora_B.legal" in n).add_(1)
     again = CausalTeacher(model, adapter="legal").manifest()
     assert (again["weights"], again["adapter_weights"] == a["adapter_weights"]) == (a["weights"], False)
+
+
+def test_a_student_in_an_adapter_learns_from_the_base_under_it():
+    """One model is teacher and student; asking the teacher within a step leaves its gradients alone."""
+    model = adapted(("student",))
+    student, teacher, some = CausalStudent(model), CausalTeacher(model, name="base"), batch()
+    student.train()
+    hidden = student.hidden(some.inputs)
+    out = distillation_loss(hidden, student.head, [teacher(some)], labels=some.labels, mask=some.mask)
+    out.loss.backward()
+    learned = {name for name, value in model.named_parameters() if value.grad is not None}
+    assert learned
+    assert all("lora_" in name for name in learned)
+    assert model.training
+    assert out.loss > 1e-3
 
 
 def test_an_adapter_on_the_output_matrix_gives_logits():

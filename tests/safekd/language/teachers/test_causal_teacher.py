@@ -235,10 +235,13 @@ def test_a_saved_model_is_loaded_with_its_tokenizer(tmp_path):
     direct = CausalTeacher(model, words, prompt="the cat")
     assert torch.equal(teacher(batch()).hidden, direct(batch()).hidden)
     assert teacher.name == "small"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "small").rename(tmp_path / "other" / "small")  # which does not make another teacher of it
+    assert CausalTeacher.load(str(tmp_path / "other" / "small"), prompt="the cat").manifest() == teacher.manifest()
     same = [name for name in direct.manifest() if direct.manifest()[name] == teacher.manifest()[name]]
     assert {"weights", "tokenizer", "token_map", "prompt", "tied", "dtype"} <= set(same)
     assert teacher.manifest()["tied"] == 1
-    assert CausalTeacher.load(str(tmp_path / "small"), dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert CausalTeacher.load(str(tmp_path / "other" / "small"), dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
 def test_weights_alone_are_loaded_too(tmp_path):

@@ -100,6 +100,15 @@ def test_what_no_template_can_say_is_refused(words, settings, said):
         CausalTeacher(causal_model(), words, **settings)
 
 
+def test_sequences_longer_than_the_places_of_a_model_are_named():
+    rows = [[3] * 62]
+    assert CausalTeacher(causal_model("gpt2"))(batch(rows)).hidden.shape == (1, 62, 32)
+    with pytest.raises(
+        InvalidInput, match="sequences of 62 tokens after a prompt of 4, and its configuration says 64 at most"
+    ):
+        CausalTeacher(causal_model("gpt2"), prompt=PROMPT)(batch(rows))
+
+
 def test_sequences_packed_into_one_row_are_refused():
     some = batch([[3, 4, 5, 6]])
     packed = {**some.inputs, "position_ids": torch.tensor([[0, 1, 0, 1]])}

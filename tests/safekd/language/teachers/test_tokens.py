@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 
 import pytest
 import torch
@@ -15,12 +14,14 @@ import safekd as kd
 from safekd.errors import InvalidInput
 from safekd.language import (
     CausalTeacher,
+    TeacherSet,
     TokenBatches,
     as_text_source,
     critical_tokens,
     require_same_tokenizer,
     shared_vocabulary,
     shift_labels,
+    write_cache,
 )
 from tests.safekd.language.tiny_models import causal_model, tokenizer
 
@@ -206,16 +207,12 @@ def test_critical_tokens_that_are_none_are_refused(wanted, said):
         critical_tokens(tokenizer(), 5, several="some")
 
 
-def test_thousands_of_critical_tokens_are_as_quick_as_one():
-    """A chunk of 4,096 positions: finding the critical ones takes milliseconds, and says what a loop says."""
+def test_thousands_of_critical_tokens_are_found_as_by_a_loop():
+    """A chunk of 4,096 positions."""
     measure = kd.safety.TruthProbability(critical=range(0, 20_000, 2))
     labels = torch.randint(0, 49_152, (4096,), generator=torch.Generator().manual_seed(0))
     expected = torch.tensor([label < 20_000 and label % 2 == 0 for label in labels.tolist()])
     assert torch.equal(measure.is_critical(labels), expected)
-    began = time.perf_counter()
-    for _ in range(10):
-        measure.is_critical(labels)
-    assert (time.perf_counter() - began) / 10 < 0.05
 
 
 # -------------------------------------------------------------------------------------------------------- tokenizers
@@ -234,7 +231,7 @@ def test_teachers_of_another_tokenizer_are_refused_with_the_first_token_that_dif
     ):
         require_same_tokenizer([a, b], own)
     with pytest.raises(InvalidInput, match="teacher 'bank'"):
-        kd.language.TeacherSet([a, b], own)
+        TeacherSet([a, b], own)
 
 
 def test_a_token_more_and_another_merge_are_differences():
@@ -269,22 +266,17 @@ def test_use_does_not_change_the_hash():
     assert teacher.manifest() == before
 
 
-class FromCache:
-    """What a teacher without a tokenizer has: its manifest."""
-
-    def __init__(self, name, manifest):
-        self.name, self._manifest = name, manifest
-
-    def manifest(self):
-        return self._manifest
-
-
-def test_a_teacher_without_a_tokenizer_is_compared_by_its_manifest():
-    own = tokenizer()
-    told = CausalTeacher(causal_model(), own).manifest()
-    require_same_tokenizer([FromCache("kept", told)], own)
-    with pytest.raises(InvalidInput, match="teacher 'kept' is another one"):
-        require_same_tokenizer([FromCache("kept", told)], tokenizer(extra=("x1",)))
+def test_a_teacher_in_a_cache_is_compared_by_its_manifest(tmp_path):
+    own, data = tokenizer(), as_text_source([[3, 4, 5], [6, 7]])
+    teachers = TeacherSet([CausalTeacher(causal_model(seed=s), own, name=f"t{s}") for s in (0, 1)])
+    kept = write_cache(tmp_path / "cache", teachers, data, dtype=torch.float32)
+    TeacherSet(kept, own)
+    for cached, teacher in zip(kept, teachers, strict=True):
+        cached.require(teacher.manifest())
+        counted = data.batch().mask
+        torch.testing.assert_close(cached(data.batch()).hidden[counted], teacher(data.batch()).hidden[counted])
+    with pytest.raises(InvalidInput, match="teacher 't0' is another one than the student's"):
+        require_same_tokenizer(kept, tokenizer(extra=("x1",)))
     with pytest.raises(InvalidInput, match="teacher 'LlamaForCausalLM' is not known"):
         require_same_tokenizer([CausalTeacher(causal_model())], own)
 

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import struct
-import time
 from pathlib import Path
 
 import pytest
@@ -286,12 +285,10 @@ DAMAGE = {
 @pytest.mark.parametrize("what", DAMAGE)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_from(what, tmp_path):
     damage, message = DAMAGE[what]
-    began = time.perf_counter()
     step, said = latest_after(tmp_path, damage)
     assert step == 10
     assert "step-000020" in said
     assert re.search(message, said)
-    assert time.perf_counter() - began < 10
 
 
 def huge_header(folder):
