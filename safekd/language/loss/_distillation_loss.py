@@ -237,18 +237,8 @@ def distillation_loss(
     truth = None if result.cross_entropy is None else (result.cross_entropy / each).to(wide)
     sums = tuple(constraint.sums for constraint in constraints)
     of_divergence = (result.divergence / each).to(wide)
-    return LanguageLoss(
-        loss,
-        of_divergence,
-        truth,
-        positions,
-        sums,
-        result.entropy_P,
-        result.weights_PK,
-        result.signals,
-        kept,
-        copied,
-    )
+    read = sums, result.entropy_P, result.weights_PK, result.signals, kept, copied
+    return LanguageLoss(loss, of_divergence, truth, positions, *read)
 
 
 def _require_shapes(hidden: Tensor, head: Head | None, outputs: Sequence[TeacherOutput], names: Sequence[str]) -> None:

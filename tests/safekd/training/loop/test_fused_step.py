@@ -206,7 +206,9 @@ def test_a_table_reads_each_measure_and_its_gradient(measure, extreme):
     g_M = torch.tensor([0.7, 0.6], dtype=torch.float64) - torch.stack(surrogate)
     (loss + weight_M @ g_M).backward()
     torch.testing.assert_close(read.g_M, g_M.detach(), rtol=1e-12, atol=1e-12)
-    assert float(read.measured_M[0]) == pytest.approx(0.7 - float(measure.measured(log_p_V.detach(), batch.labels).mean()))
+    assert float(read.measured_M[0]) == pytest.approx(
+        0.7 - float(measure.measured(log_p_V.detach(), batch.labels).mean())
+    )
     torch.testing.assert_close(gradient_V, logits_V.grad, rtol=1e-10, atol=1e-12)
 
 
