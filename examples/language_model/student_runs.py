@@ -53,8 +53,8 @@ class RunSettings:
 
     length: int = 96
     train: int = 160
-    validation: int = 40
-    held_out: int = 110
+    validation: int = 30
+    held_out: int = 195
     adapter_steps: int = 16
     width: int = 256
     layers: int = 6
@@ -62,7 +62,7 @@ class RunSettings:
     batch: int = 4
     rate: float = 2e-3
     promised: tuple[float, ...] = (0.05, 0.05)
-    asked: tuple[float, ...] = (0.10, 0.10)
+    asked: tuple[float, ...] = (0.15, 0.15)
     lower: float = 0.1
     budget: str = "128MiB"
     keep_every: int = 16
