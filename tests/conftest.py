@@ -15,6 +15,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a script hands it to
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# these take longest: first, or at the end one process waits for another
+LONGEST = ("test_engines", "test_training_on_ranks", "test_readme", "test_cli_resume", "test_demo", "test_torchrun")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
+from functools import cache
 
 import pytest
 
@@ -23,6 +24,7 @@ PUBLIC_TWICE = {
 }  # known by their doors: solvers and safekd, safety and language
 
 
+@cache
 def lines_of(path):
     return path.read_text(encoding="utf-8").splitlines()
 
@@ -144,7 +146,12 @@ def test_the_glossary_retires_words():
     assert {where.split()[0] for _, where in retired()} == {"text", "names"}
 
 
+@cache
 def identifiers(path):
+    return frozenset(list_identifiers(path))
+
+
+def list_identifiers(path):
     yield path.stem
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     costs = list(_run_all(options))
     threads = options.threads or torch.get_num_threads()
     facts = f"{today()}; {processor()}, {threads} threads; {versions(['torch', 'trl', 'liger-kernel'])}."
-    report, missed = write_report(costs, read_self_distances(_SHIFTS), facts)
+    report, missed = write_report(costs, read_self_distances(_SHIFTS), facts, by_processor=threads == 1)
     print(report)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from .._timing import PeakMemory, available_memory
-from ._contenders import STRAIGHT, Problem, Size, list_contenders
+from ._contenders import STACKED, STRAIGHT, Problem, Size, list_contenders
 
 SHARE_OF_MEMORY = 0.8  # of what the machine can still give: beyond it a call is skipped, not killed
 WARM_ROWS = 32  # a first call, at the size's vocabulary, loads code and the buffers of the matrix library
@@ -33,6 +33,13 @@ class Cost:
     note: str = ""
 
 
+def count_matrices(size: Size, way: str) -> int:
+    """Return how many matrices (N, V) a contender that holds whole ones takes at its peak, about; 0 for the others."""
+    if way == STACKED:
+        return 5 + 3 * size.K
+    return 6 + size.learned * (size.K + 1) if way == STRAIGHT else 0
+
+
 def measure(size: Size, rounds: int, threads: int | None, with_rule: bool) -> Iterator[Cost]:
     """Yield one cost a contender and round, in turns."""
     if threads is not None:
@@ -41,7 +48,7 @@ def measure(size: Size, rounds: int, threads: int | None, with_rule: bool) -> It
     problem = Problem(size)
     small = Problem(Size(size.K, size.V, min(size.N, WARM_ROWS), size.H, size.learned))
     for way in dict(contenders):
-        needed = 4 * size.N * size.V * (6 + size.learned * (size.K + 1)) if way == STRAIGHT else 0
+        needed = 4 * size.N * size.V * count_matrices(size, way)
         if needed > SHARE_OF_MEMORY * available_memory():
             nothing = float("nan")
             yield Cost(size, way, nothing, nothing, None, nothing, f"needs some {needed / 2**30:.0f} GiB")

@@ -1,6 +1,6 @@
 """The contenders: each gives a scalar loss of the same hidden states and heads, whose ``backward()`` is timed too.
 
-    straightforward    whole matrices (N, V) and autograd, as anybody would write it
+    straightforward    whole matrices (N, V) and autograd; teachers are added up one by one, or stacked (N, K, V) first
     TRL                its chunked divergence, of one teacher: the mean of K calls, which is another loss for K > 1
     Liger              its fused Jensen-Shannon loss at beta = 0, likewise; not compiled, which needs a compiler
     ours               one call, at a budget of memory
@@ -22,10 +22,11 @@ from safekd.safety import LogTruthProbability
 from safekd.weights import EntropyDecay, Rule, Unified
 from solvers.polytope import WeightPolytope
 
-STRAIGHT, TRL = "straightforward", "TRL"
+STRAIGHT, STACKED, TRL = "straightforward", "straightforward, stacked", "TRL"
 BUDGETS = (64, 128)  # MiB
 LIGER_ROWS = (128, 1024)  # the first is about as many as ours has at 64 MiB, the second is its default
 RULE = "rule and measures"
+CRITICAL = 50  # tokens of each of the two measures; labels are drawn from them, so that every position is read
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Problem:
             (torch.randn(N, H, generator=make), torch.randn(V, H, generator=make).mul_(2 * H**-0.5)) for _ in range(K)
         ]
         self.scores = torch.randn(N, K, generator=make).requires_grad_(self.size.learned)
-        self.labels = torch.randint(V, (N,), generator=make)
+        self.labels = torch.randint(min(V, 2 * CRITICAL), (N,), generator=make)
 
     @property
     def weights(self) -> Tensor:
@@ -87,6 +88,7 @@ def list_contenders(learned: bool, with_rule: bool) -> dict[str, Contender]:
     """
     named: dict[str, Contender] = {STRAIGHT: compute_straight}
     if not learned:
+        named[STACKED] = compute_stacked
         named |= {TRL: compute_trl} | {name_liger(rows): make_liger(rows) for rows in LIGER_ROWS}
     named |= {name_ours(budget): make_ours(budget) for budget in BUDGETS}
     if with_rule:
@@ -116,6 +118,15 @@ def compute_straight(problem: Problem) -> Tensor:
     else:
         w = problem.weights
         q = sum(w[:, k, None] * p for k, p in enumerate(teachers))
+    return kl_div(log_s, q, reduction="batchmean")
+
+
+def compute_stacked(problem: Problem) -> Tensor:
+    """Return the loss from whole matrices, all teachers in one."""
+    log_s = torch.log_softmax(problem.hidden @ problem.weight.T, -1)
+    with torch.no_grad():
+        p_NKV = torch.softmax(torch.stack([h @ W.T for h, W in problem.teachers], 1), -1)
+        q = (problem.weights[..., None] * p_NKV).sum(1)
     return kl_div(log_s, q, reduction="batchmean")
 
 
@@ -152,8 +163,7 @@ def make_ruled(budget: int) -> Contender:
     """Return ours at a budget, the weights from a rule, entropies and a projection, with two measures."""
 
     def compute(problem: Problem) -> Tensor:
-        V = problem.size.V
-        measures = [LogTruthProbability(range(0, V, 2), at=0.5), LogTruthProbability(range(1, V, 2), at=0.5)]
+        measures = [LogTruthProbability(range(i * CRITICAL, (i + 1) * CRITICAL), at=0.5) for i in range(2)]
         rule = make_rule(problem.size.K)
         more = {"labels": problem.labels, "measures": measures, "multipliers": [0.1, 0.2]}
         return _distil(problem, budget, weights=rule, **more)

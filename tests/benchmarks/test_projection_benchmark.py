@@ -43,6 +43,7 @@ def test_a_peer_answers_as_we_do(who, case):
     check_cells(list(measure_contender(who, case_of(case, 4), (3,), budget=0.01)), who)
 
 
+@pytest.mark.slow
 def test_a_peer_answers_as_we_do_in_a_process_of_its_own():
     cells = list(in_child(measure_series, "jaxopt", "bounds", (4,), (3,), 0.01, patience=60))
     check_cells(cells, contender("jaxopt"))

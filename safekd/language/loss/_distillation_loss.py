@@ -200,30 +200,16 @@ def distillation_loss(
     rows_PK, row_weights = _read_row_weights(
         weights, lead, K, kept, wide, device, lambda rule: _call_rule(rule, labels_P, groups_P, shared)
     )
-    softened = divergence.temperature if temper == "pool" else 1.0
-    entering = (1.0,) * K if temper == "pool" else per_teacher
-    target = TargetSettings(Pool(require_pool(pool), K, isinstance(divergence, ReverseKL)), entering, softened)
+    target = _read_target(pool, temper, per_teacher, divergence)
     size = choose_chunk(positions, read_bytes(budget), row_weights.count_buffers(K), V, wide, device)
     flat = hidden.flatten(0, -2)
     student = flat[:, :V] if head is None and flat.shape[-1] != V else flat
     student = student if kept is None else student[kept]
     trained = [student, None, None] if head is None else [student, head.weight, head.bias]
     wanted = [bool(torch.is_grad_enabled() and x is not None and x.requires_grad) for x in trained]
-    teacher_rows = [TeacherRows(output, V, wide, who) for output, who in zip(outputs, named, strict=True)]
+    rows = [TeacherRows(output, V, wide, who) for output, who in zip(outputs, named, strict=True)]
     parts = PassParts(
-        student.detach(),
-        head,
-        V,
-        teacher_rows,
-        named,
-        row_weights,
-        kept,
-        labels_P,
-        constraints,
-        divergence,
-        target,
-        size,
-        wide,
+        student.detach(), head, V, rows, named, row_weights, kept, labels_P, constraints, divergence, target, size, wide
     )
     unit, ce_unit = (1 - cross_entropy) / total, cross_entropy / total
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
@@ -233,22 +219,21 @@ def distillation_loss(
             value = value + ce_unit * result.cross_entropy
     copied = result.gradients.copy_student() if keep_hidden_gradient else None
     loss = attach_gradients(value.to(wide), trained, rows_PK, list(row_weights.learned), result.gradients)
+    sums = tuple(constraint.sums for constraint in constraints)
     each = max(positions, 1)
     truth = None if result.cross_entropy is None else (result.cross_entropy / each).to(wide)
-    sums = tuple(constraint.sums for constraint in constraints)
     of_divergence = (result.divergence / each).to(wide)
-    return LanguageLoss(
-        loss,
-        of_divergence,
-        truth,
-        positions,
-        sums,
-        result.entropy_P,
-        result.weights_PK,
-        result.signals,
-        kept,
-        copied,
-    )
+    read = result.entropy_P, result.weights_PK, result.signals
+    return LanguageLoss(loss, of_divergence, truth, positions, sums, *read, kept, copied)
+
+
+def _read_target(
+    pool: str, temper: str, per_teacher: tuple[float, ...], divergence: TemperedDivergence
+) -> TargetSettings:
+    kind = Pool(require_pool(pool), len(per_teacher), isinstance(divergence, ReverseKL))
+    if temper == "pool":
+        return TargetSettings(kind, (1.0,) * len(per_teacher), divergence.temperature)
+    return TargetSettings(kind, per_teacher)
 
 
 def _require_shapes(hidden: Tensor, head: Head | None, outputs: Sequence[TeacherOutput], names: Sequence[str]) -> None:

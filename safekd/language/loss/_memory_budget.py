@@ -35,7 +35,7 @@ class ChunkSettings:
 
     least_on_cpu: int = 64
     least_on_gpu: int = 256
-    block_on_cpu: int = 2**22
+    block_on_cpu: int = 2**21
     block_on_gpu: int = 2**26
 
 

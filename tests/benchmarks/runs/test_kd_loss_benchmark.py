@@ -14,6 +14,7 @@ from benchmarks.kd_loss._contenders import (
     STRAIGHT,
     Problem,
     Size,
+    compute_stacked,
     compute_straight,
     make_ours,
     make_ruled,
@@ -27,15 +28,16 @@ SMALL = Size(2, 300, 40, 8)
 @pytest.mark.parametrize("learned", [False, True])
 def test_ours_is_the_straightforward_loss_with_its_gradients(learned):
     found = []
-    for compute in (compute_straight, make_ours(64)):
+    for compute in (compute_straight, *([] if learned else [compute_stacked]), make_ours(64)):
         problem = Problem(Size(3, 300, 40, 8, learned))
         loss = compute(problem)
         loss.backward()
         found.append((loss.detach(), problem.hidden.grad, problem.weight.grad, problem.scores.grad))
-    for plain, ours in zip(*found, strict=True):
-        assert (plain is None) == (ours is None)
-        if plain is not None:
-            torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
+    for other in found[1:]:
+        for plain, own in zip(found[0], other, strict=True):
+            assert (plain is None) == (own is None)
+            if plain is not None:
+                torch.testing.assert_close(own, plain, rtol=1e-4, atol=1e-6)
 
 
 def test_libraries_of_one_teacher_give_the_same_loss_for_one_teacher():
@@ -82,14 +84,14 @@ def test_goals_by_hand():
         make_cost(one, "TRL", 5.0, 900),
         make_cost(one, "Liger, 128 rows", 3.9, 250),
     ]
-    said = {what: (measured, met) for what, _, measured, met in judge(summarize(costs))}
+    said = {what: (measured, met) for what, _, measured, met in judge(summarize(costs), False)}
     assert said["K = 3, 64 MiB: memory"] == ("75 MiB", True)
-    assert said["K = 3, 64 MiB: straightforward's memory over it"] == ("22.7", True)
-    assert said["K = 3, 64 MiB: time of straightforward's"] == ("0.90", True)
-    assert said["K = 3, 128 MiB: time of straightforward's"] == ("0.88", False)
-    assert said["K = 1, 64 MiB: time and memory of TRL's"] == ("0.80, 0.08", True)
-    assert said["K = 1, 64 MiB: time and memory of Liger, 128 rows's"] == ("1.03, 0.30", False)
-    text, missed = write_report(costs, [(0.0, 1.0, 0.0)], "today.")
+    assert said["K = 3, 64 MiB: memory of straightforward over it"] == ("22.7", True)
+    assert said["K = 3, 64 MiB: time over that of straightforward"] == ("0.90", True)
+    assert said["K = 3, 128 MiB: time over that of straightforward"] == ("0.88", False)
+    assert said["K = 1, 64 MiB: time and memory over those of TRL"] == ("0.80, 0.08", True)
+    assert said["K = 1, 64 MiB: time and memory over those of Liger, 128 rows"] == ("1.03, 0.30", False)
+    text, missed = write_report(costs, [(0.0, 1.0, 0.0)], "today.", by_processor=False)
     assert len(missed) == 2
     assert "| straightforward | 10.00 | 1.00 | 10.00 | 1.00 | 1700 | 1.00 |" in text
     assert "**missed**" in text
@@ -98,7 +100,7 @@ def test_goals_by_hand():
 def test_what_was_not_measured_is_said():
     size = Size(8, 131_072, 8192, 576)
     text, missed = write_report(
-        [make_cost(size, STRAIGHT, math.nan, 0, "needs some 24 GiB")], [(0.0, 1.0, 1e-9)], "today."
+        [make_cost(size, STRAIGHT, math.nan, 0, "needs some 24 GiB")], [(0.0, 1.0, 1e-9)], "today.", by_processor=False
     )
     assert "| straightforward | needs some 24 GiB |" in text
     assert missed == ["distance of a model from itself, padded and shifted"]

@@ -82,6 +82,7 @@ def test_a_rank_that_is_killed_ends_the_others_with_a_message():
     assert given[0].endswith("Begin again from the last checkpoint.")
 
 
+@pytest.mark.slow
 def test_of_three_ranks_the_one_that_died_in_its_backward_pass_is_named():
     (given,) = run_on_ranks(3, cases.die_in_backward, killed=[2])
     for text in given[:2]:

@@ -200,7 +200,9 @@ HARD = {
 }
 
 
-@pytest.mark.parametrize("case", HARD)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case not in ("rare", "symmetric"))) for case in HARD]
+)
 def test_nothing_is_found_where_nothing_is_in_the_hardest_cases(case):
     """Two thousand runs at the level of one comparison of two, both directions; three standard errors are allowed."""
     d_RN = hard(np.random.default_rng(1), *HARD[case])

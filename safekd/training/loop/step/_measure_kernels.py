@@ -76,6 +76,42 @@ def _follow_rank(
 
 
 @cpu_kernel
+def _follow_probabilities(p_V: Floats, y: int, kind: int, chosen_V: Floats, gradient_V: Floats) -> float:
+    """Return a measure that is a polynomial of the probabilities; its gradient in the logits goes to ``gradient_V``."""
+    value, rest, ties = 0.0, -1.0, 0.0
+    if kind == MARGIN:
+        for v in range(len(p_V)):
+            if v != y and p_V[v] > rest:
+                rest, ties = p_V[v], 1.0
+            elif v != y and p_V[v] == rest:
+                ties += 1.0
+    mean = 0.0  # p . a
+    for v in range(len(p_V)):
+        p, is_truth = p_V[v], 1.0 if v == y else 0.0
+        if kind == TRUTH:
+            a, part = is_truth, is_truth * p
+        elif kind == MARGIN:
+            leads = 1.0 / ties if v != y and p == rest else 0.0
+            a, part = (is_truth - leads) / 2, (is_truth - leads) / 2 * p
+        elif kind == BRIER:
+            a, part = is_truth - p, -((p - is_truth) ** 2) / 2
+        elif kind == UNSAFE:
+            a, part = -chosen_V[v], -chosen_V[v] * p
+        else:
+            a, part = chosen_V[v] / 2, chosen_V[v] * (p - is_truth) / 2
+        gradient_V[v] = a
+        mean += p * a
+        value += part
+    if kind in (BRIER, UNSAFE):
+        value += 1.0
+    elif kind != TRUTH:
+        value += 0.5
+    for v in range(len(p_V)):
+        gradient_V[v] = p_V[v] * (gradient_V[v] - mean)
+    return value
+
+
+@cpu_kernel
 def read_measures(
     logits_LV: Floats,
     row_L: Places,
@@ -130,37 +166,7 @@ def read_measures(
                     logits_LV[i], y, int(first_K2[k, 0]), first_K2[k, 1], largest + log_total, gradient_LKV[i, k]
                 )
                 continue
-            value_K[k] = 0.0
-            rest, ties = -1.0, 0.0
-            if kind_K[k] == MARGIN:
-                for v in range(V):
-                    if v != y and p_LV[i, v] > rest:
-                        rest, ties = p_LV[i, v], 1.0
-                    elif v != y and p_LV[i, v] == rest:
-                        ties += 1.0
-            mean = 0.0  # p . a
-            for v in range(V):
-                p, is_truth = p_LV[i, v], 1.0 if v == y else 0.0
-                if kind_K[k] == TRUTH:
-                    a, part = is_truth, is_truth * p
-                elif kind_K[k] == MARGIN:
-                    leads = 1.0 / ties if v != y and p == rest else 0.0
-                    a, part = (is_truth - leads) / 2, (is_truth - leads) / 2 * p
-                elif kind_K[k] == BRIER:
-                    a, part = is_truth - p, -((p - is_truth) ** 2) / 2
-                elif kind_K[k] == UNSAFE:
-                    a, part = -chosen_KV[k, v], -chosen_KV[k, v] * p
-                else:
-                    a, part = chosen_KV[k, v] / 2, chosen_KV[k, v] * (p - is_truth) / 2
-                gradient_LKV[i, k, v] = a
-                mean += p * a
-                value_K[k] += part
-            if kind_K[k] == BRIER or kind_K[k] == UNSAFE:
-                value_K[k] += 1.0
-            elif kind_K[k] != TRUTH:
-                value_K[k] += 0.5
-            for v in range(V):
-                gradient_LKV[i, k, v] = p_LV[i, v] * (gradient_LKV[i, k, v] - mean)
+            value_K[k] = _follow_probabilities(p_LV[i], y, kind_K[k], chosen_KV[k], gradient_LKV[i, k])
             counted_K[k] = value_K[k]
         for m in range(M):
             sum_X[m] += table_RX[row, V + m] * value_K[measure_M[m]]

@@ -100,7 +100,7 @@ def test_the_average_weighs_late_steps_by_their_share_to_the_ninth():
     assert late > 0.99  # the last half holds nearly all: a start far off is forgotten
 
 
-@pytest.mark.parametrize("batch", [32, 64, 128])
+@pytest.mark.parametrize("batch", [64, *(pytest.param(size, marks=pytest.mark.slow) for size in (32, 128))])
 def test_minibatches_hand_back_a_student_that_meets_its_constraint_and_hardly_swings(batch):
     result = trained(batch, 2100)
     late = result.trace[result.trace["step"] >= 1500]

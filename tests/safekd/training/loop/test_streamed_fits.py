@@ -107,7 +107,7 @@ def test_full_batches_of_a_dataset_are_those_of_a_split():
     np.testing.assert_allclose(numbers(results[1]), numbers(results[0]), rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_loader_is_taken_as_it_is(workers):
     loader = DataLoader(TensorDataset(X, Y), SIZE, shuffle=True, num_workers=workers)
     results = [trainer(size).fit(loader, DataLoader(TensorDataset(V, W), 16), epochs=3) for size in (None, SIZE)]
