@@ -111,6 +111,7 @@ def write_and_learn(
         constraints=constraints,
         divergence=kd.language.ReverseKL(),
         evidence=evidence,
+        dual=kd.PIGain(ema=settings.smoothing),
         budget=settings.budget,
         horizon=writing.steps,
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 import safekd as kd
 from safekd.distributed import Ranks
 
-LOSS_WINDOWS = 24  # of each context: divergences need the teachers
+LOSS_WINDOWS = 16  # of each context: divergences need the teachers
 
 
 def describe_student(

@@ -47,23 +47,26 @@ class RunSettings:
         lower: Least weight of a teacher.
         budget: Memory for distributions.
         keep_every: Steps between checkpoints.
+        smoothing: Share of the past in what multipliers see: a step has a handful of critical words, whose average is
+            noise; without it multipliers follow that, and fall when the loss of one batch is higher than the last.
     """
 
     length: int = 96
     train: int = 160
-    validation: int = 40
-    held_out: int = 110
+    validation: int = 30
+    held_out: int = 195
     adapter_steps: int = 16
     width: int = 256
     layers: int = 6
-    steps: int = 90
+    steps: int = 80
     batch: int = 4
     rate: float = 2e-3
     promised: tuple[float, ...] = (0.05, 0.05)
-    asked: tuple[float, ...] = (0.10, 0.10)
+    asked: tuple[float, ...] = (0.15, 0.15)
     lower: float = 0.1
     budget: str = "128MiB"
-    keep_every: int = 15
+    keep_every: int = 16
+    smoothing: float = 0.9
 
 
 def make_constraints(critical: Sequence[int], thresholds: Sequence[float]) -> list[kd.SafetyConstraint]:
@@ -122,6 +125,7 @@ def make_step(
         weights=make_rule(variant, len(teachers), settings.lower),
         constraints=make_constraints(critical, settings.asked) if variant == "constrained" else [],
         evidence=evidence,
+        dual=kd.PIGain(ema=settings.smoothing),
         budget=settings.budget,
         ranks=ranks,
         horizon=settings.steps,

@@ -5,7 +5,7 @@ Axes: R prompts of a round, P tokens of the longest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,8 @@ class PromptOrder:
     """Prompts in the order in which students write after them.
 
     Args:
-        prompts: Token numbers of each prompt: lists or tensors (P,), or one tensor (N, P) of equally long ones.
+        prompts: Token numbers of each prompt: lists or tensors (P,), one tensor (N, P) of equally long ones, or what a
+            tokenizer gives, whose padding is left out.
         context: Context of each prompt; 0 for all where left out.
         task: Task of each prompt; 0 for all where left out.
         seed: Of the order.
@@ -54,14 +55,15 @@ class PromptOrder:
 
     def __init__(
         self,
-        prompts: Sequence[Any] | Tensor,
+        prompts: Sequence[Any] | Mapping[str, Any] | Tensor,
         context: Sequence[int] | Tensor | None,
         task: Sequence[int] | Tensor | None,
         seed: int,
         rank: int,
         ranks: int,
     ) -> None:
-        if isinstance(prompts, (str, dict)) or len(prompts) == 0:
+        prompts = _leave_out_padding(prompts) if isinstance(prompts, Mapping) else prompts
+        if isinstance(prompts, str) or len(prompts) == 0:
             raise InvalidInput(
                 f"`prompts` is {type(prompts).__name__} of length {len(prompts)}; wanted a list of prompts, each "
                 "a list of token numbers, such as tokenizer(texts).input_ids."
@@ -102,6 +104,18 @@ class PromptOrder:
         ids_RP = torch.tensor([[padding] * (longest - len(p)) + list(p) for p in chosen])
         length_R = torch.tensor([len(p) for p in chosen])
         return ids_RP, (torch.arange(longest) >= longest - length_R[:, None]).long()
+
+
+def _leave_out_padding(encoded: Mapping[str, Any]) -> list[list[int]]:
+    """Return the prompts of what a tokenizer gives."""
+    if "input_ids" not in encoded:
+        raise InvalidInput(
+            f"`prompts` has {', '.join(map(repr, encoded))} and no 'input_ids'; wanted what a tokenizer gives."
+        )
+    rows = [torch.as_tensor(row) for row in encoded["input_ids"]]
+    masks = encoded.get("attention_mask")
+    kept = [torch.ones_like(row) for row in rows] if masks is None else [torch.as_tensor(mask) for mask in masks]
+    return [row[mask.bool()].tolist() for row, mask in zip(rows, kept, strict=True)]
 
 
 def _read_prompt(number: int, prompt: Any) -> tuple[int, ...]:

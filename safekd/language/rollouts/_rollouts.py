@@ -43,7 +43,7 @@ class Rollouts(IterableDataset[Batch]):
     ...     hidden = student.model(**batch.inputs).last_hidden_state
 
     Args:
-        prompts: Token numbers of each prompt: lists or tensors (P,), or one tensor (N, P).
+        prompts: Token numbers of each prompt: lists or tensors (P,), one tensor (N, P), or what a tokenizer gives.
         generate: The student, a Hugging Face model with ``generate()``; or a function that is called as
             ``generate(input_ids=, attention_mask=, max_new_tokens=, ...)`` with prompts padded on the left, and returns
             prompts and texts, (R, P + N).
@@ -82,7 +82,7 @@ class Rollouts(IterableDataset[Batch]):
 
     def __init__(
         self,
-        prompts: Sequence[Any] | Tensor,
+        prompts: Sequence[Any] | Mapping[str, Any] | Tensor,
         generate: Any,
         *,
         share: float | Callable[[int], float] = 1.0,

@@ -59,6 +59,27 @@ def test_only_what_the_student_wrote_counts_and_each_position_has_the_next_token
     assert bool((attention.diff(dim=1) >= 0).all())
 
 
+def test_prompts_may_be_what_a_tokenizer_gives():
+    encoded = {
+        "input_ids": torch.tensor([[0, 0, 5], [6, 7, 8]]),
+        "attention_mask": torch.tensor([[0, 0, 1], [1, 1, 1]]),
+    }
+    rollouts = Rollouts(encoded, lambda input_ids, **_: torch.cat([input_ids, input_ids[:, -1:]], 1), batch_size=2)
+    batch = next(iter(rollouts))
+    rows = {tuple(i[m.bool()].tolist()) for i, m in zip(*batch.inputs.values(), strict=True)}
+    assert rows == {(5, 5), (6, 7, 8, 8)}
+
+
+def test_a_record_with_sequences_is_read_as_they_are():
+    from transformers.generation import GenerateDecoderOnlyOutput
+
+    def generate(input_ids, **_):
+        return GenerateDecoderOnlyOutput(sequences=torch.cat([input_ids, input_ids], 1))
+
+    batch = next(iter(Rollouts([[5, 6]], generate, batch_size=1)))
+    assert batch.inputs["input_ids"].tolist() == [[5, 6, 5, 6]]
+
+
 def test_a_text_ends_with_its_end_token():
     def generate(input_ids, **_):
         return torch.cat([input_ids, torch.tensor([[7, END, 0, 0], [7, 8, 9, 7]])], 1)
@@ -310,6 +331,7 @@ ECHO = lambda input_ids, **_: torch.cat([input_ids, input_ids[:, :1]], 1)  # noq
 
 REFUSED = {
     "no prompts": (lambda: Rollouts([], ECHO), "of length 0; wanted a list of prompts"),
+    "no token numbers": (lambda: Rollouts({"text": ["a"]}, ECHO), "`prompts` has 'text' and no 'input_ids'"),
     "text": (lambda: Rollouts(["hello"], ECHO), "Prompt 0 is 'hello'; .* tokenizer"),
     "an empty prompt": (lambda: Rollouts([[1], []], ECHO), r"Prompt 1 is \[\]; wanted a list of token numbers"),
     "contexts of others": (lambda: Rollouts([[1]], ECHO, context=[0, 1]), r"`context` has shape \(2,\)"),
