@@ -27,7 +27,7 @@ RULES: dict[str, Callable[[Task, WeightPolytope], Rule]] = {
         make.__name__: _fit_to_task(make)
         for of_scale in weights.RULES.values()
         for make in of_scale.values()
-        if make is not weights.Stored
+        if make not in (weights.Stored, weights.Routed)  # their weights are the user's own
     },
     "family A": lambda task, polytope: family_a(polytope),
     "family B": lambda task, polytope: family_b(polytope),
