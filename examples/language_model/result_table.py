@@ -121,7 +121,7 @@ def time_parts(
     settings: RunSettings,
     repeats: int = 9,
 ) -> float:
-    """Return which share of a step weights, projection and measures take: least processor times, in turns.
+    """Return which share of a step weights, projection and measures take: least times on one thread, in turns.
 
     Args:
         student: Any.
@@ -136,6 +136,8 @@ def time_parts(
     steps = {v: make_step(v, teachers, evidence, critical, settings, Ranks()) for v in ("uniform", "constrained")}
     optimizer = torch.optim.AdamW(student.parameters(), lr=0.0)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that wait for each other count as busy
     for _ in range(repeats):
         for name, step in steps.items():
             step.steps = settings.steps  # in the midst of a run: at first scales of multipliers are read besides
@@ -147,6 +149,7 @@ def time_parts(
             step.finish()
             seconds[name].append(time.process_time() - start)
             optimizer.zero_grad()
+    torch.set_num_threads(threads)
     plain, whole = (min(times) for times in seconds.values())  # what else the machine does only adds
     return max(whole - plain, 0.0) / whole
 
