@@ -12,7 +12,7 @@ from .support.source_tree import modules
 
 MODULE_OF = {"scikit-learn": "sklearn", "lazy_loader": "lazy_loader"}
 PARTS = {"pydantic_core": "pydantic"}  # comes with another and is not asked for by itself
-OPTIONAL = {"moreau", "triton", "cvxpylayers"}  # used where they are installed
+OPTIONAL = {"moreau", "triton", "cvxpylayers", "transformers", "accelerate", "peft"}  # used where they are installed
 NOT_PINNED = {"torch"}  # to the version of its CPU build, by the comment at the head of the file
 
 
@@ -37,6 +37,13 @@ def imported() -> set[str]:
 def test_every_package_that_is_imported_is_declared():
     known = {MODULE_OF.get(name, name) for name in declared()}
     assert {PARTS.get(name, name) for name in imported()} - known - OPTIONAL == set()
+
+
+def test_what_is_used_where_it_is_installed_is_in_an_extra():
+    config = ConfigParser(inline_comment_prefixes=("#",))
+    config.read(ROOT / "setup.cfg")
+    lines = "\n".join(config["options.extras_require"].values()).splitlines()
+    assert {re.split(r"[ <>=!~]", line.strip())[0] for line in lines if line.strip()} >= OPTIONAL
 
 
 def test_everything_that_is_declared_is_used_and_pinned():

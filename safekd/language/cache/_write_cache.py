@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from torch import nn
 
 from ..._number_checks import is_whole
 from ...data import ExampleSource, Fields, as_source
 from ...errors import InvalidInput
 from ...io.folders import lock_folder
-from ..teachers import LanguageTeacher
+from ..teachers import LanguageTeacher, wrap_models
 from ._answer_formats import Kind, read_precision
 from ._cache_folder import TEACHER_CACHE, add_teacher
 from ._cache_writer import CachePlan, CacheWriter
@@ -43,7 +44,7 @@ class CacheProgress:
 
 def write_cache(
     path: str | os.PathLike[str],
-    teachers: LanguageTeacher | Sequence[LanguageTeacher],
+    teachers: LanguageTeacher | nn.Module | Sequence[LanguageTeacher | nn.Module],
     source: Any,
     *,
     kind: Kind = "hidden",
@@ -64,7 +65,8 @@ def write_cache(
 
     Args:
         path: Folder of the cache, made if absent; each teacher gets a folder in it.
-        teachers: One or several, of different names; see ``LanguageTeacher``.
+        teachers: One or several, of different names; see ``LanguageTeacher``.  Models of transformers are wrapped as
+            ``CausalTeacher``.
         source: What ``fit`` takes as data: a ``Split``, a source, a dataset, a DataLoader, a list of ``Batch``.
         kind: "hidden" for hidden states and the head, once; "topk" for the k most probable tokens with entropy,
             log-probability of the label and mass of the tail.
@@ -95,7 +97,7 @@ def write_cache(
     ...     cached(data.batch()).log_p[0, 0].exp()
     tensor([0.2000, 0.2000])
     """
-    asked = list(teachers) if isinstance(teachers, Sequence) else [teachers]
+    asked = wrap_models(teachers if isinstance(teachers, Sequence) else [teachers])
     names = [getattr(teacher, "name", None) for teacher in asked]
     if not asked or not all(isinstance(name, str) and name for name in names) or len({*names}) < len(names):
         raise InvalidInput(f"The teachers are called {names!r:.200}; wanted at least one, of different names.")

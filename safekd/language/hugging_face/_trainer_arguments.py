@@ -125,7 +125,7 @@ def read_constraints(constraints: Any) -> list[Constraint]:
     Raises:
         InvalidInput: One is of another kind, posed on another split, or two have the same name.
     """
-    several = [constraints] if isinstance(constraints, Constraint) else list(constraints)
+    several = [constraints] if isinstance(constraints, Constraint) else list(constraints or ())
     for constraint in several:
         if not isinstance(constraint, Constraint):
             raise InvalidInput(

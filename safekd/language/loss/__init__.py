@@ -1,9 +1,9 @@
 """Distillation losses over a vocabulary, in bounded memory: several teachers, position by position.
 
 In this order: a ``Head`` turns hidden states into logits; ``Hidden``, ``Logits`` and ``TopK`` are what teachers say;
-``distillation_loss`` checks what it is given (``_loss_inputs``), reads it chunk by chunk (``_loss_pass``): teachers and
-their pool (``_teacher_rows``), divergences (``_chunk_divergences``) and safety measures (``_chunk_measures``) with
-gradients in closed form, which ``_loss_gradient`` hands to autograd.
+``distillation_loss`` checks what it is given (``_loss_inputs``), reads it chunk by chunk (``_loss_pass``): the target
+of teachers and weights (``_chunk_targets``, ``_teacher_rows``), divergences (``_chunk_divergences``) and safety
+measures (``_chunk_measures``) with gradients in closed form, which ``_loss_gradient`` hands to autograd.
 """
 
 from ._chunk_measures import LogitGradient

@@ -132,7 +132,10 @@ def _read_prompt(number: int, prompt: Any) -> tuple[int, ...]:
 def _read_groups(what: str, given: Sequence[int] | Tensor | None, size: int) -> Tensor:
     if given is None:
         return torch.zeros(size, dtype=torch.long)
-    value = torch.as_tensor(given)
+    try:
+        value = torch.as_tensor(given)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"`{what}` is {given!r:.80}; wanted one number from 0 a prompt, ({size},).") from error
     if value.shape != (size,) or value.is_floating_point() or not bool((value >= 0).all()):
         raise InvalidInput(
             f"`{what}` has shape {tuple(value.shape)} and type {value.dtype}; wanted one number from 0 a prompt, "

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..._torch_state import evaluation_mode
 from ...errors import InvalidInput
+from ..teachers import CausalStudent
 
 Generate = Callable[..., Any]
 
@@ -34,6 +35,8 @@ class TextWriter:
     def __init__(
         self, generate: Any, options: Mapping[str, Any], end: int | Collection[int] | None, padding: int
     ) -> None:
+        if isinstance(generate, CausalStudent):
+            generate = generate.model
         call = generate.generate if hasattr(generate, "generate") else generate
         if not callable(call) or isinstance(call, type):
             raise InvalidInput(

@@ -104,7 +104,7 @@ class LanguageStep:
         teachers: int | Sequence[str],
         *,
         weights: Tensor | Rule | None = None,
-        constraints: Sequence[Constraint] = (),
+        constraints: Constraint | Sequence[Constraint] = (),
         divergence: TemperedDivergence | None = None,
         pool: str = "arithmetic",
         temperature: float | Sequence[float] | None = None,
@@ -120,7 +120,11 @@ class LanguageStep:
         horizon: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        names = [f"teacher {k}" for k in range(teachers)] if isinstance(teachers, int) else [str(t) for t in teachers]
+        given = [f"teacher {k}" for k in range(teachers)] if isinstance(teachers, int) else list(teachers)
+        names = [str(getattr(one, "name", one)) for one in given]
+        if not names:
+            raise InvalidInput("There are no teachers; wanted how many there are, or their names.")
+        constraints = [constraints] if isinstance(constraints, Constraint) else constraints
         self.names, self.constraints, self.weights = names, list(constraints), weights
         self.device, self.ranks = torch.device(device), Ranks() if ranks is None else ranks
         self._loss_settings: dict[str, Any] = {
@@ -155,7 +159,7 @@ class LanguageStep:
         self._counts: list[Tensor] = []
         self._sum_layout = SumLayout(3 + len(names), self.constraints)
 
-    def begin(self, batches: Sequence[Batch]) -> None:
+    def begin(self, batches: Batch | Sequence[Batch]) -> None:
         """Count the labels of a step, over all its microbatches and processes.
 
         Args:
@@ -166,6 +170,7 @@ class LanguageStep:
         """
         if self._count is not None:
             raise InvalidInput("A step is under way; call finish() before the next begin().")
+        batches = [batches] if isinstance(batches, Batch) else batches
         sizes = [sum(average.size for _, average in rule.parts) for rule in self.constraints]
 
         def count() -> Tensor:
@@ -249,7 +254,7 @@ class LanguageStep:
         """Move the multipliers by what the step showed, and end it.
 
         Raises:
-            InvalidInput: ``begin`` was not called.
+            InvalidInput: ``begin`` was not called, or ``loss`` not once for each of its microbatches.
         """
         if self._count is None:
             raise InvalidInput("No step is under way; call begin(batches) first.")
@@ -260,6 +265,11 @@ class LanguageStep:
             lambda: torch.cat([self._sum_layout.pack(self._numbers, self._sums), scales]), length
         )
         numbers, sums = self._sum_layout.unpack(vector[: self._sum_layout.length])
+        if round(float(numbers[2])) != round(count):
+            raise InvalidInput(
+                f"The losses of this step read {float(numbers[2]):.0f} positions, and begin() counted {count:.0f}; "
+                "call loss() once for each microbatch that begin() was given, or cancel() the step."
+            )
         self._scales = ScaleSums.unpack(vector[self._sum_layout.length :])
         loss, truth = float(numbers[0]) / count, float(numbers[1]) / count
         share = float(self._loss_settings["cross_entropy"])

@@ -17,7 +17,7 @@ from ._causal_student import CausalStudent
 from ._causal_teacher import CausalTeacher
 from ._encoder_teacher import EncoderTeacher
 from ._model_teacher import ModelTeacher
-from ._teacher_set import LanguageTeacher, TeacherSet
+from ._teacher_set import LanguageTeacher, TeacherSet, wrap_models
 from .tokens import (
     TokenBatches,
     as_text_source,
@@ -38,4 +38,5 @@ __all__ = [
     "critical_tokens",
     "require_same_tokenizer",
     "shared_vocabulary",
+    "wrap_models",
 ]

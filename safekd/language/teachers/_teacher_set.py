@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, overload, runtime_checkable
+
+from torch import nn
 
 from ...data import Batch
 from ...errors import InvalidInput
 from ..loss import TeacherOutput
+from ._causal_teacher import CausalTeacher
 from .tokens import require_same_tokenizer
 
 
@@ -48,7 +51,7 @@ class TeacherSet(Sequence[LanguageTeacher]):
     """Teachers asked one after the other, those of one model together, so that a parked model is fetched once a batch.
 
     Args:
-        teachers: At least one, names all different.
+        teachers: At least one, names all different; models of transformers are wrapped as ``CausalTeacher``.
         tokenizer: The student's: teachers with another are refused; None where nobody is to look.
 
     Raises:
@@ -56,7 +59,7 @@ class TeacherSet(Sequence[LanguageTeacher]):
     """
 
     def __init__(self, teachers: Sequence[LanguageTeacher], tokenizer: Any = None) -> None:
-        self._teachers = tuple(teachers)
+        self._teachers = tuple(wrap_models(teachers))
         if not self._teachers:
             raise InvalidInput("There are no teachers; give at least one.")
         for number, teacher in enumerate(self._teachers):
@@ -105,6 +108,22 @@ class TeacherSet(Sequence[LanguageTeacher]):
         for k, teacher in enumerate(self._teachers):
             groups.setdefault(id(getattr(teacher, "model", teacher)), []).append(k)
         return list(groups.values())
+
+
+def wrap_models(teachers: Iterable[Any]) -> list[Any]:
+    """Return teachers, each bare causal model of transformers as a ``CausalTeacher`` with a name of its own.
+
+    Args:
+        teachers: Teachers and models.
+    """
+    wrapped: list[Any] = []
+    for teacher in teachers:
+        if isinstance(teacher, nn.Module) and hasattr(teacher, "get_output_embeddings"):
+            base, taken = type(teacher).__name__, {getattr(other, "name", None) for other in wrapped}
+            free = (name for name in (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3))) if name not in taken)
+            teacher = CausalTeacher(teacher, name=next(free))
+        wrapped.append(teacher)
+    return wrapped
 
 
 def _keep_in_memory(teacher: Any) -> AbstractContextManager[Any]:

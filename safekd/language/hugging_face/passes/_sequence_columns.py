@@ -136,10 +136,17 @@ class SequenceCollator:
         full = [{"attention_mask": [1] * len(row["input_ids"]), **row} for row in rows]
         batch = {}
         for name in full[0]:
-            values = [torch.as_tensor(row[name]) for row in full]
+            values = [_read_row_column(row, name) for row in full]
             along = [
                 value.ndim == 1 and len(value) == len(row["input_ids"]) for value, row in zip(values, rows, strict=True)
             ]
+            if not all(along) and len({value.shape for value in values}) > 1:
+                bad = along.index(False)
+                raise InvalidInput(
+                    f"Column '{name}' of a row has shape {tuple(values[bad].shape)}, and `input_ids` "
+                    f"{len(rows[bad]['input_ids'])} tokens; wanted as many. Labels are those of Hugging Face, not "
+                    "shifted: that is done inside."
+                )
             if all(along):
                 values = [self._fill(value, longest, filling.get(name, 0)) for value in values]
             batch[name] = torch.stack(values)
@@ -148,6 +155,18 @@ class SequenceCollator:
     def _fill(self, value: Tensor, length: int, filling: int) -> Tensor:
         missing = length - len(value)
         return torch.nn.functional.pad(value, (missing, 0) if self.side == "left" else (0, missing), value=filling)
+
+
+def _read_row_column(row: Mapping[str, Any], name: str) -> Tensor:
+    try:
+        return torch.as_tensor(row[name])
+    except KeyError as error:
+        raise InvalidInput(f"Some rows have a column '{name}' and others have none; wanted all or none.") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(
+            f"Column '{name}' of a row is {row[name]!r:.80}, which no model reads; leave it out, or leave "
+            "remove_unused_columns=True in the arguments."
+        ) from error
 
 
 def make_sequence_batch(collated: Mapping[str, Any]) -> Batch:
@@ -211,6 +230,11 @@ def _find_names(column: str, data: Iterable[Any]) -> tuple[str, ...]:
             return tuple(declared)
         if isinstance(one, IterableDataset) or not hasattr(one, "__len__") or not len(one):
             continue
+        if isinstance(one, dict):
+            raise InvalidInput(
+                f"A data set is a {type(one).__name__} with {sorted(map(str, one))}; wanted one of them, with rows by "
+                "number."
+            )
         first = one[0]
         if isinstance(first, Mapping) and isinstance(first.get(column), str):
             values = one.unique(column) if hasattr(one, "unique") else (one[i].get(column) for i in range(len(one)))

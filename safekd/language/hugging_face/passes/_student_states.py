@@ -88,6 +88,8 @@ def require_head(student: Any) -> None:
         InvalidInput: It has none, an adapter sits on it, or the model is of another kind.
     """
     Head.of(student)
+    if not any(parameter.requires_grad for parameter in student.parameters()):
+        raise InvalidInput("No parameter of the student may move: all have requires_grad=False; free those that learn.")
     layer = student.get_output_embeddings()
     if hasattr(layer, "base_layer"):
         raise InvalidInput(

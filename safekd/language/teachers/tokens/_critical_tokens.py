@@ -41,6 +41,8 @@ def critical_tokens(
     listed: list[Any] = list(given) if isinstance(given, Collection) and not isinstance(given, str) else [given]
     if not listed:
         raise InvalidInput("No critical token is named; give at least one number, text or function.")
+    if not hasattr(tokenizer, "get_vocab"):
+        raise InvalidInput(f"`tokenizer` is a {type(tokenizer).__name__}; wanted that of the student.")
     size = max(tokenizer.get_vocab().values()) + 1
     written = _write_tokens(tokenizer, size) if not all(is_whole(one) for one in listed) else []
     numbers: set[int] = set()

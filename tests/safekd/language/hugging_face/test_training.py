@@ -274,7 +274,7 @@ def test_arguments_that_cannot_be_kept_are_refused(tmp_path, changed, said):
     ("more", "said"),
     [
         ({"teachers": []}, "There are no teachers"),
-        ({"teachers": [make_model(1)]}, "is a LlamaForCausalLM; wanted a CausalTeacher"),
+        ({"teachers": [torch.nn.Linear(2, 2)]}, "is a Linear; wanted a CausalTeacher"),
         ({"teachers": make_teachers() + make_teachers()}, "Two teachers are called 'teacher-1'"),
         ({"constraints": ["safe"]}, "is a str; wanted kd.SafetyConstraint"),
         ({"constraints": [make_constraints()[1].with_split("held")]}, "posed on 'held'"),
