@@ -396,7 +396,8 @@ class LanguageStep:
                 scales=read_scales,
             )
             (weight_M,) = torch.autograd.grad(total, leaf_M)
-        self._weight_M = weight_M.double()
+        # of a constraint that this step says nothing of, the next one may: its weight stays
+        self._weight_M = torch.where(present_M, weight_M.double(), self._weight_M)
         required_M = torch.tensor([rule.required for rule in self.constraints], dtype=torch.float64)
         violation_M = torch.where(present_M, measured_M, torch.nan).cpu()
         return required_M - violation_M, violation_M

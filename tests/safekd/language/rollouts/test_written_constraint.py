@@ -120,6 +120,21 @@ def test_fixed_data_say_nothing_of_it_and_its_multiplier_rests():
     assert bool(record.safety.isnan().all())
 
 
+def test_a_constraint_that_every_other_step_speaks_of_weighs_in_its_own_steps():
+    """Rollouts take turns with fixed data: what one step shows must count in the next one that speaks of it."""
+    student = TinyWriter()
+    step = LanguageStep(1, constraints=[WrittenConstraint("kind", "polite", 0.9)])
+    own = make_batch(TEXTS, SCORE, torch.full_like(SCORE, 0.4))
+    fixed = Batch(own.inputs, own.labels, own.task, own.context, own.index, mask=own.mask)
+    gradient = []
+    for batch in (own, fixed, own):
+        gradient.append(gradients(student, take_loss(student, step, batch)))
+        step.finish()
+    assert float(step.multipliers) > 0
+    apart = [float((a - b).abs().max()) for a, b in zip(gradient[0], gradient[2], strict=True)]
+    assert min(apart) > 1e-6  # the same student and texts; the first step had no multiplier yet
+
+
 def test_microbatches_add_up_to_the_gradient_of_the_step():
     student = TinyWriter()
     base = torch.full_like(SCORE, 0.4)
