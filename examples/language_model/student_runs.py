@@ -29,7 +29,7 @@ VARIANTS = ("uniform", "routed", "conforming", "constrained")
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Sizes and numbers of the example; thresholds were chosen before any student was trained.
+    """Sizes and numbers of the example; what is asked, 0.15, was set after first runs.
 
     Attributes:
         length: Positions of a window.
