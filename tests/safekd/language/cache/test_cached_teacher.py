@@ -327,7 +327,11 @@ def test_a_field_that_is_asked_for_by_one_side_alone_is_refused(tmp_path):
 
 def test_where_a_model_lay_is_no_difference(tmp_path):
     cached = cache(tmp_path, RecurrentTeacher(name_or_path="/a/model"))
-    cached.require(RecurrentTeacher(name_or_path="/b/model").manifest())
+    assert cached.manifest()["name_or_path"] == "/a/model"
+    moved = RecurrentTeacher(name_or_path="/b/model")
+    cached.require(moved.manifest())
+    with pytest.raises(InvalidInput, match="revision is"):
+        cached.require({**moved.manifest(), "revision": "another"})
 
 
 def test_another_cache_of_the_same_teacher_is_told_apart(tmp_path):
