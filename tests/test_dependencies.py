@@ -5,27 +5,34 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Iterable
 from configparser import ConfigParser
+from pathlib import Path
 
 from .support import ROOT
 from .support.source_tree import modules
 
 MODULE_OF = {"scikit-learn": "sklearn", "lazy_loader": "lazy_loader"}
-PARTS = {"pydantic_core": "pydantic"}  # comes with another and is not asked for by itself
+PARTS = {
+    "pydantic_core": "pydantic",
+    "tokenizers": "transformers",
+    "click": "typer",
+}  # comes with another and is not asked for by itself
 OPTIONAL = {"moreau", "triton", "cvxpylayers", "transformers", "accelerate", "peft"}  # used where they are installed
 NOT_PINNED = {"torch"}  # to the version of its CPU build, by the comment at the head of the file
 
 
-def declared() -> list[str]:
+def declared(*extras: str) -> list[str]:
     config = ConfigParser(inline_comment_prefixes=("#",))
     config.read(ROOT / "setup.cfg")
-    lines = config["options"]["install_requires"].splitlines()
+    parts = [config["options"]["install_requires"], *(config["options.extras_require"][name] for name in extras)]
+    lines = "\n".join(parts).splitlines()
     return [re.split(r"[ <>=!~]", line.strip())[0] for line in lines if line.strip()]
 
 
-def imported() -> set[str]:
+def imported(paths: Iterable[Path] = tuple(modules().values())) -> set[str]:
     found = set()
-    for path in modules().values():
+    for path in paths:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
@@ -40,10 +47,13 @@ def test_every_package_that_is_imported_is_declared():
 
 
 def test_what_is_used_where_it_is_installed_is_in_an_extra():
-    config = ConfigParser(inline_comment_prefixes=("#",))
-    config.read(ROOT / "setup.cfg")
-    lines = "\n".join(config["options.extras_require"].values()).splitlines()
-    assert {re.split(r"[ <>=!~]", line.strip())[0] for line in lines if line.strip()} >= OPTIONAL
+    assert set(declared("moreau", "lm", "test", "bench")) >= OPTIONAL
+
+
+def test_the_suite_imports_what_its_extra_installs():
+    known = {MODULE_OF.get(name, name.replace("-", "_")) for name in declared("test")}
+    suite = [path for path in (ROOT / "tests").rglob("*.py") if not {"benchmarks", "examples"} & set(path.parts)]
+    assert {PARTS.get(name, name) for name in imported(suite)} - known - {"tests", "benchmarks"} == set()
 
 
 def test_everything_that_is_declared_is_used_and_pinned():

@@ -43,9 +43,9 @@ def start(*arguments):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def wait_for_checkpoint(folder, process):
+def wait_for_checkpoint(folder, process, number=1):
     deadline = time.monotonic() + 120
-    while CheckpointStore(folder).find_latest() is None:
+    while len(CheckpointStore(folder).list_whole()) < number:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -99,11 +99,11 @@ def test_a_command_that_was_killed_ends_as_if_it_had_not_been(write, tmp_path, c
 def test_repair_sets_a_damaged_checkpoint_aside_and_says_what_was_lost(tmp_path, capsys):
     config, run = write_config(tmp_path, LONG), tmp_path / "run"
     with start(config, "--run-dir", run, "--checkpoint-every", "20") as process:
-        wait_for_checkpoint(run, process)
-        time.sleep(1)
+        wait_for_checkpoint(run, process, number=2)
         process.kill()
         process.communicate(timeout=60)
-    first, last = CheckpointStore(run).list_whole()
+    # a third is there where the kill came after a checkpoint was written and before the oldest was removed
+    *_, first, last = CheckpointStore(run).list_whole()
     (last.folder / "state.json").write_text("{}")
     said = run_cli(capsys, "verify", run)
     assert said.code == 1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from safekd.data import Batch, Split, StreamSource
 from safekd.data.sources import _source_survey
@@ -256,22 +257,16 @@ def test_a_batch_stays_what_it_is():
     assert torch.equal(read.context, Y)
 
 
-class Stateful(DataLoader):
-    """What torchdata's StatefulDataLoader adds: one iterator, and a state of where it is."""
+class Watched(StatefulDataLoader):
+    """A loader that has one iterator and knows where it is; it keeps that iterator to be looked at."""
 
     def __iter__(self):
         self.running = super().__iter__()
         return self.running
 
-    def state_dict(self):
-        return {"done": 0}
-
-    def load_state_dict(self, state):
-        del state
-
 
 def test_a_loader_that_knows_where_it_is_keeps_its_pass():
-    loader = Stateful(DATA, 6, shuffle=True)
+    loader = Watched(DATA, 6, shuffle=True)
     source, passes = StreamSource("train", loader), []
     for batch in source.epoch_batches(1, seed=5):
         running = loader.running

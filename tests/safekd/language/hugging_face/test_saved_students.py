@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 
+import peft
 import pytest
 import torch
 import transformers
@@ -154,7 +155,6 @@ def test_a_model_that_changes_its_logits_afterwards_is_refused(tmp_path):
 
 
 def test_adapters_are_trained_but_not_on_the_output_matrix(tmp_path):
-    peft = pytest.importorskip("peft")
     lora = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"])
     trainer = make_trainer(
         tmp_path,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import tokenizers
 import torch
+import transformers
+from datasets import Dataset
 from transformers import TrainerCallback
 
 import safekd as kd
@@ -199,9 +202,8 @@ def test_a_context_that_nobody_named_is_refused_with_those_that_are_known(tmp_pa
 
 
 def test_columns_of_a_hugging_face_data_set_are_kept(tmp_path):
-    datasets = pytest.importorskip("datasets")
     rows = [{**row, "text": "not tokens"} for row in make_rows(8)]
-    trainer = make_trainer(tmp_path, rows=datasets.Dataset.from_list(rows), arguments={"max_steps": 2})
+    trainer = make_trainer(tmp_path, rows=Dataset.from_list(rows), arguments={"max_steps": 2})
     plain = make_trainer(tmp_path, rows=rows, arguments={"max_steps": 2})
     trainer.train()
     plain.train()
@@ -221,8 +223,6 @@ def test_a_stream_is_trained_on(tmp_path):
 
 
 def test_the_users_own_collator_and_tokenizer_work(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    tokenizers = pytest.importorskip("tokenizers")
     words = {f"w{i}": i for i in range(63)} | {"[PAD]": 63}
     core = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
     core.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
