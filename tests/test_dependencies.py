@@ -13,7 +13,7 @@ from .support import ROOT
 from .support.source_tree import modules
 
 MODULE_OF = {"scikit-learn": "sklearn", "lazy_loader": "lazy_loader"}
-PARTS = {
+PARTS = {"pydantic_core": "pydantic", "tokenizers": "transformers", "huggingface_hub": "transformers", "click": "typer"}
     "pydantic_core": "pydantic",
     "tokenizers": "transformers",
     "click": "typer",
