@@ -14,10 +14,6 @@ from .support.source_tree import modules
 
 MODULE_OF = {"scikit-learn": "sklearn", "lazy_loader": "lazy_loader"}
 PARTS = {"pydantic_core": "pydantic", "tokenizers": "transformers", "huggingface_hub": "transformers", "click": "typer"}
-    "pydantic_core": "pydantic",
-    "tokenizers": "transformers",
-    "click": "typer",
-}  # comes with another and is not asked for by itself
 OPTIONAL = {"moreau", "triton", "cvxpylayers", "transformers", "accelerate", "peft"}  # used where they are installed
 NOT_PINNED = {"torch"}  # to the version of its CPU build, by the comment at the head of the file
 
