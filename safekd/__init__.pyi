@@ -11,6 +11,7 @@ from . import language as language
 from . import pooling as pooling
 from . import report as report
 from . import safety as safety
+from . import saved_students as saved_students
 from . import teachers as teachers
 from . import training as training
 from . import weight_files as weight_files
@@ -37,6 +38,8 @@ from .frontier import verify as verify
 from .frontier import verify_files as verify_files
 from .safety import SafetyConstraint as SafetyConstraint
 from .safety import certify as certify
+from .saved_students import SavedStudent as SavedStudent
+from .saved_students import load as load
 from .training import ConstrainedTrainer as ConstrainedTrainer
 from .training import CrossFit as CrossFit
 from .training import FitResult as FitResult

@@ -12,9 +12,10 @@ from pathlib import Path
 from .support import ROOT
 from .support.source_tree import modules
 
-MODULE_OF = {"scikit-learn": "sklearn", "lazy_loader": "lazy_loader"}
+MODULE_OF = {"scikit-learn": "sklearn", "lazy_loader": "lazy_loader", "tomli-w": "tomli_w"}
 PARTS = {"pydantic_core": "pydantic", "tokenizers": "transformers", "huggingface_hub": "transformers", "click": "typer"}
-OPTIONAL = {"moreau", "triton", "cvxpylayers", "transformers", "accelerate", "peft"}  # used where they are installed
+# used where they are installed
+OPTIONAL = {"moreau", "triton", "cvxpylayers", "transformers", "accelerate", "peft", "onnxruntime", "onnxscript"}
 NOT_PINNED = {"torch"}  # to the version of its CPU build, by the comment at the head of the file
 
 
@@ -43,7 +44,7 @@ def test_every_package_that_is_imported_is_declared():
 
 
 def test_what_is_used_where_it_is_installed_is_in_an_extra():
-    assert set(declared("moreau", "lm", "test", "bench")) >= OPTIONAL
+    assert set(declared("moreau", "lm", "onnx", "test", "bench")) >= OPTIONAL
 
 
 def test_the_suite_imports_what_its_extra_installs():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from ..distributed import Ranks, join_ranks
 from ..errors import InvalidInput
 from ..experiment import build_experiment
 from ..experiment.config import ExperimentConfig, copy_config, load_config
-from ..io import write_atomically
 from ..report import tabulate_fit, tabulate_tightening
 from ..safety import Certificate, SafetyConstraint, certify
+from ..saved_students import write_run_files
 from ..training import FitResult, RunFolder, open_on_first_rank, open_run_folder
 from ..training.resume import CheckpointStore
 from ..training.trace import TracePoint
@@ -107,8 +108,12 @@ def _train_on_ranks(
         def finish() -> list[Path]:
             split = experiment.splits["certify"]
             stated.extend(_certify(result, constraint, split) for constraint in experiment.constraints)
-            proved = [one for one in stated if isinstance(one, Certificate)]
-            return _keep_result(console, run_folder, replace(result, certificates=proved), text)
+            proved = replace(result, certificates=[one for one in stated if isinstance(one, Certificate)])
+            refused = [one for one in stated if isinstance(one, str)]
+            write_more = partial(
+                write_run_files, experiment=experiment, result=proved, text=text, folder=folder, refused=refused
+            )
+            return _keep_result(console, run_folder, proved, write_more)
 
         written = ranks.ask_first(finish)
     ranks.ask_first(lambda: _show_result(console, result, stated, written))
@@ -162,21 +167,18 @@ def _certify(result: FitResult, constraint: SafetyConstraint, split: Split) -> C
         return f"{constraint.name}: not certified. {error}"
 
 
-def _keep_result(console: Console, folder: RunFolder | None, result: FitResult, config: str) -> list[Path]:
-    """Write a result and its configuration, elsewhere where its folder fails; return the files."""
+def _keep_result(
+    console: Console, folder: RunFolder | None, result: FitResult, write_more: Callable[[Path], None]
+) -> list[Path]:
+    """Write a result and what goes with it, elsewhere where its folder fails; return the files."""
     assert folder is not None  # on the rank that writes
-
-    def write_config(part: Path) -> None:
-        with write_atomically(part / "config.toml") as temporary:
-            temporary.write_text(config, encoding="utf-8")
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it would say is printed
-        kept = folder.keep(result, write_config)
+        kept = folder.keep(result, write_more)
         if not kept.save_note:
             return folder.list_files()
         with open_run_folder(tempfile.mkdtemp(prefix="safekd-run-")) as other:
-            again = other.keep(result, write_config)
+            again = other.keep(result, write_more)
     if again.save_note:
         raise InvalidInput(f"{kept.save_note} {again.save_note}")
     print_plain(console, f"{kept.save_note} It was written to {other.folder} instead.")

@@ -9,18 +9,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from solvers.primal_dual import FixedPenalty
 from solvers.short_repr import ShortRepr
 
 from .._torch_state import limit_threads
 from ..errors import InvalidInput, SolverFailure
-from ..experiment import Experiment, Variant, VariantReport, build_experiment, find_training_signals, run_variant
+from ..experiment import Experiment, Variant, VariantReport, build_experiment, run_variant
 from ..experiment.config import ExperimentConfig, parse_config
 from ..frontier import Frontier, VerifyReport, trace_frontier, verify
-from ..io import write_atomically, write_csv
+from ..saved_students import write_run_files
 from ..training import RunFolder, open_run_folder
 from ..weights import Uniform
 
@@ -157,35 +154,11 @@ def _write_outcome(
     experiment: Experiment, reports: list[VariantReport], frontier: Frontier, folder: RunFolder, text: str
 ) -> list[Path]:
     def write_more(part: Path) -> None:
-        write_csv(tabulate_weights(experiment), part / "weights.csv")
+        write_run_files(part, experiment, reports[-1].result, text, Path())
         frontier.to_csv(part / "frontier.csv")
         frontier.plot(part / "frontier.png", required=experiment.constraints[0].required)
-        with write_atomically(part / "config.toml") as temporary:
-            temporary.write_text(text, encoding="utf-8")
 
     kept = folder.keep(reports[-1].result, write_more)
     if kept.save_note:
         raise InvalidInput(kept.save_note)
     return folder.list_files()
-
-
-def tabulate_weights(experiment: Experiment) -> pd.DataFrame:
-    """Return the weights of every training example: class, context, whether orderings apply, raw and conforming.
-
-    Args:
-        experiment: Its training split and weighting rule.
-    """
-    signals = find_training_signals(experiment)
-    repair = experiment.unified.repair(signals)
-    batch = experiment.train.batch()
-    columns: dict[str, Any] = {
-        "class": np.array(experiment.table.classes)[batch.labels.numpy()],
-        "context": np.array(experiment.table.contexts)[batch.context.numpy()],
-        "critical": signals.critical.numpy(),
-        "moved": repair.distance.numpy(),
-    }
-    for k, name in enumerate(experiment.ensemble.names):
-        columns[f"raw: {name}"] = repair.composed[:, k].numpy()
-    for k, name in enumerate(experiment.ensemble.names):
-        columns[name] = repair.weights[:, k].numpy()
-    return pd.DataFrame(columns)

@@ -27,7 +27,7 @@ from ..training import ConstrainedTrainer, CrossFit, Tighten
 from ..weights import Rule, Stored, TeacherEvidence, Unified, infer_orderings
 from ._configured_constraints import build_constraints
 from ._configured_teachers import fit_configured_teacher, read_stored_teacher
-from ._example_table import ExampleTable, load_examples, make_splits, split_examples
+from ._example_table import Array, ExampleTable, FeatureScaling, load_examples, make_splits, split_examples
 from ._parquet_examples import require_batch_size, survey_parquet
 from ._registries import build_registered, find_rules
 from ._stored_weights import read_stored_weights
@@ -62,6 +62,8 @@ class Experiment(ShortRepr):
         evidence: Safety and loss of each teacher, measured on the validation split.
         unified: The weighting rule of three scales.
         constraints: The safety constraints, in the configuration's order.
+        index: Rows of the table that each split held before what it shares with the training split was dropped.
+        scaling: How features were standardized.
     """
 
     config: ExperimentConfig
@@ -72,6 +74,8 @@ class Experiment(ShortRepr):
     evidence: TeacherEvidence
     unified: Unified
     constraints: list[SafetyConstraint]
+    index: dict[str, Array]
+    scaling: FeatureScaling
 
     @property
     def train(self) -> Split | StreamSource:
@@ -182,10 +186,10 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
     table.context_numbers(config.weights.critical_contexts)
     stream = None
     if survey is None or (config.data.split is None and not survey.streamed):
-        splits, index = split_examples(table, config.data, config.seed)
+        splits, index, scaling = split_examples(table, config.data, config.seed)
     else:
-        index = survey.index
-        splits = make_splits(table, index, survey.mean_F, survey.spread_F, survey.row_N)
+        index, scaling = survey.index, survey.scaling
+        splits = make_splits(table, index, scaling, survey.row_N)
         if survey.streamed:
             stream = survey.stream(require_batch_size(config.training.batch_size), config.seed)
         trained = splits["train"] if stream is None else stream
@@ -215,7 +219,7 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
         metric=config.weights.metric,
         context_orderings=orderings,
     )
-    return Experiment(config, table, splits, stream, ensemble, evidence, unified, constraints)
+    return Experiment(config, table, splits, stream, ensemble, evidence, unified, constraints, index, scaling)
 
 
 def _build_rules(config: ExperimentConfig) -> dict[str, Rule]:

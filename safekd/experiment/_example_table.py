@@ -36,6 +36,7 @@ class ExampleTable(ShortRepr):
         features: Names of the F features.
         classes: Names of the classes, by number.
         contexts: Names of the contexts, by number.
+        context_cuts: Where the column of contexts is cut, lowest first; empty where there is one context.
     """
 
     x_NF: Array
@@ -44,6 +45,7 @@ class ExampleTable(ShortRepr):
     features: list[str]
     classes: list[str]
     contexts: list[str]
+    context_cuts: tuple[float, ...] = ()
 
     def columns(self, patterns: list[str]) -> list[int]:
         """Return the numbers of the features that match a pattern, in the table's order.
@@ -82,6 +84,37 @@ class ExampleTable(ShortRepr):
         return _find_numbers(names, self.contexts, "context")
 
 
+@dataclass(frozen=True, repr=False)
+class FeatureScaling(ShortRepr):
+    """What is done to features before a student sees them: their means and standard deviations in training.
+
+    Attributes:
+        mean_F: Subtracted from each feature.
+        spread_F: Divides it then; above 0.
+    """
+
+    mean_F: Array
+    spread_F: Array
+
+    @classmethod
+    def of(cls, x_NF: Array) -> FeatureScaling:
+        """Return the scaling that standardizes examples; a feature that is constant is only centered.
+
+        Args:
+            x_NF: The examples.
+        """
+        spread_F = x_NF.std(0)
+        return cls(x_NF.mean(0), np.where(spread_F > 0, spread_F, 1.0))
+
+    def scale(self, x_NF: Array) -> Array:
+        """Return examples as a student sees them, float32.
+
+        Args:
+            x_NF: As they stand in a table.
+        """
+        return ((x_NF - self.mean_F) / self.spread_F).astype(np.float32)
+
+
 def load_examples(config: DataConfig, folder: Path) -> ExampleTable:
     """Read the examples that a configuration names.
 
@@ -113,10 +146,10 @@ def load_examples(config: DataConfig, folder: Path) -> ExampleTable:
             )
         classes = sorted(named.unique())
         labels = named.map({name: i for i, name in enumerate(classes)}).to_numpy(dtype=np.int64)
-    context_N, names = _cut_contexts(frame, config)
+    context_N, names, cuts = _cut_contexts(frame, config)
     chosen = choose_features([str(name) for name in frame.columns], config)
     x_NF = parse_numbers(frame[chosen], config.source)
-    return ExampleTable(x_NF, np.asarray(labels), context_N, chosen, classes, names)
+    return ExampleTable(x_NF, np.asarray(labels), context_N, chosen, classes, names, cuts)
 
 
 def choose_features(columns: list[str], config: DataConfig) -> list[str]:
@@ -142,7 +175,9 @@ def choose_features(columns: list[str], config: DataConfig) -> list[str]:
     return chosen
 
 
-def split_examples(table: ExampleTable, config: DataConfig, seed: int) -> tuple[dict[str, Split], dict[str, Array]]:
+def split_examples(
+    table: ExampleTable, config: DataConfig, seed: int
+) -> tuple[dict[str, Split], dict[str, Array], FeatureScaling]:
     """Cut a table into splits, stratified by (class, context), features standardized by the training split.
 
     Args:
@@ -151,7 +186,7 @@ def split_examples(table: ExampleTable, config: DataConfig, seed: int) -> tuple[
         seed: Of the permutation in each stratum, at least 0.
 
     Returns:
-        The splits, and the rows of the table that each holds, both by name.
+        The splits and the rows of the table that each holds, both by name, and how features were standardized.
 
     Raises:
         InvalidInput: A split would be empty.
@@ -171,31 +206,29 @@ def split_examples(table: ExampleTable, config: DataConfig, seed: int) -> tuple[
             raise InvalidInput(
                 f"Split '{name}' is empty: {len(table.label_N)} examples are too few for a share of {shares[name]:g}."
             )
-    mean_F, spread_F = table.x_NF[index["train"]].mean(0), table.x_NF[index["train"]].std(0)
-    splits = make_splits(table, index, mean_F, np.where(spread_F > 0, spread_F, 1.0))
+    scaling = FeatureScaling.of(table.x_NF[index["train"]])
+    splits = make_splits(table, index, scaling)
     # rows that a file holds twice train the student, and judge nothing
-    return {
-        name: split if name == "train" else drop_shared(split, splits["train"]) for name, split in splits.items()
-    }, index
+    unseen = {name: split if name == "train" else drop_shared(split, splits["train"]) for name, split in splits.items()}
+    return unseen, index, scaling
 
 
 def make_splits(
-    table: ExampleTable, index: dict[str, Array], mean_F: Array, spread_F: Array, number_N: Array | None = None
+    table: ExampleTable, index: dict[str, Array], scaling: FeatureScaling, number_N: Array | None = None
 ) -> dict[str, Split]:
     """Return some rows of a table as splits, features standardized.
 
     Args:
         table: The examples.
         index: Rows of each split, by its name.
-        mean_F: What is subtracted from each feature.
-        spread_F: What it is then divided by.
+        scaling: How features are standardized.
         number_N: What batches call the examples, (N,); None for their places in the split.
     """
-    x_NF = (table.x_NF - mean_F) / spread_F
+    x_NF = scaling.scale(table.x_NF)
     return {
         name: Split(
             name,
-            torch.tensor(x_NF[rows], dtype=torch.float32),
+            torch.tensor(x_NF[rows]),
             torch.tensor(table.label_N[rows]),
             context=torch.tensor(table.context_N[rows]),
             context_names=table.contexts,
@@ -206,15 +239,15 @@ def make_splits(
     }
 
 
-def _cut_contexts(frame: pd.DataFrame, config: DataConfig) -> tuple[Array, list[str]]:
+def _cut_contexts(frame: pd.DataFrame, config: DataConfig) -> tuple[Array, list[str], tuple[float, ...]]:
     if config.context is None:
-        return np.zeros(len(frame), dtype=np.int64), ["all"]
+        return np.zeros(len(frame), dtype=np.int64), ["all"], ()
     column, names = config.context.column, config.context.names
     if column not in frame.columns:
         raise InvalidConfig(f"data.context.column is '{column}'; {config.source} has: {', '.join(frame.columns)}.")
     value_N = parse_numbers(frame[[column]], config.source)[:, 0]
     cuts = np.quantile(value_N, np.arange(1, len(names)) / len(names))
-    return np.digitize(value_N, cuts), names
+    return np.digitize(value_N, cuts), names, tuple(cuts.tolist())
 
 
 def _find_numbers(names: list[str], known: list[str], what: str) -> list[int]:

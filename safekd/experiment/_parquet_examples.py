@@ -19,7 +19,7 @@ from solvers.short_repr import ShortRepr
 from ..data import StreamSource, rank_places
 from ..errors import InvalidConfig, InvalidInput
 from ..io import ParquetBlock, ParquetTable, open_table
-from ._example_table import Array, ExampleTable, choose_features
+from ._example_table import Array, ExampleTable, FeatureScaling, choose_features
 from .config import DataConfig
 
 
@@ -55,8 +55,7 @@ class ParquetSurvey(ShortRepr):
         table: The rows that are held, in the order of the file; their classes and contexts are those of all rows.
         row_N: Numbers of these rows in the file, from 0.
         index: Places in the table of each split's rows, by the split's name.
-        mean_F: Mean of each feature over all rows of the training split.
-        spread_F: Their standard deviations, 1 where a feature is constant.
+        scaling: Mean and standard deviation of each feature over all rows of the training split.
         rows: Of the file.
         streamed: Whether not all of them are held.
         reader: Reads rows anew.
@@ -65,8 +64,7 @@ class ParquetSurvey(ShortRepr):
     table: ExampleTable
     row_N: Array
     index: dict[str, Array]
-    mean_F: Array
-    spread_F: Array
+    scaling: FeatureScaling
     rows: int
     streamed: bool
     reader: ParquetReader
@@ -80,7 +78,7 @@ class ParquetSurvey(ShortRepr):
         """
         table = self.table
         known = {name: number for number, name in enumerate(table.classes)}
-        batches = ParquetBatches(self.reader, known, self.mean_F, self.spread_F, batch_rows, seed)
+        batches = ParquetBatches(self.reader, known, self.scaling, batch_rows, seed)
         return StreamSource("train", batches, class_names=table.classes, context_names=table.contexts)
 
 
@@ -143,8 +141,7 @@ class ParquetBatches:
     Args:
         reader: Of the file.
         classes: Numbers of the classes, by name.
-        mean_F: What is subtracted from each feature.
-        spread_F: What it is then divided by.
+        scaling: How features are standardized.
         batch_rows: Rows of a batch.
         seed: Of the order, with the epoch.
     """
@@ -153,12 +150,11 @@ class ParquetBatches:
         self,
         reader: ParquetReader,
         classes: dict[str, int],
-        mean_F: Array,
-        spread_F: Array,
+        scaling: FeatureScaling,
         batch_rows: int,
         seed: int,
     ) -> None:
-        self.reader, self.classes, self.mean_F, self.spread_F = reader, classes, mean_F, spread_F
+        self.reader, self.classes, self.scaling = reader, classes, scaling
         self.batch_rows, self.seed, self.epoch = batch_rows, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -200,7 +196,7 @@ class ParquetBatches:
         value_N = reader.read_context(block)[mine]
         context_N = np.zeros(len(mine), np.int64) if reader.cuts is None else np.digitize(value_N, reader.cuts)
         return {
-            "inputs": ((x_NF - self.mean_F) / self.spread_F).astype(np.float32),
+            "inputs": self.scaling.scale(x_NF),
             "labels": label_N,
             "context": context_N.astype(np.int64),
             "numbers": number_rows(block)[mine].astype(np.int64),
@@ -287,15 +283,15 @@ def _summarize_survey(
         contexts = config.context.names
         cuts = np.quantile(whole["value"], np.arange(1, len(contexts)) / len(contexts))
     context_N = np.zeros(len(order), dtype=np.int64) if cuts is None else np.digitize(whole["value"], cuts)
-    table = ExampleTable(whole["x"], place[whole["label"]], context_N, reader.features, classes, contexts)
+    held = () if cuts is None else tuple(cuts.tolist())
+    table = ExampleTable(whole["x"], place[whole["label"]], context_N, reader.features, classes, contexts, held)
     index = {name: np.flatnonzero(split_N == number) for number, name in enumerate(_SPLITS)}
     index = {name: places for name, places in index.items() if len(places)}
     return ParquetSurvey(
         table,
         whole["row"].astype(np.int64),
         index,
-        moments.mean_F,
-        moments.measure_spread(),
+        FeatureScaling(moments.mean_F, moments.measure_spread()),
         rows,
         streamed,
         replace(reader, cuts=cuts),

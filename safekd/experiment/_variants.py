@@ -16,8 +16,9 @@ from .._torch_state import evaluation_mode
 from ..safety import Certificate, SafetyConstraint, certify
 from ..training import FitResult, Objective, pose_all_on_train, read_full_pass
 from ..training.trace import ConstraintReading, TracePoint
-from ..weights import Rule, Signals
+from ..weights import Rule
 from ._build_experiment import Experiment
+from ._weight_table import find_training_signals
 
 
 @dataclass(frozen=True)
@@ -116,15 +117,6 @@ def run_variant(
         violations_after=after,
         seconds=seconds,
     )
-
-
-def find_training_signals(experiment: Experiment) -> Signals:
-    """Return the signals of the whole training split, as the trainer sees them.
-
-    Args:
-        experiment: Data, teachers and evidence.
-    """
-    return experiment.trainer().objective.signals(experiment.train, experiment.train.batch())
 
 
 def _weigh_training_split(experiment: Experiment, rule: Rule) -> tuple[Tensor, int]:

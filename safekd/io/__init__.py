@@ -30,7 +30,7 @@ from ._regular_files import (
     read_text_file,
     refuse_misfit,
 )
-from ._small_tables import parse_numbers, read_table, unguard_cell, write_csv
+from ._small_tables import guard_cell, parse_numbers, read_table, unguard_cell, write_csv
 from ._table_paths import is_parquet
 from ._text_files import SampleBy, Text, read_texts
 
@@ -43,6 +43,7 @@ __all__ = [
     "SampleBy",
     "Table",
     "Text",
+    "guard_cell",
     "is_nameless",
     "is_parquet",
     "is_plain_name",

@@ -210,7 +210,7 @@ class CsvBlock:
         """
         return _unquote(self.data[self.begin_NC[row, c] : self.end_NC[row, c]])
 
-    def cells(self, column: str) -> list[str]:
+    def texts(self, column: str) -> list[str]:
         """Return the texts of a column, (N,).
 
         Args:

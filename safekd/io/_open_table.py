@@ -52,6 +52,13 @@ class Block(Protocol):
             InvalidInput: A cell is none of these; the first one is named.
         """
 
+    def texts(self, column: str) -> list[str]:
+        """Return the cells of a column as text, (N,).
+
+        Args:
+            column: Its name.
+        """
+
     def place(self, row: int, column: str | None = None) -> str:
         """Return the words for where a row of this block stands in its file, or a cell.
 

@@ -264,6 +264,20 @@ class ParquetBlock:
             raise self.explain_refusal(int((number_N == texts.index("")).argmax()), column, "a name")
         return texts, number_N.astype(np.int64)
 
+    def texts(self, column: str) -> list[str]:
+        """Return the cells of a column as text, (N,), whatever they hold; empty ones as "".
+
+        Args:
+            column: Its name.
+
+        Raises:
+            InvalidInput: It is no text that can be read.
+        """
+        try:
+            return ["" if cell is None else str(cell) for cell in self._column(column).to_pylist()]
+        except (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError) as error:
+            raise InvalidInput(f"{self.table.path}, column '{column}': a cell cannot be read: {error}.") from error
+
     def place(self, row: int, column: str | None = None) -> str:
         """Return file and row, and column of a cell; the first row is 1.
 

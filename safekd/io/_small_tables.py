@@ -32,7 +32,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     with open_source(file) as stream:
         table = CsvTable(file, stream)
         blocks = list(table.blocks())
-    columns = {name: [cell for block in blocks for cell in block.cells(name)] for name in table.columns}
+    columns = {name: [cell for block in blocks for cell in block.texts(name)] for name in table.columns}
     lines = np.concatenate([block.line_numbers() for block in blocks]).tolist()
     return pd.DataFrame(columns, index=lines, dtype=object)
 
@@ -72,15 +72,20 @@ def write_csv(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     Raises:
         InvalidInput: It cannot be written.
     """
-    guarded = table.rename(columns=_guard)
+    guarded = table.rename(columns=guard_cell)
     for column in guarded.columns:
         if not is_numeric_dtype(guarded[column]):
-            guarded[column] = guarded[column].map(_guard)
+            guarded[column] = guarded[column].map(guard_cell)
     with write_atomically(path) as temporary:
         guarded.to_csv(temporary, index=False, float_format="%.17g")
 
 
-def _guard(cell: object) -> object:
+def guard_cell(cell: object) -> object:
+    """Return a cell as it is written: text that a spreadsheet would run gets an apostrophe in front.
+
+    Args:
+        cell: Text, or anything else, which stays as it is.
+    """
     if not isinstance(cell, str):
         return cell
     cell = cell.replace("\r\n", "\n").replace("\r", "\n")  # line feeds get quotes, a lone carriage return would not

@@ -111,7 +111,7 @@ def _read_column(file: Path, column: str) -> Iterator[Text]:
                     yield from _require_text(value, block.place(row, column))
         elif isinstance(table, CsvTable):
             for rows in table.blocks():
-                yield from (cell for cell in rows.cells(column) if cell.strip())
+                yield from (cell for cell in rows.texts(column) if cell.strip())
 
 
 def _read_lines(file: Path) -> Iterator[tuple[int, str]]:

@@ -16,7 +16,8 @@ from ._config_models import (
     WeightsConfig,
 )
 from ._copy_config import copy_config
-from ._data_config import ContextConfig, DataConfig
+from ._data_config import ContextConfig, DataConfig, Strict
+from ._format_config import format_config
 from ._load_config import load_config, load_rules, parse_config, read_rules
 from ._rule_set import LinearConfig, RulesConfig
 
@@ -31,10 +32,12 @@ __all__ = [
     "Metric",
     "RulesConfig",
     "StoredTeacherConfig",
+    "Strict",
     "StudentConfig",
     "TrainingConfig",
     "WeightsConfig",
     "copy_config",
+    "format_config",
     "load_config",
     "load_rules",
     "parse_config",

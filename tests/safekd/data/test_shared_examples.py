@@ -156,7 +156,7 @@ def test_a_file_with_a_row_twice_trains_all_the_same(tmp_path):
     )
     table = kd.experiment.load_examples(config, tmp_path)
     for seed in range(5):
-        splits, index = kd.experiment.split_examples(table, config, seed)
+        splits, index, _ = kd.experiment.split_examples(table, config, seed)
         for name in ("validation", "certify", "test"):
             require_unshared(splits[name], {"train": splits["train"]})
         assert sum(map(len, index.values())) == 66

@@ -1,0 +1,11 @@
+from ._export_student import ExportFormat as ExportFormat
+from ._export_student import export_student as export_student
+from ._prediction_file import PredictionSummary as PredictionSummary
+from ._prediction_file import predict_file as predict_file
+from ._prediction_file import read_labeled_rows as read_labeled_rows
+from ._run_files import write_run_files as write_run_files
+from ._saved_student import SavedStudent as SavedStudent
+from ._saved_student import load as load
+from ._student_card import format_model_card as format_model_card
+from ._student_spec import StudentSpec as StudentSpec
+from ._student_spec import describe_student as describe_student

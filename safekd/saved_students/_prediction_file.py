@@ -1,0 +1,169 @@
+"""New rows in a file, and what a saved student says of them; or what they show of it, where they have labels."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..data import Split
+from ..errors import InvalidInput
+from ..io import Table, guard_cell, is_parquet, open_table, write_atomically
+from ._saved_student import SavedStudent
+
+Progress = Callable[[int, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class PredictionSummary:
+    """What was predicted.
+
+    Attributes:
+        rows: How many rows.
+        counts: How many of each class, by name.
+    """
+
+    rows: int
+    counts: dict[str, int]
+
+
+def predict_file(
+    student: SavedStudent,
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    separator: str | None = None,
+    decimal: str = ".",
+    on_progress: Progress | None = None,
+) -> PredictionSummary:
+    """Write the predictions for every row of a CSV or Parquet file, in constant memory.
+
+    Columns that are no features come along as text, such as an identifier; then "predicted" and "probability: CLASS"
+    for every class.  ``output`` appears when it is complete, or not at all.
+
+    Args:
+        student: The student.
+        path: Rows with a column a feature, in any order.
+        output: A CSV file, or Parquet by its suffix; not ``path``.
+        separator: What separates the cells of a CSV file, as ``open_table`` takes it; left out, the file tells.
+        decimal: The decimal sign of a CSV file, "point" or "comma".
+        on_progress: Called with the number of rows done, and how much has been read of how much (None where unknown).
+
+    Raises:
+        InvalidInput: A feature is missing, a cell is no number, or ``output`` is ``path``.
+    """
+    target = Path(output)
+    if target.exists() and Path(path).exists() and target.samefile(path):
+        raise InvalidInput(f"{target} is the input itself, which would be lost; write to another file.")
+    counts: dict[str, int] = dict.fromkeys(student.class_names, 0)
+    done = 0
+    with open_table(path, separator=separator, decimal=decimal) as table:
+        _require_known_columns(table, student.features)
+        kept = [name for name in table.columns if name not in student.features]
+        added = ["predicted", *(f"probability: {name}" for name in student.class_names)]
+        if taken := [name for name in kept if name in added]:
+            raise InvalidInput(f"{table.path} has a column '{taken[0]}' of its own; rename it, or take it out.")
+        with _open_writer(target) as write:
+            for block in table.blocks():
+                answer = student.predict(block.numbers(student.features))
+                frame = pd.DataFrame({name: block.texts(name) for name in kept}, index=answer.index)
+                write(pd.concat([frame, answer], axis=1))
+                done += block.rows
+                for name, number in answer["predicted"].value_counts().items():
+                    counts[str(name)] += int(number)
+                if on_progress is not None:
+                    on_progress(done, block.done, table.total)
+    return PredictionSummary(done, counts)
+
+
+def read_labeled_rows(
+    student: SavedStudent,
+    path: str | os.PathLike[str],
+    *,
+    label: str | None = None,
+    separator: str | None = None,
+    decimal: str = ".",
+) -> Split:
+    """Return a file of labeled rows as a split that ``certify`` takes.
+
+    Args:
+        student: Whose features, classes and contexts it has.
+        path: CSV or Parquet, with the columns of the student's own data.
+        label: The column of labels; that of the student's own data if left out.
+        separator: What separates the cells of a CSV file, as ``open_table`` takes it; left out, the file tells.
+        decimal: The decimal sign of a CSV file, "point" or "comma".
+
+    Raises:
+        InvalidInput: A column is missing, a cell is no number, or a label is none of the student's classes.
+    """
+    spec = student.require_spec()
+    column = spec.label if label is None else label
+    if column is None:
+        raise InvalidInput("The student's own data named no column of labels; say which one it is: --label COLUMN.")
+    cut = [] if spec.context_column is None else [spec.context_column]
+    parts: list[tuple[Any, list[str], Any]] = []
+    with open_table(path, separator=separator, decimal=decimal) as table:
+        _require_known_columns(table, [*spec.features, column, *cut])
+        for block in table.blocks():
+            names = [name.strip() for name in block.texts(column)]
+            unknown = [row for row, name in enumerate(names) if name not in spec.classes]
+            if unknown:
+                raise block.explain_refusal(unknown[0], column, f"one of the classes {', '.join(spec.classes[:20])}")
+            value_N = block.numbers(cut)[:, 0] if cut else np.zeros(block.rows)
+            parts.append((block.numbers(spec.features), names, value_N))
+    labels = [name for _, names, _ in parts for name in names]
+    x_NF, value_N = np.concatenate([x for x, _, _ in parts]), np.concatenate([value for _, _, value in parts])
+    return student.build_split(Path(path).name, x_NF, labels, value_N)
+
+
+def _require_known_columns(table: Table, wanted: Sequence[str]) -> None:
+    if missing := [name for name in wanted if name not in table.columns]:
+        raise InvalidInput(
+            f"{table.path} lacks {len(missing)} of the {len(wanted)} columns that the student was trained on: "
+            f"{', '.join(missing[:5])}{', ...' * (len(missing) > 5)}. It has: {', '.join(table.columns[:20])}."
+        )
+
+
+@contextmanager
+def _open_writer(target: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Yield what appends rows to a file that appears when all are written."""
+    with write_atomically(target) as temporary:
+        if is_parquet(target):
+            import pyarrow as pa
+            from pyarrow.parquet import ParquetWriter
+
+            writers: list[ParquetWriter] = []
+
+            def write_parquet(frame: pd.DataFrame) -> None:
+                rows = pa.Table.from_pandas(frame, preserve_index=False)
+                if not writers:
+                    writers.append(ParquetWriter(temporary, rows.schema))
+                writers[0].write_table(rows)
+
+            yield write_parquet
+            for writer in writers:
+                writer.close()
+            return
+        with temporary.open("w", encoding="utf-8", newline="") as stream:
+            lines = csv.writer(stream, lineterminator="\n")
+            header: list[str] = []
+
+            def write_csv(frame: pd.DataFrame) -> None:
+                if not header:
+                    header.extend(map(str, frame.columns))
+                    lines.writerow(map(guard_cell, header))
+                columns = [frame[name].map(_write_cell).tolist() for name in frame.columns]
+                lines.writerows(zip(*columns, strict=True))
+
+            yield write_csv
+
+
+def _write_cell(value: object) -> object:
+    return guard_cell(value) if isinstance(value, str) else repr(float(value))  # type: ignore[arg-type]

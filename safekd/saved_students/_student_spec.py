@@ -1,0 +1,139 @@
+"""What somebody who was not there needs to run a student: its making, its features, and the names of what it says."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Self
+
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
+from torch import nn
+
+from ..errors import InvalidInput
+from ..experiment import Experiment, FeatureScaling, build_mlp
+from ..experiment.config import Strict
+from ..io.folders import hash_file, read_checked_json, write_checked_json
+
+STUDENT_SPEC = "student.json"
+_VERSIONS = ("safekd", "torch", "numpy", "scikit-learn", "pandas")
+Positive = Annotated[float, Field(gt=0)]
+Names = Annotated[list[str], Field(min_length=1)]
+
+
+class StudentSpec(Strict):
+    """The student of an experiment file, as ``student.json`` keeps it beside the parameters.
+
+    Attributes:
+        hidden: Units of each hidden layer.
+        features: Names of the columns that it reads, in their order.
+        means: Subtracted from each feature.
+        spreads: Divides it then.
+        classes: Names of the classes, in the order of its outputs.
+        label: The column of labels in the data that it was trained on; None where they were no file.
+        contexts: Names of the contexts, in the order of their numbers.
+        context_column: The column that contexts are cut from; None where there is one context.
+        context_cuts: Where that column is cut, lowest first.
+        teachers: Names of the teachers.
+        source: The data, as the experiment file names them.
+        source_sha256: Hash of the file of the data; None where it was no file.
+        rows: How many examples the data have.
+        seed: Of the experiment.
+        versions: Of safekd and what it ran on.
+    """
+
+    hidden: list[Annotated[int, Field(ge=1, le=10**6)]] = Field(max_length=100)
+    features: Names
+    means: list[float]
+    spreads: list[Positive]
+    classes: Names
+    label: str | None
+    contexts: Names
+    context_column: str | None
+    context_cuts: list[float]
+    teachers: Names
+    source: str
+    source_sha256: str | None
+    rows: int
+    seed: int
+    versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if not len(self.features) == len(self.means) == len(self.spreads):
+            raise ValueError(
+                f"{len(self.features)} features, {len(self.means)} means and {len(self.spreads)} spreads; wanted equal"
+            )
+        if self.context_column is not None and len(self.context_cuts) != len(self.contexts) - 1:
+            raise ValueError(f"{len(self.context_cuts)} cuts and {len(self.contexts)} contexts; wanted one cut fewer")
+        return self
+
+    @property
+    def scaling(self) -> FeatureScaling:
+        """What is done to features before the student sees them."""
+        return FeatureScaling(np.array(self.means), np.array(self.spreads))
+
+    def build_student(self) -> nn.Module:
+        """Return a student of this making, its parameters not yet those that were trained."""
+        return build_mlp(len(self.features), self.hidden, len(self.classes), self.seed)
+
+    def save(self, folder: Path) -> None:
+        """Write it to ``student.json``, with the hash of its text.
+
+        Args:
+            folder: Exists.
+        """
+        write_checked_json(self.model_dump(), folder / STUDENT_SPEC)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Return what ``save`` wrote.
+
+        Args:
+            folder: Of the run.
+
+        Raises:
+            InvalidInput: It is missing, was changed, or is none.
+        """
+        file = folder / STUDENT_SPEC
+        record = read_checked_json(file)
+        try:
+            return cls.model_validate(record)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the record"
+            raise InvalidInput(f"{file} describes no student: {where}: {first['msg']}.") from error
+
+
+def describe_student(experiment: Experiment, folder: Path) -> StudentSpec:
+    """Return what ``student.json`` says of an experiment's student.
+
+    Args:
+        experiment: Its data, teachers and student.
+        folder: Where relative paths of its configuration start.
+    """
+    config, table, scaling = experiment.config, experiment.table, experiment.scaling
+    source = config.data.source
+    file = None if config.data.label is None else folder / source
+    rows = len(table.label_N) if experiment.stream is None else sum(len(part) for part in experiment.index.values())
+    return StudentSpec(
+        hidden=list(config.student.hidden),
+        features=table.features,
+        means=scaling.mean_F.tolist(),
+        spreads=scaling.spread_F.tolist(),
+        classes=table.classes,
+        label=config.data.label,
+        contexts=table.contexts,
+        context_column=None if config.data.context is None else config.data.context.column,
+        context_cuts=list(table.context_cuts),
+        teachers=experiment.ensemble.names,
+        source=source,
+        source_sha256=None if file is None else hash_file(file)["sha256"],
+        rows=rows,
+        seed=config.seed,
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in _VERSIONS},
+        },
+    )
