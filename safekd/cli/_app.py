@@ -15,7 +15,27 @@ from typing import Annotated
 import typer
 
 from ._cache_app import cache_app
-from ._plain_text import PlainConsole, print_plain
+from ._console import err, out
+from ._exit_codes import ExitCode
+from ._options import (
+    AsJson,
+    Config,
+    CriticalColumn,
+    Decimal,
+    Lower,
+    Margin,
+    Order,
+    Overrides,
+    RulesFile,
+    SafetyColumns,
+    Separator,
+    Teacher,
+    Upper,
+    Weights,
+)
+from ._plain_text import print_plain
+from .starting import add_starting_commands
+from .students import add_student_commands
 
 FAULT = "this is a fault of safekd itself, please report it"
 SHOW_FAULTS = "SAFEKD_SHOW_FAULTS"
@@ -27,37 +47,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cache_app, name="cache")
-out, err = PlainConsole(), PlainConsole(stderr=True)
-
-Weights = Annotated[
-    Path, typer.Argument(help="CSV file with a header, or Parquet; one row a weighting, one column a teacher")
-]
-Teacher = Annotated[
-    list[str] | None,
-    typer.Option("--teacher", "--teachers", help="a teacher's column; repeatable, or a,b,c; all others if left out"),
-]
-Lower = Annotated[
-    str | None, typer.Option(help="lightest weight allowed: 0.1, or 0.1,0.05,0.05 for each teacher, or by name: a=0.1")
-]
-Upper = Annotated[str | None, typer.Option(help="heaviest weight allowed, likewise")]
-Order = Annotated[
-    list[str] | None, typer.Option(help='"a>=b>=c": teacher a counts at least as much as b, b as c; repeatable')
-]
-Margin = Annotated[float | None, typer.Option(help="by how much, in every ordering")]
-SafetyColumns = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--safety-columns", "--safety-column", help="columns of safety scores, one a teacher: each row follows its own"
-    ),
-]
-CriticalColumn = Annotated[str | None, typer.Option(help="column of 0, 1, true, false: where orderings apply")]
-Separator = Annotated[
-    str | None,
-    typer.Option(help="what separates cells of a CSV file: comma, semicolon, tab, pipe, or a sign; the file tells"),
-]
-Decimal = Annotated[str, typer.Option(help="decimal sign of a CSV file: point or comma")]
-RulesFile = Annotated[Path | None, typer.Option(help="rule set, TOML; options override it")]
-Config = Annotated[Path, typer.Argument(help="experiment file, TOML; `safekd demo` writes one to begin with")]
 
 
 def main() -> None:
@@ -72,25 +61,26 @@ def main() -> None:
             app(prog_name="safekd")
     except SafekdError as error:
         _print_error(" ".join([str(error), *getattr(error, "__notes__", [])]))
-        sys.exit(2)
+        sys.exit(ExitCode.BAD_INPUT)
     except OSError as error:
         _print_error(f"{error.filename or 'the system'}: {error.strerror or error}.")
-        sys.exit(2)
+        sys.exit(ExitCode.BAD_INPUT)
     except (KeyboardInterrupt, SystemExit) as end:
         code = 130 if isinstance(end, KeyboardInterrupt) else end.code
         if code in (130, 143):  # typer turns the former into the latter
             _print_error("stopped; nothing half written was left behind.")
+            code = ExitCode.INTERRUPTED
         sys.exit(code)
     except MemoryError:
         _print_error("there is not enough memory for this; nothing half written was left behind.")
-        sys.exit(2)
+        sys.exit(ExitCode.BAD_INPUT)
     except Exception as error:
         if os.environ.get(SHOW_FAULTS):
             raise
         _print_error(
             f"{FAULT}: {type(error).__name__}: {error}. With {SHOW_FAULTS}=1 in the environment it says where."
         )
-        sys.exit(2)
+        sys.exit(ExitCode.BAD_INPUT)
 
 
 def _print_error(message: str) -> None:
@@ -166,16 +156,20 @@ def train_command(
     allow_change: Annotated[
         list[str] | None, typer.Option(help="what may differ from the run gone on with: optimizer.lr; repeatable")
     ] = None,
+    changes: Overrides = None,
+    json: AsJson = False,
 ) -> None:
     """Train the student that an experiment file describes, under its safety constraints.
 
-    Ctrl-C and SIGTERM finish the step and save (exit codes 130 and 143): --resume goes on there.  Exit code 0:
-    converged; 1: not; 2: bad input.
+    Example: safekd train experiment.toml --run-dir runs/a --set training.epochs=500
+
+    Ctrl-C and SIGTERM finish the step and save: --resume goes on there.  Exit code 0: converged; 1: not; 2: bad
+    input; 3: no student can meet the constraints; 4: interrupted.
     """
     from ._train_command import TrainingOptions, show_training
 
     folder = None if run_dir is None else _read_run_dir(run_dir)
-    options = TrainingOptions(folder, resume, checkpoint_every, allow_change or [])
+    options = TrainingOptions(folder, resume, checkpoint_every, allow_change or [], changes or [], json)
     raise typer.Exit(show_training(out, config, options))
 
 
@@ -284,3 +278,7 @@ def audit_command(
     given = {"teachers": teacher, "lower": lower, "upper": upper, **order_by}
     options = FileOptions(rules, given, {"separator": separator, "decimal": decimal})
     raise typer.Exit(show_audit(out, err, weights, options, scale, json, csv))
+
+
+add_starting_commands(app)
+add_student_commands(app)

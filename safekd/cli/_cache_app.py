@@ -7,12 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from ._plain_text import PlainConsole
+from ._console import err, out
 
 cache_app = typer.Typer(
     help="What teachers said, on disk: asked once, read in any order afterwards.", no_args_is_help=True
 )
-_out, _err = PlainConsole(), PlainConsole(stderr=True)
 
 Cache = Annotated[Path, typer.Argument(help="folder of the cache, or of one teacher in it")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for other programs")]
@@ -85,7 +84,7 @@ def build_cache_command(
     }
     loaded = {"device": device, "dtype": model_dtype, **{key: value for key, value in own.items() if value is not None}}
     options = BuildOptions(model, data, texts, {"length": length, "end": end}, stored, loaded)
-    raise typer.Exit(show_build(_out, _err, output, options, as_json=json))
+    raise typer.Exit(show_build(out, err, output, options, as_json=json))
 
 
 @cache_app.command("verify")
@@ -98,7 +97,7 @@ def verify_cache_command(cache: Cache, json: Json = False) -> None:
     """
     from ._cache_command import show_cache_verification
 
-    raise typer.Exit(show_cache_verification(_out, cache, as_json=json))
+    raise typer.Exit(show_cache_verification(out, cache, as_json=json))
 
 
 @cache_app.command("info")
@@ -109,4 +108,4 @@ def show_cache_command(cache: Cache, json: Json = False) -> None:
     """
     from ._cache_command import show_cache
 
-    raise typer.Exit(show_cache(_out, cache, as_json=json))
+    raise typer.Exit(show_cache(out, cache, as_json=json))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +14,7 @@ from ..errors import InvalidInput
 from ..experiment.config import Metric, RulesConfig, load_rules
 from ..report import tabulate_projection
 from ..weight_files import project_file
-from ._progress_bars import show_rows, show_written
+from ._progress_bars import report_rows, show_written
 
 _OPTION_OF = {
     "teachers": "--teacher",
@@ -74,7 +73,7 @@ def show_projection(out: Console, err: Console, path: Path, output: Path, option
         output: The copy to write.
         options: The rules, and how the file is written.
     """
-    with _report_rows(err, "projecting") as report:
+    with report_rows(err, "projecting") as report:
         more: dict[str, Any] = {**options.dialect, "key_labels": options.key_labels, "on_progress": report}
         done = project_file(path, output, options.config(), **more)
     out.print(tabulate_projection(done))
@@ -104,7 +103,7 @@ def show_audit(
             raise InvalidInput(f"{option} {target} is the input itself, which would be lost; write to another file.")
     if json is not None and csv is not None and os.path.abspath(json) == os.path.abspath(csv):
         raise InvalidInput(f"--json and --csv both name {json}; write to two files.")
-    with _report_rows(err, "judging") as report:
+    with report_rows(err, "judging") as report:
         more: dict[str, Any] = {**options.dialect, "key_labels": options.key_labels, "on_progress": report}
         judged = audit_file(path, options.config(), scale=scale, **more)
     out.print(judged)
@@ -116,20 +115,6 @@ def show_audit(
     if written:
         show_written(out, written)
     return 0 if judged.holds() else 1
-
-
-@contextmanager
-def _report_rows(console: Console, what: str) -> Iterator[Callable[[int, int, int | None], None]]:
-    """Show a bar while rows go by."""
-    with show_rows(console) as progress:
-        task = progress.add_task(what, total=None, rows="")
-
-        def report(rows: int, done: int, total: int | None) -> None:
-            elapsed = progress.tasks[0].elapsed or 0.0
-            rate = f", {rows / elapsed:,.0f} a second" if elapsed else ""
-            progress.update(task, completed=done, total=total, rows=f"{rows:,} rows{rate}")
-
-        yield report
 
 
 def _parse_bounds(option: str, text: str) -> float | list[float] | dict[str, float]:

@@ -20,7 +20,8 @@ from ..experiment.config import load_config
 from ..frontier import Frontier, trace_frontier, verify
 from ..io import require_writable
 from ..report import tabulate_frontier
-from ._plain_text import PlainConsole, print_plain
+from ._console import err
+from ._plain_text import print_plain
 from ._progress_bars import show_written
 
 _PICTURES = (".png", ".svg", ".pdf", ".html")
@@ -63,7 +64,7 @@ def show_frontier(console: Console, path: Path, output: Path, plot: Path | None,
     _require_paths(output, plot)
     targets = None if options.targets is None else _parse_targets(options.targets)
     config, folder = load_config(path)
-    settings, pinned = config.frontier, config.training.threads
+    settings, pinned = config.frontier, config.threads
     seeds = options.seeds or settings.seeds
     jobs = options.jobs or settings.jobs
     with limit_threads(pinned), _LivePoints(console) as live:
@@ -107,7 +108,7 @@ def _trace_or_explain(*given: Any, **more: Any) -> Frontier:
         return trace_frontier(*given, **more)
     except (KeyboardInterrupt, SystemExit) as end:
         for note in getattr(end, "__notes__", []):
-            print_plain(PlainConsole(stderr=True), note)
+            print_plain(err, note)
         raise
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -65,6 +66,28 @@ def show_rows(console: Console) -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, transient=True)
+
+
+@contextmanager
+def report_rows(console: Console, what: str) -> Iterator[Callable[[int, int, int | None], None]]:
+    """Show a bar while rows go by.
+
+    Args:
+        console: Where it is drawn.
+        what: What is done to them.
+
+    Yields:
+        What is told of the rows done, and how much was read of how much.
+    """
+    with show_rows(console) as progress:
+        task = progress.add_task(what, total=None, rows="")
+
+        def report(rows: int, done: int, total: int | None) -> None:
+            elapsed = progress.tasks[0].elapsed or 0.0
+            rate = f", {rows / elapsed:,.0f} a second" if elapsed else ""
+            progress.update(task, completed=done, total=total, rows=f"{rows:,} rows{rate}")
+
+        yield report
 
 
 def show_written(console: Console, paths: Iterable[Path]) -> None:

@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from ..saved_students import write_run_files
 from ..training import FitResult, RunFolder, open_on_first_rank, open_run_folder
 from ..training.resume import CheckpointStore
 from ..training.trace import TracePoint
+from ._exit_codes import ExitCode, rate_status
+from ._json_output import keep_quiet, print_json
 from ._plain_text import print_plain
 from ._progress_bars import show_steps, show_written
 
@@ -38,12 +40,16 @@ class TrainingOptions:
         resume: Whether a run that was stopped there is gone on with.
         checkpoint_every: Steps between checkpoints; None for a share of the time.
         allow_change: Keys of what may differ from the run that is gone on with.
+        changes: ``key=value`` each, over what the file says.
+        as_json: Whether the result is printed for a machine.
     """
 
     run_dir: Path | None
     resume: bool
     checkpoint_every: int | None
     allow_change: Sequence[str]
+    changes: Sequence[str] = ()
+    as_json: bool = False
 
 
 def show_training(console: Console, path: Path, options: TrainingOptions) -> int:
@@ -56,8 +62,8 @@ def show_training(console: Console, path: Path, options: TrainingOptions) -> int
         path: The experiment file.
         options: Of the command line.
     """
-    config, folder = load_config(path)
-    with join_ranks(config.training.device) as ranks:
+    config, folder = load_config(path, options.changes)
+    with keep_quiet(console, options.as_json), join_ranks(config.training.device) as ranks:
         console.quiet = console.quiet or not ranks.is_first
         return _train_on_ranks(console, path, options, (config, folder), ranks)
 
@@ -69,11 +75,11 @@ def _train_on_ranks(
     target = options.run_dir or Path(config.run_dir or Path("runs") / path.stem)
     if not options.resume:
         ranks.ask_first(lambda: _require_no_stopped_run(target))
-    text = copy_config(path, target)
+    text = copy_config(path, target, options.changes)
     with (
         open_on_first_rank(target, None, ranks) as run_folder,
         show_steps(console) as progress,
-        limit_threads(config.training.threads),
+        limit_threads(config.threads),
     ):
         task = progress.add_task("fitting teachers", total=config.training.epochs)
         experiment = build_experiment(config, folder)
@@ -117,9 +123,29 @@ def _train_on_ranks(
 
         written = ranks.ask_first(finish)
     ranks.ask_first(lambda: _show_result(console, result, stated, written))
-    if written[0].parent != target:
-        return 2
-    return 0 if result.status == "converged" else 1
+    code = rate_status(result.status) if written[0].parent == target else ExitCode.BAD_INPUT
+    if options.as_json:
+        ranks.ask_first(lambda: _print_result(result, stated, written, code))
+    return code
+
+
+def _print_result(result: FitResult, stated: Sequence[Certificate | str], written: Sequence[Path], code: int) -> None:
+    print_json(
+        {
+            "run": written[0].parent,
+            "status": result.status,
+            "message": result.message,
+            "next_move": result.next_move,
+            "exit_code": int(code),
+            "distillation_loss": result.point.loss,
+            "readings": [asdict(one) for one in (*result.point.readings, *result.point.validation)],
+            "multipliers": dict(result.multipliers),
+            "residuals": asdict(result.residuals),
+            "certificates": [asdict(one) for one in stated if isinstance(one, Certificate)],
+            "not_certified": [one for one in stated if isinstance(one, str)],
+            "files": written,
+        }
+    )
 
 
 def _show_result(

@@ -111,7 +111,7 @@ def run_demo(
         SolverFailure: A student of the frontier is not what its row says.
     """
     text, config = load_demo_config(seed)
-    with open_run_folder(run_dir) as folder, limit_threads(config.training.threads):
+    with open_run_folder(run_dir) as folder, limit_threads(config.threads):
         return _run_config(text, config, folder, on_progress)
 
 

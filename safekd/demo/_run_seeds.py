@@ -38,7 +38,7 @@ def run_seeds(seeds: Iterable[int], on_seed: Callable[[dict[str, Any]], None] | 
     rows = []
     for seed in seeds:
         _, config = load_demo_config(seed)
-        with limit_threads(config.training.threads):
+        with limit_threads(config.threads):
             experiment = build_experiment(config, Path())
             variants = build_variants(experiment)
             uniform, constrained = run_variant(experiment, variants[0]), run_variant(experiment, variants[-1])

@@ -98,7 +98,7 @@ class Experiment(ShortRepr):
         settings = self.config.tighten
         if settings is None:
             return None
-        names = ("confidence", "rounds", "folds", "highest", "constraints")
+        names = ("confidence", "rounds", "folds", "highest", "constraints", "margin")
         given = {name: getattr(settings, name) for name in names}
         shared: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if settings.on == "crossfit":

@@ -5,4 +5,5 @@ from ._run_tables import tabulate_orderings as tabulate_orderings
 from ._run_tables import tabulate_seeds as tabulate_seeds
 from ._run_tables import tabulate_teachers as tabulate_teachers
 from ._run_tables import tabulate_variants as tabulate_variants
+from ._shown_names import show_name as show_name
 from ._tightening_table import tabulate_tightening as tabulate_tightening

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -84,7 +86,8 @@ def export_student(student: SavedStudent, path: str | os.PathLike[str], *, kind:
     probe_NF = torch.from_numpy(spec.scaling.mean_F + noise_NF * spec.scaling.spread_F)
     with evaluation_mode(model), torch.no_grad():
         wanted_NC = model(probe_NF)
-    with write_atomically(target) as temporary:
+    with write_atomically(target) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about its own exporter
         got_NC = (_write_torch if chosen == "torch" else _write_onnx)(model, probe_NF, temporary)
         off = float((got_NC - wanted_NC).detach().abs().max())
         if not off <= _SETTINGS.tolerance:
@@ -114,6 +117,7 @@ def _write_onnx(model: nn.Module, probe_NF: Tensor, path: Path) -> Tensor:
             f"ONNX needs a package that is not installed ({error.name}): pip install 'safekd[onnx]'."
         ) from error
     rows = torch.export.Dim("rows", min=1)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of packages that nothing here needs
     program = torch.onnx.export(
         model,
         (probe_NF,),

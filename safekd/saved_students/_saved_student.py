@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -48,6 +48,11 @@ class SavedStudent(ShortRepr):
     def certificates(self) -> Sequence[Certificate]:
         """What held-out data were found to prove of it."""
         return self.result.certificates
+
+    @property
+    def judged(self) -> FitResult:
+        """What ``certify`` takes: this student, with the marks of all data that its run used."""
+        return replace(self.result, student=self.student)
 
     @property
     def features(self) -> list[str]:

@@ -99,7 +99,7 @@ class Tightening(ShortRepr):
 ROUND_COLUMNS = {
     "round": "from 1",
     "constraint": "its name",
-    "asked": "threshold that the user asked for",
+    "asked": "threshold that the user asked for, with the margin of the tightening",
     "posed": "threshold that this round trained under",
     "measured": "average on the split on which it is posed",
     "judged": "average on the split that judges, or over the folds, each by the student that did not see it",

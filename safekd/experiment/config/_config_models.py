@@ -18,6 +18,7 @@ from ._data_config import DataConfig, Fraction, Strict
 Count = Annotated[int, Field(ge=1, le=10**9)]
 FewOf = Annotated[int, Field(ge=1, le=10_000)]  # of what is trained, attempted or drawn one by one
 Workers = Annotated[int, Field(ge=1, le=256)]  # threads or processes: many thousands would abort the process
+_FEW_UNITS = 256  # two threads take 1.0 to 4 times as long as one on such a layer of 30 features and 250 rows
 Metric = Literal["euclidean", "kl"]
 
 
@@ -259,6 +260,12 @@ class TightenConfig(Strict):
         default=[], description="for crossfit: further splits whose examples count"
     )
     highest: float | None = Field(default=None, gt=0, lt=1, description="no threshold is raised above it")
+    margin: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="how much more must be shown than asked for, so that a certificate has room",
+    )
     constraints: list[str] = Field(default=[], description="names of those to raise; all if left out")
 
     @model_validator(mode="after")
@@ -289,7 +296,8 @@ class TrainingConfig(Strict):
     tolerance: float = Field(default=1e-3, gt=0, le=1, description="KKT residuals that count as converged, at most 1")
     device: str = Field(default="cpu", description="torch's name of the device that trains")
     threads: Workers | None = Field(
-        default=None, description="processor threads, at most 256; left out: torch's own choice"
+        default=None,
+        description="processor threads, at most 256; left out: one for a student of few units, else torch's own choice",
     )
 
 
@@ -341,6 +349,12 @@ class ExperimentConfig(Strict):
     training: TrainingConfig = Field(default=TrainingConfig(), description="a table [training]")
     tighten: TightenConfig | None = Field(default=None, description="a table [tighten]; thresholds stay if left out")
     frontier: FrontierConfig = Field(default=FrontierConfig(), description="a table [frontier]")
+
+    @property
+    def threads(self) -> int | None:
+        """Processor threads; one where each would wait for the others longer than it works; None for torch's choice."""
+        small = sum(self.student.hidden) <= _FEW_UNITS
+        return 1 if self.training.threads is None and small else self.training.threads
 
     @model_validator(mode="after")
     def _splits_are_there(self) -> ExperimentConfig:

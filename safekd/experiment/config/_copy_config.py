@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import InvalidConfig
 from ._config_models import ExperimentConfig, StoredTeacherConfig
 from ._load_config import load_config, parse_config, read_text
+from ._override_keys import override_keys
 
 _NOTE = "   # relative paths of data and teachers begin here"
 _KEY = re.compile(r"^folder[ \t]*=.*$", re.MULTILINE)
 
 
-def copy_config(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str:
+def copy_config(path: str | os.PathLike[str], folder: str | os.PathLike[str], changes: Sequence[str] = ()) -> str:
     """Return the text of a configuration as it is to stand in another folder: relative paths lead where they led.
 
     Comments and order stay; where a path is relative, the key ``folder`` is set, or added as the first line.
@@ -23,13 +25,14 @@ def copy_config(path: str | os.PathLike[str], folder: str | os.PathLike[str]) ->
     Args:
         path: The file.
         folder: Where the copy will stand.
+        changes: ``key=value`` each, which the copy has instead of what the file says; comments are lost then.
 
     Raises:
         InvalidConfig: As by ``load_config``; or ``folder`` does not stand on a line of its own.
     """
     file = Path(path)
-    text = read_text(file)
-    config, start = load_config(file)
+    text = override_keys(read_text(file), changes, str(file))
+    config, start = load_config(file, changes)
     if config.folder is None and not _has_relative_paths(config):
         return text
     try:

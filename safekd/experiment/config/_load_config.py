@@ -6,7 +6,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from ...errors import InvalidConfig, InvalidInput
 from ...io import read_text_file
 from ._config_models import ExperimentConfig, suggest_name
+from ._override_keys import override_keys
 from ._rule_set import RulesConfig
 
 M = TypeVar("M", bound=BaseModel)
@@ -45,18 +46,19 @@ _PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+"""
 _LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}){{{_SETTINGS.most_parts}}}")
 
 
-def load_config(path: str | os.PathLike[str]) -> tuple[ExperimentConfig, Path]:
+def load_config(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> tuple[ExperimentConfig, Path]:
     """Return the configuration in a TOML file, and the folder that its relative paths start from.
 
     Args:
         path: The file.
+        changes: ``key=value`` each, over what the file says; see ``override_keys``.
 
     Raises:
         InvalidConfig: It cannot be read, a key is unknown, or a value not allowed; the message names file, key, what
             was found and what is wanted.
     """
     file = Path(path)
-    config = parse_config(read_text(file), str(file))
+    config = parse_config(override_keys(read_text(file), changes, str(file)), str(file))
     return config, file.parent / (config.folder or "")
 
 

@@ -9,7 +9,7 @@ from ...errors import InvalidInput
 from .._fit_result import FitResult, Verdict
 from ._fold_search import FoldSearch, FoldSearchResult
 from ._round_outcomes import TrainedRound
-from ._tightening_rounds import TighteningRounds, require_judges
+from ._tightening_rounds import TighteningRounds, require_judges, require_margin
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class CrossFit:
         excess: A bound within this of what was asked for ends the search.
         highest: No threshold is posed above, below 1; left out, a tenth of the shortfall from 1 that was asked for.
         constraints: Names of those to raise, all posed on the training split; left out, all.
+        margin: How much more than what was asked for must be shown.  A certificate on n further examples lies some
+            0.5 / sqrt(n) below their average, and comes out only where the student has that much to spare.
 
     Raises:
         InvalidInput: A number is out of range.
@@ -54,8 +56,10 @@ class CrossFit:
     excess: float = 0.005
     highest: float | None = None
     constraints: Sequence[str] = ()
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
+        require_margin(self.margin)
         if self.folds < 2 or self.rounds < 1 or not self.excess >= 0:
             raise InvalidInput(
                 f"`folds` is {self.folds}, `rounds` is {self.rounds}, `excess` is {self.excess}; wanted at least 2 "
@@ -75,7 +79,7 @@ class CrossFit:
         Args:
             rounds: Train, and keep the account.
         """
-        rounds.choose(self.constraints, self.highest)
+        rounds.choose(self.constraints, self.highest, self.margin)
         also = require_judges(self.also, rounds)
         search = FoldSearch(rounds, self.folds, self.rounds, self.confidence, self.excess, also, rounds.raised)
         outcome = search.run()

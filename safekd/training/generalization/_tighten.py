@@ -17,7 +17,7 @@ from ._fixed_sequence import SETTINGS as SEQUENCE
 from ._fixed_sequence import Shares, descend_shares, run_fixed_sequence
 from ._fold_search import FoldSearch
 from ._round_outcomes import HeldOutReading, TrainedRound
-from ._tightening_rounds import TighteningRounds, require_judges
+from ._tightening_rounds import TighteningRounds, require_judges, require_margin
 
 UNTRAINABLE = ("infeasible", "diverged")  # what a higher threshold would make no better
 
@@ -58,6 +58,8 @@ class Tighten:
         rounds: Of the cross-fitting, each ``folds`` runs.
         highest: No threshold is posed above, below 1; left out, a tenth of the shortfall from 1 that was asked for.
         constraints: Names of those to raise; left out, all.
+        margin: How much more than what was asked for must be shown.  A certificate on n further examples lies some
+            0.5 / sqrt(n) below their average, and comes out only where the student has that much to spare.
 
     Raises:
         InvalidInput: A number is out of range.
@@ -70,8 +72,10 @@ class Tighten:
     rounds: int = 2
     highest: float | None = None
     constraints: Sequence[str] = ()
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
+        require_margin(self.margin)
         if not 0 < self.confidence < 1:
             raise InvalidInput(f"`confidence` is {self.confidence!r}; wanted a number between 0 and 1, such as 0.95.")
         if self.attempts < 1 or self.folds < 0 or self.folds == 1 or self.rounds < 1:
@@ -86,7 +90,7 @@ class Tighten:
         Args:
             rounds: Train, and keep the account.
         """
-        rounds.choose(self.constraints, self.highest)
+        rounds.choose(self.constraints, self.highest, self.margin)
         return _FixedSequenceSearch(self, rounds).run()
 
 

@@ -128,12 +128,13 @@ class TighteningRounds:
         problem = self.problem.with_constraints(self.pose(shares))
         return restore_result(problem, self.data, replace(self._options, checkpoints=None), ending)
 
-    def choose(self, names: Sequence[str], highest: float | None) -> None:
-        """Decide which constraints are raised, and how far at most.
+    def choose(self, names: Sequence[str], highest: float | None, margin: float) -> None:
+        """Decide which constraints are raised, how far at most, and by how much more is asked for.
 
         Args:
             names: Of the constraints; empty for all.
             highest: No threshold is posed above; None for a tenth of the shortfall from 1 that was asked for.
+            margin: Added to what those constraints ask for.
 
         Raises:
             InvalidInput: A name is unknown, or a constraint has no threshold that could be raised.
@@ -151,7 +152,12 @@ class TighteningRounds:
                     f"Constraint '{known[m]}' is an equality, a mix or a budget, whose threshold is not raised; wanted "
                     "one average with at_least. Name the others in `constraints`."
                 )
-            asked = self.asked[m].required
+            asked = self.asked[m].required + margin
+            if margin and asked >= 1:
+                raise InvalidInput(
+                    f"Constraint '{known[m]}' asks for {self.asked[m].required:g}, and `margin` is {margin:g}; wanted "
+                    "a sum below 1."
+                )
             top = 1 - (1 - asked) / SETTINGS.shortfall_divisor if highest is None else highest
             if not asked < top < 1:
                 raise InvalidInput(
@@ -159,6 +165,11 @@ class TighteningRounds:
                     f"{asked:g} < highest < 1, so that there is room to raise the threshold."
                 )
             self.highest[m] = top
+        if margin:
+            self.asked = [
+                rule.with_threshold(rule.required + margin) if m in self.raised else rule
+                for m, rule in enumerate(self.asked)
+            ]
 
     def pose(self, shares: Shares) -> list[Constraint]:
         """Return the constraints at some shares of the way: 0 is what was asked for, 1 the highest.
@@ -336,6 +347,19 @@ class TighteningRounds:
             uses=tuple(uses),
             tightening=account,
         )
+
+
+def require_margin(margin: float) -> None:
+    """Raise InvalidInput for a margin that is none.
+
+    Args:
+        margin: What more is asked for.
+
+    Raises:
+        InvalidInput: It is below 0, or 1 or more.
+    """
+    if not 0 <= margin < 1:
+        raise InvalidInput(f"`margin` is {margin!r}; wanted a number of at least 0 and below 1, such as 0.05.")
 
 
 def require_judges(names: Sequence[str], rounds: TighteningRounds) -> list[Split]:

@@ -1,0 +1,151 @@
+"""``safekd init``: an experiment file for own data, its columns looked at."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from ...errors import InvalidInput
+from ...experiment.config import parse_config
+from ...io import is_nameless, open_table, write_atomically
+from .._exit_codes import ExitCode
+from .._json_output import keep_quiet, print_json
+from .._plain_text import print_plain
+from .._progress_bars import show_written
+from ._config_template import ExperimentDraft, format_draft
+
+
+@dataclass(frozen=True)
+class InitOptions:
+    """What the command line says of the data.
+
+    Attributes:
+        data: The file.
+        label: Column of labels; None to look for one.
+        critical: Classes that must not be missed; empty for the rarest.
+        at_least: Safety asked for.
+        context: Column of contexts, None for none.
+    """
+
+    data: Path
+    label: str | None
+    critical: Sequence[str]
+    at_least: float
+    context: str | None
+
+
+@dataclass(frozen=True)
+class GuessSettings:
+    """How columns are guessed; ``tests/safekd/cli/test_cli_init.py`` notices.
+
+    Attributes:
+        labels: Names under which labels go, most common first.
+        most_classes: More different labels are an identifier or a measurement.
+    """
+
+    labels: tuple[str, ...] = ("label", "labels", "class", "target", "diagnosis", "outcome", "y", "category")
+    most_classes: int = 1000
+
+
+_SETTINGS = GuessSettings()
+
+
+def write_experiment(console: Console, output: Path, options: InitOptions, *, as_json: bool) -> int:
+    """Write an experiment file; return the exit code.
+
+    Args:
+        console: Where it is said what was found.
+        output: The file, which must not exist.
+        options: Of the command line.
+        as_json: Whether what is printed is for a machine.
+    """
+    if os.path.lexists(output):
+        raise InvalidInput(f"{output} is there already, and would be lost; choose another name.")
+    if not 0 < options.at_least < 1:
+        raise InvalidInput(f"--at-least is {options.at_least:g}; wanted a number above 0 and below 1.")
+    draft = _look_at_data(output, options)
+    text = format_draft(draft)
+    parse_config(text, str(output))  # what is written can be read
+    with write_atomically(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    with keep_quiet(console, as_json):
+        counts = ", ".join(f"{name}: {number:,}" for name, number in list(draft.classes.items())[:8])
+        print_plain(console, f"{draft.rows:,} rows; label '{draft.label}': {counts}")
+        if draft.left_out:
+            print_plain(console, f"no numbers, so no features: {', '.join(draft.left_out[:8])}")
+        print_plain(console, f"must not be missed: {', '.join(draft.critical)}, at least {draft.at_least:g}")
+        show_written(console, [output])
+        print_plain(console, f"next: safekd validate {output}, then safekd train {output}")
+    if as_json:
+        print_json({"files": [output], "label": draft.label, "classes": draft.classes, "critical": draft.critical})
+    return ExitCode.DONE
+
+
+def _look_at_data(output: Path, options: InitOptions) -> ExperimentDraft:
+    with open_table(options.data) as table:
+        columns = list(table.columns)
+        label = _find_label(columns, options)
+        if options.context is not None and options.context not in columns:
+            raise InvalidInput(f"{options.data} has no column '{options.context}'; it has: {', '.join(columns[:20])}.")
+        others = [name for name in columns if name != label]
+        numeric, counts, rows = dict.fromkeys(others, True), Counter[str](), 0
+        for block in table.blocks():
+            counts.update(name.strip() for name in block.texts(label))
+            rows += block.rows
+            for name in others:
+                numeric[name] = numeric[name] and _holds_numbers(block.texts(name))
+            if len(counts) > _SETTINGS.most_classes:
+                raise InvalidInput(
+                    f"{options.data}, column '{label}' holds more than {_SETTINGS.most_classes:,} different values; is "
+                    "it the column of labels? Name it: --label COLUMN."
+                )
+    if counts.pop("", 0):
+        raise InvalidInput(f"{options.data}, column '{label}' has rows without a label; fill them or drop the rows.")
+    if len(counts) < 2:
+        raise InvalidInput(f"{options.data}, column '{label}' holds {len(counts)} class; wanted at least 2.")
+    left_out = [name for name in others if not numeric[name] or is_nameless(name)]
+    features = [name for name in others if name not in left_out]
+    if not features:
+        raise InvalidInput(f"{options.data} has no column of numbers besides '{label}'; a student needs some.")
+    if unknown := [name for name in options.critical if name not in counts]:
+        raise InvalidInput(f"--critical {unknown[0]}: no such class; there are: {', '.join(sorted(counts)[:20])}.")
+    if options.context is not None and not numeric[options.context]:
+        raise InvalidInput(f"--context {options.context}: the column holds text; wanted numbers, to be cut.")
+    start = output.absolute().parent
+    return ExperimentDraft(
+        source=Path(os.path.relpath(options.data.absolute(), start)).as_posix(),
+        label=label,
+        classes=dict(sorted(counts.items())),
+        features=features if left_out else None,
+        left_out=left_out,
+        critical=list(options.critical) or [min(sorted(counts), key=lambda name: counts[name])],
+        at_least=options.at_least,
+        context=options.context,
+        rows=rows,
+    )
+
+
+def _find_label(columns: Sequence[str], options: InitOptions) -> str:
+    if options.label is not None:
+        if options.label not in columns:
+            raise InvalidInput(f"{options.data} has no column '{options.label}'; it has: {', '.join(columns[:20])}.")
+        return options.label
+    named = [name for wanted in _SETTINGS.labels for name in columns if name.strip().lower() == wanted]
+    if not named:
+        raise InvalidInput(
+            f"No column of {options.data} is named like labels; say which one holds them, --label COLUMN: "
+            f"{', '.join(columns[:20])}."
+        )
+    return named[0]
+
+
+def _holds_numbers(texts: Sequence[str]) -> bool:
+    values = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
+    return bool(np.isfinite(values).all())

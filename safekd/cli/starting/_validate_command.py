@@ -1,0 +1,178 @@
+"""``safekd validate``: what can be known of an experiment before it is trained."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ..._torch_state import limit_threads
+from ...experiment import Experiment, build_experiment
+from ...experiment.config import ExperimentConfig, load_config
+from ...report import show_name
+from ...safety import SafetyConstraint, cases_needed
+from .._exit_codes import ExitCode
+from .._json_output import keep_quiet, print_json
+from .._plain_text import print_plain
+
+
+@dataclass(frozen=True)
+class EstimateSettings:
+    """How the time of a training is estimated; ``tests/safekd/cli/test_cli_validate.py`` notices.
+
+    Attributes:
+        steps: Taken to time one.
+        rows: Of the training split at most that they read, where a step reads all of it.
+        bytes_a_parameter: Of a student in training: itself, its gradient, Adam's averages and copies.
+    """
+
+    steps: int = 20
+    rows: int = 100_000
+    bytes_a_parameter: int = 40
+
+
+_SETTINGS = EstimateSettings()
+
+
+def show_validation_of_config(console: Console, path: Path, changes: Sequence[str], *, as_json: bool) -> int:
+    """Print what an experiment is made of, and what it can show; return the exit code.
+
+    Args:
+        console: Where it is printed.
+        path: The experiment file.
+        changes: ``key=value`` each, over what the file says.
+        as_json: Whether it is for a machine.
+    """
+    config, folder = load_config(path, changes)
+    with limit_threads(config.threads), keep_quiet(console, as_json):
+        experiment = build_experiment(config, folder)
+        figures = measure_experiment(experiment)
+        print_plain(
+            console,
+            f"{figures['rows']:,} rows, {figures['features']} features, {len(figures['classes'])} classes, "
+            f"{len(figures['contexts'])} contexts, {len(figures['teachers'])} teachers: {', '.join(figures['teachers'])}",
+        )
+        console.print(_tabulate_splits(figures))
+        for constraint in figures["constraints"]:
+            print_plain(console, _tell_constraint(constraint))
+        print_plain(
+            console,
+            f"student: {figures['parameters']:,} parameters, some {figures['megabytes']:,.0f} MB in training; "
+            f"{figures['steps']:,} steps at most a training, some {figures['seconds']:,.0f} s"
+            + (f", and up to {figures['trainings']} trainings to raise thresholds" if config.tighten else ""),
+        )
+    if as_json:
+        print_json(figures)
+    possible = all(one["shown_if_faultless"] for one in figures["constraints"])
+    return ExitCode.DONE if possible else ExitCode.CHECK_FAILED
+
+
+def measure_experiment(experiment: Experiment) -> dict[str, Any]:
+    """Return sizes, cases of every constraint in every split, what certificates need, and what training costs.
+
+    Args:
+        experiment: Built, not trained.
+    """
+    config, table = experiment.config, experiment.table
+    label_N = np.concatenate([split.batch().labels.numpy() for split in experiment.splits.values()])
+    counts = np.bincount(label_N, minlength=len(table.classes))
+    sizes = {name: len(split) for name, split in experiment.splits.items()}
+    if experiment.stream is not None:
+        sizes["train"] = round(config.data.splits.train * len(table.label_N))
+    parameters = sum(value.numel() for value in experiment.student().parameters())
+    steps = config.training.epochs * max(1, math.ceil(sizes["train"] / (config.training.batch_size or sizes["train"])))
+    return {
+        "rows": sum(sizes.values()),
+        "features": len(table.features),
+        "classes": dict(zip(table.classes, counts.tolist(), strict=True)),
+        "contexts": table.contexts,
+        "teachers": experiment.ensemble.names,
+        "splits": {
+            name: {
+                "examples": sizes[name],
+                **{one.name: _count_cases(one, experiment, name) for one in experiment.constraints},
+            }
+            for name in experiment.splits
+        },
+        "constraints": [_measure_constraint(one, experiment) for one in experiment.constraints],
+        "parameters": parameters,
+        "megabytes": parameters * _SETTINGS.bytes_a_parameter / 1e6,
+        "steps": steps,
+        "seconds": steps * _time_step(experiment),
+        "trainings": _count_trainings(config),
+    }
+
+
+def _measure_constraint(constraint: SafetyConstraint, experiment: Experiment) -> dict[str, Any]:
+    cases, required = _count_cases(constraint, experiment, "certify"), constraint.required
+    reachable = not constraint.is_equality and required < 1
+    halfway = (1 + required) / 2
+    least = cases_needed(required, 1.0, binary=constraint.measure.binary) if reachable else None
+    return {
+        "name": constraint.name,
+        "required": required,
+        "cases": cases,
+        "needed_if_faultless": least,
+        "needed_at_halfway": cases_needed(required, halfway, binary=constraint.measure.binary) if reachable else None,
+        "halfway": halfway,
+        "shown_if_faultless": least is None or cases >= least,
+    }
+
+
+def _count_cases(constraint: SafetyConstraint, experiment: Experiment, split: str) -> int:
+    return int(constraint.counts(experiment.splits[split].batch()).sum())
+
+
+def _tell_constraint(one: dict[str, Any]) -> str:
+    if one["needed_if_faultless"] is None:
+        return f"{one['name']}: asks for {one['required']:g} exactly, or for 1, which no number of cases can show"
+    wanted = (
+        f"a student without a fault needs {one['needed_if_faultless']} to show {one['required']:g}, one that reaches "
+        f"{one['halfway']:.3f} at most {one['needed_at_halfway']:,}"
+    )
+    if one["shown_if_faultless"]:
+        return f"{one['name']}: {one['cases']} held-out cases; {wanted}"
+    return (
+        f"{one['name']}: {one['cases']} held-out cases are too few for any certificate: {wanted}. Give the certify split "
+        "a larger share, find more data, or ask for less."
+    )
+
+
+def _time_step(experiment: Experiment) -> float:
+    """Return the seconds of one step, with its share of what every run does once."""
+    train = experiment.splits["train"]
+    share = 1.0
+    if len(train) > _SETTINGS.rows:
+        share, train = len(train) / _SETTINGS.rows, train.sample(_SETTINGS.rows, experiment.config.seed)
+    batch_size = experiment.config.training.batch_size
+    a_pass = 1 if batch_size is None else math.ceil(len(train) / batch_size)
+    trainer, began = experiment.trainer(), time.perf_counter()
+    epochs = max(1, _SETTINGS.steps // a_pass)
+    trainer.fit(train, epochs=epochs)
+    return (time.perf_counter() - began) / (epochs * a_pass) * (share if batch_size is None else 1.0)
+
+
+def _count_trainings(config: ExperimentConfig) -> int:
+    settings = config.tighten
+    if settings is None:
+        return 1
+    rounds = settings.rounds or (4 if settings.on == "crossfit" else 2)
+    return settings.folds * rounds + (1 if settings.on == "crossfit" else settings.attempts)
+
+
+def _tabulate_splits(figures: dict[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="Cases that constraints cover")
+    table.add_column("split")
+    for name in next(iter(figures["splits"].values())):
+        table.add_column(show_name(name), justify="right")
+    for name, counts in figures["splits"].items():
+        table.add_row(show_name(name), *(f"{count:,}" for count in counts.values()))
+    return table
