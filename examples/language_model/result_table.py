@@ -49,7 +49,7 @@ def describe_student(
     for constraint, certificate in zip(CONTEXTS, certify_truth(truth_NT, held_out, critical, settings), strict=True):
         row[f"safety, {constraint}"] = certificate.estimate
         row[f"lower bound, {constraint}"] = certificate.lower_bound
-        row[f"certificate, {constraint}"] = certificate.decision
+        row[f"certificate, {constraint}"] = certificate.decision_text
     for constraint, multiplier in zip(step.constraints, step.multipliers.tolist(), strict=True):
         row[f"multiplier, {constraint.name}"] = multiplier
     return row

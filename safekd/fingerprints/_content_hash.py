@@ -20,6 +20,7 @@ from ._user_code import is_library, list_class_parts, list_code_parts, list_func
 
 _SHOWN = 60  # characters of a description before its fingerprint
 _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
+_HOW_TRAINED = {"training", "gradient_checkpointing"}
 _UNTOLD_STATE = {"_is_full_backward_hook", "call_super_init", "_backward_pre_hooks", "_compiled_call_impl"}
 
 
@@ -59,6 +60,32 @@ def fingerprint_structure(module: nn.Module) -> str:
     hasher = _Hasher()
     parts = [(name, type(part), hasher.list_attributes(part)) for name, part in module.named_modules()]
     return hasher.hash(parts).hex()[:12]
+
+
+def hash_model(module: nn.Module) -> str:
+    """Return the SHA-256 of what a module computes with: kinds and settings of its parts, parameters and buffers.
+
+    The same in another process, on another device, in another mode, after saving and loading, and whatever of it is
+    being trained.  Settings are plain attributes: numbers, texts, truth values, and tuples of them.
+
+    Args:
+        module: Any.
+    """
+    parts = [(name, type(part), _list_settings(part)) for name, part in module.named_modules()]
+    state = {
+        name: value.detach() if isinstance(value, Tensor) else value for name, value in module.state_dict().items()
+    }
+    return _Hasher().hash([parts, state]).hex()
+
+
+def _list_settings(module: nn.Module) -> dict[str, Any]:
+    """Return what decides what one module computes: not how it is trained, and no object that may hold paths."""
+    plain = {name: value for name, value in vars(module).items() if not name.startswith("_") and _is_plain(value)}
+    return {name: value for name, value in plain.items() if name not in _HOW_TRAINED}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str)) or (isinstance(value, tuple) and all(map(_is_plain, value)))
 
 
 class _Hasher:

@@ -63,7 +63,7 @@ def tabulate_variants(experiment: Experiment, reports: Sequence[VariantReport]) 
                 row(f"  {context} ({cases})", lambda r, k=(split, context): _format_measured(r.by_context[k].measured))  # type: ignore[misc]
     row("required", lambda r: f"{rule.required:g}" if r.variant.constraints else "not asked")
     row("certified bound (2)", lambda r: f"{r.certificate.lower_bound:.3f}")
-    row("certificate says", lambda r: r.certificate.decision)
+    row("certificate says", lambda r: r.certificate.decision_text)
     row("lightest weight", lambda r: f"{r.lightest:.3f}")
     row("heaviest weight", lambda r: f"{r.heaviest:.3f}")
     row("order broken (3)", _format_violations)

@@ -5,7 +5,8 @@
     in_use = SafetyConstraint("in use", measure, 0.95, mix={0: 0.4, 1: 0.6}, worst=KLBall(0.05))    # contexts as in use
     constraints = constrain_each_context("recall", Recall([0]), 0.9, contexts=[0, 1])               # one each
     Budget("harm", [(5.0, Recall([0])), (1.0, Recall([1]))], at_most=0.3)                           # one for all
-    certify(student, constraint, held_out)                        # one-sided bound: "safe" or "not shown"
+    certify(student, constraint, held_out)                        # one-sided bound: "safe" or "not_shown"
+    cases_needed(0.95, expected=0.98)                             # before there are data: 234 cases would show it
     PairedSums.from_values(values, contexts, binary=True).p_values()    # which teacher is safer, on the same examples
 
 A ``SafetyMeasure`` reads one position; an ``Average`` reads it over groups of examples, by sums that batches and ranks
@@ -18,8 +19,6 @@ surrogates; ``Calibration`` wants ``exactly=0.5``; ``Custom`` is anything else. 
 configurations name.
 """
 
-from ._clustered_values import ClusteredValues, bound_expectation, evaluate_groups
-from ._confidence_bounds import betting_lower_bound, clopper_pearson_lower_bound, skew_adjusted_t_lower_bound
 from ._constraint_per_group import constrain_each_class, constrain_each_context, constrain_each_task
 from ._custom_measure import Counted, Custom
 from ._group_average import Average, GroupSums
@@ -28,9 +27,27 @@ from ._mix_balls import Ball, ChiSquareBall, KLBall
 from ._paired_comparison import PairedSums, adjust_p_values, adjust_pair_p_values
 from ._probability_measures import Calibration, LogTruthProbability, Margin, OneMinusBrier, TruthProbability, UnsafeMass
 from ._rate_measures import Avoids, Recall, TopK
-from ._safety_certificate import Certificate, certify, certify_values
 from ._safety_constraint import Constraint, SafetyConstraint
 from ._safety_measure import MEASURES, SafetyMeasure, register_measure
+from .certificates import (
+    Certificate,
+    CertifiedAverage,
+    ClusteredValues,
+    Correction,
+    HeldOutValues,
+    betting_lower_bound,
+    bound_expectation,
+    bound_rows,
+    cases_needed,
+    certify,
+    certify_together,
+    certify_values,
+    clopper_pearson_lower_bound,
+    empirical_bernstein_lower_bound,
+    evaluate_groups,
+    hoeffding_lower_bound,
+    skew_adjusted_t_lower_bound,
+)
 
 __all__ = [
     "MEASURES",
@@ -40,12 +57,15 @@ __all__ = [
     "Budget",
     "Calibration",
     "Certificate",
+    "CertifiedAverage",
     "ChiSquareBall",
     "ClusteredValues",
     "Constraint",
+    "Correction",
     "Counted",
     "Custom",
     "GroupSums",
+    "HeldOutValues",
     "KLBall",
     "LogTruthProbability",
     "Margin",
@@ -61,13 +81,18 @@ __all__ = [
     "adjust_pair_p_values",
     "betting_lower_bound",
     "bound_expectation",
+    "bound_rows",
+    "cases_needed",
     "certify",
+    "certify_together",
     "certify_values",
     "clopper_pearson_lower_bound",
     "constrain_each_class",
     "constrain_each_context",
     "constrain_each_task",
+    "empirical_bernstein_lower_bound",
     "evaluate_groups",
+    "hoeffding_lower_bound",
     "register_measure",
     "skew_adjusted_t_lower_bound",
 ]

@@ -16,11 +16,11 @@ from ..._torch_state import evaluation_mode
 from ...data import Batch
 from ...distributed import find_ranks
 from ...errors import InvalidInput
-from ...safety import Certificate
+from ...safety import Certificate, Correction
 from ...weights import collect_modules
 from ..loss import Head, TeacherOutput
 from ..teachers import TeacherSet
-from ._trainer_certificate import certify_sequences, find_unused_rows, number_batches
+from ._trainer_certificate import certify_sequences, find_unused_rows, hash_rows, number_batches
 from .passes import (
     DistillationTerms,
     SequenceAnswers,
@@ -136,14 +136,24 @@ class ReadingTrainer(Trainer):
         head = Head.of(self.student)
         return count_reading_rows(self.terms.budget, self.terms.vocabulary or head.vocabulary, head.weight)
 
-    def certify(self, held_out: Any = None, confidence: float = 0.95, *, seed: int = 0) -> list[Certificate]:
+    def certify(
+        self,
+        held_out: Any = None,
+        confidence: float = 0.95,
+        *,
+        method: str = "auto",
+        correction: Correction = "holm",
+        seed: int = 0,
+    ) -> list[Certificate]:
         """Return what held-out text shows of each constraint; its sequences are independent, their positions are not.
 
         Sequences that the run has trained on or evaluated are left out, and counted.
 
         Args:
             held_out: Rows; None for the data that the trainer was given for it.
-            confidence: Of each certificate, in (0, 1).
+            confidence: Of all certificates together, in (0, 1).
+            method: Which bound, see ``kd.certify``.
+            correction: For several constraints, see ``kd.certify``.
             seed: Of the order in which a betting bound sees the sequences.
 
         Raises:
@@ -164,8 +174,12 @@ class ReadingTrainer(Trainer):
                 self._count_rows(),
                 self.ranks,
                 confidence=confidence,
+                correction=correction,
+                method=method,
                 seed=seed,
                 left_out=left_out,
+                row_hashes=hash_rows(rows, self.columns.taken),
+                student=self.student,
             )
         return list(self.certificates)
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from ...data import Batch
 from ...distributed import Ranks
 from ...errors import InvalidInput
-from ...safety import Certificate, ClusteredValues, Constraint, certify_values
+from ...fingerprints import hash_model
+from ...safety import Certificate, ClusteredValues, Constraint, Correction, HeldOutValues, certify_together
 from .passes import SequenceAnswers, make_sequence_batch, measure_positions
 
 Values = list[list[tuple[Tensor, Tensor]]]  # of each constraint and group: measured values, and numbers of sequences
@@ -52,6 +53,16 @@ def _list_rows(data: Any) -> Iterator[Any]:
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
         return iter(data)
     return (data[number] for number in range(len(data)))
+
+
+def hash_rows(rows: Iterable[Any], ignored: Sequence[str]) -> list[bytes]:
+    """Return a hash of each row.
+
+    Args:
+        rows: Of a data set.
+        ignored: Columns that make no difference.
+    """
+    return [_hash_row(row, ignored) for row in rows]
 
 
 def _hash_row(row: Mapping[str, Any], ignored: Sequence[str]) -> bytes:
@@ -90,8 +101,12 @@ def certify_sequences(
     ranks: Ranks,
     *,
     confidence: float,
+    correction: Correction,
+    method: str,
     seed: int,
     left_out: int,
+    row_hashes: Sequence[bytes],
+    student: nn.Module,
 ) -> list[Certificate]:
     """Return one certificate a constraint.
 
@@ -101,9 +116,13 @@ def certify_sequences(
         constraints: M of them, none an equality.
         rows: Positions whose logits are held at once.
         ranks: Who reads the others.
-        confidence: Of each, in (0, 1).
+        confidence: Of all together, in (0, 1).
+        correction: For how many there are.
+        method: Which bound.
         seed: Of the order in which a betting bound sees the sequences.
         left_out: Sequences that the run had used.
+        row_hashes: Of each sequence, for the record.
+        student: The same, for the record.
 
     Raises:
         InvalidInput: No position is covered, or not by each group.
@@ -116,7 +135,7 @@ def certify_sequences(
         for kept, (value_GBT, _, inside_GBT) in zip(values, read, strict=True):
             pairs = zip(value_GBT.cpu(), inside_GBT.cpu(), strict=True)
             kept.append([(value[inside], sequence_BT[inside]) for value, inside in pairs])  # type: ignore[arg-type]
-    certificates = []
+    held = []
     for constraint, groups in zip(constraints, _gather_groups(values, ranks), strict=True):
         if any(not len(group.value_P) for group in groups):
             what = "no position" if not any(len(group.value_P) for group in groups) else "no position of one group"
@@ -127,8 +146,12 @@ def certify_sequences(
             raise InvalidInput(
                 f"The student's '{constraint.name}' is not finite on held-out text; mend the student first."
             )
-        certificates.append(certify_values(constraint, groups, confidence, seed=seed, left_out=left_out))
-    return certificates
+        covered = sorted({number for group in groups for number in group.cluster_P.tolist()})
+        digest = hashlib.sha256(b"".join(sorted(row_hashes[number] for number in covered))).hexdigest()
+        held.append(HeldOutValues(constraint, groups, left_out, digest))
+    return certify_together(
+        held, confidence, correction=correction, method=method, seed=seed, model_hash=hash_model(student)
+    )
 
 
 def _gather_groups(values: Any, ranks: Ranks) -> list[list[ClusteredValues]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..._own_version import find_own_version
 from ..._torch_state import evaluation_mode
 from ...data import ExampleSource, Split, SurveyedSource
 from ...errors import SafekdError
@@ -81,12 +81,8 @@ def describe_machine() -> dict[str, Any]:
 
 def list_libraries() -> dict[str, str]:
     """Return the versions of what computes."""
-    try:
-        own = version("safekd")
-    except PackageNotFoundError:  # run from its source
-        own = "source"
     return {
-        "safekd": own,
+        "safekd": find_own_version(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,

@@ -103,9 +103,9 @@ def test_sequences_of_one_length_are_bounded_by_their_averages():
     order = torch.randperm(50, generator=torch.Generator().manual_seed(4))
     assert found.lower_bound == pytest.approx(betting_lower_bound(p_NT.mean(1)[order].numpy()), abs=1e-9)
     assert found.estimate == pytest.approx(float(p_NT.mean()))
-    assert (found.count, found.clusters, found.method) == (350, 50, "betting on clusters")
+    assert (found.count, found.clusters, found.method) == (350, 50, "betting")
     assert "average 0.5" in str(found)
-    assert "over 350 values in 50 clusters, betting on clusters" in str(found)
+    assert "over 350 values in 50 clusters, betting)" in str(found)
 
 
 def test_a_cluster_for_every_example_changes_nothing():
@@ -113,9 +113,9 @@ def test_a_cluster_for_every_example_changes_nothing():
     alone, named = Split("certify", p_N, torch.zeros(80).long()), rows(p_N, torch.arange(80))
     for rule in (RECALL, TRUTH):
         assert certify(Said(), rule, alone) == certify(Said(), rule, named)
-    assert certify(Said(), RECALL, named).method == "Clopper-Pearson"
+    assert certify(Said(), RECALL, named).method == "clopper_pearson"
     one_position = sequences(p_N.reshape(-1, 1))
-    assert certify(Said(), RECALL, one_position).method == "Clopper-Pearson"
+    assert certify(Said(), RECALL, one_position).method == "clopper_pearson"
 
 
 def test_clusters_are_what_they_are_in_any_order_and_batch():
@@ -137,10 +137,10 @@ def test_a_cluster_of_sequences_is_one_cluster():
 def test_clusters_that_differ_in_size_say_about_which_sizes_they_speak():
     p_N, cluster = torch.full((100,), 0.99).double(), torch.tensor([0] * 40 + [1 + i // 3 for i in range(60)])
     found = certify(Said(), TRUTH, rows(p_N, cluster))
-    assert found.method == "betting on clusters of at most 40"
+    assert (found.method, found.note) == ("betting", "about clusters of at most 40")
     assert found.count == 100
     known = certify(Said(), TRUTH, rows(p_N, cluster), largest_cluster=50)
-    assert known.method == "betting on clusters"
+    assert (known.method, known.note) == ("betting", "")
     with pytest.raises(InvalidInput, match="`largest_cluster` is 10, but a cluster of 'certify' has 40 values"):
         certify(Said(), TRUTH, rows(p_N, cluster), largest_cluster=10)
     with pytest.raises(InvalidInput, match=r"`largest_cluster` is 2.5; wanted a whole number"):
@@ -148,7 +148,7 @@ def test_clusters_that_differ_in_size_say_about_which_sizes_they_speak():
 
 
 def test_one_cluster_shows_nothing():
-    assert certify(Said(), TRUTH, rows(torch.full((100,), 0.999), torch.zeros(100).long())).decision == "not shown"
+    assert certify(Said(), TRUTH, rows(torch.full((100,), 0.999), torch.zeros(100).long())).decision == "not_shown"
 
 
 def test_groups_are_clustered_each_by_itself():
@@ -156,7 +156,7 @@ def test_groups_are_clustered_each_by_itself():
     context, cluster = torch.arange(40) % 2, torch.arange(40) // 2
     data = Split("certify", torch.full((40,), 0.98).double(), torch.zeros(40).long(), context=context, cluster=cluster)
     found = certify(Said(), SafetyConstraint("m", TruthProbability(), 0.5, mix={0: 0.5, 1: 0.5}), data)
-    assert "betting, Bonferroni over 2 means" in found.method
+    assert "betting, Bonferroni over 2 means" in str(found)
 
 
 # ---- the bounds themselves ----

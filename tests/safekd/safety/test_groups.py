@@ -287,8 +287,8 @@ def test_a_mix_is_certified_group_by_group():
     low = [clopper_pearson_lower_bound(195, 200, 0.975), clopper_pearson_lower_bound(80, 100, 0.975)]
     assert found.lower_bound == pytest.approx(0.3 * low[0] + 0.7 * low[1])
     assert found.estimate == pytest.approx(0.3 * 195 / 200 + 0.7 * 0.8)
-    assert (found.count, found.method) == (300, "Clopper-Pearson, Bonferroni over 2 means")
-    assert found.decision == "not shown"
+    assert (found.count, found.method, found.means) == (300, "clopper_pearson", 2)
+    assert found.decision == "not_shown"
 
 
 @each_ball
@@ -308,7 +308,7 @@ def test_a_budget_is_certified():
     bets = betting_lower_bound(torch.tensor(RIGHT, dtype=torch.float64)[order].numpy(), 0.975)
     low = [clopper_pearson_lower_bound(80, 100, 0.975), bets]
     assert found.lower_bound == pytest.approx(1 - 2 * (1 - low[0]) - (1 - low[1]), abs=1e-9)
-    assert found.method == "betting and Clopper-Pearson, Bonferroni over 2 means"
+    assert (found.method, found.means) == ("betting and clopper_pearson", 2)
     assert (found.required, found.decision) == (0.0, "safe")
 
 

@@ -259,7 +259,7 @@ def test_certificates_cluster_by_sequence_and_leave_out_what_was_used(tmp_path):
     new = make_rows(30, seed=30)
     news, everything = trainer.certify([*new, *make_rows(3), *make_rows(2, seed=20)])
     assert (everything.left_out, everything.clusters) == (5, 30)
-    assert "clusters" in everything.method
+    assert "clusters" in everything.note
     values = read_safety(trainer.model, new)
     assert everything.estimate == pytest.approx(float(torch.cat(values).mean()), rel=1e-5)
     assert everything.count == sum(map(len, values))

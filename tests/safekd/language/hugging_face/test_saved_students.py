@@ -14,6 +14,7 @@ import transformers
 from huggingface_hub import ModelCard
 
 import safekd as kd
+from safekd.fingerprints import hash_model
 from safekd.language.hugging_face.passes import capture_hidden, require_head, require_same_logits
 
 from .tiny_run import make_model, make_rows, make_teachers, make_trainer
@@ -75,6 +76,16 @@ def test_a_saved_student_loads_where_this_library_cannot_be_imported(trained, tm
     trained.model.eval()
     own = trained.model(input_ids=torch.tensor([[1, 2, 3, 4]])).logits.double().sum().item()
     assert float(said[folder]) == pytest.approx(own, rel=1e-6)
+
+
+def test_a_certificate_names_the_student_that_was_saved(trained):
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(trained.args.output_dir)
+    certificates = trained.certificates
+    assert {certificate.model_hash for certificate in certificates} == {hash_model(loaded)}
+    assert len({certificate.data_hash for certificate in certificates}) == 2  # news, and all
+    with torch.no_grad():
+        next(loaded.parameters()).add_(1e-3)
+    assert hash_model(loaded) != certificates[0].model_hash
 
 
 def test_a_saved_student_has_no_file_that_is_not_transformers_own(trained):

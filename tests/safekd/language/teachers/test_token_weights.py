@@ -9,7 +9,7 @@ import torch
 
 import safekd as kd
 from safekd.language import CausalStudent, CausalTeacher, Hidden, as_text_source, distillation_loss
-from safekd.safety import _clustered_values
+from safekd.safety.certificates import _group_evaluation
 from safekd.teachers import _teacher_measurement
 from tests.safekd.language.tiny_models import causal_model
 
@@ -92,7 +92,7 @@ def test_certificates_ask_about_no_more_sequences_than_fit(monkeypatch):
     safe = kd.SafetyConstraint("named", kd.safety.TruthProbability(critical=CRITICAL), at_least=0.01)
     whole = kd.certify(student, safe, data)
     student.model.register_forward_hook(lambda _m, _i, out: rows.append(len(out.logits)))
-    monkeypatch.setattr(_clustered_values, "SETTINGS", replace(_clustered_values.SETTINGS, chunk_bytes=1))
+    monkeypatch.setattr(_group_evaluation, "SETTINGS", replace(_group_evaluation.SETTINGS, chunk_bytes=1))
     parts = kd.certify(student, safe, data)
     assert set(rows) == {1}
     assert parts.lower_bound == pytest.approx(whole.lower_bound, abs=1e-6)
