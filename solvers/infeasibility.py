@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cvxpy as cp
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
@@ -72,6 +71,8 @@ def solve_least_violation(rows_C: Any, M: int, within: Sequence[Any], floor: flo
 
     Source: Farkas 1902; Boyd and Vandenberghe, Convex Optimization, section 5.8.
     """
+    import cvxpy as cp  # in the functions that solve: it takes a second, and most runs need none of them
+
     t = cp.Variable()
     upper: Any = rows_C <= t
     lower: Any = -rows_C[M:] <= t
@@ -112,6 +113,8 @@ def prove_linearized_infeasible(
     Returns:
         The proof, or None where a step meets the rows within ``slack``.
     """
+    import cvxpy as cp
+
     step_n = cp.Variable(len(x_n))
     moved_n = x_n + step_n
     low_n, high_n = np.isfinite(lower_n), np.isfinite(upper_n)
@@ -132,6 +135,8 @@ def solve_least_violation_on_simplices(gain_MGV: Floats, wanted_M: Floats) -> Fa
         The proof, its ``least_violation`` from ``compute_farkas_bound``, not from the solver; None where the solver
         has no answer.
     """
+    import cvxpy as cp
+
     M, G, V = gain_MGV.shape
     p_N = cp.Variable(G * V, nonneg=True)  # one simplex after the other
     rows_M = wanted_M - gain_MGV.reshape(M, -1) @ p_N

@@ -12,11 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cvxpy as cp
 import torch
-from cvxpy.atoms.affine.sum import sum as cvxpy_sum
-from cvxpy.atoms.affine.wraps import psd_wrap
-from cvxpy.atoms.quad_form import QuadForm
 from torch import Tensor
 
 from .errors import InvalidInput, SolverFailure
@@ -128,6 +124,11 @@ def _are_optimal(x_BK: Tensor, H_BKK: Tensor, c_BK: Tensor, upper: float) -> Ten
 
 
 def _solve_by_cvxpy(H_KK: Tensor, c_K: Tensor, upper: float) -> Tensor:
+    import cvxpy as cp  # here, where it is needed at last: it takes a second
+    from cvxpy.atoms.affine.sum import sum as cvxpy_sum
+    from cvxpy.atoms.affine.wraps import psd_wrap
+    from cvxpy.atoms.quad_form import QuadForm
+
     H, c = H_KK.cpu().numpy(), c_K.cpu().numpy()
     x_K = cp.Variable(len(c))
     curved = 0.5 * QuadForm(x_K, psd_wrap(H))

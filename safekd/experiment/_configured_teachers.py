@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
 
 from ..data import Split
 from ..errors import InvalidConfig, InvalidInput
@@ -19,11 +17,11 @@ from ..teachers import SklearnTeacher, StoredTeacher, Teacher
 from ._example_table import Array, ExampleTable
 from .config import FittedTeacherConfig, StoredTeacherConfig
 
-_KINDS: dict[str, Any] = {
-    "logistic_regression": LogisticRegression,
-    "random_forest": RandomForestClassifier,
-    "k_nearest_neighbors": KNeighborsClassifier,
-    "gradient_boosting": GradientBoostingClassifier,
+_KINDS = {
+    "logistic_regression": ("sklearn.linear_model", "LogisticRegression"),
+    "random_forest": ("sklearn.ensemble", "RandomForestClassifier"),
+    "k_nearest_neighbors": ("sklearn.neighbors", "KNeighborsClassifier"),
+    "gradient_boosting": ("sklearn.ensemble", "GradientBoostingClassifier"),
 }
 
 
@@ -56,7 +54,8 @@ def fit_configured_teacher(config: FittedTeacherConfig, table: ExampleTable, tra
             f"{len(np.unique(label_N[taught_N]))} class; it needs at least two classes. Widen its contexts or its keep."
         )
     columns = table.columns(config.features)
-    classifier = _KINDS[config.kind]
+    module, name_of_class = _KINDS[config.kind]
+    classifier: Any = getattr(import_module(module), name_of_class)  # here: stored teachers need none of it
     _require_sizes(config, int(taught_N.sum()))
     try:
         fixed = {"random_state": seed} if "random_state" in classifier().get_params() else {}

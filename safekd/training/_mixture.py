@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import cvxpy as cp
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from torch import nn
 from solvers.short_repr import ShortRepr
 
 from ..errors import SolverFailure
+
+if TYPE_CHECKING:
+    import cvxpy as cp  # where it is used, it is imported there: it takes a second
 
 Floats = NDArray[np.float64]
 _CLOSE = 1e-6  # HiGHS keeps its rows to 1e-7
@@ -101,6 +104,8 @@ def find_lowest_mixture(
 
 def _lowest_loss(loss: Floats, g: Floats, slack: float) -> tuple[Floats, Floats] | None:
     """Return weights and multipliers of the program with ``slack`` in place of 0, None where it has no solution."""
+    import cvxpy as cp
+
     low, scale = loss.min(), max(float(np.ptp(loss)), 1e-300)
     q = cp.Variable(len(loss), nonneg=True)
     met = q @ g <= slack
@@ -119,6 +124,8 @@ def _lowest_loss(loss: Floats, g: Floats, slack: float) -> tuple[Floats, Floats]
 
 def _least_violation(g: Floats) -> tuple[Floats, float]:
     """Return the weights whose largest violation is least, and that violation."""
+    import cvxpy as cp
+
     q, most = cp.Variable(len(g), nonneg=True), cp.Variable()
     if not _solve_program(cp.Problem(cp.Minimize(most), [np.ones(len(g)) @ q == 1, q @ g <= most])):
         raise SolverFailure(
@@ -130,6 +137,8 @@ def _least_violation(g: Floats) -> tuple[Floats, float]:
 
 def _solve_program(problem: cp.Problem) -> bool:
     """Solve by the dual simplex, whose answers are vertices: few weights are not zero."""
+    import cvxpy as cp
+
     problem.solve(solver=cp.SCIPY, scipy_options={"method": "highs-ds"})  # type: ignore[no-untyped-call]
     return bool(problem.status == cp.OPTIMAL)
 

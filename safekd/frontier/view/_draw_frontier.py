@@ -7,12 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import matplotlib.style
 import pandas as pd
 
 from ...errors import InvalidInput
 from ...io import write_atomically
-from ._figure import STYLE, build_figure
 from ._layout import lay_out_frontier
 from ._web_page import build_page
 
@@ -30,6 +28,10 @@ def draw_frontier(
         path: File to write; its ending decides the format.
         required: A safety to draw as the threshold asked for, or None.
     """
+    import matplotlib.style  # here: a run that draws nothing need not wait for it
+
+    from ._figure import STYLE, build_figure
+
     ending = Path(path).suffix.lower()
     is_page = ending in (".html", ".htm")
     layout = lay_out_frontier(table, constraint)

@@ -94,7 +94,8 @@ def shift_row(z_K: Array, size_K: Array, blocks: int, lower: float, upper: float
     the clipped ones weigh.
     """
     if are_weights(z_K, size_K, blocks, lower, upper):
-        value_K[:blocks] = z_K[:blocks]
+        for j in range(blocks):
+            value_K[j] = z_K[j]
         return
     capped, free, weight, mass, shift = 0, 0, 0, 0.0, 0.0
     held = 0.0

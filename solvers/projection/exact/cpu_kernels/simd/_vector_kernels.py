@@ -156,9 +156,9 @@ def project_simd_rows(
             for row in range(first, last, L):
                 left |= _project(v, order_K, tier, w, block, row, lower, upper, width, kind)
         if whole < stop:
-            w_BK[whole:stop] = w[: stop - whole]
+            _copy_rows(w, w_BK, whole, stop)
             if block_BK.shape[0] > 0:
-                block_BK[whole:stop] = block[: stop - whole]
+                _copy_rows(block, block_BK, whole, stop)
         finish_share(tally, stop - start, left)
         start = take_share(tally, share)
 
@@ -194,7 +194,7 @@ def pull_back_simd_rows(
             for row in range(first, last, L):
                 _pull_back(grad, order_K, w, block, out, row, lower, upper, width, kind)
         if whole < stop:
-            out_BK[whole:stop] = out[: stop - whole]
+            _copy_rows(out, out_BK, whole, stop)
         finish_share(tally, stop - start, 0)
         start = take_share(tally, share)
 
@@ -204,5 +204,17 @@ def _pad_rows(x_BK: Array, start: int, stop: int, L: int) -> Array:
     """Return L rows: those from start to stop, and the last of them again as often as it takes."""
     x_LK = np.empty((L, x_BK.shape[1]), x_BK.dtype)
     for slot in range(L):
-        x_LK[slot] = x_BK[min(start + slot, stop - 1)]
+        for k in range(x_BK.shape[1]):
+            x_LK[slot, k] = x_BK[min(start + slot, stop - 1), k]
     return x_LK
+
+
+@cpu_kernel
+def _copy_rows(x_LK: Array, x_BK: Array, start: int, stop: int) -> None:
+    """Set rows start to stop to the first of x_LK, number by number: a slice brings numba's message of shapes along.
+
+    It is most of the code that a kernel then has, and each kernel is compiled with its own.
+    """
+    for b in range(start, stop):
+        for k in range(x_BK.shape[1]):
+            x_BK[b, k] = x_LK[b - start, k]
