@@ -15,6 +15,7 @@ Status = Literal[
     "unbounded",
     "cap_active",
     "overpenalized",
+    "loss_rose",
     "diverged",
     "cleared",
     "not_cleared",
@@ -31,7 +32,9 @@ STATUS_MEANINGS: dict[Status, str] = {
     "no_multiplier": "The constraints are met, perhaps in the limit only, and multipliers grow without end on the way.",
     "unbounded": "The objective falls without end.",
     "cap_active": "A multiplier stands at its cap, and a constraint is violated.",
-    "overpenalized": "A multiplier exploded, or the objective is above its start by more than the constraints explain.",
+    "overpenalized": "A multiplier exploded, or the objective is above its start by more than the constraints explain, "
+    "and they pushed hard enough to have caused it.",
+    "loss_rose": "The objective is above its start, and no constraint pushed hard enough to have caused it.",
     "diverged": "A value or a gradient was not finite.",
     "cleared": "Thresholds were raised, and new data show what was asked for.",
     "not_cleared": "Thresholds were raised, and new data still do not show what was asked for.",

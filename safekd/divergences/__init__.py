@@ -14,10 +14,10 @@ from .._registry import snake_case
 from ._forward_kl import ForwardKL
 from ._jensen_shannon import JensenShannon
 from ._reverse_kl import ReverseKL
-from ._tempered_divergence import TemperedDivergence
+from ._tempered_divergence import TemperedDivergence, require_temperature
 
 DIVERGENCES: Mapping[str, type[TemperedDivergence]] = {
     snake_case(kind.__name__): kind for kind in (ForwardKL, ReverseKL, JensenShannon)
 }
 
-__all__ = ["DIVERGENCES", "ForwardKL", "JensenShannon", "ReverseKL", "TemperedDivergence"]
+__all__ = ["DIVERGENCES", "ForwardKL", "JensenShannon", "ReverseKL", "TemperedDivergence", "require_temperature"]

@@ -5,15 +5,50 @@ Terms are float32 or wider, their sums float64: within 1e-6 of float64 throughou
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .._number_checks import is_finite
 from .._precision import shift_logits
 from ..errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class TemperatureSettings:
+    """Temperatures that leave something of the logits; ``tests/safekd/test_divergences.py`` notices.
+
+    Attributes:
+        least: Below it logits of 1 are thousands apart, as an argmax would have them, and gradients 0 or huge.
+        largest: Above it all classes are alike to the precision of float32, and the square of the temperature makes a
+            loss out of the rounding.
+    """
+
+    least: float = 1e-4
+    largest: float = 1e4
+
+
+SETTINGS = TemperatureSettings()
+
+
+def require_temperature(temperature: object, given: object = None) -> float:
+    """Return a temperature as a float.
+
+    Args:
+        temperature: The number.
+        given: What it was given in, for the message; None for itself.
+
+    Raises:
+        InvalidInput: It is none that leaves something of the logits.
+    """
+    if not is_finite(temperature) or not SETTINGS.least <= float(temperature) <= SETTINGS.largest:  # type: ignore[arg-type]
+        raise InvalidInput(
+            f"`temperature` is {temperature if given is None else given!r}; it must be above 0 and finite: a number "
+            f"from {SETTINGS.least:g} to {SETTINGS.largest:g}. Most use 1 to 10."
+        )
+    return float(temperature)  # type: ignore[arg-type]
 
 
 class Softened:
@@ -70,17 +105,16 @@ class TemperedDivergence(ABC):
     The square keeps gradients of one size (Hinton, Vinyals and Dean 2015).
 
     Attributes:
-        temperature: T, above 0 and finite.
+        temperature: T, from 0.0001 to 10,000.
 
     Raises:
-        InvalidInput: It is not.
+        InvalidInput: It is no such number.
     """
 
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
-            raise InvalidInput(f"`temperature` is {self.temperature!r}; it must be above 0 and finite.")
+        require_temperature(self.temperature)
 
     def __call__(self, log_q_V: Tensor, logits_V: Tensor) -> Tensor:
         """Return one loss a position.

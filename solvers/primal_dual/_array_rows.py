@@ -64,6 +64,7 @@ def move_arrays(
             merit = merit.add_rows(now["multiplier"], _mask(shown["last_change"], present_C))
             changed["multiplier"], weight_C = _check_merit(now, changed, gains, updated, merit, settings)
             changed["mean_weight"] = update_mean_weights(now, weight_C, settings)
+        changed["peak_weight"] = xp.maximum(now["peak_weight"], abs(weight_C))
     if present_C is not None:
         changed = {
             name: new if new is now[name] else xp.where(present_C, new, now[name]) for name, new in changed.items()

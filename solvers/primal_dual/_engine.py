@@ -221,6 +221,17 @@ class PrimalDual:
         return self._state.read("rho")[self.M :]
 
     @property
+    def peak_weights(self) -> Tensor:
+        """Largest weight of each row's gradient beside the objective's in a step so far, shape (M + E,)."""
+        return self._state.read("peak_weight")
+
+    @property
+    def multiplier_scales(self) -> Tensor:
+        """Weight at which each row's gradient was as large as the objective's, shape (M + E,); NaN where unread."""
+        scale_C = self._state.read("multiplier_scale")
+        return torch.where(scale_C > 0, scale_C, torch.nan)
+
+    @property
     def smoothed(self) -> Tensor:
         """What the multipliers last saw of each row, after averaging, shape (M + E,); NaN where that is nothing."""
         return torch.where(self._state.read("average_weight") > 0, self._state.read("last_violation"), torch.nan)

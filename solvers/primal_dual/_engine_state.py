@@ -24,6 +24,7 @@ ROWS = {
     "average_sum": "moving average of the violation, times average_weight",
     "average_weight": "how much of the moving average comes from values, 1 in the long run; 0: nothing was seen yet",
     "last_violation": "what the method last saw of the row",
+    "peak_weight": "largest weight of the row's gradient in a step so far",
     **dict.fromkeys(FIRST_GAIN_STATE, "see ``_gains``"),
 }
 

@@ -45,6 +45,7 @@ _MOVED = (  # of the state, by a step
     "least_range",
     "violation_range",
     "last_change",
+    "peak_weight",
 )
 _NAMES = (*_MOVED, "multiplier_scale", "least_weight", "largest_weight", "largest_gain")
 Columns = tuple[tuple[float, ...], ...]  # one a name, each of shape (C,)
@@ -116,7 +117,7 @@ def move_rows(
     rise, weighed, sound, moved = merit.rise, 0.0, 0.0, []
     together = zip(value_C, present_C, floor_C, zip(*rows.moved, strict=True), *rows.fixed[1:], strict=True)
     for value, here, floor, row, least_weight, largest_weight, largest_gain in together:
-        old, _, total, share, before, mean, least, spread, swing = row
+        old, _, total, share, before, mean, least, spread, swing, peak = row
         e = value if here else 0.0
         seen_before = share > 0
         if keep:
@@ -143,7 +144,8 @@ def move_rows(
         if here:
             rise += old * change
             mean += (abs(weight) - mean) * learned
-            moved.append((new, rho, total, share, e, mean, least, spread, change, weight))
+            peak = max(peak, abs(weight))
+            moved.append((new, rho, total, share, e, mean, least, spread, change, peak, weight))
         else:
             moved.append((*row, 0.0))
     if not math.isfinite(sound) or rise > MERIT_SETTINGS.excess * weighed:

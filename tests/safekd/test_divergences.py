@@ -99,9 +99,11 @@ def test_a_class_that_only_the_student_excludes_costs_without_limit():
     assert ForwardKL()(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.0, -torch.inf])) == torch.inf
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf"), 1e300, 1e-300, "2", True, None])
 def test_a_temperature_that_is_none(temperature):
-    with pytest.raises(InvalidInput, match=r"`temperature` is .*; it must be above 0 and finite"):
+    with pytest.raises(
+        InvalidInput, match=r"`temperature` is .*; it must be above 0 and finite: a number from 0.0001 to 10000"
+    ):
         ForwardKL(temperature)
 
 

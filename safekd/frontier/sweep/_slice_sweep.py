@@ -328,7 +328,8 @@ class SliceSweep:
 
 def _leads_on(point: TrainedPoint) -> bool:
     """Say whether the next run may begin here."""
-    return point.finite and point.status not in ("diverged", "infeasible", "no_multiplier", "overpenalized", "failed")
+    ends = ("diverged", "infeasible", "no_multiplier", "overpenalized", "loss_rose", "failed")
+    return point.finite and point.status not in ends
 
 
 def _answers_better(point: TrainedPoint, row: TargetRow) -> bool:

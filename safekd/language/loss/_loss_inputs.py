@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._number_checks import is_finite, is_whole
+from ..._number_checks import is_whole
 from ...data import Batch, expand_to_positions
-from ...divergences import TemperedDivergence
+from ...divergences import TemperedDivergence, require_temperature
 from ...errors import InvalidInput
 from ...pooling import POOLS
 from ._head import Head
@@ -150,8 +150,8 @@ def read_temperatures(
     if temperature is None:
         return (own,) * K, divergence
     values = list(temperature) if isinstance(temperature, Sequence) else [temperature]
-    if not all(is_finite(value) and value > 0 for value in values):
-        raise InvalidInput(f"`temperature` is {temperature!r}; wanted numbers above 0.")
+    for value in values:
+        require_temperature(value, given=temperature)
     if not isinstance(temperature, Sequence):
         if own not in (1.0, values[0]):
             raise InvalidInput(

@@ -281,7 +281,7 @@ def _find_overpenalty(run: EndedRun) -> Overpenalty:
 
 def _judge_budget(run: EndedRun, findings: dict[str, Finding], more: str = "") -> Verdict:
     if overpenalty := _find_overpenalty(run):
-        return judge_overpenalized(run.points, overpenalty, run.facts.rate, run.numbers, more)
+        return judge_overpenalized(run.points, overpenalty, run.facts, run.numbers, more)
     more = describe_flat(run.last) + more
     met = "a constraint is still violated" if run.violated else "the constraints are met"
     return Verdict(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from solvers.kkt import gradients
 
-from ..._precision import log_softmax
+from ..._precision import log_softmax, widen
 from ..._torch_state import evaluation_mode
 from ...data import ExampleSource
 from ...errors import InvalidInput
@@ -149,7 +149,7 @@ def estimate_gradients(
             rows = gradients([scalars[m] for m in range(len(weight))], variables)
             total += rows
             squares += rows.square().sum(1).cpu()
-            lagrangian_Sn.append((weight.to(rows) @ rows).to(variables[0].dtype))
+            lagrangian_Sn.append((weight.to(rows) @ rows).to(widen(variables[0][:0]).dtype))
     norm, error = estimate_mean_norm(torch.stack(lagrangian_Sn).double())
     unbiased = (total.square().sum(1).cpu() - squares) / (sampled.batches * (sampled.batches - 1))
     norms = unbiased.clamp_min(0).sqrt().tolist()

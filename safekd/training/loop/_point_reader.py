@@ -106,6 +106,8 @@ class PointReader:
             loss_se=full.loss_se,
             constraint_gradient_norms=norms,
             capped=self.order_by_constraint(self._engine.capped).tolist(),
+            peak_weights=self.order_by_constraint(self._engine.peak_weights).tolist(),
+            multiplier_scales=self.order_by_constraint(self._engine.multiplier_scales).tolist(),
             running=self.order_by_constraint(self._engine.smoothed).tolist(),
             sampled=sampling is not None or self._partial,
             stationarity_se=error,

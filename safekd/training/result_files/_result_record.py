@@ -33,6 +33,8 @@ POINT_FIELDS = (
     "loss_se",
     "constraint_gradient_norms",
     "capped",
+    "peak_weights",
+    "multiplier_scales",
     "running",
     "sampled",
     "stationarity_se",

@@ -85,6 +85,9 @@ class TracePoint(ShortRepr):
         loss_se: Standard error of ``loss``, from the spread over positions.
         constraint_gradient_norms: Of each surrogate.
         capped: Whether each multiplier stands at its cap.
+        peak_weights: Largest weight of each surrogate's gradient in a step so far, multiplier and penalty together.
+        multiplier_scales: Weight at which each surrogate's gradient was as large as the loss's, in batches that
+            violated it; no number where none did, and for dual methods that go by no scale.
         running: Each g = required - measured as the engine sees it, an average over the last steps' batches; no number
             before the first step.  Here alone a number is not read in full.
         sampled: Whether gradients, and stationarity with them, are estimates from random batches, or all was read on a
@@ -109,6 +112,8 @@ class TracePoint(ShortRepr):
     loss_se: float = math.nan
     constraint_gradient_norms: Sequence[float] = ()
     capped: Sequence[bool] = ()
+    peak_weights: Sequence[float] = ()
+    multiplier_scales: Sequence[float] = ()
     running: Sequence[float] = ()
     sampled: bool = False
     stationarity_se: float = 0.0
@@ -147,9 +152,11 @@ class TracePoint(ShortRepr):
             _pad_forever(self.capped, False),
             _pad_forever(self.running),
             _pad_forever(self.constraint_gradient_norms),
+            _pad_forever(self.peak_weights),
+            _pad_forever(self.multiplier_scales),
             strict=False,
         )
-        for (reading, multiplier, rho), (capped, running, norm) in zip(mine, more, strict=False):
+        for (reading, multiplier, rho), (capped, running, norm, peak, scale) in zip(mine, more, strict=False):
             row |= {
                 f"safety_{reading.name}": reading.measured,
                 f"surrogate_{reading.name}": reading.surrogate,
@@ -160,6 +167,8 @@ class TracePoint(ShortRepr):
                 f"ema_{reading.name}": running,
                 f"lambda_{reading.name}": multiplier,
                 f"rho_{reading.name}": rho,
+                f"peak_weight_{reading.name}": peak,
+                f"multiplier_scale_{reading.name}": scale,
                 f"capped_{reading.name}": capped,
                 f"gradient_norm_{reading.name}": norm,
             }

@@ -60,7 +60,10 @@ WRONG = {
     "weights beside one": ({"weights": torch.tensor([0.5, 0.6])}, "`weights` sum to 1.1 at one position; wanted 1"),
     "pool": ({"pool": "median"}, "`pool` is 'median'; wanted 'arithmetic' or 'geometric'"),
     "temper": ({"temper": "student"}, "`temper` is 'student'; wanted 'teachers'"),
-    "temperature of zero": ({"temperature": 0.0}, "`temperature` is 0.0; wanted numbers above 0"),
+    "temperature of zero": (
+        {"temperature": 0.0},
+        "`temperature` is 0.0; it must be above 0 and finite: a number from 0.0001 to 10000",
+    ),
     "one temperature too many": ({"temperature": [1.0, 2.0, 3.0]}, "`temperature` has 3 numbers for 2 teachers"),
     "two temperatures": (
         {"temperature": 2.0, "divergence": ForwardKL(temperature=3.0)},

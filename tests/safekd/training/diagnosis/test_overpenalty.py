@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
+import math
 
 import pytest
 import torch
@@ -14,14 +16,13 @@ from safekd.training.diagnosis._overpenalty import describe_flat, find_exploded,
 from safekd.training.loop import _fit_loop
 from safekd.training.trace import ConstraintReading, TracePoint
 from solvers.kkt import KKTResiduals
-from solvers.primal_dual import PlainAscent
+from solvers.primal_dual import AugmentedLagrangian, PlainAscent
 
 
-def point(loss, multiplier, measured, norm=1.0):
+def point(loss, multiplier, measured, norm=1.0, **more):
     reading = ConstraintReading("a", "train", measured, measured, 0.9, 100, 0.01)
-    return TracePoint(
-        0, 0, loss, [reading], [multiplier], [1.0], KKTResiduals(1, 0, 0, 0), 1.0, 0.0, constraint_gradient_norms=[norm]
-    )
+    more["constraint_gradient_norms"] = [norm]
+    return TracePoint(0, 0, loss, [reading], [multiplier], [1.0], KKTResiduals(1, 0, 0, 0), 1.0, 0.0, **more)
 
 
 def test_a_multiplier_explodes_where_the_tolerance_outweighs_every_loss():
@@ -39,6 +40,21 @@ def test_a_loss_above_its_start_is_excess_unless_the_constraint_explains_it():
     assert find_overpenalty([start, point(0.7, 0.0, 0.9)], 1e-3).excess == pytest.approx(0.6)
     assert find_overpenalty([start, point(0.105, 0.0, 0.9)], 1e-3).excess == 0  # noise
     assert not find_overpenalty([start, point(0.7, 0.0, 0.9)], 1e-3, targets_move=True)
+
+
+def test_a_constraint_is_blamed_only_where_its_weight_and_its_force_can_have_raised_the_loss():
+    def look(weight, norm=1.0, scale=math.nan):
+        more = {"peak_weights": [weight], "multiplier_scales": [scale]}
+        return find_overpenalty([point(0.1, 0.0, 0.9, norm), point(0.5, 0.0, 0.9, norm, **more)], 1e-3)
+
+    assert look(0.1).excess == pytest.approx(0.4)
+    assert look(0.1, 30.0).caused == pytest.approx(0.1)  # safety moves by at most 1
+    assert look(0.1, 30.0).acquits
+    assert not look(0.6).acquits
+    assert look(0.6, 0.5).acquits  # it pushes .3 times as hard as the loss
+    assert not look(0.6, 0.5, scale=0.1).acquits  # six times as hard, by batches that violated it
+    assert look(0.6, 9.0, scale=6.0).acquits
+    assert not find_overpenalty([point(0.1, 0.0, 0.9), point(0.5, 0.0, 0.9)], 1e-3).acquits  # weights nobody knows
 
 
 def test_a_flat_surrogate_is_named():
@@ -127,3 +143,60 @@ def test_without_a_largest_distance_a_flat_surrogate_explodes(monkeypatch):
     result, accuracy = fit(MEASURES["steep surrogate"], OPTIMIZERS["Adam 1e-2"], trace_every=10)
     assert result.status == "overpenalized"
     assert accuracy < 0.5
+
+
+# a student that was trained before, on small batches with long steps: its loss rises with and without constraints ----
+
+
+@functools.cache
+def pretrain():
+    train, q_NV = clouds()
+    torch.manual_seed(1)
+    student = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 22))
+    optimizer = torch.optim.Adam(student.parameters(), lr=1e-2)
+    for _ in range(300):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(student(train.inputs), q_NV).backward()
+        optimizer.step()
+    return student
+
+
+def go_on(rate, constraints, dual=None):
+    train, q_NV = clouds()
+    student = copy.deepcopy(pretrain())
+    trainer = kd.ConstrainedTrainer(
+        student,
+        [kd.teachers.StoredTeacher("t", q_NV)],
+        optimizer=torch.optim.Adam(student.parameters(), lr=rate),
+        constraints=constraints,
+        dual=dual,
+        batch_size=16,
+    )
+    return trainer.fit(train, epochs=20, trace_every=50)
+
+
+def require(measure, threshold):
+    return [kd.SafetyConstraint("counted", measure, threshold)]
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5, 0.9])
+def test_a_loss_that_long_steps_raise_is_not_blamed_on_a_constraint_that_hardly_pushed(threshold):
+    """At .9 batches violate it, and it pushes, yet the loss is lower than without it."""
+    constraints = [] if threshold is None else require(kd.safety.Recall([0, 1, 2]), threshold)
+    result = go_on(0.3, constraints)
+    assert result.status == "loss_rose", result.message
+    assert "it rose by the steps themselves" in result.message
+    assert result.next_move.startswith("Lower the learning rate, now 0.3, or take batches of more than 16 examples")
+    assert result.verdict.evidence["force"] < 0.2
+    assert (max(result.point.peak_weights, default=0.0) > 1) == (threshold == 0.9)
+
+
+def test_a_loss_that_penalties_raised_is_blamed_on_them():
+    """Without them the loss falls with the same steps."""
+    constraints = require(kd.safety.Avoids([0], [0, 1, 2]), 0.9)  # an example of class 0 may not be called one
+    assert go_on(1e-2, []).status == "converged"
+    result = go_on(1e-2, constraints, AugmentedLagrangian(rho=1e3))
+    assert result.status == "overpenalized", result.message
+    assert "more than the constraints explain at their multipliers" in result.message
+    assert result.verdict.evidence["force"] > 10
+    assert not result.verdict.evidence["exploded"]

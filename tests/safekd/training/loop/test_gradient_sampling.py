@@ -13,7 +13,9 @@ import safekd as kd
 from safekd.teachers import StoredTeacher
 from safekd.training import Sampled, read_full_pass
 from safekd.training.diagnosis import is_converged
+from safekd.training.loop import _gradient_sampling
 from safekd.training.loop._gradient_sampling import choose_trace_interval, estimate_gradients, estimate_mean_norm
+from solvers.kkt import gradients
 from tests.support.problems import at_least, trainer_for
 
 from ..diagnosis.test_endings import point, reading
@@ -48,6 +50,11 @@ def test_the_square_is_unbiased_and_two_errors_cover_the_truth(length):
     assert covered / 2000 >= 0.95
 
 
+def teacher_of(train):
+    draw = torch.Generator().manual_seed(4)
+    return StoredTeacher("t", torch.softmax(torch.randn(len(train), 2, generator=draw).double(), -1))
+
+
 def task():
     """600 examples of which an eighth is critical, some of it on a second split."""
     draw = torch.Generator().manual_seed(3)
@@ -57,7 +64,7 @@ def task():
         return kd.Split(name, torch.randn(examples, 4, generator=draw, dtype=torch.float64), labels)
 
     train, ward = split("train", 600), split("ward", 300)
-    teacher = StoredTeacher("t", torch.softmax(torch.randn(600, 2, generator=draw).double(), -1))
+    teacher = teacher_of(train)
     torch.manual_seed(0)
     student = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).double()
     rules = at_least(0.6, critical=1), at_least(0.5, "there", split="ward")
@@ -85,6 +92,28 @@ def test_batches_estimate_the_gradients_of_whole_splits():
     assert many.gradient_norm == pytest.approx(float(full.gradient_n.norm()), rel=0.1)
     assert many.constraint_norms == pytest.approx(full.jacobian_Mn.norm(dim=1).tolist(), rel=0.1)
     assert torch.equal(estimate(7, Sampled(8, 50)).gradient_n, estimates[7].gradient_n)  # the seed alone decides
+
+
+class Halved(nn.Sequential):
+    """A student in bfloat16 that takes any inputs."""
+
+    def forward(self, x):
+        return super().forward(x.bfloat16())
+
+
+def test_sums_of_a_bfloat16_students_gradients_are_wider(monkeypatch):
+    """Gradient plus .3 times the constraint's, which bfloat16 would round at the third digit."""
+    train, _, _ = task()
+    torch.manual_seed(0)
+    student = Halved(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).bfloat16()
+    trainer = trainer_for(at_least(0.9, critical=1), student=student, teachers=[teacher_of(train)], lr=0.1)
+    rows = []
+    monkeypatch.setattr(_gradient_sampling, "gradients", lambda *given: rows.append(gradients(*given)) or rows[-1])
+    lambda_M = torch.tensor([0.3], dtype=torch.float64)
+    estimate = estimate_gradients(trainer.objective, train, {}, trainer.constraints, lambda_M, Sampled(8, 50), 0)
+    norm, error = estimate_mean_norm(torch.stack([row[0] + 0.3 * row[1] for row in rows]))
+    assert estimate.lagrangian_norm == pytest.approx(norm, rel=1e-5)
+    assert estimate.lagrangian_se == pytest.approx(error, rel=1e-4)
 
 
 def test_a_run_says_which_gradients_it_read_and_the_rest_stays_exact():

@@ -124,6 +124,8 @@ WHATS = (
     "ema",
     "lambda",
     "rho",
+    "peak_weight",
+    "multiplier_scale",
     "capped",
     "gradient_norm",
 )
