@@ -11,6 +11,14 @@ time, what a compiled library keeps for itself, and what a function collects in 
 """
 
 from ._content_hash import describe, fingerprint, fingerprint_structure
-from ._record_changes import compare_records, digest_numbers
+from ._record_changes import compare_records, digest_numbers, require_key_list, select_refused
 
-__all__ = ["compare_records", "describe", "digest_numbers", "fingerprint", "fingerprint_structure"]
+__all__ = [
+    "compare_records",
+    "describe",
+    "digest_numbers",
+    "fingerprint",
+    "fingerprint_structure",
+    "require_key_list",
+    "select_refused",
+]
