@@ -2,7 +2,6 @@
 
     fingerprint(weights)            # a tensor, a module, a rule, a function with all that it closes over
     describe(rule)                  # the same behind a readable name: "EntropyDecay(scale=2.0) [3f2a9c41d0b7]"
-    hash_model(student)             # SHA-256 of structure, parameters and buffers, as certificates state it
     compare_records(before, now)    # what differs between two dictionaries of them, a phrase for each key
 
 Seen are the numbers of tensors and arrays; a module's structure, code, parameters, buffers, modes and hooks; an
@@ -12,6 +11,15 @@ time, what a compiled library keeps for itself, and what a function collects in 
 """
 
 from ._content_hash import describe, fingerprint, fingerprint_structure, hash_model
-from ._record_changes import compare_records, digest_numbers
+from ._record_changes import compare_records, digest_numbers, require_key_list, select_refused
 
-__all__ = ["compare_records", "describe", "digest_numbers", "fingerprint", "fingerprint_structure", "hash_model"]
+__all__ = [
+    "compare_records",
+    "describe",
+    "digest_numbers",
+    "fingerprint",
+    "fingerprint_structure",
+    "hash_model",
+    "require_key_list",
+    "select_refused",
+]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InvalidInput
 from ._content_hash import fingerprint
 
 _SHOWN = 60  # characters of a value in a message
@@ -43,6 +44,31 @@ def compare_records(kept: Mapping[str, Any], now: Mapping[str, Any], grouped: Co
         grouped: Keys whose entries are told together, in one phrase.
     """
     return dict(_compare(dict(kept), dict(now), "", grouped))
+
+
+def select_refused(changes: Mapping[str, str], allowed: Sequence[str]) -> dict[str, str]:
+    """Return the changes that nobody has allowed.
+
+    Args:
+        changes: Phrases by key, as ``compare_records`` gives them.
+        allowed: Keys, each with all that is below it.
+    """
+    return {key: said for key, said in changes.items() if not any(key == a or key.startswith(f"{a}.") for a in allowed)}
+
+
+def require_key_list(allow_change: object) -> list[str]:
+    """Return keys of what may differ as a list.
+
+    Args:
+        allow_change: What was given.
+
+    Raises:
+        InvalidInput: It is no list of texts.
+    """
+    keys = [] if isinstance(allow_change, str) or not isinstance(allow_change, Sequence) else list(allow_change)
+    if isinstance(allow_change, str) or not all(isinstance(key, str) for key in keys):
+        raise InvalidInput(f"`allow_change` is {allow_change!r}; wanted a list of keys, such as ['optimizer.lr'].")
+    return keys
 
 
 def _compare(kept: Any, now: Any, place: str, grouped: Collection[str]) -> list[tuple[str, str]]:

@@ -40,8 +40,7 @@ class TeacherEnsemble:
         for number, teacher in enumerate(self.teachers):
             if not isinstance(teacher, Teacher):
                 raise InvalidInput(
-                    f"Teacher {number} is a {type(teacher).__name__}; wanted one of kd.teachers, such as "
-                    "TorchTeacher(name, module) or CallableTeacher(name, function)."
+                    f"Teacher {number} is a {type(teacher).__name__}; wanted {_suggest_wrapper(teacher)}."
                 )
         self.names = [teacher.name for teacher in self.teachers]
         if len(set(self.names)) < len(self.names):
@@ -199,3 +198,12 @@ def _read_log_probabilities(name: str, log_p_V: object, batch: Batch) -> Tensor:
     log_p_V = batch.fill_uncounted(log_p_V, -math.log(max(log_p_V.shape[-1], 1)))
     require_log_distributions(log_p_V, name, batch.index)
     return log_p_V
+
+
+def _suggest_wrapper(given: object) -> str:
+    if hasattr(given, "get_output_embeddings"):
+        return (
+            "a causal model of transformers wrapped, kd.language.CausalTeacher(model, tokenizer), and a student "
+            "likewise, kd.language.CausalStudent(model)"
+        )
+    return "one of kd.teachers, such as TorchTeacher(name, module) or CallableTeacher(name, function)"

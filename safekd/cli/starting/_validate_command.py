@@ -58,7 +58,8 @@ def show_validation_of_config(console: Console, path: Path, changes: Sequence[st
         print_plain(
             console,
             f"{figures['rows']:,} rows, {figures['features']} features, {len(figures['classes'])} classes, "
-            f"{len(figures['contexts'])} contexts, {len(figures['teachers'])} teachers: {', '.join(figures['teachers'])}",
+            f"{len(figures['contexts'])} contexts, {len(figures['teachers'])} teachers: "
+            f"{', '.join(figures['teachers'])}",
         )
         console.print(_tabulate_splits(figures))
         for constraint in figures["constraints"]:
@@ -141,8 +142,8 @@ def _tell_constraint(one: dict[str, Any]) -> str:
     if one["shown_if_faultless"]:
         return f"{one['name']}: {one['cases']} held-out cases; {wanted}"
     return (
-        f"{one['name']}: {one['cases']} held-out cases are too few for any certificate: {wanted}. Give the certify split "
-        "a larger share, find more data, or ask for less."
+        f"{one['name']}: {one['cases']} held-out cases are too few for any certificate: {wanted}. "
+        "Give the certify split a larger share, find more data, or ask for less."
     )
 
 

@@ -18,7 +18,7 @@ from ._data_config import DataConfig, Fraction, Strict
 Count = Annotated[int, Field(ge=1, le=10**9)]
 FewOf = Annotated[int, Field(ge=1, le=10_000)]  # of what is trained, attempted or drawn one by one
 Workers = Annotated[int, Field(ge=1, le=256)]  # threads or processes: many thousands would abort the process
-_FEW_UNITS = 256  # two threads take 1.0 to 4 times as long as one on such a layer of 30 features and 250 rows
+_FEW_UNITS = 256  # layers of fewer units are done before a second thread has begun
 Metric = Literal["euclidean", "kl"]
 
 

@@ -13,6 +13,7 @@ import torch
 from ...data import Batch
 from ...errors import InvalidInput
 from ..loss import Head, TeacherOutput
+from ..teachers import require_batch
 from ._cache_folder import find_misfit, find_teacher_folder
 from ._cache_record import find_differences, read_record
 from ._example_index import CRC, INPUTS, LENGTH, ExampleIndex, Table
@@ -115,7 +116,7 @@ class CachedTeacher:
         Raises:
             InvalidInput: An example was not cached, or is another one than was; the message names it.
         """
-        keys = key_examples(batch)
+        keys = key_examples(require_batch(batch, f"Teacher '{self.name}'"))
         index = self._load_index()
         place_B = index.find(keys.key_B2)
         used_B = keys.lengths > 0

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..._number_checks import is_whole
-from ...data import ExampleSource, Fields, as_source
+from ...data import ExampleSource, Fields
 from ...errors import InvalidInput
 from ...io.folders import lock_folder
 from ..teachers import LanguageTeacher, wrap_models
@@ -21,6 +21,7 @@ from ._answer_formats import Kind, read_precision
 from ._cache_folder import TEACHER_CACHE, add_teacher
 from ._cache_writer import CachePlan, CacheWriter
 from ._cached_teacher import CachedTeacher
+from ._token_rows import as_token_source
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ def write_cache(
         path: Folder of the cache, made if absent; each teacher gets a folder in it.
         teachers: One or several, of different names; see ``LanguageTeacher``.  Models of transformers are wrapped as
             ``CausalTeacher``.
-        source: What ``fit`` takes as data: a ``Split``, a source, a dataset, a DataLoader, a list of ``Batch``.
+        source: What ``fit`` takes as data: a ``Split``, a source, a dataset, a DataLoader, a list of ``Batch``.  Or
+            rows of token numbers, of equal lengths or not: lists, what a tokenizer gives, a data set of Hugging Face;
+            their ``labels`` are those of Hugging Face, the tokens where left out, and are shifted inside.
         kind: "hidden" for hidden states and the head, once; "topk" for the k most probable tokens with entropy,
             log-probability of the label and mass of the tail.
         k: Tokens kept of "topk"; all of a smaller vocabulary.
@@ -107,7 +110,8 @@ def write_cache(
         if not is_whole(value) or value < 1:
             raise InvalidInput(f"`{name}` is {value!r}; wanted a whole number of at least 1.")
     plan = CachePlan(kind, int(k), read_precision(dtype, kind), int(shard_bytes))
-    data = as_source(source, "cached", fields)
+    encoders = [getattr(teacher, "kind", "") == "encoder" for teacher in asked]
+    data = as_token_source(source, "source", fields, shift=not any(encoders))
     root = Path(path)
     with lock_folder(root, f"a {TEACHER_CACHE}"):
         for teacher in asked:

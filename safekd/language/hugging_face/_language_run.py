@@ -14,6 +14,7 @@ from ...errors import InvalidInput
 from ...training import ConstraintLayout
 from ...training.trace import TracePoint
 from ...weights import collect_modules, load_rule_state, rule_state
+from ..rollouts import Rollouts
 from ..steps import LanguageStep
 from ._trace_recorder import StepState, TraceRecorder
 from .passes import DistillationTerms
@@ -30,6 +31,7 @@ class LanguageRun:
         recorder: Reads the trace.
         ranks: Who trains.
         weights_optimizer: Of a rule that learns; None for Adam.
+        rollouts: The training data, where the student writes them; their state is the run's.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class LanguageRun:
         recorder: TraceRecorder,
         ranks: Ranks,
         weights_optimizer: torch.optim.Optimizer | None,
+        rollouts: Rollouts | None = None,
     ) -> None:
         self._terms, self.step, self.recorder, self._ranks = terms, step, recorder, ranks
+        self._rollouts = rollouts
         self._layout = ConstraintLayout(terms.constraints, step.device)
         modules = collect_modules(terms.weights).values()
         self._learned = [p for module in modules for p in module.parameters() if p.requires_grad]
@@ -131,8 +135,10 @@ class LanguageRun:
         return point
 
     def state(self) -> dict[str, Any]:
-        """Return all that moves, by part."""
+        """Return all that moves, by part; all processes ask for it together, since each writes texts of its own."""
+        texts = [] if self._rollouts is None else self._ranks.gather(dict(self._rollouts.state_dict()))
         return {
+            "rollouts": {str(rank): state for rank, state in enumerate(texts)},
             "step": dict(self.step.state_dict()),
             "rule": rule_state(self._terms.weights),
             "rule_optimizer": None if self._optimizer is None else self._optimizer.state_dict(),
@@ -157,6 +163,8 @@ class LanguageRun:
         self.recorder.load(state["trace"])
         self._window.load(state["window"])
         self._residuals = dict(state["residuals"])
+        if self._rollouts is not None:
+            self._rollouts.load_state_dict(state["rollouts"][str(self._ranks.rank)])
 
 
 class _LogWindow:

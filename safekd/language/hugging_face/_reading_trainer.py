@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,21 +20,26 @@ from transformers.trainer_utils import EvalLoopOutput
 from ..._torch_state import evaluation_mode
 from ...data import Batch
 from ...distributed import find_ranks
-from ...errors import InvalidInput
-from ...safety import Certificate, Correction
+from ...errors import InvalidInput, SafekdWarning
+from ...safety import Certificate, Constraint, Correction
 from ...weights import collect_modules
 from ..loss import Head, TeacherOutput
+from ..rollouts import WrittenConstraint
 from ..teachers import TeacherSet
+from ._rollout_stream import RolloutStream, find_rollouts, write_trace_batches
 from ._trainer_certificate import certify_sequences, find_unused_rows, hash_rows, number_batches
 from .passes import (
     DistillationTerms,
     SequenceAnswers,
     SequenceCollator,
+    TrainingSample,
     add_row_numbers,
     capture_hidden,
     count_reading_rows,
+    describe_data,
     make_sequence_batch,
     read_sequences,
+    sample_rows,
 )
 
 
@@ -63,6 +73,42 @@ class ReadingTrainer(Trainer):
         super().__init__(model=model, args=args, data_collator=collator, **{**trainer, **data})
         self.ranks = find_ranks()  # transformers has joined them by now
         self.certificates: list[Certificate] = []
+        self.rollouts = find_rollouts(self.train_dataset)
+        self._data_known: tuple[Any, dict[str, Any]] | None = None
+        self.passed_over = 0  # batches of the rollouts that a run which goes on has used
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return the loader of the training data; what the student writes comes batch by batch, none ahead."""
+        if self.rollouts is None:
+            return super().get_train_dataloader()
+        return RolloutStream(self.rollouts, self._take_passed_over).open_loader()
+
+    def describe_data(self) -> dict[str, Any]:
+        """Return what the training data are, as plain JSON; each data set is read once."""
+        if self._data_known is None or self._data_known[0] is not self.train_dataset:
+            self._data_known = (self.train_dataset, describe_data(self.train_dataset, self.rollouts))
+        return self._data_known[1]
+
+    def _take_passed_over(self) -> int:
+        """Return how many batches transformers is about to pass over, once."""
+        count, self.passed_over = self.passed_over, 0
+        return 0 if self.args.ignore_data_skip else count
+
+    def choose_sample(self, sequences: int) -> TrainingSample:
+        """Return what a trace reads of the training data, at each point.
+
+        Args:
+            sequences: How many, and as many more as constraints need.
+
+        Raises:
+            InvalidInput: A constraint speaks of nothing in them.
+        """
+        args, ranks, rollouts, steps = self.args, self.ranks, self.rollouts, self.state.max_steps
+        if rollouts is None:
+            data, collate, size = self.train_dataset, self.data_collator, args.per_device_train_batch_size
+            return sample_rows(data, sequences, args.seed, collate, self.terms.constraints, size, ranks, args.device)
+        written = partial(write_trace_batches, rollouts, sequences, steps, args.seed, args.device)
+        return TrainingSample(sequences, None, written)
 
     def evaluation_loop(
         self,
@@ -90,7 +136,7 @@ class ReadingTrainer(Trainer):
                 self._list_batches(dataloader),
                 self._ask,
                 self.terms.read_loss,
-                self.terms.constraints,
+                self._list_of_fixed_text(),
                 self.ranks,
                 rows=self._count_rows(),
                 split=description.lower(),
@@ -166,11 +212,14 @@ class ReadingTrainer(Trainer):
             )
         evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
         rows, left_out = find_unused_rows(data, [self.train_dataset, *evaluated], self.columns.taken)
+        if written := [f"'{one.name}'" for one in self.terms.constraints if isinstance(one, WrittenConstraint)]:
+            message = f"Not certified: {', '.join(written)}, about what the student writes; held-out text is fixed."
+            warnings.warn(message, SafekdWarning, stacklevel=2)
         with evaluation_mode(self.readers), torch.no_grad():
             self.certificates = certify_sequences(
                 number_batches(rows, self.data_collator, self.args.per_device_eval_batch_size, self.ranks),
                 lambda batch: self._read_student(batch.to(self.args.device)),
-                self.terms.constraints,
+                self._list_of_fixed_text(),
                 self._count_rows(),
                 self.ranks,
                 confidence=confidence,
@@ -182,6 +231,36 @@ class ReadingTrainer(Trainer):
                 student=self.student,
             )
         return list(self.certificates)
+
+    def _list_of_fixed_text(self) -> list[Constraint]:
+        """Return the constraints of which fixed text says something."""
+        return [one for one in self.terms.constraints if not isinstance(one, WrittenConstraint)]
+
+    def keep_student(self, name: str) -> None:
+        """Save the student as it is; the folder of the one that it replaces is there until it is whole.
+
+        Args:
+            name: Of the folder.
+        """
+        folder = self.best_folder(name)
+        part = folder.with_name(f"{folder.name}.part")
+        Trainer.save_model(self, str(part), _internal_call=True)
+        if self.args.should_save:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(part, folder)
+
+    def best_folder(self, name: str) -> Path:
+        """Return the folder of a student that is kept.
+
+        Args:
+            name: What it is kept for.
+        """
+        return self.output_folder / f"_{name}"  # the underscore keeps it out of push_to_hub
+
+    @property
+    def output_folder(self) -> Path:
+        """``output_dir`` of the arguments."""
+        return Path(self.args.output_dir or ".")
 
     def _ask_teachers(self, batch: Batch) -> list[TeacherOutput]:
         with torch.no_grad():

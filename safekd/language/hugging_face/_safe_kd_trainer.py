@@ -10,9 +10,7 @@ This class says what the loss is, moves the multipliers after each optimizer ste
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Collection, Mapping, Sequence, Sized
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +27,12 @@ from ...errors import InvalidInput
 from ...safety import Constraint
 from ...training.trace import Trace
 from ...weights import Rule, TeacherEvidence
-from ..loss import Head
-from ..steps import LanguageStep
+from ..loss import Head, require_loss_settings
+from ..steps import LanguageStep, read_constraints
 from ._language_run import LanguageRun
 from ._model_card import add_safety_section
 from ._reading_trainer import ReadingTrainer
+from ._rollout_stream import find_rollouts, require_rollouts_for_run, require_written_scores
 from ._step_callback import StepCallback
 from ._trace_recorder import TraceRecorder
 from ._trainer_arguments import (
@@ -41,18 +40,20 @@ from ._trainer_arguments import (
     copy_arguments,
     list_readable,
     number_names,
-    read_constraints,
     read_teachers,
+    require_on_training_data,
+    require_rows,
     require_supported,
-    require_taught_by_distillation,
+    require_trainer_numbers,
+    require_training_data,
 )
 from ._trainer_checkpoint import describe_trainer_run, open_checkpoint, write_trainer_state
 from ._trainer_verdict import TrainerFacts, TrainerResult, judge_trainer
-from ._training_sample import TrainingSample, choose_sample
 from .passes import (
     DistillationTerms,
     SequenceCollator,
     SequenceColumns,
+    TrainingSample,
     capture_hidden,
     make_sequence_batch,
     name_groups,
@@ -87,7 +88,7 @@ class SafeKDTrainer(ReadingTrainer):
         evidence: What was measured of the teachers, for rules.
         critical_classes: Tokens at which safety orderings of the weights apply.
         critical_contexts: Contexts in which they apply.
-        train_dataset: Rows by number, or a stream of them.
+        train_dataset: Rows by number, a stream of them, or ``Rollouts``, which the student writes as it learns.
         eval_dataset: What ``evaluate`` reads; several by name are read one after the other.
         held_out: What ``certify`` reads where it is told nothing else: text that nothing else sees.
         processing_class: The tokenizer, which is saved with the student.
@@ -150,9 +151,15 @@ class SafeKDTrainer(ReadingTrainer):
         **trainer: Any,
     ) -> None:
         require_supported(trainer)
-        require_taught_by_distillation(weights)
         require_head(model)
+        for what, data in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
+            require_rows(data, what, args)
+        numbers = {"trace_steps": trace_steps, "trace_sequences": trace_sequences, "tolerance": tolerance}
+        require_trainer_numbers(numbers, dual, weights_optimizer)
         several, given = read_teachers(teachers, processing_class), read_constraints(constraints)
+        rollouts = find_rollouts(train_dataset)
+        require_written_scores(given, rollouts)
+        require_on_training_data(given)
         evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
         columns = name_groups(
             SequenceColumns(context_column, task_column, index_column),
@@ -175,6 +182,7 @@ class SafeKDTrainer(ReadingTrainer):
             critical_classes=critical_classes,
             critical_contexts=critical_contexts,
         )
+        require_loss_settings(terms.settings(), len(terms.names))
         collator = SequenceCollator(
             columns,
             data_collator,
@@ -184,6 +192,8 @@ class SafeKDTrainer(ReadingTrainer):
         )
         data = {"train_dataset": train_dataset, "eval_dataset": eval_dataset, "processing_class": processing_class}
         super().__init__(model, copy_arguments(args), several, terms, collator, held_out, {**trainer, **data})
+        if rollouts is not None:
+            require_rollouts_for_run(rollouts, self.args, self.student, self.ranks)
         self.model_accepts_loss_kwargs = True  # the step's positions are counted before its first microbatch
         self.dual, self.tolerance = dual, tolerance
         self._trace_steps, self._trace_sequences = trace_steps, trace_sequences
@@ -200,6 +210,8 @@ class SafeKDTrainer(ReadingTrainer):
         resume_from_checkpoint: str | bool | None = None,
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
+        *,
+        allow_change: Sequence[str] = (),
     ) -> TrainOutput:
         """Train; see ``transformers.Trainer.train``.
 
@@ -208,13 +220,16 @@ class SafeKDTrainer(ReadingTrainer):
                 ``output_dir``: what a kill left half written is passed over, with a warning.
             trial: As for ``transformers.Trainer.train``.
             ignore_keys_for_eval: The same; there is nothing to ignore.
+            allow_change: Keys of what may differ from the run that is gone on with, ``["data.content"]`` say, each with
+                all below it; a refusal names the keys.
 
         Raises:
-            InvalidInput: There is no such checkpoint, or it is of other teachers, constraints or data; the message
-                names what differs.
+            InvalidInput: There are no training data or no such checkpoint, or it is of other teachers, constraints or
+                data; the message names what differs.
         """
+        require_training_data(self.train_dataset)
         path, self._resumed = open_checkpoint(
-            resume_from_checkpoint, self._output_folder, self.ranks.size, self._describe_run
+            resume_from_checkpoint, self.output_folder, self.ranks.size, self._describe_run, allow_change
         )
         output: TrainOutput = super().train(path, trial, ignore_keys_for_eval)
         return output
@@ -272,10 +287,6 @@ class SafeKDTrainer(ReadingTrainer):
         """Begin, or go on, once transformers has put weights, optimizer and schedule in place."""
         before, resumed = self.run, self._resumed
         terms, args, ranks = self.terms, self.args, self.ranks
-        collate = self.data_collator
-        sample = choose_sample(self.train_dataset, self._trace_sequences, args.seed, collate, terms.constraints)
-        size = args.per_device_train_batch_size
-        batches = sample.make_batches(collate, size, ranks.rank, ranks.size, args.device)
         step = LanguageStep(
             terms.names,
             constraints=terms.constraints,
@@ -285,14 +296,18 @@ class SafeKDTrainer(ReadingTrainer):
             device=args.device,
             **terms.settings(),
         )
+        self._sample = sample = self.choose_sample(self._trace_sequences)
+        whole, moves = sample.is_whole, self.rollouts is not None
         recorder = TraceRecorder(
-            terms, self._ask, self.student, self.readers, batches, ranks, self._count_rows(), sample.is_whole
+            terms, self._ask, self.student, self.readers, sample.read, ranks, self._count_rows(), whole, moves
         )
-        self.run, self._sample = LanguageRun(terms, step, recorder, ranks, self._weights_optimizer), sample
+        self.run = LanguageRun(terms, step, recorder, ranks, self._weights_optimizer, self.rollouts)
         self._resumed = None
         if resumed is not None:
             self.run.load(resumed)
+            self.passed_over = self.state.global_step * args.gradient_accumulation_steps
             return
+        self.passed_over = 0
         if before is not None:  # train() again: multipliers go on as weights do
             self.run.step.load_state_dict(before.step.state_dict())
         if self.start_multipliers is not None:
@@ -322,23 +337,7 @@ class SafeKDTrainer(ReadingTrainer):
             return
         for name, feasible in (("best_feasible", True), ("most_feasible", False)):
             if run.recorder.is_best(feasible):
-                self._keep_student(name)
-
-    def _keep_student(self, name: str) -> None:
-        """Save the student as it is; the folder of the one that it replaces is there until it is whole."""
-        folder = self._best_folder(name)
-        part = folder.with_name(f"{folder.name}.part")
-        super().save_model(str(part), _internal_call=True)
-        if self.args.should_save:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(part, folder)
-
-    def _best_folder(self, name: str) -> Path:
-        return self._output_folder / f"_{name}"  # the underscore keeps it out of push_to_hub
-
-    @property
-    def _output_folder(self) -> Path:
-        return Path(self.args.output_dir or ".")
+                self.keep_student(name)
 
     def _require_run(self) -> LanguageRun:
         if self.run is None:
@@ -364,7 +363,7 @@ class SafeKDTrainer(ReadingTrainer):
             InvalidInput: There was no run.
         """
         run = self._require_run()
-        folders = {name: self._best_folder(name) for name in ("best_feasible", "most_feasible")}
+        folders = {name: self.best_folder(name) for name in ("best_feasible", "most_feasible")}
         return TrainerResult(
             judge_trainer(run.recorder.points, self.tolerance, self._list_facts()),
             run.recorder.points[-1],
@@ -381,7 +380,7 @@ class SafeKDTrainer(ReadingTrainer):
             rate=max((float(group["lr"]) for group in groups), default=0.0),
             cap=getattr(self.dual, "cap", None),
             capped=run.recorder.points[-1].capped,
-            sequences=len(sample.rows),
+            sequences=sample.sequences,
             of=sample.of,
         )
 
@@ -395,9 +394,10 @@ class SafeKDTrainer(ReadingTrainer):
             output_dir: Folder; None for ``output_dir`` of the arguments.
             _internal_call: Whether transformers is writing a checkpoint.
         """
-        writes = _internal_call and self.is_in_train and self.args.should_save
-        if writes and output_dir is not None and self.run is not None:
-            write_trainer_state(Path(output_dir), self.state.global_step, self.run.state(), self._describe_run())
+        if _internal_call and self.is_in_train and output_dir is not None and self.run is not None:
+            state = self.run.state()
+            if self.args.should_save:
+                write_trainer_state(Path(output_dir), self.state.global_step, state, self._describe_run())
         super().save_model(output_dir, _internal_call)
 
     def create_model_card(self, *given: Any, **named: Any) -> None:
@@ -408,12 +408,12 @@ class SafeKDTrainer(ReadingTrainer):
             named: The same.
         """
         super().create_model_card(*given, **named)
-        card = self._output_folder / "README.md"
+        card = self.output_folder / "README.md"
         if self.is_world_process_zero() and card.is_file():
             add_safety_section(card, None if self.run is None else self.result(), self.certificates)
 
     def _describe_run(self) -> dict[str, Any]:
         """Return what decides the run, as plain JSON."""
-        rows = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None
         sequences, seeds = self.get_total_train_batch_size(self.args), (self.args.seed, self.args.data_seed)
-        return describe_trainer_run(self.teachers, self.terms, self.dual, self.columns, rows, sequences, seeds)
+        about = self.describe_data(), self.processing_class, sequences, seeds
+        return describe_trainer_run(self.teachers, self.terms, self.dual, self.columns, *about)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,10 +60,11 @@ class TraceRecorder:
         ask: Asks student and teachers.
         student: Whose gradients are read.
         readers: Student and modules of the rule: what has an eval mode.
-        batches: The part of the sample that this process reads.
+        sample: Gives the part of the sample that this process reads.
         ranks: Who reads the rest.
         rows: Positions whose logits are held at once.
         whole: Whether the sample is all training data.
+        moves: Whether it is another one at each point: what the student writes then.
     """
 
     def __init__(
@@ -72,15 +73,16 @@ class TraceRecorder:
         ask: AskAll,
         student: nn.Module,
         readers: nn.Module,
-        batches: Sequence[Batch],
+        sample: Callable[[], Sequence[Batch]],
         ranks: Ranks,
         rows: int,
         whole: bool,
+        moves: bool = False,
     ) -> None:
         self._terms, self._ask, self._student, self._readers = terms, ask, student, readers
-        self._batches, self._ranks, self._rows, self._whole = batches, ranks, rows, whole
+        self._sample, self._ranks, self._rows, self._whole, self._moves = sample, ranks, rows, whole, moves
         self._began = time.perf_counter()
-        self._positions, self._counts = self._count_positions()
+        self._batches: Sequence[Batch] = ()
         self.points: list[TracePoint] = []
 
     def record(self, state: StepState) -> TracePoint:
@@ -91,6 +93,9 @@ class TraceRecorder:
         """
         if self.points and self.points[-1].step == state.step:
             return self.points[-1]
+        if self._moves or not self._batches:
+            self._batches = self._sample()
+            self._positions, self._counts = self._count_positions()
         with evaluation_mode(self._readers):
             reading, norms = self._read(state.multiplier_M)
         residuals = self._find_residuals(reading, norms, state.multiplier_M)

@@ -8,14 +8,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.data import IterableDataset
 from transformers import TrainingArguments
 
+from solvers.primal_dual import DualMethod
+
+from ..._number_checks import is_finite, is_whole
 from ...data import Group, GroupNames, Key
 from ...errors import InvalidInput
 from ...safety import Average, Constraint
-from ...weights import learned_rules
 from ..loss import Head
+from ..rollouts import WrittenConstraint
 from ..teachers import TeacherSet, critical_tokens, require_same_tokenizer, shared_vocabulary
 from .passes import SequenceColumns
 
@@ -116,49 +120,98 @@ def choose_vocabulary(given: int | None, student: Any, teachers: TeacherSet, tok
     return shared_vocabulary(tokenizer, [own, *teachers])
 
 
-def read_constraints(constraints: Any) -> list[Constraint]:
-    """Return the constraints as a list.
+def require_on_training_data(constraints: Sequence[Constraint]) -> None:
+    """Refuse constraints on other data than those that the trainer trains on.
 
     Args:
-        constraints: One or several.
+        constraints: As given.
 
     Raises:
-        InvalidInput: One is of another kind, posed on another split, or two have the same name.
+        InvalidInput: One is posed on another split.
     """
-    several = [constraints] if isinstance(constraints, Constraint) else list(constraints or ())
-    for constraint in several:
-        if not isinstance(constraint, Constraint):
-            raise InvalidInput(
-                f"A constraint is a {type(constraint).__name__}; wanted kd.SafetyConstraint(name, measure, at_least)."
-            )
-        if constraint.split != "train":
+    for constraint in constraints:
+        if constraint.split != "train" and not isinstance(constraint, WrittenConstraint):
             raise InvalidInput(
                 f"Constraint '{constraint.name}' is posed on '{constraint.split}', and this trainer poses constraints "
                 "on what it trains on; leave split= out. evaluate() reads every constraint on other data."
             )
-    names = [constraint.name for constraint in several]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InvalidInput(f"Two constraints are called '{twice[0]}'; give each a name of its own.")
-    return several
 
 
-def require_taught_by_distillation(weights: object) -> None:
-    """Refuse weighting rules that learn from a loss of their own.
+def require_rows(data: Any, what: str, args: TrainingArguments | None) -> None:
+    """Refuse data that the trainer could not read, before transformers fails on them.
 
     Args:
-        weights: A rule, or numbers.
+        data: The data set; several by name where it is for evaluation; None for none.
+        what: What messages call it.
+        args: Of the run.
 
     Raises:
-        InvalidInput: One does: its loss needs all distributions at once, and the fused loss never holds them.
+        InvalidInput: It is empty or no data set, or a stream without a number of steps.
     """
-    for learner in [] if weights is None or isinstance(weights, Tensor) else learned_rules(weights):
-        learn = getattr(learner.module, "learn", None)
-        if learn is not None and inspect.signature(learn).return_annotation not in (None, "None"):
+    if data is None:
+        return
+    if isinstance(data, dict) and what == "eval_dataset":
+        for name, one in data.items():
+            require_rows(one, f"eval_dataset['{name}']", args)
+        return
+    if isinstance(data, IterableDataset):
+        if what == "train_dataset" and (args is None or args.max_steps <= 0):
+            found = -1 if args is None else args.max_steps
             raise InvalidInput(
-                f"{learner.name} learns from a loss of its own, which needs all teachers' distributions at once; "
-                "the loss over a vocabulary never holds them. Give a rule that learns from the distillation loss: a "
-                "module without `learn`, or whose `learn` returns None."
+                f"`train_dataset` is a stream, whose length nobody knows, and max_steps of the arguments is {found}; "
+                "wanted how many optimizer steps the run takes: TrainingArguments(..., max_steps=1000)."
             )
+        return
+    if isinstance(data, (str, bytes)) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        raise InvalidInput(
+            f"`{what}` is a {type(data).__name__}; wanted rows by number with a length (a list, a datasets.Dataset), "
+            "or a stream: torch.utils.data.IterableDataset, datasets.IterableDataset."
+        )
+    if not len(data):
+        raise InvalidInput(
+            f"`{what}` is empty, 0 rows; wanted at least one with `input_ids`. A filter may have taken all."
+        )
+
+
+def require_training_data(data: Any) -> None:
+    """Refuse to train on nothing.
+
+    Args:
+        data: The training data of the trainer.
+
+    Raises:
+        InvalidInput: There are none.
+    """
+    if data is None:
+        raise InvalidInput(
+            "train() was called, and there is no `train_dataset`: give SafeKDTrainer(..., train_dataset=rows), rows "
+            "with `input_ids`. evaluate() and certify() do without."
+        )
+
+
+def require_trainer_numbers(numbers: Mapping[str, Any], dual: object, weights_optimizer: object) -> None:
+    """Refuse settings of the trace, the multipliers and the rule that cannot be used.
+
+    Args:
+        numbers: ``trace_steps``, ``trace_sequences`` and ``tolerance``.
+        dual: How multipliers move.
+        weights_optimizer: Of a rule that learns.
+
+    Raises:
+        InvalidInput: One is out of range or of another kind.
+    """
+    for name in ("trace_steps", "trace_sequences"):
+        value = numbers[name]
+        if (value is not None or name == "trace_sequences") and not (is_whole(value) and value >= 1):
+            raise InvalidInput(f"`{name}` is {value!r}; wanted a whole number of at least 1.")
+    if not (is_finite(numbers["tolerance"]) and numbers["tolerance"] > 0):
+        raise InvalidInput(f"`tolerance` is {numbers['tolerance']!r}; wanted a number above 0, such as 0.01.")
+    if dual is not None and not isinstance(dual, DualMethod):
+        raise InvalidInput(f"`dual` is {dual!r}; wanted how multipliers move, such as kd.PIGain(), or None.")
+    if weights_optimizer is not None and not isinstance(weights_optimizer, Optimizer):
+        raise InvalidInput(
+            f"`weights_optimizer` is {weights_optimizer!r}; wanted a torch optimizer of the rule's parameters, or None."
+        )
 
 
 def list_readable(student: Any, args: TrainingArguments | None) -> frozenset[str] | None:

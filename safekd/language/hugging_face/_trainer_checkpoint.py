@@ -18,9 +18,9 @@ from typing import Any
 from solvers.primal_dual import DualMethod
 
 from ...errors import InvalidInput, SafekdWarning
-from ...fingerprints import compare_records, describe
+from ...fingerprints import compare_records, describe, require_key_list, select_refused
 from ...training.resume import CheckpointStore
-from ..teachers import TeacherSet
+from ..teachers import TeacherSet, hash_tokenizer
 from .passes import DistillationTerms, SequenceColumns
 
 STATE_FOLDER = "safekd"
@@ -32,7 +32,8 @@ def describe_trainer_run(
     terms: DistillationTerms,
     dual: DualMethod | None,
     columns: SequenceColumns,
-    rows: int | None,
+    data: Mapping[str, Any],
+    tokenizer: Any,
     sequences: int,
     seeds: tuple[int, int | None],
 ) -> dict[str, Any]:
@@ -43,7 +44,8 @@ def describe_trainer_run(
         terms: The loss and the constraints.
         dual: How multipliers move.
         columns: What contexts and tasks are called.
-        rows: Of the training data; None for a stream.
+        data: What the training data are, see ``describe_data``.
+        tokenizer: The student's; None where nobody gave one.
         sequences: Of a step, over all processes.
         seeds: Of the run and of its data.
     """
@@ -56,14 +58,19 @@ def describe_trainer_run(
         else {"kind": type(dual).__name__, **{k: describe(v) for k, v in vars(dual).items()}},
         "contexts": list(columns.contexts),
         "tasks": list(columns.tasks),
-        "rows": rows,
+        "data": dict(data),
+        "tokenizer": hash_tokenizer(tokenizer) if hasattr(tokenizer, "get_vocab") else "",
         "sequences_a_step": sequences,
         "seeds": list(seeds),
     }
 
 
 def open_checkpoint(
-    asked: str | bool | None, folder: Path, ranks: int, describe_run: Callable[[], Mapping[str, Any]]
+    asked: str | bool | None,
+    folder: Path,
+    ranks: int,
+    describe_run: Callable[[], Mapping[str, Any]],
+    allow_change: Sequence[str],
 ) -> tuple[str | None, dict[str, Any] | None]:
     """Return the checkpoint that a run goes on from, and what it holds; None for none.
 
@@ -72,6 +79,7 @@ def open_checkpoint(
         folder: ``output_dir`` of the trainer.
         ranks: How many processes there are.
         describe_run: Says what the run is now.
+        allow_change: Keys of what may differ, each with all below it.
 
     Raises:
         InvalidInput: There is none, it was changed, or it is of another run.
@@ -83,7 +91,7 @@ def open_checkpoint(
         checkpoint, passed_over = choose_checkpoint(folder, ranks)
         for name, why in passed_over.items():
             warnings.warn(f"{name} is passed over: {why}; {checkpoint.name} is gone on from.", SafekdWarning, 3)
-    return str(checkpoint), read_trainer_state(checkpoint, describe_run())
+    return str(checkpoint), read_trainer_state(checkpoint, describe_run(), require_key_list(allow_change))
 
 
 def write_trainer_state(checkpoint: Path, step: int, state: Mapping[str, Any], run: Mapping[str, Any]) -> None:
@@ -102,12 +110,13 @@ def write_trainer_state(checkpoint: Path, step: int, state: Mapping[str, Any], r
     CheckpointStore(checkpoint, keep=1, goes_on=False, name=STATE_FOLDER).save(step, state, {"run": dict(run)})
 
 
-def read_trainer_state(checkpoint: Path, run: Mapping[str, Any]) -> dict[str, Any]:
+def read_trainer_state(checkpoint: Path, run: Mapping[str, Any], allowed: Sequence[str] = ()) -> dict[str, Any]:
     """Return the state that a checkpoint holds, once it is known to be of this run.
 
     Args:
         checkpoint: The folder.
         run: What the run is now.
+        allowed: Keys of what may differ; what does is told in a warning.
 
     Raises:
         InvalidInput: There is none, it was changed, or it is of another run; the message names what differs.
@@ -121,11 +130,13 @@ def read_trainer_state(checkpoint: Path, run: Mapping[str, Any]) -> dict[str, An
             "wrote, or begin anew: trainer.train()."
         )
     changes = compare_records(latest.about.get("run", {}), json.loads(json.dumps(run)))
-    if changes:
+    if refused := select_refused(changes, allowed):
         raise InvalidInput(
-            f"{checkpoint} is of another run: {'; '.join(changes.values())}. Give the trainer what it had then, or "
-            "begin anew: trainer.train()."
+            f"{checkpoint} is of another run: {'; '.join(refused.values())}. Give the trainer what it had then, accept "
+            f"it with train(..., allow_change={[*refused]}), or begin anew: trainer.train()."
         )
+    if changes:
+        warnings.warn(f"The run goes on as another one: {'; '.join(changes.values())}.", SafekdWarning, 4)
     return store.read(latest)
 
 

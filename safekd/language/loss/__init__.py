@@ -9,6 +9,7 @@ measures (``_chunk_measures``) with gradients in closed form, which ``_loss_grad
 from ._chunk_measures import LogitGradient
 from ._distillation_loss import LanguageLoss, distillation_loss, shift_labels
 from ._head import Head
+from ._loss_inputs import require_loss_settings
 from ._teacher_outputs import Hidden, Logits, TeacherOutput, TopK
 from ._teacher_rows import TeacherRows
 
@@ -22,5 +23,6 @@ __all__ = [
     "TeacherRows",
     "TopK",
     "distillation_loss",
+    "require_loss_settings",
     "shift_labels",
 ]

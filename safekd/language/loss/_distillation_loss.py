@@ -37,6 +37,9 @@ from ._loss_inputs import (
     read_weights,
     require_outputs,
     require_pool,
+    require_share,
+    require_taught_by_distillation,
+    require_weights_kind,
     spread_group,
 )
 from ._loss_pass import PassParts, run_pass
@@ -178,8 +181,7 @@ def distillation_loss(
     divergence = require_divergence(ForwardKL() if divergence is None else divergence)
     per_teacher, divergence = read_temperatures(temperature, divergence, K, temper)
     V = read_vocabulary(hidden, head, outputs, named, vocabulary)
-    if not (is_finite(cross_entropy) and 0 <= cross_entropy <= 1):
-        raise InvalidInput(f"`cross_entropy` is {cross_entropy!r}; wanted its share in the loss, from 0 to 1.")
+    require_share(cross_entropy)
     kept, labels_P = read_positions(lead, labels, mask, V, device)
     if (cross_entropy or measures) and labels_P is None:
         raise InvalidInput("Cross-entropy and safety measures need the tokens that follow; pass `labels`.")
@@ -329,13 +331,11 @@ def _read_row_weights(
         rows_PK = read_weights(weights.to(device), lead, K, kept).to(dtype)
         differentiate = torch.is_grad_enabled() and rows_PK.requires_grad
         return rows_PK, RowWeights(rows_PK.detach(), differentiate=differentiate)
-    if not callable(weights) or isinstance(weights, type):
-        raise InvalidInput(
-            f"`weights` is {weights!r}; wanted a tensor of shape ({K},) or (..., {K}), or a rule such as "
-            "kd.weights.Conforming(kd.weights.EntropyDecay(), polytope)."
-        )
+    require_weights_kind(weights, K)
     parameters = [p for module in collect_modules(weights).values() for p in module.parameters() if p.requires_grad]
     learned = tuple(dict.fromkeys(parameters)) if torch.is_grad_enabled() else ()
+    if learned:
+        require_taught_by_distillation(weights)
     needs = collect_needs(weights)
     return None, RowWeights(
         None,

@@ -5,23 +5,122 @@ Axes: ... positions, N of them, P that count, K teachers, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..._number_checks import is_whole
+from ..._number_checks import is_finite, is_whole
 from ...data import Batch, expand_to_positions
-from ...divergences import TemperedDivergence, require_temperature
+from ...divergences import ForwardKL, TemperedDivergence, require_temperature
 from ...errors import InvalidInput
 from ...pooling import POOLS
+from ...weights import learned_rules
+from ._chunk_divergences import require_divergence
 from ._head import Head
+from ._memory_budget import read_bytes
 from ._teacher_outputs import Hidden, Logits, TeacherOutput, TopK
 
 IGNORED = -100
 _SUM_ERROR = 1e-3  # half types round a sum of weights by this much
+
+
+def require_loss_settings(settings: Mapping[str, Any], K: int) -> None:
+    """Refuse settings of a loss before any data are there.
+
+    Args:
+        settings: Keyword arguments of ``distillation_loss``, its defaults filled in.
+        K: How many teachers.
+
+    Raises:
+        InvalidInput: One is out of range, or does not fit the teachers or another.
+    """
+    divergence = require_divergence(ForwardKL() if settings["divergence"] is None else settings["divergence"])
+    read_temperatures(settings["temperature"], divergence, K, settings["temper"])
+    require_pool(settings["pool"])
+    require_share(settings["cross_entropy"])
+    read_bytes(settings["budget"])
+    if settings["vocabulary"] is not None:
+        require_vocabulary(settings["vocabulary"])
+    weights = settings["weights"]
+    if isinstance(weights, Tensor):
+        if weights.shape != (K,):
+            raise InvalidInput(
+                f"`weights` has shape {tuple(weights.shape)}; wanted ({K},), one a teacher; what changes from position "
+                "to position is a rule."
+            )
+        read_weights(weights, torch.Size(()), K, None)
+    elif weights is not None:
+        require_weights_kind(weights, K)
+        require_taught_by_distillation(weights)
+
+
+def require_weights_kind(weights: object, K: int) -> None:
+    """Refuse weights that are neither numbers nor a rule.
+
+    Args:
+        weights: What was given.
+        K: How many teachers.
+
+    Raises:
+        InvalidInput: They are neither.
+    """
+    if not callable(weights) or isinstance(weights, type):
+        raise InvalidInput(
+            f"`weights` is {weights!r}; wanted a tensor of shape ({K},) or (..., {K}), or a rule such as "
+            "kd.weights.Conforming(kd.weights.EntropyDecay(), polytope)."
+        )
+
+
+def require_taught_by_distillation(weights: object) -> None:
+    """Refuse weighting rules that learn from a loss of their own.
+
+    Args:
+        weights: A rule, or numbers.
+
+    Raises:
+        InvalidInput: One does: its loss needs all distributions at once, and the fused loss never holds them.
+    """
+    for learner in [] if weights is None or isinstance(weights, Tensor) else learned_rules(weights):
+        learn = getattr(learner.module, "learn", None)
+        if learn is not None and inspect.signature(learn).return_annotation not in (None, "None"):
+            raise InvalidInput(
+                f"{learner.name} learns from a loss of its own, which needs all teachers' distributions at once; "
+                "the loss over a vocabulary never holds them. Give a rule that learns from the distillation loss, a "
+                "module without `learn` or whose `learn` returns None; or keep what it has learned: "
+                "requires_grad_(False)."
+            )
+
+
+def require_share(cross_entropy: object) -> None:
+    """Refuse a share of the cross-entropy that is none.
+
+    Args:
+        cross_entropy: What was given.
+
+    Raises:
+        InvalidInput: It is not within [0, 1].
+    """
+    if not (is_finite(cross_entropy) and 0 <= cross_entropy <= 1):  # type: ignore[operator]
+        raise InvalidInput(f"`cross_entropy` is {cross_entropy!r}; wanted its share in the loss, from 0 to 1.")
+
+
+def require_vocabulary(given: object) -> None:
+    """Refuse a number of tokens that is none.
+
+    Args:
+        given: What was given.
+
+    Raises:
+        InvalidInput: It is no whole number, or below 2.
+    """
+    if not is_whole(given):
+        raise InvalidInput(f"`vocabulary` is {given!r}; wanted how many tokens are compared, such as len(tokenizer).")
+    if given < 2:  # type: ignore[operator]
+        raise InvalidInput(f"`vocabulary` is {given}; wanted at least 2 tokens.")
 
 
 def require_outputs(teachers: object) -> list[TeacherOutput]:
@@ -74,13 +173,10 @@ def read_vocabulary(
                     "compared."
                 )
         return own
-    if not is_whole(given):
-        raise InvalidInput(f"`vocabulary` is {given!r}; wanted how many tokens are compared, such as len(tokenizer).")
+    require_vocabulary(given)
     for name, size in sizes.items():
         if size is not None and size < given:
             raise InvalidInput(f"`vocabulary` is {given}, and {name} scores {size} tokens only; wanted at most that.")
-    if given < 2:
-        raise InvalidInput(f"`vocabulary` is {given}; wanted at least 2 tokens.")
     return int(given)
 
 

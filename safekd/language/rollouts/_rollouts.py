@@ -15,13 +15,14 @@ from dataclasses import astuple
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..._number_checks import is_finite, is_whole, require_seed
 from ...data import IGNORED, Batch, Split
 from ...distributed import Ranks
 from ...errors import InvalidInput
+from ...fingerprints import describe, fingerprint
 from ._prompt_order import PromptOrder, combine_seeds, draw_order
 from ._rollout_counts import RolloutCounts
 from ._text_scores import Score, score_texts
@@ -72,6 +73,11 @@ class Rollouts(IterableDataset[Batch]):
 
     Attributes:
         counts: What became of the texts so far.
+        scores: As given.
+        batch_size: Examples of a batch.
+        accumulation: Batches of one optimizer step.
+        ranks: Who takes part.
+        fixed: The other batches' examples.
 
     Raises:
         InvalidInput: A setting is out of range or does not fit another; later, ``generate`` or a score gives what
@@ -109,15 +115,18 @@ class Rollouts(IterableDataset[Batch]):
             _require_whole(name, value, 1)
         for name, value in {"prefetch": prefetch, "padding": padding}.items():
             _require_whole(name, value, 0)
-        self._ranks = Ranks() if ranks is None else ranks
+        self.ranks = Ranks() if ranks is None else ranks
         self._seed = require_seed(seed)
-        self._order = PromptOrder(prompts, context, task, self._seed, self._ranks.rank, self._ranks.size)
+        self._order = PromptOrder(prompts, context, task, self._seed, self.ranks.rank, self.ranks.size)
         sampling = {**_PLAIN_SAMPLING, "max_new_tokens": length, **(options or {})}
         self._writer, self._padding = TextWriter(generate, sampling, end, padding), padding
-        self._share, self._every, self._batch_size, self._samples = share, every, batch_size, samples
-        self._accumulation, self._prefetch, self._clock = accumulation, prefetch, clock
+        longest = max(range(len(self._order.prompts)), key=lambda n: max(self._order.prompts[n]))
+        self._writer.require_known_tokens(self._order.prompts[longest], f"Prompt {longest}: one of its tokens")
+        self._writer.require_known_tokens([padding], "`padding`")
+        self._share, self._every, self.batch_size, self._samples = share, every, batch_size, samples
+        self.accumulation, self._prefetch, self._clock = accumulation, prefetch, clock
         self._max_age = _require_age(max_age, every, prefetch)
-        self._fixed = _require_fixed(fixed, share, batch_size * self._ranks.size)
+        self.fixed = _require_fixed(fixed, share, batch_size * self.ranks.size)
         self.scores = dict(scores or {})
         self.counts = RolloutCounts()
         self._owed = 0.0  # share of a batch that the student is behind with
@@ -147,11 +156,11 @@ class Rollouts(IterableDataset[Batch]):
     @property
     def steps(self) -> int:
         """Optimizer steps taken so far, by the clock or by the batches handed out."""
-        return self.counts.batches // self._accumulation if self._clock is None else int(self._clock())
+        return self.counts.batches // self.accumulation if self._clock is None else int(self._clock())
 
     def _plan(self, batch: int, owed: float) -> tuple[bool, float]:
         """Return whether a batch is the student's own, and what is owed after it."""
-        share = self._share(batch // self._accumulation) if callable(self._share) else self._share
+        share = self._share(batch // self.accumulation) if callable(self._share) else self._share
         _require_share(share)
         owed += float(share)
         return (True, owed - 1) if owed > 1 - 1e-9 else (False, owed)
@@ -163,10 +172,10 @@ class Rollouts(IterableDataset[Batch]):
             fresh = rows.step >= now - self._max_age
             self.counts.dropped += int((~fresh).sum())
             rows = rows.select(fresh)
-        if rows is None or len(rows) < self._batch_size:
+        if rows is None or len(rows) < self.batch_size:
             rows = self._write(0 if rows is None else len(rows), rows)
-        batch = rows.select(slice(0, self._batch_size)).build_batch(now, tuple(self.scores), self._writer.device)
-        self._waiting = rows.select(slice(self._batch_size, None))
+        batch = rows.select(slice(0, self.batch_size)).build_batch(now, tuple(self.scores), self._writer.device)
+        self._waiting = rows.select(slice(self.batch_size, None))
         assert batch.age is not None
         self.counts.used += len(batch)
         self.counts.age_sum += int(batch.age.sum())
@@ -174,38 +183,95 @@ class Rollouts(IterableDataset[Batch]):
         return batch
 
     def _take_fixed(self) -> Batch:
-        assert self._fixed is not None
-        size, ranks = len(self._fixed), self._ranks
+        assert self.fixed is not None
+        size, ranks = len(self.fixed), self.ranks
         done = self.counts.batches - self.counts.own_batches
-        epoch, place = divmod(done, size // (self._batch_size * ranks.size))
+        epoch, place = divmod(done, size // (self.batch_size * ranks.size))
         order = draw_order(size, combine_seeds(self._seed, 1), epoch)
-        start = place * self._batch_size * ranks.size
-        index = ranks.take_own(order[start : start + self._batch_size * ranks.size])
-        chosen = self._fixed.batch(index) if isinstance(self._fixed, Split) else self._fixed.select(index)
+        start = place * self.batch_size * ranks.size
+        index = ranks.take_own(order[start : start + self.batch_size * ranks.size])
+        return self.take_fixed(index)
+
+    def take_fixed(self, index: Tensor) -> Batch:
+        """Return some of the fixed examples.
+
+        Args:
+            index: Their places.
+
+        Raises:
+            InvalidInput: There are no fixed data.
+        """
+        if self.fixed is None:
+            raise InvalidInput("These rollouts have no fixed data; give `fixed`.")
+        chosen = self.fixed.batch(index) if isinstance(self.fixed, Split) else self.fixed.select(index)
         return chosen.to(self._writer.device)
 
     def _write(self, waiting: int, rows: TextRows | None) -> TextRows:
         """Return the texts that wait and those of a new round, for all own batches of the next steps."""
         ahead, owed = 1, self._owed
-        for batch in range(self.counts.batches + 1, self.counts.batches + self._every * self._accumulation):
+        for batch in range(self.counts.batches + 1, self.counts.batches + self._every * self.accumulation):
             is_own, owed = self._plan(batch, owed)
             ahead += int(is_own)
-        prompts = math.ceil((ahead * self._batch_size - waiting) / self._samples)
+        prompts = math.ceil((ahead * self.batch_size - waiting) / self._samples)
         places = self._order.take(self.counts.written // self._samples, prompts).repeat_interleave(self._samples)
-        ids_RP, attention_RP = self._order.pad_left(places, self._padding)
-        seed = combine_seeds(self._seed, 2, self._ranks.rank, self.counts.rounds)
-        texts = self._writer.write(ids_RP, attention_RP, seed)
-        written = Written(
-            [self._order.prompts[int(p)] for p in places], texts, self._order.context[places], self._order.task[places]
-        )
+        seed = combine_seeds(self._seed, 2, self.ranks.rank, self.counts.rounds)
+        new = self._write_texts(places, seed)
+        self.counts.rounds += 1
+        self.counts.written += len(new)
+        self.counts.tokens += int((new.length - new.prompt_length).sum())
+        return new if rows is None else rows.join(new)
+
+    def _write_texts(self, places: Tensor, seed: int) -> TextRows:
+        """Return the texts that the student writes now after some prompts, scored."""
+        order = self._order
+        texts = self._writer.write(*order.pad_left(places, self._padding), seed)
+        written = Written([order.prompts[int(p)] for p in places], texts, order.context[places], order.task[places])
         values = [score_texts(name, score, written) for name, score in self.scores.items()]
         score_RJ = torch.stack(values, -1) if values else torch.zeros(len(written), 0, dtype=torch.float64)
         baseline_RJ = leave_one_out(score_RJ, self._samples)
-        new = TextRows.stack(written, score_RJ, baseline_RJ, self.counts.written, self.steps)
-        self.counts.rounds += 1
-        self.counts.written += len(new)
-        self.counts.tokens += sum(len(text) for text in texts)
-        return new if rows is None else rows.join(new)
+        return TextRows.stack(written, score_RJ, baseline_RJ, self.counts.written, self.steps)
+
+    def write_sample(self, texts: int, seed: int) -> list[WrittenBatch]:
+        """Return texts that the student writes now, after the same prompts at every call; the stream stays where it is.
+
+        Args:
+            texts: At least how many, on this rank.
+            seed: Of the texts.
+
+        Raises:
+            InvalidInput: ``generate`` or a score gives what cannot be used.
+        """
+        places = self._order.take(0, -(-texts // self._samples)).repeat_interleave(self._samples)
+        rows = self._write_texts(places, combine_seeds(seed, 3, self.ranks.rank))
+        parts = [rows.select(slice(n, n + self.batch_size)) for n in range(0, len(rows), self.batch_size)]
+        return [part.build_batch(self.steps, tuple(self.scores), self._writer.device) for part in parts]
+
+    def average_share(self, steps: int) -> float:
+        """Return which share of the batches of a run is the student's own.
+
+        Args:
+            steps: Optimizer steps of the run, at least 1.
+        """
+        shares = [float(self._share(step)) for step in range(steps)] if callable(self._share) else [float(self._share)]
+        return sum(shares) / len(shares)
+
+    @property
+    def student(self) -> nn.Module | None:
+        """The model that writes; None where a function does."""
+        return self._writer.module
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the batches besides the student, as plain JSON."""
+        order, share = self._order, self._share
+        rows = None if self.fixed is None else fingerprint(self.fixed)
+        return {
+            "about": self._about.tolist(),
+            "prompts": fingerprint([order.prompts, order.context, order.task]),
+            "fixed": rows,
+            "share": fingerprint(share) if callable(share) else float(share),
+            "options": describe(self._writer.options),
+            "scores": {name: fingerprint(score) for name, score in self.scores.items()},
+        }
 
     def examples(self) -> RolloutExamples:
         """Return the same stream one example at a time, as a Hugging Face trainer's loader wants it.
@@ -248,8 +314,8 @@ class Rollouts(IterableDataset[Batch]):
     @property
     def _about(self) -> Tensor:
         """Numbers of the settings that decide what comes next."""
-        of_run = (self._seed, len(self._order.prompts), self._batch_size, self._every, self._samples)
-        return torch.tensor([*of_run, self._accumulation, self._ranks.rank, self._ranks.size, len(self.scores)])
+        of_run = (self._seed, len(self._order.prompts), self.batch_size, self._every, self._samples)
+        return torch.tensor([*of_run, self.accumulation, self.ranks.rank, self.ranks.size, len(self.scores)])
 
 
 class RolloutExamples(IterableDataset[dict[str, Tensor]]):

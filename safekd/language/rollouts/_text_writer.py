@@ -5,6 +5,8 @@ Axes: R texts, P tokens of the longest prompt, N of the longest text.
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from ..._torch_state import evaluation_mode
 from ...errors import InvalidInput
-from ..teachers import CausalStudent
+from ..teachers import CausalStudent, unwrap_adapters
 
 Generate = Callable[..., Any]
 
@@ -28,8 +30,12 @@ class TextWriter:
         end: Tokens that end a text; None for those of the model's generation config.
         padding: The token in front of shorter prompts.
 
+    Attributes:
+        module: The model that writes; None where a function does.
+        options: Further keywords of the call.
+
     Raises:
-        InvalidInput: It cannot be called.
+        InvalidInput: It cannot be called, or an option is none of the model's.
     """
 
     def __init__(
@@ -44,15 +50,52 @@ class TextWriter:
                 "a function of input_ids and attention_mask."
             )
         self._call, self.options, self._padding = call, dict(options), padding
-        self._module = next((m for m in (generate, getattr(call, "__self__", None)) if isinstance(m, nn.Module)), None)
+        self.module = next((m for m in (generate, getattr(call, "__self__", None)) if isinstance(m, nn.Module)), None)
         if end is None:
-            end = getattr(getattr(self._module, "generation_config", None), "eos_token_id", None)
+            end = getattr(getattr(self.module, "generation_config", None), "eos_token_id", None)
+        self._require_known_options()
         self._end = frozenset() if end is None else frozenset([end] if isinstance(end, int) else end)
+
+    def require_known_tokens(self, tokens: Collection[int], what: str) -> None:
+        """Refuse tokens that the student does not know, where it says which it knows.
+
+        Args:
+            tokens: At least one.
+            what: What messages call them.
+
+        Raises:
+            InvalidInput: One is beyond its embeddings.
+        """
+        embeddings = getattr(self.module, "get_input_embeddings", lambda: None)()
+        known, most = len(getattr(embeddings, "weight", ())), max(tokens)
+        if known and most >= known:
+            raise InvalidInput(
+                f"{what} is token {most}, and the student knows tokens 0 to {known - 1}; wanted token numbers of its "
+                "own tokenizer."
+            )
+
+    def _require_known_options(self) -> None:
+        """Refuse options that no part of the student's ``generate`` reads."""
+        config = getattr(self.module, "generation_config", None)
+        if config is None or self._call is None:
+            return
+        base = unwrap_adapters(self.module)  # type: ignore[arg-type]
+        named = [inspect.signature(call).parameters for call in (self._call, base.forward)]
+        known = sorted({*config.to_dict(), *(name for parameters in named for name in parameters)})
+        for name in self.options:
+            if name in known or hasattr(config, name):
+                continue
+            near = difflib.get_close_matches(str(name), known, n=1)
+            raise InvalidInput(
+                f"`options` has '{name}', which generate() of {type(base).__name__} does not read; wanted keywords of "
+                f"generate(), such as the fields of transformers.GenerationConfig."
+                + (f" Did you mean '{near[0]}'?" if near else "")
+            )
 
     @property
     def device(self) -> torch.device:
         """Where the student is."""
-        parameters = () if self._module is None else self._module.parameters()
+        parameters = () if self.module is None else self.module.parameters()
         return next((p.device for p in parameters), torch.device("cpu"))
 
     def write(self, ids_RP: Tensor, attention_RP: Tensor, seed: int) -> list[list[int]]:
@@ -64,18 +107,22 @@ class TextWriter:
             seed: Of torch's randomness inside; outside it goes on as if nothing had been drawn.
 
         Raises:
-            InvalidInput: The answer does not begin with the prompts, or has nothing after them.
+            InvalidInput: It failed, or the answer does not begin with the prompts, or has nothing after them.
         """
         device = self.device
-        mode = nullcontext() if self._module is None else evaluation_mode(self._module)
+        mode = nullcontext() if self.module is None else evaluation_mode(self.module)
         with mode, torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             ends: dict[str, Any] = {"eos_token_id": sorted(self._end)} if self._end else {}
-            answer = self._call(
-                input_ids=ids_RP.to(device),
-                attention_mask=attention_RP.to(device),
-                **{"pad_token_id": self._padding, **ends, **self.options},
-            )
+            named = {"pad_token_id": self._padding, **ends, **self.options}
+            try:
+                answer = self._call(input_ids=ids_RP.to(device), attention_mask=attention_RP.to(device), **named)
+            except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+                raise InvalidInput(
+                    f"`generate` failed on {len(ids_RP)} prompts of up to {ids_RP.shape[1]} tokens, called with "
+                    f"{named}: {type(error).__name__}: {' '.join(str(error).split())[:300]}. Change `options`, or "
+                    "write a function that takes these keywords: def generate(input_ids, attention_mask, **options)."
+                ) from error
         sequences = getattr(answer, "sequences", answer)
         P = ids_RP.shape[1]
         if not isinstance(sequences, Tensor) or sequences.ndim != 2 or len(sequences) != len(ids_RP):

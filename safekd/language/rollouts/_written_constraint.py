@@ -117,6 +117,21 @@ class WrittenConstraint(ShortRepr, Constraint):
         """
         return self._cover(batch).sum().double().reshape(1)
 
+    def read_texts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the scores of the texts that count, 0 elsewhere, and which count, (B, 1) each, float64.
+
+        Args:
+            batch: The student's own, or fixed data, which count nothing.
+
+        Raises:
+            InvalidInput: The batch is the student's own and has no such score.
+        """
+        covered_B = self._cover(batch)
+        value_B = torch.zeros(len(batch), dtype=torch.float64, device=covered_B.device)
+        if isinstance(batch, WrittenBatch) and batch.score is not None:
+            value_B = torch.where(covered_B, batch.score[:, batch.scores.index(self.score)], value_B)
+        return value_B[:, None], covered_B.double()[:, None]
+
     def bind(self, batch: Batch) -> Constraint:
         """Return the constraint as it reads one batch, whose texts and scores it then knows.
 

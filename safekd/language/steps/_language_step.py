@@ -24,6 +24,7 @@ from torch import Tensor
 from solvers.primal_dual import DualMethod, MultiplierScales, PrimalDual
 from solvers.short_repr import ShortRepr
 
+from ..._torch_state import require_device
 from ...data import Batch
 from ...distributed import Ranks
 from ...divergences import ForwardKL, TemperedDivergence
@@ -31,9 +32,10 @@ from ...errors import InvalidInput
 from ...safety import Constraint, GroupSums
 from ...training import ConstraintLayout, SumLayout
 from ...weights import Rule, TeacherEvidence
-from ..loss import Head, LanguageLoss, TeacherOutput, distillation_loss
+from ..loss import Head, LanguageLoss, TeacherOutput, distillation_loss, require_loss_settings
 from ._running_values import RunningValue
 from ._scale_reading import ScaleSums, read_scale_sums
+from ._step_inputs import read_constraints, read_teacher_names, require_horizon
 
 _FIRST_READINGS = 20  # steps in which scales that are not known yet are looked for, as the engine does
 _SMALL_VIOLATION = 1e-3  # of a threshold: below, gains grow no further
@@ -120,13 +122,10 @@ class LanguageStep:
         horizon: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        given = [f"teacher {k}" for k in range(teachers)] if isinstance(teachers, int) else list(teachers)
-        names = [str(getattr(one, "name", one)) for one in given]
-        if not names:
-            raise InvalidInput("There are no teachers; wanted how many there are, or their names.")
-        constraints = [constraints] if isinstance(constraints, Constraint) else constraints
-        self.names, self.constraints, self.weights = names, list(constraints), weights
-        self.device, self.ranks = torch.device(device), Ranks() if ranks is None else ranks
+        names = read_teacher_names(teachers)
+        require_horizon(horizon)
+        self.names, self.constraints, self.weights = names, read_constraints(constraints), weights
+        self.device, self.ranks = require_device(device), Ranks() if ranks is None else ranks
         self._loss_settings: dict[str, Any] = {
             "weights": weights,
             "divergence": ForwardKL() if divergence is None else divergence,
@@ -141,6 +140,7 @@ class LanguageStep:
             "critical_contexts": critical_contexts,
             "names": names,
         }
+        require_loss_settings(self._loss_settings, len(names))
         self._layout = ConstraintLayout(self.constraints, self.device)
         ordered = self._layout.order_by_kind(self.constraints)
         self.engine = PrimalDual(

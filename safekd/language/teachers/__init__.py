@@ -16,8 +16,10 @@ what needs no model.  transformers is imported where something is loaded.
 from ._causal_student import CausalStudent
 from ._causal_teacher import CausalTeacher
 from ._encoder_teacher import EncoderTeacher
+from ._model_body import require_batch, unwrap_adapters
 from ._model_teacher import ModelTeacher
 from ._teacher_set import LanguageTeacher, TeacherSet, wrap_models
+from ._weight_hashes import hash_tokenizer
 from .tokens import (
     TokenBatches,
     as_text_source,
@@ -36,7 +38,10 @@ __all__ = [
     "TokenBatches",
     "as_text_source",
     "critical_tokens",
+    "hash_tokenizer",
+    "require_batch",
     "require_same_tokenizer",
     "shared_vocabulary",
+    "unwrap_adapters",
     "wrap_models",
 ]

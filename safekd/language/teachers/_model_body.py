@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...data import Batch
 from ...errors import InvalidInput
 from ..loss import Head
 
@@ -33,6 +34,26 @@ class HeadCheckSettings:
 
 
 CHECK = HeadCheckSettings()
+
+
+def require_batch(batch: object, who: str) -> Batch:
+    """Return what a teacher is asked about, if it is a batch.
+
+    Args:
+        batch: What was given.
+        who: Is asked.
+
+    Raises:
+        InvalidInput: It is something else.
+    """
+    if isinstance(batch, Batch):
+        return batch
+    shape = f" of shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else ""
+    raise InvalidInput(
+        f"{who} was asked about a {type(batch).__name__}{shape}; wanted a Batch: "
+        "kd.language.TokenBatches().batch(token_lists), or split.batch() of "
+        "kd.language.as_text_source(token_lists)."
+    )
 
 
 def unwrap_adapters(model: nn.Module) -> nn.Module:

@@ -19,7 +19,7 @@ from ...data import Batch, map_inputs
 from ...errors import InvalidInput
 from ...teachers import CallableTeacher
 from ..loss import Head, Hidden, Logits, TeacherOutput
-from ._model_body import unwrap_adapters
+from ._model_body import require_batch, unwrap_adapters
 from ._parked_model import ModelPlace, find_device, require_park
 from ._peft_adapters import list_adapter_weights, list_base_weights, require_adapter, switch_adapter
 from ._weight_hashes import hash_token_map, hash_tokenizer, hash_weights_once
@@ -126,9 +126,9 @@ class ModelTeacher(ABC):
             batch: Its inputs are a dictionary that has ``input_ids``, (B, T).
 
         Raises:
-            InvalidInput: The inputs are none that the model reads.
+            InvalidInput: It is no batch, or its inputs are none that the model reads.
         """
-        return self._ask(batch.inputs)
+        return self._ask(require_batch(batch, self.who).inputs)
 
     def log_probabilities(self, batch: Batch, split: str) -> Tensor:
         """Return log-probabilities: so ``ConstrainedTrainer`` and ``measure_teachers`` take it, vocabulary and all.

@@ -166,10 +166,10 @@ class TighteningRounds:
                 )
             self.highest[m] = top
         if margin:
-            self.asked = [
+            self.asked = tuple(
                 rule.with_threshold(rule.required + margin) if m in self.raised else rule
                 for m, rule in enumerate(self.asked)
-            ]
+            )
 
     def pose(self, shares: Shares) -> list[Constraint]:
         """Return the constraints at some shares of the way: 0 is what was asked for, 1 the highest.

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ..._number_checks import is_whole
 from ...distributed import Ranks
 from ...errors import InvalidInput
-from ...fingerprints import compare_records
+from ...fingerprints import compare_records, require_key_list, select_refused
 from ._checkpoint_store import CheckpointStore
 from ._interrupts import Interrupts
 from ._state_encoding import encode_state
@@ -66,10 +66,7 @@ class ResumeOptions:
             )
         if self.resume not in ("auto", "never", "must"):
             raise InvalidInput(f"`resume` is {self.resume!r}; wanted 'auto', 'never' or 'must'.")
-        if isinstance(self.allow_change, str) or not all(isinstance(key, str) for key in self.allow_change):
-            raise InvalidInput(
-                f"`allow_change` is {self.allow_change!r}; wanted a list of keys, such as ['optimizer.lr']."
-            )
+        require_key_list(self.allow_change)
 
 
 class RunCheckpoints:
@@ -302,7 +299,7 @@ def _require_allowed(changes: Mapping[str, str], allowed: Sequence[str], folder:
             stacklevel=4,
         )
     mine = {key: phrase for key, phrase in changes.items() if not key.startswith("machine.")}
-    refused = {key: mine[key] for key in mine if not any(key == a or key.startswith(f"{a}.") for a in allowed)}
+    refused = select_refused(mine, allowed)
     if refused:
         phrases = [*refused.values()][:_MOST_CHANGES]
         phrases += [f"and {len(refused) - _MOST_CHANGES} more"] if len(refused) > _MOST_CHANGES else []

@@ -2,12 +2,15 @@
 
 In this order: rows of a data set become batches (``SequenceCollator``, ``make_sequence_batch``); the student gives its
 hidden states without logits (``capture_hidden``); ``DistillationTerms`` is the loss of the run; ``read_sequences``
-reads loss, perplexity and safety of a whole data set, ``GradientNorms`` what the KKT residuals need.
+reads loss, perplexity and safety of a whole data set, ``GradientNorms`` what the KKT residuals need, on the sequences
+that ``sample_rows`` chooses; ``describe_data`` says what a data set holds.
 """
 
+from ._data_content import describe_data
 from ._distillation_terms import DistillationTerms
 from ._gradient_norms import GradientNorms
 from ._sequence_columns import (
+    NumberedRows,
     SequenceCollator,
     SequenceColumns,
     add_row_numbers,
@@ -24,23 +27,28 @@ from ._sequence_pass import (
     read_sequences,
 )
 from ._student_states import capture_hidden, require_head, require_same_logits
+from ._training_sample import TrainingSample, sample_rows
 
 __all__ = [
     "DistillationTerms",
     "GradientNorms",
+    "NumberedRows",
     "SequenceAnswers",
     "SequenceCollator",
     "SequenceColumns",
     "SequenceMoments",
     "SequenceReading",
     "SequenceSums",
+    "TrainingSample",
     "add_row_numbers",
     "capture_hidden",
     "count_reading_rows",
+    "describe_data",
     "make_sequence_batch",
     "measure_positions",
     "name_groups",
     "read_sequences",
     "require_head",
     "require_same_logits",
+    "sample_rows",
 ]

@@ -80,7 +80,7 @@ class DistillationTerms(ShortRepr):
         """
         more: dict[str, Any] = {}
         if multipliers is not None:
-            more = {"measures": self.constraints, "multipliers": multipliers}
+            more = {"measures": [one.bind(batch) for one in self.constraints], "multipliers": multipliers}
             more |= {"group_weights": group_weights, "measure_counts": measure_counts}
         return distillation_loss(
             answers.hidden,

@@ -176,8 +176,10 @@ def make_sequence_batch(collated: Mapping[str, Any]) -> Batch:
     and at padding on the left, nothing is foretold.
 
     Args:
-        collated: Tensors by name.
+        collated: Tensors by name; or a ``batch`` among them, which is one already.
     """
+    if isinstance(collated.get("batch"), Batch):
+        return collated["batch"]  # type: ignore[no-any-return]
     inputs = {name: value for name, value in collated.items() if name not in (*_OWN, "labels")}
     labels = shift_labels(collated["labels"])
     mask = labels != IGNORED

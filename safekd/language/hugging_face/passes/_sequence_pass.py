@@ -22,6 +22,7 @@ from ....training.trace import ConstraintReading
 from ...loss import Head, TeacherOutput
 from ...loss._head_products import HeadProducts
 from ...loss._memory_budget import count_rows, read_bytes
+from ...rollouts import WrittenConstraint
 from ._sequence_moments import SequenceMoments
 
 
@@ -110,9 +111,15 @@ class SequenceSums:
         self.loss.add(torch.tensor([[loss]]), torch.tensor([[float(batch.positions)]]))
         self.cross_entropy += cross_entropy
         self.sequences += len(batch)
-        for m, (value_GBT, surrogate_GBT, inside_GBT) in enumerate(
-            measure_positions(answers.hidden, answers.head, batch, self.constraints, self.rows)
-        ):
+        for m, constraint in enumerate(self.constraints):
+            if isinstance(constraint, WrittenConstraint):  # of whole texts, whose scores are known
+                total_B1, count_B1 = constraint.read_texts(batch)
+                self.moments[m].add(total_B1, count_B1)
+                self.surrogates[m] += total_B1.sum(0).cpu()
+        spoken = [m for m, one in enumerate(self.constraints) if not isinstance(one, WrittenConstraint)]
+        plain = [self.constraints[m] for m in spoken]
+        read = measure_positions(answers.hidden, answers.head, batch, plain, self.rows)
+        for m, (value_GBT, surrogate_GBT, inside_GBT) in zip(spoken, read, strict=True):
             total_BG = torch.where(inside_GBT, value_GBT, 0.0).sum(-1).T
             self.moments[m].add(total_BG, inside_GBT.sum(-1).T)
             self.surrogates[m] += torch.where(inside_GBT, surrogate_GBT, 0.0).sum((1, 2)).cpu()

@@ -9,12 +9,13 @@ require_same_tokenizer(teachers, tokenizer)             # or say which token dif
 from ._critical_tokens import critical_tokens
 from ._same_tokenizer import require_same_tokenizer, shared_vocabulary
 from ._text_source import as_text_source
-from ._token_batches import TokenBatches
+from ._token_batches import TokenBatches, read_token_list
 
 __all__ = [
     "TokenBatches",
     "as_text_source",
     "critical_tokens",
+    "read_token_list",
     "require_same_tokenizer",
     "shared_vocabulary",
 ]

@@ -17,6 +17,7 @@ import torch
 import safekd as kd
 from safekd.training.trace import MACHINE_COLUMNS
 
+from ..tiny_models import tokenizer
 from .tiny_run import Teacher, flatten, make_constraints, make_model, make_rows, make_teachers, make_trainer
 
 torch.set_num_threads(1)
@@ -138,7 +139,9 @@ def change_teacher(seed=1, **changed):
         ({"divergence": kd.language.ReverseKL()}, "`divergence` was"),
         ({"cross_entropy": 0.5}, "`cross_entropy` was 0.0 and is now 0.5"),
         ({"dual": kd.PlainAscent(step=0.2)}, "`dual` was"),
-        ({"rows": make_rows(24)}, "`rows` was 16 and is now 24"),
+        ({"rows": make_rows(24)}, r"`data.rows` was 16 and is now 24.*allow_change=\['data.rows', 'data.content'\]"),
+        ({"rows": make_rows(seed=1)}, "`data.content` was"),
+        ({"processing_class": tokenizer()}, "`tokenizer` was"),
         ({"arguments": {"gradient_accumulation_steps": 4}}, "`sequences_a_step` was 4 and is now 8"),
     ],
 )
@@ -148,6 +151,28 @@ def test_another_run_is_refused_by_what_differs(whole, tmp_path, more, said):
     with pytest.raises(kd.InvalidInput, match=said):
         trainer.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-4")
     assert torch.equal(before, flatten(trainer.model))
+
+
+def test_other_rows_go_on_where_that_is_allowed(whole, tmp_path):
+    trainer = start(tmp_path, rows=make_rows(seed=1))
+    with pytest.warns(kd.SafekdWarning, match="goes on as another one: `data.content` was"):
+        trainer.train(f"{whole.args.output_dir}/checkpoint-4", allow_change=["data"])
+    assert trainer.state.global_step == 6
+    with pytest.raises(kd.InvalidInput, match="`allow_change` is 'data'; wanted a list of keys"):
+        start(tmp_path).train(f"{whole.args.output_dir}/checkpoint-4", allow_change="data")
+
+
+def test_a_tokenizer_that_changed_is_refused(tmp_path):
+    words = tokenizer()
+    first = start(tmp_path / "first", processing_class=words, arguments={"max_steps": 2})
+    first.train()
+    checkpoint = tmp_path / "first" / "checkpoint-2"
+    changed = tokenizer(words=("the", "cat", "bomb", "is", "a", "cow"))
+    with pytest.raises(kd.InvalidInput, match=r"is of another run: `tokenizer` was .*allow_change=\['tokenizer'\]"):
+        start(tmp_path / "other", processing_class=changed).train(str(checkpoint))
+    other = start(tmp_path / "other", processing_class=tokenizer())
+    other.train(str(checkpoint))
+    assert other.state.global_step == 6
 
 
 def test_a_checkpoint_without_multipliers_is_refused(whole, tmp_path):

@@ -172,6 +172,9 @@ def test_a_conforming_rule_that_learns_gets_its_gradient_through_the_projection(
 def test_learned_rules_of_the_library_are_asked_chunk_by_chunk(chunks):
     case = make_case()
     for rule in (UncertaintyWeighting(K).double(), MetaTeacher(4).double()):
+        with pytest.raises(InvalidInput, match=f"{type(rule).__name__} learns from a loss of its own"):
+            distillation_loss(case.hidden, case.head, case.teachers, weights=rule, labels=case.labels)
+        rule.requires_grad_(False)  # what it has learned is kept
         result = distillation_loss(
             case.hidden, case.head, case.teachers, weights=rule, labels=case.labels, budget=chunks
         )

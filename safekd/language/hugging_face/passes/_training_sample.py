@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ...data import Batch
-from ...errors import InvalidInput
-from ...safety import Constraint
-from .passes import make_sequence_batch
+from ....data import Batch
+from ....distributed import Ranks
+from ....errors import InvalidInput
+from ....safety import Constraint
+from ._sequence_columns import make_sequence_batch
 
 Collate = Callable[[list[Any]], Mapping[str, Any]]
 
@@ -35,40 +36,63 @@ SETTINGS = SampleSettings()
 
 @dataclass(frozen=True)
 class TrainingSample:
-    """Some rows of the training data.
+    """What a trace reads of the training data.
 
     Attributes:
-        rows: In the order in which they are read.
-        of: How many rows there are; None for a stream.
+        sequences: How many.
+        of: How many there are; None for a stream, and for what the student writes itself.
+        read: Gives the batches that this process reads.
     """
 
-    rows: Sequence[Any]
+    sequences: int
     of: int | None
+    read: Callable[[], Sequence[Batch]]
 
     @property
     def is_whole(self) -> bool:
         """Whether these are all training data."""
-        return self.of is not None and len(self.rows) >= self.of
+        return self.of is not None and self.sequences >= self.of
 
-    def make_batches(self, collate: Collate, size: int, rank: int, ranks: int, device: torch.device) -> list[Batch]:
-        """Return the batches that one process reads.
 
-        Args:
-            collate: Makes tensors of rows.
-            size: Rows of a batch.
-            rank: Number of the process.
-            ranks: How many there are.
-            device: Where tensors go.
-        """
-        mine = self.rows[rank::ranks]
-        parts = (mine[start : start + size] for start in range(0, len(mine), size))
+def sample_rows(
+    data: Any,
+    size: int,
+    seed: int,
+    collate: Collate,
+    constraints: Sequence[Constraint],
+    batch_size: int,
+    ranks: Ranks,
+    device: torch.device,
+) -> TrainingSample:
+    """Return a sample of rows, the same at each point.
+
+    Args:
+        data: The training data.
+        size: How many rows, and as many more as constraints need.
+        seed: Of the choice.
+        collate: Makes tensors of rows.
+        constraints: Whose groups must have positions.
+        batch_size: Rows of a batch.
+        ranks: Who reads.
+        device: Where tensors go.
+
+    Raises:
+        InvalidInput: The data are empty, or a constraint speaks of nothing in them.
+    """
+    rows, of = choose_rows(data, size, seed, collate, constraints)
+    mine = rows[ranks.rank :: ranks.size]
+
+    def read() -> list[Batch]:
+        parts = (mine[start : start + batch_size] for start in range(0, len(mine), batch_size))
         return [make_sequence_batch(collate(list(part))).to(device) for part in parts]
 
+    return TrainingSample(len(rows), of, read)
 
-def choose_sample(
+
+def choose_rows(
     data: Any, size: int, seed: int, collate: Collate, constraints: Sequence[Constraint]
-) -> TrainingSample:
-    """Return a random sample, and beyond it rows until every group of every constraint has a position.
+) -> tuple[list[Any], int | None]:
+    """Return random rows, and more until every group of every constraint has a position; and how many rows there are.
 
     Args:
         data: The training data: rows by number, or a stream, of which the first rows are taken.
@@ -98,7 +122,7 @@ def choose_sample(
             found += here
     if not stream:
         _require_groups(found, constraints)
-    return TrainingSample(chosen, of)
+    return chosen, of
 
 
 def _shuffle(data: Any, seed: int) -> Iterator[Any]:
