@@ -15,7 +15,6 @@ from typing import Annotated
 import typer
 
 from ._cache_app import cache_app
-from ._console import err, out
 from ._exit_codes import ExitCode
 from ._options import (
     AsJson,
@@ -33,9 +32,9 @@ from ._options import (
     Upper,
     Weights,
 )
-from ._plain_text import print_plain
 from .starting import add_starting_commands
 from .students import add_student_commands
+from .terminal import err, out, print_plain
 
 FAULT = "this is a fault of safekd itself, please report it"
 SHOW_FAULTS = "SAFEKD_SHOW_FAULTS"

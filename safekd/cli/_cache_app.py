@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ._console import err, out
+from .terminal import err, out
 
 cache_app = typer.Typer(
     help="What teachers said, on disk: asked once, read in any order afterwards.", no_args_is_help=True

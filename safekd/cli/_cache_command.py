@@ -18,8 +18,7 @@ from ..errors import InvalidInput, escape_controls
 from ..io import Text, read_texts
 from ..language import CausalTeacher, as_text_source, describe_cache, verify_cache, write_cache
 from ..language.cache import CacheProgress
-from ._plain_text import print_plain
-from ._progress_bars import show_rows, show_written
+from .terminal import print_plain, show_rows, show_written
 
 _BLOCK = 64  # texts that are tokenized at a time
 _ONE = {"name": "--name", "revision": "--revision", "gguf_file": "--gguf", "adapter": "--adapter", "prompt": "--prompt"}

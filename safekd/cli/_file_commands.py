@@ -14,7 +14,7 @@ from ..errors import InvalidInput
 from ..experiment.config import Metric, RulesConfig, load_rules
 from ..report import tabulate_projection
 from ..weight_files import project_file
-from ._progress_bars import report_rows, show_written
+from .terminal import report_rows, show_written
 
 _OPTION_OF = {
     "teachers": "--teacher",

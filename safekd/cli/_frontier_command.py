@@ -20,9 +20,7 @@ from ..experiment.config import load_config
 from ..frontier import Frontier, trace_frontier, verify
 from ..io import require_writable
 from ..report import tabulate_frontier
-from ._console import err
-from ._plain_text import print_plain
-from ._progress_bars import show_written
+from .terminal import err, print_plain, show_written
 
 _PICTURES = (".png", ".svg", ".pdf", ".html")
 _ROWS_SHOWN = 30  # rows of the live table: a screen

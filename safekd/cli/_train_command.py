@@ -26,9 +26,7 @@ from ..training import FitResult, RunFolder, open_on_first_rank, open_run_folder
 from ..training.resume import CheckpointStore
 from ..training.trace import TracePoint
 from ._exit_codes import ExitCode, rate_status
-from ._json_output import keep_quiet, print_json
-from ._plain_text import print_plain
-from ._progress_bars import show_steps, show_written
+from .terminal import keep_quiet, print_json, print_plain, show_steps, show_written
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from ..errors import InvalidInput
 from ..frontier import verify_files
 from ..language.cache import is_cache
 from ._cache_command import show_cache_verification
-from ._plain_text import print_plain
+from .terminal import print_plain
 
 
 def show_verification(console: Console, path: Path, *, repair: bool) -> int:

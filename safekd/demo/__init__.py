@@ -6,7 +6,7 @@
 ``breast_cancer.toml`` is the experiment, ``_run_demo`` and ``_run_seeds`` are these two.
 """
 
-from ._run_demo import DemoOutcome, DemoSettings, build_variants, load_demo_config, run_demo
+from ._run_demo import DemoOutcome, build_variants, load_demo_config, run_demo
 from ._run_seeds import SEED_COLUMNS, run_seeds
 
-__all__ = ["SEED_COLUMNS", "DemoOutcome", "DemoSettings", "build_variants", "load_demo_config", "run_demo", "run_seeds"]
+__all__ = ["SEED_COLUMNS", "DemoOutcome", "build_variants", "load_demo_config", "run_demo", "run_seeds"]

@@ -1,15 +1,14 @@
-"""The demo: four ways of training on the same data, the frontier, and what is written to disk."""
+"""The demo: four ways of training on the same data, what new cases show of each, and what is written to disk."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from solvers.primal_dual import FixedPenalty
 from solvers.short_repr import ShortRepr
 
 from .._torch_state import limit_threads
@@ -24,31 +23,13 @@ from ..weights import Uniform
 OnProgress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
-class DemoSettings:
-    """Numbers of the demo that were fixed before anything was run.
-
-    Attributes:
-        penalty: Weight of the constraint's violation in the variant without a multiplier, nats per unit of safety: the
-            round number that one would try first.  The demo's table would notice.
-        slack: How far below the threshold a student still counts as meeting it, in the measure's own unit from 0 to 1.
-            The README's table of seeds would notice.
-    """
-
-    penalty: float = 1.0
-    slack: float = 0.005
-
-
-SETTINGS = DemoSettings()
-
-
 @dataclass(frozen=True, repr=False)
 class DemoOutcome(ShortRepr):
     """What the demo measured, and the files that it wrote.
 
     Attributes:
         experiment: Data, teachers and constraints.
-        reports: The compared variants; the last is the constrained one.
+        reports: The compared variants; the last is the one that is kept.
         frontier: Distillation loss against safety.
         verified: Every student of the frontier, read anew.
         written: Files, in the order in which they were written.
@@ -75,24 +56,18 @@ def load_demo_config(seed: int = 0) -> tuple[str, ExperimentConfig]:
 def build_variants(experiment: Experiment) -> list[Variant]:
     """Return the four ways of training that the demo compares.
 
-    uniform distillation; adaptive weights as they come, neither projected nor constrained; conforming weights with a
-    penalty set by hand; conforming weights with the constraint.
+    Uniform distillation; adaptive weights as they come, neither projected nor constrained; conforming weights with the
+    constraint on training data; the same with thresholds raised until unseen cases show what is asked for.
 
     Args:
         experiment: Its weights and constraints.
     """
-    weights = experiment.unified
+    weights, constraints = experiment.unified, experiment.constraints
     return [
         Variant("uniform", Uniform(), ()),
         Variant("adaptive", weights.compose, ()),
-        Variant(
-            "fixed penalty",
-            weights,
-            experiment.constraints,
-            FixedPenalty(SETTINGS.penalty),
-            before=weights.compose,
-        ),
-        Variant("constrained", weights, experiment.constraints, before=weights.compose),
+        Variant("constrained", weights, constraints, before=weights.compose),
+        Variant("tightened", weights, constraints, before=weights.compose, tightened=True),
     ]
 
 
@@ -154,11 +129,12 @@ def _write_outcome(
     experiment: Experiment, reports: list[VariantReport], frontier: Frontier, folder: RunFolder, text: str
 ) -> list[Path]:
     def write_more(part: Path) -> None:
-        write_run_files(part, experiment, reports[-1].result, text, Path())
+        write_run_files(part, experiment, result, text, Path())
         frontier.to_csv(part / "frontier.csv")
         frontier.plot(part / "frontier.png", required=experiment.constraints[0].required)
 
-    kept = folder.keep(reports[-1].result, write_more)
+    result = replace(reports[-1].result, certificates=[reports[-1].certificate])
+    kept = folder.keep(result, write_more)
     if kept.save_note:
         raise InvalidInput(kept.save_note)
     return folder.list_files()

@@ -31,6 +31,7 @@ class Variant:
         constraints: Safety constraints, or none.
         dual: Dual method; None for the trainer's own.
         before: The weights ahead of the projection, to count what it repaired; None when nothing is projected.
+        tightened: Whether thresholds are raised as the configuration says.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Variant:
     constraints: Sequence[SafetyConstraint]
     dual: DualMethod | None = None
     before: Rule | None = None
+    tightened: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,6 +100,7 @@ def run_variant(
         splits=experiment.others,
         epochs=settings.epochs,
         tolerance=settings.tolerance,
+        tighten=experiment.tighten if variant.tightened else None,
         on_trace=on_trace,
     )
     seconds = time.perf_counter() - began

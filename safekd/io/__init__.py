@@ -20,7 +20,7 @@ Of any size, CSV or Parquet, block by block in constant memory:
 from ._atomic import require_writable, write_atomically
 from ._cell_text import is_nameless, list_names, refuse_cell
 from ._csv_dialect import ASK_SEPARATOR
-from ._open_table import Block, Table, open_table
+from ._open_table import Block, Table, holds_numbers, open_table
 from ._parquet import ParquetBlock, ParquetTable
 from ._regular_files import (
     FILE_LIMITS,
@@ -44,6 +44,7 @@ __all__ = [
     "Table",
     "Text",
     "guard_cell",
+    "holds_numbers",
     "is_nameless",
     "is_parquet",
     "is_plain_name",

@@ -108,6 +108,20 @@ class Table(Protocol):
         """
 
 
+def holds_numbers(block: Block, column: str) -> bool:
+    """Say whether every cell of a column is a finite number.
+
+    Args:
+        block: Rows.
+        column: Name of the column.
+    """
+    try:
+        block.numbers([column])
+    except InvalidInput:
+        return False
+    return True
+
+
 @contextmanager
 def open_table(path: str | os.PathLike[str], *, separator: str | None = None, decimal: str = ".") -> Iterator[Table]:
     """Open a Parquet file, known by its suffix or its first bytes, or else a CSV file with a header.

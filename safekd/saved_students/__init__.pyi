@@ -3,7 +3,7 @@ from ._export_student import export_student as export_student
 from ._prediction_file import PredictionSummary as PredictionSummary
 from ._prediction_file import predict_file as predict_file
 from ._prediction_file import read_labeled_rows as read_labeled_rows
-from ._run_constraints import read_constraints as read_constraints
+from ._run_constraints import read_run_constraints as read_run_constraints
 from ._run_files import write_run_files as write_run_files
 from ._saved_student import SavedStudent as SavedStudent
 from ._saved_student import Which as Which

@@ -12,7 +12,7 @@ from ._run_files import EFFECTIVE_CONFIG
 from ._saved_student import SavedStudent
 
 
-def read_constraints(student: SavedStudent) -> list[SafetyConstraint]:
+def read_run_constraints(student: SavedStudent) -> list[SafetyConstraint]:
     """Return the constraints under which a student was trained, at the thresholds that were asked for.
 
     Args:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidInput
-from ..io import Block, is_nameless, list_names
+from ..io import Block, holds_numbers, is_nameless, list_names
 
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
@@ -106,7 +106,7 @@ class GuessedTeachers:
         """
         if len(self._names) > _SETTINGS.listed:
             return InvalidInput(f"{error} If that column is no teacher's, name those that are by {self._label}.")
-        numbers = [name for name in self._names if _holds_numbers(block, name)]
+        numbers = [name for name in self._names if holds_numbers(block, name)]
         if not numbers:
             return error
         return InvalidInput(f"{error} If that column is no teacher's, name those that are: {self._suggest(numbers)}.")
@@ -222,14 +222,6 @@ def _count_others_in_use(x_NK: Floats) -> NDArray[np.int64]:
     used_K = (x_NK != 0).any(axis=0)
     count: NDArray[np.int64] = used_K.sum() - used_K.astype(np.int64)
     return count
-
-
-def _holds_numbers(block: Block, name: str) -> bool:
-    try:
-        block.numbers([name])
-    except InvalidInput:
-        return False
-    return True
 
 
 def _call_column(name: str, k: int) -> str:

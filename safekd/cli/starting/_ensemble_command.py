@@ -16,8 +16,7 @@ from ...experiment import Experiment, build_experiment
 from ...experiment.config import load_config
 from ...report import show_name, tabulate_teachers
 from .._exit_codes import ExitCode
-from .._json_output import keep_quiet, print_json
-from .._plain_text import print_plain
+from ..terminal import keep_quiet, print_json, print_plain
 
 
 def show_ensemble(console: Console, path: Path, changes: Sequence[str], *, as_json: bool) -> int:

@@ -8,17 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 from rich.console import Console
 
 from ...errors import InvalidInput
 from ...experiment.config import parse_config
-from ...io import is_nameless, open_table, write_atomically
+from ...io import holds_numbers, is_nameless, open_table, write_atomically
 from .._exit_codes import ExitCode
-from .._json_output import keep_quiet, print_json
-from .._plain_text import print_plain
-from .._progress_bars import show_written
+from ..terminal import keep_quiet, print_json, print_plain, show_written
 from ._config_template import ExperimentDraft, format_draft
 
 
@@ -42,7 +38,7 @@ class InitOptions:
 
 
 @dataclass(frozen=True)
-class GuessSettings:
+class LabelSettings:
     """How columns are guessed; ``tests/safekd/cli/test_cli_init.py`` notices.
 
     Attributes:
@@ -54,7 +50,7 @@ class GuessSettings:
     most_classes: int = 1000
 
 
-_SETTINGS = GuessSettings()
+_SETTINGS = LabelSettings()
 
 
 def write_experiment(console: Console, output: Path, options: InitOptions, *, as_json: bool) -> int:
@@ -100,7 +96,7 @@ def _look_at_data(output: Path, options: InitOptions) -> ExperimentDraft:
             counts.update(name.strip() for name in block.texts(label))
             rows += block.rows
             for name in others:
-                numeric[name] = numeric[name] and _holds_numbers(block.texts(name))
+                numeric[name] = numeric[name] and holds_numbers(block, name)
             if len(counts) > _SETTINGS.most_classes:
                 raise InvalidInput(
                     f"{options.data}, column '{label}' holds more than {_SETTINGS.most_classes:,} different values; is "
@@ -144,8 +140,3 @@ def _find_label(columns: Sequence[str], options: InitOptions) -> str:
             f"{', '.join(columns[:20])}."
         )
     return named[0]
-
-
-def _holds_numbers(texts: Sequence[str]) -> bool:
-    values = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
-    return bool(np.isfinite(values).all())

@@ -18,7 +18,7 @@ from ...pooling import POOLS
 from ...safety import MEASURES
 from ...weights import RULES
 from .._exit_codes import ExitCode
-from .._json_output import print_json
+from ..terminal import print_json
 
 Names = Mapping[str, Callable[..., Any]]
 
@@ -36,14 +36,16 @@ def show_names(console: Console, kind: str | None, *, as_json: bool) -> int:
         raise InvalidInput(f"There is no list of '{kind}'; wanted one of {', '.join(known)}.")
     chosen = known if kind is None else {kind: known[kind]}
     if as_json:
-        print_json({name: {key: _summarize(value) for key, value in names.items()} for name, names in chosen.items()})
+        print_json(
+            {name: {key: _read_first_line(value) for key, value in names.items()} for name, names in chosen.items()}
+        )
         return ExitCode.DONE
     for name, names in chosen.items():
         table = Table(box=box.SIMPLE_HEAD, title=name, title_justify="left", show_header=False)
         table.add_column(no_wrap=True)
         table.add_column()
         for key, value in names.items():
-            table.add_row(key, _summarize(value))
+            table.add_row(key, _read_first_line(value))
         console.print(table)
     return ExitCode.DONE
 
@@ -59,5 +61,5 @@ def _find_kinds() -> dict[str, Names]:
     }
 
 
-def _summarize(value: Callable[..., Any]) -> str:
+def _read_first_line(value: Callable[..., Any]) -> str:
     return (inspect.getdoc(value) or "").partition("\n")[0]

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .._console import out
 from .._options import AsJson, Config, Overrides
+from ..terminal import out
 
 
 def init_command(

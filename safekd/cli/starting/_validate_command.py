@@ -20,8 +20,7 @@ from ...experiment.config import ExperimentConfig, load_config
 from ...report import show_name
 from ...safety import SafetyConstraint, cases_needed
 from .._exit_codes import ExitCode
-from .._json_output import keep_quiet, print_json
-from .._plain_text import print_plain
+from ..terminal import keep_quiet, print_json, print_plain
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def show_validation_of_config(console: Console, path: Path, changes: Sequence[st
             f"{len(figures['contexts'])} contexts, {len(figures['teachers'])} teachers: "
             f"{', '.join(figures['teachers'])}",
         )
-        console.print(_tabulate_splits(figures))
+        console.print(_tabulate_cases(figures))
         for constraint in figures["constraints"]:
             print_plain(console, _tell_constraint(constraint))
         print_plain(
@@ -169,7 +168,7 @@ def _count_trainings(config: ExperimentConfig) -> int:
     return settings.folds * rounds + (1 if settings.on == "crossfit" else settings.attempts)
 
 
-def _tabulate_splits(figures: dict[str, Any]) -> Table:
+def _tabulate_cases(figures: dict[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title="Cases that constraints cover")
     table.add_column("split")
     for name in next(iter(figures["splits"].values())):

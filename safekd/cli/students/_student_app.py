@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .._console import err, out
 from .._options import AsJson, Decimal, Separator
+from ..terminal import err, out
 
 Run = Annotated[Path, typer.Argument(help="folder of a run, as `safekd train` writes it")]
 WhichStudent = Annotated[str, typer.Option("--student", help="final, best_feasible, most_feasible or best_validated")]

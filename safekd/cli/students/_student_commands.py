@@ -19,13 +19,11 @@ from ...saved_students import (
     export_student,
     load,
     predict_file,
-    read_constraints,
     read_labeled_rows,
+    read_run_constraints,
 )
 from .._exit_codes import ExitCode
-from .._json_output import keep_quiet, print_json
-from .._plain_text import print_plain
-from .._progress_bars import report_rows, show_written
+from ..terminal import keep_quiet, print_json, print_plain, report_rows, show_written
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def show_certificates(
         split = read_labeled_rows(saved, rows, label=options.label, **options.dialect)
         proved: list[Certificate] = []
         refused: list[str] = []
-        for constraint in read_constraints(saved):
+        for constraint in read_run_constraints(saved):
             if constraint.is_equality:
                 refused.append(f"{constraint.name}: no data can show an equality; it is not certified.")
                 continue

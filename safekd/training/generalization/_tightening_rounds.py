@@ -165,11 +165,8 @@ class TighteningRounds:
                     f"{asked:g} < highest < 1, so that there is room to raise the threshold."
                 )
             self.highest[m] = top
-        if margin:
-            self.asked = tuple(
-                rule.with_threshold(rule.required + margin) if m in self.raised else rule
-                for m, rule in enumerate(self.asked)
-            )
+        more = {m: self.asked[m].with_threshold(self.asked[m].required + margin) for m in self.raised if margin}
+        self.asked = tuple(more.get(m, rule) for m, rule in enumerate(self.asked))
 
     def pose(self, shares: Shares) -> list[Constraint]:
         """Return the constraints at some shares of the way: 0 is what was asked for, 1 the highest.

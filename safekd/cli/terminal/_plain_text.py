@@ -8,7 +8,7 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from ..errors import escape_controls
+from ...errors import escape_controls
 
 
 class PlainConsole(Console):

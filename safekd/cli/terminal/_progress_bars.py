@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ..errors import escape_controls
+from ...errors import escape_controls
 from ._plain_text import print_plain
 
 
