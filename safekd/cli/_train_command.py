@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -111,7 +111,7 @@ def _train_on_ranks(
 
         def finish() -> list[Path]:
             split = experiment.splits["certify"]
-            stated.extend(_certify(result, constraint, split) for constraint in experiment.constraints)
+            stated.extend(_certify_together(result, experiment.constraints, split))
             proved = replace(result, certificates=[one for one in stated if isinstance(one, Certificate)])
             refused = [one for one in stated if isinstance(one, str)]
             write_more = partial(
@@ -183,12 +183,26 @@ def _tell_how_to_go_on(console: Console, path: Path, target: Path) -> Iterator[N
         raise
 
 
-def _certify(result: FitResult, constraint: SafetyConstraint, split: Split) -> Certificate | str:
-    """Return what held-out data show of a constraint, or why they can show nothing: the run itself is not in doubt."""
-    try:
-        return certify(result, constraint, split)
-    except InvalidInput as error:
-        return f"{constraint.name}: not certified. {error}"
+def _certify_together(
+    result: FitResult, constraints: Sequence[SafetyConstraint], split: Split
+) -> list[Certificate | str]:
+    """Return what held-out data show of each constraint, or why they can show nothing: the run itself is not in doubt.
+
+    Those of which something can be shown are certified together.
+    """
+    with suppress(InvalidInput):
+        return list(certify(result, list(constraints), split))
+    stated: list[Certificate | str] = []
+    for constraint in constraints:
+        try:
+            stated.append(certify(result, constraint, split))
+        except InvalidInput as error:
+            stated.append(f"{constraint.name}: not certified. {error}")
+    shown = [m for m, one in enumerate(stated) if isinstance(one, Certificate)]
+    if shown:
+        for m, one in zip(shown, certify(result, [constraints[m] for m in shown], split), strict=True):
+            stated[m] = one
+    return stated
 
 
 def _keep_result(

@@ -20,7 +20,7 @@ from ._user_code import is_library, list_class_parts, list_code_parts, list_func
 
 _SHOWN = 60  # characters of a description before its fingerprint
 _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
-_HOW_TRAINED = {"training", "gradient_checkpointing"}
+_UNTOLD_SETTINGS = {"training", "gradient_checkpointing", "name_or_path"}  # how it is trained, and where it came from
 _UNTOLD_STATE = {"_is_full_backward_hook", "call_super_init", "_backward_pre_hooks", "_compiled_call_impl"}
 
 
@@ -81,7 +81,7 @@ def hash_model(module: nn.Module) -> str:
 def _list_settings(module: nn.Module) -> dict[str, Any]:
     """Return what decides what one module computes: not how it is trained, and no object that may hold paths."""
     plain = {name: value for name, value in vars(module).items() if not name.startswith("_") and _is_plain(value)}
-    return {name: value for name, value in plain.items() if name not in _HOW_TRAINED}
+    return {name: value for name, value in plain.items() if name not in _UNTOLD_SETTINGS}
 
 
 def _is_plain(value: Any) -> bool:

@@ -6,7 +6,7 @@
     constraints = constrain_each_context("recall", Recall([0]), 0.9, contexts=[0, 1])               # one each
     Budget("harm", [(5.0, Recall([0])), (1.0, Recall([1]))], at_most=0.3)                           # one for all
     certify(student, constraint, held_out)                        # one-sided bound: "safe" or "not_shown"
-    cases_needed(0.95, expected=0.98)                             # before there are data: 234 cases would show it
+    cases_needed(0.95, expected=0.98)                             # before there are data: 181 cases would show it
     PairedSums.from_values(values, contexts, binary=True).p_values()    # which teacher is safer, on the same examples
 
 A ``SafetyMeasure`` reads one position; an ``Average`` reads it over groups of examples, by sums that batches and ranks

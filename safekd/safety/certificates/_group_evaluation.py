@@ -31,7 +31,7 @@ class EvaluationSettings:
 
 
 SETTINGS = EvaluationSettings()
-_ROUNDING = 1 + 1e-9  # of the largest weight, which may have been worked out in another order
+_ROUNDING = 1 + 1e-6  # of the largest weight, which may have been worked out in float32
 
 
 def evaluate_groups(
