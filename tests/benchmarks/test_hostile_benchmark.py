@@ -23,7 +23,7 @@ from benchmarks.hostile._table_inputs import draw_table_input
 from safekd.io.arrays import RawRows
 from safekd.weight_files import ProjectionSummary
 
-SEED, SLICE = 7, 400
+SEED, SLICE = 7, 200
 WEIGHTS = {"in.csv": b"a,b\n0.9,0.1\n", "other": b"as it was"}
 PROJECT = ("project", "in.csv", "-o", "out.csv", "--upper", "0.6")
 

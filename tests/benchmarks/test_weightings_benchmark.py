@@ -31,7 +31,7 @@ def test_a_short_run_has_a_line_a_rule_and_conforming_weights_break_nothing(caps
     out = tmp_path / "weightings.md"
     options = ["--seeds", "2", "--tasks", "digits", "--rules", "EntropyInverse", "MetaTeacher", "family C"]
     try:
-        assert weightings.main([*options, "--epochs", "5", "--out", str(out)]) == 0
+        assert weightings.main([*options, "--epochs", "2", "--out", str(out)]) == 0
     finally:
         torch.set_num_threads(threads)
     text = out.read_text()

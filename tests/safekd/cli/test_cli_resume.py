@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,8 +31,8 @@ def write_config(folder: Path, epochs: int) -> Path:
 
 
 def write_stream(folder: Path) -> Path:
-    """A Parquet file that is streamed, once, in 135 steps."""
-    write_parquet(folder / "data.parquet", 6000)
+    """A Parquet file that is streamed, once, in 68 steps."""
+    write_parquet(folder / "data.parquet", 3000)
     path = folder / "case.toml"
     path.write_text(STREAM_CONFIG.format(features=["x0", "x1"], rows=20).replace("'", '"'))
     return path
@@ -82,26 +83,40 @@ def test_a_command_that_was_stopped_goes_on(number, code, tmp_path, capsys):
     assert not (run / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("write", [lambda folder: write_config(folder, 2000), write_stream], ids=["csv", "stream"])
-def test_a_command_that_was_killed_ends_as_if_it_had_not_been(write, tmp_path, capsys):
-    config = write(tmp_path)
-    assert run_cli(capsys, "train", config, "--run-dir", tmp_path / "whole").code in (0, 1)
-    run = tmp_path / "stopped"
+def start_and_kill(config, run, checkpoints):
     with start(config, "--run-dir", run, "--checkpoint-every", "7") as process:
-        wait_for_checkpoint(run, process)
+        wait_for_checkpoint(run, process, checkpoints)
         process.kill()
         process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    assert run_cli(capsys, "train", config, "--run-dir", run, "--resume").code in (0, 1)
-    assert contents_but_clock(run) == contents_but_clock(tmp_path / "whole")
 
 
-def test_repair_sets_a_damaged_checkpoint_aside_and_says_what_was_lost(tmp_path, capsys):
-    config, run = write_config(tmp_path, LONG), tmp_path / "run"
-    with start(config, "--run-dir", run, "--checkpoint-every", "20") as process:
-        wait_for_checkpoint(run, process, number=2)
-        process.kill()
-        process.communicate(timeout=60)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A folder with a configuration and its run, ``stopped``, that was killed after two checkpoints."""
+    folder = tmp_path_factory.mktemp("killed")
+    start_and_kill(write_config(folder, 600), folder / "stopped", checkpoints=2)
+    return folder
+
+
+def assert_ends_as_if_undisturbed(folder, capsys):
+    config = folder / "case.toml"
+    assert run_cli(capsys, "train", config, "--run-dir", folder / "whole").code in (0, 1)
+    assert run_cli(capsys, "train", config, "--run-dir", folder / "stopped", "--resume").code in (0, 1)
+    assert contents_but_clock(folder / "stopped") == contents_but_clock(folder / "whole")
+
+
+def test_a_command_that_was_killed_ends_as_if_it_had_not_been(killed, tmp_path, capsys):
+    assert_ends_as_if_undisturbed(shutil.copytree(killed, tmp_path / "copy"), capsys)
+
+
+def test_a_command_that_was_killed_as_it_streamed_ends_as_if_it_had_not_been(tmp_path, capsys):
+    start_and_kill(write_stream(tmp_path), tmp_path / "stopped", checkpoints=1)
+    assert_ends_as_if_undisturbed(tmp_path, capsys)
+
+
+def test_repair_sets_a_damaged_checkpoint_aside_and_says_what_was_lost(killed, tmp_path, capsys):
+    run = shutil.copytree(killed / "stopped", tmp_path / "run")
     # a third is there where the kill came after a checkpoint was written and before the oldest was removed
     *_, first, last = CheckpointStore(run).list_whole()
     (last.folder / "state.json").write_text("{}")

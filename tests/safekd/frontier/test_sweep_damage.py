@@ -75,7 +75,7 @@ def test_any_flipped_bit_of_any_file_is_seen(folder):
     assert len(files) > 30
     for file in files:
         raw = file.read_bytes()
-        for _ in range(6):
+        for _ in range(3):
             file.write_bytes(flipped(raw, draw))
             assert is_told(lambda: kd.verify_files(folder), file.name)
             assert is_told(lambda: kd.verify(folder, make, one_each()), file.name)
@@ -89,7 +89,7 @@ def test_any_flipped_bit_of_a_frontiers_files_is_refused(traced, tmp_path):
     traced[0].to_csv(tmp_path / "f.csv")
     for name in ("f.csv", "f.csv.meta.json"):
         raw = (tmp_path / name).read_bytes()
-        for _ in range(120):
+        for _ in range(60):
             (tmp_path / name).write_bytes(flipped(raw, draw))
             with pytest.raises(kd.InvalidInput, match=r"f\.csv"):
                 kd.Frontier.from_csv(tmp_path / "f.csv")

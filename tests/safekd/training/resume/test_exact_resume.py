@@ -49,6 +49,20 @@ def stop_and_go_on(folder, monkeypatch, *stops, kind="minibatches", **more):
     return fit(folder, kind, start=999, **more)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Runs that nothing stopped, each of them once: its folder and its result."""
+    kept = {}
+
+    def run(name="minibatches", **more):
+        if name not in kept:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            kept[name] = folder, fit(folder, **more)
+        return kept[name]
+
+    return run
+
+
 KINDS = ("minibatches", "full batches", "independent batches", "schedule", "learned rule", "microbatches", "float16")
 MID_EPOCH, BOUNDARY = 13, 20  # five batches an epoch
 
@@ -57,13 +71,13 @@ CASES = [("minibatches", (MID_EPOCH,)), ("schedule", (BOUNDARY,)), *((kind, (6, 
 
 
 @pytest.mark.parametrize(("kind", "stops"), CASES, ids=str)
-def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(kind, stops, tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(kind, stops, tmp_path, monkeypatch, undisturbed):
     more = {"epochs": 60} if kind == "full batches" else {}
-    whole = fit(tmp_path / "whole", kind, **more)
+    folder, whole = undisturbed(kind, kind=kind, **more)
     torch.rand(5)
     result = stop_and_go_on(tmp_path / "stopped", monkeypatch, *stops, kind=kind, **more)
     assert result.multipliers == whole.multipliers
-    assert contents_but_clock(tmp_path / "stopped") == contents_but_clock(tmp_path / "whole")
+    assert contents_but_clock(tmp_path / "stopped") == contents_but_clock(folder)
     assert kd.verify_files(tmp_path / "stopped").holds()
 
 
@@ -106,13 +120,13 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("data", "stops"), PLACES)
-def test_data_that_are_not_in_memory_go_on_at_their_place(data, stops, tmp_path, monkeypatch):
+def test_data_that_are_not_in_memory_go_on_at_their_place(data, stops, tmp_path, monkeypatch, undisturbed):
     kind = "minibatches" if data.startswith("a data set") else "stream"
-    more = {"epochs": 6, "trace_every": 10}
-    whole = fit(tmp_path / "whole", kind, train=DATA[data](), **more)
-    again = stop_and_go_on(tmp_path / "stopped", monkeypatch, *stops, kind=kind, train=DATA[data](), **more)
+    more = {"kind": kind, "epochs": 6, "trace_every": 10}
+    folder, whole = undisturbed(data, train=DATA[data](), **more)
+    again = stop_and_go_on(tmp_path / "stopped", monkeypatch, *stops, train=DATA[data](), **more)
     assert again.multipliers == whole.multipliers
-    assert contents_but_clock(tmp_path / "stopped") == contents_but_clock(tmp_path / "whole")
+    assert contents_but_clock(tmp_path / "stopped") == contents_but_clock(folder)
 
 
 def test_checkpoints_change_nothing(tmp_path):
@@ -125,11 +139,10 @@ def test_checkpoints_change_nothing(tmp_path):
     assert without.multipliers == whole.multipliers == other.multipliers
 
 
-@pytest.mark.parametrize("every", [1, 3, 5, 11])
-def test_when_checkpoints_were_taken_does_not_matter(every, tmp_path, monkeypatch):
-    fit(tmp_path / "whole")
-    stop_and_go_on(tmp_path / "stopped", monkeypatch, 23, checkpoint_every=every)
-    assert contents_but_clock(tmp_path / "stopped") == contents_but_clock(tmp_path / "whole")
+@pytest.mark.parametrize("every", [1, 5, 11])
+def test_when_checkpoints_were_taken_does_not_matter(every, tmp_path, monkeypatch, undisturbed):
+    stop_and_go_on(tmp_path, monkeypatch, 23, checkpoint_every=every)
+    assert contents_but_clock(tmp_path) == contents_but_clock(undisturbed()[0])
 
 
 def test_a_finished_run_leaves_no_checkpoints_and_the_next_one_begins_anew(tmp_path):
@@ -155,8 +168,7 @@ def test_the_clock_goes_on_from_the_checkpoint(tmp_path, monkeypatch):
     assert (wall.diff().dropna() >= 0).all()
 
 
-def test_a_damaged_checkpoint_costs_steps_and_nothing_else(tmp_path, monkeypatch):
-    fit(tmp_path / "whole")
+def test_a_damaged_checkpoint_costs_steps_and_nothing_else(tmp_path, monkeypatch, undisturbed):
     folder = tmp_path / "stopped"
     with monkeypatch.context() as patch:
         crash_after(patch, 30)
@@ -166,7 +178,7 @@ def test_a_damaged_checkpoint_costs_steps_and_nothing_else(tmp_path, monkeypatch
     (folder / "checkpoints" / "step-000028" / "student.safetensors").write_bytes(b"")
     with pytest.warns(UserWarning, match=r"goes on from step 24, the last that is whole\. .*student\.safetensors"):
         fit(folder, start=5)
-    assert contents_but_clock(folder) == contents_but_clock(tmp_path / "whole")
+    assert contents_but_clock(folder) == contents_but_clock(undisturbed()[0])
 
 
 def test_callbacks_go_on_with_their_run(tmp_path, monkeypatch):
