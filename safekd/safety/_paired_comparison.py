@@ -15,9 +15,15 @@ what makes an example hard cancels.  Against "i is not safer than j", that is E[
 The first two hold at every count.  The third is approximate: a plain t test finds differences that are not there where
 d is nearly always the same and rarely far below, the more the rarer; the guard stops that at the price of differences
 smaller than some 4 / n, which no test can show whatever else might happen.  ``benchmarks.orderings`` measures its error
-there, and its power beside the t test.  Source: Suissa and Shuster 1991; Waudby-Smith and Ramdas 2024, section 4
-(capital processes); Johnson 1978, Hall 1992 (correction for skewness).
-Axes: N examples, G groups, K teachers, b bets, m discordant examples, q shares.
+there, and its power beside the t test.
+
+Values that belong together, such as the positions of a sequence or the rows of a patient, are one case: with S_k the
+sum of its values, i is safer per value where ``E[S_i - S_j] > 0``, a mean of independent terms.  The last two tests see
+these sums as shares of the most values that a case can have.
+
+Source: Suissa and Shuster 1991; Waudby-Smith and Ramdas 2024, section 4 (capital processes); Johnson 1978, Hall 1992
+(correction for skewness).
+Axes: N examples, or cases of several; G groups, K teachers, b bets, m discordant examples, q shares.
 """
 
 from __future__ import annotations
@@ -27,9 +33,8 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
+from scipy.special import logsumexp, stdtr
 from scipy.stats import binom
-from scipy.stats import t as student_t
 
 from ..errors import InvalidInput
 
@@ -79,8 +84,9 @@ class PairedSums:
 
     Attributes:
         groups: Numbers of the contexts or classes, G of them.
-        count_G: Examples, (G,).
-        sum_GK: Sums of values, (G, K).
+        count_G: Examples, or cases, that the tests see, (G,).
+        mean_GK: Averages of all values, (G, K).
+        sum_GK: Sums of what the tests see, (G, K): values, or sums of a case as shares of the most that it can be.
         wins_GKK: On how many examples teacher i reads higher than teacher j, (G, K, K).
         spread_GKK: Standard deviations of the differences, (G, K, K); None for values of 0 and 1.
         skew_GKK: Their skewness, (G, K, K); None likewise.
@@ -90,6 +96,7 @@ class PairedSums:
 
     groups: tuple[int, ...]
     count_G: npt.NDArray[np.int64]
+    mean_GK: Floats
     sum_GK: Floats
     wins_GKK: npt.NDArray[np.int64]
     spread_GKK: Floats | None
@@ -97,13 +104,25 @@ class PairedSums:
     log_capital_GKKb: Floats | None
 
     @classmethod
-    def from_values(cls, value_NK: npt.ArrayLike, group_N: npt.ArrayLike, *, binary: bool) -> PairedSums:
+    def from_values(
+        cls,
+        value_NK: npt.ArrayLike,
+        group_N: npt.ArrayLike,
+        *,
+        binary: bool,
+        cluster_N: npt.ArrayLike | None = None,
+    ) -> PairedSums:
         """Add up values over the groups that are present.
 
+        Where cases of a group differ in size, nobody knows how large they can be.  The largest here says it: tests are
+        about cases up to that size, for which that one is no evidence and is left out.
+
         Args:
-            value_NK: Values in [0, 1], (N, K); the N must be independent.
+            value_NK: Values in [0, 1], (N, K); the N must be independent, but for clusters.
             group_N: Number of the group of each example, (N,).
-            binary: Whether values are 0 and 1, which allows the exact test.
+            binary: Whether values are 0 and 1, which allows the exact test where no case has several in a group.
+            cluster_N: Number of the case of each example, (N,): cases are independent, examples of one are not; None
+                for a case each.
 
         Returns:
             The sums.
@@ -112,9 +131,12 @@ class PairedSums:
             InvalidInput: Shapes do not fit, or values are outside [0, 1] or not binary.
         """
         x_NK, group = np.asarray(value_NK, dtype=np.float64), np.asarray(group_N)
-        if x_NK.ndim != 2 or group.shape != x_NK.shape[:1]:
+        cluster = np.arange(len(group)) if cluster_N is None else np.asarray(cluster_N)
+        if x_NK.ndim != 2 or not x_NK.shape[:1] == group.shape == cluster.shape:
+            clusters = "" if cluster_N is None else f", clusters {cluster.shape}"
             raise InvalidInput(
-                f"Values have shape {x_NK.shape}, groups {group.shape}; wanted (examples, teachers) and (examples,)."
+                f"Values have shape {x_NK.shape}, groups {group.shape}{clusters}; wanted (examples, teachers) and "
+                "(examples,)."
             )
         if not np.all((x_NK >= 0) & (x_NK <= 1)):
             raise InvalidInput(
@@ -123,12 +145,16 @@ class PairedSums:
         if binary and not np.all((x_NK == 0) | (x_NK == 1)):
             raise InvalidInput("Values hold other values than 0 and 1, but are called binary; pass binary=False.")
         groups, K = np.unique(group), x_NK.shape[1]
-        parts = [x_NK[group == g] for g in groups]
+        wholes = [x_NK[group == g] for g in groups]
+        sizes = [np.unique(cluster[group == g], return_inverse=True, return_counts=True)[1:] for g in groups]
+        parts = [_add_up_cases(whole, *size) for whole, size in zip(wholes, sizes, strict=True)]
+        binary = binary and all(count.max() == 1 for _, count in sizes)
         shapes = [_describe_differences(part) for part in parts]
         capital = [_compute_log_capital(part) for part in parts]
         return cls(
             groups=tuple(int(g) for g in groups),
             count_G=np.array([len(part) for part in parts], dtype=np.int64),
+            mean_GK=np.array([whole.mean(0) for whole in wholes]).reshape(-1, K),
             sum_GK=np.array([part.sum(0) for part in parts]).reshape(-1, K),
             wins_GKK=np.array([_count_wins(part) for part in parts], dtype=np.int64).reshape(-1, K, K),
             spread_GKK=None if binary else np.array([spread for spread, _ in shapes]).reshape(-1, K, K),
@@ -138,12 +164,13 @@ class PairedSums:
 
     def means(self) -> Floats:
         """Return average values, (G, K)."""
-        return self.sum_GK / self.count_G[:, None]
+        return self.mean_GK
 
     def p_values(self) -> Floats:
         """Return each group's p-value against "teacher i is not safer than teacher j", 1 on the diagonal.
 
-        Below one half only where i's average is above j's: so pairs below one half never go round in a circle.
+        Below one half only where the sum of what the tests see is higher of i than of j: so pairs below one half never
+        go round in a circle.
 
         Returns:
             P-values, (G, K, K).
@@ -164,6 +191,18 @@ class PairedSums:
         diagonal_K = np.arange(p_GKK.shape[-1])
         p_GKK[:, diagonal_K, diagonal_K] = 1.0
         return p_GKK
+
+
+def _add_up_cases(x_NK: Floats, case_N: npt.NDArray[np.int64], count_C: npt.NDArray[np.int64]) -> Floats:
+    """Return sums of cases, (C, K), as shares of the most that one can be, without the largest where they differ."""
+    most = int(count_C.max())
+    if most == 1:
+        return x_NK
+    total_CK = np.zeros((len(count_C), x_NK.shape[1]))
+    np.add.at(total_CK, case_N, x_NK)
+    if int(count_C.min()) < most:
+        total_CK = np.delete(total_CK, int(count_C.argmax()), axis=0)
+    return np.minimum(total_CK / most, 1.0)
 
 
 def _test_wins(wins_KK: npt.NDArray[np.int64], n: int) -> Floats:
@@ -204,7 +243,7 @@ def _test_means(mean_KK: Floats, spread_KK: Floats, skew_KK: Floats, n: int) -> 
         t_KK = (mean_KK - SETTINGS.unseen * q_KK / (1 - q_KK)) / error_KK
         up_KK = np.maximum(t_KK, 0)
         bent_KK = t_KK + tail_KK / 6 + tail_KK * up_KK**2 / 3 + tail_KK**2 * up_KK**3 / 27
-        chance_KK = student_t.sf(np.minimum(bent_KK, t_KK), n - 1)
+        chance_KK = stdtr(n - 1, -np.minimum(bent_KK, t_KK))
         p_KK = np.maximum(p_KK, (1 - q_KK) ** n * chance_KK)
     return np.minimum(1.0, SETTINGS.caution * p_KK)
 

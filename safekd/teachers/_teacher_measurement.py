@@ -42,8 +42,8 @@ def measure_teachers(
     """Measure each teacher's loss a task and safety a context on a split, which should not be training data.
 
     Of sequences no more are asked about at once than fit into 256 MiB of log-probabilities, by the first one.
-    Teachers are also compared on the same examples, where the positions of one example count as one, with their
-    average: they are not independent of each other.
+    Teachers are also compared on the same examples, where the positions of one example, and the examples of one
+    ``cluster`` of the split, are one case, with the sum of their values: they are not independent of each other.
 
     Args:
         ensemble: The teachers.
@@ -72,14 +72,13 @@ def measure_teachers(
     task, tasks = expand_to_positions(batch.task, critical.shape), int(batch.task.max()) + 1
     task_loss_MK, _ = _average_by_group(loss_K, task, everywhere, tasks)
     performance_MK, _ = _average_by_group(right_K, task, everywhere, tasks)
-    context, example = (
-        expand_to_positions(batch.context, critical.shape),
-        expand_to_positions(everything, critical.shape),
-    )
+    context = expand_to_positions(batch.context, critical.shape)
+    cluster = expand_to_positions(everything if split.cluster is None else split.cluster, critical.shape)
     safety_CK, count_C = _average_by_group(value_K, context, critical, contexts)
     safety_VK, count_V = _average_by_group(value_K, batch.labels, critical, classes) if by_class else (None, None)
-    binary = safety.binary and batch.labels.ndim == 1  # an average over positions is neither 0 nor 1
-    paired_class = _compare_on_examples(value_K, batch.labels, example, critical, binary=binary) if by_class else None
+    binary, paired_class = safety.binary, None
+    if by_class:
+        paired_class = _compare_on_examples(value_K, batch.labels, cluster, critical, binary=binary)
     return TeacherEvidence(
         task_loss_MK=task_loss_MK,
         safety_CK=safety_CK,
@@ -88,7 +87,7 @@ def measure_teachers(
         performance_MK=performance_MK,
         safety_VK=safety_VK,
         count_V=count_V,
-        paired_context=_compare_on_examples(value_K, context, example, critical, binary=binary),
+        paired_context=_compare_on_examples(value_K, context, cluster, critical, binary=binary),
         paired_class=paired_class,
     )
 
@@ -158,13 +157,9 @@ def _average_by_group(value_K: Tensor, group: Tensor, counted: Tensor, groups: i
 
 
 def _compare_on_examples(
-    value_K: Tensor, group: Tensor, example: Tensor, counted: Tensor, *, binary: bool
+    value_K: Tensor, group: Tensor, cluster: Tensor, counted: Tensor, *, binary: bool
 ) -> PairedSums:
-    """Compare teachers in each group, one value an example: the average over its counted positions there."""
-    value_PK, example_P = value_K[counted].double(), example[counted]
-    examples = int(example.max()) + 1
-    key, row_P = torch.unique(group[counted] * examples + example_P, return_inverse=True)
-    total_NK = value_PK.new_zeros(len(key), value_K.shape[-1]).index_add(0, row_P, value_PK)
-    mean_NK = total_NK / torch.bincount(row_P, minlength=len(key)).unsqueeze(-1)
-    # exp(log_softmax) can pass 1 by an ulp
-    return PairedSums.from_values(mean_NK.clamp(0, 1).cpu().numpy(), (key // examples).cpu().numpy(), binary=binary)
+    """Compare teachers in each group on the same positions; those of one cluster are one case."""
+    value_PK = value_K[counted].double().clamp(0, 1).cpu().numpy()  # exp(log_softmax) can pass 1 by an ulp
+    groups, clusters = group[counted].cpu().numpy(), cluster[counted].cpu().numpy()
+    return PairedSums.from_values(value_PK, groups, binary=binary, cluster_N=clusters)

@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ..._number_checks import is_finite
@@ -33,7 +35,7 @@ class Comparison:
         group: Number of the context or class.
         i: The teacher that reads higher on average.
         j: The other one.
-        count: Examples on which both were read.
+        count: Examples on which both were read, or independent cases of several.
         wins: On how many of them i reads higher.
         losses: On how many of them i reads lower.
         mean_i: Average of i, in [0, 1].
@@ -141,12 +143,13 @@ def infer_orderings(
             f"The evidence does not compare teachers at scale {scale!r}; wanted 'token' or 'context', and "
             f"`evidence=kd.teachers.measure_teachers(...{option})`."
         )
-    comparisons = [comparison for g in range(len(paired.groups)) for comparison in _compare_pairs(paired, g, level)]
+    p_GKK = paired.p_values()
+    comparisons = [comparison for g, p_KK in enumerate(p_GKK) for comparison in _compare_pairs(paired, g, p_KK, level)]
     return MeasuredOrderings(scale, paired.sum_GK.shape[-1], level, evidence.source, comparisons)
 
 
-def _compare_pairs(paired: PairedSums, g: int, level: float) -> list[Comparison]:
-    p_KK, mean_K, wins_KK = paired.p_values()[g], paired.means()[g], paired.wins_GKK[g]
+def _compare_pairs(paired: PairedSums, g: int, p_KK: npt.NDArray[np.float64], level: float) -> list[Comparison]:
+    mean_K, wins_KK = paired.means()[g], paired.wins_GKK[g]
     K = len(mean_K)
     adjusted_KK = adjust_pair_p_values(p_KK)
     comparisons = []

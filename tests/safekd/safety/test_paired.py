@@ -250,14 +250,16 @@ BAD = {
     "binary": ([[0.5, 1.0]], [0], True, "other values than 0 and 1, but are called binary; pass binary=False"),
     "shape": ([0.5, 1.0], [0], False, r"Values have shape \(2,\), groups \(1,\); wanted \(examples, teachers\)"),
     "lengths": ([[0.5, 1.0]], [0, 1], False, r"Values have shape \(1, 2\), groups \(2,\)"),
+    "clusters": ([[0.5, 1.0]], [0], False, r"groups \(1,\), clusters \(2,\); wanted"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_readings_that_are_refused(case):
     values, groups, binary, message = BAD[case]
+    more = {"cluster_N": [0, 0]} if case == "clusters" else {}
     with pytest.raises(InvalidInput, match=message):
-        PairedSums.from_values(values, groups, binary=binary)
+        PairedSums.from_values(values, groups, binary=binary, **more)
 
 
 def test_shaffer_by_hand():
@@ -279,3 +281,62 @@ def test_shaffer_rejects_all_that_holm_does(seed):
     p[lower] = 1.0
     assert (adjust_pair_p_values(p)[upper] <= adjust_p_values(np.minimum(2 * p[upper], 1)) + 1e-12).all()
     assert (adjust_pair_p_values(p)[upper] >= np.minimum(2 * p[upper], 1) - 1e-12).all()
+
+
+# cases of several values ----------------------------------------------------------------------------------------------
+
+
+def test_cases_are_added_up_by_hand():
+    """Cases of 2, 1 and 2 values: one of the largest says how large they can be, and is left out."""
+    values = [[1.0, 0.0], [0.5, 0.5], [1.0, 0.5], [0.0, 0.5], [0.5, 0.0]]
+    sums = PairedSums.from_values(values, [0] * 5, binary=False, cluster_N=[7, 7, 3, 9, 9])
+    assert sums.count_G.tolist() == [2]
+    assert sums.sum_GK[0].tolist() == [(1.0 + 0.5) / 2, (0.5 + 0.5) / 2]  # cases 3 and 9; 7 is the first of the largest
+    assert sums.means()[0].tolist() == [0.6, 0.3]  # of all values
+    alike = PairedSums.from_values(values[:4], [0] * 4, binary=False, cluster_N=[7, 7, 9, 9])
+    assert alike.count_G.tolist() == [2]
+    assert alike.sum_GK[0].tolist() == [1.25, 0.75]
+
+
+def test_a_case_each_is_as_without_cases():
+    rng = np.random.default_rng(3)
+    values, groups = rng.integers(0, 2, size=(60, 3)) * 1.0, rng.integers(0, 2, size=60)
+    cases = rng.permutation(60)
+    plain, each = (PairedSums.from_values(values, groups, binary=True, cluster_N=c) for c in (None, cases))
+    assert each.log_capital_GKKb is None  # the exact test
+    np.testing.assert_array_equal(plain.p_values(), each.p_values())
+    twice = PairedSums.from_values(values, groups, binary=True, cluster_N=cases // 2)
+    assert twice.log_capital_GKKb is not None  # a sum of two is neither 0 nor 1
+
+
+def draw_cases(rng, runs, cases, how):
+    """Return values (N, 2), runs and cases: teachers are equally safe per value, and values of a case go together."""
+    size_RC = rng.integers(1, 9, size=(runs, cases)) if how == "any size" else np.full((runs, cases), 6)
+    lead_RC = 0.4 * rng.choice([-1.0, 1.0], size=(runs, cases))
+    if how == "large ones differ":  # an average over cases would find teacher 0 safer
+        small_RC = rng.random((runs, cases)) < 0.5
+        size_RC, lead_RC = np.where(small_RC, 2, 8), np.where(small_RC, 0.4, -0.1)
+    case_N = np.repeat(np.arange(runs * cases), size_RC.ravel())
+    lead_N = lead_RC.ravel()[case_N] + 0.1 * rng.standard_normal(len(case_N))
+    values = np.clip(0.5 + np.stack([lead_N, -lead_N], axis=1) / 2, 0, 1)
+    if how == "0 and 1":
+        values = (rng.random((len(case_N), 1)) < values) * 1.0
+    return values, case_N // cases, case_N
+
+
+@pytest.mark.parametrize("cases", [20, 60])
+@pytest.mark.parametrize("how", ["one size", "any size", "large ones differ", "0 and 1"])
+def test_nothing_is_found_where_values_of_a_case_go_together(how, cases):
+    values, group_N, case_N = draw_cases(np.random.default_rng(5), 300, cases, how)
+    binary = how == "0 and 1"
+    p_RKK = PairedSums.from_values(values, group_N, binary=binary, cluster_N=case_N).p_values()
+    assert (2 * p_RKK.min((1, 2)) <= 0.05).mean() <= 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
+    blind_RKK = PairedSums.from_values(values, group_N, binary=binary).p_values()
+    assert (2 * blind_RKK.min((1, 2)) <= 0.05).mean() > 0.1  # which is what cases are for
+
+
+def test_a_difference_is_found_in_cases_too():
+    values, group_N, case_N = draw_cases(np.random.default_rng(6), 200, 60, "any size")
+    values = np.clip(values - np.array([0.0, 0.4]), 0, 1)
+    p_R = PairedSums.from_values(values, group_N, binary=False, cluster_N=case_N).p_values()[:, 0, 1]
+    assert (2 * p_R <= 0.05).mean() > 0.9

@@ -193,6 +193,27 @@ def test_the_positions_of_one_example_count_as_one():
     assert evidence.paired_context.log_capital_GKKb is not None  # averages are tested as such, not as 0 and 1
 
 
+def test_the_rows_of_one_patient_count_as_one_case():
+    """In 60 contexts of 15 patients with 8 rows each, a patient is easy for one of two teachers, which are alike."""
+    rng = np.random.default_rng(0)
+    patient_N = np.repeat(np.arange(60 * 15), 8)
+    right_N = rng.random(60 * 15)[patient_N] < 0.5
+    p_N2 = np.where(np.stack([right_N, ~right_N], axis=1), 0.9, 0.2)
+    rows = [torch.from_numpy(np.stack([1 - p_N, p_N], axis=1)) for p_N in p_N2.T]
+    ensemble = TeacherEnsemble([StoredTeacher(name, r) for name, r in zip(("one", "other"), rows, strict=True)])
+    count = len(patient_N)
+    data = {"labels": torch.ones(count, dtype=torch.long), "context": torch.from_numpy(patient_N // 15)}
+    shares = []
+    for cluster in (None, torch.from_numpy(patient_N)):
+        split = Split("validation", torch.zeros(count, 1), **data, cluster=cluster)
+        for measure_ in (Recall([1]), TruthProbability([1])):
+            found = find_significant_orderings(ensemble, split, measure_)
+            shares.append(float(np.mean([bool(pairs) for _, pairs in found.by_group])))
+    assert {c.count for c in found.comparisons} == {15}
+    assert min(shares[:2]) > 0.3
+    assert max(shares[2:]) <= 0.05
+
+
 def test_a_context_with_one_case_orders_nobody():
     context = torch.where(torch.arange(N) == 1, 1, 0)
     data = Split("validation", torch.zeros(N, 1), LABELS, context=context)
