@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -153,12 +153,15 @@ def _run_config(text: str, config: ExperimentConfig, folder: RunFolder, on_progr
 def _write_outcome(
     experiment: Experiment, reports: list[VariantReport], frontier: Frontier, folder: RunFolder, text: str
 ) -> list[Path]:
+    constrained = reports[-1]
+    proved = replace(constrained.result, certificates=[constrained.certificate])
+
     def write_more(part: Path) -> None:
-        write_run_files(part, experiment, reports[-1].result, text, Path())
+        write_run_files(part, experiment, proved, text, Path(), rivals=reports[:-1])
         frontier.to_csv(part / "frontier.csv")
         frontier.plot(part / "frontier.png", required=experiment.constraints[0].required)
 
-    kept = folder.keep(reports[-1].result, write_more)
+    kept = folder.keep(proved, write_more)
     if kept.save_note:
         raise InvalidInput(kept.save_note)
     return folder.list_files()

@@ -6,3 +6,4 @@ from ._run_tables import tabulate_seeds as tabulate_seeds
 from ._run_tables import tabulate_teachers as tabulate_teachers
 from ._run_tables import tabulate_variants as tabulate_variants
 from ._tightening_table import tabulate_tightening as tabulate_tightening
+from .page import write_report as write_report

@@ -3,9 +3,16 @@ from ._export_student import export_student as export_student
 from ._prediction_file import PredictionSummary as PredictionSummary
 from ._prediction_file import predict_file as predict_file
 from ._prediction_file import read_labeled_rows as read_labeled_rows
+from ._report_facts import REPORT_FACTS as REPORT_FACTS
+from ._report_facts import BoundFact as BoundFact
+from ._report_facts import ReportFacts as ReportFacts
+from ._report_facts import SafetyFact as SafetyFact
+from ._run_files import EFFECTIVE_CONFIG as EFFECTIVE_CONFIG
+from ._run_files import WEIGHTS as WEIGHTS
 from ._run_files import write_run_files as write_run_files
 from ._saved_student import SavedStudent as SavedStudent
 from ._saved_student import load as load
 from ._student_card import format_model_card as format_model_card
+from ._student_spec import STUDENT_SPEC as STUDENT_SPEC
 from ._student_spec import StudentSpec as StudentSpec
 from ._student_spec import describe_student as describe_student
