@@ -204,6 +204,19 @@ def frontier_command(
     raise typer.Exit(show_frontier(out, config, output, plot, options))
 
 
+@app.command("report")
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(help="folders of runs; several are compared")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="HTML file to write; RUN/report.html for one run if left out")
+    ] = None,
+) -> None:
+    """Write one HTML file about runs: verdict, safety, course, weights, frontier, axioms, where all of it is from."""
+    from ._report_command import show_report
+
+    raise typer.Exit(show_report(out, runs, output))
+
+
 @app.command("verify")
 def verify_command(
     path: Annotated[

@@ -128,13 +128,15 @@ def _run_config(text: str, config: ExperimentConfig, folder: RunFolder, on_progr
 def _write_outcome(
     experiment: Experiment, reports: list[VariantReport], frontier: Frontier, folder: RunFolder, text: str
 ) -> list[Path]:
+    constrained = reports[-1]
+    proved = replace(constrained.result, certificates=[constrained.certificate])
+
     def write_more(part: Path) -> None:
-        write_run_files(part, experiment, result, text, Path())
+        write_run_files(part, experiment, proved, text, Path(), rivals=reports[:-1])
         frontier.to_csv(part / "frontier.csv")
         frontier.plot(part / "frontier.png", required=experiment.constraints[0].required)
 
-    result = replace(reports[-1].result, certificates=[reports[-1].certificate])
-    kept = folder.keep(result, write_more)
+    kept = folder.keep(proved, write_more)
     if kept.save_note:
         raise InvalidInput(kept.save_note)
     return folder.list_files()

@@ -9,6 +9,7 @@ from ._example_table import load_examples as load_examples
 from ._example_table import split_examples as split_examples
 from ._variants import Variant as Variant
 from ._variants import VariantReport as VariantReport
+from ._variants import narrow_to_contexts as narrow_to_contexts
 from ._variants import run_variant as run_variant
 from ._weight_table import find_training_signals as find_training_signals
 from ._weight_table import tabulate_weights as tabulate_weights

@@ -133,14 +133,28 @@ def _read_by_context(
 ) -> tuple[ConstraintReading, dict[str, ConstraintReading]]:
     """Read the first constraint on a whole split: overall, and by context name."""
     constraint = experiment.constraints[0]
-    contexts = experiment.table.contexts
-    narrowed = [replace(constraint, contexts=[number], mix=None, worst=None) for number in range(len(contexts))]
+    narrowed = narrow_to_contexts(constraint, experiment.table.contexts)
     data = experiment.splits[split]
     readings = read_full_pass(
-        objective, data, {}, pose_all_on_train([constraint, *narrowed]), with_gradients=False
+        objective, data, {}, pose_all_on_train([constraint, *narrowed.values()]), with_gradients=False
     ).readings
     overall, *each = [replace(reading, split=split) for reading in readings]
-    return overall, dict(zip(contexts, each, strict=True))
+    return overall, dict(zip(narrowed, each, strict=True))
+
+
+def narrow_to_contexts(constraint: SafetyConstraint, contexts: Sequence[str]) -> dict[str, SafetyConstraint]:
+    """Return what a constraint asks of each context that it covers, by name: the plain average there.
+
+    Args:
+        constraint: With numbers of contexts, as an experiment states it.
+        contexts: Names of all contexts.
+    """
+    covered = range(len(contexts)) if constraint.contexts is None else constraint.contexts
+    return {
+        name: replace(constraint, contexts=[number], mix=None, worst=None)
+        for number, name in enumerate(contexts)
+        if number in covered
+    }
 
 
 def _measure_accuracy(experiment: Experiment, result: FitResult) -> float:

@@ -277,6 +277,9 @@ def _evaluate_row(
         violation = reading.violation if number else max(float(row["target"]) - reading.measured, 0.0)
         values |= {f"safety_{reading.name}": reading.measured, f"violation_{reading.name}": violation}
         values |= {f"se_{reading.name}": reading.standard_error}
+    for reading in evaluation.validation:
+        column = f"validation_safety_{reading.name}"
+        values |= {column: reading.measured} if column in row else {}  # the sweep may have had no such split
     if residuals:
         values["kkt_stationarity"] = evaluation.residuals.stationarity
     if residuals and not weighted:

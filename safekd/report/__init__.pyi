@@ -7,3 +7,4 @@ from ._run_tables import tabulate_teachers as tabulate_teachers
 from ._run_tables import tabulate_variants as tabulate_variants
 from ._shown_names import show_name as show_name
 from ._tightening_table import tabulate_tightening as tabulate_tightening
+from .page import write_report as write_report

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..experiment import Experiment, tabulate_weights
+from ..experiment import Experiment, VariantReport, tabulate_weights
 from ..experiment.config import format_config
 from ..io import write_atomically, write_csv
 from ..training import FitResult
+from ._gather_facts import gather_facts
 from ._student_card import MODEL_CARD, format_model_card
 from ._student_spec import describe_student
 
@@ -19,13 +20,19 @@ CONFIG, EFFECTIVE_CONFIG, SPLITS, WEIGHTS = "config.toml", "effective.toml", "sp
 
 
 def write_run_files(
-    part: Path, experiment: Experiment, result: FitResult, text: str, folder: Path, refused: Sequence[str] = ()
+    part: Path,
+    experiment: Experiment,
+    result: FitResult,
+    text: str,
+    folder: Path,
+    refused: Sequence[str] = (),
+    rivals: Sequence[VariantReport] = (),
 ) -> None:
     """Write the files of a run besides those of ``FitResult.save``.
 
     ``config.toml`` as it was given, ``effective.toml`` with every default, ``student.json`` with features, scaling
-    and names, ``splits.csv`` with the split of every row, ``weights.csv`` with the weights of training examples, and
-    ``MODEL_CARD.md``.
+    and names, ``splits.csv`` with the split of every row, ``weights.csv`` with the weights of training examples,
+    ``report.json`` with what a report says besides, and ``MODEL_CARD.md``.
 
     Args:
         part: The folder, which exists.
@@ -34,6 +41,7 @@ def write_run_files(
         text: The configuration, with paths as they are seen from where it will stand.
         folder: Where relative paths of ``experiment.config`` start.
         refused: Why constraints have no certificate, a sentence each.
+        rivals: Students that were trained beside it, for comparison.
     """
     spec = describe_student(experiment, folder)
     _write_text(part / CONFIG, text)
@@ -42,6 +50,7 @@ def write_run_files(
     if experiment.stream is None:  # of data that stream, the column or the seed says it row by row
         write_csv(_tabulate_splits(experiment), part / SPLITS)
     write_csv(tabulate_weights(experiment), part / WEIGHTS)
+    gather_facts(experiment, result, rivals).save(part)
     _write_text(part / MODEL_CARD, format_model_card(spec, experiment, result, refused))
 
 

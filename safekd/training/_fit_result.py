@@ -37,6 +37,7 @@ from .result_files import (
     describe_structure,
     read_rounds,
     read_state,
+    remove_stale_report,
     require_same_student,
     restore_mixture,
     restore_numbers,
@@ -227,6 +228,7 @@ class FitResult:
         with lock_folder(target, "a result"):
             with replace_files(target, RUN) as part:
                 self.write_files(part)
+            remove_stale_report(target)
             return [target / name for name in sorted(read_manifest(target, RUN).files)]
 
     def write_files(self, folder: Path) -> None:

@@ -213,6 +213,7 @@ def _write_files(part: Path, place: PlaceOfPoints, point: TrainedPoint, result: 
             save_tensors(tensors, part / file)
     numbers = {name: value for name, value in vars(point).items() if name not in _TENSORS}
     numbers |= {"spec": asdict(point.spec), "readings": [asdict(reading) for reading in point.readings]}
+    numbers["validation"] = [asdict(reading) for reading in point.validation]
     with write_atomically(part / _POINT) as temporary:
         temporary.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     write_checked_json(place.record, part / _SWEEP)

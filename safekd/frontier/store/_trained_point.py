@@ -56,6 +56,7 @@ class TrainedPoint(ShortRepr):
         loss: Distillation loss, nats.
         loss_se: Its standard error, nats.
         readings: Of each constraint, the swept one first.
+        validation: The same on the validation split; none where there is no such split.
         multipliers: Of each constraint, nats a unit.
         rho: The largest penalty.
         stationarity: KKT residual.
@@ -81,6 +82,7 @@ class TrainedPoint(ShortRepr):
     loss: float = math.nan
     loss_se: float = math.nan
     readings: Sequence[ConstraintReading] = ()
+    validation: Sequence[ConstraintReading] = ()
     multipliers: Sequence[float] = ()
     rho: float = math.nan
     stationarity: float = math.nan

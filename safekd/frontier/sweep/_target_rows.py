@@ -46,6 +46,7 @@ def build_table_row(row: TargetRow, context: RowContext) -> dict[str, Any]:
     point = row.point
     readings = {reading.name: reading for reading in (point.readings if point is not None else ())}
     multipliers = dict(zip(readings, point.multipliers if point is not None else (), strict=True))
+    validation = {reading.name: reading.measured for reading in (point.validation if point is not None else ())}
     built: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "run_id": context.run_id,
@@ -67,6 +68,7 @@ def build_table_row(row: TargetRow, context: RowContext) -> dict[str, Any]:
             f"violation_{name}": violation,
             f"lambda_{name}": multipliers.get(name, math.nan),
             f"se_{name}": math.nan if reading is None else reading.standard_error,
+            f"validation_safety_{name}": validation.get(name, math.nan),
         }
     return built | {
         "rho": math.nan if point is None else point.rho,
@@ -96,8 +98,9 @@ def restore_row(record: Mapping[str, Any], point: TrainedPoint | None) -> tuple[
 def build_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return the rows as a table, without the columns that say nothing."""
     table = pd.DataFrame(list(rows))
-    silent = [name for name, empty in (("mu", table["mu"].isna()), ("note", table["note"] == "")) if empty.all()]
-    return table.drop(columns=silent)
+    numbers = ["mu", *(name for name in table.columns if name.startswith("validation_safety_"))]
+    silent = [name for name in numbers if table[name].isna().all()]
+    return table.drop(columns=[*silent, *["note"] * bool((table["note"] == "").all())])
 
 
 def _compute_residuals(row: TargetRow, point: TrainedPoint | None) -> dict[str, float]:

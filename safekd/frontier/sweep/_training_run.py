@@ -22,7 +22,7 @@ from solvers.short_repr import ShortRepr
 from ..._torch_state import limit_threads
 from ...data import Split, move_split
 from ...errors import InvalidInput
-from ...training import ConstrainedTrainer, FitResult, WarmStart, read_full_pass
+from ...training import ConstrainedTrainer, FitResult, WarmStart, pose_all_on_train, read_full_pass
 from ...training.trace import Callback, ConstraintReading, StopTraining, TracePoint
 from ..store import Parameters, PlaceOfPoints, RunSpec, TrainedPoint, write_point
 from ._sweep_plan import MakeTrainer, accepts_seed
@@ -253,6 +253,7 @@ def _read_result(job: SweepJob, spec: RunSpec, trainer: ConstrainedTrainer, resu
         loss=traced.loss,
         loss_se=traced.loss_se,
         readings=list(traced.readings),
+        validation=list(traced.validation),
         multipliers=[float(multiplier) for multiplier in traced.multipliers],
         rho=max(traced.rho),
         **vars(traced.residuals),
@@ -287,6 +288,7 @@ def _take_best_iterate(
         loss=evaluation.loss,
         loss_se=evaluation.loss_se,
         readings=evaluation.readings,
+        validation=evaluation.validation,
         **vars(evaluation.residuals),
         student=_copy_state(trainer.student),
         rule_state=dict(rule_state),
@@ -319,12 +321,14 @@ class StudentEvaluation(ShortRepr):
         loss: Distillation loss, nats.
         loss_se: Its standard error, nats.
         readings: Of each constraint, the swept one first.
+        validation: The same on the validation split; none where there is no such split.
         residuals: KKT residuals.
     """
 
     loss: float
     loss_se: float
     readings: list[ConstraintReading]
+    validation: list[ConstraintReading]
     residuals: KKTResiduals
 
 
@@ -357,4 +361,14 @@ def evaluate_student(
         h_E=g_M[equal],
         mu_E=multiplier_M[equal],
     )
-    return StudentEvaluation(full.loss, full.loss_se, list(full.readings), residuals)
+    return StudentEvaluation(full.loss, full.loss_se, list(full.readings), _read_validation(job, trainer), residuals)
+
+
+def _read_validation(job: SweepJob, trainer: ConstrainedTrainer) -> list[ConstraintReading]:
+    """Return the constraints as the trainer's student meets them on the validation split."""
+    if job.validation is None:
+        return []
+    split = move_split(job.validation, "validation", trainer.problem.device)
+    posed = pose_all_on_train(trainer.constraints)
+    full = read_full_pass(trainer.objective, split, {}, posed, with_gradients=False)
+    return [replace(reading, split="validation") for reading in full.readings]

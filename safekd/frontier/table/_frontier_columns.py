@@ -16,13 +16,14 @@ SCHEMA_VERSION = 1
 COLUMNS_DOC = """schema_version, run_id, method ("epsilon" or "mu"); target (the threshold of the swept constraint; of
 a mu sweep the safety reached); mu (weight of a mu sweep); held_<name> (threshold of a constraint that is held besides);
 seed; distillation_loss (nats, full training split); safety_<name>, violation_<name>, lambda_<name>, se_<name> (standard
-error of safety); rho; the four KKT residuals, kkt_stationarity, kkt_primal, kkt_dual, kkt_complementarity; split (where
-the constraint is posed); status; feasible (violation at most 1e-3); nondominated (among feasible rows of the same seed
-and held thresholds, of equal ones the first solved); duplicate (the same point as an earlier one of these, to a
-millionth of the range); multiplier_contradicted (lambda is not the trade-off that its neighbors show);
-warm_from (target whose student was the start, empty for a cold one); steps; wall_s (empty where times are in the
-.meta.json); note (what status leaves unsaid).
-mu, held_<name> and note stand only where they say something.  An empty cell is a number that does not exist."""
+error of safety), validation_safety_<name> (the same student on the validation split); rho; the four KKT residuals,
+kkt_stationarity, kkt_primal, kkt_dual, kkt_complementarity; split (where the constraint is posed); status; feasible
+(violation at most 1e-3); nondominated (among feasible rows of the same seed and held thresholds, of equal ones the
+first solved); duplicate (the same point as an earlier one of these, to a millionth of the range);
+multiplier_contradicted (lambda is not the trade-off that its neighbors show); warm_from (target whose student was the
+start, empty for a cold one); steps; wall_s (empty where times are in the .meta.json); note (what status leaves unsaid).
+mu, held_<name>, validation_safety_<name> and note stand only where they say something.  An empty cell is a number that
+does not exist."""
 
 WORD, WHOLE, FLAG, NUMBER = "word", "whole", "flag", "number"
 _KINDS = {
@@ -43,7 +44,8 @@ _LAST = (
     "steps",
     "wall_s",
 )
-_OF_EACH = ("safety_", "violation_", "lambda_", "se_")  # of each constraint, named <prefix><name>
+_NEEDED_OF_EACH = ("safety_", "violation_", "lambda_", "se_")  # of each constraint, named <prefix><name>
+_OF_EACH = (*_NEEDED_OF_EACH, "validation_safety_")
 _HELD = "held_"
 _OPTIONAL = ("mu", "note")
 
@@ -52,7 +54,7 @@ Rows = NDArray[np.intp]
 
 def list_required_columns(constraint: str) -> list[str]:
     """Return the columns that every frontier has, in order."""
-    own = [f"{prefix}{constraint}" for prefix in _OF_EACH]
+    own = [f"{prefix}{constraint}" for prefix in _NEEDED_OF_EACH]
     first = [column for column in _FIRST if column not in _OPTIONAL]
     return [*first, "seed", "distillation_loss", *own, "rho", *_KKT, *_LAST]
 

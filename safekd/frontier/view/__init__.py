@@ -6,5 +6,16 @@ PNG, SVG or PDF, or embedded with the whole table in a page that needs no networ
 
 from ._draw_frontier import draw_frontier
 from ._frontier_summary import summarize_frontier
+from ._layout import FRONT, KINDS, FrontierLayout, lay_out_frontier
+from ._page_palette import PALETTE, format_palette
 
-__all__ = ["draw_frontier", "summarize_frontier"]
+__all__ = [
+    "FRONT",
+    "KINDS",
+    "PALETTE",
+    "FrontierLayout",
+    "draw_frontier",
+    "format_palette",
+    "lay_out_frontier",
+    "summarize_frontier",
+]

@@ -1,5 +1,7 @@
 """What stands around the drawing in a frontier's page: style, script, the frame.  Nothing is fetched from anywhere."""
 
+from ._page_palette import format_palette
+
 FRAME = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -28,11 +30,7 @@ script-src 'unsafe-inline'">
 </html>
 """
 
-STYLE = """
-:root{color-scheme:light dark;--paper:#fff;--ink:#1d1d1f;--soft:#5c5f66;--grid:#e3e5e8;--gap:#e9eaec;--card:#fff;
---c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#b5588f;--c4:#b87800;--c5:#2f8fc4;--c6:#666}
-@media (prefers-color-scheme:dark){:root{--paper:#15171a;--ink:#ececec;--soft:#a9adb5;--grid:#2c3036;--gap:#2a2d33;
---card:#22252a;--c0:#56b4e9;--c1:#ff8f4a;--c2:#2fc79b;--c3:#e59ac6;--c4:#f0b840;--c5:#8fd0f5;--c6:#aaa}}
+_RULES = """
 body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.45 system-ui,sans-serif}
 main{max-width:860px;margin:0 auto;padding:16px}
 h1{font-size:1.3rem;margin:0 0 4px;overflow-wrap:anywhere}
@@ -53,6 +51,7 @@ th,td{padding:2px 8px;border-bottom:1px solid var(--grid);text-align:right}
 th{text-align:left;font-weight:600}tr.on td{background:var(--gap)}
 @media print{#tip{display:none}}
 """.strip()
+STYLE = f"{format_palette()}\n{_RULES}"
 
 # rows are read from the table of the page, so that no number stands in the file twice
 SCRIPT = """

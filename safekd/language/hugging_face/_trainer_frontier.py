@@ -174,6 +174,7 @@ def _train_point(make_trainer: MakeSafeKDTrainer, spec: RunSpec, start: TrainedP
         loss=point.loss,
         loss_se=point.loss_se,
         readings=list(point.readings),
+        validation=list(point.validation),
         multipliers=list(point.multipliers),
         rho=max(point.rho),
         **vars(point.residuals),

@@ -23,7 +23,7 @@ from ...io.folders import (
     require_room,
 )
 from .._fit_result import FURTHER_STUDENTS, FitResult
-from ..result_files import RUN, TRACE_LINES, TRACE_TABLE, VERDICT, require_tensors
+from ..result_files import RUN, TRACE_LINES, TRACE_TABLE, VERDICT, remove_stale_report, require_tensors
 from ..resume import CheckpointStore
 from ..trace import JsonlWriter
 
@@ -76,6 +76,7 @@ class RunFolder:
                 result.write_files(part)
                 if write_more is not None:
                     write_more(part)
+            remove_stale_report(self.folder)
             CheckpointStore(self.folder).clear()
         except Exception as error:  # hours of training stand against a folder
             note = (

@@ -13,6 +13,7 @@ from ._result_record import (
     restore_numbers,
     restore_uses,
 )
+from ._stale_report import REPORT, REPORT_MARK, remove_stale_report
 from ._student_files import (
     ROUNDS,
     RUN,
@@ -31,6 +32,8 @@ from ._student_files import (
 
 __all__ = [
     "POINT_FIELDS",
+    "REPORT",
+    "REPORT_MARK",
     "ROUNDS",
     "RUN",
     "TRACE_LINES",
@@ -42,6 +45,7 @@ __all__ = [
     "load_tensors",
     "read_rounds",
     "read_state",
+    "remove_stale_report",
     "require_same_student",
     "require_tensors",
     "restore_mixture",

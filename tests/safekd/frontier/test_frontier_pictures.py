@@ -262,7 +262,7 @@ def test_every_point_is_reached_by_the_keyboard_and_told_without_a_script(page):
 
 
 def test_the_page_is_light_or_dark_and_draws_gaps(page):
-    assert "@media (prefers-color-scheme:dark)" in page
+    assert "@media screen and (prefers-color-scheme:dark)" in page
     assert page.count("gap: nothing was found between safety 0.7 and 0.8") == 2
     stairs = re.findall(r'class="stairs">\s*<path d="M([^"]*)"', page)
     assert [path.count("L") for path in stairs] == [4, 0]  # three points in one piece, one beyond the gap

@@ -98,3 +98,26 @@ def test_a_table_of_another_file_can_be_compared(traced, frontier, tmp_path):
 def test_a_folder_without_a_finished_sweep_is_refused(tmp_path):
     with pytest.raises(kd.InvalidInput, match="holds no finished sweep; finish it with resume='auto'"):
         kd.verify(tmp_path, make, one_each())
+
+
+def test_safety_on_the_validation_split_stands_beside_that_of_training(tmp_path):
+    """Three validation examples, two of them critical: the student of each row is read on them as well."""
+    held = (torch.zeros(3, 1), torch.tensor([0, 1, 0]))
+    data = {"validation": held}
+    made = kd.trace_frontier(make, one_each(), targets=[0.4, 0.5], epochs=80, tolerance=1e-3, **data)
+    column = made.table["validation_safety_first"]
+    for row, student in made.students.items():
+        with torch.no_grad():
+            assert column[row] == pytest.approx(float(student(held[0]).softmax(-1)[0, 0]), abs=1e-6)
+    made.to_csv(tmp_path / "frontier.csv")
+    read = kd.Frontier.from_csv(tmp_path / "frontier.csv", made.students)
+    assert read.table["validation_safety_first"].equals(column)
+    assert kd.verify(read, make, one_each(), **data).holds()
+    read.table.loc[1, "validation_safety_first"] += 0.01
+    report = kd.verify(read, make, one_each(), **data)
+    assert report.failed.tolist() == [False, True, False]
+    assert "row 1 (target 0.4): validation_safety_first is" in str(report)
+
+
+def test_without_a_validation_split_the_table_has_no_such_column(frontier):
+    assert not [name for name in frontier.table.columns if name.startswith("validation_")]

@@ -1,0 +1,23 @@
+"""``safekd report``: runs as one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from ..report import write_report
+from .terminal import show_written
+
+
+def show_report(console: Console, runs: Sequence[Path], output: Path | None) -> int:
+    """Write a report and say where it is; return the exit code.
+
+    Args:
+        console: Where it is printed.
+        runs: Run folders.
+        output: The file to write; None for report.html in the folder of the one run.
+    """
+    show_written(console, [write_report(runs, output)])
+    return 0

@@ -1,0 +1,86 @@
+"""Where a run comes from: data, configuration, versions, and the hash of every file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .._elements import Element, fold, format_number, make, make_table, shorten
+from .._read_run import ReportedRun
+from ._course import show_evidence
+
+
+@dataclass(frozen=True)
+class OriginSettings:
+    """How much is shown; ``tests/safekd/report/test_report_page.py`` would notice.
+
+    Attributes:
+        letters: Of the configuration.
+        names: Of features and classes.
+        files: Rows of the table of files.
+    """
+
+    letters: int = 20_000
+    names: int = 2_000
+    files: int = 100
+
+
+SETTINGS = OriginSettings()
+
+
+def show_origin(run: ReportedRun) -> Element:
+    """Return the section.
+
+    Args:
+        run: Whose origin.
+    """
+    files: list[list[Element | str]] = [
+        [name, f"{stated.get('bytes', 0):,}", make("code", str(stated.get("sha256", "")))]
+        for name, stated in list(run.files.items())[: SETTINGS.files]
+    ]
+    config = run.config[: SETTINGS.letters]
+    cut = "\n… and more, see effective.toml" if len(run.config) > len(config) else ""
+    return make(
+        "section",
+        make("h2", "Data, configuration, versions, hashes"),
+        make("p", "SHA-256 of the manifest of this run, which has the hash of every file: ", make("code", run.sha256)),
+        _tabulate_uses(run),
+        _describe_student(run),
+        show_evidence(run),
+        fold("Configuration, every default written out", make("pre", config + cut)) if config else None,
+        fold("Files and their hashes", make_table(["file", "bytes", "SHA-256"], files, "Files of the run")),
+    )
+
+
+def _tabulate_uses(run: ReportedRun) -> Element | None:
+    rows: list[list[Element | str]] = [
+        [
+            str(use["split"]),
+            f"{use['examples']:,}",
+            "; ".join(map(str, use["roles"])),
+            f"{use['looks']:,}",
+            make("code", shorten(str(use["sha256"]), 17)),
+        ]
+        for use in run.data
+    ]
+    heads = ["split", "examples", "used for", "looks", "SHA-256"]
+    return make_table(heads, rows, "Data that the run used") if rows else None
+
+
+def _describe_student(run: ReportedRun) -> Element | None:
+    spec, facts = run.spec, run.facts
+    if spec is None:
+        return make("p", "A run of a module of its own: its folder names no features, no classes and no versions.")
+    layers = " × ".join(map(str, [len(spec.features), *spec.hidden, len(spec.classes)]))
+    rows = [
+        ["student", f"multilayer perceptron, {layers}, seed {spec.seed}"],
+        ["classes", shorten(", ".join(spec.classes), SETTINGS.names)],
+        ["features", shorten(", ".join(spec.features), SETTINGS.names)],
+        ["data", f"{spec.source}, {spec.rows:,} rows" + (f", SHA-256 {spec.source_sha256}" * bool(spec.source_sha256))],
+        *([["accuracy", _list_accuracies(facts.accuracy)]] if facts is not None else []),
+        ["versions", ", ".join(f"{name} {number}" for name, number in spec.versions.items())],
+    ]
+    return make_table(["what", "of this run"], rows, "Student, data and versions")
+
+
+def _list_accuracies(accuracy: dict[str, float | None]) -> str:
+    return ", ".join(f"{name} {format_number(value)}" for name, value in accuracy.items())
