@@ -3,10 +3,11 @@ from ._build_experiment import Experiment as Experiment
 from ._build_experiment import build_experiment as build_experiment
 from ._build_experiment import build_mlp as build_mlp
 from ._configured_constraints import build_constraints as build_constraints
+from ._context_rule import ContextRule as ContextRule
 from ._example_table import ExampleTable as ExampleTable
 from ._example_table import FeatureScaling as FeatureScaling
 from ._example_table import load_examples as load_examples
-from ._example_table import split_examples as split_examples
+from ._split_rows import split_examples as split_examples
 from ._variants import Variant as Variant
 from ._variants import VariantReport as VariantReport
 from ._variants import run_variant as run_variant

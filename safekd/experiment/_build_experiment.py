@@ -27,9 +27,10 @@ from ..training import ConstrainedTrainer, CrossFit, Tighten
 from ..weights import Rule, Stored, TeacherEvidence, Unified, infer_orderings
 from ._configured_constraints import build_constraints
 from ._configured_teachers import fit_configured_teacher, read_stored_teacher
-from ._example_table import Array, ExampleTable, FeatureScaling, load_examples, make_splits, split_examples
+from ._example_table import Array, ExampleTable, FeatureScaling, load_examples
 from ._parquet_examples import require_batch_size, survey_parquet
 from ._registries import build_registered, find_rules
+from ._split_rows import make_splits, split_examples
 from ._stored_weights import read_stored_weights
 from .config import ExperimentConfig, FittedTeacherConfig
 
@@ -194,6 +195,7 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
             stream = survey.stream(require_batch_size(config.training.batch_size), config.seed)
         trained = splits["train"] if stream is None else stream
         splits = {name: split if name == "train" else drop_shared(split, trained) for name, split in splits.items()}
+    _require_named_splits(config, splits)
     rows = None if stream is None or survey is None else survey.rows
     if config.weights.stored is not None:
         names, path = [teacher.name for teacher in config.teachers], folder / config.weights.stored
@@ -220,6 +222,16 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
         context_orderings=orderings,
     )
     return Experiment(config, table, splits, stream, ensemble, evidence, unified, constraints, index, scaling)
+
+
+def _require_named_splits(config: ExperimentConfig, splits: dict[str, Split]) -> None:
+    """Refuse what names a split that the data have no row of."""
+    for what, name in config.named_splits().items():
+        if name not in splits:
+            raise InvalidConfig(
+                f"{what} names the split '{name}', and no row of {config.data.source} has '{name}' in column "
+                f"'{config.data.split}'."
+            )
 
 
 def _build_rules(config: ExperimentConfig) -> dict[str, Rule]:

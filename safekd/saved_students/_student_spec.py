@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
 from ..errors import InvalidInput
-from ..experiment import Experiment, FeatureScaling, build_mlp
+from ..experiment import ContextRule, Experiment, FeatureScaling, build_mlp
 from ..experiment.config import Strict
 from ..io.folders import hash_file, read_checked_json, write_checked_json
 
@@ -33,8 +33,8 @@ class StudentSpec(Strict):
         classes: Names of the classes, in the order of its outputs.
         label: The column of labels in the data that it was trained on; None where they were no file.
         contexts: Names of the contexts, in the order of their numbers.
-        context_column: The column that contexts are cut from; None where there is one context.
-        context_cuts: Where that column is cut, lowest first.
+        context_column: The column that contexts follow from; None where there is one context.
+        context_cuts: Where that column is cut, lowest first; empty where it holds the names of contexts.
         teachers: Names of the teachers.
         source: The data, as the experiment file names them.
         source_sha256: Hash of the file of the data; None where it was no file.
@@ -65,7 +65,7 @@ class StudentSpec(Strict):
             raise ValueError(
                 f"{len(self.features)} features, {len(self.means)} means and {len(self.spreads)} spreads; wanted equal"
             )
-        if self.context_column is not None and len(self.context_cuts) != len(self.contexts) - 1:
+        if self.context_cuts and len(self.context_cuts) != len(self.contexts) - 1:
             raise ValueError(f"{len(self.context_cuts)} cuts and {len(self.contexts)} contexts; wanted one cut fewer")
         return self
 
@@ -73,6 +73,11 @@ class StudentSpec(Strict):
     def scaling(self) -> FeatureScaling:
         """What is done to features before the student sees them."""
         return FeatureScaling(np.array(self.means), np.array(self.spreads))
+
+    @property
+    def context_rule(self) -> ContextRule:
+        """How contexts follow from a column."""
+        return ContextRule(self.contexts, self.context_column, tuple(self.context_cuts))
 
     def build_student(self) -> nn.Module:
         """Return a student of this making, its parameters not yet those that were trained."""
@@ -126,7 +131,7 @@ def describe_student(experiment: Experiment, folder: Path) -> StudentSpec:
         label=config.data.label,
         contexts=table.contexts,
         context_column=None if config.data.context is None else config.data.context.column,
-        context_cuts=list(table.context_cuts),
+        context_cuts=list(table.context_rule.cuts),
         teachers=experiment.ensemble.names,
         source=source,
         source_sha256=None if file is None else hash_file(file)["sha256"],

@@ -342,12 +342,17 @@ class ExperimentConfig(Strict):
     tighten: TightenConfig | None = Field(default=None, description="a table [tighten]; thresholds stay if left out")
     frontier: FrontierConfig = Field(default=FrontierConfig(), description="a table [frontier]")
 
-    @model_validator(mode="after")
-    def _splits_are_there(self) -> ExperimentConfig:
+    def named_splits(self) -> dict[str, str]:
+        """Return which split is named where, of those that data need not have."""
         wants = [f"constraint '{constraint.name}'" for constraint in self.constraints if constraint.split == "safety"]
         if self.tighten is not None:
             wants += ["tighten.on"] * (self.tighten.on == "safety") + ["tighten.also"] * ("safety" in self.tighten.also)
-        if wants and not self.data.splits.safety:
+        return dict.fromkeys(wants, "safety")
+
+    @model_validator(mode="after")
+    def _splits_are_there(self) -> ExperimentConfig:
+        wants = list(self.named_splits())
+        if wants and self.data.split is None and not self.data.splits.safety:
             raise ValueError(
                 f"{wants[0]} names the split 'safety', which is empty; give data.splits.safety a share above 0"
             )
