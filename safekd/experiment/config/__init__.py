@@ -5,7 +5,6 @@ rules = load_rules("rules.toml")                    # for weights in files: `saf
 """
 
 from ._config_models import (
-    ConstraintConfig,
     ExperimentConfig,
     FittedTeacherConfig,
     FrontierConfig,
@@ -15,6 +14,7 @@ from ._config_models import (
     TrainingConfig,
     WeightsConfig,
 )
+from ._constraint_config import MEASURE_KEYS, ConstraintConfig
 from ._copy_config import copy_config
 from ._data_config import ContextConfig, DataConfig, Strict
 from ._format_config import format_config
@@ -22,6 +22,7 @@ from ._load_config import load_config, load_rules, parse_config, read_rules
 from ._rule_set import LinearConfig, RulesConfig
 
 __all__ = [
+    "MEASURE_KEYS",
     "ConstraintConfig",
     "ContextConfig",
     "DataConfig",

@@ -17,7 +17,8 @@ from pydantic_core import ErrorDetails
 
 from ...errors import InvalidConfig, InvalidInput
 from ...io import read_text_file
-from ._config_models import ExperimentConfig, suggest_name
+from ._config_models import ExperimentConfig
+from ._registered_names import suggest_name
 from ._rule_set import RulesConfig
 
 M = TypeVar("M", bound=BaseModel)
