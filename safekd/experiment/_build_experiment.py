@@ -199,7 +199,11 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
     rows = None if stream is None or survey is None else survey.rows
     if config.weights.stored is not None:
         names, path = [teacher.name for teacher in config.teachers], folder / config.weights.stored
-        rules = {"token": read_stored_weights(path, names, index) if rows is None else Stored(path)}
+        column = config.weights.key
+        if rows is None or column is not None:
+            rules = {"token": read_stored_weights(path, names, index, None if rows else table.keys, column)}
+        else:
+            rules = {"token": Stored(path)}
     _require_memory(config, len(table.features), len(table.classes))
     lower, upper = config.weights.bounds(len(config.teachers))
     polytope = WeightPolytope(len(config.teachers), lower=lower, upper=upper)

@@ -19,6 +19,7 @@ from solvers.short_repr import ShortRepr
 from ..errors import InvalidConfig, InvalidInput
 from ..io import is_nameless, parse_numbers, read_table, refuse_cell
 from ._context_rule import ContextRule, find_places, read_contexts
+from ._key_matching import require_distinct_keys
 from .config import DataConfig
 
 Array = NDArray[Any]
@@ -38,6 +39,7 @@ class ExampleTable(ShortRepr):
         context_rule: How contexts follow from a column.
         split_N: Numbers in ``SPLITS`` of the split that the data say each example is in; None where they do not.
         group_N: Which examples belong together, numbers from 0; None where each stands for itself.
+        keys: What other files call the examples; None where nothing does.
     """
 
     x_NF: Array
@@ -48,6 +50,7 @@ class ExampleTable(ShortRepr):
     context_rule: ContextRule
     split_N: Array | None = None
     group_N: Array | None = None
+    keys: list[str] | None = None
 
     @property
     def contexts(self) -> list[str]:
@@ -141,7 +144,7 @@ def load_examples(config: DataConfig, folder: Path) -> ExampleTable:
         label_N, classes = cases.target, [str(name) for name in cases.target_names]
     else:
         frame = read_table(folder / config.source)
-        for name in (config.label, config.split, config.group):
+        for name in (config.label, config.split, config.group, config.key):
             if name is not None and name not in frame.columns:
                 what = " label" * (name == config.label)
                 raise InvalidInput(f"{config.source} has no{what} column '{name}'; it has: {', '.join(frame.columns)}.")
@@ -154,10 +157,15 @@ def load_examples(config: DataConfig, folder: Path) -> ExampleTable:
         groups, group_N = _number_cells(frame, config.group, config.source, "group")
         if split_N is not None:
             _require_whole_groups(frame, config, split_N, group_N, groups)
+    keys = None
+    if config.key is not None:
+        names, key_N = _number_cells(frame, config.key, config.source, "key")
+        keys = [names[number] for number in key_N]
+        require_distinct_keys(keys, frame.index.tolist(), config.key, config.source)
     kept = config.keep_as_features([str(name) for name in frame.columns], rule.is_named)
     chosen = choose_features(kept, config)
     x_NF = parse_numbers(frame[chosen], config.source)
-    return ExampleTable(x_NF, np.asarray(label_N), context_N, chosen, classes, rule, split_N, group_N)
+    return ExampleTable(x_NF, np.asarray(label_N), context_N, chosen, classes, rule, split_N, group_N, keys)
 
 
 def _number_cells(frame: pd.DataFrame, column: str, source: str, what: str) -> tuple[list[str], Array]:

@@ -21,6 +21,7 @@ from ..errors import InvalidConfig, InvalidInput
 from ..io import ParquetBlock, ParquetTable, list_names, open_table
 from ._context_rule import ContextRule, cut_numbers, list_context_names, reads_as_number
 from ._example_table import SPLITS, Array, ExampleTable, FeatureScaling, choose_features, refuse_torn_group
+from ._key_matching import require_distinct_keys
 from ._survey_parts import GroupSplits, Moments, RowSample
 from .config import ContextConfig, DataConfig
 
@@ -95,6 +96,7 @@ class ParquetReader(ShortRepr):
         features: Names of the features.
         seed: By which rows are drawn into splits.
         named_contexts: Whether the column of contexts holds names.
+        keyed: Whether keys of rows are read.
         rule: How contexts follow from their column; None before the survey is done.
     """
 
@@ -103,13 +105,15 @@ class ParquetReader(ShortRepr):
     features: list[str]
     seed: int
     named_contexts: bool = False
+    keyed: bool = False
     rule: ContextRule | None = None
 
     @property
     def columns(self) -> list[str]:
         """All columns that are read, each once."""
         context = None if self.config.context is None else self.config.context.column
-        named = [*self.features, self.config.label, self.config.split, self.config.group, context]
+        key = self.config.key if self.keyed else None
+        named = [*self.features, self.config.label, self.config.split, self.config.group, context, key]
         return list(dict.fromkeys(name for name in named if name is not None))
 
     def assign_splits(self, block: ParquetBlock) -> NDArray[np.int64]:
@@ -255,13 +259,13 @@ def survey_parquet(config: DataConfig, path: Path, seed: int) -> ParquetSurvey:
         if not isinstance(table, ParquetTable):
             raise InvalidInput(f"{path} is no Parquet file; wanted one, as its name says.")
         column = None if config.context is None else config.context.column
-        for name in (config.label, config.split, config.group, column):
+        for name in (config.label, config.split, config.group, config.key, column):
             if name is not None and name not in table.columns:
                 raise InvalidInput(f"{config.source} has no column '{name}'; it has: {', '.join(table.columns)}.")
         named = config.context is not None and _holds_names(table, config.context)
         features = choose_features(config.keep_as_features(list(table.columns), named), config)
         streamed = config.stream if config.stream is not None else int(table.total or 0) > SETTINGS.large
-        reader = ParquetReader(path, config, features, seed, named)
+        reader = ParquetReader(path, config, features, seed, named, config.key is not None and not streamed)
         limit = max(1, min(SETTINGS.sample_rows, SETTINGS.sample_bytes // (8 * len(features) * len(SPLITS))))
         classes: dict[str, int] = {}
         contexts: dict[str, int] = {}
@@ -329,7 +333,11 @@ def _read_survey_rows(
     x_NF = block.numbers(reader.features).astype(np.float64)
     value_N, row_N = reader.read_context(block, contexts), number_rows(block)
     group_N = row_N if reader.config.group is None else reader.hash_groups(block)
-    return {"x": x_NF, "label": label_N, "value": value_N, "row": row_N, "group": group_N}
+    rows = {"x": x_NF, "label": label_N, "value": value_N, "row": row_N, "group": group_N}
+    if reader.keyed:
+        names, number_N = block.names(str(reader.config.key))
+        rows["key"] = np.array(names, dtype=object)[number_N]
+    return rows
 
 
 def _summarize_survey(
@@ -365,6 +373,7 @@ def _summarize_survey(
         classes,
         rule,
         group_N=group_N,
+        keys=_list_keys(config, whole) if reader.keyed else None,
     )
     index = {name: np.flatnonzero(split_N == number) for number, name in enumerate(SPLITS)}
     index = {name: places for name, places in index.items() if len(places)}
@@ -377,6 +386,13 @@ def _summarize_survey(
         streamed,
         replace(reader, rule=rule),
     )
+
+
+def _list_keys(config: DataConfig, whole: dict[str, Array]) -> list[str]:
+    """Return the keys of the rows that are held, which are all."""
+    keys: list[str] = whole["key"].tolist()
+    require_distinct_keys(keys, (whole["row"] + np.uint64(1)).tolist(), str(config.key), config.source)
+    return keys
 
 
 def _sort_names(found: dict[str, int], names: list[str] | None = None) -> tuple[list[str], Array]:

@@ -53,7 +53,15 @@ class StoredTeacherConfig(Strict):
 
     name: str = Field(min_length=1, description="what tables and messages call it")
     kind: Literal["stored"] = Field(description="stored")
-    path: str = Field(description="CSV, Parquet, .npy or .safetensors file: rows in the data's order, a column a class")
+    path: str = Field(
+        description="CSV, Parquet, .npy or .safetensors file: rows in the data's order, or, with `key`, in any; a "
+        "column a class"
+    )
+    key: str | None = Field(
+        default=None,
+        min_length=1,
+        description="column of a CSV or Parquet file by which its rows are found, which holds what data.key holds",
+    )
     gives: Literal["probabilities", "logits", "log_probabilities"] = Field(
         default="probabilities", description="what the numbers are: probabilities, logits or log_probabilities"
     )
@@ -88,6 +96,12 @@ class WeightsConfig(Strict):
         description="CSV or Parquet file of weights in the order of the data, one column a teacher, by its name, or a "
         ".npy or .safetensors file with teachers in their order; it stands in place of token, task and context",
     )
+    key: str | None = Field(
+        default=None,
+        min_length=1,
+        description="column of the file `stored` by which its rows are found, which holds what data.key holds; left "
+        "out: rows are in the order of the data",
+    )
     lower: float | None = Field(
         default=None,
         ge=0,
@@ -118,6 +132,8 @@ class WeightsConfig(Strict):
         others = [name for name in ("token", "task", "context") if name in self.model_fields_set]
         if self.stored is not None and others:
             raise ValueError(f"`stored` stands in place of the rules of all scales; remove `{others[0]}`, or `stored`")
+        if self.key is not None and self.stored is None:
+            raise ValueError("`key` is of the file `stored`, and there is none; remove it, or name the file")
         return self
 
     def bounds(self, n_teachers: int) -> tuple[float, float]:
@@ -236,6 +252,16 @@ class ExperimentConfig(Strict):
     training: TrainingConfig = Field(default=TrainingConfig(), description="a table [training]")
     tighten: TightenConfig | None = Field(default=None, description="a table [tighten]; thresholds stay if left out")
     frontier: FrontierConfig = Field(default=FrontierConfig(), description="a table [frontier]")
+
+    @model_validator(mode="after")
+    def _keys_are_there(self) -> ExperimentConfig:
+        wants = [
+            f"teachers.{one.name}.key" for one in self.teachers if isinstance(one, StoredTeacherConfig) and one.key
+        ]
+        wants += ["weights.key"] * (self.weights.key is not None)
+        if wants and self.data.key is None:
+            raise ValueError(f"`{wants[0]}` is compared with data.key, which is left out; name the data's own column")
+        return self
 
     def named_splits(self) -> dict[str, str]:
         """Return which split is named where, of those that data need not have."""

@@ -92,7 +92,18 @@ class DataConfig(Strict):
         description="column of the file that says which rows belong together, such as those of one patient: they stay "
         "in one split, and certificates count groups",
     )
-    features: list[str] = Field(default=["*"], min_length=1, description="column names or patterns such as 'mean *'")
+    key: str | None = Field(
+        default=None,
+        min_length=1,
+        description="column of the file that names each row, different in every one: rows of stored teachers and "
+        "weights are found by it, where these say so",
+    )
+    features: list[str] = Field(
+        default=["*"],
+        min_length=1,
+        description="column names or patterns such as 'mean *'; columns of keys, groups and names of contexts are "
+        "features only where they are named in full, and those of labels and splits never",
+    )
     context: ContextConfig | None = Field(default=None, description="a table [data.context]; one context if left out")
     splits: SplitsConfig = Field(default=SplitsConfig(), description="a table [data.splits] of shares that sum to 1")
 
@@ -102,7 +113,7 @@ class DataConfig(Strict):
             raise ValueError("a file needs `label`, the name of its label column")
         if self.stream and not is_parquet(Path(self.source)):
             raise ValueError(f"`stream` is of a Parquet file, and source is '{self.source}'")
-        columns = {"label": self.label, "split": self.split, "group": self.group}
+        columns = {"label": self.label, "split": self.split, "group": self.group, "key": self.key}
         named = [key for key, column in columns.items() if column is not None]
         if self.source == "breast_cancer" and named:
             raise ValueError(f"`{named[0]}` names a column of a file, and source is '{self.source}'; leave it out")
@@ -122,5 +133,5 @@ class DataConfig(Strict):
         """
         never = {self.label, self.split}
         context = self.context.column if self.context is not None and named_contexts else None
-        on_request = {self.group, context} - set(self.features)
+        on_request = {self.group, self.key, context} - set(self.features)
         return [name for name in columns if name not in never and name not in on_request]
