@@ -1,7 +1,6 @@
 from . import config as config
 from ._build_experiment import Experiment as Experiment
 from ._build_experiment import build_experiment as build_experiment
-from ._build_experiment import build_mlp as build_mlp
 from ._configured_constraints import build_constraints as build_constraints
 from ._context_rule import ContextRule as ContextRule
 from ._example_table import ExampleTable as ExampleTable
@@ -13,3 +12,7 @@ from ._variants import VariantReport as VariantReport
 from ._variants import run_variant as run_variant
 from ._weight_table import find_training_signals as find_training_signals
 from ._weight_table import tabulate_weights as tabulate_weights
+from .students import build_mlp as build_mlp
+from .students import find_student as find_student
+from .students import list_students as list_students
+from .students import register_student as register_student

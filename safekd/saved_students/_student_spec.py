@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
-from ..errors import InvalidInput
-from ..experiment import ContextRule, Experiment, FeatureScaling, build_mlp
-from ..experiment.config import Strict
+from ..errors import InvalidConfig, InvalidInput
+from ..experiment import ContextRule, Experiment, FeatureScaling, find_student
+from ..experiment.config import Option, Strict
 from ..io.folders import hash_file, read_checked_json, write_checked_json
 
 STUDENT_SPEC = "student.json"
@@ -26,7 +26,9 @@ class StudentSpec(Strict):
     """The student of an experiment file, as ``student.json`` keeps it beside the parameters.
 
     Attributes:
-        hidden: Units of each hidden layer.
+        kind: Name of the student: "mlp", or one of a package.
+        package: Who brings it.
+        options: What it is built with besides its sizes.
         features: Names of the columns that it reads, in their order.
         means: Subtracted from each feature.
         spreads: Divides it then.
@@ -43,7 +45,9 @@ class StudentSpec(Strict):
         versions: Of safekd and what it ran on.
     """
 
-    hidden: list[Annotated[int, Field(ge=1, le=10**6)]] = Field(max_length=100)
+    kind: str
+    package: str
+    options: dict[str, Option | list[Option]]
     features: Names
     means: list[float]
     spreads: list[Positive]
@@ -80,8 +84,20 @@ class StudentSpec(Strict):
         return ContextRule(self.contexts, self.context_column, tuple(self.context_cuts))
 
     def build_student(self) -> nn.Module:
-        """Return a student of this making, its parameters not yet those that were trained."""
-        return build_mlp(len(self.features), self.hidden, len(self.classes), self.seed)
+        """Return a student of this making, its parameters not yet those that were trained.
+
+        Raises:
+            InvalidInput: No student of its kind is known here, or it takes other options.
+            PluginFailure: The package that brings it fails.
+        """
+        try:
+            maker = find_student(self.kind, self.options)
+            return maker.build(len(self.features), len(self.classes), self.seed)
+        except InvalidConfig as error:
+            raise InvalidInput(
+                f"The run was one of student '{self.kind}' of {self.package}, which cannot be built here: {error} Or "
+                "give the module: kd.load(run, student=module)."
+            ) from error
 
     def save(self, folder: Path) -> None:
         """Write it to ``student.json``, with the hash of its text.
@@ -123,7 +139,9 @@ def describe_student(experiment: Experiment, folder: Path) -> StudentSpec:
     file = None if config.data.label is None else folder / source
     rows = len(table.label_N) if experiment.stream is None else sum(len(part) for part in experiment.index.values())
     return StudentSpec(
-        hidden=list(config.student.hidden),
+        kind=experiment.maker.kind,
+        package=experiment.maker.package,
+        options=dict(experiment.maker.options),
         features=table.features,
         means=scaling.mean_F.tolist(),
         spreads=scaling.spread_F.tolist(),

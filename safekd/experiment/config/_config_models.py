@@ -5,7 +5,7 @@ Each field's description is what a user reads when the value is refused, and in 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -16,6 +16,7 @@ from ._registered_names import (
     find_dual_methods,
     find_pools,
     find_scale_rules,
+    find_students,
     require_registered,
 )
 
@@ -31,6 +32,9 @@ def _require_moderate(value: int | float | str | bool) -> int | float | str | bo
     return value
 
 
+Option = Annotated[int | float | str | bool, AfterValidator(_require_moderate)]
+
+
 class FittedTeacherConfig(Strict):
     """A scikit-learn classifier fitted on a slice of the training split."""
 
@@ -43,9 +47,7 @@ class FittedTeacherConfig(Strict):
     keep: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
         default={}, description="share of a class that stays in its training data, by class name"
     )
-    options: dict[str, Annotated[int | float | str | bool, AfterValidator(_require_moderate)]] = Field(
-        default={}, description="passed to the scikit-learn class"
-    )
+    options: dict[str, Option] = Field(default={}, description="passed to the scikit-learn class")
 
 
 class StoredTeacherConfig(Strict):
@@ -149,11 +151,31 @@ class WeightsConfig(Strict):
 
 
 class StudentConfig(Strict):
-    """A multilayer perceptron with tanh units."""
+    """A multilayer perceptron with tanh units, or another student by its name."""
 
+    kind: Annotated[str, require_registered("student", find_students)] = Field(
+        default="mlp",
+        description="mlp, cnn for images, one that a package brings by an entry point of the group safekd.students, or "
+        "one that was registered by kd.experiment.register_student",
+    )
     hidden: list[Annotated[int, Field(ge=1, le=10**6)]] = Field(
         default=[32], max_length=100, description="units of each hidden layer, at most 1000000; at most 100 layers"
     )
+    options: dict[str, Option | list[Option]] = Field(
+        default={}, description="what another kind than mlp is built with, a table [student.options]"
+    )
+
+    @model_validator(mode="after")
+    def _fit_the_kind(self) -> StudentConfig:
+        if self.kind == "mlp" and self.options:
+            raise ValueError("`options` are of another kind of student; a perceptron (mlp) has `hidden` alone")
+        if self.kind != "mlp" and "hidden" in self.model_fields_set:
+            raise ValueError(f"`hidden` is of kind mlp, and the kind is {self.kind}; state [student.options]")
+        return self
+
+    def given_options(self) -> dict[str, Any]:
+        """Return what the student is built with besides its sizes."""
+        return {"hidden": self.hidden} if self.kind == "mlp" else dict(self.options)
 
 
 class TightenConfig(Strict):

@@ -29,6 +29,7 @@ def format_config(text: str) -> str:
             del record["weights"][name]
     if config.data.split is not None:  # a column says it
         del record["data"]["splits"]
+    del record["student"]["options" if config.student.kind == "mlp" else "hidden"]
     if config.tighten is not None:
         del record["tighten"]["attempts" if config.tighten.on == "crossfit" else "also"]
     written = tomli_w.dumps(record)

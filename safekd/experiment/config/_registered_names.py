@@ -51,6 +51,13 @@ def find_pools() -> Mapping[str, Callable[..., Any]]:
     return POOLS
 
 
+def find_students() -> Mapping[str, str]:
+    """Return the students that a file can name, with who brings each."""
+    from ..students import list_students
+
+    return list_students()
+
+
 def suggest_name(name: str, known: Iterable[str]) -> str:
     """Return "did you mean ...?" with the nearest known name, or nothing where none is near.
 
