@@ -15,6 +15,7 @@ __all__ = [
     "InvalidInput",
     "MissingSignal",
     "NotFinite",
+    "PluginFailure",
     "RankFailure",
     "SafekdError",
     "SafekdWarning",
@@ -42,6 +43,10 @@ class NotFinite(InvalidInput):
     def __init__(self, source: str, wanted: str) -> None:
         super().__init__(f"{source}; wanted {wanted}.")
         self.source = source
+
+
+class PluginFailure(SafekdError, RuntimeError):
+    """Code of another package, which was asked for by its name, failed; the message names name and package."""
 
 
 class RankFailure(SafekdError, RuntimeError):

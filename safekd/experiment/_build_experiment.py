@@ -27,11 +27,13 @@ from ..training import ConstrainedTrainer, CrossFit, Tighten
 from ..weights import Rule, Stored, TeacherEvidence, Unified, infer_orderings
 from ._configured_constraints import build_constraints
 from ._configured_teachers import fit_configured_teacher, read_stored_teacher
-from ._example_table import Array, ExampleTable, FeatureScaling, load_examples, make_splits, split_examples
+from ._example_table import Array, ExampleTable, FeatureScaling, load_examples
 from ._parquet_examples import require_batch_size, survey_parquet
 from ._registries import build_registered, find_rules
+from ._split_rows import make_splits, split_examples
 from ._stored_weights import read_stored_weights
 from .config import ExperimentConfig, FittedTeacherConfig
+from .students import StudentMaker, find_student
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Experiment(ShortRepr):
         constraints: The safety constraints, in the configuration's order.
         index: Rows of the table that each split held before what it shares with the training split was dropped.
         scaling: How features were standardized.
+        maker: How students are made.
     """
 
     config: ExperimentConfig
@@ -76,6 +79,7 @@ class Experiment(ShortRepr):
     constraints: list[SafetyConstraint]
     index: dict[str, Array]
     scaling: FeatureScaling
+    maker: StudentMaker
 
     @property
     def train(self) -> Split | StreamSource:
@@ -117,7 +121,7 @@ class Experiment(ShortRepr):
             seed: Of its parameters; the configuration's if left out.
         """
         drawn = self.config.seed if seed is None else seed
-        return build_mlp(len(self.table.features), self.config.student.hidden, len(self.table.classes), drawn)
+        return self.maker.build(len(self.table.features), len(self.table.classes), drawn)
 
     def trainer(
         self,
@@ -176,6 +180,7 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
         InvalidInput: A file holds something that cannot be used.
     """
     _require_device(config.training.device)
+    maker = find_student(config.student.kind, config.student.given_options())
     survey = None
     if is_parquet(Path(config.data.source)):
         survey = survey_parquet(config.data, folder / config.data.source, config.seed)
@@ -194,11 +199,16 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
             stream = survey.stream(require_batch_size(config.training.batch_size), config.seed)
         trained = splits["train"] if stream is None else stream
         splits = {name: split if name == "train" else drop_shared(split, trained) for name, split in splits.items()}
+    _require_named_splits(config, splits)
     rows = None if stream is None or survey is None else survey.rows
     if config.weights.stored is not None:
         names, path = [teacher.name for teacher in config.teachers], folder / config.weights.stored
-        rules = {"token": read_stored_weights(path, names, index) if rows is None else Stored(path)}
-    _require_memory(config, len(table.features), len(table.classes))
+        column = config.weights.key
+        if rows is None or column is not None:
+            rules = {"token": read_stored_weights(path, names, index, None if rows else table.keys, column)}
+        else:
+            rules = {"token": Stored(path)}
+    _require_student(maker, config, len(table.features), len(table.classes))
     lower, upper = config.weights.bounds(len(config.teachers))
     polytope = WeightPolytope(len(config.teachers), lower=lower, upper=upper)
     ensemble = TeacherEnsemble(
@@ -219,7 +229,17 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
         metric=config.weights.metric,
         context_orderings=orderings,
     )
-    return Experiment(config, table, splits, stream, ensemble, evidence, unified, constraints, index, scaling)
+    return Experiment(config, table, splits, stream, ensemble, evidence, unified, constraints, index, scaling, maker)
+
+
+def _require_named_splits(config: ExperimentConfig, splits: dict[str, Split]) -> None:
+    """Refuse what names a split that the data have no row of."""
+    for what, name in config.named_splits().items():
+        if name not in splits:
+            raise InvalidConfig(
+                f"{what} names the split '{name}', and no row of {config.data.source} has '{name}' in column "
+                f"'{config.data.split}'."
+            )
 
 
 def _build_rules(config: ExperimentConfig) -> dict[str, Rule]:
@@ -240,8 +260,11 @@ def _require_device(name: str) -> None:
         raise InvalidConfig(str(error).replace("`device`", "training.device")) from error
 
 
-def _require_memory(config: ExperimentConfig, features: int, classes: int) -> None:
-    """Refuse a student that does not fit into the machine's memory before anything of it is made."""
+def _require_student(maker: StudentMaker, config: ExperimentConfig, features: int, classes: int) -> None:
+    """Refuse a student that cannot be made, a perceptron too large for the machine before anything of it is made."""
+    if maker.kind != "mlp":
+        maker.build(features, classes, config.seed)
+        return
     sizes = [features, *config.student.hidden, classes]
     parameters = sum((before + 1) * after for before, after in pairwise(sizes))
     needed = parameters * _SETTINGS.bytes_a_parameter
@@ -251,24 +274,3 @@ def _require_memory(config: ExperimentConfig, features: int, classes: int) -> No
             f"student.hidden is {config.student.hidden}: {parameters:,} parameters need some {needed / 1e9:,.0f} GB "
             f"to be trained, and this machine has {memory / 1e9:,.0f} GB. Take smaller layers."
         )
-
-
-def build_mlp(inputs: int, hidden: Sequence[int], classes: int, seed: int) -> nn.Sequential:
-    """Return a multilayer perceptron with tanh units: (B, inputs) to logits (B, classes).
-
-    tanh because its loss is smooth, so that stationarity can be reached and measured.  Same seed, same parameters,
-    whatever else drew random numbers before.
-
-    Args:
-        inputs: Number of features.
-        hidden: Units of each hidden layer; none for a linear student.
-        classes: Number of classes.
-        seed: Of the parameters, at least 0.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        sizes = [inputs, *hidden]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), nn.Tanh()]
-        return nn.Sequential(*layers, nn.Linear(sizes[-1], classes))

@@ -11,10 +11,11 @@ import torch
 
 from ..data import Split
 from ..errors import InvalidConfig, InvalidInput
-from ..io import is_parquet, parse_numbers, read_table
+from ..io import is_parquet, list_names, open_table, parse_numbers, read_table
 from ..io.arrays import RowTable, SelectedRows, open_rows
 from ..teachers import SklearnTeacher, StoredTeacher, Teacher
 from ._example_table import Array, ExampleTable
+from ._key_matching import match_keys
 from .config import FittedTeacherConfig, StoredTeacherConfig
 
 _KINDS = {
@@ -98,6 +99,9 @@ def read_stored_teacher(
     """
     parts = {name: torch.as_tensor(rows) for name, rows in index.items()}
     path = folder / config.path
+    if config.key is not None:
+        p_NV = _read_keyed_rows(config, table, path, rows is not None)
+        return StoredTeacher(config.name, {name: p_NV[rows] for name, rows in parts.items()}, gives=config.gives)
     if path.suffix.lower() in (".npy", ".safetensors") or is_parquet(path):
         whole = _open_stored_rows(config, table, path, len(table.label_N) if rows is None else rows)
         if rows is not None:
@@ -114,6 +118,20 @@ def read_stored_teacher(
         )
     p_NV = _read_stored_table(config, table, path)
     return StoredTeacher(config.name, {name: p_NV[rows] for name, rows in parts.items()}, gives=config.gives)
+
+
+def _read_keyed_rows(config: StoredTeacherConfig, table: ExampleTable, path: Path, streamed: bool) -> torch.Tensor:
+    """Return the numbers of a CSV or Parquet file whose rows are found by their keys, in the order of the data."""
+    who = f"Teacher '{config.name}'"
+    place_N, _ = match_keys(path, str(config.key), None if streamed else table.keys, who)
+    with open_table(path) as stored:
+        if missing := [name for name in table.classes if name not in stored.columns]:
+            raise InvalidInput(
+                f"{who}: {config.path} has no column for class '{missing[0]}'; it has: {list_names(stored.columns)}. "
+                f"Wanted one named after each class: {', '.join(table.classes)}."
+            )
+        p_MV = np.concatenate([block.numbers(table.classes) for block in stored.blocks()])
+    return torch.from_numpy(p_MV[place_N])
 
 
 def _open_stored_rows(config: StoredTeacherConfig, table: ExampleTable, path: Path, rows: int) -> RowTable:

@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from solvers.short_repr import ShortRepr
 
-from ..data import Split, drop_shared
 from ..errors import InvalidConfig, InvalidInput
-from ..io import is_nameless, parse_numbers, read_table
+from ..io import is_nameless, parse_numbers, read_table, refuse_cell
+from ._context_rule import ContextRule, find_places, read_contexts
+from ._key_matching import require_distinct_keys
 from .config import DataConfig
 
 Array = NDArray[Any]
+SPLITS = ("train", "validation", "certify", "test", "safety")
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,8 +36,10 @@ class ExampleTable(ShortRepr):
         context_N: Numbers of contexts.
         features: Names of the F features.
         classes: Names of the classes, by number.
-        contexts: Names of the contexts, by number.
-        context_cuts: Where the column of contexts is cut, lowest first; empty where there is one context.
+        context_rule: How contexts follow from a column.
+        split_N: Numbers in ``SPLITS`` of the split that the data say each example is in; None where they do not.
+        group_N: Which examples belong together, numbers from 0; None where each stands for itself.
+        keys: What other files call the examples; None where nothing does.
     """
 
     x_NF: Array
@@ -44,8 +47,15 @@ class ExampleTable(ShortRepr):
     context_N: Array
     features: list[str]
     classes: list[str]
-    contexts: list[str]
-    context_cuts: tuple[float, ...] = ()
+    context_rule: ContextRule
+    split_N: Array | None = None
+    group_N: Array | None = None
+    keys: list[str] | None = None
+
+    @property
+    def contexts(self) -> list[str]:
+        """Names of the contexts, by number."""
+        return self.context_rule.names
 
     def columns(self, patterns: list[str]) -> list[int]:
         """Return the numbers of the features that match a pattern, in the table's order.
@@ -131,32 +141,94 @@ def load_examples(config: DataConfig, folder: Path) -> ExampleTable:
 
         cases = load_breast_cancer()
         frame = pd.DataFrame(cases.data, columns=[str(name) for name in cases.feature_names])
-        labels, classes = cases.target, [str(name) for name in cases.target_names]
+        label_N, classes = cases.target, [str(name) for name in cases.target_names]
     else:
         frame = read_table(folder / config.source)
-        if config.label not in frame.columns:
-            raise InvalidInput(
-                f"{config.source} has no label column '{config.label}'; it has: {', '.join(frame.columns)}."
-            )
-        named = frame.pop(str(config.label)).str.strip()
-        if (named == "").any():
-            line = named.index[(named == "").to_numpy()][0]
-            raise InvalidInput(
-                f"{config.source}, line {line}: no label in column '{config.label}'; fill it or drop the row."
-            )
-        classes = sorted(named.unique())
-        labels = named.map({name: i for i, name in enumerate(classes)}).to_numpy(dtype=np.int64)
-    context_N, names, cuts = _cut_contexts(frame, config)
-    chosen = choose_features([str(name) for name in frame.columns], config)
+        for name in (config.label, config.split, config.group, config.key):
+            if name is not None and name not in frame.columns:
+                what = " label" * (name == config.label)
+                raise InvalidInput(f"{config.source} has no{what} column '{name}'; it has: {', '.join(frame.columns)}.")
+        classes, label_N = _number_cells(frame, str(config.label), config.source, "label")
+    context_N, rule = np.zeros(len(frame), dtype=np.int64), ContextRule()
+    if config.context is not None:
+        context_N, rule = read_contexts(config.context, frame, config.source)
+    split_N, group_N = _read_splits(frame, config), None
+    if config.group is not None:
+        groups, group_N = _number_cells(frame, config.group, config.source, "group")
+        if split_N is not None:
+            _require_whole_groups(frame, config, split_N, group_N, groups)
+    keys = None
+    if config.key is not None:
+        names, key_N = _number_cells(frame, config.key, config.source, "key")
+        keys = [names[number] for number in key_N]
+        require_distinct_keys(keys, frame.index.tolist(), config.key, config.source)
+    kept = config.keep_as_features([str(name) for name in frame.columns], rule.is_named)
+    chosen = choose_features(kept, config)
     x_NF = parse_numbers(frame[chosen], config.source)
-    return ExampleTable(x_NF, np.asarray(labels), context_N, chosen, classes, names, cuts)
+    return ExampleTable(x_NF, np.asarray(label_N), context_N, chosen, classes, rule, split_N, group_N, keys)
+
+
+def _number_cells(frame: pd.DataFrame, column: str, source: str, what: str) -> tuple[list[str], Array]:
+    """Return the different names in a column, in the order of the alphabet, and which each row has."""
+    named = frame[column].str.strip()
+    if (named == "").any():
+        line = named.index[(named == "").to_numpy()][0]
+        raise InvalidInput(f"{source}, line {line}: no {what} in column '{column}'; fill it or drop the row.")
+    names = sorted(named.unique())
+    return names, find_places(named.tolist(), names)
+
+
+def _read_splits(frame: pd.DataFrame, config: DataConfig) -> Array | None:
+    """Return the number of the split that each row names, (N,)."""
+    if config.split is None:
+        return None
+    named = frame[config.split].str.strip().tolist()
+    number_N = find_places(named, SPLITS)
+    wrong = np.flatnonzero(number_N < 0)
+    if len(wrong):
+        place = f"{config.source}, line {frame.index[wrong[0]]}, column '{config.split}'"
+        raise refuse_cell(place, named[wrong[0]], f"one of {', '.join(SPLITS)}")
+    return number_N
+
+
+def _require_whole_groups(
+    frame: pd.DataFrame, config: DataConfig, split_N: Array, group_N: Array, groups: list[str]
+) -> None:
+    """Refuse splits that tear a group apart."""
+    _, first_G = np.unique(group_N, return_index=True)
+    torn = np.flatnonzero(split_N != split_N[first_G][group_N])
+    if len(torn):
+        row = torn[0]
+        first = first_G[group_N[row]]
+        raise refuse_torn_group(
+            config,
+            groups[group_N[row]],
+            (SPLITS[split_N[first]], SPLITS[split_N[row]]),
+            f" (lines {frame.index[first]} and {frame.index[row]})",
+        )
+
+
+def refuse_torn_group(config: DataConfig, name: str, splits: tuple[str, str], places: str) -> InvalidInput:
+    """Return the error about a group whose rows are in two splits.
+
+    Args:
+        config: Names of the columns.
+        name: Of the group.
+        splits: Names of the two.
+        places: Where the rows are, in brackets.
+    """
+    return InvalidInput(
+        f"{config.source}: column '{config.split}' puts rows of group '{name}' (column '{config.group}') into "
+        f"'{splits[0]}' and '{splits[1]}'{places}; wanted all rows of a group in one split, or certificates would be "
+        "about cases that the student was trained on."
+    )
 
 
 def choose_features(columns: list[str], config: DataConfig) -> list[str]:
     """Return the columns that are features, in their order.
 
     Args:
-        columns: All but the label.
+        columns: Those that can be.
         config: Names or patterns of the features.
 
     Raises:
@@ -173,81 +245,6 @@ def choose_features(columns: list[str], config: DataConfig) -> list[str]:
             f"would count as a feature. Take it out, or name the features: data.features = [{others}]."
         )
     return chosen
-
-
-def split_examples(
-    table: ExampleTable, config: DataConfig, seed: int
-) -> tuple[dict[str, Split], dict[str, Array], FeatureScaling]:
-    """Cut a table into splits, stratified by (class, context), features standardized by the training split.
-
-    Args:
-        table: The examples.
-        config: Shares of the splits.
-        seed: Of the permutation in each stratum, at least 0.
-
-    Returns:
-        The splits and the rows of the table that each holds, both by name, and how features were standardized.
-
-    Raises:
-        InvalidInput: A split would be empty.
-    """
-    shares = {name: share for name, share in config.splits.model_dump().items() if share > 0}
-    rng = np.random.default_rng(seed)
-    parts: dict[str, list[Array]] = {name: [] for name in shares}
-    stratum_N = table.label_N * len(table.contexts) + table.context_N
-    for stratum in np.unique(stratum_N):
-        members = rng.permutation(np.flatnonzero(stratum_N == stratum))
-        ends = np.round(np.cumsum(list(shares.values())) * len(members)).astype(int)
-        for name, part in zip(shares, np.split(members, ends[:-1]), strict=True):
-            parts[name].append(part)
-    index = {name: np.sort(np.concatenate(strata)) for name, strata in parts.items()}
-    for name, rows in index.items():
-        if len(rows) == 0:
-            raise InvalidInput(
-                f"Split '{name}' is empty: {len(table.label_N)} examples are too few for a share of {shares[name]:g}."
-            )
-    scaling = FeatureScaling.of(table.x_NF[index["train"]])
-    splits = make_splits(table, index, scaling)
-    # rows that a file holds twice train the student, and judge nothing
-    unseen = {name: split if name == "train" else drop_shared(split, splits["train"]) for name, split in splits.items()}
-    return unseen, index, scaling
-
-
-def make_splits(
-    table: ExampleTable, index: dict[str, Array], scaling: FeatureScaling, number_N: Array | None = None
-) -> dict[str, Split]:
-    """Return some rows of a table as splits, features standardized.
-
-    Args:
-        table: The examples.
-        index: Rows of each split, by its name.
-        scaling: How features are standardized.
-        number_N: What batches call the examples, (N,); None for their places in the split.
-    """
-    x_NF = scaling.scale(table.x_NF)
-    return {
-        name: Split(
-            name,
-            torch.tensor(x_NF[rows]),
-            torch.tensor(table.label_N[rows]),
-            context=torch.tensor(table.context_N[rows]),
-            context_names=table.contexts,
-            numbers=None if number_N is None else torch.tensor(number_N[rows]),
-            class_names=table.classes,
-        )
-        for name, rows in index.items()
-    }
-
-
-def _cut_contexts(frame: pd.DataFrame, config: DataConfig) -> tuple[Array, list[str], tuple[float, ...]]:
-    if config.context is None:
-        return np.zeros(len(frame), dtype=np.int64), ["all"], ()
-    column, names = config.context.column, config.context.names
-    if column not in frame.columns:
-        raise InvalidConfig(f"data.context.column is '{column}'; {config.source} has: {', '.join(frame.columns)}.")
-    value_N = parse_numbers(frame[[column]], config.source)[:, 0]
-    cuts = np.quantile(value_N, np.arange(1, len(names)) / len(names))
-    return np.digitize(value_N, cuts), names, tuple(cuts.tolist())
 
 
 def _find_numbers(names: list[str], known: list[str], what: str) -> list[int]:

@@ -6,10 +6,10 @@ the training split teachers are fitted, and those of the others judge.  Axes: N 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,12 @@ from solvers.short_repr import ShortRepr
 
 from ..data import StreamSource, rank_places
 from ..errors import InvalidConfig, InvalidInput
-from ..io import ParquetBlock, ParquetTable, open_table
-from ._example_table import Array, ExampleTable, FeatureScaling, choose_features
-from .config import DataConfig
+from ..io import ParquetBlock, ParquetTable, list_names, open_table
+from ._context_rule import ContextRule, cut_numbers, list_context_names, reads_as_number
+from ._example_table import SPLITS, Array, ExampleTable, FeatureScaling, choose_features, refuse_torn_group
+from ._key_matching import require_distinct_keys
+from ._survey_parts import GroupSplits, Moments, RowSample
+from .config import ContextConfig, DataConfig
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class ParquetSettings:
         run_rows: Rows that are read from one place of the file before the next is drawn; within blocks of as many they
             are shuffled.
         most_classes: Different labels at most: more are numbers of rows, or measurements.
+        most_groups: Groups of a file that names splits too: in which each one is stays in memory.
     """
 
     large: int = 100_000
@@ -41,10 +45,10 @@ class ParquetSettings:
     sample_bytes: int = 2**27
     run_rows: int = 2**17
     most_classes: int = 10_000
+    most_groups: int = 10_000_000
 
 
 SETTINGS = ParquetSettings()
-_SPLITS = ("train", "validation", "certify", "test", "safety")
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,20 +95,25 @@ class ParquetReader(ShortRepr):
         config: Names of its columns.
         features: Names of the features.
         seed: By which rows are drawn into splits.
-        cuts: Where contexts are cut; none where there is one.
+        named_contexts: Whether the column of contexts holds names.
+        keyed: Whether keys of rows are read.
+        rule: How contexts follow from their column; None before the survey is done.
     """
 
     path: Path
     config: DataConfig
     features: list[str]
     seed: int
-    cuts: Array | None = None
+    named_contexts: bool = False
+    keyed: bool = False
+    rule: ContextRule | None = None
 
     @property
     def columns(self) -> list[str]:
         """All columns that are read, each once."""
         context = None if self.config.context is None else self.config.context.column
-        named = [*self.features, self.config.label, self.config.split, context]
+        key = self.config.key if self.keyed else None
+        named = [*self.features, self.config.label, self.config.split, self.config.group, context, key]
         return list(dict.fromkeys(name for name in named if name is not None))
 
     def assign_splits(self, block: ParquetBlock) -> NDArray[np.int64]:
@@ -118,21 +127,53 @@ class ParquetReader(ShortRepr):
         """
         if self.config.split is not None:
             names, number_N = block.names(self.config.split)
-            unknown = [name for name in names if name not in _SPLITS]
+            unknown = [name for name in names if name not in SPLITS]
             if unknown:
                 row = int((number_N == names.index(unknown[0])).argmax())
-                raise block.explain_refusal(row, self.config.split, f"one of {', '.join(_SPLITS)}")
-            return np.array([_SPLITS.index(name) for name in names])[number_N]
+                raise block.explain_refusal(row, self.config.split, f"one of {', '.join(SPLITS)}")
+            return np.array([SPLITS.index(name) for name in names])[number_N]
         shares = self.config.splits.model_dump()
-        ends = np.cumsum([shares[name] for name in _SPLITS])
-        drawn_N = rank_places(number_rows(block), self.seed).astype(np.float64) / 2.0**64
-        return np.minimum(np.searchsorted(ends, drawn_N, side="right"), len(_SPLITS) - 1)
+        ends = np.cumsum([shares[name] for name in SPLITS])
+        drawn_by = number_rows(block) if self.config.group is None else self.hash_groups(block)
+        drawn_N = rank_places(drawn_by, self.seed).astype(np.float64) / 2.0**64
+        return np.minimum(np.searchsorted(ends, drawn_N, side="right"), len(SPLITS) - 1)
 
-    def read_context(self, block: ParquetBlock) -> Array:
-        """Return the values that contexts are cut from, (N,); zeros where there is one context."""
-        if self.config.context is None:
+    def hash_groups(self, block: ParquetBlock) -> NDArray[np.uint64]:
+        """Return a hash of each row's group, (N,).
+
+        Args:
+            block: Rows.
+
+        Raises:
+            InvalidInput: A row names no group.
+        """
+        names, number_N = block.names(str(self.config.group))
+        hashes = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names]
+        return np.frombuffer(b"".join(hashes), dtype="<u8").astype(np.uint64)[number_N]
+
+    def read_context(self, block: ParquetBlock, names: dict[str, int]) -> Array:
+        """Return what contexts follow from, (N,): numbers to be cut, or numbers of names; zeros where there is one.
+
+        Args:
+            block: Rows.
+            names: Numbers of the names so far; new ones are entered.
+
+        Raises:
+            InvalidInput: A cell is no number among numbers, or none of the names that are given.
+        """
+        context = self.config.context
+        if context is None:
             return np.zeros(block.rows)
-        return block.numbers([self.config.context.column])[:, 0].astype(np.float64)
+        if not self.named_contexts:
+            return block.numbers([context.column])[:, 0].astype(np.float64)
+        found, number_N = block.names(context.column)
+        for name in found:
+            if context.names is not None and name not in context.names:
+                row = int((number_N == found.index(name)).argmax())
+                raise block.explain_refusal(row, context.column, f"one of the contexts {list_names(context.names)}")
+            names.setdefault(name, len(names))
+        list_context_names(context, list(names), self.config.source)  # too many are refused early
+        return np.array([names[name] for name in found])[number_N]
 
 
 class ParquetBatches:
@@ -185,7 +226,7 @@ class ParquetBatches:
     def _read(self, block: ParquetBlock, rng: np.random.Generator) -> dict[str, Array]:
         """Return the training rows of a block, shuffled."""
         reader = self.reader
-        mine = np.flatnonzero(reader.assign_splits(block) == _SPLITS.index("train"))
+        mine = np.flatnonzero(reader.assign_splits(block) == SPLITS.index("train"))
         mine = rng.permutation(mine)
         x_NF = block.numbers(reader.features)[mine]
         names, number_N = block.names(str(reader.config.label))
@@ -193,12 +234,11 @@ class ParquetBatches:
             row = int((number_N == names.index(new[0])).argmax())
             raise block.explain_refusal(row, str(reader.config.label), "a class that the file had when it was surveyed")
         label_N = np.array([self.classes[name] for name in names], dtype=np.int64)[number_N[mine]]
-        value_N = reader.read_context(block)[mine]
-        context_N = np.zeros(len(mine), np.int64) if reader.cuts is None else np.digitize(value_N, reader.cuts)
+        assert reader.rule is not None  # the survey is done
         return {
             "inputs": self.scaling.scale(x_NF),
             "labels": label_N,
-            "context": context_N.astype(np.int64),
+            "context": reader.rule.read_block(block)[mine],
             "numbers": number_rows(block)[mine].astype(np.int64),
         }
 
@@ -218,23 +258,29 @@ def survey_parquet(config: DataConfig, path: Path, seed: int) -> ParquetSurvey:
     with open_table(path) as table:
         if not isinstance(table, ParquetTable):
             raise InvalidInput(f"{path} is no Parquet file; wanted one, as its name says.")
-        for name in (config.label, config.split, None if config.context is None else config.context.column):
+        column = None if config.context is None else config.context.column
+        for name in (config.label, config.split, config.group, config.key, column):
             if name is not None and name not in table.columns:
                 raise InvalidInput(f"{config.source} has no column '{name}'; it has: {', '.join(table.columns)}.")
-        features = choose_features([c for c in table.columns if c not in (config.label, config.split)], config)
+        named = config.context is not None and _holds_names(table, config.context)
+        features = choose_features(config.keep_as_features(list(table.columns), named), config)
         streamed = config.stream if config.stream is not None else int(table.total or 0) > SETTINGS.large
-        reader = ParquetReader(path, config, features, seed)
-        limit = max(1, min(SETTINGS.sample_rows, SETTINGS.sample_bytes // (8 * len(features) * len(_SPLITS))))
+        reader = ParquetReader(path, config, features, seed, named, config.key is not None and not streamed)
+        limit = max(1, min(SETTINGS.sample_rows, SETTINGS.sample_bytes // (8 * len(features) * len(SPLITS))))
         classes: dict[str, int] = {}
-        moments = _Moments(len(features))
-        samples = [_RowSample(limit if streamed else None, seed) for _ in _SPLITS]
+        contexts: dict[str, int] = {}
+        groups = GroupSplits()
+        moments = Moments(len(features))
+        samples = [RowSample(limit if streamed else None, seed) for _ in SPLITS]
         for block in table.blocks(None, reader.columns):
-            rows = _read_survey_rows(reader, block, classes)
+            rows = _read_survey_rows(reader, block, classes, contexts)
             split_N = reader.assign_splits(block)
+            if config.group is not None and config.split is not None:
+                _require_whole_groups_so_far(config, block, groups, rows["group"], split_N)
             moments.add(rows["x"][split_N == 0])
             for number, sample in enumerate(samples):
                 sample.add({name: part[split_N == number] for name, part in rows.items()})
-        return _summarize_survey(reader, samples, classes, moments, streamed, int(table.total or 0))
+        return _summarize_survey(reader, samples, (classes, contexts), moments, streamed, int(table.total or 0))
 
 
 def number_rows(block: ParquetBlock) -> NDArray[np.uint64]:
@@ -246,7 +292,35 @@ def number_rows(block: ParquetBlock) -> NDArray[np.uint64]:
     return np.arange(block.done - block.rows, block.done, dtype=np.uint64)
 
 
-def _read_survey_rows(reader: ParquetReader, block: ParquetBlock, classes: dict[str, int]) -> dict[str, Array]:
+def _holds_names(table: ParquetTable, context: ContextConfig) -> bool:
+    """Return whether a column of contexts holds their names, and no numbers that are to be cut."""
+    if context.cuts is not None or table.holds_floats(context.column):
+        return False
+    numbers = context.names is not None and not all(reads_as_number(name) for name in context.names)
+    return not (numbers and table.holds_numbers(context.column))
+
+
+def _require_whole_groups_so_far(
+    config: DataConfig, block: ParquetBlock, groups: GroupSplits, hash_N: Array, split_N: Array
+) -> None:
+    """Refuse splits that tear a group apart."""
+    torn = groups.add(hash_N, split_N)
+    if torn is not None:
+        row, other = torn
+        names, number_N = block.names(str(config.group))
+        raise refuse_torn_group(
+            config, names[number_N[row]], (SPLITS[other], SPLITS[split_N[row]]), f" ({block.place(row)})"
+        )
+    if len(groups) > SETTINGS.most_groups:
+        raise InvalidInput(
+            f"{config.source}, column '{config.group}': more than {SETTINGS.most_groups:,} groups; whether each is in "
+            "one split would take too much memory to check. Leave `split` out, so that groups are drawn into splits."
+        )
+
+
+def _read_survey_rows(
+    reader: ParquetReader, block: ParquetBlock, classes: dict[str, int], contexts: dict[str, int]
+) -> dict[str, Array]:
     names, number_N = block.names(str(reader.config.label))
     for name in names:
         classes.setdefault(name, len(classes))
@@ -257,35 +331,51 @@ def _read_survey_rows(reader: ParquetReader, block: ParquetBlock, classes: dict[
         )
     label_N = np.array([classes[name] for name in names], dtype=np.int64)[number_N]
     x_NF = block.numbers(reader.features).astype(np.float64)
-    return {"x": x_NF, "label": label_N, "value": reader.read_context(block), "row": number_rows(block)}
+    value_N, row_N = reader.read_context(block, contexts), number_rows(block)
+    group_N = row_N if reader.config.group is None else reader.hash_groups(block)
+    rows = {"x": x_NF, "label": label_N, "value": value_N, "row": row_N, "group": group_N}
+    if reader.keyed:
+        names, number_N = block.names(str(reader.config.key))
+        rows["key"] = np.array(names, dtype=object)[number_N]
+    return rows
 
 
 def _summarize_survey(
     reader: ParquetReader,
-    samples: Sequence[_RowSample],
-    found: dict[str, int],
-    moments: _Moments,
+    samples: Sequence[RowSample],
+    found: tuple[dict[str, int], dict[str, int]],
+    moments: Moments,
     streamed: bool,
     rows: int,
 ) -> ParquetSurvey:
-    config, parts = reader.config, {name: sample.rows() for name, sample in zip(_SPLITS, samples, strict=True)}
-    for name in _SPLITS[:4]:
+    config, parts = reader.config, {name: sample.rows() for name, sample in zip(SPLITS, samples, strict=True)}
+    for name in SPLITS[:4]:
         if not len(parts[name]["row"]):
             raise InvalidInput(f"Split '{name}' is empty: {reader.path} has no row for it.")
-    whole = {what: np.concatenate([part[what] for part in parts.values()]) for what in ("x", "label", "value", "row")}
-    split_N = np.repeat(np.arange(len(_SPLITS)), [len(part["row"]) for part in parts.values()])
+    whole = {what: np.concatenate([part[what] for part in parts.values()]) for what in parts["train"]}
+    split_N = np.repeat(np.arange(len(SPLITS)), [len(part["row"]) for part in parts.values()])
     order = np.argsort(whole["row"])
     whole, split_N = {what: part[order] for what, part in whole.items()}, split_N[order]
-    classes = sorted(found)
-    place = np.array([classes.index(name) for name in found], dtype=np.int64)
-    contexts, cuts = ["all"], None
-    if config.context is not None:
-        contexts = config.context.names
-        cuts = np.quantile(whole["value"], np.arange(1, len(contexts)) / len(contexts))
-    context_N = np.zeros(len(order), dtype=np.int64) if cuts is None else np.digitize(whole["value"], cuts)
-    held = () if cuts is None else tuple(cuts.tolist())
-    table = ExampleTable(whole["x"], place[whole["label"]], context_N, reader.features, classes, contexts, held)
-    index = {name: np.flatnonzero(split_N == number) for number, name in enumerate(_SPLITS)}
+    classes, number_L = _sort_names(found[0])
+    value_N, rule = whole["value"], ContextRule()
+    if config.context is not None and reader.named_contexts:
+        names = list_context_names(config.context, sorted(found[1]), config.source)
+        rule, value_N = ContextRule(names, config.context.column), _sort_names(found[1], names)[1][value_N]
+    elif config.context is not None:
+        rule = cut_numbers(config.context, value_N, config.source)
+        value_N = rule.cut(value_N)
+    group_N = None if config.group is None else np.unique(whole["group"], return_inverse=True)[1]
+    table = ExampleTable(
+        whole["x"],
+        number_L[whole["label"]],
+        value_N.astype(np.int64),
+        reader.features,
+        classes,
+        rule,
+        group_N=group_N,
+        keys=_list_keys(config, whole) if reader.keyed else None,
+    )
+    index = {name: np.flatnonzero(split_N == number) for number, name in enumerate(SPLITS)}
     index = {name: places for name, places in index.items() if len(places)}
     return ParquetSurvey(
         table,
@@ -294,58 +384,21 @@ def _summarize_survey(
         FeatureScaling(moments.mean_F, moments.measure_spread()),
         rows,
         streamed,
-        replace(reader, cuts=cuts),
+        replace(reader, rule=rule),
     )
 
 
-class _Moments:
-    """Mean and standard deviation of columns that come in parts.  Source: Chan, Golub and LeVeque 1979."""
-
-    def __init__(self, features: int) -> None:
-        self.count, self.mean_F, self._squares_F = 0, np.zeros(features), np.zeros(features)
-
-    def add(self, x_NF: Array) -> None:
-        if not len(x_NF):
-            return
-        mean_F, total = x_NF.mean(0), self.count + len(x_NF)
-        apart_F = mean_F - self.mean_F
-        self._squares_F += np.square(x_NF - mean_F).sum(0) + apart_F**2 * self.count * len(x_NF) / total
-        self.mean_F = self.mean_F + apart_F * len(x_NF) / total
-        self.count = total
-
-    def measure_spread(self) -> Array:
-        """Return the standard deviations, 1 where a feature is constant, (F,)."""
-        spread_F = np.sqrt(self._squares_F / max(self.count, 1))
-        return np.where(spread_F > 0, spread_F, 1.0)
+def _list_keys(config: DataConfig, whole: dict[str, Array]) -> list[str]:
+    """Return the keys of the rows that are held, which are all."""
+    keys: list[str] = whole["key"].tolist()
+    require_distinct_keys(keys, (whole["row"] + np.uint64(1)).tolist(), str(config.key), config.source)
+    return keys
 
 
-class _RowSample:
-    """Rows of the lowest ranks, all where there is no limit."""
-
-    def __init__(self, limit: int | None, seed: int) -> None:
-        self._limit, self._seed = limit, seed + 1  # other ranks than those by which splits are drawn
-        self._parts: list[dict[str, Array]] = []
-        self._held = 0
-
-    def add(self, rows: dict[str, Array]) -> None:
-        self._parts.append(rows)
-        self._held += len(rows["row"])
-        if self._limit is not None and self._held > 2 * self._limit:
-            self._cut(self._limit)
-
-    def rows(self) -> dict[str, Any]:
-        if self._limit is not None:
-            self._cut(self._limit)
-        return self._join()
-
-    def _join(self) -> dict[str, Array]:
-        return {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
-
-    def _cut(self, limit: int) -> None:
-        whole = self._join()
-        rank_N = rank_places(whole["row"], self._seed)
-        kept = np.argpartition(rank_N, limit)[:limit] if len(rank_N) > limit else np.arange(len(rank_N))
-        self._parts, self._held = [{name: part[kept] for name, part in whole.items()}], len(kept)
+def _sort_names(found: dict[str, int], names: list[str] | None = None) -> tuple[list[str], Array]:
+    """Return names in order, that of the alphabet if left out, and the place of each in it by its number so far."""
+    names = sorted(found) if names is None else names
+    return names, np.array([names.index(name) for name in found], dtype=np.int64)
 
 
 def require_batch_size(size: int | None) -> int:

@@ -135,6 +135,24 @@ class ParquetTable:
             finally:
                 _call_writer(target, writer.close)
 
+    def holds_floats(self, column: str) -> bool:
+        """Return whether a column holds floats or decimals.
+
+        Args:
+            column: Its name.
+        """
+        kind = _find_value_type(self.schema.field(self.place_of[column]).type)
+        return bool(pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+    def holds_numbers(self, column: str) -> bool:
+        """Return whether a column holds numbers of any kind.
+
+        Args:
+            column: Its name.
+        """
+        kind = _find_value_type(self.schema.field(self.place_of[column]).type)
+        return self.holds_floats(column) or bool(pa.types.is_integer(kind))
+
     def float_type(self, columns: Sequence[str]) -> type[np.floating[Any]]:
         """Return the float type that holds some columns.
 

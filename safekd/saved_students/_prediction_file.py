@@ -116,11 +116,10 @@ def read_labeled_rows(
             unknown = [row for row, name in enumerate(names) if name not in spec.classes]
             if unknown:
                 raise block.explain_refusal(unknown[0], column, f"one of the classes {', '.join(spec.classes[:20])}")
-            value_N = block.numbers(cut)[:, 0] if cut else np.zeros(block.rows)
-            parts.append((block.numbers(spec.features), names, value_N))
+            parts.append((block.numbers(spec.features), names, spec.context_rule.read_block(block)))
     labels = [name for _, names, _ in parts for name in names]
-    x_NF, value_N = np.concatenate([x for x, _, _ in parts]), np.concatenate([value for _, _, value in parts])
-    return student.build_split(Path(path).name, x_NF, labels, value_N)
+    x_NF, context_N = (np.concatenate([part[place] for part in parts]) for place in (0, 2))
+    return student.build_split(Path(path).name, x_NF, labels, context_N)
 
 
 def _require_known_columns(table: Table, wanted: Sequence[str]) -> None:

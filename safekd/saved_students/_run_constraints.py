@@ -27,5 +27,5 @@ def read_run_constraints(student: SavedStudent) -> list[SafetyConstraint]:
         raise InvalidInput(f"{student.folder} has no {EFFECTIVE_CONFIG}, which says what its constraints are.")
     config, _ = load_config(file)
     none = np.zeros(0, dtype=np.int64)
-    table = ExampleTable(np.zeros((0, len(spec.features))), none, none, spec.features, spec.classes, spec.contexts)
+    table = ExampleTable(np.zeros((0, len(spec.features))), none, none, spec.features, spec.classes, spec.context_rule)
     return [constraint for one in config.constraints for constraint in build_constraints(one, table)]

@@ -104,20 +104,18 @@ class SavedStudent(ShortRepr):
             name: Of the split.
             x_NF: Features as they stand in a table.
             labels: Names of classes, one a row.
-            context_N: Values of the column that contexts are cut from, (N,); anything where there is one context.
+            context_N: Numbers of contexts, (N,), as ``spec.context_rule`` reads them from a file.
 
         Raises:
             InvalidInput: A label is no class of the student's.
         """
         spec = self.require_spec()
-        cuts = np.array(spec.context_cuts)
-        number_N = np.digitize(context_N, cuts) if len(cuts) else np.zeros(len(x_NF), dtype=np.int64)
         known = {label: number for number, label in enumerate(spec.classes)}
         return Split(
             name,
             torch.from_numpy(spec.scaling.scale(x_NF)),
             torch.tensor([known[label] for label in labels]),
-            context=torch.from_numpy(number_N.astype(np.int64)),
+            context=torch.from_numpy(context_N.astype(np.int64)),
             context_names=spec.contexts,
             class_names=spec.classes,
         )

@@ -28,7 +28,7 @@ def format_model_card(spec: StudentSpec, experiment: Experiment, result: FitResu
     """
     parts = [
         f"# Student of {_escape(', '.join(spec.classes[:6]))}{', ...' * (len(spec.classes) > 6)}",
-        f"A multilayer perceptron ({' x '.join(map(str, spec.hidden)) or 'linear'}) on {len(spec.features)} features, "
+        f"A student of kind {_escape(_name_kind(spec))} on {len(spec.features)} features, "
         f"distilled from {len(spec.teachers)} teachers under {len(experiment.constraints)} safety "
         f"constraint{'s' * (len(experiment.constraints) != 1)}. Verdict of the run: **{result.status}**.",
         _escape(result.message),
@@ -44,6 +44,11 @@ def format_model_card(spec: StudentSpec, experiment: Experiment, result: FitResu
         "## Versions\n\n" + _list(f"{name} {number}" for name, number in spec.versions.items()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _name_kind(spec: StudentSpec) -> str:
+    options = ", ".join(f"{name} = {value}" for name, value in spec.options.items())
+    return f"{spec.kind} of {spec.package}{f' ({options})' * bool(options)}"
 
 
 def _list_promises(constraints: Sequence[SafetyConstraint]) -> str:

@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
-from ..errors import InvalidInput
-from ..experiment import Experiment, FeatureScaling, build_mlp
-from ..experiment.config import Strict
+from ..errors import InvalidConfig, InvalidInput
+from ..experiment import ContextRule, Experiment, FeatureScaling, find_student
+from ..experiment.config import Option, Strict
 from ..io.folders import hash_file, read_checked_json, write_checked_json
 
 STUDENT_SPEC = "student.json"
@@ -26,15 +26,17 @@ class StudentSpec(Strict):
     """The student of an experiment file, as ``student.json`` keeps it beside the parameters.
 
     Attributes:
-        hidden: Units of each hidden layer.
+        kind: Name of the student: "mlp", or one of a package.
+        package: Who brings it.
+        options: What it is built with besides its sizes.
         features: Names of the columns that it reads, in their order.
         means: Subtracted from each feature.
         spreads: Divides it then.
         classes: Names of the classes, in the order of its outputs.
         label: The column of labels in the data that it was trained on; None where they were no file.
         contexts: Names of the contexts, in the order of their numbers.
-        context_column: The column that contexts are cut from; None where there is one context.
-        context_cuts: Where that column is cut, lowest first.
+        context_column: The column that contexts follow from; None where there is one context.
+        context_cuts: Where that column is cut, lowest first; empty where it holds the names of contexts.
         teachers: Names of the teachers.
         source: The data, as the experiment file names them.
         source_sha256: Hash of the file of the data; None where it was no file.
@@ -43,7 +45,9 @@ class StudentSpec(Strict):
         versions: Of safekd and what it ran on.
     """
 
-    hidden: list[Annotated[int, Field(ge=1, le=10**6)]] = Field(max_length=100)
+    kind: str
+    package: str
+    options: dict[str, Option | list[Option]]
     features: Names
     means: list[float]
     spreads: list[Positive]
@@ -65,7 +69,7 @@ class StudentSpec(Strict):
             raise ValueError(
                 f"{len(self.features)} features, {len(self.means)} means and {len(self.spreads)} spreads; wanted equal"
             )
-        if self.context_column is not None and len(self.context_cuts) != len(self.contexts) - 1:
+        if self.context_cuts and len(self.context_cuts) != len(self.contexts) - 1:
             raise ValueError(f"{len(self.context_cuts)} cuts and {len(self.contexts)} contexts; wanted one cut fewer")
         return self
 
@@ -74,9 +78,26 @@ class StudentSpec(Strict):
         """What is done to features before the student sees them."""
         return FeatureScaling(np.array(self.means), np.array(self.spreads))
 
+    @property
+    def context_rule(self) -> ContextRule:
+        """How contexts follow from a column."""
+        return ContextRule(self.contexts, self.context_column, tuple(self.context_cuts))
+
     def build_student(self) -> nn.Module:
-        """Return a student of this making, its parameters not yet those that were trained."""
-        return build_mlp(len(self.features), self.hidden, len(self.classes), self.seed)
+        """Return a student of this making, its parameters not yet those that were trained.
+
+        Raises:
+            InvalidInput: No student of its kind is known here, or it takes other options.
+            PluginFailure: The package that brings it fails.
+        """
+        try:
+            maker = find_student(self.kind, self.options)
+            return maker.build(len(self.features), len(self.classes), self.seed)
+        except InvalidConfig as error:
+            raise InvalidInput(
+                f"The run was one of student '{self.kind}' of {self.package}, which cannot be built here: {error} Or "
+                "give the module: kd.load(run, student=module)."
+            ) from error
 
     def save(self, folder: Path) -> None:
         """Write it to ``student.json``, with the hash of its text.
@@ -118,7 +139,9 @@ def describe_student(experiment: Experiment, folder: Path) -> StudentSpec:
     file = None if config.data.label is None else folder / source
     rows = len(table.label_N) if experiment.stream is None else sum(len(part) for part in experiment.index.values())
     return StudentSpec(
-        hidden=list(config.student.hidden),
+        kind=experiment.maker.kind,
+        package=experiment.maker.package,
+        options=dict(experiment.maker.options),
         features=table.features,
         means=scaling.mean_F.tolist(),
         spreads=scaling.spread_F.tolist(),
@@ -126,7 +149,7 @@ def describe_student(experiment: Experiment, folder: Path) -> StudentSpec:
         label=config.data.label,
         contexts=table.contexts,
         context_column=None if config.data.context is None else config.data.context.column,
-        context_cuts=list(table.context_cuts),
+        context_cuts=list(table.context_rule.cuts),
         teachers=experiment.ensemble.names,
         source=source,
         source_sha256=None if file is None else hash_file(file)["sha256"],

@@ -5,16 +5,17 @@ rules = load_rules("rules.toml")                    # for weights in files: `saf
 """
 
 from ._config_models import (
-    ConstraintConfig,
     ExperimentConfig,
     FittedTeacherConfig,
     FrontierConfig,
     Metric,
+    Option,
     StoredTeacherConfig,
     StudentConfig,
     TrainingConfig,
     WeightsConfig,
 )
+from ._constraint_config import MEASURE_KEYS, ConstraintConfig
 from ._copy_config import copy_config
 from ._data_config import ContextConfig, DataConfig, Strict
 from ._format_config import format_config
@@ -22,6 +23,7 @@ from ._load_config import load_config, load_rules, parse_config, read_rules
 from ._rule_set import LinearConfig, RulesConfig
 
 __all__ = [
+    "MEASURE_KEYS",
     "ConstraintConfig",
     "ContextConfig",
     "DataConfig",
@@ -30,6 +32,7 @@ __all__ = [
     "FrontierConfig",
     "LinearConfig",
     "Metric",
+    "Option",
     "RulesConfig",
     "StoredTeacherConfig",
     "Strict",

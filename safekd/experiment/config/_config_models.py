@@ -1,19 +1,24 @@
 """The configuration of an experiment, as frozen and strict models: every key is known, every value is in range.
 
-Each field's description is what a user reads when the value is refused.  Measures and weighting rules are looked up in
-their registries, which are imported when an experiment is checked: a rule set for weights in files needs none of them.
+Each field's description is what a user reads when the value is refused, and in ``docs/experiment_files.md``.
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from ._constraint_config import ConstraintConfig
 from ._data_config import DataConfig, Fraction, Strict
+from ._registered_names import (
+    find_divergences,
+    find_dual_methods,
+    find_pools,
+    find_scale_rules,
+    find_students,
+    require_registered,
+)
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 FewOf = Annotated[int, Field(ge=1, le=10_000)]  # of what is trained, attempted or drawn one by one
@@ -22,64 +27,13 @@ _FEW_UNITS = 256  # layers of fewer units are done before a second thread has be
 Metric = Literal["euclidean", "kl"]
 
 
-def _find_measures() -> Mapping[str, Callable[..., Any]]:
-    from ...safety import MEASURES
-
-    return MEASURES
-
-
-def _find_rules(scale: str) -> Mapping[str, Callable[..., Any]]:
-    from .._registries import find_rules
-
-    return find_rules(scale)
-
-
-def _find_dual_methods() -> Mapping[str, Callable[..., Any]]:
-    from solvers.primal_dual import DUAL_METHODS
-
-    return DUAL_METHODS
-
-
-def _find_divergences() -> Mapping[str, Callable[..., Any]]:
-    from ...divergences import DIVERGENCES
-
-    return DIVERGENCES
-
-
-def _find_pools() -> Mapping[str, Callable[..., Any]]:
-    from ...pooling import POOLS
-
-    return POOLS
-
-
-def suggest_name(name: str, known: Iterable[str]) -> str:
-    """Return "did you mean ...?" with the nearest known name, or nothing where none is near.
-
-    Args:
-        name: What was written.
-        known: What could have been.
-    """
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean '{near[0]}'?" if near else ""
-
-
-def _require_registered(what: str, find_known: Callable[[], Mapping[str, Any]]) -> AfterValidator:
-    """Return the check that a name is in a registry."""
-
-    def require_known(name: str) -> str:
-        known = sorted(find_known())
-        if name not in known:
-            hint = suggest_name(name, known) or "choose a known one."
-            raise ValueError(f"there is no {what} of that name; {hint} Known: {', '.join(known)}")
-        return name
-
-    return AfterValidator(require_known)
-
-
 def _require_moderate(value: int | float | str | bool) -> int | float | str | bool:
     if isinstance(value, int) and abs(value) >= 2**31:
         raise ValueError("wanted a whole number between -2147483647 and 2147483647")
     return value
+
+
+Option = Annotated[int | float | str | bool, AfterValidator(_require_moderate)]
 
 
 class FittedTeacherConfig(Strict):
@@ -94,9 +48,7 @@ class FittedTeacherConfig(Strict):
     keep: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
         default={}, description="share of a class that stays in its training data, by class name"
     )
-    options: dict[str, Annotated[int | float | str | bool, AfterValidator(_require_moderate)]] = Field(
-        default={}, description="passed to the scikit-learn class"
-    )
+    options: dict[str, Option] = Field(default={}, description="passed to the scikit-learn class")
 
 
 class StoredTeacherConfig(Strict):
@@ -104,7 +56,15 @@ class StoredTeacherConfig(Strict):
 
     name: str = Field(min_length=1, description="what tables and messages call it")
     kind: Literal["stored"] = Field(description="stored")
-    path: str = Field(description="CSV, Parquet, .npy or .safetensors file: rows in the data's order, a column a class")
+    path: str = Field(
+        description="CSV, Parquet, .npy or .safetensors file: rows in the data's order, or, with `key`, in any; a "
+        "column a class"
+    )
+    key: str | None = Field(
+        default=None,
+        min_length=1,
+        description="column of a CSV or Parquet file by which its rows are found, which holds what data.key holds",
+    )
     gives: Literal["probabilities", "logits", "log_probabilities"] = Field(
         default="probabilities", description="what the numbers are: probabilities, logits or log_probabilities"
     )
@@ -117,7 +77,7 @@ TeacherConfig = Annotated[FittedTeacherConfig | StoredTeacherConfig, Field(discr
 class WeightsConfig(Strict):
     """Rules of three scales, and the polytope that their product is repaired into."""
 
-    token: Annotated[str, _require_registered("token rule", lambda: _find_rules("token"))] = Field(
+    token: Annotated[str, require_registered("token rule", lambda: find_scale_rules("token"))] = Field(
         default="entropy_decay", description="the rule that weighs by position"
     )
     rate: float = Field(default=1.0, ge=0, le=1e6, description="decay rate of entropy_decay, from 0 to 1000000")
@@ -127,10 +87,10 @@ class WeightsConfig(Strict):
         le=1e6,
         description="what entropy_inverse adds to an entropy, in nats, from 1e-12 to 1000000: weights stay finite",
     )
-    task: Annotated[str, _require_registered("task rule", lambda: _find_rules("task"))] = Field(
+    task: Annotated[str, require_registered("task rule", lambda: find_scale_rules("task"))] = Field(
         default="inverse_loss", description="the rule that weighs by task"
     )
-    context: Annotated[str, _require_registered("context rule", lambda: _find_rules("context"))] = Field(
+    context: Annotated[str, require_registered("context rule", lambda: find_scale_rules("context"))] = Field(
         default="ordinal_safety", description="the rule that weighs by context"
     )
     stored: str | None = Field(
@@ -138,6 +98,12 @@ class WeightsConfig(Strict):
         min_length=1,
         description="CSV or Parquet file of weights in the order of the data, one column a teacher, by its name, or a "
         ".npy or .safetensors file with teachers in their order; it stands in place of token, task and context",
+    )
+    key: str | None = Field(
+        default=None,
+        min_length=1,
+        description="column of the file `stored` by which its rows are found, which holds what data.key holds; left "
+        "out: rows are in the order of the data",
     )
     lower: float | None = Field(
         default=None,
@@ -159,7 +125,7 @@ class WeightsConfig(Strict):
         description="order teachers only where the validation split shows the difference at this level of "
         "significance; left out: every measured difference, however few its cases",
     )
-    pool: Annotated[str, _require_registered("pool", _find_pools)] = Field(
+    pool: Annotated[str, require_registered("pool", find_pools)] = Field(
         default="arithmetic", description="how weighted teachers become one target: arithmetic or geometric"
     )
     metric: Metric = Field(default="euclidean", description="what stays near: weights, or, with kl, their ratios")
@@ -169,6 +135,8 @@ class WeightsConfig(Strict):
         others = [name for name in ("token", "task", "context") if name in self.model_fields_set]
         if self.stored is not None and others:
             raise ValueError(f"`stored` stands in place of the rules of all scales; remove `{others[0]}`, or `stored`")
+        if self.key is not None and self.stored is None:
+            raise ValueError("`key` is of the file `stored`, and there is none; remove it, or name the file")
         return self
 
     def bounds(self, n_teachers: int) -> tuple[float, float]:
@@ -184,66 +152,31 @@ class WeightsConfig(Strict):
 
 
 class StudentConfig(Strict):
-    """A multilayer perceptron with tanh units."""
+    """A multilayer perceptron with tanh units, or another student by its name."""
 
+    kind: Annotated[str, require_registered("student", find_students)] = Field(
+        default="mlp",
+        description="mlp, cnn for images, one that a package brings by an entry point of the group safekd.students, or "
+        "one that was registered by kd.experiment.register_student",
+    )
     hidden: list[Annotated[int, Field(ge=1, le=10**6)]] = Field(
         default=[32], max_length=100, description="units of each hidden layer, at most 1000000; at most 100 layers"
     )
-
-
-class WorstConfig(Strict):
-    """The worst mix of groups that lies within a ball."""
-
-    ball: Literal["kl", "chi_square"] = Field(default="kl", description="divergence that measures how far mixes lie")
-    radius: float = Field(gt=0, le=1e6, description="how far mixes may lie from the given one: a number above 0")
-
-
-class ConstraintConfig(Strict):
-    """One safety requirement, or, with ``each``, one for each context or critical class."""
-
-    name: str = Field(min_length=1, description="what tables and messages call it")
-    measure: Annotated[str, _require_registered("safety measure", _find_measures)] = Field(
-        default="truth_probability", description="what is read of a prediction"
-    )
-    critical: list[str] = Field(min_length=1, description="class names")
-    unsafe: list[str] | None = Field(default=None, min_length=1, description="class names that a measure keeps off")
-    k: int | None = Field(default=None, ge=1, description="how many classes top_k looks at, at least 1")
-    of: str | None = Field(default=None, description="the class name whose calibration is read")
-    at_least: float | None = Field(default=None, gt=0, le=1, description="threshold: a number above 0 and at most 1")
-    exactly: float | None = Field(
-        default=None, gt=0, le=1, description="what is to be met from both sides: a number above 0 and at most 1"
-    )
-    contexts: list[str] | None = Field(default=None, min_length=1, description="contexts that count; all if left out")
-    each: Literal["context", "class"] | None = Field(
-        default=None, description="one constraint for each context, or each critical class"
-    )
-    mix: dict[str, Annotated[float, Field(gt=0, le=1)]] | None = Field(
-        default=None, min_length=1, description="share of each context in use, by name; shares sum to 1"
-    )
-    by: Literal["context", "class"] = Field(default="context", description="what the names in mix and worst are of")
-    worst: WorstConfig | None = Field(
-        default=None, description="hold the worst mix of a ball round mix, or round the data's own shares"
-    )
-    average: Literal["critical", "all"] = Field(default="critical", description="which examples are averaged")
-    split: Literal["train", "validation", "safety"] = Field(
-        default="train", description="the data on which it is posed"
+    options: dict[str, Option | list[Option]] = Field(
+        default={}, description="what another kind than mlp is built with, a table [student.options]"
     )
 
     @model_validator(mode="after")
-    def _whole(self) -> ConstraintConfig:
-        if (self.at_least is None) == (self.exactly is None):
-            which = "neither" if self.at_least is None else "both"
-            raise ValueError(f"found {which} of at_least and exactly; wanted one, a number above 0 and at most 1")
-        takes = inspect.signature(_find_measures()[self.measure]).parameters
-        for key in ("unsafe", "k", "of"):
-            given = getattr(self, key) is not None
-            if not given and key in takes and takes[key].default is inspect.Parameter.empty:
-                raise ValueError(f"measure '{self.measure}' needs `{key}`")
-            if given and key not in takes:
-                raise ValueError(f"`{key}` says nothing to measure '{self.measure}'; remove it")
-        if self.each is not None and (self.mix is not None or self.worst is not None):
-            raise ValueError("`each` makes one constraint a group, `mix` and `worst` one of all groups; wanted one way")
+    def _fit_the_kind(self) -> StudentConfig:
+        if self.kind == "mlp" and self.options:
+            raise ValueError("`options` are of another kind of student; a perceptron (mlp) has `hidden` alone")
+        if self.kind != "mlp" and "hidden" in self.model_fields_set:
+            raise ValueError(f"`hidden` is of kind mlp, and the kind is {self.kind}; state [student.options]")
         return self
+
+    def given_options(self) -> dict[str, Any]:
+        """Return what the student is built with besides its sizes."""
+        return {"hidden": self.hidden} if self.kind == "mlp" else dict(self.options)
 
 
 class TightenConfig(Strict):
@@ -284,13 +217,13 @@ class TrainingConfig(Strict):
     epochs: Count = Field(default=3000, description="passes through the training split at most, at least 1")
     batch_size: Count | None = Field(default=None, description="left out: the whole training split a step")
     learning_rate: float = Field(default=0.01, gt=0, le=1e3, description="of Adam, above 0, at most 1000")
-    divergence: Annotated[str, _require_registered("divergence", _find_divergences)] = Field(
+    divergence: Annotated[str, require_registered("divergence", find_divergences)] = Field(
         default="forward_kl", description="the distillation loss: a name of kd.divergences.DIVERGENCES"
     )
     temperature: float = Field(
         default=1.0, ge=1e-3, le=1e3, description="softens both sides of the divergence, from 0.001 to 1000"
     )
-    dual: Annotated[str, _require_registered("dual method", _find_dual_methods)] = Field(
+    dual: Annotated[str, require_registered("dual method", find_dual_methods)] = Field(
         default="pi_gain", description="how multipliers move: a name of solvers.DUAL_METHODS, built at its defaults"
     )
     tolerance: float = Field(default=1e-3, gt=0, le=1, description="KKT residuals that count as converged, at most 1")
@@ -357,11 +290,26 @@ class ExperimentConfig(Strict):
         return 1 if self.training.threads is None and small else self.training.threads
 
     @model_validator(mode="after")
-    def _splits_are_there(self) -> ExperimentConfig:
+    def _keys_are_there(self) -> ExperimentConfig:
+        wants = [
+            f"teachers.{one.name}.key" for one in self.teachers if isinstance(one, StoredTeacherConfig) and one.key
+        ]
+        wants += ["weights.key"] * (self.weights.key is not None)
+        if wants and self.data.key is None:
+            raise ValueError(f"`{wants[0]}` is compared with data.key, which is left out; name the data's own column")
+        return self
+
+    def named_splits(self) -> dict[str, str]:
+        """Return which split is named where, of those that data need not have."""
         wants = [f"constraint '{constraint.name}'" for constraint in self.constraints if constraint.split == "safety"]
         if self.tighten is not None:
             wants += ["tighten.on"] * (self.tighten.on == "safety") + ["tighten.also"] * ("safety" in self.tighten.also)
-        if wants and not self.data.splits.safety:
+        return dict.fromkeys(wants, "safety")
+
+    @model_validator(mode="after")
+    def _splits_are_there(self) -> ExperimentConfig:
+        wants = list(self.named_splits())
+        if wants and self.data.split is None and not self.data.splits.safety:
             raise ValueError(
                 f"{wants[0]} names the split 'safety', which is empty; give data.splits.safety a share above 0"
             )

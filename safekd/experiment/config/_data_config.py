@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +20,35 @@ class Strict(BaseModel):
 
 
 class ContextConfig(Strict):
-    """Contexts cut from one numeric column at its quantiles, lowest first."""
+    """Contexts by one column of the data: one of names, such as a site, or one of numbers that is cut."""
 
-    column: str = Field(description="a numeric column of the data")
-    names: list[str] = Field(min_length=2, description="at least two names, lowest values first; as many equal shares")
+    column: str = Field(description="a column of the data")
+    names: list[str] | None = Field(
+        default=None,
+        min_length=2,
+        description="at least two different names: those that the column holds, in the order wanted, others being "
+        "refused; or, of a column of numbers, names of as many parts, lowest values first; left out: all names that "
+        "the column holds, in the order of the alphabet",
+    )
+    cuts: list[float] | None = Field(
+        default=None,
+        min_length=1,
+        description="where a column of numbers is cut, lowest first, one fewer than `names`; a value on a cut is above "
+        "it; left out: at its quantiles, into equal shares",
+    )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> ContextConfig:
+        if self.names is not None and len(set(self.names)) < len(self.names):
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise ValueError(f"`names` has '{twice}' twice; wanted different names")
+        if self.cuts is None:
+            return self
+        if self.names is None or len(self.cuts) != len(self.names) - 1:
+            raise ValueError(f"{len(self.cuts)} cuts make {len(self.cuts) + 1} contexts; give as many `names`")
+        if any(low >= high for low, high in pairwise(self.cuts)):
+            raise ValueError(f"`cuts` are {self.cuts}; wanted rising numbers")
+        return self
 
 
 class SplitsConfig(Strict):
@@ -57,10 +83,27 @@ class DataConfig(Strict):
     split: str | None = Field(
         default=None,
         min_length=1,
-        description="column of a Parquet file that says to which split each row belongs: train, validation, certify, "
-        "test or safety; left out: drawn at random by the shares",
+        description="column of the file that says to which split each row belongs: train, validation, certify, test "
+        "or safety; left out: drawn at random by the shares of [data.splits]",
     )
-    features: list[str] = Field(default=["*"], min_length=1, description="column names or patterns such as 'mean *'")
+    group: str | None = Field(
+        default=None,
+        min_length=1,
+        description="column of the file that says which rows belong together, such as those of one patient: they stay "
+        "in one split, and certificates count groups",
+    )
+    key: str | None = Field(
+        default=None,
+        min_length=1,
+        description="column of the file that names each row, different in every one: rows of stored teachers and "
+        "weights are found by it, where these say so",
+    )
+    features: list[str] = Field(
+        default=["*"],
+        min_length=1,
+        description="column names or patterns such as 'mean *'; columns of keys, groups and names of contexts are "
+        "features only where they are named in full, and those of labels and splits never",
+    )
     context: ContextConfig | None = Field(default=None, description="a table [data.context]; one context if left out")
     splits: SplitsConfig = Field(default=SplitsConfig(), description="a table [data.splits] of shares that sum to 1")
 
@@ -68,7 +111,27 @@ class DataConfig(Strict):
     def _check_labels(self) -> DataConfig:
         if self.source != "breast_cancer" and self.label is None:
             raise ValueError("a file needs `label`, the name of its label column")
-        if not is_parquet(Path(self.source)) and (self.stream or self.split is not None):
-            given = "stream" if self.stream else "split"
-            raise ValueError(f"`{given}` is of a Parquet file, and source is '{self.source}'")
+        if self.stream and not is_parquet(Path(self.source)):
+            raise ValueError(f"`stream` is of a Parquet file, and source is '{self.source}'")
+        columns = {"label": self.label, "split": self.split, "group": self.group, "key": self.key}
+        named = [key for key, column in columns.items() if column is not None]
+        if self.source == "breast_cancer" and named:
+            raise ValueError(f"`{named[0]}` names a column of a file, and source is '{self.source}'; leave it out")
+        for key in named:
+            if [columns[other] for other in named].count(columns[key]) > 1:
+                raise ValueError(f"`{key}` names column '{columns[key]}', and another key does too; wanted two columns")
+        if self.split is not None and "splits" in self.model_fields_set:
+            raise ValueError("`split` says which row is in which split, so that shares say nothing; remove `splits`")
         return self
+
+    def keep_as_features(self, columns: list[str], named_contexts: bool) -> list[str]:
+        """Return the columns that can be features.
+
+        Args:
+            columns: All of the data.
+            named_contexts: Whether the column of contexts holds names.
+        """
+        never = {self.label, self.split}
+        context = self.context.column if self.context is not None and named_contexts else None
+        on_request = {self.group, self.key, context} - set(self.features)
+        return [name for name in columns if name not in never and name not in on_request]

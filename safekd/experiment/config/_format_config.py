@@ -27,6 +27,9 @@ def format_config(text: str) -> str:
     if config.weights.stored is not None:  # stands in place of these
         for name in ("token", "task", "context"):
             del record["weights"][name]
+    if config.data.split is not None:  # a column says it
+        del record["data"]["splits"]
+    del record["student"]["options" if config.student.kind == "mlp" else "hidden"]
     if config.tighten is not None:
         del record["tighten"]["attempts" if config.tighten.on == "crossfit" else "also"]
     written = tomli_w.dumps(record)

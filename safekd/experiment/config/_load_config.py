@@ -17,8 +17,9 @@ from pydantic_core import ErrorDetails
 
 from ...errors import InvalidConfig, InvalidInput
 from ...io import read_text_file
-from ._config_models import ExperimentConfig, suggest_name
+from ._config_models import ExperimentConfig
 from ._override_keys import override_keys
+from ._registered_names import suggest_name
 from ._rule_set import RulesConfig
 
 M = TypeVar("M", bound=BaseModel)

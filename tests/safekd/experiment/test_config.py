@@ -55,6 +55,14 @@ def test_a_seed_changes_one_line():
         ("at_least = 0.95", "at_least = 0.9\nworst = {radius = 0}", ["constraints[0].worst.radius", "above 0"]),
         ("at_least = 0.95", "at_least = 0.9\nworst = {radus = 1}", ["constraints[0].worst.radus", "mean 'radius'"]),
         ("at_least = 0.95", 'at_least = 0.9\neach = "class"\nmix = {small = 1.0}', ["`each` makes one constraint"]),
+        (
+            "at_least = 0.95",
+            "at_least = {small = 0.9}",
+            ["constraints[0]", "`at_least` names several", 'each = "context"'],
+        ),
+        ("at_least = 0.95", 'each = "context"\nat_least = {small = 1.9}', ["constraints[0].at_least.small", "1.9"]),
+        ("at_least = 0.95", "at_least = 0.9\nsharpness = 2", ["`sharpness` says nothing to measure 'truth_probabil"]),
+        ("at_least = 0.95", "at_least = 0.9\nsharpness = 0", ["constraints[0].sharpness", "above 0 and at most 1000"]),
         ('kind = "gradient_boosting"', 'kind = "boost"', ["'teachers[3]' needs a `kind`", "'gradient_boosting'"]),
         ("train = 0.45", "train = 0.5", ["data.splits", "sum to 1.05", "wanted 1"]),
         ("targets = 11", "targets = [0.5, 2.0]", ["frontier.targets[1]", "2.0"]),
@@ -122,9 +130,48 @@ def test_constraints_of_every_kind():
             assert getattr(rule.measure, what, benign) in (benign, frozenset({benign}))
 
 
+def test_a_threshold_for_each_context_or_class():
+    small, medium, large = demo_table().context_numbers(["small", "medium", "large"])
+    by_context = stated('each = "context"\nat_least = {large = 0.9, small = 0.8, medium = 0.7}')
+    assert [(one.contexts, one.at_least) for one in by_context] == [([small], 0.8), ([medium], 0.7), ([large], 0.9)]
+    assert by_context[2].name.endswith(": large")
+    some = stated('each = "context"\ncontexts = ["large", "small"]\nexactly = {small = 0.8, large = 0.7}')
+    assert [(one.contexts, one.exactly, one.at_least) for one in some] == [([large], 0.7, None), ([small], 0.8, None)]
+    malignant, benign = demo_table().class_numbers(["malignant", "benign"])
+    text = TEXT.replace('critical = ["malignant"]', 'critical = ["malignant", "benign"]\ncontexts = ["large"]')
+    text = text.replace("at_least = 0.95", 'each = "class"\nat_least = {malignant = 0.9, benign = 0.6}')
+    by_class = build_constraints(parse_config(text, "mine.toml").constraints[0], demo_table())
+    assert [(one.classes, one.contexts, one.at_least) for one in by_class] == [
+        ([malignant], [large], 0.9),
+        ([benign], [large], 0.6),
+    ]
+
+
+def test_the_surrogates_settings():
+    for text, sharpness in (
+        ('"recall"\nsharpness = 8.0', 8.0),
+        ('"top_k"\nk = 1\nsharpness = 2', 2),
+        ('"recall"', 4.0),
+    ):
+        lines = TEXT.replace('"truth_probability"', text)
+        (one,) = build_constraints(parse_config(lines, "mine.toml").constraints[0], demo_table())
+        assert one.measure.sharpness == sharpness
+    lines = TEXT.replace('"truth_probability"', '"log_truth_probability"\nat = 0.95')
+    (one,) = build_constraints(parse_config(lines, "mine.toml").constraints[0], demo_table())
+    assert one.measure.at == 0.95
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('each = "context"\nat_least = {tiny = 0.9}', "at_least names context 'tiny'; there are: small, medium, large"),
+        ('each = "class"\nat_least = {bengn = 0.9}', "at_least names class 'bengn'; there are: malignant, benign"),
+        ('each = "class"\nat_least = {benign = 0.9}', "class 'benign', which is not in `critical`: malignant"),
+        (
+            'each = "context"\nat_least = {small = 0.9, large = 0.9}',
+            "no threshold for context 'medium', which would be promised nothing; give one, or list in `contexts`",
+        ),
+        ('each = "context"\nat_least = {}', "no threshold for context 'small'"),
         ("at_least = 0.9\nmix = {tiny = 1.0}", "There is no context 'tiny'; there are: small"),
         (
             "at_least = 0.9\nby = 'class'\nmix = {large = 1.0}",

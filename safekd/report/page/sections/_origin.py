@@ -70,9 +70,9 @@ def _describe_student(run: ReportedRun) -> Element | None:
     spec, facts = run.spec, run.facts
     if spec is None:
         return make("p", "A run of a module of its own: its folder names no features, no classes and no versions.")
-    layers = " × ".join(map(str, [len(spec.features), *spec.hidden, len(spec.classes)]))
+    options = "".join(f", {name} {value}" for name, value in spec.options.items())
     rows = [
-        ["student", f"multilayer perceptron, {layers}, seed {spec.seed}"],
+        ["student", f"{spec.kind}{options}, {len(spec.features)} in, {len(spec.classes)} out, seed {spec.seed}"],
         ["classes", shorten(", ".join(spec.classes), SETTINGS.names)],
         ["features", shorten(", ".join(spec.features), SETTINGS.names)],
         ["data", f"{spec.source}, {spec.rows:,} rows" + (f", SHA-256 {spec.source_sha256}" * bool(spec.source_sha256))],
