@@ -125,7 +125,7 @@ def read_labeled_rows(
 def _require_known_columns(table: Table, wanted: Sequence[str]) -> None:
     if missing := [name for name in wanted if name not in table.columns]:
         raise InvalidInput(
-            f"{table.path} lacks {len(missing)} of the {len(wanted)} columns that the student was trained on: "
+            f"{table.path} lacks {len(missing)} of the {len(wanted)} columns that are needed: "
             f"{', '.join(missing[:5])}{', ...' * (len(missing) > 5)}. It has: {', '.join(table.columns[:20])}."
         )
 

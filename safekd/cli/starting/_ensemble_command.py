@@ -19,7 +19,7 @@ from .._exit_codes import ExitCode
 from ..terminal import keep_quiet, print_json, print_plain
 
 
-def show_ensemble(console: Console, path: Path, changes: Sequence[str], *, as_json: bool) -> int:
+def print_ensemble(console: Console, path: Path, changes: Sequence[str], *, as_json: bool) -> int:
     """Print what the validation split shows of the teachers; return the exit code.
 
     Args:

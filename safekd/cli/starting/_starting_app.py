@@ -55,9 +55,9 @@ def ensemble_command(config: Config, changes: Overrides = None, json: AsJson = F
 
     Exit code 0: done; 2: bad input.
     """
-    from ._ensemble_command import show_ensemble
+    from ._ensemble_command import print_ensemble
 
-    raise typer.Exit(show_ensemble(out, config, changes or [], as_json=json))
+    raise typer.Exit(print_ensemble(out, config, changes or [], as_json=json))
 
 
 def list_command(

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ...errors import InvalidInput
 from ...io import write_atomically
-from ...safety import Certificate, certify
+from ...safety import certify
 from ...saved_students import (
     SavedStudent,
     Which,
@@ -96,13 +96,12 @@ def show_certificates(
     with keep_quiet(out, as_json):
         saved = _load_student(run, options.student)
         split = read_labeled_rows(saved, rows, label=options.label, **options.dialect)
-        proved: list[Certificate] = []
-        refused: list[str] = []
-        for constraint in read_run_constraints(saved):
-            if constraint.is_equality:
-                refused.append(f"{constraint.name}: no data can show an equality; it is not certified.")
-                continue
-            proved.append(certify(saved.judged, constraint, split, options.confidence))
+        constraints = read_run_constraints(saved)
+        sided = [one for one in constraints if not one.is_equality]
+        refused = [
+            f"{one.name}: no data can show an equality; it is not certified." for one in constraints if one.is_equality
+        ]
+        proved = certify(saved.judged, sided, split, options.confidence) if sided else []
         for one in [*proved, *refused]:
             print_plain(out, one)
         record = {"run": str(run), "data": str(rows), "certificates": [asdict(one) for one in proved]}

@@ -106,7 +106,7 @@ def test_bad_input_is_told_and_no_csv_is_lost(case, folder, capsys, monkeypatch)
     assert not (folder / "new.csv").exists()
 
 
-@pytest.mark.parametrize(("end", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+@pytest.mark.parametrize(("end", "code"), [(KeyboardInterrupt(), 4), (SystemExit(143), 4)])
 def test_an_interrupt_says_how_to_go_on(end, code, folder, capsys, monkeypatch):
     def stopped(*_, **more):
         end.add_note(f"{more['run_dir']} keeps 2 finished runs; go on there with resume='auto' (--resume).")

@@ -53,8 +53,8 @@ def wait_for_checkpoint(folder, process, number=1):
 
 
 ENDED = [
-    (signal.SIGINT, 130),
-    pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    (signal.SIGINT, 4),
+    pytest.param(signal.SIGTERM, 4, marks=pytest.mark.slow),
     pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
 ]
 

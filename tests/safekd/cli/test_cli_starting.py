@@ -1,0 +1,141 @@
+"""``safekd init``, ``validate``, ``ensemble``, ``list`` and ``--set``: from own data to a run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from safekd.experiment.config import load_config
+from tests.safekd.saved_students.trained_run import make_cases
+from tests.support.cli_runner import run_cli
+
+
+@pytest.fixture
+def data(tmp_path):
+    make_cases(300, 0).to_csv(tmp_path / "cases.csv", index=False)
+    return tmp_path / "cases.csv"
+
+
+def test_own_data_are_trained_from_what_init_writes(data, capsys, monkeypatch):
+    config = data.parent / "sub" / "mine.toml"
+    config.parent.mkdir()
+    ran = run_cli(capsys, "init", config, "--data", data, "--label", "outcome", "--critical", "sick")
+    assert ran.code == 0, ran.err
+    assert "no numbers, so no features: id" in ran.out
+    read, folder = load_config(config)
+    assert (folder / read.data.source).resolve() == data.resolve()
+    assert read.data.features == ["age", "x0", "x1", "x2"]
+    assert read.constraints[0].critical == ["sick"]
+    short = ["--set", "training.epochs=40", "--set", "tighten.folds=2", "--set", "tighten.rounds=1"]
+    looked = run_cli(capsys, "validate", config, *short, "--json")
+    assert looked.code == 0, looked.err
+    figures = json.loads(looked.out)
+    assert figures["rows"] == 300
+    assert figures["constraints"][0]["cases"] == figures["splits"]["certify"]["sick"]
+    monkeypatch.chdir(data.parent)
+    trained = run_cli(capsys, "train", config, "--run-dir", "run", *short, "--json")
+    assert trained.code in (0, 1), trained.err
+    assert json.loads(trained.out)["run"] == "run"
+    kept, _ = load_config(data.parent / "run" / "config.toml")
+    assert kept.training.epochs == 40
+
+
+def test_the_rarest_class_must_not_be_missed_where_nobody_says(data, capsys):
+    cases = make_cases(300, 0)
+    cases.loc[:30, "outcome"] = "dying"
+    cases.rename(columns={"outcome": "diagnosis"}).to_csv(data, index=False)
+    ran = run_cli(capsys, "init", data.parent / "a.toml", "--data", data, "--json")
+    assert json.loads(ran.out)["critical"] == ["dying"]
+    assert json.loads(ran.out)["label"] == "diagnosis"
+
+
+@pytest.mark.parametrize(
+    ("more", "fragments"),
+    [
+        ([], ["No column", "named like labels", "--label COLUMN", "fate"]),
+        (["--label", "x9"], ["no column 'x9'"]),
+        (["--label", "x0"], []),
+        (["--label", "outcome", "--critical", "dead"], ["--critical dead", "sick, well"]),
+        (["--label", "outcome", "--at-least", "1.5"], ["--at-least is 1.5"]),
+        (["--label", "outcome", "--context", "moon"], ["no column 'moon'"]),
+        (["--label", "outcome", "--data", "none.csv"], ["none.csv"]),
+    ],
+)
+def test_init_refuses_what_it_cannot_use(more, fragments, data, capsys):
+    config = data.parent / "mine.toml"
+    if not more:
+        make_cases(50, 0).rename(columns={"outcome": "fate"}).to_csv(data, index=False)
+    given = more if "--data" in more else ["--data", data, *more]
+    ran = run_cli(capsys, "init", config, *given)
+    if more == ["--label", "x0"]:  # 300 classes of one row each can be written down; training says the rest
+        assert ran.code == 0
+        return
+    assert ran.refused(*fragments), ran.err
+    assert not config.exists()
+
+
+def test_init_overwrites_nothing(data, capsys):
+    config = data.parent / "mine.toml"
+    config.write_text("precious")
+    assert run_cli(capsys, "init", config, "--data", data, "--label", "outcome").refused("is there already")
+    assert config.read_text() == "precious"
+
+
+def test_validate_says_that_so_few_cases_show_nothing(data, capsys):
+    config = data.parent / "mine.toml"
+    assert run_cli(capsys, "init", config, "--data", data, "--label", "outcome", "--at-least", 0.99).code == 0
+    ran = run_cli(capsys, "validate", config, "--set", "training.epochs=5")
+    assert ran.code == 1
+    assert "are too few for any certificate" in " ".join(ran.out.split())
+    assert "Give the certify split a larger share" in " ".join(ran.out.split())
+
+
+def test_teachers_are_measured(data, capsys):
+    config = data.parent / "mine.toml"
+    run_cli(capsys, "init", config, "--data", data, "--label", "outcome")
+    figures = json.loads(run_cli(capsys, "ensemble", config, "--json").out)
+    first, second = figures["teachers"]
+    assert first["agreement"]["forest"] == second["agreement"]["logistic"]
+    assert first["agreement"]["logistic"] == 1
+    assert 0.6 < figures["pooled"]["accuracy"] <= 1
+    assert "How often two teachers name the same class" in run_cli(capsys, "ensemble", config).out
+
+
+def test_everything_that_a_file_can_name_is_listed(capsys):
+    from safekd.safety import MEASURES
+    from safekd.weights import RULES
+    from solvers.primal_dual import DUAL_METHODS
+
+    names = json.loads(run_cli(capsys, "list", "--json").out)
+    assert set(names["measures"]) == set(MEASURES)
+    assert set(names["dual-methods"]) == set(DUAL_METHODS)
+    assert set(names["rules"]) == {f"{scale}: {name}" for scale, rules in RULES.items() for name in rules}
+    assert all(line for kind in names.values() for line in kind.values())
+    assert "truth_probability" in run_cli(capsys, "list", "measures").out
+    assert run_cli(capsys, "list", "colors").refused("no list of 'colors'", "measures")
+
+
+@pytest.mark.parametrize(
+    ("change", "fragments"),
+    [
+        ("training.epochs", ["wanted KEY=VALUE"]),
+        ("=3", ["wanted KEY=VALUE"]),
+        ("training.epoch=3", ["unknown key 'training.epoch'", "did you mean 'epochs'"]),
+        ("training.epochs=many", ["'training.epochs' is 'many'"]),
+        ("constraints.5.at_least=0.5", ["'5' is no place in a list of 1"]),
+        ("seed.more=1", ["'seed' is a value", "no keys of its own"]),
+    ],
+)
+def test_a_key_that_leads_nowhere_is_refused(change, fragments, data, capsys):
+    config = data.parent / "mine.toml"
+    run_cli(capsys, "init", config, "--data", data, "--label", "outcome")
+    assert run_cli(capsys, "validate", config, "--set", change).refused(*fragments)
+
+
+def test_keys_of_a_list_and_tables_are_set(data, capsys):
+    config = data.parent / "mine.toml"
+    run_cli(capsys, "init", config, "--data", data, "--label", "outcome")
+    changed, _ = load_config(config, ["constraints.0.at_least=0.5", "training.device=cpu", "student.hidden=[4, 4]"])
+    assert changed.constraints[0].at_least == 0.5
+    assert changed.student.hidden == [4, 4]
