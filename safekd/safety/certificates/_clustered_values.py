@@ -145,12 +145,14 @@ class ClusteredValues:
         Raises:
             InvalidInput: The method is unknown, or is not valid for such data.
         """
+        if not isinstance(method, str) or method not in ("auto", *METHODS):
+            raise InvalidInput(
+                f"`method` is {method!r}; wanted 'auto' or one of {list(METHODS)}. Approximate bounds, such as "
+                "Student's t, certify nothing."
+            )
         counts = measure.binary and self.are_independent and self.weight_P is None
         if method == "auto":
             return "clopper_pearson" if counts else "betting"
-        if not isinstance(method, str) or method not in METHODS:
-            approximate = " Student's t is approximate, so it certifies nothing." if "t" in str(method) else ""
-            raise InvalidInput(f"`method` is {method!r}; wanted 'auto' or one of {list(METHODS)}.{approximate}")
         if method == "clopper_pearson" and not counts:
             why = (
                 f"{measure!r} gives other values than 0 and 1"
