@@ -161,7 +161,9 @@ def _bound_clusters(known: bool, rng: Random, trials: int, cases: int, method: s
     if not known:
         most_T = size_TN.max(-1, keepdims=True).astype(float)
         kept_TN = np.arange(cases) != size_TN.argmax(-1)[:, None]
-        size_TN, total_TN = (part[kept_TN].reshape(trials, cases - 1) for part in (size_TN, total_TN))
+        order_TN = rng.random((trials, cases - 1)).argsort(-1)
+        rest = (part[kept_TN].reshape(trials, cases - 1) for part in (size_TN, total_TN))
+        size_TN, total_TN = (np.take_along_axis(part, order_TN, -1) for part in rest)
     return bound_rows(method, total_TN / most_T, CONFIDENCE, size_TN / most_T)
 
 

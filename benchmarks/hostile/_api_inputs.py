@@ -156,8 +156,15 @@ def _split(rng: Rng) -> HostileInput:
 def _certify(rng: Rng) -> HostileInput:
     student, held_out = torch.nn.Linear(2, 2), kd.Split("held_out", torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]))
     rule = kd.SafetyConstraint("safe", kd.safety.Recall(critical=[0]), 0.8)
+    name = str(rng.choice(["constraint", "confidence", "method", "correction", "weights", "largest_weight", "seed"]))
+    good: dict[str, Any] = (
+        {"constraint": rule, "weights": np.ones(4)} if name == "largest_weight" else {"constraint": rule}
+    )
     given = _pick(rng)
-    return _either(f"certify(confidence={_describe(given)})", lambda: kd.certify(student, rule, held_out, given))
+    return _either(
+        f"certify({name}={_describe(given)})",
+        lambda: kd.certify(student, held_out=held_out, **{**good, name: given}),
+    )
 
 
 def _bounds(rng: Rng) -> HostileInput:

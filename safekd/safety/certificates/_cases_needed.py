@@ -80,6 +80,9 @@ def cases_needed(
     for name, value in (("threshold", threshold), ("expected", expected)):
         if not is_finite(value) or not 0 < value <= 1:
             raise InvalidInput(f"`{name}` is {value!r}; wanted a number above 0 and at most 1.")
+    if not isinstance(binary, bool):
+        raise InvalidInput(f"`binary` is {binary!r}; wanted True for values of 0 and 1, False for others.")
+    threshold, expected = float(threshold), float(expected)
     if not expected > threshold:
         raise InvalidInput(
             f"`expected` is {expected:g} and `threshold` {threshold:g}: what is not above a threshold cannot be shown "

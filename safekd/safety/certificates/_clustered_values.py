@@ -145,12 +145,14 @@ class ClusteredValues:
         Raises:
             InvalidInput: The method is unknown, or is not valid for such data.
         """
+        if not isinstance(method, str) or method not in ("auto", *METHODS):
+            raise InvalidInput(
+                f"`method` is {method!r}; wanted 'auto' or one of {list(METHODS)}. Approximate bounds, such as "
+                "Student's t, certify nothing."
+            )
         counts = measure.binary and self.are_independent and self.weight_P is None
         if method == "auto":
             return "clopper_pearson" if counts else "betting"
-        if not isinstance(method, str) or method not in METHODS:
-            approximate = " Student's t is approximate, so it certifies nothing." if "t" in str(method) else ""
-            raise InvalidInput(f"`method` is {method!r}; wanted 'auto' or one of {list(METHODS)}.{approximate}")
         if method == "clopper_pearson" and not counts:
             why = (
                 f"{measure!r} gives other values than 0 and 1"
@@ -169,22 +171,26 @@ class ClusteredValues:
         """Return what a bound reads, in an order shuffled by a seed.
 
         Where clusters differ in size and nobody knows how large they can be, the largest here says it: the statement is
-        about clusters up to that size, for which that one is no evidence and is left out.
+        about clusters up to that size, for which that one is no evidence and is left out.  Where k are the largest, one
+        of them is left out: the others are independent draws from clusters of which those of just that size are thinned
+        by the largest of k uniform numbers, k / (k + 1) or so.
 
         Args:
             seed: Of the order.
         """
-        order = torch.randperm(self.clusters, generator=torch.Generator().manual_seed(seed))
+        draw = torch.Generator().manual_seed(seed)
         if self.are_independent and self.weight_P is None:
-            value_C = self.value_P[order].numpy()
+            value_C = self.value_P[torch.randperm(self.clusters, generator=draw)].numpy()
             return ClusterSample(value_C, np.ones_like(value_C), "")
-        total_C, size_C = self.cluster_totals[order], self.cluster_sizes[order]
+        total_C, size_C = self.cluster_totals, self.cluster_sizes
         most = float(size_C.max()) if self.most is None else float(self.most)
         note = ""
         if self.most is None and float(size_C.min()) < most * _ALIKE:
-            others = torch.arange(self.clusters) != int(size_C.argmax())
+            others = torch.arange(self.clusters) != int(size_C.argmax())  # before the order: that it says nothing of it
             total_C, size_C = total_C[others], size_C[others]
             note = f"about {self._name_sizes()} of at most {most:g}"
+        order = torch.randperm(len(size_C), generator=draw)
+        total_C, size_C = total_C[order], size_C[order]
         total_C, size_C = (total_C / most).clamp(0, 1), (size_C / most).clamp(0, 1)
         return ClusterSample(torch.minimum(total_C, size_C).numpy(), size_C.numpy(), note)
 

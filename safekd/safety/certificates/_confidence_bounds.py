@@ -17,11 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from numpy.typing import ArrayLike
 from scipy.stats import beta, t
+from torch import Tensor
 
 from ..._number_checks import is_number, is_whole
 from ...errors import InvalidInput
@@ -189,7 +192,7 @@ def skew_adjusted_t_lower_bound(values: ArrayLike, confidence: float = 0.95) -> 
     0.7039
     """
     confidence = require_confidence(confidence)
-    x = np.asarray(values, dtype=np.float64).ravel()
+    x = _read_floats(values, "values").ravel()
     if x.size < 2 or not np.all(np.isfinite(x)):
         raise InvalidInput(f"{x.size} values cannot show their spread; wanted at least two, all finite.")
     return float(_bound_skew_adjusted_t(x[None], np.ones_like(x[None]), 1 - confidence)[0])
@@ -211,10 +214,13 @@ def bound_rows(method: str, value_TN: ArrayLike, confidence: float = 0.95, size_
         InvalidInput: The method is unknown or takes no sizes, or values do not fit it.
     """
     alpha = 1 - require_confidence(confidence)
-    x_TN, c_TN = _read_pairs(np.atleast_2d(np.asarray(value_TN, dtype=np.float64)), size_TN)
-    if method in _ROWS:
+    given = None if size_TN is None else np.atleast_2d(_read_floats(size_TN, "size_TN"))
+    x_TN, c_TN = _read_pairs(np.atleast_2d(_read_floats(value_TN, "value_TN")), given)
+    if x_TN.ndim != 2:
+        raise InvalidInput(f"`value_TN` has shape {x_TN.shape}; wanted a row of values for each sample.")
+    if isinstance(method, str) and method in _ROWS:
         return _ROWS[method](x_TN, c_TN, alpha)
-    if method != "clopper_pearson":
+    if not isinstance(method, str) or method != "clopper_pearson":
         raise InvalidInput(f"`method` is {method!r}; wanted 'clopper_pearson' or one of {sorted(_ROWS)}.")
     if size_TN is not None or not np.all((x_TN == 0) | (x_TN == 1)):
         raise InvalidInput("'clopper_pearson' is for values of 0 and 1 without sizes; take 'betting' for these.")
@@ -225,19 +231,27 @@ def _bound_one(
     bound: Callable[[Floats, Floats, float], Floats], values: ArrayLike, confidence: float, sizes: ArrayLike | None
 ) -> float:
     alpha = 1 - require_confidence(confidence)
-    flat = np.asarray(values, dtype=np.float64).reshape(1, -1)
-    given = None if sizes is None else np.asarray(sizes, dtype=np.float64).reshape(1, -1)
+    flat = _read_floats(values, "values").reshape(1, -1)
+    given = None if sizes is None else _read_floats(sizes, "sizes").reshape(1, -1)
     return float(bound(*_read_pairs(flat, given), alpha)[0])
 
 
-def _read_pairs(x_TN: Floats, sizes: ArrayLike | None) -> tuple[Floats, Floats]:
+def _read_floats(values: Any, name: str) -> Floats:
+    try:
+        plain = values.detach().to("cpu", torch.float64).to_dense() if isinstance(values, Tensor) else values
+        return np.asarray(plain, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(f"`{name}` is a {type(values).__name__}; wanted numbers.") from error
+
+
+def _read_pairs(x_TN: Floats, sizes: Floats | None) -> tuple[Floats, Floats]:
     """Return values and sizes, (T, N) each, after a look at both."""
     if x_TN.size == 0 or not np.all((x_TN >= 0) & (x_TN <= 1)):
         raise InvalidInput(
             (f"values between {x_TN.min():g} and {x_TN.max():g}" if x_TN.size else "no values") + "; "
             "wanted at least one, all in [0, 1]."
         )
-    c_TN = np.ones_like(x_TN) if sizes is None else np.asarray(sizes, dtype=np.float64)
+    c_TN = np.ones_like(x_TN) if sizes is None else sizes
     if c_TN.shape != x_TN.shape or not np.all((c_TN <= 1) & (x_TN <= c_TN + _BETTING.rounding)):
         raise InvalidInput(
             f"{c_TN.size} sizes for {x_TN.size} values; wanted one each, at least the value and at most 1."

@@ -49,7 +49,7 @@ def require_correction(correction: object) -> None:
     Raises:
         InvalidInput: It is neither.
     """
-    if correction is not None and correction not in ("holm", "bonferroni"):
+    if correction is not None and not (isinstance(correction, str) and correction in ("holm", "bonferroni")):
         raise InvalidInput(
             f"`correction` is {correction!r}; wanted 'holm', 'bonferroni', or None where each constraint is to be read "
             "by itself."

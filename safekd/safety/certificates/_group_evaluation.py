@@ -124,7 +124,7 @@ def read_importance_weights(weights: Any, data: Split, largest_weight: float | N
             raise InvalidInput(f"`largest_weight` is {largest_weight!r}; wanted a finite number above 0.")
         if float(weight_N.max()) > largest_weight * _ROUNDING:
             raise InvalidInput(
-                f"`largest_weight` is {largest_weight:g}, but an example of '{data.name}' has weight "
+                f"`largest_weight` is {float(largest_weight):g}, but an example of '{data.name}' has weight "
                 f"{float(weight_N.max()):g}; wanted the most that any example can have, in these data or in others."
             )
     return weight_N

@@ -119,8 +119,9 @@ def certify(
     several = not isinstance(constraint, Constraint)
     constraints = _list_constraints(constraint)
     seed = require_seed(seed)
-    for name, value in (("batch_size", batch_size), ("largest_cluster", largest_cluster)):
-        if value is not None and not (is_whole(value) and value >= 1):
+    counts = {"batch_size": batch_size} | ({} if largest_cluster is None else {"largest_cluster": largest_cluster})
+    for name, value in counts.items():
+        if not (is_whole(value) and value >= 1):
             raise InvalidInput(f"`{name}` is {value!r}; wanted a whole number of at least 1.")
     if weights is None and largest_weight is not None:
         raise InvalidInput("`largest_weight` is given, but no `weights`; wanted both, or neither.")

@@ -76,8 +76,8 @@ def advise_after_convergence(facts: RunFacts) -> str:
     unseen = "" if facts.validation else " Pass `validation=` to fit to see beforehand what new data show."
     if not facts.certifiable:
         return f"Evaluate it on data that nothing else saw.{unseen}"
-    each = " for each constraint" if len(facts.certifiable) > 1 else ""
-    return f"Certify it on data that nothing else saw: kd.certify(result, constraint, held_out){each}.{unseen}"
+    what = "constraint" if len(facts.certifiable) == 1 else "constraints"  # a list, which holds together
+    return f"Certify it on data that nothing else saw: kd.certify(result, {what}, held_out).{unseen}"
 
 
 def advise_leaving_saddle(facts: RunFacts) -> str:

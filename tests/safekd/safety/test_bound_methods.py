@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy.stats import binom
 from torch import nn
 
 import safekd as kd
+from safekd.data import SplitUse
 from safekd.errors import InvalidInput
 from safekd.safety import (
     KLBall,
@@ -121,7 +123,10 @@ def test_a_method_that_does_not_fit_is_refused_with_what_does(case):
 
 
 def test_a_method_that_is_none():
-    with pytest.raises(InvalidInput, match=r"`method` is 't'; wanted 'auto' or one of .*Student's t is approximate"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"`method` is 't'; wanted 'auto' or one of .*Approximate bounds, such as Student's t, certify nothing",
+    ):
         certify(Said(), RECALL, rows([0.9]), method="t")
     with pytest.raises(InvalidInput, match="they have importance weights"):
         certify(Said(), RECALL, rows([0.9, 0.9]), method="clopper_pearson", weights=[1, 2], largest_weight=2)
@@ -194,6 +199,16 @@ def test_examples_of_weight_zero_are_no_evidence():
     found = certify(Said(), TRUTH, rows(VALUES), weights=weight, largest_weight=1)
     assert found.count == 150
     assert found.lower_bound == pytest.approx(certify(Said(), TRUTH, rows(VALUES[:150])).lower_bound, abs=1e-9)
+
+
+def test_weights_stay_with_their_examples_where_some_were_used_in_training():
+    data, weight = rows(VALUES), np.linspace(0.5, 2, 200)
+    used = SplitUse(kd.Split("train", data.inputs[:60], data.labels[:60]), ("gradient steps",))
+    result = SimpleNamespace(student=Said(), uses=[used])
+    found = certify(result, TRUTH, data, weights=weight, largest_weight=2)
+    rest = certify(Said(), TRUTH, rows(VALUES[60:]), weights=weight[60:], largest_weight=2)
+    assert (found.left_out, found.count) == (60, 140)
+    assert (found.lower_bound, found.data_hash) == (rest.lower_bound, rest.data_hash)
 
 
 BAD_WEIGHTS = {

@@ -124,13 +124,11 @@ BOUNDS = {
 
 
 @pytest.mark.parametrize("method", BOUNDS)
-@pytest.mark.parametrize("threshold", [0.8, 0.87, 0.895])
+@pytest.mark.parametrize("threshold", [0.85, 0.87, 0.895])
 def test_the_same_cases_over_again_show_it_where_it_says(method, threshold):
     values = np.random.default_rng(0).permutation(np.linspace(0.8, 1, 60))
     constraint = SafetyConstraint("truth", TruthProbability([0]), threshold)
     found = certify(Said(), constraint, rows(values), method=method)
-    if found.decision == "safe":
-        pytest.skip("shown by 60 cases")
     many, few = (np.resize(values, int(factor * found.cases_needed)) for factor in (1.1, 0.9))
     assert BOUNDS[method](many) >= threshold
     assert len(few) <= 60 or BOUNDS[method](few) < threshold

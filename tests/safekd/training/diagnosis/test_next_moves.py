@@ -72,7 +72,9 @@ def test_a_saddle_is_left_by_noise_only_where_there_was_none():
 
 def test_only_what_can_be_certified_is_to_be_certified():
     assert "kd.certify(result, constraint, held_out)." in advise_after_convergence(replace(FULL, certifiable=["a"]))
-    assert "for each constraint" in advise_after_convergence(replace(FULL, certifiable=["a", "b"]))
+    assert "kd.certify(result, constraints, held_out)." in advise_after_convergence(
+        replace(FULL, certifiable=["a", "b"])
+    )
     assert "certify" not in advise_after_convergence(FULL)
     assert "Pass `validation=`" in advise_after_convergence(FULL)
     assert "validation" not in advise_after_convergence(replace(FULL, validation=True))
