@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,13 @@ from ...data import Batch
 from ...distributed import find_ranks
 from ...errors import InvalidInput, SafekdWarning
 from ...safety import Certificate, Constraint
+from ...training.diagnosis import EvidenceBudget, FeasibilityBound
 from ...weights import collect_modules
 from ..loss import Head, TeacherOutput
 from ..rollouts import WrittenConstraint
 from ..teachers import TeacherSet
 from ._rollout_stream import RolloutStream, find_rollouts, write_trace_batches
+from ._sample_bound import SampleLogits, bound_sample
 from ._trainer_certificate import certify_sequences, find_unused_rows, number_batches
 from .passes import (
     DistillationTerms,
@@ -74,6 +76,7 @@ class ReadingTrainer(Trainer):
         self.ranks = find_ranks()  # transformers has joined them by now
         self.certificates: list[Certificate] = []
         self.rollouts = find_rollouts(self.train_dataset)
+        self._bound_known: tuple[object, tuple[FeasibilityBound | None, list[str]]] = (None, (None, []))
         self._data_known: tuple[Any, dict[str, Any]] | None = None
         self.passed_over = 0  # batches of the rollouts that a run which goes on has used
 
@@ -217,6 +220,35 @@ class ReadingTrainer(Trainer):
                 left_out=left_out,
             )
         return list(self.certificates)
+
+    def bound_point(self, point: object, batches: Sequence[Batch]) -> tuple[FeasibilityBound | None, list[str]]:
+        """Return what any student could reach at a point of the trace, None where nobody knows, and why; asked once.
+
+        Args:
+            point: The point.
+            batches: Its sequences.
+        """
+        if self._bound_known[0] is not point:
+            self._bound_known = (point, self._bound_sequences(batches))
+        return self._bound_known[1]
+
+    def _bound_sequences(self, batches: Sequence[Batch]) -> tuple[FeasibilityBound | None, list[str]]:
+        what = "what any student could reach"
+        if self.rollouts is not None:
+            return None, [f"{what} (the student writes other text each time)"]
+        if self.ranks.size > 1:
+            return None, [f"{what} (each process holds a part of the sequences)"]
+        source = SampleLogits(self.student, self._read_student)
+        try:
+            return bound_sample(batches, source, self.terms.constraints, EvidenceBudget()), []
+        except Exception as error:  # a probe loses nothing of the run
+            return None, [f"{what} ({' '.join(str(error).split())[:200]})"]
+
+    def find_evaluated(self) -> dict[str, float]:
+        """Return the safety of each constraint in the last evaluation, by name; empty where there was none."""
+        names = {f"eval_safety_{one.name}": one.name for one in self.terms.constraints}
+        logs = (log for log in reversed(self.state.log_history) if names.keys() & log.keys())
+        return {names[key]: value for key, value in next(logs, {}).items() if key in names}
 
     def _list_of_fixed_text(self) -> list[Constraint]:
         """Return the constraints of which fixed text says something."""

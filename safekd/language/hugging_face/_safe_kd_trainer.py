@@ -376,13 +376,11 @@ class SafeKDTrainer(ReadingTrainer):
         groups = [] if self.optimizer is None else self.optimizer.param_groups
         run, sample = self._require_run(), self._sample
         assert sample is not None  # made with the run
-        return TrainerFacts(
-            rate=max((float(group["lr"]) for group in groups), default=0.0),
-            cap=getattr(self.dual, "cap", None),
-            capped=run.recorder.points[-1].capped,
-            sequences=sample.sequences,
-            of=sample.of,
-        )
+        last, rate = run.recorder.points[-1], max((float(group["lr"]) for group in groups), default=0.0)
+        violated = last.residuals.primal > self.tolerance
+        bound, missing = self.bound_point(last, run.recorder.batches or sample.read()) if violated else (None, [])
+        cap, evaluated = getattr(self.dual, "cap", None), self.find_evaluated()
+        return TrainerFacts(rate, cap, last.capped, sample.sequences, sample.of, bound, missing, evaluated)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the student as transformers does; it loads without this library.
