@@ -28,14 +28,16 @@ from ..loss import Head, TeacherOutput
 from ..rollouts import WrittenConstraint
 from ..teachers import TeacherSet
 from ._rollout_stream import RolloutStream, find_rollouts, write_trace_batches
-from ._sample_bound import SampleLogits, bound_sample
+from ._trace_recorder import TraceRecorder
 from ._trainer_certificate import certify_sequences, find_unused_rows, number_batches
 from .passes import (
     DistillationTerms,
+    SampleLogits,
     SequenceAnswers,
     SequenceCollator,
     TrainingSample,
     add_row_numbers,
+    bound_sample,
     capture_hidden,
     count_reading_rows,
     describe_data,
@@ -106,7 +108,7 @@ class ReadingTrainer(Trainer):
         Raises:
             InvalidInput: A constraint speaks of nothing in them.
         """
-        args, ranks, rollouts, steps = self.args, self.ranks, self.rollouts, self.state.max_steps
+        args, ranks, rollouts, steps = self.args, self.ranks, self.rollouts, self.args.max_steps
         if rollouts is None:
             data, collate, size = self.train_dataset, self.data_collator, args.per_device_train_batch_size
             return sample_rows(data, sequences, args.seed, collate, self.terms.constraints, size, ranks, args.device)
@@ -220,6 +222,16 @@ class ReadingTrainer(Trainer):
                 left_out=left_out,
             )
         return list(self.certificates)
+
+    def open_recorder(self, sample: TrainingSample) -> TraceRecorder:
+        """Return what reads points of a trace.
+
+        Args:
+            sample: What it reads.
+        """
+        whole, moves, rows = sample.is_whole, self.rollouts is not None, self._count_rows()
+        student, readers = self.student, self.readers
+        return TraceRecorder(self.terms, self._ask, student, readers, sample.read, self.ranks, rows, whole, moves)
 
     def bound_point(self, point: object, batches: Sequence[Batch]) -> tuple[FeasibilityBound | None, list[str]]:
         """Return what any student could reach at a point of the trace, None where nobody knows, and why; asked once.

@@ -6,6 +6,7 @@ student could meet the thresholds is proved on the sequences of the trace alone,
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,7 @@ from solvers.kkt import KKTResiduals
 from solvers.short_repr import ShortRepr
 from solvers.statuses import Status
 
+from ...io import write_atomically, write_csv
 from ...training import FEASIBLE, Verdict
 from ...training.checkpoints import rank_point
 from ...training.diagnosis import (
@@ -27,6 +29,7 @@ from ...training.diagnosis import (
     is_converged,
     is_stalled,
 )
+from ...training.result_files import TRACE_TABLE, VERDICT
 from ...training.trace import TracePoint
 
 
@@ -70,6 +73,16 @@ class TrainerResult(ShortRepr):
     def residuals(self) -> KKTResiduals:
         """KKT residuals of the student at the last trace point."""
         return self.point.residuals
+
+    def write_files(self, folder: Path) -> None:
+        """Write trace and verdict into a folder that exists.
+
+        Args:
+            folder: Holds neither.
+        """
+        write_csv(self.trace, folder / TRACE_TABLE)
+        with write_atomically(folder / VERDICT) as temporary:
+            temporary.write_text(json.dumps(asdict(self.verdict), indent=2) + "\n", encoding="utf-8")
 
     @property
     def feasible(self) -> bool:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...data import IGNORED, Batch, Inputs, Split
-from ...safety import Constraint
-from ...training.diagnosis import BeyondBudget, EvidenceBudget, EvidenceMeter, FeasibilityBound, bound_feasibility
-from .passes import SequenceAnswers
+from ....data import IGNORED, Batch, Inputs, Split
+from ....safety import Constraint
+from ....training.diagnosis import BeyondBudget, EvidenceBudget, EvidenceMeter, FeasibilityBound, bound_feasibility
+from ._sequence_pass import SequenceAnswers
 
 _ATTENTION, _IDS = "attention_mask", "input_ids"
 
