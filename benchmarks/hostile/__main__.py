@@ -1,11 +1,11 @@
 """Does any input bring a traceback, a hang, an abort, a lost file, or a wrong value that is accepted?
 
-    python -m benchmarks.hostile [--inputs 20000] [--seed 0] [--shells 50] [--out docs/benchmarks/hostile.md]
+    python -m benchmarks.hostile [--inputs 20000] [--seed 0] [--kind cache] [--shells 50] [--out report.md]
     python -m benchmarks.hostile --seed 0 --only 1234       # one input again, with what came of it
 
 Inputs are drawn by seed and number: CSV and Parquet files of weights, rule sets and experiment files, calls of the
-library, tables of stored teachers, folders of runs and sweeps, frontiers, paths that lead to no file.  Each knows what
-it must lead to.  They run in a process that is started anew when an input kills it; some run
+library, tables of stored teachers, folders of runs, sweeps and teacher caches, frontiers, paths that lead to no file.
+Each knows what it must lead to.  They run in a process that is started anew when an input kills it; some run
 in shells of their own too.  The exit status is 1 if anything is wrong.
 """
 
@@ -88,6 +88,7 @@ def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="another seed, other inputs")
     add("--shells", type=int, default=50, help="how many run in a shell of their own too")
     add("--only", type=int, help="the number of one input: run it alone")
+    add("--kind", choices=list(KINDS), help="inputs of one kind alone")
     add("--out", type=report_path, help="write the report here")
     add("--worker", action="store_true", help=argparse.SUPPRESS)
     add("--start", type=int, default=0, help=argparse.SUPPRESS)
@@ -100,7 +101,7 @@ def _work(options: argparse.Namespace, chatty: bool = False) -> int:
     for step in warm_up():
         print(step, flush=True)  # a sign of life
     for number in range(options.start, options.inputs):
-        one = draw_input(options.seed, number)
+        one = draw_input(options.seed, number, options.kind)
         record: dict[str, Any] = {"number": number, "kind": one.kind, "story": one.story}
         _say({**record, "outcome": "begun"})
         with tempfile.TemporaryDirectory(prefix="hostile-") as name:
@@ -124,6 +125,7 @@ def _run_workers(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     start = 0
     while start < options.inputs:
         bounds = ["--start", str(start), "--inputs", str(options.inputs), "--seed", str(options.seed)]
+        bounds += ["--kind", options.kind] if options.kind else []
         command = [sys.executable, "-m", "benchmarks.hostile", "--worker", *bounds]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             begun: dict[str, Any] | None = None
@@ -175,7 +177,7 @@ def _compare_shells(options: argparse.Namespace, tally: Tally) -> int:
     for number in range(options.inputs):
         if done >= options.shells:
             break
-        one = draw_input(options.seed, number * 7919 % options.inputs)
+        one = draw_input(options.seed, number * 7919 % options.inputs, options.kind)
         if not one.arguments:
             continue
         done += 1
@@ -194,9 +196,11 @@ def write_report(tally: Tally, options: argparse.Namespace, shells: int, seconds
         outcomes = [counts["accepted"], counts["refused"]]
         took = [f"{tally.seconds[kind]:.1f}", str(tally.memory[kind] >> 20)]
         count = sum(counts.values()) - counts["faulty"]
-        rows.append([kind, str(count), *map(str, outcomes), str(counts["faulty"]), *took])
+        if options.kind in (None, kind):
+            rows.append([kind, str(count), *map(str, outcomes), str(counts["faulty"]), *took])
     faults = "\n".join(f"- {fault}" for fault in tally.faults[:100]) or "None."
     command = f"python -m benchmarks.hostile --inputs {options.inputs} --seed {options.seed}"
+    command += f" --kind {options.kind}" if options.kind else ""
     facts = f"{shells} of them in shells of their own too; {seconds / 60:.0f} minutes on {processor()}"
     return (
         f"# Hostile inputs\n\n`{command}`, {today()}; {facts}; {versions(PACKAGES)}.\n\n{_FAULTS}\n\n"

@@ -47,12 +47,14 @@ class FolderTarget:
         make: Writes a good one; the number is another one's seed.
         readers: At least one.
         finishes: Whether a reader moves files into place that a killed writer had finished.
+        forge: Does what only somebody who knows the format would do; returns what, and what must come of that.
     """
 
     kind: str
     make: Callable[[Path, int], None]
     readers: tuple[FolderReader, ...]
     finishes: bool = False
+    forge: Callable[[Rng, Path], tuple[str, str]] | None = None
 
 
 @functools.cache
@@ -83,6 +85,8 @@ def draw_folder_input(rng: Rng, target: FolderTarget) -> HostileInput:
             return "nothing", ACCEPTED
         if how < 0.08 and target.finishes and reader.sees(MANIFEST):
             return plant_unfinished_files(own, folder / target.kind, folder / OUTSIDE), REFUSED
+        if how < 0.3 and target.forge is not None:
+            return target.forge(own, folder / target.kind)
         if how < 0.45 and name.endswith(".json"):
             return f"forged: {forge_file(own, file)}", EITHER
         twin = make_good_folder(target, 1) / name

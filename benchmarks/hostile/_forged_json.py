@@ -101,6 +101,40 @@ def _mend_manifest(file: Path) -> None:
         manifest.write_text(format_checked_json(record), encoding="utf-8")
 
 
+def forge_tensors(rng: Rng, file: Path) -> str:
+    """Change what the head of a file of tensors says of them, mend the hashes that know it, and say what changed."""
+    data = file.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    head: dict[str, Any] = json.loads(data[8 : 8 + size])
+    names = [name for name in head if name != "__metadata__"]
+    name = names[int(rng.integers(len(names)))]
+    entry, offsets = head[name], head[name]["data_offsets"]
+    bytes_left = len(data) - 8 - size
+    changes: dict[str, Any] = {
+        "a terabyte": {"shape": [2**40, *entry["shape"][1:]]},
+        "a terabyte with its bytes": {"shape": [2**37, 8], "data_offsets": [0, 2**40]},
+        "shapes that overflow": {"shape": [2**33, 2**33]},
+        "no rows": {"shape": [0, *entry["shape"][1:]]},
+        "a negative shape": {"shape": [-entry["shape"][0], *entry["shape"][1:]]},
+        "many axes": {"shape": [1] * 5000 + entry["shape"]},
+        "the bytes of others": {"data_offsets": [bytes_left - offsets[1] + offsets[0], bytes_left]},
+        "bytes before the file": {"data_offsets": [-offsets[1], offsets[0]]},
+        "offsets that are no numbers": {"data_offsets": ["0", None]},
+        "another type": {"dtype": str(rng.choice(["F64", "BOOL", "F8_E5M2", "x", "I16"]))},
+        "a list in its place": None,
+    }
+    how = str(rng.choice(sorted(changes)))
+    head[name] = [] if changes[how] is None else {**entry, **changes[how]}
+    if rng.random() < 0.2:
+        head["../../elsewhere/x"], how = head.pop(name), f"{how}, by another name"
+    text = json.dumps(head).encode()
+    lengths = [0, 2**31, 2**62, 2**64 - 1, len(data)]
+    length = len(text) if rng.random() < 0.9 else lengths[int(rng.integers(len(lengths)))]
+    file.write_bytes(length.to_bytes(8, "little") + text + data[8 + size :])
+    _mend_manifest(file)
+    return f"{name} is told to be {how}"
+
+
 def plant_unfinished_files(rng: Rng, folder: Path, outside: Path) -> str:
     """Leave what looks like the work of a writer that was killed, and leads somewhere else."""
     ready = folder / ".ready"

@@ -60,9 +60,11 @@ class Judgement:
     memory: int = 0
 
 
-def draw_input(seed: int, number: int) -> HostileInput:
-    """Return an input: the same one for the same seed and number."""
+def draw_input(seed: int, number: int, kind: str | None = None) -> HostileInput:
+    """Return an input, of any kind or of one: the same one for the same seed, number and kind."""
     rng = np.random.default_rng([seed, number])
+    if kind is not None:
+        return KINDS[kind](rng)
     rest = (1 - sum(SHARES.values())) / len(TARGETS)
     return KINDS[str(rng.choice(list(KINDS), p=[SHARES.get(kind, rest) for kind in KINDS]))](rng)
 

@@ -7,7 +7,6 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 from .._number_checks import is_whole
@@ -16,6 +15,7 @@ from ..errors import InvalidInput
 from ..io.folders import lock_folder
 from ..training import ConstrainedTrainer
 from ._student_frontier import Frontier
+from .store import check_run_dir
 from .sweep import MakeTrainer, OnRow, StudentSweep, SweepJob, check_sweep_plan
 
 
@@ -103,7 +103,7 @@ def trace_frontier(
         warm=warm,
         tolerance=tolerance,
     )
-    folder, resuming = _check_folder(run_dir, resume)
+    folder, resuming = check_run_dir(run_dir, resume)
     threads = _check_threads(jobs, threads)
     fields = fit.pop("fields", None)
     split = as_split(train, "train", fields)
@@ -144,18 +144,6 @@ def _check_fit(fit: Mapping[str, Any], on_point: OnRow | None) -> None:
         raise InvalidInput(
             f"`callbacks` is a {type(fit['callbacks']).__name__}; wanted a list of kd.training.trace.Callback."
         )
-
-
-def _check_folder(run_dir: str | os.PathLike[str] | None, resume: str | bool | None) -> tuple[Path | None, bool]:
-    if not (run_dir is None or isinstance(run_dir, (str, os.PathLike))) or run_dir == "":
-        raise InvalidInput(f"`run_dir` is {run_dir!r}; wanted a folder for the runs, or None to keep none.")
-    if resume not in (None, True, False, "auto"):
-        raise InvalidInput(f"`resume` is {resume!r}; wanted 'auto', or None to begin afresh.")
-    if resume and run_dir is None:
-        raise InvalidInput("`resume` needs the folder to go on in: give `run_dir` too.")
-    if run_dir is not None and Path(run_dir).exists() and not Path(run_dir).is_dir():
-        raise InvalidInput(f"{run_dir} is a file; wanted a folder for the runs of a sweep. Choose another name.")
-    return (None if run_dir is None else Path(run_dir)), bool(resume)
 
 
 def _check_threads(jobs: int | None, threads: int | None) -> int | None:

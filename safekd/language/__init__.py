@@ -52,7 +52,7 @@ def JSD(beta: float = 0.5) -> JensenShannon:  # noqa: N802
     return JensenShannon(beta=beta)
 
 
-_FROM_HUGGING_FACE = ("SafeKDTrainer", "TrainerResult", "trace_trainer_frontier")
+_FROM_HUGGING_FACE = ("SafeKDTrainer", "TrainerResult", "trace_trainer_frontier", "verify_trainer_frontier")
 
 
 def __getattr__(name: str) -> object:
@@ -103,5 +103,6 @@ __all__ = [
     "shift_labels",
     "trace_trainer_frontier",
     "verify_cache",
+    "verify_trainer_frontier",
     "write_cache",
 ]

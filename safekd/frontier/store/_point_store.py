@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors import SafetensorError
 
@@ -33,7 +33,7 @@ from ...io.folders import (
     write_checked_json,
     write_manifest,
 )
-from ...training import FitResult, build_checked, load_tensors, save_tensors
+from ...training import build_checked, load_tensors, save_tensors
 from ._trained_point import RunSpec, TrainedPoint
 
 _KIND, _POINT, _SWEEP, _DONE = "trained point", "point.json", "sweep.json", "done.json"
@@ -46,6 +46,17 @@ _TENSORS = {
     "optimizer": "optimizer.safetensors",
 }
 FindChanges = Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]
+
+
+class WritesFiles(Protocol):
+    """What came of a run, which writes its trace and its verdict, as a ``FitResult`` does."""
+
+    def write_files(self, folder: Path) -> None:
+        """Write files into a folder that exists.
+
+        Args:
+            folder: Holds none of them.
+        """
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,27 @@ class PlaceOfPoints:
     lock: FolderLock
     record: Mapping[str, Any]
     run_id: str
+
+
+def check_run_dir(run_dir: str | os.PathLike[str] | None, resume: str | bool | None) -> tuple[Path | None, bool]:
+    """Return the folder of a sweep, None for none, and whether what lies there is gone on with.
+
+    Args:
+        run_dir: The folder; None for none.
+        resume: "auto" or True to go on, None or False to begin afresh.
+
+    Raises:
+        InvalidInput: It is no folder, or one of them is of another kind.
+    """
+    if not (run_dir is None or isinstance(run_dir, (str, os.PathLike))) or run_dir == "":
+        raise InvalidInput(f"`run_dir` is {run_dir!r}; wanted a folder for the runs, or None to keep none.")
+    if resume not in (None, True, False, "auto"):
+        raise InvalidInput(f"`resume` is {resume!r}; wanted 'auto', or None to begin afresh.")
+    if resume and run_dir is None:
+        raise InvalidInput("`resume` needs the folder to go on in: give `run_dir` too.")
+    if run_dir is not None and Path(run_dir).exists() and not Path(run_dir).is_dir():
+        raise InvalidInput(f"{run_dir} is a file; wanted a folder for the runs of a sweep. Choose another name.")
+    return (None if run_dir is None else Path(run_dir)), bool(resume)
 
 
 class PointStore:
@@ -176,7 +208,7 @@ class PointStore:
             _remove_own_files(point)
 
 
-def write_point(place: PlaceOfPoints, point: TrainedPoint, result: FitResult) -> None:
+def write_point(place: PlaceOfPoints, point: TrainedPoint, result: WritesFiles) -> None:
     """Write the folder of a finished run: its trace and verdict, its row's student, and all that a warm start needs."""
     folder = place.lock.folder
     final = folder / point.spec.name
@@ -205,7 +237,7 @@ def _require_held(place: PlaceOfPoints) -> None:
         raise InvalidInput("the sweep that asked for this run has ended, or its lock file was removed.")
 
 
-def _write_files(part: Path, place: PlaceOfPoints, point: TrainedPoint, result: FitResult) -> None:
+def _write_files(part: Path, place: PlaceOfPoints, point: TrainedPoint, result: WritesFiles) -> None:
     result.write_files(part)
     for name, file in _TENSORS.items():
         tensors = getattr(point, name)

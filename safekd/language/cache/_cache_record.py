@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from ..._number_checks import is_whole
 from ...errors import InvalidInput
 from ...io.folders import MANIFEST, read_manifest, write_checked_json
 from ._answer_formats import AnswerFormat
@@ -150,6 +151,12 @@ def read_record(folder: Path) -> CacheRecord:
         raise InvalidInput(f"{folder / MANIFEST} is not that of a cached teacher: {where}: {first['msg']}.") from error
     listed = {shard.file for shard in record.shards} | ({HEAD} if record.head else set())
     named = all(_SHARD.fullmatch(shard.file) for shard in record.shards)
+    for name, stated in record.files.items():
+        size = stated.get("bytes")
+        if not is_whole(size) or size < 0:  # type: ignore[operator]
+            raise InvalidInput(
+                f"{folder / MANIFEST} is not that of a cached teacher: the size of {name} is {size!r:.40}, no number."
+            )
     hidden = record.format.kind == "hidden"
     if not named or listed != set(record.files) or len(record.shards) + hidden != len(listed):
         raise InvalidInput(f"{folder / MANIFEST} is not that of a cached teacher: its files are not its shards.")

@@ -23,7 +23,6 @@ from ...errors import InvalidInput
 from ...io.arrays import BoundFile, RawRows, open_tensors
 from ...io.folders import flush_folder, require_room
 from ...training.resume import write_tensor_file
-from ._answer_formats import AnswerFormat
 from ._cache_folder import find_misfit
 from ._cache_record import CacheRecord, ShardEntry
 from ._example_index import COLUMNS, CRC, LENGTH, Table
@@ -175,21 +174,22 @@ class ShardReader:
         file = BoundFile(self.folder / entry.file)
         if self._versions.setdefault(shard, file.version) != file.version:
             raise InvalidInput(f"{self.folder / entry.file} was changed while it was in use.")
-        opened = _require_columns(open_tensors(file), entry, self.record.format)
+        opened = self._require_columns(open_tensors(file), entry)
         self._open[shard] = opened
         if len(self._open) > SETTINGS.open_files:
             self._open.popitem(last=False)
         return opened
 
-
-def _require_columns(opened: dict[str, RawRows], entry: ShardEntry, form: AnswerFormat) -> dict[str, RawRows]:
-    wanted = {name: (dtype, (entry.positions, width)) for name, (dtype, width) in form.columns.items()}
-    wanted[_EXAMPLES] = (torch.int64, (entry.examples, len(COLUMNS)))
-    found = {name: (rows.dtype, rows.shape) for name, rows in opened.items()}
-    if found != wanted:
-        odd = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))[0]
-        raise InvalidInput(
-            f"{entry.file} is not what was written: tensor '{odd[:80]}' is {str(found.get(odd))[:120]}, wanted "
-            f"{wanted.get(odd)}."
-        )
-    return opened
+    def _require_columns(self, opened: dict[str, RawRows], entry: ShardEntry) -> dict[str, RawRows]:
+        wanted = {
+            name: (dtype, (entry.positions, width)) for name, (dtype, width) in self.record.format.columns.items()
+        }
+        wanted[_EXAMPLES] = (torch.int64, (entry.examples, len(COLUMNS)))
+        found = {name: (rows.dtype, rows.shape) for name, rows in opened.items()}
+        if found != wanted:
+            odd = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))[0]
+            raise InvalidInput(
+                f"{self.folder / entry.file} is not what was written: tensor {odd[:80]!r} is "
+                f"{str(found.get(odd))[:120]}, wanted {wanted.get(odd)}."
+            )
+        return opened

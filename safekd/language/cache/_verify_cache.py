@@ -64,13 +64,19 @@ def verify_cache(path: str | os.PathLike[str]) -> FilesReport:
         try:
             record = read_record(require_folder(folder))
         except InvalidInput as error:
-            if not os.path.lexists(folder / MANIFEST) and folder.is_dir() and not folder.is_symlink():
+            lost = not os.path.lexists(folder / MANIFEST) and folder.is_dir() and not folder.is_symlink()
+            if lost and not _list_stored(folder):
                 notes.append(f"{folder.name} was begun; nothing of it is finished.")
+            elif lost:
+                wrong[folder.name] = (
+                    f"{folder.name}: {MANIFEST} is missing, and {', '.join(_list_stored(folder)[:3])} lie there, of "
+                    "which nobody knows what was written; building again asks anew."
+                )
             else:
                 wrong[folder.name] = f"{folder.name}: {error}"
             continue
         damage = find_damage(folder, record)
-        for name in sorted(path.name for pattern in ("shard-*", HEAD) for path in folder.glob(pattern)):
+        for name in _list_stored(folder):
             if name not in record.files:
                 damage[name] = f"{name} was not written there"
         wrong |= {f"{folder.name}/{name}": f"{folder.name}: {said}" for name, said in damage.items()}
@@ -117,3 +123,8 @@ def _list_folders(path: Path) -> list[Path]:
     if not is_cache(path):
         return [find_teacher_folder(path, None)]
     return [path / folder for folder in list_teachers(path).values()]
+
+
+def _list_stored(folder: Path) -> list[str]:
+    """Return the names of shards and head that lie in a folder, listed or not."""
+    return sorted(path.name for pattern in ("shard-*", HEAD) for path in folder.glob(pattern))

@@ -25,5 +25,6 @@ except ImportError as error:
 from ._safe_kd_trainer import SafeKDTrainer
 from ._trainer_frontier import trace_trainer_frontier
 from ._trainer_verdict import TrainerResult
+from ._verify_trainer_frontier import verify_trainer_frontier
 
-__all__ = ["SafeKDTrainer", "TrainerResult", "trace_trainer_frontier"]
+__all__ = ["SafeKDTrainer", "TrainerResult", "trace_trainer_frontier", "verify_trainer_frontier"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,18 +22,22 @@ from ...data import Batch
 from ...distributed import find_ranks
 from ...errors import InvalidInput, SafekdWarning
 from ...safety import Certificate, Constraint, Correction
+from ...training.diagnosis import EvidenceBudget, FeasibilityBound
 from ...weights import collect_modules
 from ..loss import Head, TeacherOutput
 from ..rollouts import WrittenConstraint
 from ..teachers import TeacherSet
 from ._rollout_stream import RolloutStream, find_rollouts, write_trace_batches
+from ._trace_recorder import TraceRecorder
 from ._trainer_certificate import certify_sequences, find_unused_rows, hash_rows, number_batches
 from .passes import (
     DistillationTerms,
+    SampleLogits,
     SequenceAnswers,
     SequenceCollator,
     TrainingSample,
     add_row_numbers,
+    bound_sample,
     capture_hidden,
     count_reading_rows,
     describe_data,
@@ -74,6 +78,7 @@ class ReadingTrainer(Trainer):
         self.ranks = find_ranks()  # transformers has joined them by now
         self.certificates: list[Certificate] = []
         self.rollouts = find_rollouts(self.train_dataset)
+        self._bound_known: tuple[object, tuple[FeasibilityBound | None, list[str]]] = (None, (None, []))
         self._data_known: tuple[Any, dict[str, Any]] | None = None
         self.passed_over = 0  # batches of the rollouts that a run which goes on has used
 
@@ -103,7 +108,7 @@ class ReadingTrainer(Trainer):
         Raises:
             InvalidInput: A constraint speaks of nothing in them.
         """
-        args, ranks, rollouts, steps = self.args, self.ranks, self.rollouts, self.state.max_steps
+        args, ranks, rollouts, steps = self.args, self.ranks, self.rollouts, self.args.max_steps
         if rollouts is None:
             data, collate, size = self.train_dataset, self.data_collator, args.per_device_train_batch_size
             return sample_rows(data, sequences, args.seed, collate, self.terms.constraints, size, ranks, args.device)
@@ -231,6 +236,45 @@ class ReadingTrainer(Trainer):
                 student=self.student,
             )
         return list(self.certificates)
+
+    def open_recorder(self, sample: TrainingSample) -> TraceRecorder:
+        """Return what reads points of a trace.
+
+        Args:
+            sample: What it reads.
+        """
+        whole, moves, rows = sample.is_whole, self.rollouts is not None, self._count_rows()
+        student, readers = self.student, self.readers
+        return TraceRecorder(self.terms, self._ask, student, readers, sample.read, self.ranks, rows, whole, moves)
+
+    def bound_point(self, point: object, batches: Sequence[Batch]) -> tuple[FeasibilityBound | None, list[str]]:
+        """Return what any student could reach at a point of the trace, None where nobody knows, and why; asked once.
+
+        Args:
+            point: The point.
+            batches: Its sequences.
+        """
+        if self._bound_known[0] is not point:
+            self._bound_known = (point, self._bound_sequences(batches))
+        return self._bound_known[1]
+
+    def _bound_sequences(self, batches: Sequence[Batch]) -> tuple[FeasibilityBound | None, list[str]]:
+        what = "what any student could reach"
+        if self.rollouts is not None:
+            return None, [f"{what} (the student writes other text each time)"]
+        if self.ranks.size > 1:
+            return None, [f"{what} (each process holds a part of the sequences)"]
+        source = SampleLogits(self.student, self._read_student)
+        try:
+            return bound_sample(batches, source, self.terms.constraints, EvidenceBudget()), []
+        except Exception as error:  # a probe loses nothing of the run
+            return None, [f"{what} ({' '.join(str(error).split())[:200]})"]
+
+    def find_evaluated(self) -> dict[str, float]:
+        """Return the safety of each constraint in the last evaluation, by name; empty where there was none."""
+        names = {f"eval_safety_{one.name}": one.name for one in self.terms.constraints}
+        logs = (log for log in reversed(self.state.log_history) if names.keys() & log.keys())
+        return {names[key]: value for key, value in next(logs, {}).items() if key in names}
 
     def _list_of_fixed_text(self) -> list[Constraint]:
         """Return the constraints of which fixed text says something."""

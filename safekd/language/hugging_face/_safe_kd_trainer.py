@@ -34,7 +34,6 @@ from ._model_card import add_safety_section
 from ._reading_trainer import ReadingTrainer
 from ._rollout_stream import find_rollouts, require_rollouts_for_run, require_written_scores
 from ._step_callback import StepCallback
-from ._trace_recorder import TraceRecorder
 from ._trainer_arguments import (
     choose_vocabulary,
     copy_arguments,
@@ -110,6 +109,7 @@ class SafeKDTrainer(ReadingTrainer):
     Attributes:
         teachers: As given.
         terms: What the loss is made of.
+        trace_sequences: As given.
         start_multipliers: With which the next run begins, one a constraint; None for where the last one ended, or 0.
     """
 
@@ -196,7 +196,7 @@ class SafeKDTrainer(ReadingTrainer):
             require_rollouts_for_run(rollouts, self.args, self.student, self.ranks)
         self.model_accepts_loss_kwargs = True  # the step's positions are counted before its first microbatch
         self.dual, self.tolerance = dual, tolerance
-        self._trace_steps, self._trace_sequences = trace_steps, trace_sequences
+        self._trace_steps, self.trace_sequences = trace_steps, trace_sequences
         self._weights_optimizer = weights_optimizer
         self.run: LanguageRun | None = None
         self._sample: TrainingSample | None = None
@@ -229,7 +229,7 @@ class SafeKDTrainer(ReadingTrainer):
         """
         require_training_data(self.train_dataset)
         path, self._resumed = open_checkpoint(
-            resume_from_checkpoint, self.output_folder, self.ranks.size, self._describe_run, allow_change
+            resume_from_checkpoint, self.output_folder, self.ranks.size, self.describe_run, allow_change
         )
         output: TrainOutput = super().train(path, trial, ignore_keys_for_eval)
         return output
@@ -296,11 +296,8 @@ class SafeKDTrainer(ReadingTrainer):
             device=args.device,
             **terms.settings(),
         )
-        self._sample = sample = self.choose_sample(self._trace_sequences)
-        whole, moves = sample.is_whole, self.rollouts is not None
-        recorder = TraceRecorder(
-            terms, self._ask, self.student, self.readers, sample.read, ranks, self._count_rows(), whole, moves
-        )
+        self._sample = self.choose_sample(self.trace_sequences)
+        recorder = self.open_recorder(self._sample)
         self.run = LanguageRun(terms, step, recorder, ranks, self._weights_optimizer, self.rollouts)
         self._resumed = None
         if resumed is not None:
@@ -376,13 +373,11 @@ class SafeKDTrainer(ReadingTrainer):
         groups = [] if self.optimizer is None else self.optimizer.param_groups
         run, sample = self._require_run(), self._sample
         assert sample is not None  # made with the run
-        return TrainerFacts(
-            rate=max((float(group["lr"]) for group in groups), default=0.0),
-            cap=getattr(self.dual, "cap", None),
-            capped=run.recorder.points[-1].capped,
-            sequences=sample.sequences,
-            of=sample.of,
-        )
+        last, rate = run.recorder.points[-1], max((float(group["lr"]) for group in groups), default=0.0)
+        violated = last.residuals.primal > self.tolerance
+        bound, missing = self.bound_point(last, run.recorder.batches or sample.read()) if violated else (None, [])
+        cap, evaluated = getattr(self.dual, "cap", None), self.find_evaluated()
+        return TrainerFacts(rate, cap, last.capped, sample.sequences, sample.of, bound, missing, evaluated)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the student as transformers does; it loads without this library.
@@ -397,7 +392,7 @@ class SafeKDTrainer(ReadingTrainer):
         if _internal_call and self.is_in_train and output_dir is not None and self.run is not None:
             state = self.run.state()
             if self.args.should_save:
-                write_trainer_state(Path(output_dir), self.state.global_step, state, self._describe_run())
+                write_trainer_state(Path(output_dir), self.state.global_step, state, self.describe_run())
         super().save_model(output_dir, _internal_call)
 
     def create_model_card(self, *given: Any, **named: Any) -> None:
@@ -412,7 +407,7 @@ class SafeKDTrainer(ReadingTrainer):
         if self.is_world_process_zero() and card.is_file():
             add_safety_section(card, None if self.run is None else self.result(), self.certificates)
 
-    def _describe_run(self) -> dict[str, Any]:
+    def describe_run(self) -> dict[str, Any]:
         """Return what decides the run, as plain JSON."""
         sequences, seeds = self.get_total_train_batch_size(self.args), (self.args.seed, self.args.data_seed)
         about = self.describe_data(), self.processing_class, sequences, seeds

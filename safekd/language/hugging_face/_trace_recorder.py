@@ -120,6 +120,11 @@ class TraceRecorder:
         self.points.append(point)
         return point
 
+    @property
+    def batches(self) -> Sequence[Batch]:
+        """What the last point was read on, as far as this process reads it."""
+        return self._batches
+
     def is_best(self, feasible: bool) -> bool:
         """Say whether the last point is the best so far: of least violation, or of least loss among feasible ones.
 

@@ -1,13 +1,15 @@
 """How a run of the trainer ended: the same words and residuals as for any other run, and what they rest on here.
 
-No proof of infeasibility and no second derivatives are to be had through a fused loss over a vocabulary, so a verdict
-says no more than "stationary, not examined further" or "not there yet", with the numbers and the next move.
+No second derivatives are to be had through a fused loss over a vocabulary, so "converged" is never said.  That no
+student could meet the thresholds is proved on the sequences of the trace alone, which are all training data or some.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -16,9 +18,18 @@ from solvers.kkt import KKTResiduals
 from solvers.short_repr import ShortRepr
 from solvers.statuses import Status
 
+from ...io import write_atomically, write_csv
 from ...training import FEASIBLE, Verdict
 from ...training.checkpoints import rank_point
-from ...training.diagnosis import find_exploded, format_residuals, is_converged, is_stalled
+from ...training.diagnosis import (
+    STATUS_SETTINGS,
+    FeasibilityBound,
+    find_exploded,
+    format_residuals,
+    is_converged,
+    is_stalled,
+)
+from ...training.result_files import TRACE_TABLE, VERDICT
 from ...training.trace import TracePoint
 
 
@@ -63,6 +74,16 @@ class TrainerResult(ShortRepr):
         """KKT residuals of the student at the last trace point."""
         return self.point.residuals
 
+    def write_files(self, folder: Path) -> None:
+        """Write trace and verdict into a folder that exists.
+
+        Args:
+            folder: Holds neither.
+        """
+        write_csv(self.trace, folder / TRACE_TABLE)
+        with write_atomically(folder / VERDICT) as temporary:
+            temporary.write_text(json.dumps(asdict(self.verdict), indent=2) + "\n", encoding="utf-8")
+
     @property
     def feasible(self) -> bool:
         """Whether the student met every constraint, to 1e-3, on the sequences of the trace."""
@@ -79,6 +100,9 @@ class TrainerFacts:
         capped: Whether each multiplier stands at it.
         sequences: How many sequences of the training data the trace reads.
         of: How many there are; None for a stream.
+        bound: What any student could reach on these sequences; None where that is not known.
+        not_examined: What was not looked at, and why.
+        evaluated: Safety of each constraint on the data that were evaluated last, by name.
     """
 
     rate: float
@@ -86,6 +110,9 @@ class TrainerFacts:
     capped: Sequence[bool]
     sequences: int
     of: int | None
+    bound: FeasibilityBound | None = None
+    not_examined: Sequence[str] = ()
+    evaluated: Mapping[str, float] = field(default_factory=dict)
 
 
 def judge_trainer(points: Sequence[TracePoint], tolerance: float, facts: TrainerFacts) -> Verdict:
@@ -105,7 +132,16 @@ def judge_trainer(points: Sequence[TracePoint], tolerance: float, facts: Trainer
         "violations": [reading.violation for reading in last.readings],
         "multipliers": list(last.multipliers),
     }
+    if facts.bound is not None:
+        evidence |= {"least_violation": facts.bound.least, "farkas": [float(w) for w in facts.bound.weights_M]}
+    if facts.not_examined:
+        evidence["not_examined"] = list(facts.not_examined)
+    if rising := find_rising(points):
+        evidence["rising"] = [last.readings[m].name for m in rising]
     status, message, move = _judge(points, tolerance, facts, numbers)
+    message += describe_evaluated(last, facts.evaluated)
+    if facts.not_examined and status not in ("diverged", "infeasible"):
+        message += f" Not examined: {'; '.join(facts.not_examined)}."
     return Verdict(status, message, move, evidence)
 
 
@@ -120,6 +156,8 @@ def _judge(
             f"At step {last.step} {last.unusable}.",
             f"Lower the learning rate, now {facts.rate:.3g}, and go on from a checkpoint before that step.",
         )
+    if violated and facts.bound is not None and facts.bound.infeasible:
+        return _judge_beyond_reach(points, facts, facts.bound, numbers)
     capped = [reading.name for reading, at_cap in zip(last.readings, facts.capped, strict=True) if at_cap]
     if violated and capped:
         return (
@@ -144,14 +182,17 @@ def _judge(
             "Certify it on text that nothing else saw: trainer.certify(held_out).",
         )
     if violated and is_stalled(points):
-        best = min(points, key=rank_point)
-        missed = [reading for reading in best.readings if reading.violation > 0]
-        reached = ", ".join(f"'{reading.name}' to {int(reading.measured * 1e4) / 1e4:g}" for reading in missed)
+        rising = "".join(
+            f" The multiplier of '{last.readings[m].name}' rose from {points[len(points) // 2].multipliers[m]:.3g} to "
+            f"{last.multipliers[m]:.3g} meanwhile, so more weight does not bring this student nearer."
+            for m in find_rising(points)
+        )
         return (
             "budget_spent",
-            f"The violation stood still over the second half of the run ({numbers}). That no student could meet the "
-            "thresholds is not shown.",
-            f"Lower {reached}, which this run reached; or give a larger student, or teachers that are safer there.",
+            f"The violation stood still over the second half of the run ({numbers}).{rising} That no student could "
+            "meet the thresholds is not shown.",
+            f"Lower {format_reached(points)}, which this run reached; or give a larger student, or teachers that are "
+            "safer there.",
         )
     met = "a constraint is still violated" if violated else "the constraints are met"
     return (
@@ -159,6 +200,74 @@ def _judge(
         f"The steps ended before all KKT residuals were within {tolerance:g} ({numbers}); {met}.",
         "Train longer: a larger max_steps or num_train_epochs, and trainer.train(resume_from_checkpoint=True). "
         "trainer.trace has every residual.",
+    )
+
+
+def _judge_beyond_reach(
+    points: Sequence[TracePoint], facts: TrainerFacts, bound: FeasibilityBound, numbers: str
+) -> tuple[Status, str, str]:
+    """Thresholds that no student meets on the sequences of the trace: of all data that is a proof, else it is not."""
+    last, whole = points[-1], facts.of is not None and facts.sequences >= facts.of
+    weighed = " + ".join(
+        f"{weight:.3g} '{reading.name}'"
+        for weight, reading in zip(bound.weights_M, last.readings, strict=True)
+        if weight > STATUS_SETTINGS.least_weight
+    )
+    shown = "" if whole else " Of the other training data nothing is shown."
+    return (
+        "infeasible" if whole else "budget_spent",
+        f"No student of any size meets these thresholds {_describe_sample(facts)}: {weighed} can be at most "
+        f"{bound.bound:.4g}, and {bound.wanted:.4g} is asked for (Farkas weights over one distribution a "
+        f"prefix).{shown} The run ended at {numbers}.",
+        f"Lower {format_reached(points)}, which this run reached: longer training cannot meet both thresholds and "
+        "labels; or drop the constraint that contradicts the others.",
+    )
+
+
+def find_rising(points: Sequence[TracePoint]) -> list[int]:
+    """Return the constraints whose multiplier rose over the second half of a run while their violation did not fall.
+
+    Args:
+        points: A trace.
+    """
+    half = len(points) // 2
+    if len(points) < STATUS_SETTINGS.least_points:
+        return []
+    rising = []
+    for m, reading in enumerate(points[-1].readings):
+        violation_P = [point.readings[m].violation for point in points]
+        stood = min(violation_P[half:]) > STATUS_SETTINGS.stalled * min(violation_P[:half]) > 0
+        grew = points[-1].multipliers[m] > STATUS_SETTINGS.growing * points[half].multipliers[m]
+        if reading.violation > FEASIBLE and stood and grew:
+            rising.append(m)
+    return rising
+
+
+def format_reached(points: Sequence[TracePoint]) -> str:
+    """Say to which values thresholds would have to be lowered for the most feasible student to meet them.
+
+    Args:
+        points: A trace.
+    """
+    best = min(points, key=rank_point)
+    missed = [reading for reading in best.readings if reading.violation > 0]
+    return ", ".join(f"'{reading.name}' to {int(reading.measured * 1e4) / 1e4:g}" for reading in missed)
+
+
+def describe_evaluated(last: TracePoint, evaluated: Mapping[str, float]) -> str:
+    """Return a sentence on constraints that are met on training data and missed where the run was evaluated.
+
+    Args:
+        last: Last point of the trace.
+        evaluated: Safety on the data that were evaluated last, by name of the constraint.
+    """
+    missed = [
+        f"'{reading.name}' is {evaluated[reading.name]:.4g} there, wanted {reading.required:g}"
+        for reading in last.readings
+        if reading.violation <= FEASIBLE and reading.required - evaluated.get(reading.name, math.inf) > FEASIBLE
+    ]
+    return (
+        f" On the evaluated data a constraint is missed that is met in training: {'; '.join(missed)}." if missed else ""
     )
 
 

@@ -9,7 +9,7 @@ still.  A probe keeps to an ``EvidenceBudget``; one that fails is named in the v
 
 from ._ended_run import SETTINGS as STATUS_SETTINGS
 from ._ended_run import EndedRun, format_residuals, is_converged, is_stalled
-from ._evidence_budget import EvidenceBudget
+from ._evidence_budget import BeyondBudget, EvidenceBudget, EvidenceMeter
 from ._feasibility_bound import FeasibilityBound, bound_feasibility
 from ._lagrangian_curvature import LagrangianCurvature
 from ._next_moves import RunFacts, advise_finite_numbers
@@ -29,8 +29,10 @@ from ._validation_fall import add_validation_fall
 
 __all__ = [
     "STATUS_SETTINGS",
+    "BeyondBudget",
     "EndedRun",
     "EvidenceBudget",
+    "EvidenceMeter",
     "FeasibilityBound",
     "LagrangianCurvature",
     "RunFacts",

@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from torch import Tensor, nn
 
 from ..._number_checks import is_number, is_whole
 from ..._torch_state import evaluation_mode
-from ...data import ExampleSource
+from ...data import Batch, ExampleSource
 from ...errors import InvalidInput, SafekdError
-from .._objective import Objective
 
 _BYTES = 8  # of a number, float64
 _LOGIT_COPIES = 10  # of what a chunk's logits need: logits, log-probabilities, targets, losses, and gradients of each
@@ -56,6 +57,28 @@ class EvidenceBudget:
             numbers: How many are to be held at once.
         """
         return _BYTES * numbers <= self.memory_bytes
+
+
+class LogitSource(Protocol):
+    """Whoever has a student and its logits; an ``Objective`` is one."""
+
+    @property
+    def student(self) -> nn.Module:
+        """The student."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """How many examples go through it at once."""
+        ...
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return its logits, (B, ..., V).
+
+        Args:
+            batch: Examples.
+        """
+        ...
 
 
 class BeyondBudget(SafekdError):
@@ -102,11 +125,11 @@ class EvidenceMeter:
         """
         return self.budget.memory_bytes // (_BYTES * max(n, 1))
 
-    def most_rows(self, objective: Objective, split: ExampleSource) -> int:
+    def most_rows(self, objective: LogitSource, split: ExampleSource) -> int:
         """Return how many examples of a split may be in the student at once.
 
         Args:
-            objective: Holds the student.
+            objective: Gives the student's logits.
             split: Of the examples.
         """
         with evaluation_mode(objective.student), torch.no_grad():

@@ -11,7 +11,7 @@ Axes: M constraints, B positions, G groups of equal inputs, V classes, C of them
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +24,8 @@ from ..._torch_state import evaluation_mode
 from ...data import ExampleSource, Split, name_inputs
 from ...safety import Constraint, Recall, SafetyConstraint
 from .._constraint_layout import attainable_threshold, is_single_average
-from .._objective import Objective
 from .._parameter_vectors import Floats
-from ._evidence_budget import BeyondBudget, EvidenceBudget, EvidenceMeter
+from ._evidence_budget import BeyondBudget, EvidenceBudget, EvidenceMeter, LogitSource
 
 _EXACT = 1e-9  # rounding of a tangent beside its measure
 _CORNER = 1e-12  # corners of the simplex are read this far inside, where logarithms are finite
@@ -83,20 +82,23 @@ class FeasibilityBound:
 
 
 def bound_feasibility(
-    objective: Objective,
+    objective: LogitSource,
     splits: Mapping[str, ExampleSource],
     constraints: Sequence[Constraint],
     meter: EvidenceMeter | None = None,
+    number_inputs: Callable[[Mapping[str, Split]], tuple[dict[str, Tensor], int]] | None = None,
 ) -> FeasibilityBound | None:
     """Return the best that any student could do for the constraints.
 
     None where no constraint is one average of a concave measure or of a count.
 
     Args:
-        objective: Holds the student, at which tangents are taken.
+        objective: Gives the student's logits, at which tangents are taken.
         splits: Those on which constraints are posed, by name.
         constraints: M of them.
         meter: Holds it to a budget; to the default one if left out.
+        number_inputs: Gives each position of each split a number, equal where a student sees equal inputs, and says how
+            many there are; equal rows see equal inputs if left out.
 
     Raises:
         BeyondBudget: It would take more.
@@ -111,10 +113,9 @@ def bound_feasibility(
     posed = {rule.split: _require_split(splits[rule.split]) for rule in rules}
     with evaluation_mode(objective.student), torch.no_grad():
         V = objective.logits(next(iter(posed[rules[0].split].batches(1)))).shape[-1]
-    positions = sum(split.labels.numel() for split in posed.values())
     kinds = sorted({_counts_argmax(rule) for rule in rules})  # distributions, predicted classes, or both
-    meter.require_memory(SETTINGS.table_copies * len(rules) * len(kinds) * V * positions)
-    row_of, G = _number_inputs(posed)
+    row_of, G = (number_inputs or _number_inputs)(posed)
+    meter.require_memory(SETTINGS.table_copies * len(rules) * len(kinds) * V * G)
     known = []
     for rule in rules:
         first = kinds.index(_counts_argmax(rule)) * G
@@ -185,7 +186,7 @@ def _number_inputs(splits: Mapping[str, Split]) -> tuple[dict[str, Tensor], int]
 
 
 def _measure_tangent(
-    objective: Objective, split: Split, rule: SafetyConstraint, row_B: Tensor, rows: int, meter: EvidenceMeter
+    objective: LogitSource, split: Split, rule: SafetyConstraint, row_B: Tensor, rows: int, meter: EvidenceMeter
 ) -> tuple[Floats, float, float] | None:
     """Return a bound of the safety, linear in distributions: gains (rows, V), a constant, and the threshold.
 

@@ -3,12 +3,14 @@
 In this order: rows of a data set become batches (``SequenceCollator``, ``make_sequence_batch``); the student gives its
 hidden states without logits (``capture_hidden``); ``DistillationTerms`` is the loss of the run; ``read_sequences``
 reads loss, perplexity and safety of a whole data set, ``GradientNorms`` what the KKT residuals need, on the sequences
-that ``sample_rows`` chooses; ``describe_data`` says what a data set holds.
+that ``sample_rows`` chooses; ``describe_data`` says what a data set holds, ``bound_sample`` what
+any student could reach.
 """
 
 from ._data_content import describe_data
 from ._distillation_terms import DistillationTerms
 from ._gradient_norms import GradientNorms
+from ._sample_bound import SampleLogits, bound_sample
 from ._sequence_columns import (
     NumberedRows,
     SequenceCollator,
@@ -33,6 +35,7 @@ __all__ = [
     "DistillationTerms",
     "GradientNorms",
     "NumberedRows",
+    "SampleLogits",
     "SequenceAnswers",
     "SequenceCollator",
     "SequenceColumns",
@@ -41,6 +44,7 @@ __all__ = [
     "SequenceSums",
     "TrainingSample",
     "add_row_numbers",
+    "bound_sample",
     "capture_hidden",
     "count_reading_rows",
     "describe_data",

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from safekd.errors import InvalidInput, SafekdError
-from safekd.io.folders import write_checked_json
+from safekd.io.folders import format_checked_json, parse_checked_json, write_checked_json
 from safekd.language import CachedTeacher, describe_cache, verify_cache, write_cache
 
 from .token_teachers import RecurrentTeacher, make_split
@@ -296,3 +296,31 @@ def test_a_list_of_teachers_that_was_not_written_here_is_refused(text, folder):
     for read in (verify_cache, describe_cache, CachedTeacher):
         with pytest.raises(InvalidInput, match=r"cache\.json"):
             read(folder)
+
+
+def test_a_manifest_that_was_lost_is_named_where_its_shards_still_lie(tmp_path):
+    write_cache(tmp_path, RecurrentTeacher("t"), make_split())
+    (tmp_path / "t" / "manifest.json").unlink()
+    report = verify_cache(tmp_path)
+    assert not report.holds()
+    assert "t: manifest.json is missing, and head.safetensors, shard-00000.safetensors lie there" in str(report)
+
+
+def test_a_size_that_is_no_number_is_no_fault_of_ours(tmp_path):
+    write_cache(tmp_path, RecurrentTeacher("t"), make_split())
+    manifest = tmp_path / "t" / "manifest.json"
+    record = parse_checked_json(manifest.read_text(encoding="utf-8"), "it")
+    record["files"]["shard-00000.safetensors"]["bytes"] = "é"
+    manifest.write_text(format_checked_json(record), encoding="utf-8")
+    with pytest.raises(InvalidInput, match=r"manifest\.json is not that of .*: the size of shard-00000.* is 'é'"):
+        describe_cache(tmp_path)
+
+
+def test_a_shard_of_other_tensors_is_named_with_its_folder(tmp_path):
+    write_cache(tmp_path, RecurrentTeacher("t"), make_split())
+    manifest = tmp_path / "t" / "manifest.json"
+    record = parse_checked_json(manifest.read_text(encoding="utf-8"), "it")
+    record["format"]["width"] = 1
+    manifest.write_text(format_checked_json(record), encoding="utf-8")
+    with pytest.raises(InvalidInput, match=r"t/shard-00000\.safetensors is not what was written: tensor 'hidden'"):
+        CachedTeacher(tmp_path)(make_split().batch())
