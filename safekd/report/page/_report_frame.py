@@ -30,7 +30,8 @@ _RULES = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
 main{max-width:1120px;margin:0 auto;padding:16px}
-h1{font-size:1.5rem;line-height:1.25;margin:0 0 8px}h2{font-size:1.2rem;margin:32px 0 4px}
+h1{font-size:1.5rem;line-height:1.25;margin:0 0 8px}
+.apart{margin-top:40px;padding-top:16px;border-top:1px solid var(--soft)}h2{font-size:1.2rem;margin:32px 0 4px}
 h3{font-size:1rem;margin:16px 0 4px}
 h1,h2,h3,p,li,figcaption,code{overflow-wrap:anywhere}
 p{margin:0 0 10px;max-width:75ch}

@@ -90,8 +90,7 @@ def _list_sections(runs: Sequence[ReportedRun]) -> Iterator[Element]:
     yield make("nav", make("ul", *(make("li", make("a", r.name, href=f"#run{n}")) for n, r in enumerate(runs))))
     yield compare_runs(runs)
     for number, run in enumerate(runs):
-        yield make("hr")
-        yield make("h1", run.name, id=f"run{number}")
+        yield make("h1", run.name, id=f"run{number}", class_="apart")
         yield from _show_run(run, f"run{number}")
 
 
