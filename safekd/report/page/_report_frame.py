@@ -41,7 +41,8 @@ ul{margin:0 0 10px;padding-left:20px}
 nav ul{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:4px 16px}
 a{color:var(--c0)}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:16px 24px;align-items:start}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:16px 24px;align-items:start}
+.pair{display:grid;grid-template-columns:minmax(0,1fr);gap:16px 24px;align-items:start}
+@media (min-width:800px){.pair{grid-template-columns:minmax(0,460px) minmax(0,1fr)}}
 .grid>*,.pair>*{min-width:0}
 figure{margin:0;max-width:520px;break-inside:avoid}
 figcaption{font-weight:600;margin-bottom:4px}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.reported_runs import make_bare_run, make_run
+from tests.support.reports.runs import make_bare_run, make_run
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import torch
 import safekd as kd
 from safekd.io.folders import read_checked_json, write_checked_json
 from safekd.saved_students import REPORT_FACTS, ReportFacts
-from tests.support.reported_runs import make_run
+from tests.support.reports.runs import make_run
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from safekd.report.page._read_run import read_run
 from safekd.report.page._write_report import build_report_page
 from safekd.report.page.drawing import Curve, CurveChart, draw_curves, thin_line
 from safekd.saved_students import ReportFacts
-from tests.support.reported_runs import make_bare_run
+from tests.support.reports.runs import make_bare_run
 
 VOID = {"meta", "br", "hr", "img"}
 

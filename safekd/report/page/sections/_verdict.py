@@ -21,7 +21,7 @@ def show_verdict(run: ReportedRun) -> Element:
     return make(
         "section",
         make("p", state_verdict(run), class_="verdict"),
-        make("p", make("strong", f"{name_status(run)}. "), run.verdict.message),
+        make("p", make("strong", f"{name_status(run).capitalize()}. "), run.verdict.message),
         make("p", make("strong", "Next: "), run.verdict.next_move) if run.verdict.next_move else None,
         make("p", f"“{name_status(run)}” means: {meaning}", class_="soft") if meaning else None,
         make("ul", *_list_shown(run), class_="shown"),

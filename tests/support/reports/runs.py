@@ -14,8 +14,8 @@ from safekd.safety import certify
 from safekd.saved_students import write_run_files
 from safekd.training import FitResult, open_run_folder
 
-from .frontiers import frontier
-from .problems import at_least, one_each, trainer_for
+from ..frontiers import frontier
+from ..problems import at_least, one_each, trainer_for
 
 CURVE = [(0.01, 0.75), (0.05, 0.8), (0.2, 0.9)]
 HOSTILE = '</style><script>alert(1)</script><img src=x onerror="alert(2)">\u202e&amp;\'"'

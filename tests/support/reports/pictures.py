@@ -2,7 +2,7 @@
 
     safekd demo --run-dir runs/demo
     safekd report runs/demo
-    python -m tests.support.report_pictures runs/demo/report.html docs/images
+    python -m tests.support.reports.pictures runs/demo/report.html docs/images
 
 They are written as report-desktop-light.png and so on, and are to be looked at.  A Chromium must be installed
 (``apt-get install chromium``).
@@ -13,16 +13,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from PIL import Image
-
 from .browser import View, find_browser, take_screenshot
 
 VIEWS = {
     f"report-{device}-{'dark' if dark else 'light'}": View(width, height, dark)
-    for device, (width, height) in {"desktop": (1200, 1500), "phone": (360, 1500)}.items()
+    for device, (width, height) in {"desktop": (1120, 760), "phone": (360, 1400)}.items()
     for dark in (False, True)
 }
-_COLORS = 64  # of a picture: enough for text and few series, and small
 
 
 def draw_pictures(page: Path, folder: Path) -> list[Path]:
@@ -33,9 +30,6 @@ def draw_pictures(page: Path, folder: Path) -> list[Path]:
         path = folder / f"{name}.png"
         said = take_screenshot(page, path, view)
         assert said == [], f"the page said on the console: {said}"
-        with Image.open(path) as picture:
-            small = picture.convert("RGB").quantize(_COLORS)
-        small.save(path, optimize=True)
         written.append(path)
     return written
 
