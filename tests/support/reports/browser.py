@@ -28,11 +28,13 @@ class View:
         width: Of the window.
         height: Of the window.
         dark: Whether the reader prefers dark pages.
+        scale: Dots of the screen for a pixel of the page.
     """
 
     width: int = 1200
     height: int = 1000
     dark: bool = False
+    scale: float = 1.0
 
 
 def find_browser() -> str | None:
@@ -78,6 +80,7 @@ def _run_browser(page: Path, view: View, *what: str) -> tuple[str, list[str]]:
                 "--virtual-time-budget=2000",
                 f"--user-data-dir={profile}",
                 f"--window-size={view.width},{view.height}",
+                f"--force-device-scale-factor={view.scale}",
                 f"--blink-settings=preferredColorScheme={0 if view.dark else 1}",
                 *(["--force-dark-mode"] if view.dark else []),
                 *what,

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from .browser import View, find_browser, take_screenshot
 
+_DEVICES = {"desktop": (1120, 1250, 0.7), "phone": (360, 1400, 1.0)}  # the desktop from afar: more of the page
 VIEWS = {
-    f"report-{device}-{'dark' if dark else 'light'}": View(width, height, dark)
-    for device, (width, height) in {"desktop": (1120, 760), "phone": (360, 1400)}.items()
+    f"report-{device}-{'dark' if dark else 'light'}": View(width, height, dark, scale)
+    for device, (width, height, scale) in _DEVICES.items()
     for dark in (False, True)
 }
 
