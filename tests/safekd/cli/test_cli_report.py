@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.cli_runner import run_cli
+from tests.support.frontiers import CURVE, frontier
 from tests.support.reports.runs import make_bare_run
 
 
@@ -17,6 +20,24 @@ def test_a_run_has_its_report_in_its_folder_and_several_where_one_says(tmp_path,
     both = tmp_path / "both.html"
     assert run_cli(capsys, "report", tmp_path / "one", tmp_path / "two", "-o", both).code == 0
     assert "2 runs compared" in both.read_text(encoding="utf-8")
+    assert "What safety costs" not in both.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("runs", [["one"], ["one", "two"]])
+def test_a_frontier_that_lies_elsewhere_is_shown_too(runs, tmp_path, capsys):
+    for name in runs:
+        make_bare_run(tmp_path / name)
+    table = tmp_path / "frontier.csv"
+    frontier(CURVE, name="first").to_csv(table)
+    page = tmp_path / "page.html"
+    folders = [tmp_path / name for name in runs]
+    assert run_cli(capsys, "report", *folders, "-o", page, "--frontier", table).code == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.count(">What safety costs<") == 3  # caption, title of the drawing, caption of the table
+    assert "row 2, on the frontier: target 0.8, safety 0.8, loss 0.333333 nats" in text
+    table.write_text(table.read_text().replace("0.5", "0.6"))
+    assert run_cli(capsys, "report", *folders, "-o", page, "--frontier", table).refused("was changed")
+    assert page.read_text(encoding="utf-8") == text
 
 
 def test_what_is_no_run_is_refused_with_what_to_do(tmp_path, capsys):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ import torch
 import safekd as kd
 from safekd.io.folders import read_checked_json, write_checked_json
 from safekd.saved_students import REPORT_FACTS, ReportFacts
+from safekd.saved_students._gather_facts import gather_facts
 from tests.support.reports.runs import make_run
 
 
@@ -78,6 +82,17 @@ def test_accuracy_is_the_share_of_right_answers(made, facts):
     with torch.no_grad():
         right = made.result.student(batch.inputs).argmax(-1) == batch.labels
     assert facts.accuracy["test"] == pytest.approx(float(right.double().mean()))
+
+
+def test_a_student_whose_outputs_are_no_numbers_has_no_accuracy_and_no_safety(made):
+    broken = copy.deepcopy(made.result.student)
+    with torch.no_grad():
+        for parameter in broken.parameters():
+            parameter.fill_(math.nan)
+    facts = gather_facts(made.experiment, replace(made.result, student=broken))
+    assert set(facts.accuracy.values()) == {None}
+    assert {fact.measured for fact in facts.safety} == {None}
+    assert all(bound.lower_bound is None and "not finite" in bound.note for bound in facts.bounds[1:])
 
 
 def test_axioms_are_judged_and_nothing_that_was_projected_is_violated(facts):
