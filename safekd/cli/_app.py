@@ -210,11 +210,12 @@ def report_command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="HTML file to write; RUN/report.html for one run if left out")
     ] = None,
+    frontier: Annotated[Path | None, typer.Option(help="frontier to show, a CSV file of `safekd frontier`")] = None,
 ) -> None:
     """Write one HTML file about runs: verdict, safety, course, weights, frontier, axioms, where all of it is from."""
     from ._report_command import show_report
 
-    raise typer.Exit(show_report(out, runs, output))
+    raise typer.Exit(show_report(out, runs, output, frontier))
 
 
 @app.command("verify")

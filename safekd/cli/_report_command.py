@@ -11,13 +11,14 @@ from ..report import write_report
 from .terminal import show_written
 
 
-def show_report(console: Console, runs: Sequence[Path], output: Path | None) -> int:
+def show_report(console: Console, runs: Sequence[Path], output: Path | None, frontier: Path | None) -> int:
     """Write a report and say where it is; return the exit code.
 
     Args:
         console: Where it is printed.
         runs: Run folders.
         output: The file to write; None for report.html in the folder of the one run.
+        frontier: CSV file of a frontier to show, or None.
     """
-    show_written(console, [write_report(runs, output)])
+    show_written(console, [write_report(runs, output, frontier=frontier)])
     return 0

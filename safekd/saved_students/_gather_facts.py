@@ -140,7 +140,9 @@ def _measure_accuracies(experiment: Experiment, result: FitResult) -> dict[str, 
     with evaluation_mode(result.student), torch.no_grad():
         for name, split in experiment.splits.items():
             batch = move_split(split, name, device).batch()
-            right = (result.student(batch.inputs).argmax(-1) == batch.labels).double()
+            logits_V = result.student(batch.inputs)
+            right = (logits_V.argmax(-1) == batch.labels).double()
+            right = torch.where(logits_V.isfinite().all(-1), right, torch.nan)  # a diverged student has no answer
             accuracies[name] = _make_finite(float(batch.average_positions(right)))
     return accuracies
 

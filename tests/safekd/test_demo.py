@@ -243,3 +243,13 @@ def test_the_readme_shows_these_seeds_misses_included(seeds):
     text = _text(tabulate_seeds(seeds))
     assert f"{len(seeds)}/{len(seeds)}" in text
     assert f"{int(seeds['met_test'].sum())}/{len(seeds)}" in text
+
+
+def test_the_demos_report_is_small_and_has_the_unconstrained_student(commands, tmp_path):
+    path = kd.report.write_report(commands.first, tmp_path / "report.html")
+    page = path.read_text(encoding="utf-8")
+    assert 60_000 < len(page.encode()) < 150_000
+    assert "the student meets “malignant” ≥ 0.95 on the train split" in page
+    assert "unconstrained student, row 0" in page
+    for name in ("uniform", "adaptive", "fixed penalty"):  # students that were trained beside it
+        assert f">{name}</th>" in page

@@ -30,7 +30,8 @@ _RULES = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
 main{max-width:1120px;margin:0 auto;padding:16px}
-h1{font-size:1.5rem;line-height:1.25;margin:0 0 8px}h2{font-size:1.2rem;margin:32px 0 4px}
+h1{font-size:1.5rem;line-height:1.25;margin:0 0 8px}
+.apart{margin-top:40px;padding-top:16px;border-top:1px solid var(--soft)}h2{font-size:1.2rem;margin:32px 0 4px}
 h3{font-size:1rem;margin:16px 0 4px}
 h1,h2,h3,p,li,figcaption,code{overflow-wrap:anywhere}
 p{margin:0 0 10px;max-width:75ch}
@@ -40,7 +41,8 @@ ul{margin:0 0 10px;padding-left:20px}
 nav ul{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:4px 16px}
 a{color:var(--c0)}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:16px 24px;align-items:start}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:16px 24px;align-items:start}
+.pair{display:grid;grid-template-columns:minmax(0,1fr);gap:16px 24px;align-items:start}
+@media (min-width:800px){.pair{grid-template-columns:minmax(0,460px) minmax(0,1fr)}}
 .grid>*,.pair>*{min-width:0}
 figure{margin:0;max-width:520px;break-inside:avoid}
 figcaption{font-weight:600;margin-bottom:4px}

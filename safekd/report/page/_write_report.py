@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
+import pandas as pd
+
 from ...errors import InvalidInput
+from ...frontier.table import read_frontier
 from ...io import write_atomically
 from ...io.folders import MANIFEST
 from ...training.result_files import REPORT, REPORT_MARK
@@ -30,7 +34,10 @@ _MOST_RUNS = 16
 
 
 def write_report(
-    runs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str], path: str | os.PathLike[str] | None = None
+    runs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    frontier: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Write a report of runs as one HTML file, which needs no network and no script to be read.
 
@@ -41,13 +48,14 @@ def write_report(
         runs: One run folder, or several that are compared: of ``safekd train``, ``safekd demo``, ``fit(run_dir=)`` or
             ``FitResult.save``.
         path: The file, which appears whole or not at all; ``report.html`` in the folder of the run if left out.
+        frontier: CSV file of a frontier that is shown too; that of the run's folder, where it holds one, if left out.
 
     Returns:
         The file.
 
     Raises:
         InvalidInput: A folder holds no finished run, a file in it was changed, there are several runs and no ``path``,
-            or ``path`` does not end in .html, is a file of a run, or cannot be written.
+            ``frontier`` is none, or ``path`` does not end in .html, is a file of a run, or cannot be written.
     """
     folders = [runs] if isinstance(runs, (str, os.PathLike)) else list(runs)
     if not 1 <= len(folders) <= _MOST_RUNS:
@@ -59,20 +67,23 @@ def write_report(
         raise InvalidInput(f"Cannot write a report to {target}: it is a web page; choose a name that ends in .html.")
     read = [read_run(folder, name) for folder, name in zip(folders, _name_runs(folders), strict=True)]
     _require_other_file(target, read)
-    page = build_report_page(read)
+    page = build_report_page(read, None if frontier is None else read_frontier(frontier)[:2])
     with write_atomically(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return target
 
 
-def build_report_page(runs: Sequence[ReportedRun]) -> str:
+def build_report_page(runs: Sequence[ReportedRun], frontier: tuple[pd.DataFrame, str] | None = None) -> str:
     """Return the page.
 
     Args:
         runs: One, or several that are compared.
+        frontier: Table and constraint of one that is shown besides.
     """
     title = f"Safety report: {', '.join(shorten(run.name, 40) for run in runs)}"
-    body = [make("h1", title), *_list_sections(runs)]
+    if frontier is not None and len(runs) == 1:
+        runs = [replace(runs[0], frontier=frontier)]
+    body = [make("h1", title), *_list_sections(runs, frontier)]
     return FRAME.format(
         mark=REPORT_MARK,
         runs=escape(" ".join(run.sha256 for run in runs)),
@@ -83,15 +94,16 @@ def build_report_page(runs: Sequence[ReportedRun]) -> str:
     )
 
 
-def _list_sections(runs: Sequence[ReportedRun]) -> Iterator[Element]:
+def _list_sections(runs: Sequence[ReportedRun], frontier: tuple[pd.DataFrame, str] | None) -> Iterator[Element]:
     if len(runs) == 1:
         yield from _show_run(runs[0], "run")
         return
     yield make("nav", make("ul", *(make("li", make("a", r.name, href=f"#run{n}")) for n, r in enumerate(runs))))
     yield compare_runs(runs)
+    if shown := show_frontier_figure(frontier, runs, "frontier"):
+        yield shown
     for number, run in enumerate(runs):
-        yield make("hr")
-        yield make("h1", run.name, id=f"run{number}")
+        yield make("h1", run.name, id=f"run{number}", class_="apart")
         yield from _show_run(run, f"run{number}")
 
 
@@ -101,7 +113,7 @@ def _show_run(run: ReportedRun, key: str) -> Iterator[Element]:
         show_safety(run, key),
         show_course(run, key),
         show_weights(run, key),
-        show_frontier_figure(run, key),
+        show_frontier_figure(run.frontier, [run], key),
         show_axioms(run),
         show_ensemble(run),
         show_origin(run),

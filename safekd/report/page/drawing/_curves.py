@@ -109,9 +109,11 @@ def draw_curves(chart: CurveChart, key: str) -> Element:
     marks = [SHAPES[c.number % len(SHAPES)] if c.kind == "marks" else "" for c in curves]
     legend = [LegendEntry(c.name, c.number, shape) for c, shape in zip(curves, marks, strict=True)]
     legend = legend if len(legend) > 1 else []
+    hidden = len(chart.curves) > len(curves)
+    unit = f"{chart.y_label}, the first {len(curves)} of {len(chart.curves)}" if hidden else chart.y_label
     return frame_figure(
         key,
-        (chart.title, chart.y_label),
+        (chart.title, unit),
         _describe_curves(chart, curves),
         parts,
         SETTINGS.size,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -22,21 +24,24 @@ _COLUMNS = {
 }
 
 
-def show_frontier_figure(run: ReportedRun, key: str) -> Element | None:
-    """Return the section; None where the run folder holds no frontier.
+def show_frontier_figure(
+    frontier: tuple[pd.DataFrame, str] | None, runs: Sequence[ReportedRun], key: str
+) -> Element | None:
+    """Return the section; None where there is no frontier.
 
     Args:
-        run: Whose frontier.
-        key: Of the run on the page.
+        frontier: Its table, and the name of the constraint that was swept.
+        runs: Those whose threshold is drawn, where they all have the same one.
+        key: Tells its names from those of others on the page.
     """
-    if run.frontier is None:
+    if frontier is None:
         return None
-    table, constraint = run.frontier
+    table, constraint = frontier
     layout = lay_out_frontier(table, constraint)
-    required = next((reading.required for reading in run.point.readings if reading.name == constraint), None)
-    upright = None if required is None else (required, f"required {required:g}")
+    asked = {reading.required for run in runs for reading in run.point.readings if reading.name == constraint}
+    upright = (min(asked), f"required {min(asked):g}") if len(asked) == 1 else None
     cost = CurveChart(
-        "What safety costs", "safety", "distillation loss, nats", _list_curves(run, layout), upright=upright
+        "What safety costs", "safety", "distillation loss, nats", _list_curves(table, layout), upright=upright
     )
     front = np.flatnonzero(layout.kind_N == FRONT)
     front = front[np.argsort(layout.safety_N[front], kind="stable")]
@@ -58,17 +63,15 @@ def show_frontier_figure(run: ReportedRun, key: str) -> Element | None:
     )
 
 
-def _list_curves(run: ReportedRun, layout: FrontierLayout) -> list[Curve]:
+def _list_curves(table: pd.DataFrame, layout: FrontierLayout) -> list[Curve]:
     """Return the frontier where it is posed, the same students on validation data, and the unconstrained one."""
-    assert run.frontier is not None
-    table, constraint = run.frontier
     loss_N, safety_N = layout.loss_N, layout.safety_N
     curves = []
     for number, series in enumerate(layout.series[:4]):
         texts = [layout.describe_row(int(i)) for i in series.front]
         name = f"{layout.split} split{f' ({series.label})' if series.label else ''}"
         curves.append(Curve(name, safety_N[series.front], loss_N[series.front], 2 * number, "step", texts))
-    column = f"validation_safety_{constraint}"
+    column = f"validation_safety_{layout.constraint}"
     front = np.flatnonzero(layout.kind_N == FRONT)
     if column in table:
         seen_N = np.asarray(table[column].to_numpy(), dtype=np.float64)

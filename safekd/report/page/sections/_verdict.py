@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from solvers.statuses import STATUS_MEANINGS
 
 from ....training import FEASIBLE
@@ -21,7 +23,7 @@ def show_verdict(run: ReportedRun) -> Element:
     return make(
         "section",
         make("p", state_verdict(run), class_="verdict"),
-        make("p", make("strong", f"{name_status(run)}. "), run.verdict.message),
+        make("p", make("strong", f"{name_status(run).capitalize()}. "), run.verdict.message),
         make("p", make("strong", "Next: "), run.verdict.next_move) if run.verdict.next_move else None,
         make("p", f"“{name_status(run)}” means: {meaning}", class_="soft") if meaning else None,
         make("ul", *_list_shown(run), class_="shown"),
@@ -51,7 +53,9 @@ def state_verdict(run: ReportedRun) -> str:
         (one,) = readings
         met = "meets" if is_met(one) else "misses"
         sign = "=" if one.equality else "≥"
-        told = f"the student {met} “{one.name}” {sign} {one.required:g} on the {one.split} split ({one.measured:.4f})"
+        told = (
+            f"the student {met} “{one.name}” {sign} {one.required:g} on the {one.split} split ({write_measured(one)})"
+        )
     else:
         count = sum(map(is_met, readings))
         told = f"the student meets {count} of {len(readings)} constraints on the splits where they are posed"
@@ -74,10 +78,19 @@ def is_met(reading: ConstraintReading) -> bool:
     return reading.violation <= FEASIBLE
 
 
+def write_measured(reading: ConstraintReading) -> str:
+    """Return what was measured, as text.
+
+    Args:
+        reading: Of a constraint.
+    """
+    return f"{reading.measured:.4f}" if math.isfinite(reading.measured) else "no number"
+
+
 def _list_shown(run: ReportedRun) -> list[Element]:
     items = []
     for reading in [*run.point.readings, *run.point.validation][:12]:
-        text = f"{reading.name}, {reading.split}: {reading.measured:.4f} of {reading.required:g} "
+        text = f"{reading.name}, {reading.split}: {write_measured(reading)} of {reading.required:g} "
         items.append(make("li", text, state_met(is_met(reading))))
     for bound in [bound for bound in list_bounds(run) if bound.context is None][:12]:
         text = f"{bound.constraint}, new data, lower bound: {format_number(bound.lower_bound)} of {bound.required:g} "

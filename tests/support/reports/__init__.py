@@ -1,0 +1,1 @@
+"""For tests of reports: run folders (``runs``), a headless browser (``browser``), and pictures of the docs."""
