@@ -1,4 +1,5 @@
 from . import config as config
+from . import images as images
 from ._build_experiment import Experiment as Experiment
 from ._build_experiment import build_experiment as build_experiment
 from ._configured_constraints import build_constraints as build_constraints

@@ -121,7 +121,7 @@ class Experiment(ShortRepr):
             seed: Of its parameters; the configuration's if left out.
         """
         drawn = self.config.seed if seed is None else seed
-        return self.maker.build(len(self.table.features), len(self.table.classes), drawn)
+        return self.maker.build(len(self.table.features), len(self.table.classes), drawn, self.table.image_shape)
 
     def trainer(
         self,
@@ -182,7 +182,7 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
     _require_device(config.training.device)
     maker = find_student(config.student.kind, config.student.given_options())
     survey = None
-    if is_parquet(Path(config.data.source)):
+    if is_parquet(Path(config.data.source)) and config.data.image_size is None:
         survey = survey_parquet(config.data, folder / config.data.source, config.seed)
     table = load_examples(config.data, folder) if survey is None else survey.table
     constraints = [constraint for one in config.constraints for constraint in build_constraints(one, table)]
@@ -208,7 +208,7 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
             rules = {"token": read_stored_weights(path, names, index, None if rows else table.keys, column)}
         else:
             rules = {"token": Stored(path)}
-    _require_student(maker, config, len(table.features), len(table.classes))
+    _require_student(maker, config, table)
     lower, upper = config.weights.bounds(len(config.teachers))
     polytope = WeightPolytope(len(config.teachers), lower=lower, upper=upper)
     ensemble = TeacherEnsemble(
@@ -260,12 +260,12 @@ def _require_device(name: str) -> None:
         raise InvalidConfig(str(error).replace("`device`", "training.device")) from error
 
 
-def _require_student(maker: StudentMaker, config: ExperimentConfig, features: int, classes: int) -> None:
+def _require_student(maker: StudentMaker, config: ExperimentConfig, table: ExampleTable) -> None:
     """Refuse a student that cannot be made, a perceptron too large for the machine before anything of it is made."""
     if maker.kind != "mlp":
-        maker.build(features, classes, config.seed)
+        maker.build(len(table.features), len(table.classes), config.seed, table.image_shape)
         return
-    sizes = [features, *config.student.hidden, classes]
+    sizes = [len(table.features), *config.student.hidden, len(table.classes)]
     parameters = sum((before + 1) * after for before, after in pairwise(sizes))
     needed = parameters * _SETTINGS.bytes_a_parameter
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed

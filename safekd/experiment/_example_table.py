@@ -21,6 +21,7 @@ from ..io import is_nameless, parse_numbers, read_table, refuse_cell
 from ._context_rule import ContextRule, find_places, read_contexts
 from ._key_matching import require_distinct_keys
 from .config import DataConfig
+from .images import ImageShape, list_labeled_images, name_pixels, read_images
 
 Array = NDArray[Any]
 SPLITS = ("train", "validation", "certify", "test", "safety")
@@ -40,6 +41,7 @@ class ExampleTable(ShortRepr):
         split_N: Numbers in ``SPLITS`` of the split that the data say each example is in; None where they do not.
         group_N: Which examples belong together, numbers from 0; None where each stands for itself.
         keys: What other files call the examples; None where nothing does.
+        image_shape: Of the images that features are the pixels of; None where they are no pixels.
     """
 
     x_NF: Array
@@ -51,6 +53,7 @@ class ExampleTable(ShortRepr):
     split_N: Array | None = None
     group_N: Array | None = None
     keys: list[str] | None = None
+    image_shape: ImageShape | None = None
 
     @property
     def contexts(self) -> list[str]:
@@ -136,6 +139,8 @@ def load_examples(config: DataConfig, folder: Path) -> ExampleTable:
         InvalidInput: A value cannot be used; the message names its line and column.
         InvalidConfig: A column that ``config`` names is not there.
     """
+    if config.image_size is not None:
+        return _load_images(config, folder)
     if config.source == "breast_cancer":
         from sklearn.datasets import load_breast_cancer
 
@@ -166,6 +171,26 @@ def load_examples(config: DataConfig, folder: Path) -> ExampleTable:
     chosen = choose_features(kept, config)
     x_NF = parse_numbers(frame[chosen], config.source)
     return ExampleTable(x_NF, np.asarray(label_N), context_N, chosen, classes, rule, split_N, group_N, keys)
+
+
+def _load_images(config: DataConfig, folder: Path) -> ExampleTable:
+    """Return the images of a folder, in the order of their names."""
+    size, channels = config.image_size, 1 if config.color == "grayscale" else 3
+    assert size is not None
+    shape = ImageShape(channels, *(size if isinstance(size, list) else (size, size)))
+    files, labels = list_labeled_images(folder / config.source)
+    x_NF = read_images(folder / config.source, files, shape)
+    classes = sorted(set(labels))
+    return ExampleTable(
+        x_NF,
+        find_places(labels, classes),
+        np.zeros(len(files), dtype=np.int64),
+        name_pixels(shape),
+        classes,
+        ContextRule(),
+        keys=files,
+        image_shape=shape,
+    )
 
 
 def _number_cells(frame: pd.DataFrame, column: str, source: str, what: str) -> tuple[list[str], Array]:

@@ -16,6 +16,7 @@ import pandas as pd
 from ..data import Split
 from ..errors import InvalidInput
 from ..io import Table, guard_cell, is_parquet, open_table, write_atomically
+from ._image_rows import read_image_blocks, read_labeled_images
 from ._saved_student import SavedStudent
 
 Progress = Callable[[int, int, int | None], None]
@@ -43,14 +44,15 @@ def predict_file(
     decimal: str = ".",
     on_progress: Progress | None = None,
 ) -> PredictionSummary:
-    """Write the predictions for every row of a CSV or Parquet file, in constant memory.
+    """Write the predictions for every row of a CSV or Parquet file, or every image of a folder, in constant memory.
 
     Columns that are no features come along as text, such as an identifier; then "predicted" and "probability: CLASS"
     for every class.  ``output`` appears when it is complete, or not at all.
 
     Args:
         student: The student.
-        path: Rows with a column a feature, in any order.
+        path: Rows with a column a feature, in any order; for a student of images a folder of these, whose paths are
+            the column "file".
         output: A CSV file, or Parquet by its suffix; not ``path``.
         separator: What separates the cells of a CSV file, as ``open_table`` takes it; left out, the file tells.
         decimal: The decimal sign of a CSV file, "point" or "comma".
@@ -64,23 +66,46 @@ def predict_file(
         raise InvalidInput(f"{target} is the input itself, which would be lost; write to another file.")
     counts: dict[str, int] = dict.fromkeys(student.class_names, 0)
     done = 0
+    with _open_rows(student, Path(path), separator, decimal) as (kept, parts), _open_writer(target) as write:
+        added = ["predicted", *(f"probability: {name}" for name in student.class_names)]
+        if taken := [name for name in kept if name in added]:
+            raise InvalidInput(f"{path} has a column '{taken[0]}' of its own; rename it, or take it out.")
+        for others, x_NF, place, total in parts:
+            answer = student.predict(x_NF)
+            write(pd.concat([pd.DataFrame(others, index=answer.index), answer], axis=1))
+            done += len(answer)
+            for name, number in answer["predicted"].value_counts().items():
+                counts[str(name)] += int(number)
+            if on_progress is not None:
+                on_progress(done, place, total)
+    return PredictionSummary(done, counts)
+
+
+@contextmanager
+def _open_rows(
+    student: SavedStudent, path: Path, separator: str | None, decimal: str
+) -> Iterator[tuple[list[str], Iterator[tuple[dict[str, list[str]], Any, int, int | None]]]]:
+    """Yield the columns that come along, and parts of the rows: these, features, how much is read of how much."""
+    if path.is_dir():
+        yield ["file"], _read_image_parts(student, path)
+        return
     with open_table(path, separator=separator, decimal=decimal) as table:
         _require_known_columns(table, student.features)
         kept = [name for name in table.columns if name not in student.features]
-        added = ["predicted", *(f"probability: {name}" for name in student.class_names)]
-        if taken := [name for name in kept if name in added]:
-            raise InvalidInput(f"{table.path} has a column '{taken[0]}' of its own; rename it, or take it out.")
-        with _open_writer(target) as write:
-            for block in table.blocks():
-                answer = student.predict(block.numbers(student.features))
-                frame = pd.DataFrame({name: block.texts(name) for name in kept}, index=answer.index)
-                write(pd.concat([frame, answer], axis=1))
-                done += block.rows
-                for name, number in answer["predicted"].value_counts().items():
-                    counts[str(name)] += int(number)
-                if on_progress is not None:
-                    on_progress(done, block.done, table.total)
-    return PredictionSummary(done, counts)
+        yield (
+            kept,
+            (
+                ({name: block.texts(name) for name in kept}, block.numbers(student.features), block.done, table.total)
+                for block in table.blocks()
+            ),
+        )
+
+
+def _read_image_parts(student: SavedStudent, folder: Path) -> Iterator[tuple[dict[str, list[str]], Any, int, int]]:
+    done = 0
+    for files, x_NF, total in read_image_blocks(student, folder):
+        done += len(files)
+        yield {"file": files}, x_NF, done, total
 
 
 def read_labeled_rows(
@@ -91,7 +116,7 @@ def read_labeled_rows(
     separator: str | None = None,
     decimal: str = ".",
 ) -> Split:
-    """Return a file of labeled rows as a split that ``certify`` takes.
+    """Return a file of labeled rows, or a folder with a subfolder of images a class, as a split that ``certify`` takes.
 
     Args:
         student: Whose features, classes and contexts it has.
@@ -103,6 +128,8 @@ def read_labeled_rows(
     Raises:
         InvalidInput: A column is missing, a cell is no number, or a label is none of the student's classes.
     """
+    if Path(path).is_dir():
+        return read_labeled_images(student, Path(path))
     spec = student.require_spec()
     column = spec.label if label is None else label
     if column is None:

@@ -55,11 +55,14 @@ def write_run_files(
 
 
 def _tabulate_splits(experiment: Experiment) -> pd.DataFrame:
-    """Return the split of every row of the data, numbered from 0."""
+    """Return the split of every row of the data, numbered from 0, and its key where it has one."""
     rows = np.concatenate(list(experiment.index.values()))
     names = np.repeat(list(experiment.index), [len(part) for part in experiment.index.values()])
     order = np.argsort(rows, kind="stable")
-    return pd.DataFrame({"row": rows[order], "split": names[order]})
+    table = pd.DataFrame({"row": rows[order], "split": names[order]})
+    if experiment.table.keys is not None:
+        table.insert(1, "key", np.array(experiment.table.keys, dtype=object)[rows[order]])
+    return table
 
 
 def _write_text(path: Path, text: str) -> None:

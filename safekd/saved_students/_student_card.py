@@ -38,9 +38,7 @@ def format_model_card(spec: StudentSpec, experiment: Experiment, result: FitResu
         "## What was not shown\n\n" + _list_gaps(experiment, result),
         "## Data\n\n" + _describe_data(spec, experiment),
         "## Teachers\n\n" + _list(_escape(name) for name in spec.teachers),
-        "## How to run it\n\n```sh\nsafekd predict RUN new.csv -o predictions.csv\n```\n\n```python\nimport safekd as "
-        'kd\n\nstudent = kd.load("RUN")\nstudent.predict(frame)  # a DataFrame with the features below\n```\n\n'
-        f"Features, in this order: {_escape(', '.join(spec.features))}.",
+        "## How to run it\n\n" + _explain_use(spec),
         "## Versions\n\n" + _list(f"{name} {number}" for name, number in spec.versions.items()),
     ]
     return "\n\n".join(parts) + "\n"
@@ -49,6 +47,21 @@ def format_model_card(spec: StudentSpec, experiment: Experiment, result: FitResu
 def _name_kind(spec: StudentSpec) -> str:
     options = ", ".join(f"{name} = {value}" for name, value in spec.options.items())
     return f"{spec.kind} of {spec.package}{f' ({options})' * bool(options)}"
+
+
+def _explain_use(spec: StudentSpec) -> str:
+    shape = spec.images
+    new, features = "new.csv", f"Features, in this order: {_escape(', '.join(spec.features))}."
+    if shape is not None:
+        new = "images/"
+        features = (
+            f"Features: the pixels of images scaled to {shape.width} x {shape.height}, from 0 to 1, "
+            f"{_escape(spec.features[0])} to {_escape(spec.features[-1])}, channel by channel and row by row."
+        )
+    return (
+        f"```sh\nsafekd predict RUN {new} -o predictions.csv\n```\n\n```python\nimport safekd as kd\n\n"
+        'student = kd.load("RUN")\nstudent.predict(frame)  # a DataFrame with the features below\n```\n\n' + features
+    )
 
 
 def _list_promises(constraints: Sequence[SafetyConstraint]) -> str:

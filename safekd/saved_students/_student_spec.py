@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import nn
 from ..errors import InvalidConfig, InvalidInput
 from ..experiment import ContextRule, Experiment, FeatureScaling, find_student
 from ..experiment.config import Option, Strict
+from ..experiment.images import ImageShape, hash_images
 from ..io.folders import hash_file, read_checked_json, write_checked_json
 
 STUDENT_SPEC = "student.json"
@@ -32,6 +34,7 @@ class StudentSpec(Strict):
         features: Names of the columns that it reads, in their order.
         means: Subtracted from each feature.
         spreads: Divides it then.
+        image_shape: Channels, height and width of the images that features are the pixels of; None for other data.
         classes: Names of the classes, in the order of its outputs.
         label: The column of labels in the data that it was trained on; None where they were no file.
         contexts: Names of the contexts, in the order of their numbers.
@@ -39,7 +42,7 @@ class StudentSpec(Strict):
         context_cuts: Where that column is cut, lowest first; empty where it holds the names of contexts.
         teachers: Names of the teachers.
         source: The data, as the experiment file names them.
-        source_sha256: Hash of the file of the data; None where it was no file.
+        source_sha256: Hash of the file of the data, or of a folder's names and images; None where it was none.
         rows: How many examples the data have.
         seed: Of the experiment.
         versions: Of safekd and what it ran on.
@@ -51,6 +54,7 @@ class StudentSpec(Strict):
     features: Names
     means: list[float]
     spreads: list[Positive]
+    image_shape: list[Annotated[int, Field(ge=1, le=256)]] | None = Field(min_length=3, max_length=3)
     classes: Names
     label: str | None
     contexts: Names
@@ -71,6 +75,10 @@ class StudentSpec(Strict):
             )
         if self.context_cuts and len(self.context_cuts) != len(self.contexts) - 1:
             raise ValueError(f"{len(self.context_cuts)} cuts and {len(self.contexts)} contexts; wanted one cut fewer")
+        if self.images is not None and (
+            self.images.channels not in (1, 3) or len(self.features) != math.prod(self.images)
+        ):
+            raise ValueError(f"{len(self.features)} features and images of {self.image_shape}; wanted one a pixel")
         return self
 
     @property
@@ -83,6 +91,11 @@ class StudentSpec(Strict):
         """How contexts follow from a column."""
         return ContextRule(self.contexts, self.context_column, tuple(self.context_cuts))
 
+    @property
+    def images(self) -> ImageShape | None:
+        """How images are seen, None for other data."""
+        return None if self.image_shape is None else ImageShape(*self.image_shape)
+
     def build_student(self) -> nn.Module:
         """Return a student of this making, its parameters not yet those that were trained.
 
@@ -92,7 +105,7 @@ class StudentSpec(Strict):
         """
         try:
             maker = find_student(self.kind, self.options)
-            return maker.build(len(self.features), len(self.classes), self.seed)
+            return maker.build(len(self.features), len(self.classes), self.seed, self.images)
         except InvalidConfig as error:
             raise InvalidInput(
                 f"The run was one of student '{self.kind}' of {self.package}, which cannot be built here: {error} Or "
@@ -136,7 +149,11 @@ def describe_student(experiment: Experiment, folder: Path) -> StudentSpec:
     """
     config, table, scaling = experiment.config, experiment.table, experiment.scaling
     source = config.data.source
-    file = None if config.data.label is None else folder / source
+    digest = None
+    if table.image_shape is not None:
+        digest = hash_images(folder / source, table.keys or [])
+    elif config.data.label is not None:
+        digest = hash_file(folder / source)["sha256"]
     rows = len(table.label_N) if experiment.stream is None else sum(len(part) for part in experiment.index.values())
     return StudentSpec(
         kind=experiment.maker.kind,
@@ -145,6 +162,7 @@ def describe_student(experiment: Experiment, folder: Path) -> StudentSpec:
         features=table.features,
         means=scaling.mean_F.tolist(),
         spreads=scaling.spread_F.tolist(),
+        image_shape=None if table.image_shape is None else list(table.image_shape),
         classes=table.classes,
         label=config.data.label,
         contexts=table.contexts,
@@ -152,7 +170,7 @@ def describe_student(experiment: Experiment, folder: Path) -> StudentSpec:
         context_cuts=list(table.context_rule.cuts),
         teachers=experiment.ensemble.names,
         source=source,
-        source_sha256=None if file is None else hash_file(file)["sha256"],
+        source_sha256=digest,
         rows=rows,
         seed=config.seed,
         versions={

@@ -63,7 +63,8 @@ class StoredTeacherConfig(Strict):
     key: str | None = Field(
         default=None,
         min_length=1,
-        description="column of a CSV or Parquet file by which its rows are found, which holds what data.key holds",
+        description="column of a CSV or Parquet file by which its rows are found, which holds what data.key holds; "
+        "of images, their paths in the folder, such as cat/1.png",
     )
     gives: Literal["probabilities", "logits", "log_probabilities"] = Field(
         default="probabilities", description="what the numbers are: probabilities, logits or log_probabilities"
@@ -295,7 +296,7 @@ class ExperimentConfig(Strict):
             f"teachers.{one.name}.key" for one in self.teachers if isinstance(one, StoredTeacherConfig) and one.key
         ]
         wants += ["weights.key"] * (self.weights.key is not None)
-        if wants and self.data.key is None:
+        if wants and self.data.key is None and self.data.image_size is None:  # of images, by their names
             raise ValueError(f"`{wants[0]}` is compared with data.key, which is left out; name the data's own column")
         return self
 

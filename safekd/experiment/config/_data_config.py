@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ...io import is_parquet
 
+Side = Annotated[int, Field(ge=1, le=256)]  # features have names, means and deviations, which student.json holds
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -71,10 +72,19 @@ class SplitsConfig(Strict):
 
 
 class DataConfig(Strict):
-    """Where examples come from: the built-in breast-cancer cases, or a CSV or Parquet file with a label column."""
+    """Where examples come from: the built-in cases, a CSV or Parquet file with a label column, or images."""
 
-    source: str = Field(description='"breast_cancer", or the path of a CSV or Parquet file')
+    source: str = Field(
+        description='"breast_cancer", the path of a CSV or Parquet file, or, with image_size, that of a folder with a '
+        "subfolder of images (.png, .jpg) for each class"
+    )
     label: str | None = Field(default=None, description="label column of the file")
+    image_size: Side | list[Side] | None = Field(
+        default=None,
+        description="pixels of a side, 1 to 256, to which images are scaled, or [height, width]; each pixel is a "
+        "feature, such as red_0_31 or gray_0_31 (row 0, column 31)",
+    )
+    color: Literal["rgb", "grayscale"] = Field(default="rgb", description="how images are seen: rgb or grayscale")
     stream: bool | None = Field(
         default=None,
         description="whether training reads a Parquet file as it goes, in constant memory; left out: where it has more "
@@ -109,8 +119,12 @@ class DataConfig(Strict):
 
     @model_validator(mode="after")
     def _check_labels(self) -> DataConfig:
+        if self.image_size is not None:
+            return self._check_images()
+        if "color" in self.model_fields_set:
+            raise ValueError("`color` is of images; give `image_size`, or remove it")
         if self.source != "breast_cancer" and self.label is None:
-            raise ValueError("a file needs `label`, the name of its label column")
+            raise ValueError("a file needs `label`, the name of its label column, and a folder of images `image_size`")
         if self.stream and not is_parquet(Path(self.source)):
             raise ValueError(f"`stream` is of a Parquet file, and source is '{self.source}'")
         columns = {"label": self.label, "split": self.split, "group": self.group, "key": self.key}
@@ -122,6 +136,17 @@ class DataConfig(Strict):
                 raise ValueError(f"`{key}` names column '{columns[key]}', and another key does too; wanted two columns")
         if self.split is not None and "splits" in self.model_fields_set:
             raise ValueError("`split` says which row is in which split, so that shares say nothing; remove `splits`")
+        return self
+
+    def _check_images(self) -> DataConfig:
+        if isinstance(self.image_size, list) and len(self.image_size) != 2:
+            raise ValueError(f"`image_size` is {self.image_size}; wanted one number, or [height, width]")
+        of_tables = {"label", "stream", "split", "group", "key", "features", "context"} & self.model_fields_set
+        if wrong := sorted(key for key in of_tables if getattr(self, key) not in (None, ["*"])):
+            raise ValueError(
+                f"`{wrong[0]}` is of a table, and `image_size` says that the data are images, whose classes are their "
+                "folders; remove one"
+            )
         return self
 
     def keep_as_features(self, columns: list[str], named_contexts: bool) -> list[str]:

@@ -27,6 +27,8 @@ def format_config(text: str) -> str:
     if config.weights.stored is not None:  # stands in place of these
         for name in ("token", "task", "context"):
             del record["weights"][name]
+    if config.data.image_size is None:
+        del record["data"]["color"]
     if config.data.split is not None:  # a column says it
         del record["data"]["splits"]
     del record["student"]["options" if config.student.kind == "mlp" else "hidden"]
