@@ -33,10 +33,10 @@ class PackSettings:
     """How many lines are searched at once; ``benchmarks.auditing`` notices.
 
     Attributes:
-        numbers: Of signals in all lines of a pack, at most: 4 megabytes, beyond which memory is waited for.
+        numbers: Of signals in all lines of a pack, at most: 8 megabytes, beyond which memory is waited for.
     """
 
-    numbers: int = 2**19
+    numbers: int = 2**20
 
 
 _PACKS = PackSettings()
@@ -102,17 +102,18 @@ def select_signals(movable: MovableSignals, vary: Sequence[str] | None) -> list[
     return list(vary)
 
 
-def search_lines(groups: Iterable[Iterable[SignalLine]], on_lines: OnLines) -> SearchResult:
+def search_lines(groups: Iterable[Iterable[SignalLine]], numbers: int, on_lines: OnLines) -> SearchResult:
     """Look along all lines, along many at once where rows do not look at each other.
 
     Args:
         groups: Lines that move the same signals; what rows look at is found out once a group.
+        numbers: How many numbers the signals hold of which the weights make something, all rows together.
         on_lines: Told how many lines more were searched.
     """
     result = SearchResult()
     for lines in groups:
         together: bool | None = None
-        for pack in _pack_lines(lines):
+        for pack in _pack_lines(lines, numbers):
             if together is None:
                 together = _rows_interact_along(pack)
             looks = None if together or together is None else search_lines_at_once(pack)
@@ -125,12 +126,12 @@ def search_lines(groups: Iterable[Iterable[SignalLine]], on_lines: OnLines) -> S
     return result
 
 
-def _pack_lines(lines: Iterable[SignalLine]) -> Iterator[list[SignalLine]]:
-    """Yield lines in packs whose numbers stay in the cache of a processor."""
+def _pack_lines(lines: Iterable[SignalLine], numbers: int) -> Iterator[list[SignalLine]]:
+    """Yield lines in packs whose numbers, so many a line, stay in the cache of a processor."""
     pack: list[SignalLine] = []
     for line in lines:
         pack.append(line)
-        if (len(pack) + 1) * line.numbers > _PACKS.numbers:
+        if (len(pack) + 1) * numbers > _PACKS.numbers:
             yield pack
             pack = []
     if pack:
@@ -215,7 +216,9 @@ def judge_continuity(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         moving = [name for name in names if changes_weights(name, movable, weights, generator)]
-        result = search_lines(draw_lines(movable, moving, weights, tries, generator), on_lines)
+        read = {*moving, *(name for name in movable.sources if name not in names)}  # what is held may be read
+        numbers = sum(movable.sources[name].numel() for name in read)
+        result = search_lines(draw_lines(movable, moving, weights, tries, generator), numbers, on_lines)
     what = f"{', '.join(moving or names)} moved"
     held = [name for name in movable.sources if name not in names]
     what += f"; held fixed: {', '.join(held)}" if held else ""

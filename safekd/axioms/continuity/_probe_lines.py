@@ -41,10 +41,12 @@ _UNIT_INTERVAL = ("performance", "safety", "token_safety")
 
 def changes_weights(name: str, movable: MovableSignals, weights: Weights, generator: torch.Generator) -> bool:
     """Tell whether weights change from one end of a line to the other, along any line that moves this signal."""
+    start_BK: Tensor | None = None
     for line in _draw_group([name], movable, weights, 1, generator):
         here_B = torch.zeros_like(line.speed_B)
         try:
-            if not torch.equal(line.evaluate(here_B).nan_to_num(), line.evaluate(here_B + 1).nan_to_num()):
+            start_BK = line.evaluate(here_B).nan_to_num() if start_BK is None else start_BK  # where all lines begin
+            if not torch.equal(start_BK, line.evaluate(here_B + 1).nan_to_num()):
                 return True
         except InvalidInput:
             return True
@@ -114,11 +116,6 @@ class SignalLine(Line):
     directions: dict[str, Tensor]
     ranges: dict[str, str]
     weights: Weights
-
-    @property
-    def numbers(self) -> int:
-        """How many numbers all signals have: what a copy of the line holds."""
-        return sum(source.numel() for source in self.movable.sources.values())
 
     def select(self, rows_R: Tensor) -> SignalLine:
         """Return the same line of some rows alone.

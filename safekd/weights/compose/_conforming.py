@@ -106,7 +106,8 @@ def normalize_scores(score_K: Tensor, signals: Signals, who: str) -> Tensor:
     """
     require_scores(score_K, signals, who)
     total = score_K.sum(-1, keepdim=True)
-    bad = ~torch.isfinite(score_K).all(-1) | (score_K < 0).any(-1) | (total.squeeze(-1) <= 0)
+    plain_K = score_K.detach()  # the least of numbers with a NaN among them is NaN, and no comparison holds
+    bad = ~((plain_K.amin(-1) >= 0) & (plain_K.amax(-1) < torch.inf) & (total.squeeze(-1) > 0))
     if signals.mask is not None:
         score_K = score_K.masked_fill((bad & ~signals.mask).unsqueeze(-1), 1.0)
         total, bad = score_K.sum(-1, keepdim=True), bad & signals.mask

@@ -174,7 +174,10 @@ def _read_scores(signals: Signals, scale: OrderedScale) -> Tensor:
 
 def _count_below(score_K: Tensor) -> Tensor:
     """Return how many teachers each teacher stands above, (..., K): a rank that keeps ties."""
-    return (score_K.unsqueeze(-1) > score_K.unsqueeze(-2)).sum(-1)
+    below_K = torch.zeros_like(score_K, dtype=torch.int32)
+    for other in score_K.unbind(-1):  # of few teachers a third of the time of all pairs at once
+        below_K = below_K + (score_K > other.unsqueeze(-1))
+    return below_K
 
 
 def _rank_by_both_scores(
@@ -185,9 +188,11 @@ def _rank_by_both_scores(
     loses = ORDERED_SCALES[1 - ORDERED_SCALES.index(wins)]
     K = polytope.n_teachers
     token_K, context_K = rank["token"], rank["context"]
-    opposite_KK = (token_K.unsqueeze(-1) > token_K.unsqueeze(-2)) & (context_K.unsqueeze(-1) < context_K.unsqueeze(-2))
+    opposite_K = torch.zeros_like(token_K, dtype=torch.bool)
+    for token, context in zip(token_K.unbind(-1), context_K.unbind(-1), strict=True):
+        opposite_K = opposite_K | ((token_K > token.unsqueeze(-1)) & (context_K < context.unsqueeze(-1)))
     merged_K = (rank[wins] * K + rank[loses]).float()  # whole numbers below K^2
-    return _OrderedByScores(polytope, merged_K, where["token"] | where["context"], opposite_KK.flatten(-2).any(-1))
+    return _OrderedByScores(polytope, merged_K, where["token"] | where["context"], opposite_K.any(-1))
 
 
 @dataclass(frozen=True)

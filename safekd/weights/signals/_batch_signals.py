@@ -357,7 +357,15 @@ class Signals:
     @cached_property
     def critical(self) -> Tensor:
         """Where orderings apply, bool (...,): a critical label (S) or a critical context (C_safe)."""
-        return self._critical_mask("token") | self._critical_mask("context")
+        return self._critical_by_class | self._critical_by_context
+
+    @cached_property
+    def _critical_by_class(self) -> Tensor:
+        return self._mark_critical(self.critical_classes, self.labels, "labels", "classes")
+
+    @cached_property
+    def _critical_by_context(self) -> Tensor:
+        return self._mark_critical(self.critical_contexts, self.context, "context", "contexts")
 
     def names_critical_on(self, scale: OrderedScale) -> bool:
         """Say whether critical positions of a scale are named: S by classes, C_safe by contexts, both by a mask.
@@ -380,7 +388,9 @@ class Signals:
         Returns:
             Bool, (...).
         """
-        return self.critical if self._critical_given else self._critical_mask(scale)
+        if self._critical_given:
+            return self.critical
+        return self._critical_by_class if scale == "token" else self._critical_by_context
 
     def group_numbers(self, scale: OrderedScale) -> Tensor:
         """Return the number of the class ("token") or of the context ("context") of each position.
@@ -399,12 +409,8 @@ class Signals:
             raise MissingSignal(f"The orderings of the {scale} scale differ from one to another; pass `{what}`.")
         return expand_to_positions(value, self.shape[:-1])
 
-    def _critical_mask(self, scale: OrderedScale) -> Tensor:
-        given = {
-            "token": (self.critical_classes, self.labels, "labels", "classes"),
-            "context": (self.critical_contexts, self.context, "context", "contexts"),
-        }
-        inside = mark_chosen(*given[scale], self.shape[:-1], self.device)
+    def _mark_critical(self, chosen: frozenset[int], value: Tensor | None, what: str, groups: str) -> Tensor:
+        inside = mark_chosen(chosen, value, what, groups, self.shape[:-1], self.device)
         return inside if self.mask is None else inside & self.mask
 
     def _look_up_task(self, name: str, what: str) -> Tensor:
