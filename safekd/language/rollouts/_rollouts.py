@@ -29,6 +29,8 @@ from ._text_scores import Score, score_texts
 from ._text_writer import TextWriter
 from ._written_text import TextRows, Written, WrittenBatch, leave_one_out
 
+# What ``about`` of a state says, in order
+_SETTINGS = ("seed", "prompts", "batch_size", "every", "samples", "accumulation", "rank", "ranks", "scores")
 # Text as the student's own distribution has it: models bring settings that cut it
 _PLAIN_SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
@@ -264,8 +266,10 @@ class Rollouts(IterableDataset[Batch]):
         """Return what decides the batches besides the student, as plain JSON."""
         order, share = self._order, self._share
         rows = None if self.fixed is None else fingerprint(self.fixed)
+        of_run = dict(zip(_SETTINGS, self._about.tolist(), strict=True))
         return {
-            "about": self._about.tolist(),
+            **{name: value for name, value in of_run.items() if name not in ("rank", "prompts", "scores")},
+            "max_age": self._max_age,
             "prompts": fingerprint([order.prompts, order.context, order.task]),
             "fixed": rows,
             "share": fingerprint(share) if callable(share) else float(share),
@@ -302,8 +306,7 @@ class Rollouts(IterableDataset[Batch]):
         """
         about = state["about"].tolist()
         if len(about) != len(self._about) or about != self._about.tolist():
-            names = ("seed", "prompts", "batch_size", "every", "samples", "accumulation", "rank", "ranks", "scores")
-            pairs = zip(names, about, self._about.tolist(), strict=False)
+            pairs = zip(_SETTINGS, about, self._about.tolist(), strict=False)
             said = ", ".join(f"{name} {theirs}, here {ours}" for name, theirs, ours in pairs if theirs != ours)
             raise InvalidInput(f"The state is of other rollouts: {said}. Give them the same settings, or begin anew.")
         self.counts = RolloutCounts(*state["counts"].tolist())

@@ -75,6 +75,25 @@ def stop_and_go_on(ranks):
     return report(train(folder, 2, resume=True))
 
 
+def write_and_go_on(ranks):
+    """Each process trains on texts of its own; whole, and stopped and gone on."""
+    from .test_on_policy_training import make_rollouts, make_student, start
+
+    def run(name, resume=None, steps=4):
+        student = make_student(0)
+        rollouts = make_rollouts(student, ranks=ranks, accumulation=1, batch_size=2)
+        arguments = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "max_steps": 4}
+        arguments |= {"save_strategy": "steps", "save_steps": 2, "ddp_backend": "gloo"}
+        folder = Path(os.environ[FOLDER]) / name
+        trainer = start(folder, student=student, rollouts=rollouts, arguments=arguments, trace_steps=2)
+        trainer.train(resume_from_checkpoint=resume)
+        safety = trainer.trace[["safety_quiet", "safety_spread", "distillation_loss"]].to_dict("records")
+        return flatten(trainer.model), list(trainer.multipliers.values()), safety, rollouts.state_dict()["waiting.ids"]
+
+    whole = run("written")
+    return whole, run("again", resume=str(Path(os.environ[FOLDER]) / "written" / "checkpoint-2"))
+
+
 def train_alone(dtype=torch.float64):
     with tempfile.TemporaryDirectory() as folder:
         return report(train(Path(folder), 1, dtype=dtype))

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from ....support.rank_worker import run_on_ranks
-from .process_cases import FOLDER, stop_and_go_on, train_alone, train_on_both, train_on_both_in_float32
+from .process_cases import (
+    FOLDER,
+    stop_and_go_on,
+    train_alone,
+    train_on_both,
+    train_on_both_in_float32,
+    write_and_go_on,
+)
 
 torch.set_num_threads(1)
 
@@ -14,14 +21,14 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     environment = {FOLDER: str(tmp_path_factory.mktemp("both"))}
-    cases = (train_on_both, train_on_both_in_float32, stop_and_go_on)
+    cases = (train_on_both, train_on_both_in_float32, stop_and_go_on, write_and_go_on)
     given = run_on_ranks(2, *cases, environment=environment, within=240)
     return dict(zip((case.__name__ for case in cases), given, strict=True))
 
 
 @pytest.mark.timeout(300)
 def test_both_processes_have_the_same_bits(ran):
-    for first, second in ran.values():
+    for first, second in (ran[name] for name in ran if name != "write_and_go_on"):
         assert torch.equal(first["multipliers"], second["multipliers"])
         assert torch.equal(first["weights"], second["weights"])
         assert first["evaluation"] == second["evaluation"]
@@ -50,3 +57,14 @@ def test_a_stop_and_a_new_start_change_no_bit(ran):
     for name in ("multipliers", "weights"):
         assert torch.equal(ran["train_on_both"][0][name], ran["stop_and_go_on"][0][name])
     assert ran["train_on_both"][0]["residuals"] == ran["stop_and_go_on"][0]["residuals"]
+
+
+def test_each_process_writes_texts_of_its_own_and_goes_on_with_them(ran):
+    (first, first_again), (second, second_again) = ran["write_and_go_on"]
+    assert torch.equal(first[0], second[0])
+    assert first[1:3] == second[1:3]
+    assert not torch.equal(first[3], second[3])
+    for whole, again in ((first, first_again), (second, second_again)):
+        assert torch.equal(whole[0], again[0])
+        assert whole[1:3] == again[1:3]
+        assert torch.equal(whole[3], again[3])
