@@ -27,6 +27,7 @@ class PageSettings:
 
 
 SETTINGS = PageSettings()
+_LONG = 60  # letters of a cell that gets room, so that its row is not tall on a phone
 Element = ET.Element
 Part = Element | str | None
 
@@ -127,7 +128,9 @@ def make_table(heads: Sequence[str], rows: Sequence[Sequence[Part]], caption: st
 
 def _make_cell(cell: Part, *, first: bool) -> Element:
     text = shorten(cell, SETTINGS.cell_letters) if isinstance(cell, str) else cell
-    return make("th", text, scope="row") if first else make("td", text)
+    if first:
+        return make("th", text, scope="row")
+    return make("td", text, class_="long" if isinstance(text, str) and len(text) > _LONG else None)
 
 
 def fold(summary: str, *parts: Part) -> Element:
