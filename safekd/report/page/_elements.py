@@ -4,9 +4,30 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from ...errors import escape_controls
 
+
+@dataclass(frozen=True)
+class PageSettings:
+    """How much of what is in files a page takes; ``tests/safekd/report/test_report_page.py`` (large) would notice.
+
+    Attributes:
+        letters: Of a text, such as the configuration, or of an attribute, such as a path.
+        cell_letters: Of a cell of a table, and of what a point says.
+        rows: Of a table.
+        columns: Of a table.
+    """
+
+    letters: int = 20_000
+    cell_letters: int = 2_000
+    rows: int = 400
+    columns: int = 40
+
+
+SETTINGS = PageSettings()
+_LONG = 60  # letters of a cell that gets room, so that its row is not tall on a phone
 Element = ET.Element
 Part = Element | str | None
 
@@ -22,7 +43,7 @@ def make(tag: str, *parts: Part, **attributes: object) -> Element:
     element = ET.Element(tag)
     for name, value in attributes.items():
         if value is not None:
-            text = f"{value:.6g}" if isinstance(value, float) else clean(value)
+            text = f"{value:.6g}" if isinstance(value, float) else shorten(str(value), SETTINGS.letters)
             element.set(name.rstrip("_").replace("_", "-"), text)
     last: Element | None = None
     for part in parts:
@@ -32,9 +53,9 @@ def make(tag: str, *parts: Part, **attributes: object) -> Element:
             element.append(part)
             last = part
         elif last is None:
-            element.text = (element.text or "") + clean(part)
+            element.text = (element.text or "") + shorten(part, SETTINGS.letters)
         else:
-            last.tail = (last.tail or "") + clean(part)
+            last.tail = (last.tail or "") + shorten(part, SETTINGS.letters)
     return element
 
 
@@ -86,22 +107,30 @@ def format_share(value: float) -> str:
     return f"{100 * value:.4g} %"
 
 
-def make_table(heads: Sequence[str], rows: Iterable[Sequence[Part]], caption: str = "") -> Element:
+def make_table(heads: Sequence[str], rows: Sequence[Sequence[Part]], caption: str) -> Element:
     """Return a table that scrolls sideways where the page is narrow; the first cell of a row is its head.
 
     Args:
         heads: Of columns.
         rows: Cells.
-        caption: What stands above it; empty for nothing.
+        caption: What stands above it; what is left out of a large table is said there.
     """
-    head = make("tr", *(make("th", text, scope="col") for text in heads))
+    left = {"rows": len(rows) - SETTINGS.rows, "columns": len(heads) - SETTINGS.columns}
+    caption += "".join(f"; {count:,} more {what} are left out" for what, count in left.items() if count > 0)
+    head = make("tr", *(make("th", text, scope="col") for text in heads[: SETTINGS.columns]))
     body = [
-        make("tr", *(make("td" if n else "th", cell, **({} if n else {"scope": "row"})) for n, cell in enumerate(row)))
-        for row in rows
+        make("tr", *(_make_cell(cell, first=number == 0) for number, cell in enumerate(row[: SETTINGS.columns])))
+        for row in rows[: SETTINGS.rows]
     ]
-    title = make("caption", caption) if caption else None
-    table = make("table", title, make("thead", head), make("tbody", *body))
-    return make("div", table, class_="wide", tabindex="0", role="region", aria_label=caption or ", ".join(heads[:4]))
+    table = make("table", make("caption", caption), make("thead", head), make("tbody", *body))
+    return make("div", table, class_="wide", tabindex="0", role="region", aria_label=caption)
+
+
+def _make_cell(cell: Part, *, first: bool) -> Element:
+    text = shorten(cell, SETTINGS.cell_letters) if isinstance(cell, str) else cell
+    if first:
+        return make("th", text, scope="row")
+    return make("td", text, class_="long" if isinstance(text, str) and len(text) > _LONG else None)
 
 
 def fold(summary: str, *parts: Part) -> Element:

@@ -64,6 +64,7 @@ table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-size:13px;padding-bottom:2px}
 th,td{padding:3px 10px 3px 0;border-bottom:1px solid var(--grid);text-align:left;vertical-align:top;
 max-width:44ch;overflow-wrap:break-word}
+.long{min-width:min(34ch,80vw)}
 thead th{font-weight:600;border-bottom-color:var(--soft)}tbody th{font-weight:400}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:12.5px}code{font-size:.92em}
 :focus-visible{outline:2px solid var(--c0);outline-offset:2px}.p:focus-visible{outline:none}

@@ -10,7 +10,10 @@ import pytest
 import safekd as kd
 from tests.support.shell import run_shell
 
-COMMANDS = ("demo", "train", "frontier", "verify", "project", "audit", "cache")
+COMMANDS = (
+    "init", "validate", "train", "predict", "certify", "export", "report", "project", "audit", "frontier", "ensemble",
+    "cache", "verify", "list", "demo",
+)  # fmt: skip
 HEAVY = (
     "torch",
     "numpy",

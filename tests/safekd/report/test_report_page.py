@@ -260,9 +260,24 @@ def test_many_constraints_and_teachers_are_cut_and_said_so(made):
     large = replace(run, facts=facts.model_copy(update={"safety": safety}), weights=wide)
     text = build_report_page([large])
     assert "276 more groups are in the table only" in text
-    assert "800 more rows are left out" in text
+    assert "; 800 more rows are left out" in text
     assert "176 more teachers are not drawn" in text
     assert len(text) < 500_000
+
+
+def test_texts_without_end_and_tables_without_end_do_not_fill_the_page(made):
+    run = read_run(made.folder, "run")
+    facts, long = run.facts, "x" * 1_000_000
+    lines = [facts.axioms[0].model_copy(update={"evidence": long})] * 500
+    teachers = [facts.teachers[0].model_copy(update={"name": long, "safety": [0.5] * 10_000})] * 3
+    update = {"axioms": lines, "teachers": teachers, "contexts": ["c"] * 10_000, "cases": [1] * 10_000}
+    verdict = replace(run.verdict, message=long, evidence={f"e{n}": long for n in range(600)})
+    files = {f"{n}.csv": {"bytes": 1, "sha256": "0"} for n in range(5_000)}
+    large = replace(run, facts=facts.model_copy(update=update), verdict=verdict, files=files, config=long)
+    text = build_report_page([large])
+    assert len(text) < 2_500_000
+    assert "; 100 more rows are left out" in text
+    assert "; 9,965 more columns are left out" in text
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .._elements import Element, fold, make, make_table, shorten
+from .._elements import SETTINGS, Element, fold, make, make_table, shorten
 
 _RADIUS = 3.4
 _DASHES = (None, "6 3", "2 3", "8 3 2 3")
@@ -101,6 +101,7 @@ def draw_stop(words: str, x: float, y: float, *parts: Element, first: bool) -> E
         parts: How it looks.
         first: Whether the Tab key stops here; arrow keys lead on to the others of its group.
     """
+    words = shorten(words, SETTINGS.cell_letters)
     hit = make("circle", class_="hit", cx=x, cy=y, r=8)
     title = make("title", words)
     return make("g", title, hit, *parts, class_="p", tabindex="0" if first else "-1", role="img", aria_label=words)

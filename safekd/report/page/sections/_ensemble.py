@@ -11,7 +11,6 @@ from .._elements import Element, format_number, make, make_table
 from .._read_run import ReportedRun
 
 _SIGNS = {"holds": "✓ holds", "violated": "✗ violated", "estimated": "≈ estimated", "not_applicable": "– not judged"}
-_MOST_TEACHERS = 100
 
 
 def show_axioms(run: ReportedRun) -> Element | None:
@@ -84,7 +83,7 @@ def _tabulate_teachers(run: ReportedRun, facts: ReportFacts) -> Element:
             format_number(means.get(teacher.name), 3),
             f"{teacher.lower:g} to {teacher.upper:g}",
         ]
-        for teacher in facts.teachers[:_MOST_TEACHERS]
+        for teacher in facts.teachers
     ]
     return make_table(heads, rows, "Teachers")
 

@@ -12,7 +12,6 @@ from .._elements import Element, make, make_table, shorten
 from .._read_run import ReportedRun
 from ..drawing import Curve, CurveChart, draw_curves
 
-_MOST_ROWS = 200
 _COLUMNS = {
     "target": "target",
     "safety_{}": "safety where posed",
@@ -92,7 +91,7 @@ def _list_curves(table: pd.DataFrame, layout: FrontierLayout) -> list[Curve]:
 def _tabulate_rows(table: pd.DataFrame, constraint: str) -> Element:
     columns = {name.format(constraint): head for name, head in _COLUMNS.items()}
     columns = {name: head for name, head in columns.items() if name in table}
-    rows = [[_format_cell(row[name]) for name in columns] for row in table[:_MOST_ROWS].to_dict("records")]
+    rows = [[_format_cell(row[name]) for name in columns] for row in table.to_dict("records")]
     return make_table(list(columns.values()), rows, "Rows of the frontier")
 
 

@@ -2,29 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .._elements import Element, fold, format_number, make, make_table, shorten
 from .._read_run import ReportedRun
 from ._course import show_evidence
-
-
-@dataclass(frozen=True)
-class OriginSettings:
-    """How much is shown; ``tests/safekd/report/test_report_page.py`` would notice.
-
-    Attributes:
-        letters: Of the configuration.
-        names: Of features and classes.
-        files: Rows of the table of files.
-    """
-
-    letters: int = 20_000
-    names: int = 2_000
-    files: int = 100
-
-
-SETTINGS = OriginSettings()
 
 
 def show_origin(run: ReportedRun) -> Element:
@@ -35,10 +15,8 @@ def show_origin(run: ReportedRun) -> Element:
     """
     files: list[list[Element | str]] = [
         [name, f"{stated.get('bytes', 0):,}", make("code", str(stated.get("sha256", "")))]
-        for name, stated in list(run.files.items())[: SETTINGS.files]
+        for name, stated in run.files.items()
     ]
-    config = run.config[: SETTINGS.letters]
-    cut = "\n… and more, see effective.toml" if len(run.config) > len(config) else ""
     return make(
         "section",
         make("h2", "Data, configuration, versions, hashes"),
@@ -46,7 +24,7 @@ def show_origin(run: ReportedRun) -> Element:
         _tabulate_uses(run),
         _describe_student(run),
         show_evidence(run),
-        fold("Configuration, every default written out", make("pre", config + cut)) if config else None,
+        fold("Configuration, every default written out", make("pre", run.config)) if run.config else None,
         fold("Files and their hashes", make_table(["file", "bytes", "SHA-256"], files, "Files of the run")),
     )
 
@@ -73,8 +51,8 @@ def _describe_student(run: ReportedRun) -> Element | None:
     options = "".join(f", {name} {value}" for name, value in spec.options.items())
     rows = [
         ["student", f"{spec.kind}{options}, {len(spec.features)} in, {len(spec.classes)} out, seed {spec.seed}"],
-        ["classes", shorten(", ".join(spec.classes), SETTINGS.names)],
-        ["features", shorten(", ".join(spec.features), SETTINGS.names)],
+        ["classes", ", ".join(spec.classes)],
+        ["features", ", ".join(spec.features)],
         ["data", f"{spec.source}, {spec.rows:,} rows" + (f", SHA-256 {spec.source_sha256}" * bool(spec.source_sha256))],
         *([["accuracy", _list_accuracies(facts.accuracy)]] if facts is not None else []),
         ["versions", ", ".join(f"{name} {number}" for name, number in spec.versions.items())],

@@ -19,11 +19,9 @@ class SafetySectionSettings:
 
     Attributes:
         strips: Of the figure: constraints, and contexts of each.
-        rows: Of the table.
     """
 
     strips: int = 24
-    rows: int = 400
 
 
 SETTINGS = SafetySectionSettings()
@@ -94,7 +92,7 @@ def show_safety(run: ReportedRun, key: str) -> Element | None:
     groups = list(dict.fromkeys((fact.constraint, fact.context) for fact in facts))
     strips = [_lay_out_strip(group, facts, proved.get(group), splits) for group in groups[: SETTINGS.strips]]
     strips = [strip for strip in strips if strip.rows]
-    rows = [_tabulate_fact(fact, posed.get(fact.constraint)) for fact in facts[: SETTINGS.rows]]
+    rows = [_tabulate_fact(fact, posed.get(fact.constraint)) for fact in facts]
     heads = ["constraint", "context", "data", "measured", "threshold", "required", "± 2 SE", "cases"]
     legend = [LegendEntry(_name_split(name), n, SHAPES[n % 4]) for n, name in enumerate(splits)]
     if any(row.bound is not None for strip in strips for row in strip.rows):
@@ -109,7 +107,6 @@ def show_safety(run: ReportedRun, key: str) -> Element | None:
         make("div", figure, _show_bounds(bounds), class_="pair"),
         make("h3", "All readings"),
         make_table(heads, rows, "Safety on every split, by constraint and context"),
-        make("p", f"{len(facts) - SETTINGS.rows} more rows are left out.") if len(facts) > SETTINGS.rows else None,
     )
 
 
@@ -197,7 +194,7 @@ def _tabulate_fact(fact: SafetyFact, posed: ConstraintReading | None) -> list[El
 def _list_numbers(facts: Sequence[SafetyFact]) -> tuple[list[str], list[list[str]]]:
     rows = [
         [f.constraint, f.context or "all", f.split, format_number(f.measured, 6), format_number(f.standard_error, 3)]
-        for f in facts[: SETTINGS.rows]
+        for f in facts
     ]
     return ["constraint", "context", "data", "measured", "standard error"], rows
 
@@ -217,7 +214,7 @@ def _show_bounds(bounds: Sequence[BoundFact]) -> Element:
             f"{bound.count:,}",
             bound.note,
         ]
-        for bound in bounds[: SETTINGS.rows]
+        for bound in bounds
     ]
     heads = ["constraint", "context", "safety", "lower bound", "required", "confidence", "cases", "how"]
     note = (

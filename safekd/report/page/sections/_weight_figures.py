@@ -21,13 +21,11 @@ class WeightFigureSettings:
         teachers: Drawn at most.
         bins: Of the histogram of how far projection moved weights.
         moved: From here on weights count as moved: rounding alone stays below.
-        contexts: Rows at most of the table of contexts.
     """
 
     teachers: int = 24
     bins: int = 24
     moved: float = 1e-9
-    contexts: int = 50
 
 
 SETTINGS = WeightFigureSettings()
@@ -100,7 +98,7 @@ def _draw_moves(weights: WeightRows, key: str) -> Element:
 def _tabulate_contexts(weights: WeightRows) -> Element:
     names = list(dict.fromkeys(weights.contexts))
     contexts = np.array(weights.contexts, dtype=object)
-    rows = [_describe_moves(name, weights.moved[contexts == name]) for name in names[: SETTINGS.contexts]]
+    rows = [_describe_moves(name, weights.moved[contexts == name]) for name in names]
     heads = ["context", "examples", "moved", "mean distance", "largest"]
     return make("div", make_table(heads, rows, "How far projection moved weights, by context"))
 
