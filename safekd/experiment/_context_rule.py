@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -110,7 +110,7 @@ def read_contexts(config: ContextConfig, frame: pd.DataFrame, source: str) -> tu
     if column not in frame.columns:
         raise InvalidConfig(f"data.context.column is '{column}'; {source} has: {list_names(list(frame.columns))}.")
     cells = frame[column]
-    if _is_numeric(config, cells):
+    if is_numeric_dtype(cells) or is_cut(config, {str(cell).strip() for cell in cells}):
         value_N = parse_numbers(frame[[column]], source)[:, 0]
         rule = cut_numbers(config, value_N, source)
         return rule.cut(value_N), rule
@@ -138,10 +138,7 @@ def cut_numbers(config: ContextConfig, value_N: NDArray[np.floating], source: st
         InvalidConfig: It gives no names.
     """
     if config.names is None:
-        raise InvalidConfig(
-            f"data.context.column is '{config.column}', a column of numbers in {source}; give `names`, lowest values "
-            "first, for as many equal shares, and `cuts` to say where they meet."
-        )
+        raise _ask_for_names(config, source)
     share_C = np.arange(1, len(config.names)) / len(config.names)
     cuts = np.quantile(value_N, share_C).tolist() if config.cuts is None else config.cuts
     return ContextRule(config.names, config.column, tuple(cuts))
@@ -160,6 +157,8 @@ def list_context_names(config: ContextConfig, found: list[str], source: str) -> 
     """
     if config.names is not None:
         return config.names
+    if len(found) > _SETTINGS.most_numbers and all(reads_as_number(name) for name in found):
+        raise _ask_for_names(config, source)
     if len(found) > _SETTINGS.most_names:
         raise InvalidConfig(
             f"data.context.column is '{config.column}', which holds {len(found):,} different names in {source}; wanted "
@@ -168,15 +167,24 @@ def list_context_names(config: ContextConfig, found: list[str], source: str) -> 
     return found
 
 
-def _is_numeric(config: ContextConfig, cells: pd.Series) -> bool:
-    """Return whether a column is one of numbers to be cut: most of what it holds are, and none that is a name."""
-    if config.cuts is not None or is_numeric_dtype(cells):
-        return True
-    distinct = {str(cell).strip() for cell in cells}
-    numbers = sum(reads_as_number(cell) for cell in distinct - set(config.names or ()))
-    if config.names is not None:
-        return 2 * numbers > len(distinct)
+def is_cut(config: ContextConfig, distinct: Collection[str]) -> bool:
+    """Return whether a column is one of numbers to be cut: most of what it holds are, and none that is a name.
+
+    Args:
+        config: Names and cuts.
+        distinct: The different cells of the column, as text.
+    """
+    numbers = sum(reads_as_number(cell) for cell in set(distinct) - set(config.names or ()))
+    if config.cuts is not None or config.names is not None:
+        return config.cuts is not None or 2 * numbers > len(distinct)
     return numbers == len(distinct) > _SETTINGS.most_numbers
+
+
+def _ask_for_names(config: ContextConfig, source: str) -> InvalidConfig:
+    return InvalidConfig(
+        f"data.context.column is '{config.column}', a column of numbers in {source}; give `names`, lowest values "
+        "first, for as many equal shares, and `cuts` to say where they meet."
+    )
 
 
 def reads_as_number(text: str) -> bool:

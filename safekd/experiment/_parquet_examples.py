@@ -19,7 +19,7 @@ from solvers.short_repr import ShortRepr
 from ..data import StreamSource, rank_places
 from ..errors import InvalidConfig, InvalidInput
 from ..io import ParquetBlock, ParquetTable, list_names, open_table
-from ._context_rule import ContextRule, cut_numbers, list_context_names, reads_as_number
+from ._context_rule import ContextRule, cut_numbers, is_cut, list_context_names
 from ._example_table import SPLITS, Array, ExampleTable, FeatureScaling, choose_features, refuse_torn_group
 from ._key_matching import require_distinct_keys
 from ._survey_parts import GroupSplits, Moments, RowSample
@@ -293,11 +293,12 @@ def number_rows(block: ParquetBlock) -> NDArray[np.uint64]:
 
 
 def _holds_names(table: ParquetTable, context: ContextConfig) -> bool:
-    """Return whether a column of contexts holds their names, and no numbers that are to be cut."""
+    """Return whether a column of contexts holds their names, and no numbers that are to be cut, by its first rows."""
     if context.cuts is not None or table.holds_floats(context.column):
         return False
-    numbers = context.names is not None and not all(reads_as_number(name) for name in context.names)
-    return not (numbers and table.holds_numbers(context.column))
+    if not table.holds_numbers(context.column):
+        return True
+    return not is_cut(context, next(table.blocks(None, [context.column])).names(context.column)[0])
 
 
 def _require_whole_groups_so_far(

@@ -99,6 +99,10 @@ def _scan(folder: Path, root: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         raise InvalidInput(f"Cannot read the folder {folder}: {error.strerror}.") from error
     for entry in seen:
+        if not entry.name.isprintable():
+            raise InvalidInput(
+                f"{folder} holds {entry.name!r}, a name with characters that cannot be shown; rename it."
+            )
         if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root.resolve()):
             raise InvalidInput(
                 f"{folder / entry.name} is a link out of {root}, which is not followed; copy what it leads to."

@@ -121,7 +121,7 @@ def _require_plain(path: Path, image: Any) -> None:
         raise InvalidInput(
             f"{path} has colors of mode '{image.mode}'; wanted red, green and blue, or gray, of 8 bits. Convert it."
         )
-    if getattr(image, "n_frames", 1) != 1:
+    if image.format == "PNG" and image.n_frames != 1:  # of several in a JPEG file, cameras put the picture first
         raise InvalidInput(f"{path} is an animation of {image.n_frames} pictures; wanted one picture.")
 
 

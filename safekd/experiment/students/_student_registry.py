@@ -39,8 +39,8 @@ def register_student(name: str) -> Callable[[F], F]:
 
     def enter(function: F) -> F:
         known = _STUDENTS.get(name)
-        if known is not None and (known.__module__, known.__qualname__) != (function.__module__, function.__qualname__):
-            raise InvalidConfig(f"There is a student '{name}' already, of {known.__module__}; choose another name.")
+        if known is not None and _identify(known) != _identify(function):  # a module may be run again
+            raise InvalidConfig(f"There is a student '{name}' already, of {_name_source(known)}; choose another name.")
         _STUDENTS[name] = function
         return function
 
@@ -49,7 +49,7 @@ def register_student(name: str) -> Callable[[F], F]:
 
 def list_students() -> dict[str, str]:
     """Return who brings each student, by its name: "safekd", a module of this process, or a package."""
-    brought = {name: function.__module__.partition(".")[0] for name, function in _STUDENTS.items()}
+    brought = {name: _name_source(function) for name, function in _STUDENTS.items()}
     return {point.name: _name_package(point) for point in _list_entry_points()} | brought
 
 
@@ -136,7 +136,7 @@ def find_student(kind: str, options: Mapping[str, Any] | None = None) -> Student
     """
     if kind in _STUDENTS:
         function = _STUDENTS[kind]
-        return StudentMaker(kind, function, function.__module__.partition(".")[0], options or {})
+        return StudentMaker(kind, function, _name_source(function), options or {})
     points = [point for point in _list_entry_points() if point.name == kind]
     if not points:
         raise InvalidConfig(
@@ -169,6 +169,15 @@ def _list_entry_points() -> list[EntryPoint]:
 
 def _name_package(point: EntryPoint) -> str:
     return "an unknown package" if point.dist is None else f"{point.dist.name} {point.dist.version}"
+
+
+def _name_source(function: StudentFunction) -> str:
+    """Return the package whose module defines a function."""
+    return (getattr(function, "__module__", None) or "this process").partition(".")[0]
+
+
+def _identify(function: StudentFunction) -> object:
+    return (getattr(function, "__module__", None), getattr(function, "__qualname__", function))
 
 
 def _show_first_line(error: Exception) -> str:

@@ -111,6 +111,15 @@ def test_numbers_can_be_names(tmp_path, source, names):
     assert experiment.table.features == ["x0", "x1"]
 
 
+@pytest.mark.parametrize("source", ["cases.csv", "cases.parquet"])
+def test_whole_numbers_that_are_no_names_are_cut(tmp_path, source):
+    frame = NUMBERS.assign(night=np.arange(N))
+    experiment = build(tmp_path, 'column = "night"\nnames = ["1", "2"]', frame, source)
+    assert read_contexts(experiment).tolist() == ["1"] * (N // 2) + ["2"] * (N // 2)
+    with pytest.raises(InvalidConfig, match=f"'night', a column of numbers in {source}; give `names`"):
+        build(tmp_path, 'column = "night"', NUMBERS.assign(night=np.arange(N) % 25), source)
+
+
 REFUSED = {
     "a name that is not listed": (
         SITES + '\nnames = ["north", "east"]',

@@ -228,6 +228,11 @@ BAD = {
     "a folder": ("more", lambda path: path.mkdir(), "dark/more is a folder in the folder of a class"),
     "a link out": ("new.png", lambda path: path.symlink_to("/etc/passwd"), r"dark/new\.png is a link out of .*images"),
     "a folder out": ("../leak", lambda path: path.symlink_to("/etc"), r"images/leak is a link out of"),
+    "a name of bytes": (
+        "new.png",
+        lambda path: os.rename(path.parent / "00.png", os.fsencode(path.parent) + b"/\xff.png"),
+        r"dark holds '\\udcff\.png', a name with characters that cannot be shown",
+    ),
     "a pipe": ("new.png", os.mkfifo, r"Cannot read .*dark/new\.png: it is a named pipe"),
     "a loose image": ("../new.png", lambda path: Image.new("L", (4, 4)).save(path), r"images/new\.png is in no subfol"),
     "an empty class": ("../none", lambda path: path.mkdir(), "images/none holds no image"),
@@ -256,6 +261,7 @@ def test_what_is_fine(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     source.transpose(Image.Transpose.ROTATE_90).save(dark / "turned.png", exif=exif)
+    source.save(dark / "camera.jpg", format="MPO", save_all=True, append_images=[source])  # with a preview
     (dark / ".DS_Store").write_bytes(b"x")
     (tmp_path / "images" / "README.txt").write_text("about")
     (dark / "link.png").symlink_to("opaque.png")
@@ -263,7 +269,7 @@ def test_what_is_fine(tmp_path):
     read = dict(zip(names := ["opaque.png", "turned.png", "link.png"], read_images(dark, names, shape), strict=True))
     np.testing.assert_array_equal(read["turned.png"], read["opaque.png"])
     np.testing.assert_array_equal(read["link.png"], read["opaque.png"])
-    assert len(build(tmp_path).table.keys) == 24 + 6
+    assert len(build(tmp_path).table.keys) == 24 + 7
 
 
 def test_more_images_than_the_memory_holds(tmp_path, monkeypatch):
