@@ -135,7 +135,12 @@ def demo_command(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="splits, teachers and student follow from it")] = 0,
     seeds: Annotated[int, typer.Option(min=0, max=10_000, help="instead: repeat the promise over this many seeds")] = 0,
 ) -> None:
-    """Distill four biased breast-cancer teachers into one student that meets its safety threshold."""
+    """Distill four biased breast-cancer teachers into one student that meets its safety threshold.
+
+    Example: safekd demo --run-dir runs/demo
+
+    Exit code 0: new cases show that it does (with --seeds: in nine of ten seeds); 1: they do not; 2: bad input.
+    """
     print_plain(out, "safekd demo: 569 real cases, four teachers, one student that must not miss malignant ones")
     from ._demo_command import show_demo, show_seeds
 
@@ -192,15 +197,19 @@ def frontier_command(
     resume: Annotated[bool, typer.Option("--resume", help="go on where a sweep was stopped")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="read every student again, compare with its row")] = False,
     plot: Annotated[Path | None, typer.Option(help="picture to write: .png, .svg, .pdf or .html")] = None,
+    changes: Overrides = None,
+    json: AsJson = False,
 ) -> None:
     """Trace the Pareto frontier between distillation loss and safety.
 
+    Example: safekd frontier experiment.toml -o frontier.csv --targets 5 --plot frontier.html
+
     Finished runs survive in OUTPUT.points: after a kill, --resume goes on there.  Exit code 0: every row is feasible;
-    1: some are not, or --verify found a row that is not what its student is; 2: bad input.
+    1: some are not, or --verify found a row that is not what its student is; 2: bad input; 4: interrupted.
     """
     from ._frontier_command import SweepOptions, show_frontier
 
-    options = SweepOptions(method, targets, budget, seeds, jobs, resume, verify)
+    options = SweepOptions(method, targets, budget, seeds, jobs, resume, verify, changes or [], json)
     raise typer.Exit(show_frontier(out, config, output, plot, options))
 
 
@@ -212,7 +221,12 @@ def report_command(
     ] = None,
     frontier: Annotated[Path | None, typer.Option(help="frontier to show, a CSV file of `safekd frontier`")] = None,
 ) -> None:
-    """Write one HTML file about runs: verdict, safety, course, weights, frontier, axioms, where all of it is from."""
+    """Write one HTML file about runs: verdict, safety, course, weights, frontier, axioms, where all of it is from.
+
+    Example: safekd report runs/demo
+
+    Exit code 0: done; 2: bad input.
+    """
     from ._report_command import show_report
 
     raise typer.Exit(show_report(out, runs, output, frontier))
@@ -229,14 +243,17 @@ def verify_command(
     repair: Annotated[
         bool, typer.Option("--repair", help="set damaged checkpoints aside; the run goes on from the last whole one")
     ] = False,
+    json: AsJson = False,
 ) -> None:
     """Compare every file with the hash that was written beside it.
+
+    Example: safekd verify runs/demo
 
     Exit code 0: all is as it was written, or was repaired; 1: something was changed; 2: it is none of these.
     """
     from ._verify_command import show_verification
 
-    raise typer.Exit(show_verification(out, path, repair=repair))
+    raise typer.Exit(show_verification(out, path, repair=repair, as_json=json))
 
 
 @app.command("project")
@@ -254,14 +271,20 @@ def project_command(
     rules: RulesFile = None,
     separator: Separator = None,
     decimal: Decimal = "point",
+    json: AsJson = False,
 ) -> None:
-    """Project the weights in a file onto the nearest ones that obey the rules.  Any number of rows."""
+    """Project the weights in a file onto the nearest ones that obey the rules.  Any number of rows.
+
+    Example: safekd project weights.csv -o conforming.csv --teacher expert,fast,cheap --lower 0.05 --upper 0.6
+
+    Exit code 0: done; 2: bad input, or rules that no weights meet.
+    """
     from ._file_commands import FileOptions, show_projection
 
     order_by = {"order": order, "margin": margin, "safety_columns": safety_columns, "critical_column": critical_column}
     given = {"teachers": teacher, "lower": lower, "upper": upper, "metric": metric, **order_by}
     options = FileOptions(rules, given, {"separator": separator, "decimal": decimal})
-    raise typer.Exit(show_projection(out, err, weights, output, options))
+    raise typer.Exit(show_projection(out, err, weights, output, options, as_json=json))
 
 
 @app.command("audit")
@@ -282,6 +305,8 @@ def audit_command(
     csv: Annotated[Path | None, typer.Option(help="write the report here, as CSV")] = None,
 ) -> None:
     """Judge the weights in a file: do they sum to one, are they positive, within bounds, in order?
+
+    Example: safekd audit conforming.csv --teacher expert,fast,cheap --lower 0.05 --upper 0.6 --json report.json
 
     Exit code 0: nothing is violated; 1: something is; 2: bad input.
     """

@@ -14,7 +14,8 @@ from ..errors import InvalidInput
 from ..experiment.config import Metric, RulesConfig, load_rules
 from ..report import tabulate_projection
 from ..weight_files import project_file
-from .terminal import report_rows, show_written
+from ._exit_codes import ExitCode
+from .terminal import keep_quiet, print_json, report_rows, show_written
 
 _OPTION_OF = {
     "teachers": "--teacher",
@@ -63,7 +64,9 @@ class FileOptions:
         }
 
 
-def show_projection(out: Console, err: Console, path: Path, output: Path, options: FileOptions) -> int:
+def show_projection(
+    out: Console, err: Console, path: Path, output: Path, options: FileOptions, *, as_json: bool
+) -> int:
     """Project every row with a progress bar, write, and print what moved; return the exit code.
 
     Args:
@@ -72,13 +75,17 @@ def show_projection(out: Console, err: Console, path: Path, output: Path, option
         path: The weights.
         output: The copy to write.
         options: The rules, and how the file is written.
+        as_json: Whether the summary is for a machine.
     """
-    with report_rows(err, "projecting") as report:
+    with keep_quiet(err, as_json), report_rows(err, "projecting") as report:
         more: dict[str, Any] = {**options.dialect, "key_labels": options.key_labels, "on_progress": report}
         done = project_file(path, output, options.config(), **more)
-    out.print(tabulate_projection(done))
-    show_written(out, [output])
-    return 0
+    if as_json:
+        print_json({"rows": done.rows, "moved": done.moved, "largest_move": done.furthest, "files": [output]})
+    else:
+        out.print(tabulate_projection(done))
+        show_written(out, [output])
+    return ExitCode.DONE
 
 
 def show_audit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from ..experiment.config import load_config
 from ..frontier import Frontier, trace_frontier, verify
 from ..io import require_writable
 from ..report import tabulate_frontier
-from .terminal import err, print_plain, show_written
+from ._exit_codes import ExitCode
+from .terminal import err, keep_quiet, print_json, print_plain, show_written
 
 _PICTURES = (".png", ".svg", ".pdf", ".html")
 _ROWS_SHOWN = 30  # rows of the live table: a screen
@@ -38,6 +40,8 @@ class SweepOptions:
         jobs: Processes side by side.
         resume: Whether to go on where a sweep was stopped.
         verify: Whether to read every student again.
+        changes: ``key=value`` each, over what the file says.
+        as_json: Whether the result is printed for a machine.
     """
 
     method: str | None
@@ -47,6 +51,8 @@ class SweepOptions:
     jobs: int | None
     resume: bool
     verify: bool
+    changes: Sequence[str] = ()
+    as_json: bool = False
 
 
 def show_frontier(console: Console, path: Path, output: Path, plot: Path | None, options: SweepOptions) -> int:
@@ -59,9 +65,19 @@ def show_frontier(console: Console, path: Path, output: Path, plot: Path | None,
         plot: Picture to write, or None.
         options: What overrides the file.
     """
+    with keep_quiet(console, options.as_json):
+        code, record = _trace_and_show(console, path, output, plot, options)
+    if options.as_json:
+        print_json(record)
+    return code
+
+
+def _trace_and_show(
+    console: Console, path: Path, output: Path, plot: Path | None, options: SweepOptions
+) -> tuple[int, dict[str, Any]]:
     _require_paths(output, plot)
     targets = None if options.targets is None else _parse_targets(options.targets)
-    config, folder = load_config(path)
+    config, folder = load_config(path, options.changes)
     settings, pinned = config.frontier, config.threads
     seeds = options.seeds or settings.seeds
     jobs = options.jobs or settings.jobs
@@ -97,7 +113,10 @@ def show_frontier(console: Console, path: Path, output: Path, plot: Path | None,
         print_plain(console, f"note: {note}")
     holds = _verify_students(console, frontier, experiment) if options.verify else True
     show_written(console, written)
-    return 0 if holds and bool(frontier.table["feasible"].all()) else 1
+    feasible = bool(frontier.table["feasible"].all())
+    code = ExitCode.DONE if holds and feasible else ExitCode.CHECK_FAILED
+    rows = [{str(key): one for key, one in row.items()} for row in frontier.table.to_dict("records")]
+    return code, {"rows": rows, "feasible": feasible, "verified": holds if options.verify else None, "files": written}
 
 
 def _trace_or_explain(*given: Any, **more: Any) -> Frontier:

@@ -83,7 +83,9 @@ def _train_on_ranks(
         experiment = build_experiment(config, folder)
 
         def show_loss(point: TracePoint) -> None:
-            text = f"loss {point.loss:.4f}, " + ", ".join(f"{r.name} {r.measured:.4f}" for r in point.readings)
+            each = zip(point.readings, point.multipliers, strict=True)
+            shown = [f"{r.name} {r.measured:.3f} of {r.required:g} (multiplier {by:.3g})" for r, by in each]
+            text = ", ".join([f"loss {point.loss:.4f}", *shown, f"residual {point.residuals.stationarity:.1e}"])
             progress.update(task, description=text, completed=point.epoch)
 
         def show_attempt(row: Mapping[str, Any]) -> None:
