@@ -10,7 +10,7 @@ import pytest
 import safekd as kd
 from tests.support.shell import run_shell
 
-COMMANDS = ("demo", "train", "frontier", "verify", "project", "audit", "cache")
+COMMANDS = ("demo", "train", "frontier", "report", "verify", "project", "audit", "cache")
 HEAVY = (
     "torch",
     "numpy",
