@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ..demo import run_demo, run_seeds
 from ..io import write_csv
-from ..report import tabulate_frontier, tabulate_seeds, tabulate_teachers, tabulate_variants
+from ..report import tabulate_frontier, tabulate_seeds, tabulate_teachers, tabulate_variants, write_report
 from ._exit_codes import ExitCode
 from .terminal import print_plain, show_steps, show_written
 
@@ -40,7 +40,9 @@ def show_demo(console: Console, run_dir: Path, seed: int) -> int:
     print_plain(console, f"The tightened run {kept.result.status}: {kept.result.message}")
     for report in outcome.reports:
         print_plain(console, f"{report.variant.name}: {report.certificate}")
-    show_written(console, outcome.written)
+    page = write_report([run_dir], None)
+    show_written(console, [*outcome.written, page])
+    print_plain(console, f"the whole story: {page}")
     print_plain(console, f"again, step by step: safekd train {run_dir / 'config.toml'}")
     return ExitCode.DONE if kept.certificate.decision == "safe" else ExitCode.CHECK_FAILED
 
