@@ -84,7 +84,7 @@ def shorten(text: str, most: int) -> str:
         text: From anywhere.
         most: Letters.
     """
-    text = clean(text)
+    text = clean(text[: most + 1])  # cut first: it may be a million letters
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

@@ -17,7 +17,7 @@ from solvers.short_repr import ShortRepr
 
 from ...errors import InvalidInput
 from ...frontier.table import read_frontier
-from ...io import parse_numbers, read_table, read_text_file, refuse_misfit, unguard_cell
+from ...io import FILE_LIMITS, parse_numbers, read_table, read_text_file, refuse_misfit, unguard_cell
 from ...io.folders import MANIFEST, Manifest, finish_replacement, hash_file, read_manifest
 from ...safety import Certificate
 from ...saved_students import EFFECTIVE_CONFIG, REPORT_FACTS, STUDENT_SPEC, WEIGHTS, ReportFacts, StudentSpec
@@ -130,6 +130,8 @@ def _read_config(manifest: Manifest) -> str:
 
 
 def _read_weight_rows(file: Path, teachers: Sequence[str]) -> WeightRows:
+    if file.stat().st_size > FILE_LIMITS.table_bytes:
+        raise InvalidInput(f"{file} is larger than {FILE_LIMITS.table_bytes:,} bytes; no run writes that much there.")
     table = read_table(file).rename(columns=unguard_cell)
     raw = [f"raw: {name}" for name in teachers]
     wanted = ["context", "moved", *raw, *teachers]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import random
 import re
 import shutil
 from collections import Counter
@@ -13,6 +16,7 @@ import pytest
 
 import safekd as kd
 from safekd.frontier.view import PALETTE
+from safekd.io.folders import format_checked_json, write_manifest
 from safekd.report import write_report
 from safekd.report.page._read_run import read_run
 from safekd.report.page._write_report import build_report_page
@@ -356,6 +360,45 @@ def test_a_folder_that_was_changed_is_refused(made, tmp_path):
     with pytest.raises(kd.InvalidInput, match=r"is damaged: weights\.csv is not what was written"):
         write_report(copy)
     assert not (copy / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["verdict.json", "report.json", "student.json"])
+def test_a_folder_that_was_forged_gives_a_page_or_one_message(name, made, tmp_path):
+    """Somebody changes one entry and makes all hashes fit again."""
+    folder = tmp_path / "run"
+    shutil.copytree(made.folder, folder)
+    record = json.loads((folder / name).read_text())
+    places = list(list_places(record))
+    draw, refusals = random.Random(0), []
+    for _ in range(25):
+        place, value = draw.choice(places), draw.choice([None, -1, 1e308, "<b>", [], {}, True, [[]], math.nan])
+        forged = put(json.loads(json.dumps(record)), place, value)
+        (folder / name).write_text(format_checked_json(forged) if "sha256" in record else json.dumps(forged))
+        (folder / "manifest.json").unlink()
+        write_manifest(folder, "run")
+        try:
+            path = write_report(folder, tmp_path / "page.html")
+        except kd.InvalidInput as refused:
+            refusals.append(str(refused))
+        else:
+            assert "<b>" not in path.read_text(encoding="utf-8")
+    assert 0 < len(refusals) < 25
+    assert all(text.startswith(str(folder)) and len(text) < 1_000 for text in refusals)
+
+
+def list_places(value, place=()):
+    """Return the ways to every entry of a record of JSON."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield (*place, key)
+        yield from list_places(value[key], (*place, key))
+
+
+def put(record, place, value):
+    inner = record
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    return record
 
 
 @pytest.mark.parametrize(
