@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import InvalidConfig, InvalidInput
 from ..experiment import ContextRule, Experiment, FeatureScaling, find_student
-from ..experiment.config import Option, Strict
+from ..experiment.config import Option, Strict, StudentConfig
 from ..experiment.images import ImageShape, hash_images
 from ..io.folders import hash_file, read_checked_json, write_checked_json
 
@@ -77,6 +77,8 @@ class StudentSpec(Strict):
             )
         if self.context_cuts and len(self.context_cuts) != len(self.contexts) - 1:
             raise ValueError(f"{len(self.context_cuts)} cuts and {len(self.contexts)} contexts; wanted one cut fewer")
+        if self.kind == "mlp":  # within the bounds of a file: it is built before its parameters are read
+            StudentConfig.model_validate({"hidden": self.options.get("hidden")})
         if self.images is not None and (
             self.images.channels not in (1, 3) or len(self.features) != math.prod(self.images)
         ):
