@@ -118,6 +118,8 @@ def read_labeled_rows(
 ) -> Split:
     """Return a file of labeled rows, or a folder with a subfolder of images a class, as a split that ``certify`` takes.
 
+    Where rows of the student's own data belonged together by a column, these do by the same one.
+
     Args:
         student: Whose features, classes and contexts it has.
         path: CSV or Parquet, with the columns of the student's own data.
@@ -135,18 +137,24 @@ def read_labeled_rows(
     if column is None:
         raise InvalidInput("The student's own data named no column of labels; say which one it is: --label COLUMN.")
     cut = [] if spec.context_column is None else [spec.context_column]
+    group = [] if spec.group is None else [spec.group]
     parts: list[tuple[Any, list[str], Any]] = []
+    groups: list[str] = []
     with open_table(path, separator=separator, decimal=decimal) as table:
-        _require_known_columns(table, [*spec.features, column, *cut])
+        _require_known_columns(table, [*spec.features, column, *cut, *group])
         for block in table.blocks():
             names = [name.strip() for name in block.texts(column)]
             unknown = [row for row, name in enumerate(names) if name not in spec.classes]
             if unknown:
                 raise block.explain_refusal(unknown[0], column, f"one of the classes {', '.join(spec.classes[:20])}")
+            for name in group:
+                groups += [cell.strip() for cell in block.texts(name)]
+                if "" in groups[-block.rows :]:
+                    raise block.explain_refusal(groups[-block.rows :].index(""), name, "the name of a group")
             parts.append((block.numbers(spec.features), names, spec.context_rule.read_block(block)))
     labels = [name for _, names, _ in parts for name in names]
     x_NF, context_N = (np.concatenate([part[place] for part in parts]) for place in (0, 2))
-    return student.build_split(Path(path).name, x_NF, labels, context_N)
+    return student.build_split(Path(path).name, x_NF, labels, context_N, groups if group else None)
 
 
 def _require_known_columns(table: Table, wanted: Sequence[str]) -> None:

@@ -97,7 +97,14 @@ class SavedStudent(ShortRepr):
         columns |= {f"probability: {name}": p_NC[:, c] for c, name in enumerate(spec.classes)}
         return pd.DataFrame(columns, index=rows.index if isinstance(rows, pd.DataFrame) else None)
 
-    def build_split(self, name: str, x_NF: NDArray[Any], labels: Sequence[str], context_N: NDArray[Any]) -> Split:
+    def build_split(
+        self,
+        name: str,
+        x_NF: NDArray[Any],
+        labels: Sequence[str],
+        context_N: NDArray[Any],
+        groups: Sequence[str] | None = None,
+    ) -> Split:
         """Return labeled rows as a split that ``certify`` takes, features standardized.
 
         Args:
@@ -105,6 +112,7 @@ class SavedStudent(ShortRepr):
             x_NF: Features as they stand in a table.
             labels: Names of classes, one a row.
             context_N: Numbers of contexts, (N,), as ``spec.context_rule`` reads them from a file.
+            groups: Names of groups, one a row, of which certificates count each once; None where rows are independent.
 
         Raises:
             InvalidInput: A label is no class of the student's.
@@ -118,6 +126,7 @@ class SavedStudent(ShortRepr):
             context=torch.from_numpy(context_N.astype(np.int64)),
             context_names=spec.contexts,
             class_names=spec.classes,
+            cluster=None if groups is None else torch.from_numpy(np.unique(list(groups), return_inverse=True)[1]),
         )
 
     def _scale(self, rows: Rows) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import InvalidConfig, InvalidInput
 from ..experiment import ContextRule, Experiment, FeatureScaling, find_student
-from ..experiment.config import Option, Strict
+from ..experiment.config import Option, Strict, StudentConfig
 from ..experiment.images import ImageShape, hash_images
 from ..io.folders import hash_file, read_checked_json, write_checked_json
 
@@ -37,6 +37,7 @@ class StudentSpec(Strict):
         image_shape: Channels, height and width of the images that features are the pixels of; None for other data.
         classes: Names of the classes, in the order of its outputs.
         label: The column of labels in the data that it was trained on; None where they were no file.
+        group: The column that says which rows belong together; None where each stands for itself.
         contexts: Names of the contexts, in the order of their numbers.
         context_column: The column that contexts follow from; None where there is one context.
         context_cuts: Where that column is cut, lowest first; empty where it holds the names of contexts.
@@ -57,6 +58,7 @@ class StudentSpec(Strict):
     image_shape: list[Annotated[int, Field(ge=1, le=256)]] | None = Field(min_length=3, max_length=3)
     classes: Names
     label: str | None
+    group: str | None
     contexts: Names
     context_column: str | None
     context_cuts: list[float]
@@ -75,6 +77,8 @@ class StudentSpec(Strict):
             )
         if self.context_cuts and len(self.context_cuts) != len(self.contexts) - 1:
             raise ValueError(f"{len(self.context_cuts)} cuts and {len(self.contexts)} contexts; wanted one cut fewer")
+        if self.kind == "mlp":  # within the bounds of a file: it is built before its parameters are read
+            StudentConfig.model_validate({"hidden": self.options.get("hidden")})
         if self.images is not None and (
             self.images.channels not in (1, 3) or len(self.features) != math.prod(self.images)
         ):
@@ -165,6 +169,7 @@ def describe_student(experiment: Experiment, folder: Path) -> StudentSpec:
         image_shape=None if table.image_shape is None else list(table.image_shape),
         classes=table.classes,
         label=config.data.label,
+        group=config.data.group,
         contexts=table.contexts,
         context_column=None if config.data.context is None else config.data.context.column,
         context_cuts=list(table.context_rule.cuts),

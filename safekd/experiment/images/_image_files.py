@@ -98,6 +98,8 @@ def _scan(folder: Path, root: Path) -> list[os.DirEntry[str]]:
             seen = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
         raise InvalidInput(f"Cannot read the folder {folder}: {error.strerror}.") from error
+    except ValueError as error:
+        raise InvalidInput(f"Cannot read the folder {str(folder)!r}: {error}.") from error
     for entry in seen:
         if not entry.name.isprintable():
             raise InvalidInput(

@@ -13,6 +13,8 @@ from safekd.errors import InvalidConfig, InvalidInput
 from safekd.experiment import _parquet_examples, build_experiment
 from safekd.experiment._parquet_examples import ParquetSettings
 from safekd.experiment.config import format_config, load_config
+from safekd.saved_students import read_labeled_rows
+from tests.support.cli_runner import run_cli
 
 N = 600
 CONFIG = """
@@ -98,6 +100,26 @@ def test_certificates_count_groups(tmp_path, source):
     certificate = kd.certify(result, experiment.constraints[0], certify)
     assert (certificate.count, certificate.clusters) == (sick.sum(), len(np.unique(groups[sick])))
     assert certificate.clusters < certificate.count
+
+
+def test_certificates_on_new_rows_count_groups_too(tmp_path, capsys):
+    build(tmp_path, FRAME, 'group = "patient"')
+    ran = run_cli(capsys, "train", tmp_path / "mine.toml", "--run-dir", tmp_path / "run")
+    assert ran.code in (0, 1), ran.err
+    student = kd.load(tmp_path / "run")
+    new = FRAME.sample(200, random_state=0).assign(x0=lambda frame: frame["x0"] + 1e-3)
+    new.to_csv(tmp_path / "new.csv", index=False)
+    split = read_labeled_rows(student, tmp_path / "new.csv")
+    assert len(np.unique(split.cluster)) == new["patient"].nunique()
+    constraint = build(tmp_path, FRAME, 'group = "patient"').constraints[0]
+    certificate = kd.certify(student.result, constraint, split)
+    assert certificate.clusters == new["patient"][new["outcome"] == "sick"].nunique() < certificate.count
+    new.drop(columns="patient").to_csv(tmp_path / "without.csv", index=False)
+    with pytest.raises(InvalidInput, match=r"lacks 1 of the 4 columns .*: patient"):
+        read_labeled_rows(student, tmp_path / "without.csv")
+    new.assign(patient=["", *new["patient"][1:]]).to_csv(tmp_path / "hole.csv", index=False)
+    with pytest.raises(InvalidInput, match="line 2, column 'patient': found an empty cell, wanted the name of a group"):
+        read_labeled_rows(student, tmp_path / "hole.csv")
 
 
 def test_a_stream_draws_groups_into_splits(tmp_path, monkeypatch):

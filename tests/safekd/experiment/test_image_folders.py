@@ -287,6 +287,7 @@ REFUSED = {
     "three sides": (("[1, 2, 3]", ""), "", "", r"`image_size` is \[1, 2, 3\]; wanted one number"),
     "too large": (("10000", ""), "", "", "1 to 256"),
     "another color": (("4", 'color = "cmyk"'), "", "", r"data\.color' is 'cmyk'"),
+    "a zero in the path": (("4", ""), '"images"', '"a\\u0000b"', r"Cannot read the folder '.*a\\x00b': embedded null"),
     "no folder": (("4", ""), '"images"', '"nowhere"', "Cannot read the folder .*nowhere: No such file"),
 }
 

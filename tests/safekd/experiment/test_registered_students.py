@@ -16,6 +16,8 @@ from safekd.errors import PluginFailure
 from safekd.experiment import build_experiment, build_mlp, register_student
 from safekd.experiment.config import load_config
 from safekd.experiment.students import _student_registry
+from safekd.io.folders import write_checked_json
+from safekd.saved_students import StudentSpec, describe_student
 from tests.support.cli_runner import run_cli
 
 N = 200
@@ -104,6 +106,28 @@ def test_a_student_of_a_package_is_trained_loaded_and_asked(tmp_path, package, c
     assert "hidden" not in effective
     assert "[student.options]" in effective
     assert "kind wide of my-nets 2.1 (width = 5, bias = False)" in (tmp_path / "run" / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("options", {"hidden": [10**9]}),
+        ("options", {"hidden": [8] * 101}),
+        ("options", {}),
+        ("options", {"hidden": [{}]}),
+        ("image_shape", [3, 4, 4]),
+        ("image_shape", [2, 1, 1]),
+        ("image_shape", [1, 1000, 1]),
+        ("context_cuts", [0.0, 1.0]),
+    ],
+)
+def test_a_description_that_is_none_builds_nothing(tmp_path, key, value):
+    """It is read before the parameters are, and decides how much memory the student takes."""
+    record = describe_student(build(tmp_path, "hidden = [3]"), tmp_path).model_dump()
+    StudentSpec.model_validate(record)
+    write_checked_json(record | {key: value}, tmp_path / "student.json")
+    with pytest.raises(kd.InvalidInput, match=r"student\.json describes no student"):
+        StudentSpec.load(tmp_path)
 
 
 def test_a_run_whose_package_is_gone_says_so(tmp_path, package, capsys, monkeypatch):

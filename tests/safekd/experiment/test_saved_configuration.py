@@ -180,7 +180,9 @@ def test_the_effective_configuration_states_every_default(data, tmp_path, monkey
     source, text = EXPERIMENTS[name]
     given = HEAD.replace("SOURCE", source) + text + TAIL
     effective = format_config(given)
-    assert parse_config(effective, "effective").model_dump() == parse_config(given, "given").model_dump()
+    one, other = (parse_config(text, "it").model_dump(exclude_none=True) for text in (given, effective))
+    assert (other["weights"].pop("lower"), other["weights"].pop("upper")) == (0.05, 0.6)
+    assert one == other
     for line in (
         "seed = 0",
         'divergence = "forward_kl"',
@@ -190,3 +192,21 @@ def test_the_effective_configuration_states_every_default(data, tmp_path, monkey
     ):
         assert line in effective
     assert format_config(effective) == effective
+
+
+def test_defaults_that_follow_from_other_keys_are_stated():
+    from safekd.demo import load_demo_config
+    from safekd.experiment.config import format_config
+
+    text, _ = load_demo_config()
+    text = text.replace("lower = 0.05\nupper = 0.6\n", "").replace('"truth_probability"', '"recall"')
+    effective = parse_config(format_config(text + '\n[tighten]\non = "validation"\n'), "it")
+    assert (effective.weights.lower, effective.weights.upper) == (0.05, 0.6)
+    assert (effective.constraints[0].sharpness, effective.constraints[0].at) == (4.0, None)
+    assert (effective.tighten.confidence, effective.tighten.rounds) == (0.95, 2)
+    crossfit = parse_config(format_config(text + '\n[tighten]\non = "crossfit"\n'), "it").tighten
+    assert (crossfit.confidence, crossfit.rounds) == (0.975, 4)
+    single = text.replace('"recall"', '"log_truth_probability"')
+    single = single[: single.index("[[teachers]]")] + single[single.rindex("[[teachers]]") :]
+    effective = parse_config(format_config(single), "it")
+    assert (effective.weights.lower, effective.weights.upper, effective.constraints[0].at) == (0.05, 1.0, 0.5)
