@@ -142,8 +142,8 @@ def _lines(sizes: dict[str, tuple[float, float]], times: dict[str, float], round
     yield "# What the base install weighs, and how long it takes to import\n"
     yield (
         "Written by `python -m benchmarks.install` in an environment with the wheel and no extras. MB alone: of the "
-        "package's own files. MB it brings: of all that would not be there without it. Seconds: of a whole process, median of "
-        f"{rounds}, commands in turns; what Python itself takes stands in the first line.\n"
+        "package's own files. MB it brings: of all that would not be there without it. Seconds: of a whole process, "
+        f"median of {rounds}, commands in turns; what Python itself takes stands in the first line.\n"
     )
     yield "|  |  |\n| --- | --- |"
     yield f"| date | {today()} |\n| processor | {processor()} |\n| python | {sys.version.split()[0]} |"
