@@ -21,9 +21,9 @@ Names are imported when first used, so ``import safekd`` does not import torch; 
 
 import lazy_loader
 
+from ._own_version import __version__ as __version__
 from ._shadowed_solvers import require_our_solvers
 
 require_our_solvers()
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__version__ = "0.1.0"

@@ -12,7 +12,7 @@ from pathlib import Path
 from .support import ROOT
 from .support.source_tree import modules
 
-MODULE_OF = {"scikit-learn": "sklearn", "lazy_loader": "lazy_loader", "tomli-w": "tomli_w"}
+MODULE_OF = {"scikit-learn": "sklearn", "lazy_loader": "lazy_loader", "tomli-w": "tomli_w", "pillow": "PIL"}
 PARTS = {"pydantic_core": "pydantic", "tokenizers": "transformers", "huggingface_hub": "transformers", "click": "typer"}
 # used where they are installed
 OPTIONAL = {"moreau", "triton", "cvxpylayers", "transformers", "accelerate", "peft", "onnxruntime", "onnxscript"}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..._own_version import find_own_version
+from ..._own_version import __version__
 from ...errors import InvalidInput
 from .._group_average import Average
 from .._safety_constraint import Constraint
@@ -195,7 +195,7 @@ def _write_certificate(
         cases_needed=clusters if decision.safe else bounds.count_needed(decision.divisor, estimate),
         data_hash=held.data_hash,
         model_hash=model_hash,
-        version=find_own_version(),
+        version=__version__,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..._own_version import find_own_version
+from ..._own_version import __version__
 from ..._torch_state import evaluation_mode
 from ...data import ExampleSource, Split, SurveyedSource
 from ...errors import SafekdError
@@ -82,7 +82,7 @@ def describe_machine() -> dict[str, Any]:
 def list_libraries() -> dict[str, str]:
     """Return the versions of what computes."""
     return {
-        "safekd": find_own_version(),
+        "safekd": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
