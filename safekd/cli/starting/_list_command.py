@@ -14,13 +14,14 @@ from solvers.primal_dual import DUAL_METHODS
 
 from ...divergences import DIVERGENCES
 from ...errors import InvalidInput
+from ...experiment import list_students
 from ...pooling import POOLS
 from ...safety import MEASURES
 from ...weights import RULES
 from .._exit_codes import ExitCode
 from ..terminal import print_json
 
-Names = Mapping[str, Callable[..., Any]]
+Names = Mapping[str, Callable[..., Any] | str]
 
 
 def show_names(console: Console, kind: str | None, *, as_json: bool) -> int:
@@ -28,7 +29,7 @@ def show_names(console: Console, kind: str | None, *, as_json: bool) -> int:
 
     Args:
         console: Where it is printed.
-        kind: "rules", "measures", "divergences", "pools" or "dual-methods"; None for all.
+        kind: "rules", "measures", "divergences", "pools", "dual-methods" or "students"; None for all.
         as_json: Whether it is for a machine.
     """
     known = _find_kinds()
@@ -58,8 +59,11 @@ def _find_kinds() -> dict[str, Names]:
         "divergences": DIVERGENCES,
         "pools": POOLS,
         "dual-methods": DUAL_METHODS,
+        "students": {name: f"a student of {package}" for name, package in list_students().items()},
     }
 
 
-def _read_first_line(value: Callable[..., Any]) -> str:
+def _read_first_line(value: Callable[..., Any] | str) -> str:
+    if isinstance(value, str):  # of a package that is not imported for a list
+        return value
     return (inspect.getdoc(value) or "").partition("\n")[0]

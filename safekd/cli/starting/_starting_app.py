@@ -62,11 +62,12 @@ def ensemble_command(config: Config, changes: Overrides = None, json: AsJson = F
 
 def list_command(
     kind: Annotated[
-        str | None, typer.Argument(help="rules, measures, divergences, pools or dual-methods; all if left out")
+        str | None,
+        typer.Argument(help="rules, measures, divergences, pools, dual-methods or students; all if left out"),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """List what an experiment file can name: weighting rules, measures, divergences, pools, dual methods.
+    """List what an experiment file can name: weighting rules, measures, divergences, pools, dual methods, students.
 
     Example: safekd list measures
 

@@ -85,7 +85,7 @@ def measure_experiment(experiment: Experiment) -> dict[str, Any]:
     label_N = np.concatenate([split.batch().labels.numpy() for split in experiment.splits.values()])
     counts = np.bincount(label_N, minlength=len(table.classes))
     sizes = {name: len(split) for name, split in experiment.splits.items()}
-    if experiment.stream is not None:
+    if experiment.stream is not None and config.data.split is None:  # beside a column only the sample is counted
         sizes["train"] = round(config.data.splits.train * len(table.label_N))
     parameters = sum(value.numel() for value in experiment.student().parameters())
     steps = config.training.epochs * max(1, math.ceil(sizes["train"] / (config.training.batch_size or sizes["train"])))

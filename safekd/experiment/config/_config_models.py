@@ -287,7 +287,7 @@ class ExperimentConfig(Strict):
     @property
     def threads(self) -> int | None:
         """Processor threads; one where each would wait for the others longer than it works; None for torch's choice."""
-        small = sum(self.student.hidden) <= _FEW_UNITS
+        small = self.student.kind == "mlp" and sum(self.student.hidden) <= _FEW_UNITS
         return 1 if self.training.threads is None and small else self.training.threads
 
     @model_validator(mode="after")
