@@ -63,7 +63,7 @@ def ensemble_command(config: Config, changes: Overrides = None, json: AsJson = F
 def list_command(
     kind: Annotated[
         str | None,
-        typer.Argument(help="rules, measures, divergences, pools, dual-methods or students; all if left out"),
+        typer.Argument(help="rules, measures, divergences, pools, dual-methods or students; all if none"),
     ] = None,
     json: AsJson = False,
 ) -> None:
