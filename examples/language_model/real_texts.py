@@ -125,7 +125,7 @@ def make_splits(
         random.Random(context).shuffle(windows)
         worded = [w for w in windows if not set(critical).isdisjoint(w[1:])]
         start = 0
-        for name, size in (("held_out", held_out), ("validation", validation), ("train", train)):
+        for name, size in (("train", train), ("validation", validation), ("held_out", held_out)):
             if start + size > len(worded):
                 raise SystemExit(
                     f"'{CONTEXTS[context]}' has {len(worded)} windows with a critical word; fewer than asked."
