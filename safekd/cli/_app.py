@@ -320,3 +320,9 @@ def audit_command(
 
 add_starting_commands(app)
 add_student_commands(app)
+# as one comes to them
+_ORDER = (
+    "demo", "init", "validate", "train", "predict", "certify", "export", "report", "frontier", "project", "audit",
+    "ensemble", "verify", "list",
+)  # fmt: skip
+app.registered_commands.sort(key=lambda command: _ORDER.index(str(command.name)))

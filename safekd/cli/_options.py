@@ -35,7 +35,7 @@ Separator = Annotated[
 ]
 Decimal = Annotated[str, typer.Option(help="decimal sign of a CSV file: point or comma")]
 RulesFile = Annotated[Path | None, typer.Option(help="rule set, TOML; options override it")]
-Config = Annotated[Path, typer.Argument(help="experiment file, TOML; `safekd demo` writes one to begin with")]
+Config = Annotated[Path, typer.Argument(help="experiment file, TOML; `safekd init` writes one")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object for machines, and nothing else")]
 Overrides = Annotated[
     list[str] | None,

@@ -23,6 +23,7 @@ class ExperimentDraft:
         at_least: Safety asked for.
         context: Column that contexts are cut from, None for one context.
         rows: How many rows there are.
+        images: Whether the data are a folder of images, with a subfolder for each class.
     """
 
     source: str
@@ -34,6 +35,7 @@ class ExperimentDraft:
     at_least: float
     context: str | None
     rows: int
+    images: bool = False
 
 
 def format_draft(draft: ExperimentDraft) -> str:
@@ -49,10 +51,7 @@ def format_draft(draft: ExperimentDraft) -> str:
             "seed = 0                    # splits, teachers, student and batches follow from it",
             "",
             "[data]",
-            f"source = {_toml(draft.source)}     # seen from this file; {draft.rows:,} rows",
-            f"label = {_toml(draft.label)}     # {_list_counts(draft.classes)}",
-            *_format_features(draft),
-            *_format_context(draft),
+            *_format_data(draft),
             "",
             "[data.splits]               # shares of the rows, alike in classes and contexts",
             "train = 0.4                 # the student learns from it",
@@ -76,8 +75,10 @@ def format_draft(draft: ExperimentDraft) -> str:
             "lower = 0.1                 # no teacher vanishes",
             "upper = 0.9                 # none dominates",
             "",
-            "[student]",
-            "hidden = [32]               # units of each hidden layer; [] for a linear student",
+            "[student]                   # others, and how to bring your own: safekd list students",
+            'kind = "cnn"                # convolutions over the pixels'
+            if draft.images
+            else "hidden = [32]               # units of each hidden layer; [] for a linear student",
             "",
             "[[constraints]]             # what the student must reach, as often as needed",
             f"name = {_toml(' and '.join(draft.critical))}",
@@ -94,6 +95,18 @@ def format_draft(draft: ExperimentDraft) -> str:
             "",
         ]
     )
+
+
+def _format_data(draft: ExperimentDraft) -> list[str]:
+    source = f"source = {_toml(draft.source)}     # seen from this file; {draft.rows:,} "
+    if draft.images:
+        return [
+            f"{source}images: {_list_counts(draft.classes)}",
+            "image_size = 32             # all are scaled to it; [height, width] for others than squares",
+            'color = "rgb"               # or grayscale',
+        ]
+    label = f"label = {_toml(draft.label)}     # {_list_counts(draft.classes)}"
+    return [f"{source}rows", label, *_format_features(draft), *_format_context(draft)]
 
 
 def _format_features(draft: ExperimentDraft) -> list[str]:

@@ -13,16 +13,29 @@ from ..terminal import out
 
 def init_command(
     output: Annotated[Path, typer.Argument(help="experiment file to write; not one that is there")],
-    data: Annotated[Path, typer.Option(help="your CSV or Parquet file: a row an example, with a column of labels")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="your CSV or Parquet file, a row an example; a folder of images, a subfolder a class; or, with "
+            "--language, a file with a text a line"
+        ),
+    ],
     label: Annotated[str | None, typer.Option(help="column of labels; found by itself if one is named so")] = None,
     critical: Annotated[
         list[str] | None, typer.Option(help="class that must not be missed; repeatable; the rarest if left out")
     ] = None,
     at_least: Annotated[float, typer.Option(help="safety asked for, above 0 and below 1")] = 0.8,
     context: Annotated[str | None, typer.Option(help="column that contexts are made of; none if left out")] = None,
+    language: Annotated[
+        bool, typer.Option("--language", help="write a script that distills language models, instead")
+    ] = False,
+    student: Annotated[str | None, typer.Option(help="with --language: folder or name of the student's model")] = None,
+    teacher: Annotated[
+        list[str] | None, typer.Option(help="with --language: folder or name of a teacher's model; repeatable")
+    ] = None,
     json: AsJson = False,
 ) -> None:
-    """Write a commented experiment file for your own data, ready to be trained.
+    """Write a commented experiment file for your own data, ready to be trained, or a script for language models.
 
     Example: safekd init mine.toml --data cases.csv --label diagnosis --critical malignant
 
@@ -30,7 +43,7 @@ def init_command(
     """
     from ._init_command import InitOptions, write_experiment
 
-    options = InitOptions(data, label, critical or [], at_least, context)
+    options = InitOptions(data, label, critical or [], at_least, context, language, student, teacher or [])
     raise typer.Exit(write_experiment(out, output, options, as_json=json))
 
 

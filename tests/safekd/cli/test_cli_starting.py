@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
+import tokenizers
+import transformers
+from PIL import Image
 
 from safekd.experiment.config import load_config
-from tests.safekd.saved_students.trained_run import make_cases
+from tests.safekd.saved_students.trained_run import CONFIG, make_cases
 from tests.support.cli_runner import run_cli
 
 
@@ -139,3 +144,63 @@ def test_keys_of_a_list_and_tables_are_set(data, capsys):
     changed, _ = load_config(config, ["constraints.0.at_least=0.5", "training.device=cpu", "student.hidden=[4, 4]"])
     assert changed.constraints[0].at_least == 0.5
     assert changed.student.hidden == [4, 4]
+
+
+def test_a_folder_of_images_is_trained_from_what_init_writes(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 60), ("light", 190)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(30):
+            pixels = np.clip(rng.normal(level, 40, size=(9, 7, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
+    config = tmp_path / "mine.toml"
+    ran = run_cli(capsys, "init", config, "--data", tmp_path / "images", "--critical", "dark", "--at-least", 0.6)
+    assert ran.code == 0, ran.err
+    assert "60 images in subfolders: dark: 30, light: 30" in ran.out
+    small = ["training.epochs=5", "data.image_size=8", "tighten.folds=2", "tighten.rounds=1", "tighten.attempts=1"]
+    changes = [part for change in small for part in ("--set", change)]
+    trained = run_cli(capsys, "train", config, "--run-dir", tmp_path / "run", *changes)
+    assert trained.code in (0, 1), trained.err
+    output = tmp_path / "out.csv"
+    assert run_cli(capsys, "predict", tmp_path / "run", tmp_path / "images" / "dark", "-o", output).code == 0
+    assert len(pd.read_csv(output)) == 30
+
+
+def test_a_script_for_language_models_runs_as_it_is_written(tmp_path, capsys, monkeypatch):
+    from tests.safekd.language.hugging_face.tiny_run import make_model
+
+    words = {f"w{i}": i for i in range(62)} | {"[UNK]": 62, "[PAD]": 63}
+    core = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    core.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]")
+    for name, seed in (("student", 0), ("one", 1), ("two", 2)):
+        make_model(seed).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    rng = np.random.default_rng(0)
+    lines = [" ".join(f"w{i}" for i in rng.integers(0, 12, size=10)) for _ in range(60)]
+    (tmp_path / "texts.txt").write_text("\n".join(lines))
+    script = tmp_path / "distill.py"
+    models = ["--student", tmp_path / "student", "--teacher", tmp_path / "one", "--teacher", tmp_path / "two"]
+    given = ["--language", "--data", tmp_path / "texts.txt", *models, "--critical", "w3", "--at-least", 0.05]
+    assert run_cli(capsys, "init", script, *given).code == 0
+    monkeypatch.chdir(tmp_path)
+    code = script.read_text().replace("max_steps=1000", "max_steps=2").replace("save_steps=1000", "save_steps=2")
+    exec(compile(code, "distill.py", "exec"), {"__name__": "__main__"})
+    said = capsys.readouterr().out
+    assert "critical words: " in said
+    student = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "runs" / "language" / "student")
+    assert student.config.vocab_size == 64
+    assert run_cli(capsys, "init", tmp_path / "b.py", "--language", "--data", "t.txt").refused(
+        "--language needs --student"
+    )
+
+
+def test_what_no_student_can_meet_ends_with_a_code_of_its_own(tmp_path, capsys):
+    """Cases that look all alike cannot be told apart, and the two classes together cannot have more than 1."""
+    make_cases(200, 0).assign(x0=1.0, x1=1.0, x2=1.0).to_csv(tmp_path / "cases.csv", index=False)
+    well = '[[constraints]]\nname = "well"\ncritical = ["well"]\nat_least = 0.7\n'
+    text = CONFIG.replace('contexts = ["old"]', "").replace("at_least = 0.7", "at_least = 0.8")
+    (tmp_path / "mine.toml").write_text(text.replace("[training]", f"{well}[training]").replace("150", "2000"))
+    ran = run_cli(capsys, "train", tmp_path / "mine.toml", "--run-dir", tmp_path / "run", "--json")
+    record = json.loads(ran.out)
+    assert (ran.code, record["status"], record["exit_code"]) == (3, "infeasible", 3), record["message"]
