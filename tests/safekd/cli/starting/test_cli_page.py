@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from safekd.cli._exit_codes import ExitCode
-from tests.support import command_page
+from tests.support.pages import command_page
 
 
 def test_the_page_is_up_to_date():
     page = command_page.PAGE.read_text(encoding="utf-8")
-    assert page == command_page.write_page(), "run `python -m tests.support.command_page`"
+    assert page == command_page.write_page(), "run `python -m tests.support.pages.command_page`"
 
 
 def test_every_command_and_exit_code_is_on_it():

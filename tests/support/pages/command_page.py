@@ -1,4 +1,4 @@
-"""Writes ``docs/command_line.md`` from the commands themselves: python -m tests.support.command_page."""
+"""Writes ``docs/command_line.md`` from the commands themselves: python -m tests.support.pages.command_page."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import typer
 
 from safekd.cli._app import app
 
-from . import ROOT
+from .. import ROOT
 
 PAGE = ROOT / "docs" / "command_line.md"
 HEAD = """# The command line
 
-Written by `python -m tests.support.command_page` from the commands themselves.
+Written by `python -m tests.support.pages.command_page` from the commands themselves.
 
-Every command that is given `--json` prints one object for machines on standard output and nothing else there; errors go to standard
-error. `safekd --install-completion` completes commands and options in your shell.
+Every command that is given `--json` prints one object for machines on standard output and nothing else there; errors go
+to standard error. `safekd --install-completion` completes commands and options in your shell.
 
 | exit code | means |
 | --- | --- |
 | 0 | done: a run converged, a check holds |
 | 1 | a check failed: a run ended without meeting its conditions, a certificate is not shown, a file was changed |
-| 2 | bad input, in one message that names what was found, what is wanted and what to do; or a fault of safekd itself, which says so |
+| 2 | bad input, in one message: what was found, what is wanted, what to do; or a fault of safekd, which says so |
 | 3 | infeasible: no student can meet what is asked for |
 | 4 | interrupted by Ctrl-C or SIGTERM; what was there is there still, and the message says how to go on |
 """
