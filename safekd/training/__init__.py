@@ -1,20 +1,20 @@
 """Distillation under safety constraints.
 
-trainer = ConstrainedTrainer(student, teachers, constraints=[rule], optimizer=torch.optim.Adam(student.parameters()))
-result = trainer.fit(train, validation=validation, epochs=2000)
-result.status, result.message, result.next_move      # what happened, the evidence, what to do
-result.trace                                         # a DataFrame: loss, safety, multipliers, KKT residuals
-result.student, result.best_feasible, result.most_feasible
-result.mixture                                       # with fit(..., snapshots=20): the best mixture of students
+    trainer = ConstrainedTrainer(student, teachers, constraints=[rule], optimizer=adam)
+    result = trainer.fit(train, validation=validation, epochs=2000)
+    result.status, result.message, result.next_move      # what happened, the evidence, what to do
+    result.trace                                         # a DataFrame: loss, safety, multipliers, KKT residuals
+    result.student, result.best_feasible, result.most_feasible
+    result.mixture                                       # with fit(..., snapshots=20): the best mixture of students
 
-trainer.fit(train, held, epochs=2000, tighten=CrossFit(also=["validation"]))   # met on new data, recommended
-trainer.fit(train, epochs=2000, tighten=CrossFit())                            # without a split for it
-trainer.fit(train, held, epochs=2000, tighten=Tighten())                       # until the validation split proves it
+    trainer.fit(train, held, epochs=2000, tighten=CrossFit(also=["validation"]))  # met on new data, recommended
+    trainer.fit(train, epochs=2000, tighten=CrossFit())                           # without a split for it
+    trainer.fit(train, held, epochs=2000, tighten=Tighten())                      # until the validation split proves it
 
 What happens inside, in this order: ConstrainedTrainer poses a TrainingProblem around an Objective; ``loop`` takes the
 steps and reads full passes (``read_full_pass``) into ``trace``; ``checkpoints`` keeps the best iterates and chooses
-what
-is handed back; ``diagnosis`` says why the run ended; ``generalization`` does all that again under other thresholds.
+what is handed back; ``diagnosis`` says why the run ended; ``generalization`` does all that again under other
+thresholds.
 """
 
 from ._constraint_layout import ConstraintLayout, SumLayout

@@ -145,7 +145,7 @@ class MLflow:
 
     Args:
         experiment: Name; made where there is none.
-        tracking_uri: Server or folder; None for MLflow's own setting.
+        tracking_uri: Server, or a file as ``sqlite:///runs.db``; None for MLflow's own setting.
 
     Raises:
         InvalidInput: mlflow is not installed.
