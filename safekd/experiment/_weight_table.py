@@ -41,7 +41,7 @@ def tabulate_weights(experiment: Experiment) -> pd.DataFrame:
     """Return the weights of training examples: row, class, context, whether orderings apply, raw and conforming.
 
     One row an example, ten thousand drawn at random where there are more.  ``moved`` is how far projection moved the
-    weights, Euclidean; "raw: NAME" is a teacher's weight before, NAME the one after.
+    weights, Euclidean; "raw: NAME" is a teacher's weight before, "weight: NAME" after.
 
     Args:
         experiment: Its training split and weighting rule.
@@ -63,5 +63,5 @@ def tabulate_weights(experiment: Experiment) -> pd.DataFrame:
     for k, name in enumerate(experiment.ensemble.names):
         columns[f"raw: {name}"] = repair.composed[:, k].numpy()
     for k, name in enumerate(experiment.ensemble.names):
-        columns[name] = repair.weights[:, k].numpy()
+        columns[f"weight: {name}"] = repair.weights[:, k].numpy()
     return pd.DataFrame(columns)

@@ -133,8 +133,8 @@ def _read_weight_rows(file: Path, teachers: Sequence[str]) -> WeightRows:
     if file.stat().st_size > FILE_LIMITS.table_bytes:
         raise InvalidInput(f"{file} is larger than {FILE_LIMITS.table_bytes:,} bytes; no run writes that much there.")
     table = read_table(file).rename(columns=unguard_cell)
-    raw = [f"raw: {name}" for name in teachers]
-    wanted = ["context", "moved", *raw, *teachers]
+    raw, conforming = ([f"{what}: {name}" for name in teachers] for what in ("raw", "weight"))
+    wanted = ["context", "moved", *raw, *conforming]
     if missing := [name for name in wanted if name not in table.columns]:
         raise InvalidInput(f"{file} is not what a run writes there: column '{missing[0]}' is missing.")
     if not len(table):
@@ -146,5 +146,5 @@ def _read_weight_rows(file: Path, teachers: Sequence[str]) -> WeightRows:
         contexts,
         moved_N1[:, 0],
         parse_numbers(table[raw], file),
-        parse_numbers(table[list(teachers)], file),
+        parse_numbers(table[conforming], file),
     )

@@ -131,7 +131,7 @@ def test_the_run_folder_says_which_row_was_used_for_what(run):
     for name, rows in experiment.index.items():
         assert table["row"][table["split"] == name].tolist() == rows.tolist()
     weights = pd.read_csv(run / "weights.csv")
-    assert experiment.unified.polytope.check(weights[["logistic", "forest"]].to_numpy()).holds()
+    assert experiment.unified.polytope.check(weights[["weight: logistic", "weight: forest"]].to_numpy()).holds()
     assert set(weights["row"]) == set(experiment.index["train"])
 
 
