@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import safekd as kd
 from safekd.cli import main
-from safekd.demo import DemoOutcome, run_demo
+from safekd.demo import DemoOutcome, load_demo_config, run_demo
 from safekd.report import tabulate_frontier, tabulate_seeds, tabulate_variants
 from safekd.training.trace import MACHINE_COLUMNS, read_trace
 from tests.support import ROOT
@@ -84,6 +84,15 @@ def _text(table) -> str:
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(table)
     return console.export_text()
+
+
+def test_a_seed_changes_one_line_of_the_experiment():
+    (text, config), (other, seventh) = load_demo_config(), load_demo_config(7)
+    assert (config.seed, seventh.seed) == (0, 7)
+    assert seventh.model_copy(update={"seed": 0}) == config
+    assert len(set(text.splitlines()) ^ set(other.splitlines())) == 2
+    (constraint,) = config.constraints
+    assert (constraint.at_least, constraint.split, constraint.critical) == (0.82, "train", ["malignant"])
 
 
 def test_writes_every_file_that_the_readme_names(demo):

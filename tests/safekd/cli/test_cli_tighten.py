@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 import safekd as kd
-from safekd.demo import load_demo_config
 from safekd.experiment.config import parse_config
+from tests.support.cases import load_cases_config
 from tests.support.cli_runner import run_cli
 
 from .test_cli_train import CONFIG
 
-DEMO = load_demo_config()[0]
+DEMO = load_cases_config()[0]
 
 
 def cases(seed: int = 0, size: int = 400) -> pd.DataFrame:

@@ -7,33 +7,14 @@ from pathlib import Path
 import pytest
 
 import safekd as kd
-from safekd.demo import load_demo_config
 from safekd.experiment import ExampleTable, build_constraints, build_experiment, load_examples
 from safekd.experiment.config import load_config, parse_config
 from safekd.safety import MEASURES, ChiSquareBall, KLBall, TruthProbability
 from safekd.weights import RULES, UncertaintyWeighting, Uniform
 from solvers.primal_dual import DUAL_METHODS
+from tests.support.cases import load_cases_config
 
-TEXT, CONFIG = load_demo_config()
-
-
-def test_the_demo_configuration_says_what_it_should():
-    assert [teacher.kind for teacher in CONFIG.teachers] == [
-        "logistic_regression",
-        "random_forest",
-        "k_nearest_neighbors",
-        "gradient_boosting",
-    ]
-    (constraint,) = CONFIG.constraints
-    assert (constraint.at_least, constraint.split, constraint.critical) == (0.95, "train", ["malignant"])
-    assert CONFIG.weights.critical_contexts == ["small"]
-
-
-def test_a_seed_changes_one_line():
-    text, config = load_demo_config(7)
-    assert config.seed == 7
-    assert config.model_copy(update={"seed": 0}) == CONFIG
-    assert len(set(text.splitlines()) ^ set(TEXT.splitlines())) == 2
+TEXT, CONFIG = load_cases_config()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +48,7 @@ def test_a_seed_changes_one_line():
         ("train = 0.45", "train = 0.5", ["data.splits", "sum to 1.05", "wanted 1"]),
         ("targets = 11", "targets = [0.5, 2.0]", ["frontier.targets[1]", "2.0"]),
         ("n_neighbors = 15", "n_neighbors = [1]", ["teachers[2].options.n_neighbors", "[1]"]),
-        ("seed = 0", "seed = ", ["not valid TOML", "line 3"]),
+        ("seed = 0", "seed = ", ["not valid TOML", "line 2"]),
         ("upper = 0.6", "upper = 7", ["weights.upper", "7", "between 0 and 1"]),
         ('"truth_probability"', '"truth_probabilty"', ["constraints[0].measure", "did you mean 'truth_probability'?"]),
         ('"truth_probability"', '"top_k"', ["constraints[0]", "measure 'top_k' needs `k`"]),

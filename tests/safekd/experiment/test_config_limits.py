@@ -7,13 +7,13 @@ import os
 import pytest
 
 import safekd as kd
-from safekd.demo import load_demo_config
 from safekd.experiment import build_experiment
 from safekd.experiment.config import load_config, load_rules, parse_config
 from safekd.experiment.config._config_models import WeightsConfig
+from tests.support.cases import load_cases_config
 from tests.support.cli_runner import run_cli
 
-TEXT, CONFIG = load_demo_config()
+TEXT, CONFIG = load_cases_config()
 TOO_MUCH = [
     ("threads = 1", "threads = 2147483648", ["training.threads", "2147483648", "at most 256"]),
     ("threads = 1", "threads = 100000", ["training.threads", "100000", "at most 256"]),

@@ -195,10 +195,10 @@ def test_the_effective_configuration_states_every_default(data, tmp_path, monkey
 
 
 def test_defaults_that_follow_from_other_keys_are_stated():
-    from safekd.demo import load_demo_config
     from safekd.experiment.config import format_config
+    from tests.support.cases import load_cases_config
 
-    text, _ = load_demo_config()
+    text, _ = load_cases_config()
     text = text.replace("lower = 0.05\nupper = 0.6\n", "").replace('"truth_probability"', '"recall"')
     effective = parse_config(format_config(text + '\n[tighten]\non = "validation"\n'), "it")
     assert (effective.weights.lower, effective.weights.upper) == (0.05, 0.6)

@@ -13,7 +13,6 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 from safekd.data import Split
-from safekd.demo import load_demo_config
 from safekd.errors import InvalidConfig, InvalidInput, MissingSignal
 from safekd.experiment import build_experiment, find_training_signals
 from safekd.experiment.config import parse_config
@@ -22,6 +21,7 @@ from safekd.safety import PairedSums, Recall, TruthProbability
 from safekd.teachers import StoredTeacher, TeacherEnsemble, find_significant_orderings, measure_teachers
 from safekd.weights import Conforming, Signals, TeacherEvidence, Unified, infer_orderings
 from solvers.polytope import WeightPolytope, find_cycle
+from tests.support.cases import load_cases_config
 
 
 def evidence_of(values, groups, *, binary: bool) -> TeacherEvidence:
@@ -259,7 +259,7 @@ def test_an_unknown_kind_of_group():
 
 @pytest.fixture(scope="module")
 def demo_at_level(tmp_path_factory):
-    text, _ = load_demo_config()
+    text, _ = load_cases_config()
     text = text.replace('critical_contexts = ["small"]', 'critical_contexts = ["small"]\nlevel = 0.05')
     return build_experiment(parse_config(text, "the demo with a level"), tmp_path_factory.mktemp("demo"))
 
@@ -279,7 +279,7 @@ def test_the_single_case_of_small_lesions_orders_nobody(demo_at_level):
 
 
 def test_a_level_out_of_range_is_told_with_its_key():
-    text, _ = load_demo_config()
+    text, _ = load_cases_config()
     text = text.replace("[weights]\n", "[weights]\nlevel = 0.7\n")
     with pytest.raises(InvalidConfig, match=r"(?s)weights.level.*0.7"):
         parse_config(text, "mine.toml")

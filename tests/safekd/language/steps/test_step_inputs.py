@@ -30,7 +30,7 @@ class OwnLoss(torch.nn.Module):
     [
         ({"pool": "mean"}, "`pool` is 'mean'; wanted 'arithmetic' or 'geometric'"),
         ({"temper": "both"}, "`temper` is 'both'; wanted 'teachers'"),
-        ({"temperature": -1.0}, r"`temperature` is -1\.0; wanted numbers above 0"),
+        ({"temperature": -1.0}, r"`temperature` is -1\.0; it must be above 0"),
         ({"temperature": [1.0, 2.0, 3.0]}, "3 numbers for 2 teachers"),
         ({"cross_entropy": 2}, "`cross_entropy` is 2; wanted its share"),
         ({"budget": "much"}, "`budget` is 'much'; wanted bytes"),
