@@ -36,8 +36,13 @@ def test_python_blocks_run(path, tmp_path, monkeypatch):
         exec(compile(code, f"{path.name}, Python block {number + 1}", "exec"), namespace)
 
 
+# the README's block has the same commands
+SLOW_SHELL = (ROOT / "docs" / "index.md",)
+SHELL_FILES = [pytest.param(path, marks=pytest.mark.slow) if path in SLOW_SHELL else path for path in FILES]
+
+
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SHELL_FILES, ids=lambda path: path.name)
 def test_shell_blocks_run(path, tmp_path):
     for code in blocks(path, "sh"):
         if code.startswith("pip install") or code in RUN_ELSEWHERE:
