@@ -53,8 +53,10 @@ def validate_command(config: Config, changes: Overrides = None, json: AsJson = F
     Example: safekd validate mine.toml --set constraints.0.at_least=0.9
 
     It reads data and teachers, and says how many held-out cases a certificate would need, how much memory the student
-    takes, and how long a training of so many steps will last.  Exit code 0: it can be trained; 1: it can, but a
-    certificate cannot come out, or a threshold is beyond the teachers; 2: bad input.
+    takes, and how long a training of so many steps will last.
+
+    Exit code 0: it can be trained; 1: it can, but too few cases are held out for any certificate; 2: bad input; 3: no
+    student can meet the thresholds.
     """
     from ._validate_command import show_validation_of_config
 

@@ -19,6 +19,7 @@ from ...experiment import Experiment, build_experiment
 from ...experiment.config import ExperimentConfig, load_config
 from ...report import show_name
 from ...safety import SafetyConstraint, cases_needed
+from ...training.diagnosis import BeyondBudget, bound_feasibility
 from .._exit_codes import ExitCode
 from ..terminal import keep_quiet, print_json, print_plain
 
@@ -69,8 +70,11 @@ def show_validation_of_config(console: Console, path: Path, changes: Sequence[st
             f"{figures['steps']:,} steps at most a training, some {figures['seconds']:,.0f} s"
             + (f", and up to {figures['trainings']} trainings to raise thresholds" if config.tighten else ""),
         )
+        print_plain(console, figures["feasibility"])
     if as_json:
         print_json(figures)
+    if figures["feasible"] is False:
+        return ExitCode.INFEASIBLE
     possible = all(one["shown_if_faultless"] for one in figures["constraints"])
     return ExitCode.DONE if possible else ExitCode.CHECK_FAILED
 
@@ -88,6 +92,7 @@ def measure_experiment(experiment: Experiment) -> dict[str, Any]:
     if experiment.stream is not None and config.data.split is None:  # beside a column only the sample is counted
         sizes["train"] = round(config.data.splits.train * len(table.label_N))
     parameters = sum(value.numel() for value in experiment.student().parameters())
+    feasible, told = _bound_feasibility(experiment)
     steps = config.training.epochs * max(1, math.ceil(sizes["train"] / (config.training.batch_size or sizes["train"])))
     return {
         "rows": sum(sizes.values()),
@@ -108,7 +113,28 @@ def measure_experiment(experiment: Experiment) -> dict[str, Any]:
         "steps": steps,
         "seconds": steps * _time_step(experiment),
         "trainings": _count_trainings(config),
+        "feasible": feasible,
+        "feasibility": told,
     }
+
+
+def _bound_feasibility(experiment: Experiment) -> tuple[bool | None, str]:
+    """Return whether any student could meet all thresholds where they are posed, None where that is not known."""
+    constraints = experiment.constraints
+    try:
+        bound = bound_feasibility(experiment.trainer().objective, experiment.splits, constraints)
+    except BeyondBudget as error:
+        return None, f"whether the thresholds can be met together was not looked at: {error}"
+    if bound is None:
+        return None, "whether the thresholds can be met together is not known for constraints of these kinds"
+    if not bound.infeasible:
+        return True, "nothing speaks against the thresholds: cases that look alike do not contradict them"
+    names = ", ".join(f"'{one.name}'" for one, weight in zip(constraints, bound.weights_M, strict=True) if weight > 0)
+    return False, (
+        f"infeasible: no student can meet {names} together: cases that look alike would need probabilities that sum to "
+        f"more than 1; weighed by Farkas' weights they ask for {bound.wanted:.4f}, and {bound.bound:.4f} is the most. "
+        "Ask for less, or give features that tell these cases apart."
+    )
 
 
 def _measure_constraint(constraint: SafetyConstraint, experiment: Experiment) -> dict[str, Any]:

@@ -37,6 +37,7 @@ def test_own_data_are_trained_from_what_init_writes(data, capsys, monkeypatch):
     assert looked.code == 0, looked.err
     figures = json.loads(looked.out)
     assert figures["rows"] == 300
+    assert figures["feasible"] is True
     assert figures["constraints"][0]["cases"] == figures["splits"]["certify"]["sick"]
     monkeypatch.chdir(data.parent)
     trained = run_cli(capsys, "train", config, "--run-dir", "run", *short, "--json")
@@ -201,6 +202,9 @@ def test_what_no_student_can_meet_ends_with_a_code_of_its_own(tmp_path, capsys):
     well = '[[constraints]]\nname = "well"\ncritical = ["well"]\nat_least = 0.7\n'
     text = CONFIG.replace('contexts = ["old"]', "").replace("at_least = 0.7", "at_least = 0.8")
     (tmp_path / "mine.toml").write_text(text.replace("[training]", f"{well}[training]").replace("150", "2000"))
+    looked = run_cli(capsys, "validate", tmp_path / "mine.toml")
+    assert looked.code == 3
+    assert "no student can meet" in " ".join(looked.out.split())
     ran = run_cli(capsys, "train", tmp_path / "mine.toml", "--run-dir", tmp_path / "run", "--json")
     record = json.loads(ran.out)
     assert (ran.code, record["status"], record["exit_code"]) == (3, "infeasible", 3), record["message"]
