@@ -130,6 +130,7 @@ def read_multipliers(ranks):
         return step.multipliers
 
 
+@pytest.mark.slow  # tests of the trainer and of steps have two processes by default
 def test_two_processes_have_the_multipliers_of_one():
     ((first, second),) = run_on_ranks(2, read_multipliers)
     assert torch.equal(first, second)
