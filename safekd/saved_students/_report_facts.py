@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from ..errors import InvalidInput
 from ..experiment.config import Strict
-from ..io.folders import read_checked_json, write_checked_json
+from ._checked_record import CheckedRecord
 
 REPORT_FACTS = "report.json"
 Count = Annotated[int, Field(ge=0)]
@@ -125,7 +123,7 @@ class RivalFact(Strict):
     safety: dict[str, float | None]
 
 
-class ReportFacts(Strict):
+class ReportFacts(CheckedRecord):
     """What ``report.json`` holds.
 
     Attributes:
@@ -141,6 +139,8 @@ class ReportFacts(Strict):
         rivals: Other students that were trained for comparison.
     """
 
+    file_name: ClassVar[str] = REPORT_FACTS
+
     safety: list[SafetyFact]
     bounds: list[BoundFact]
     accuracy: dict[str, float | None]
@@ -151,30 +151,3 @@ class ReportFacts(Strict):
     axioms: list[AxiomFact]
     axioms_note: str
     rivals: list[RivalFact]
-
-    def save(self, folder: Path) -> None:
-        """Write it to ``report.json``, with the hash of its text.
-
-        Args:
-            folder: Exists.
-        """
-        write_checked_json(self.model_dump(), folder / REPORT_FACTS)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Return what ``save`` wrote.
-
-        Args:
-            folder: Of the run.
-
-        Raises:
-            InvalidInput: It is missing, was changed, or is none.
-        """
-        file = folder / REPORT_FACTS
-        record = read_checked_json(file)
-        try:
-            return cls.model_validate(record)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the record"
-            raise InvalidInput(f"{file} is not what a run writes there: {where}: {first['msg']}.") from error

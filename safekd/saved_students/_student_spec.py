@@ -6,17 +6,18 @@ import math
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from torch import nn
 
 from ..errors import InvalidConfig, InvalidInput
 from ..experiment import ContextRule, Experiment, FeatureScaling, find_student
-from ..experiment.config import Option, Strict, StudentConfig
+from ..experiment.config import Option, StudentConfig
 from ..experiment.images import ImageShape, hash_images
-from ..io.folders import hash_file, read_checked_json, write_checked_json
+from ..io.folders import hash_file
+from ._checked_record import CheckedRecord
 
 STUDENT_SPEC = "student.json"
 _VERSIONS = ("safekd", "torch", "numpy", "scikit-learn", "pandas")
@@ -24,7 +25,7 @@ Positive = Annotated[float, Field(gt=0)]
 Names = Annotated[list[str], Field(min_length=1)]
 
 
-class StudentSpec(Strict):
+class StudentSpec(CheckedRecord):
     """The student of an experiment file, as ``student.json`` keeps it beside the parameters.
 
     Attributes:
@@ -48,6 +49,9 @@ class StudentSpec(Strict):
         seed: Of the experiment.
         versions: Of safekd and what it ran on.
     """
+
+    file_name: ClassVar[str] = STUDENT_SPEC
+    refusal: ClassVar[str] = "describes no student"
 
     kind: str
     package: str
@@ -115,33 +119,6 @@ class StudentSpec(Strict):
                 f"The run was one of student '{self.kind}' of {self.package}, which cannot be built here: {error} Or "
                 "give the module: kd.load(run, student=module)."
             ) from error
-
-    def save(self, folder: Path) -> None:
-        """Write it to ``student.json``, with the hash of its text.
-
-        Args:
-            folder: Exists.
-        """
-        write_checked_json(self.model_dump(), folder / STUDENT_SPEC)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Return what ``save`` wrote.
-
-        Args:
-            folder: Of the run.
-
-        Raises:
-            InvalidInput: It is missing, was changed, or is none.
-        """
-        file = folder / STUDENT_SPEC
-        record = read_checked_json(file)
-        try:
-            return cls.model_validate(record)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the record"
-            raise InvalidInput(f"{file} describes no student: {where}: {first['msg']}.") from error
 
 
 def describe_student(experiment: Experiment, folder: Path) -> StudentSpec:
