@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import safekd as kd
 from safekd.cli import main
-from safekd.demo import DemoOutcome, load_demo_config, run_demo
+from safekd.demo import DemoOutcome, load_demo_config, run_demo, run_seeds
 from safekd.report import tabulate_frontier, tabulate_seeds, tabulate_variants
 from safekd.training.trace import MACHINE_COLUMNS, read_trace
 from tests.support import ROOT
@@ -306,3 +306,12 @@ def test_the_readme_shows_these_seeds_misses_included(seeds):
     variants = ("uniform", "constrained", "tightened")
     assert counts == [int((seeds[f"{name}_decision"] == "safe").sum()) for name in variants]
     assert f"{counts[2]}/10" in _text(tabulate_seeds(seeds))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_promise_holds_on_seeds_that_no_choice_had_seen():
+    rows = run_seeds(range(10, 20))
+    assert (rows["uniform_new"] < 0.82).all()
+    assert (rows["constrained_decision"] == "not_shown").all()
+    assert (rows["tightened_decision"] == "safe").sum() >= 9
