@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ..report import write_report
+from ._exit_codes import ExitCode
 from .terminal import show_written
 
 
@@ -21,4 +22,4 @@ def show_report(console: Console, runs: Sequence[Path], output: Path | None, fro
         frontier: CSV file of a frontier to show, or None.
     """
     show_written(console, [write_report(runs, output, frontier=frontier)])
-    return 0
+    return ExitCode.DONE

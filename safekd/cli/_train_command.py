@@ -26,7 +26,7 @@ from ..training import FitResult, RunFolder, open_on_first_rank, open_run_folder
 from ..training.resume import CheckpointStore
 from ..training.trace import TracePoint
 from ._exit_codes import ExitCode, rate_status
-from .terminal import keep_quiet, print_json, print_plain, show_steps, show_written
+from .terminal import err, keep_quiet, print_json, print_plain, show_steps, show_written
 
 
 @dataclass(frozen=True)
@@ -221,5 +221,6 @@ def _keep_result(
             again = other.keep(result, write_more)
     if again.save_note:
         raise InvalidInput(f"{kept.save_note} {again.save_note}")
-    print_plain(console, f"{kept.save_note} It was written to {other.folder} instead.")
+    # with --json nothing but the record goes to standard output
+    print_plain(err if console.quiet else console, f"{kept.save_note} It was written to {other.folder} instead.")
     return other.list_files()

@@ -2,6 +2,7 @@ from . import config as config
 from . import images as images
 from ._build_experiment import Experiment as Experiment
 from ._build_experiment import build_experiment as build_experiment
+from ._build_experiment import estimate_training_bytes as estimate_training_bytes
 from ._configured_constraints import build_constraints as build_constraints
 from ._context_rule import ContextRule as ContextRule
 from ._example_table import ExampleTable as ExampleTable

@@ -67,6 +67,7 @@ class Experiment(ShortRepr):
         index: Rows of the table that each split held before what it shares with the training split was dropped.
         scaling: How features were standardized.
         maker: How students are made.
+        rows: Of the data; of those that stream ``table`` is a sample.
     """
 
     config: ExperimentConfig
@@ -80,6 +81,7 @@ class Experiment(ShortRepr):
     index: dict[str, Array]
     scaling: FeatureScaling
     maker: StudentMaker
+    rows: int
 
     @property
     def train(self) -> Split | StreamSource:
@@ -229,7 +231,9 @@ def build_experiment(config: ExperimentConfig, folder: Path) -> Experiment:
         metric=config.weights.metric,
         context_orderings=orderings,
     )
-    return Experiment(config, table, splits, stream, ensemble, evidence, unified, constraints, index, scaling, maker)
+    whole = len(table.label_N) if rows is None else rows
+    parts = (constraints, index, scaling, maker, whole)
+    return Experiment(config, table, splits, stream, ensemble, evidence, unified, *parts)
 
 
 def _require_named_splits(config: ExperimentConfig, splits: dict[str, Split]) -> None:
@@ -253,6 +257,15 @@ def _build_rules(config: ExperimentConfig) -> dict[str, Rule]:
     }
 
 
+def estimate_training_bytes(parameters: int) -> int:
+    """Return how much memory a student takes in training, without its batches.
+
+    Args:
+        parameters: How many numbers it has.
+    """
+    return parameters * _SETTINGS.bytes_a_parameter
+
+
 def _require_device(name: str) -> None:
     try:
         require_device(name)
@@ -267,7 +280,7 @@ def _require_student(maker: StudentMaker, config: ExperimentConfig, table: Examp
         return
     sizes = [len(table.features), *config.student.hidden, len(table.classes)]
     parameters = sum((before + 1) * after for before, after in pairwise(sizes))
-    needed = parameters * _SETTINGS.bytes_a_parameter
+    needed = estimate_training_bytes(parameters)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
     if needed > memory:
         raise InvalidConfig(

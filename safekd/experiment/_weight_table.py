@@ -14,7 +14,7 @@ from ._build_experiment import Experiment
 
 @dataclass(frozen=True)
 class WeightTableSettings:
-    """How many weights are shown; ``tests/safekd/experiment/test_weight_table.py`` notices.
+    """How many weights are shown; ``tests/safekd/saved_students/test_weight_table.py`` notices.
 
     Attributes:
         most_rows: Of the training split, drawn at random where it has more: quantiles of ten thousand are exact to a

@@ -75,7 +75,7 @@ class SavedStudent(ShortRepr):
         Raises:
             InvalidInput: A feature is missing, or a value is no finite number.
         """
-        inputs = torch.as_tensor(rows) if self.spec is None else torch.from_numpy(self._scale(rows))
+        inputs = _read_tensor(rows) if self.spec is None else torch.from_numpy(self._scale(rows))
         with evaluation_mode(self.student), torch.no_grad():
             logits = self.student(inputs)
             return torch.softmax(logits.float(), dim=-1).numpy()
@@ -119,6 +119,8 @@ class SavedStudent(ShortRepr):
         """
         spec = self.require_spec()
         known = {label: number for number, label in enumerate(spec.classes)}
+        if unknown := [label for label in labels if label not in known]:
+            raise InvalidInput(f"'{unknown[0]}' is no class of the student; there are: {', '.join(spec.classes[:20])}.")
         return Split(
             name,
             torch.from_numpy(spec.scaling.scale(x_NF)),
@@ -132,7 +134,10 @@ class SavedStudent(ShortRepr):
     def _scale(self, rows: Rows) -> NDArray[np.float32]:
         spec = self.require_spec()
         if isinstance(rows, Mapping):
-            rows = pd.DataFrame(rows)
+            try:
+                rows = pd.DataFrame(rows)
+            except ValueError as error:
+                raise InvalidInput(f"The rows are no table: {error}. Wanted a list of numbers a feature.") from error
         if isinstance(rows, pd.DataFrame):
             if missing := [name for name in spec.features if name not in rows.columns]:
                 raise InvalidInput(
@@ -169,6 +174,16 @@ class SavedStudent(ShortRepr):
                 "the student with what that module takes."
             )
         return self.spec
+
+
+def _read_tensor(rows: Any) -> Tensor:
+    try:
+        return torch.as_tensor(rows)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(
+            f"The rows are a {type(rows).__name__}, which is no tensor: {error}. The run was one of your own module; "
+            "give what it takes."
+        ) from error
 
 
 def load(run: str | os.PathLike[str], *, student: nn.Module | None = None, which: Which = "final") -> SavedStudent:

@@ -135,7 +135,6 @@ def describe_student(experiment: Experiment, folder: Path) -> StudentSpec:
         digest = hash_images(folder / source, table.keys or [])
     elif config.data.label is not None:
         digest = hash_file(folder / source)["sha256"]
-    rows = len(table.label_N) if experiment.stream is None else sum(len(part) for part in experiment.index.values())
     return StudentSpec(
         kind=experiment.maker.kind,
         package=experiment.maker.package,
@@ -153,7 +152,7 @@ def describe_student(experiment: Experiment, folder: Path) -> StudentSpec:
         teachers=experiment.ensemble.names,
         source=source,
         source_sha256=digest,
-        rows=rows,
+        rows=experiment.rows,
         seed=config.seed,
         versions={
             "python": platform.python_version(),

@@ -47,7 +47,7 @@ class InitOptions:
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """How columns are guessed; ``tests/safekd/cli/test_cli_init.py`` notices.
+    """How columns are guessed; ``tests/safekd/cli/starting/test_cli_starting.py`` notices.
 
     Attributes:
         labels: Names under which labels go, most common first.

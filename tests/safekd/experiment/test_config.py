@@ -229,3 +229,12 @@ def test_an_experiment_is_trained_by_the_dual_method_that_it_names(name, kind, t
     text = TEXT.replace("epochs = 3000", f'epochs = 3000\ndual = "{name}"', 1)
     trainer = build_experiment(parse_config(text, "mine.toml"), tmp_path).trainer()
     assert type(trainer.problem.dual) is kind
+
+
+def test_small_students_take_one_thread_and_others_torchs_choice():
+    assert CONFIG.training.threads == 1
+    left_out = TEXT.replace("threads = 1", "")
+    assert parse_config(left_out, "it").threads == 1
+    assert parse_config(left_out.replace("hidden = [32]", "hidden = [64, 65]"), "it").threads is None
+    assert parse_config(left_out.replace("hidden = [32]", 'kind = "cnn"'), "it").threads is None
+    assert parse_config(TEXT.replace("threads = 1", "threads = 2"), "it").threads == 2

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import safekd as kd
 from safekd.errors import InvalidConfig, InvalidInput
 from safekd.experiment import _parquet_examples, build_experiment
 from safekd.experiment._parquet_examples import ParquetSettings
@@ -206,3 +207,5 @@ def test_the_command_line_trains_on_a_stream(tmp_path, capsys):
     assert ran.code in (0, 1), ran.err
     assert "gradient steps" in ran.out
     assert (tmp_path / "run" / "student.safetensors").exists()
+    (data,) = tmp_path.glob("*.parquet")
+    assert kd.load(tmp_path / "run").spec.rows == pq.read_metadata(data).num_rows  # of the file, not of a sample

@@ -60,6 +60,7 @@ def test_frames_dictionaries_arrays_tensors_and_lists_are_taken_alike(student):
         (np.zeros((2, 4)), ["shape (2, 4)", "(N, 3)", "x0, x1, x2"]),
         (np.array([[1.0, np.nan, 0.0]]), ["Row 0, feature 'x1'", "nan", "finite"]),
         ([["a", "b", "c"]], ["no number"]),
+        ({"x0": 1.0, "x1": 2.0, "x2": 3.0}, ["no table", "a list of numbers a feature"]),
     ],
 )
 def test_rows_that_cannot_be_read_are_refused(rows, fragments, student):
@@ -113,6 +114,13 @@ def test_a_run_of_a_module_of_ones_own_needs_that_module(tmp_path):
         np.testing.assert_array_equal(saved(x), torch.softmax(module(x), -1).numpy())
     with pytest.raises(kd.InvalidInput, match="names no features"):
         saved.predict(x)
+    with pytest.raises(kd.InvalidInput, match="DataFrame, which is no tensor"):
+        saved(pd.DataFrame({"a": ["b"]}))
+
+
+def test_a_label_that_is_no_class_is_refused(student):
+    with pytest.raises(kd.InvalidInput, match="'ill' is no class of the student; there are: sick, well"):
+        student.build_split("new", np.zeros((1, 3)), ["ill"], np.zeros(1))
 
 
 def test_a_student_that_the_run_did_not_keep_is_refused(run):

@@ -349,3 +349,29 @@ def test_shares_are_thresholds_in_even_log_odds():
     assert np.diff(odds) == pytest.approx((odds[-1] - odds[0]) / 4)
     assert interpolate_threshold(0.9, 0.99, 0.0) == 0.9
     assert interpolate_threshold(0.9, 0.99, 1.0) == pytest.approx(0.99, abs=1e-15)
+
+
+def test_a_margin_asks_the_judging_data_for_that_much_more():
+    """Cross-fitting for .7 with a margin of .05 is cross-fitting for .75, and the run is judged by .7."""
+    train, teachers = noisy()
+    with_margin = fresh(teachers, 0.7).fit(
+        train, tighten=kd.CrossFit(folds=3, rounds=2, margin=0.05, highest=0.97), **SHORT
+    )
+    for_more = fresh(teachers, 0.75).fit(train, tighten=kd.CrossFit(folds=3, rounds=2, highest=0.97), **SHORT)
+    rounds, others = with_margin.tightening.rounds, for_more.tightening.rounds
+    assert rounds["asked"].tolist() == pytest.approx([0.75] * len(rounds))
+    found, wanted = (table[["posed", "judged"]].to_numpy() for table in (rounds, others))
+    assert found == pytest.approx(wanted, abs=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize("method", [kd.CrossFit, kd.Tighten])
+def test_a_margin_that_is_none_is_refused(method):
+    for margin in (-0.1, 1.0, math.nan):
+        with pytest.raises(InvalidInput, match="`margin` is"):
+            method(margin=margin)
+
+
+def test_a_margin_beyond_what_can_be_is_refused():
+    train, teachers = noisy()
+    with pytest.raises(InvalidInput, match=r"asks for 0\.8, and `margin` is 0\.2; wanted a sum below 1"):
+        fresh(teachers, 0.8).fit(train, tighten=kd.CrossFit(folds=3, rounds=1, margin=0.2), **SHORT)
