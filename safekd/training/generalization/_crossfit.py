@@ -42,8 +42,8 @@ class CrossFit:
         excess: A bound within this of what was asked for ends the search.
         highest: No threshold is posed above, below 1; left out, a tenth of the shortfall from 1 that was asked for.
         constraints: Names of those to raise, all posed on the training split; left out, all.
-        margin: How much more than what was asked for must be shown.  A certificate on n further examples lies some
-            0.5 / sqrt(n) below their average, and comes out only where the student has that much to spare.
+        margin: How much more than what was asked for must be shown.  A certificate on further examples lies below their
+            average, and comes out only where the student has that much to spare.
 
     Raises:
         InvalidInput: A number is out of range.

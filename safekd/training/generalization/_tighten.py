@@ -58,8 +58,8 @@ class Tighten:
         rounds: Of the cross-fitting, each ``folds`` runs.
         highest: No threshold is posed above, below 1; left out, a tenth of the shortfall from 1 that was asked for.
         constraints: Names of those to raise; left out, all.
-        margin: How much more than what was asked for must be shown.  A certificate on n further examples lies some
-            0.5 / sqrt(n) below their average, and comes out only where the student has that much to spare.
+        margin: How much more than what was asked for must be shown.  A certificate on further examples lies below their
+            average, and comes out only where the student has that much to spare.
 
     Raises:
         InvalidInput: A number is out of range.

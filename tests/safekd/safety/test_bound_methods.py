@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
-from torch import nn
 
 import safekd as kd
 from safekd.data import SplitUse
@@ -28,18 +27,7 @@ from safekd.safety import (
 )
 from safekd.safety.certificates import decide_together
 
-
-class Said(nn.Module):
-    """A student whose inputs are the probabilities that it gives the truth, class 0."""
-
-    def forward(self, p):
-        return torch.stack([p, 1 - p], -1).log()
-
-
-def rows(p_N, **more) -> kd.Split:
-    p_N = torch.as_tensor(p_N, dtype=torch.float64)
-    return kd.Split("certify", p_N, torch.zeros(len(p_N), dtype=torch.long), **more)
-
+from .said_student import Said, rows
 
 RECALL = SafetyConstraint("recall", Recall([0]), 0.9)
 TRUTH = SafetyConstraint("truth", TruthProbability([0]), 0.9)

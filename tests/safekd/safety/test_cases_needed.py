@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import safekd as kd
 from safekd.errors import InvalidInput
@@ -21,17 +20,7 @@ from safekd.safety import (
     hoeffding_lower_bound,
 )
 
-
-class Said(nn.Module):
-    """A student whose inputs are the probabilities that it gives the truth, class 0."""
-
-    def forward(self, p):
-        return torch.stack([p, 1 - p], -1).log()
-
-
-def rows(p_N, **more) -> kd.Split:
-    p_N = torch.as_tensor(p_N, dtype=torch.float64)
-    return kd.Split("certify", p_N, torch.zeros(len(p_N), dtype=torch.long), **more)
+from .said_student import Said, rows
 
 
 def right(s: int, n: int, **more) -> kd.Split:
