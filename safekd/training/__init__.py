@@ -18,7 +18,7 @@ thresholds.
 """
 
 from ._constraint_layout import ConstraintLayout, SumLayout
-from ._fit_result import ROUND_COLUMNS, FitResult, Tightening, Verdict
+from ._fit_result import ROUND_COLUMNS, FitResult, Tightening, Verdict, restore_tightening
 from ._full_pass import FullPass, pose_all_on_train, read_full_pass
 from ._mixture import Mixture
 from ._objective import Objective
@@ -62,6 +62,7 @@ __all__ = [
     "open_run_folder",
     "pose_all_on_train",
     "read_full_pass",
+    "restore_tightening",
     "save_student",
     "save_tensors",
 ]

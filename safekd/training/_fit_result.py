@@ -312,13 +312,22 @@ def _restore_parts(record: Mapping[str, Any], manifest: Manifest, student: nn.Mo
         "mixture": restore_mixture(record, build),
         "uses": restore_uses(record["data"], manifest),
         "verdict": build_checked(Verdict, verdict),
-        "tightening": None if raised is None else _restore_tightening(raised, place),
+        "tightening": None if raised is None else restore_tightening(raised, place),
         **{name: build(name) for name in FURTHER_STUDENTS},
         **restore_numbers(record),
     }
 
 
-def _restore_tightening(raised: Mapping[str, Any], place: Path) -> Tightening:
+def restore_tightening(raised: Mapping[str, Any], place: Path) -> Tightening:
+    """Return how thresholds were raised, as a run folder has it.
+
+    Args:
+        raised: What verdict.json says of it.
+        place: The folder, whose table of rounds was checked against its manifest.
+
+    Raises:
+        InvalidInput: The table is not what a run writes there.
+    """
     posed = {str(name): float(threshold) for name, threshold in raised["posed"].items()}
     texts = {name: str(raised[name]) for name in ("status", "message", "on")}
     rounds = read_rounds(place, list(ROUND_COLUMNS))

@@ -82,6 +82,14 @@ def trainer_for(
     )
 
 
+def fit_tightened(**more) -> kd.FitResult:
+    """A run whose thresholds were raised, as far as two rounds go."""
+    table = torch.tensor(Q, dtype=torch.float64).expand(300, -1)
+    trainer = trainer_for(at_least(0.4), teachers=[StoredTeacher("q", {"train": table[:3], "validation": table})])
+    judge = kd.Split("validation", torch.full((300, 1), 0.5), torch.zeros(300).long())
+    return trainer.fit(one_each(), judge, epochs=40, tighten=kd.Tighten(attempts=2, folds=0), **more)
+
+
 def state(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 

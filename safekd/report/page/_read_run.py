@@ -21,7 +21,7 @@ from ...io import FILE_LIMITS, parse_numbers, read_table, read_text_file, refuse
 from ...io.folders import MANIFEST, Manifest, finish_replacement, hash_file, read_manifest
 from ...safety import Certificate
 from ...saved_students import EFFECTIVE_CONFIG, REPORT_FACTS, STUDENT_SPEC, WEIGHTS, ReportFacts, StudentSpec
-from ...training import RUN, Verdict, build_checked
+from ...training import RUN, Tightening, Verdict, build_checked, restore_tightening
 from ...training.result_files import TRACE_LINES, VERDICT, restore_numbers, restore_uses
 from ...training.trace import TracePoint, read_trace
 
@@ -61,6 +61,7 @@ class ReportedRun(ShortRepr):
         multipliers: By constraint.
         certificates: What was certified.
         trace: One row a trace point.
+        tightening: How thresholds were raised; None where they were not.
         data: Which splits it used, and for what.
         spec: Features, classes, versions.
         facts: Safety by context and split, teachers, axioms.
@@ -78,6 +79,7 @@ class ReportedRun(ShortRepr):
     multipliers: Mapping[str, float]
     certificates: Sequence[Certificate]
     trace: pd.DataFrame
+    tightening: Tightening | None
     data: Sequence[Mapping[str, Any]]
     spec: StudentSpec | None
     facts: ReportFacts | None
@@ -106,6 +108,8 @@ def read_run(folder: str | os.PathLike[str], name: str) -> ReportedRun:
         numbers = restore_numbers(record)
         parts: dict[str, Any] = {key: numbers[key] for key in ("point", "multipliers", "certificates")}
         parts["verdict"] = build_checked(Verdict, verdict)
+        raised = record.get("tightening")
+        parts["tightening"] = None if raised is None else restore_tightening(raised, place)
         parts["data"] = [use.record() for use in restore_uses(record["data"], manifest)]
     listed = manifest.files
     spec = StudentSpec.load(place) if STUDENT_SPEC in listed else None

@@ -26,6 +26,7 @@ from .sections import (
     show_frontier_figure,
     show_origin,
     show_safety,
+    show_tightening,
     show_verdict,
     show_weights,
 )
@@ -112,6 +113,7 @@ def _show_run(run: ReportedRun, key: str) -> Iterator[Element]:
         show_verdict(run),
         show_safety(run, key),
         show_course(run, key),
+        show_tightening(run),
         show_weights(run, key),
         show_frontier_figure(run.frontier, [run], key),
         show_axioms(run),

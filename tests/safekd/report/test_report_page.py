@@ -22,6 +22,7 @@ from safekd.report.page._read_run import read_run
 from safekd.report.page._write_report import build_report_page
 from safekd.report.page.drawing import Curve, CurveChart, draw_curves, thin_line
 from safekd.saved_students import ReportFacts
+from tests.support.problems import fit_tightened
 from tests.support.reports.runs import make_bare_run
 
 VOID = {"meta", "br", "hr", "img"}
@@ -306,6 +307,18 @@ def test_a_run_of_a_module_of_the_users_own_has_the_sections_that_it_can(bare, t
     body = page.find("body")[0]["text"]
     assert "nothing was certified on new data" in body
     assert "its folder names no features" in body
+
+
+def test_how_thresholds_were_raised_is_shown_round_by_round(tmp_path):
+    result = fit_tightened(run_dir=tmp_path / "run")
+    page = Page(build_report_page([read_run(tmp_path / "run", "run")]))
+    assert "How thresholds were raised" in [e["text"] for e in page.find("h2")]
+    (table,) = [e for e in page.find("table") if e["text"].startswith("Rounds of the tightening")]
+    for row in result.tightening.rounds.to_dict("records"):
+        for name in ("posed", "judged", "lower_bound"):
+            assert f"{row[name]:.4g}" in table["text"]
+    assert table["text"].count("✓ kept") == int(result.tightening.rounds["kept"].sum()) >= 1
+    assert result.tightening.message in page.find("body")[0]["text"]
 
 
 def test_several_runs_are_compared_in_a_table_and_in_one_picture(made, other, bare, tmp_path):

@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 import safekd as kd
-from safekd.teachers import StoredTeacher
 from safekd.weights import Conforming, MetaTeacher
 from tests.support.learning import PAIR, two
-from tests.support.problems import FreeLogits, Q, at_least, one_each, same, state, trainer_for
+from tests.support.problems import FreeLogits, at_least, fit_tightened, one_each, same, state, trainer_for
 
 STUDENTS = ("student", "best_feasible", "most_feasible", "best_validated")
 
@@ -38,13 +37,6 @@ def mixed(**more):
     )
 
 
-def tightened(**more):
-    table = torch.tensor(Q, dtype=torch.float64).expand(300, -1)
-    trainer = trainer_for(at_least(0.4), teachers=[StoredTeacher("q", {"train": table[:3], "validation": table})])
-    judge = kd.Split("validation", torch.full((300, 1), 0.5), torch.zeros(300).long())
-    return trainer.fit(one_each(), judge, epochs=40, tighten=kd.Tighten(attempts=2, folds=0), **more)
-
-
 def learned(**more):
     return trainer_for(teachers=two(), weights=Conforming(MetaTeacher(), PAIR)).fit(one_each(), epochs=3, **more)
 
@@ -61,7 +53,13 @@ def diverged(**more):
     return trainer_for(at_least(0.6), student=student).fit(one_each(), epochs=5, **more)
 
 
-RUNS = {"mixed": mixed, "tightened": tightened, "learned": learned, "of two constraints": of_two, "diverged": diverged}
+RUNS = {
+    "mixed": mixed,
+    "tightened": fit_tightened,
+    "learned": learned,
+    "of two constraints": of_two,
+    "diverged": diverged,
+}
 
 
 @pytest.mark.parametrize("what", RUNS)
@@ -103,7 +101,7 @@ def test_a_mixture_and_an_account_of_thresholds_come_back(tmp_path):
         assert same(state(old), state(new))
     for name in ("weights", "steps", "loss", "safety", "multipliers"):
         assert getattr(loaded.mixture, name) == getattr(result.mixture, name)
-    result = tightened(run_dir=tmp_path / "b")
+    result = fit_tightened(run_dir=tmp_path / "b")
     loaded = kd.FitResult.load(tmp_path / "b", FreeLogits())
     pd.testing.assert_frame_equal(result.tightening.rounds, loaded.tightening.rounds, check_exact=True)
     assert loaded.tightening.posed == result.tightening.posed
