@@ -17,7 +17,7 @@ from .._torch_state import limit_threads
 from ..data import Split
 from ..distributed import Ranks, join_ranks
 from ..errors import InvalidInput
-from ..experiment import build_experiment
+from ..experiment import build_experiment, build_tracked_run
 from ..experiment.config import ExperimentConfig, copy_config, load_config
 from ..report import tabulate_fit, tabulate_tightening
 from ..safety import Certificate, SafetyConstraint, certify
@@ -80,6 +80,7 @@ def _train_on_ranks(
         limit_threads(config.threads),
     ):
         task = progress.add_task("fitting teachers", total=config.training.epochs)
+        tracked = build_tracked_run(config, target.name)  # one that is not installed is refused at once
         experiment = build_experiment(config, folder)
 
         def show_loss(point: TracePoint) -> None:
@@ -102,6 +103,7 @@ def _train_on_ranks(
                 tolerance=config.training.tolerance,
                 tighten=experiment.tighten,
                 on_trace=show_loss,
+                callbacks=[] if tracked is None else [tracked],
                 on_round=show_attempt,
                 run_dir=run_folder or target,
                 checkpoint_every=options.checkpoint_every,

@@ -5,7 +5,7 @@
     experiment.trainer().fit(experiment.train, experiment.validation, epochs=...)
 
 In this order: ``config`` reads and checks the file; ``_example_table`` reads the examples and cuts them into splits;
-``_configured_teachers`` fits or reads the teachers; ``_configured_constraints`` states the constraints;
+``configured_parts`` fits or reads the teachers, states the constraints and finds the tracker;
 ``_build_experiment`` puts all of it together.  ``_variants`` trains one student in several ways, for comparison.
 
 Names are imported when first used: reading the rules of weights in a file (``config``) needs nothing of what runs an

@@ -3,7 +3,6 @@ from . import images as images
 from ._build_experiment import Experiment as Experiment
 from ._build_experiment import build_experiment as build_experiment
 from ._build_experiment import estimate_training_bytes as estimate_training_bytes
-from ._configured_constraints import build_constraints as build_constraints
 from ._context_rule import ContextRule as ContextRule
 from ._example_table import ExampleTable as ExampleTable
 from ._example_table import FeatureScaling as FeatureScaling
@@ -15,6 +14,8 @@ from ._variants import narrow_to_contexts as narrow_to_contexts
 from ._variants import run_variant as run_variant
 from ._weight_table import find_training_signals as find_training_signals
 from ._weight_table import tabulate_weights as tabulate_weights
+from .configured_parts import build_constraints as build_constraints
+from .configured_parts import build_tracked_run as build_tracked_run
 from .students import build_mlp as build_mlp
 from .students import find_student as find_student
 from .students import list_students as list_students

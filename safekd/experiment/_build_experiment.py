@@ -25,14 +25,13 @@ from ..safety import SafetyConstraint
 from ..teachers import TeacherEnsemble, measure_teachers
 from ..training import ConstrainedTrainer, CrossFit, Tighten
 from ..weights import Rule, Stored, TeacherEvidence, Unified, infer_orderings
-from ._configured_constraints import build_constraints
-from ._configured_teachers import fit_configured_teacher, read_stored_teacher
 from ._example_table import Array, ExampleTable, FeatureScaling, load_examples
 from ._parquet_examples import require_batch_size, survey_parquet
 from ._registries import build_registered, find_rules
 from ._split_rows import make_splits, split_examples
 from ._stored_weights import read_stored_weights
 from .config import ExperimentConfig, FittedTeacherConfig
+from .configured_parts import build_constraints, fit_configured_teacher, read_stored_teacher
 from .students import StudentMaker, find_student
 
 

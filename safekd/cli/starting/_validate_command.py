@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..._torch_state import limit_threads
-from ...experiment import Experiment, build_experiment, estimate_training_bytes
+from ...experiment import Experiment, build_experiment, build_tracked_run, estimate_training_bytes
 from ...experiment.config import ExperimentConfig, load_config
 from ...report import show_name
 from ...safety import SafetyConstraint, cases_needed
@@ -51,6 +51,7 @@ def show_validation_of_config(console: Console, path: Path, changes: Sequence[st
     """
     config, folder = load_config(path, changes)
     with limit_threads(config.threads), keep_quiet(console, as_json):
+        build_tracked_run(config, path.stem)
         experiment = build_experiment(config, folder)
         figures = measure_experiment(experiment)
         print_plain(

@@ -12,6 +12,7 @@ from ._config_models import (
     Option,
     StoredTeacherConfig,
     StudentConfig,
+    TrackerConfig,
     TrainingConfig,
     WeightsConfig,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "StoredTeacherConfig",
     "Strict",
     "StudentConfig",
+    "TrackerConfig",
     "TrainingConfig",
     "WeightsConfig",
     "copy_config",

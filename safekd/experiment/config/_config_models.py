@@ -18,6 +18,7 @@ from ._registered_names import (
     find_pools,
     find_scale_rules,
     find_students,
+    find_trackers,
     require_registered,
 )
 
@@ -274,6 +275,20 @@ class FrontierConfig(Strict):
     jobs: Workers | None = Field(default=None, description="processes side by side; left out: this one alone")
 
 
+class TrackerConfig(Strict):
+    """Who else is told of the run while it lasts; ``docs/trackers.md`` has what is told."""
+
+    kind: Annotated[str, require_registered("tracker", find_trackers)] = Field(
+        description="tensorboard, wandb or mlflow, each by the extra of its name"
+    )
+    name: str | None = Field(default=None, pattern=r"\S", description="of the run; left out: its folder's name")
+    options: dict[str, Option] = Field(
+        default={},
+        description="what the tracker is made with, a table [tracker.options]: log_dir of tensorboard, seen from where "
+        "you are; project, mode and more of wandb; experiment and tracking_uri of mlflow",
+    )
+
+
 class ExperimentConfig(Strict):
     """A whole experiment."""
 
@@ -298,6 +313,7 @@ class ExperimentConfig(Strict):
     training: TrainingConfig = Field(default=TrainingConfig(), description="a table [training]")
     tighten: TightenConfig | None = Field(default=None, description="a table [tighten]; thresholds stay if left out")
     frontier: FrontierConfig = Field(default=FrontierConfig(), description="a table [frontier]")
+    tracker: TrackerConfig | None = Field(default=None, description="a table [tracker]; nobody is told if left out")
 
     @property
     def threads(self) -> int | None:

@@ -58,6 +58,13 @@ def find_students() -> Mapping[str, str]:
     return list_students()
 
 
+def find_trackers() -> Mapping[str, Callable[..., Any]]:
+    """Return the trackers that a file can name."""
+    from ...training.trackers import TRACKERS
+
+    return TRACKERS
+
+
 def suggest_name(name: str, known: Iterable[str]) -> str:
     """Return "did you mean ...?" with the nearest known name, or nothing where none is near.
 

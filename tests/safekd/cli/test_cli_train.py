@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -286,3 +287,42 @@ def test_an_empty_run_dir_is_not_the_folder_that_one_is_in(name, command, folder
 def test_an_empty_run_dir_in_the_file_is_refused(folder, capsys):
     (folder / "mine.toml").write_text(f'run_dir = ""\n{CONFIG}')
     assert run_cli(capsys, "train", folder / "mine.toml").refused("'run_dir' is ''", "where results go")
+
+
+def test_the_tracker_that_the_file_names_is_told_of_the_run(folder, capsys, monkeypatch):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.chdir(folder)
+    (folder / "mine.toml").write_text(
+        CONFIG.replace("epochs = 2000", "epochs = 20")
+        + '[tracker]\nkind = "tensorboard"\noptions = { log_dir = "told" }\n'
+    )
+    run_cli(capsys, "train", "mine.toml", "--run-dir", "runs/first")
+    events = EventAccumulator(str(folder / "told" / "first")).Reload()
+    trace = pd.read_csv(folder / "runs" / "first" / "trace.csv")
+    assert [event.step for event in events.Scalars("distillation_loss")] == list(trace["step"])
+    assert [event.value for event in events.Scalars("distillation_loss")] == list(
+        trace["distillation_loss"].astype("float32")
+    )
+    (kept,) = events.Tensors("config/text_summary")
+    assert '"epochs": 20' in kept.tensor_proto.string_val[0].decode()
+    assert "[tracker]" in (folder / "runs" / "first" / "effective.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("lines", "fragments"),
+    [
+        ('kind = "tensorbord"', ["tracker.kind", "did you mean 'tensorboard'?"]),
+        ('kind = "tensorboard"\noptions = { logdir = "a" }', ["tracker.options.logdir", "did you mean 'log_dir'?"]),
+        ('kind = "mlflow"\noptions = { experiment = 3 }', ["tracker.options.experiment is 3", "wanted a text"]),
+        ('kind = "tensorboard"', ["safekd[tensorboard]"]),
+    ],
+)
+def test_a_tracker_that_cannot_be_is_refused_before_anything_is_fitted(lines, fragments, folder, capsys, monkeypatch):
+    if "safekd" in fragments[0]:
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setattr("safekd.cli._train_command.build_experiment", lambda *_: pytest.fail("teachers were fitted"))
+    (folder / "mine.toml").write_text(f"{CONFIG}[tracker]\n{lines}\n")
+    assert run_cli(capsys, "train", folder / "mine.toml", "--run-dir", folder / "run").refused(*fragments)
+    assert run_cli(capsys, "validate", folder / "mine.toml").refused(*fragments)

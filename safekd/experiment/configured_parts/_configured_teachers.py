@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data import Split
-from ..errors import InvalidConfig, InvalidInput
-from ..io import is_parquet, list_names, open_table, parse_numbers, read_table
-from ..io.arrays import RowTable, SelectedRows, open_rows
-from ..teachers import SklearnTeacher, StoredTeacher, Teacher
-from ._example_table import Array, ExampleTable
-from ._key_matching import match_keys
-from .config import FittedTeacherConfig, StoredTeacherConfig
+from ...data import Split
+from ...errors import InvalidConfig, InvalidInput
+from ...io import is_parquet, list_names, open_table, parse_numbers, read_table
+from ...io.arrays import RowTable, SelectedRows, open_rows
+from ...teachers import SklearnTeacher, StoredTeacher, Teacher
+from .._example_table import Array, ExampleTable
+from .._key_matching import match_keys
+from ..config import FittedTeacherConfig, StoredTeacherConfig
 
 _KINDS = {
     "logistic_regression": ("sklearn.linear_model", "LogisticRegression"),

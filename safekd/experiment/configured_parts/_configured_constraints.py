@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..errors import InvalidConfig
-from ..safety import MEASURES, Ball, ChiSquareBall, KLBall, SafetyConstraint, SafetyMeasure
-from ._example_table import ExampleTable
-from ._registries import build_registered
-from .config import MEASURE_KEYS, ConstraintConfig
+from ...errors import InvalidConfig
+from ...safety import MEASURES, Ball, ChiSquareBall, KLBall, SafetyConstraint, SafetyMeasure
+from .._example_table import ExampleTable
+from .._registries import build_registered
+from ..config import MEASURE_KEYS, ConstraintConfig
 
 _BALLS: dict[str, type[Ball]] = {"kl": KLBall, "chi_square": ChiSquareBall}
 
