@@ -9,9 +9,12 @@ from ...errors import InvalidInput
 
 _SCRIPT = '''"""Distills language models into a smaller one under a safety constraint.  Needs: pip install 'safekd[lm]'.
 
-Run: python THIS_FILE          Several processes: torchrun --nproc-per-node=2 THIS_FILE
+Look first: python THIS_FILE --check          Run: python THIS_FILE
+Several processes: torchrun --nproc-per-node=2 THIS_FILE
 More: docs/hugging_face.md, docs/language.md
 """
+
+import sys
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 
@@ -34,7 +37,11 @@ share = max(1, round(SHARE * len(rows)))
 held_out, judging, training = rows[:share], rows[share : 2 * share], rows[2 * share :]
 
 teachers = [
-    kd.language.CausalTeacher(AutoModelForCausalLM.from_pretrained(name), name=f"teacher {k}: {name}")
+    kd.language.CausalTeacher(
+        AutoModelForCausalLM.from_pretrained(name),
+        AutoTokenizer.from_pretrained(name),  # another than the student's is refused
+        name=f"teacher {k}: {name}",
+    )
     for k, name in enumerate(TEACHERS)
 ]
 weights = kd.weights.EntropyDecay()  # surer teachers weigh more, position by position
@@ -61,6 +68,14 @@ trainer = kd.language.SafeKDTrainer(
     eval_dataset=judging,
     processing_class=tokenizer,
 )
+if "--check" in sys.argv:  # models, vocabularies and tokenizers go together, or the trainer had refused them
+    print(f"{len(tokenizer):,} tokens; heads: " + ", ".join(f"{one.name} {one.vocabulary:,}" for one in teachers))
+    for name, some in (("training", training), ("judging", judging), ("held out", held_out)):
+        counts = [sum(token in critical for token in row["input_ids"][1:]) for row in some]
+        print(f"{name}: {len(some):,} texts, {sum(map(bool, counts)):,} with critical words, {sum(counts):,} positions")
+    needed = kd.safety.cases_needed(AT_LEAST, (1 + AT_LEAST) / 2, binary=False)  # texts count, not their positions
+    print(f"a certificate takes some {needed:,} held-out texts with critical words, at an average of {(1 + AT_LEAST) / 2:g}")
+    raise SystemExit
 trainer.train()  # resume_from_checkpoint=True goes on where a run was stopped
 result = trainer.result()
 print(result.status, result.message, result.next_move, sep="\\n")

@@ -11,6 +11,7 @@ import tokenizers
 import transformers
 from PIL import Image
 
+import safekd as kd
 from safekd.experiment.config import load_config
 from tests.safekd.saved_students.trained_run import CONFIG, make_cases
 from tests.support.cli_runner import run_cli
@@ -186,11 +187,27 @@ def test_a_script_for_language_models_runs_as_it_is_written(tmp_path, capsys, mo
     assert run_cli(capsys, "init", script, *given).code == 0
     monkeypatch.chdir(tmp_path)
     code = script.read_text().replace("max_steps=1000", "max_steps=2").replace("save_steps=1000", "save_steps=2")
+    monkeypatch.setattr("sys.argv", ["distill.py", "--check"])
+    with pytest.raises(SystemExit):
+        exec(compile(code, "distill.py", "exec"), {"__name__": "__main__"})
+    held_out = [line.split()[1:] for line in lines[:9]]
+    with_it, times = sum("w3" in words for words in held_out), sum(words.count("w3") for words in held_out)
+    said = capsys.readouterr().out
+    assert f"held out: 9 texts, {with_it} with critical words, {times} positions" in said
+    assert said.startswith("64 tokens; heads: teacher 0: ")
+    assert "a certificate takes some " in said
+    assert list((tmp_path / "runs").rglob("*.safetensors")) == []
+    monkeypatch.setattr("sys.argv", ["distill.py"])
     exec(compile(code, "distill.py", "exec"), {"__name__": "__main__"})
     said = capsys.readouterr().out
     assert "critical words: " in said
     student = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "runs" / "language" / "student")
     assert student.config.vocab_size == 64
+    other = transformers.PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="w5")
+    other.add_tokens(["w99"])
+    other.save_pretrained(tmp_path / "two")
+    with pytest.raises(kd.errors.InvalidInput, match="tokenizer"):
+        exec(compile(code, "distill.py", "exec"), {"__name__": "__main__"})
     assert run_cli(capsys, "init", tmp_path / "b.py", "--language", "--data", "t.txt").refused(
         "--language needs --student"
     )
