@@ -73,8 +73,9 @@ if "--check" in sys.argv:  # models, vocabularies and tokenizers go together, or
     for name, some in (("training", training), ("judging", judging), ("held out", held_out)):
         counts = [sum(token in critical for token in row["input_ids"][1:]) for row in some]
         print(f"{name}: {len(some):,} texts, {sum(map(bool, counts)):,} with critical words, {sum(counts):,} positions")
-    needed = kd.safety.cases_needed(AT_LEAST, (1 + AT_LEAST) / 2, binary=False)  # texts count, not their positions
-    print(f"a certificate takes some {needed:,} held-out texts with critical words, at an average of {(1 + AT_LEAST) / 2:g}")
+    hoped = (1 + AT_LEAST) / 2
+    needed = kd.safety.cases_needed(AT_LEAST, hoped, binary=False)  # texts count, not their positions
+    print(f"a certificate takes some {needed:,} held-out texts with critical words, at an average of {hoped:g}")
     raise SystemExit
 trainer.train()  # resume_from_checkpoint=True goes on where a run was stopped
 result = trainer.result()
