@@ -226,21 +226,34 @@ class ChunkTarget:
             entropy_C, truth_C = teacher.known("entropy", places), teacher.known("log_truth", places)
             counted, found = [], []
             for block in self._size.blocks(C):
-                log_p_RV = torch.log_softmax(z_CV[block], dim=-1)
-                self._checks.require_distribution(log_p_RV, k, block)
+                p_RV, value_RV, scale_R1 = self._normalize(z_CV[block])
+                self._checks.require_distribution(p_RV, k, block)
                 if self._weights.rule is not None and label_C1 is not None and truth_C is None:
-                    found.append(log_p_RV.gather(-1, label_C1[block])[:, 0])
-                counts = self._weights.rule is not None and entropy_C is None
-                p_RV = torch.softmax(z_CV[block], dim=-1) if counts or self._holds_probabilities else None
-                if counts and p_RV is not None:
-                    counted.append(-expect(p_RV, log_p_RV))
-                z_CV[block] = p_RV if self._holds_probabilities and p_RV is not None else log_p_RV
+                    found.append((value_RV.gather(-1, label_C1[block]) + scale_R1)[:, 0])
+                if self._weights.rule is not None and entropy_C is None:
+                    counted.append(-expect(p_RV, value_RV) - scale_R1[:, 0])
+                if not self._holds_probabilities:
+                    z_CV[block] = value_RV
             self._kept.append(z_CV)
             if self._weights.rule is not None:
                 columns["entropy"].append(torch.cat(counted) if entropy_C is None else entropy_C)
                 if label_C1 is not None:
                     columns["cross_entropy"].append(-(torch.cat(found) if truth_C is None else truth_C))
         return {name: torch.stack(values, dim=-1) for name, values in columns.items() if values}
+
+    def _normalize(self, z_RV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return p, and values and scales whose sum is log p; logits are used up.
+
+        Where logarithms are not held, p takes their place, and log p is ``z - max z + log max p``: one exponential a
+        token.
+        """
+        if not self._holds_probabilities:
+            log_p_RV = torch.log_softmax(z_RV, dim=-1)
+            p_RV = log_p_RV if self._weights.rule is None else torch.softmax(z_RV, dim=-1)
+            return p_RV, log_p_RV, torch.zeros_like(log_p_RV[:, :1])
+        shifted_RV = z_RV - z_RV.amax(-1, keepdim=True)
+        p_RV = torch.softmax(shifted_RV, dim=-1, out=z_RV)
+        return p_RV, shifted_RV, p_RV.amax(-1, keepdim=True).log()
 
     def _ask_rule(self, rule: ChunkWeights, rows: slice, known: dict[str, Tensor], log_s_CV: Tensor | None) -> None:
         self.signals = known
