@@ -12,6 +12,7 @@ from . import pooling as pooling
 from . import report as report
 from . import safety as safety
 from . import saved_students as saved_students
+from . import softening as softening
 from . import teachers as teachers
 from . import training as training
 from . import weight_files as weight_files

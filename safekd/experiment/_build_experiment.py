@@ -150,7 +150,7 @@ class Experiment(ShortRepr):
             optimizer=torch.optim.Adam(student.to(settings.device).parameters(), lr=settings.learning_rate),
             dual=named() if dual is None else dual,
             divergence=DIVERGENCES[settings.divergence](settings.temperature),
-            pool=self.config.weights.pool,
+            pool=self.config.weights.make_pool(),
             evidence=self.evidence,
             critical_contexts=self.critical_contexts,
             batch_size=settings.batch_size,

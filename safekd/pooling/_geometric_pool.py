@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from .._precision import log_softmax
-from ..errors import InvalidInput
-from ._pool_weights import read_pool_inputs
+from ._pool_weights import find_vetoes, read_pool_inputs, require_some_class
 
 
 def geometric_pool(log_p_KV: Tensor, w_K: Tensor) -> Tensor:
@@ -34,14 +33,8 @@ def geometric_pool(log_p_KV: Tensor, w_K: Tensor) -> Tensor:
     tensor([0.6202, 0.3798])
     """
     log_p_KV, w_K = read_pool_inputs(log_p_KV, w_K)
-    absent_KV = torch.isneginf(log_p_KV)
     weight_KV = w_K.unsqueeze(-1)
-    sum_V = (weight_KV * log_p_KV.masked_fill(absent_KV, 0.0)).sum(-2)  # 0 * -inf would be NaN
-    sum_V = sum_V.masked_fill((absent_KV & (weight_KV > 0)).any(-2), -torch.inf)
-    if bool((empty := torch.isneginf(sum_V.detach().amax(-1))).any()):
-        where = tuple(int(i) for i in empty.nonzero()[0])
-        raise InvalidInput(
-            f"At position {where} the teachers leave out every class between them, so their geometric pool is none. "
-            "Use the arithmetic pool there, or give teachers a floor."
-        )
+    sum_V = (weight_KV * log_p_KV.masked_fill(torch.isneginf(log_p_KV), 0.0)).sum(-2)  # 0 * -inf would be NaN
+    sum_V = sum_V.masked_fill(find_vetoes(log_p_KV, w_K), -torch.inf)
+    require_some_class(sum_V, "geometric")
     return log_softmax(sum_V)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +11,14 @@ from torch import Tensor
 from .._precision import widen
 from ..errors import InvalidInput
 
+PoolFunction = Callable[
+    [Tensor, Tensor], Tensor
+]  # log-probabilities (..., K, V), weights (..., K) -> log of the target
+
 
 @dataclass(frozen=True)
 class PoolingSettings:
-    """How far weights may be off; ``tests/safekd/test_pooling.py`` notices.
+    """How far weights may be off; ``tests/safekd/pooling/test_arithmetic_pool.py`` notices.
 
     Attributes:
         sum_error: How far weights may sum beside 1: half types round a sum of many by this much.
@@ -50,3 +55,31 @@ def read_pool_inputs(log_p_KV: Tensor, w_K: Tensor) -> tuple[Tensor, Tensor]:
             "or wrap the rule that gave them, Conforming(rule, polytope)."
         )
     return widen(log_p_KV), widen(w_K)
+
+
+def find_vetoes(log_p_KV: Tensor, w_K: Tensor) -> Tensor:
+    """Say which classes a teacher with a weight leaves out, bool (..., V).
+
+    Args:
+        log_p_KV: Teachers' log-probabilities, (..., K, V).
+        w_K: Weights, (..., K).
+    """
+    return (torch.isneginf(log_p_KV) & (w_K.unsqueeze(-1) > 0)).any(-2)
+
+
+def require_some_class(log_q_V: Tensor, pool: str) -> None:
+    """Refuse teachers whose vetoes leave no class.
+
+    Args:
+        log_q_V: Log of the pool, not yet normalized, (..., V).
+        pool: What messages call it.
+
+    Raises:
+        InvalidInput: At some position every class is left out.
+    """
+    if bool((empty := torch.isneginf(log_q_V.detach().amax(-1))).any()):
+        where = tuple(int(i) for i in empty.nonzero()[0])
+        raise InvalidInput(
+            f"At position {where} the teachers leave out every class between them, so their {pool} pool is none. "
+            "Use the arithmetic pool there, or give teachers a floor."
+        )

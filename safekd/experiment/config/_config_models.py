@@ -6,7 +6,7 @@ Each field's description is what a user reads when the value is refused, and in 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -21,6 +21,9 @@ from ._registered_names import (
     find_trackers,
     require_registered,
 )
+
+if TYPE_CHECKING:  # torch, which a check of weights in files does without
+    from ...pooling import PoolFunction
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 FewOf = Annotated[int, Field(ge=1, le=10_000)]  # of what is trained, attempted or drawn one by one
@@ -143,7 +146,19 @@ class WeightsConfig(Strict):
         "significance; left out: every measured difference, however few its cases",
     )
     pool: Annotated[str, require_registered("pool", find_pools)] = Field(
-        default="arithmetic", description="how weighted teachers become one target: arithmetic or geometric"
+        default="arithmetic", description="how weighted teachers become one target: a name of kd.pooling.POOLS"
+    )
+    exponent: float | None = Field(
+        default=None,
+        ge=-100,
+        le=100,
+        description="of the power pool, from -100 to 100: 1 is arithmetic, 0 geometric; left out: 0.5",
+    )
+    pool_temperature: float | None = Field(
+        default=None,
+        ge=1e-3,
+        le=1e3,
+        description="of the log-linear pool, from 0.001 to 1000: below 1 sharper, above softer; left out: 1, geometric",
     )
     metric: Metric = Field(default="euclidean", description="what stays near: weights, or, with kl, their ratios")
 
@@ -152,9 +167,20 @@ class WeightsConfig(Strict):
         others = [name for name in ("token", "task", "context") if name in self.model_fields_set]
         if self.stored is not None and others:
             raise ValueError(f"`stored` stands in place of the rules of all scales; remove `{others[0]}`, or `stored`")
+        for name, pool in (("exponent", "power"), ("pool_temperature", "log_linear")):
+            if getattr(self, name) is not None and self.pool != pool:
+                raise ValueError(f'`{name}` is of the pool "{pool}", and `pool` is "{self.pool}"; remove one of them')
         if self.key is not None and self.stored is None:
             raise ValueError("`key` is of the file `stored`, and there is none; remove it, or name the file")
         return self
+
+    def make_pool(self) -> PoolFunction:
+        """Return the pool, with its exponent or temperature."""
+        from ...pooling import POOLS, LogLinearPool, PowerPool
+
+        if self.exponent is not None:
+            return PowerPool(self.exponent)
+        return POOLS[self.pool] if self.pool_temperature is None else LogLinearPool(self.pool_temperature)
 
     def bounds(self, n_teachers: int) -> tuple[float, float]:
         """Return the lightest and the heaviest weight; what was left out fits the number of teachers.

@@ -24,6 +24,7 @@ from solvers.primal_dual import DualMethod
 
 from ...divergences import TemperedDivergence
 from ...errors import InvalidInput
+from ...pooling import PoolFunction
 from ...safety import Constraint
 from ...training.trace import Trace
 from ...weights import Rule, TeacherEvidence
@@ -77,7 +78,7 @@ class SafeKDTrainer(ReadingTrainer):
         constraints: What the student must meet on what it is trained on; contexts, tasks and critical tokens by number
             or name.
         divergence: ``kd.language.ForwardKL()``, the default, ``ReverseKL()`` or ``JSD(beta)``.
-        pool: "arithmetic" or "geometric".
+        pool: A name of ``kd.pooling.POOLS``, a ``PowerPool`` or a ``LogLinearPool``.
         temperature: Of teachers and student; or one a teacher.
         temper: "teachers" softens each teacher, then pools; "pool" the other way round.
         cross_entropy: Share of the cross-entropy on the labels in the loss.
@@ -124,7 +125,7 @@ class SafeKDTrainer(ReadingTrainer):
         weights: Tensor | Rule | None = None,
         constraints: Constraint | Sequence[Constraint] = (),
         divergence: TemperedDivergence | None = None,
-        pool: str = "arithmetic",
+        pool: str | PoolFunction = "arithmetic",
         temperature: float | Sequence[float] | None = None,
         temper: str = "teachers",
         cross_entropy: float = 0.0,

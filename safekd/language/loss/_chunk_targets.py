@@ -193,6 +193,16 @@ class ChunkTarget:
         """
         return [self._soften_teacher(x_CV[block], k) for k, x_CV in enumerate(self._kept)]
 
+    def differentiate(self, block: slice, log_q_RV: Tensor, u_RV: Tensor) -> Tensor:
+        """Return the gradient of the losses in the weights at some positions, (R, K), where teachers are kept.
+
+        Args:
+            block: Positions of the chunk.
+            log_q_RV: The pool there.
+            u_RV: Gradient in its logarithm.
+        """
+        return self._settings.pool.differentiate(self.teachers(block), self._share_CK[block], log_q_RV, u_RV)
+
     def _set_weights(self, w_CK: Tensor) -> None:
         self.w_CK, share_CK = w_CK, w_CK.detach()
         arithmetic = self._settings.pool.kind == "arithmetic"

@@ -20,6 +20,7 @@ from ..._number_checks import is_finite
 from ...data import Batch
 from ...divergences import ForwardKL, ReverseKL, TemperedDivergence
 from ...errors import InvalidInput
+from ...pooling import PoolFunction
 from ...safety import Constraint, GroupSums, SafetyConstraint, SafetyMeasure
 from ...weights import Rule, Signals, TeacherEvidence, Uniform, collect_modules, collect_needs, looks_at_student
 from ._chunk_divergences import require_divergence
@@ -31,12 +32,12 @@ from ._loss_gradient import attach_gradients
 from ._loss_inputs import (
     make_label_batch,
     read_per_group,
+    read_pool,
     read_positions,
     read_temperatures,
     read_vocabulary,
     read_weights,
     require_outputs,
-    require_pool,
     require_share,
     require_taught_by_distillation,
     require_weights_kind,
@@ -45,7 +46,7 @@ from ._loss_inputs import (
 from ._loss_pass import PassParts, run_pass
 from ._memory_budget import choose_chunk, read_bytes
 from ._teacher_outputs import TeacherOutput
-from ._teacher_rows import Pool, TeacherRows
+from ._teacher_rows import TeacherRows
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,7 +102,7 @@ def distillation_loss(
     labels: Tensor | None = None,
     mask: Tensor | None = None,
     divergence: TemperedDivergence | None = None,
-    pool: str = "arithmetic",
+    pool: str | PoolFunction = "arithmetic",
     temperature: float | Sequence[float] | None = None,
     temper: str = "teachers",
     cross_entropy: float = 0.0,
@@ -134,7 +135,8 @@ def distillation_loss(
         labels: The token that follows each position, (...), see ``shift_labels``; -100 leaves a position out.
         mask: Which positions count, bool, (...), besides.
         divergence: ``ForwardKL()``, the default, ``ReverseKL()`` or ``JSD(beta)``.
-        pool: "arithmetic", the mean of the teachers' probabilities, or "geometric", of their logarithms.
+        pool: "arithmetic", the mean of the teachers' probabilities; "geometric", of their logarithms; "power" or
+            ``PowerPool(r)``, of their powers; "log_linear" or ``LogLinearPool(T)``, the geometric one at a temperature.
         temperature: T of teachers and student; or one a teacher, the student then having the divergence's.
         temper: "teachers" softens each teacher, then pools, as everybody does; "pool" pools first and softens the pool,
             which is another loss unless T = 1.
@@ -230,9 +232,9 @@ def distillation_loss(
 
 
 def _read_target(
-    pool: str, temper: str, per_teacher: tuple[float, ...], divergence: TemperedDivergence
+    pool: str | PoolFunction, temper: str, per_teacher: tuple[float, ...], divergence: TemperedDivergence
 ) -> TargetSettings:
-    kind = Pool(require_pool(pool), len(per_teacher), isinstance(divergence, ReverseKL))
+    kind = read_pool(pool, len(per_teacher), in_logs=isinstance(divergence, ReverseKL))
     if temper == "pool":
         return TargetSettings(kind, (1.0,) * len(per_teacher), divergence.temperature)
     return TargetSettings(kind, per_teacher)

@@ -17,15 +17,17 @@ from ..._number_checks import is_finite, is_whole
 from ...data import Batch, expand_to_positions
 from ...divergences import ForwardKL, TemperedDivergence, require_temperature
 from ...errors import InvalidInput
-from ...pooling import POOLS
+from ...pooling import POOLS, LogLinearPool, PowerPool, arithmetic_pool, geometric_pool
 from ...weights import learned_rules
 from ._chunk_divergences import require_divergence
 from ._head import Head
 from ._memory_budget import read_bytes
 from ._teacher_outputs import Hidden, Logits, TeacherOutput, TopK
+from ._teacher_rows import Pool
 
 IGNORED = -100
 _SUM_ERROR = 1e-3  # half types round a sum of weights by this much
+_LEAST_POWER = 0.05  # the sum of powers is near 1 then, and float32 keeps 1e-7 of it, over the exponent
 
 
 def require_loss_settings(settings: Mapping[str, Any], K: int) -> None:
@@ -40,7 +42,7 @@ def require_loss_settings(settings: Mapping[str, Any], K: int) -> None:
     """
     divergence = require_divergence(ForwardKL() if settings["divergence"] is None else settings["divergence"])
     read_temperatures(settings["temperature"], divergence, K, settings["temper"])
-    require_pool(settings["pool"])
+    read_pool(settings["pool"], K)
     require_share(settings["cross_entropy"])
     read_bytes(settings["budget"])
     if settings["vocabulary"] is not None:
@@ -290,18 +292,35 @@ def read_weights(weights: Tensor, lead: torch.Size, K: int, kept: Tensor | None)
     return rows_PK
 
 
-def require_pool(pool: str) -> str:
-    """Return the name of a pool.
+def read_pool(pool: object, teachers: int, *, in_logs: bool = False) -> Pool:
+    """Return how teachers are pooled one after the other.
 
     Args:
-        pool: "arithmetic" or "geometric".
+        pool: A name of ``kd.pooling.POOLS``, or one of what stands there.
+        teachers: K.
+        in_logs: Whether arithmetic pools are added up as logarithms.
 
     Raises:
-        InvalidInput: It is none.
+        InvalidInput: It is none of these, or a power so small that float32 loses it.
     """
-    if pool not in POOLS:
-        raise InvalidInput(f"`pool` is {pool!r}; wanted {' or '.join(map(repr, POOLS))}.")
-    return pool
+    found: object = POOLS.get(pool) if isinstance(pool, str) else pool
+    if found is geometric_pool:
+        found = LogLinearPool()
+    if isinstance(found, LogLinearPool):
+        return Pool("geometric", teachers, in_logs, temperature=found.temperature)
+    r = 1.0 if found is arithmetic_pool else found.exponent if isinstance(found, PowerPool) else None
+    if r is None:
+        raise InvalidInput(
+            f"`pool` is {pool!r}; wanted {', '.join(map(repr, POOLS))}, a PowerPool or a LogLinearPool. Over a "
+            "vocabulary teachers are added up one after the other, so a function of all of them cannot be used."
+        )
+    if r != 0 and abs(r) < _LEAST_POWER:
+        raise InvalidInput(
+            f"`pool` is {pool!r}; over a vocabulary an exponent is at least {_LEAST_POWER:g} in size, below which "
+            "float32 loses the sum. Take 'geometric', its limit."
+        )
+    kind = {0.0: "geometric", 1.0: "arithmetic"}.get(r, "power")
+    return Pool(kind, teachers, in_logs, exponent=float(r))
 
 
 def make_label_batch(lead: torch.Size, labels: Tensor | None, task: Any, context: Any, device: torch.device) -> Batch:

@@ -26,7 +26,7 @@ from ._chunk_targets import ChunkTarget, RowWeights, TargetSettings
 from ._head import Head
 from ._head_products import HeadProducts
 from ._memory_budget import ChunkBuffers, ChunkSize
-from ._teacher_rows import RowChecks, TeacherRows, differentiate_weights
+from ._teacher_rows import RowChecks, TeacherRows
 
 
 @dataclass(frozen=True)
@@ -245,8 +245,7 @@ class _ChunkReader:
         if compared.u_CV is None or log_pool_RV is None:
             return None
         of_pool = unit * (T if parts.target.softened != 1 else T * T)
-        kind = parts.target.pool.kind
-        return differentiate_weights(kind, self.target.teachers(block), log_pool_RV, compared.u_CV) * of_pool
+        return self.target.differentiate(block, log_pool_RV, compared.u_CV) * of_pool
 
     def _read_labels(self, rows: slice, log_p_RV: Tensor) -> LogitGradient | None:
         """Read cross-entropy and measures; return their gradient in the logits at temperature 1."""

@@ -125,14 +125,18 @@ class Pool:
     """How teachers are pooled, one after the other.
 
     Attributes:
-        kind: "arithmetic" or "geometric".
+        kind: "arithmetic", "geometric" or "power".
         teachers: K.
         in_logs: Whether arithmetic pools are added up as logarithms, so that none below 1e-38 vanishes.
+        exponent: Of a power mean.
+        temperature: At which a geometric pool is read.
     """
 
     kind: str
     teachers: int
     in_logs: bool
+    exponent: float = 1.0
+    temperature: float = 1.0
 
     @property
     def adds_probabilities(self) -> bool:
@@ -151,6 +155,8 @@ class Pool:
             out_RV.copy_(teacher_RV)
         elif self.kind == "arithmetic" and self.in_logs:
             torch.add(teacher_RV, w_R1.log(), out=out_RV)
+        elif self.kind == "power":
+            _weigh_power(teacher_RV, w_R1, self.exponent, out_RV)
         else:
             torch.mul(teacher_RV, w_R1, out=out_RV)
             if self.kind == "geometric":
@@ -166,8 +172,9 @@ class Pool:
         """
         if self.adds_probabilities:
             total_RV.addcmul_(teacher_RV, w_R1)
-        elif self.kind == "arithmetic":
-            torch.logaddexp(total_RV, teacher_RV.add_(w_R1.log()), out=total_RV)
+        elif self.kind != "geometric":
+            self.start(teacher_RV, w_R1, teacher_RV)
+            torch.logaddexp(total_RV, teacher_RV, out=total_RV)
         else:
             self.start(teacher_RV, w_R1, teacher_RV)
             total_RV.add_(teacher_RV)
@@ -180,28 +187,43 @@ class Pool:
         """
         if self.adds_probabilities:
             return PooledRows(total_RV.log(), total_RV)
-        if self.teachers > 1 and self.kind == "geometric":
-            total_RV = torch.log_softmax(total_RV, dim=-1)
+        if self.kind == "geometric" and (self.teachers > 1 or self.temperature != 1):
+            total_RV = torch.log_softmax(total_RV if self.temperature == 1 else total_RV.div_(self.temperature), dim=-1)
+        elif self.kind == "power" and self.teachers > 1:
+            total_RV = torch.log_softmax(total_RV.div_(self.exponent), dim=-1)
         return PooledRows(total_RV, total_RV.exp())
 
+    def differentiate(self, log_p: Sequence[Tensor], w_RK: Tensor, log_q_RV: Tensor, u_RV: Tensor) -> Tensor:
+        """Return the gradient of the losses in the weights, (R, K).
 
-def differentiate_weights(kind: str, log_p: Sequence[Tensor], log_q_RV: Tensor, u_RV: Tensor) -> Tensor:
-    """Return the gradient of the losses in the weights, (R, K).
+        Args:
+            log_p: Log-probabilities of each teacher, (R, V).
+            w_RK: Their weights.
+            log_q_RV: Their pool.
+            u_RV: Gradient in the logarithm of the pool, whose sum over V is 0.
+        """
+        r, columns = self.exponent if self.kind == "power" else 1.0, []
+        total_RV = log_q_RV  # of the powers, up to a factor a row where it is exactly the pool
+        if self.kind == "power":
+            weighed = [
+                _weigh_power(log_p_RV, w_RK[:, k, None], r, torch.empty_like(log_p_RV))
+                for k, log_p_RV in enumerate(log_p)
+            ]
+            total_RV = torch.logsumexp(torch.stack(weighed), dim=0)
+        for log_p_RV in log_p:
+            if self.kind == "geometric":
+                factor_RV = torch.where(u_RV == 0, 0.0, log_p_RV / self.temperature)
+            else:
+                ratio_RV = (r * log_p_RV - total_RV).nan_to_num_(nan=-torch.inf)
+                factor_RV = ratio_RV.clamp_max_(_LARGEST_EXPONENT).exp_().div_(r)
+            columns.append((factor_RV.mul_(u_RV)).sum(-1))
+        return torch.stack(columns, dim=-1)
 
-    Args:
-        kind: "arithmetic" or "geometric".
-        log_p: Log-probabilities of each teacher, (R, V).
-        log_q_RV: Their pool.
-        u_RV: Gradient in the logarithm of the pool.
-    """
-    columns = []
-    for log_p_RV in log_p:
-        if kind == "arithmetic":
-            factor_RV = (log_p_RV - log_q_RV).nan_to_num_(nan=-torch.inf).clamp_max_(_LARGEST_EXPONENT).exp_()
-        else:
-            factor_RV = torch.where(u_RV == 0, 0.0, log_p_RV)
-        columns.append((factor_RV.mul_(u_RV)).sum(-1))
-    return torch.stack(columns, dim=-1)
+
+def _weigh_power(log_p_RV: Tensor, w_R1: Tensor, exponent: float, out_RV: Tensor) -> Tensor:
+    """Write the logarithm of ``w p^r``; nothing of a teacher without a weight, whatever it leaves out."""
+    torch.mul(log_p_RV, exponent, out=out_RV)
+    return out_RV.add_(w_R1.log()).masked_fill_(w_R1 == 0, -torch.inf)
 
 
 class RowChecks:

@@ -29,6 +29,7 @@ from ...data import Batch
 from ...distributed import Ranks
 from ...divergences import ForwardKL, TemperedDivergence
 from ...errors import InvalidInput
+from ...pooling import PoolFunction
 from ...safety import Constraint, GroupSums
 from ...training import ConstraintLayout, SumLayout
 from ...weights import Rule, TeacherEvidence
@@ -76,7 +77,7 @@ class LanguageStep:
         weights: As ``distillation_loss`` takes them: a tensor, a rule, or None for all alike.
         constraints: What is asked of the student's safety, each over positions whose labels it calls critical.
         divergence: ``ForwardKL()`` by default.
-        pool: "arithmetic" or "geometric".
+        pool: A name of ``kd.pooling.POOLS``, a ``PowerPool`` or a ``LogLinearPool``.
         temperature: See ``distillation_loss``, like the next two.
         temper: "teachers" or "pool".
         cross_entropy: Share of the cross-entropy in the loss.
@@ -108,7 +109,7 @@ class LanguageStep:
         weights: Tensor | Rule | None = None,
         constraints: Constraint | Sequence[Constraint] = (),
         divergence: TemperedDivergence | None = None,
-        pool: str = "arithmetic",
+        pool: str | PoolFunction = "arithmetic",
         temperature: float | Sequence[float] | None = None,
         temper: str = "teachers",
         cross_entropy: float = 0.0,

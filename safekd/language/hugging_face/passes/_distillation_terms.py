@@ -14,6 +14,7 @@ from solvers.short_repr import ShortRepr
 from ....data import Batch
 from ....divergences import TemperedDivergence
 from ....fingerprints import describe
+from ....pooling import PoolFunction
 from ....safety import Constraint
 from ....weights import Rule, TeacherEvidence
 from ...loss import LanguageLoss, distillation_loss
@@ -29,7 +30,7 @@ class DistillationTerms(ShortRepr):
         weights: Of the teachers: numbers, (K,), or a rule; None for all alike.
         constraints: What the student must meet.
         divergence: Of target and student.
-        pool: "arithmetic" or "geometric".
+        pool: A name of ``kd.pooling.POOLS``, a ``PowerPool`` or a ``LogLinearPool``.
         temperature: Of teachers and student.
         temper: "teachers" or "pool".
         cross_entropy: Share of the cross-entropy on the labels.
@@ -44,7 +45,7 @@ class DistillationTerms(ShortRepr):
     weights: Tensor | Rule | None
     constraints: tuple[Constraint, ...]
     divergence: TemperedDivergence | None
-    pool: str
+    pool: str | PoolFunction
     temperature: float | Sequence[float] | None
     temper: str
     cross_entropy: float

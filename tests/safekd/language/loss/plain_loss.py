@@ -13,7 +13,7 @@ from torch import Tensor
 from safekd.divergences import ForwardKL, ReverseKL
 from safekd.language import Head, Hidden, Logits, TopK
 from safekd.language.loss import _memory_budget
-from safekd.pooling import POOLS
+from safekd.pooling import POOLS, LogLinearPool
 
 DOUBLE = torch.float64
 
@@ -40,10 +40,13 @@ def plain_teacher(output, vocabulary: int) -> Tensor:
     return full.scatter(-1, output.ids.long(), p).log()[..., :vocabulary]
 
 
-def plain_pool(log_p_NKV: Tensor, w_NK: Tensor, pool: str) -> Tensor:
+def plain_pool(log_p_NKV: Tensor, w_NK: Tensor, pool) -> Tensor:
     """Return the log of the pool; weights of a mean are divided by their sum."""
-    if pool == "arithmetic":
-        return POOLS[pool](log_p_NKV, w_NK / w_NK.sum(-1, keepdim=True))
+    pool = POOLS[pool] if pool in ("arithmetic", "power") else pool
+    if isinstance(pool, LogLinearPool):
+        return pool(log_p_NKV, w_NK)
+    if not isinstance(pool, str):
+        return pool(log_p_NKV, w_NK / w_NK.sum(-1, keepdim=True))
     return torch.log_softmax(torch.where(w_NK[..., None] == 0, 0.0, w_NK[..., None] * log_p_NKV).sum(-2), -1)
 
 

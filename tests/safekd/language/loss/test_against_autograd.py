@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from safekd.language import JSD, ForwardKL, Head, Hidden, Logits, ReverseKL, distillation_loss
 from safekd.language.loss import _memory_budget
 from safekd.language.loss._head_products import HeadProducts
+from safekd.pooling import LogLinearPool, PowerPool
 
 from .plain_loss import Case, assert_same, gradients, leaf, make_case, make_teacher, set_chunks, simplex
 
 DIVERGENCES = [ForwardKL(), ReverseKL(), JSD(0.5), JSD(0.1)]
-POOLS = ["arithmetic", "geometric"]
+POOLS = ["arithmetic", "geometric", "power"]
 
 
 def run(case: Case, **more):
@@ -47,6 +48,14 @@ def test_values_and_gradients_are_those_of_autograd(divergence, pool, temper, ch
             scale=1.7,
         )
         assert_same(run(case, budget=chunks).loss, case.plain(), case.leaves)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES, ids=str)
+@pytest.mark.parametrize("pool", [PowerPool(-0.5), PowerPool(0.05), PowerPool(3.0), LogLinearPool(0.6)], ids=str)
+@pytest.mark.parametrize("temper", ["teachers", "pool"])
+def test_pools_with_an_exponent_or_a_temperature_of_their_own(divergence, pool, temper, chunks):
+    case = make_case(divergence=divergence, pool=pool, temper=temper, temperature=1.5, cross_entropy=0.3, softcap=3.0)
+    assert_same(run(case, budget=chunks).loss, case.plain(), case.leaves)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES, ids=str)

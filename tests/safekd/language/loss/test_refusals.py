@@ -9,6 +9,7 @@ from safekd.divergences import TemperedDivergence
 from safekd.errors import InvalidInput, SafekdWarning
 from safekd.language import ForwardKL, Head, Hidden, Logits, TopK, distillation_loss, shift_labels
 from safekd.language.loss import _memory_budget
+from safekd.pooling import PowerPool
 from safekd.safety import TruthProbability
 from safekd.weights import EntropyDecay
 
@@ -58,7 +59,12 @@ WRONG = {
     "weights of another shape": ({"weights": torch.ones(3) / 3}, r"`weights` has shape \(3,\); wanted \(2,\), or one"),
     "negative weight": ({"weights": torch.tensor([1.5, -0.5])}, "`weights` holds a number that is negative"),
     "weights beside one": ({"weights": torch.tensor([0.5, 0.6])}, "`weights` sum to 1.1 at one position; wanted 1"),
-    "pool": ({"pool": "median"}, "`pool` is 'median'; wanted 'arithmetic' or 'geometric'"),
+    "pool": ({"pool": "median"}, "`pool` is 'median'; wanted 'arithmetic', 'geometric', 'power', 'log_linear', a Pow"),
+    "a pool of one's own": ({"pool": lambda log_p, w: log_p.amax(-2)}, "a function of all of them cannot be used"),
+    "a power next to none": (
+        {"pool": PowerPool(1e-3)},
+        r"`pool` is PowerPool\(exponent=0.001\); .* at least 0.05 in size, .* Take 'geometric', its limit",
+    ),
     "temper": ({"temper": "student"}, "`temper` is 'student'; wanted 'teachers'"),
     "temperature of zero": (
         {"temperature": 0.0},
