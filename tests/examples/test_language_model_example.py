@@ -89,6 +89,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.processes
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(family, whole_run, tmp_path):
     from off_policy import run_variants
 
@@ -130,6 +131,7 @@ def read_multipliers(ranks):
         return step.multipliers
 
 
+@pytest.mark.processes
 @pytest.mark.slow  # tests of the trainer and of steps have two processes by default
 def test_two_processes_have_the_multipliers_of_one():
     ((first, second),) = run_on_ranks(2, read_multipliers)
@@ -156,6 +158,7 @@ def test_the_student_that_writes_has_a_row_and_its_texts_are_counted(family, tmp
     assert [row["perplexity"] for row in again] == [row["perplexity"] for row in rows]
 
 
+@pytest.mark.processes
 def test_a_writing_run_that_was_killed_goes_on_to_the_same_bytes(family, tmp_path):
     import copy
 

@@ -106,15 +106,18 @@ def assert_ends_as_if_undisturbed(folder, capsys):
     assert contents_but_clock(folder / "stopped") == contents_but_clock(folder / "whole")
 
 
+@pytest.mark.processes
 def test_a_command_that_was_killed_ends_as_if_it_had_not_been(killed, tmp_path, capsys):
     assert_ends_as_if_undisturbed(shutil.copytree(killed, tmp_path / "copy"), capsys)
 
 
+@pytest.mark.processes
 def test_a_command_that_was_killed_as_it_streamed_ends_as_if_it_had_not_been(tmp_path, capsys):
     start_and_kill(write_stream(tmp_path), tmp_path / "stopped", checkpoints=1)
     assert_ends_as_if_undisturbed(tmp_path, capsys)
 
 
+@pytest.mark.processes
 def test_repair_sets_a_damaged_checkpoint_aside_and_says_what_was_lost(killed, tmp_path, capsys):
     run = shutil.copytree(killed / "stopped", tmp_path / "run")
     # a third is there where the kill came after a checkpoint was written and before the oldest was removed

@@ -32,6 +32,7 @@ def torchrun(*arguments, folder):
     )
 
 
+@pytest.mark.processes
 def test_two_processes_train_what_one_trains(tmp_path, monkeypatch, capsys):
     config = write_case(tmp_path) / "mine.toml"
     config.write_text(config.read_text().replace("epochs = 2000\n[frontier]", "epochs = 40\n[frontier]", 1))

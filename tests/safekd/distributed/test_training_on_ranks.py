@@ -10,6 +10,8 @@ import torch
 from ...support.rank_worker import run_on_ranks
 from . import training_cases as cases
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def runs():

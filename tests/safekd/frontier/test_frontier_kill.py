@@ -18,6 +18,8 @@ from tests.safekd.frontier import frontier_worker
 from tests.support import ROOT
 from tests.support.problems import one_each
 
+pytestmark = pytest.mark.processes
+
 POINTS = 5
 
 

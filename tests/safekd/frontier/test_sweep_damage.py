@@ -248,6 +248,7 @@ def start(code, *arguments):
     )  # fmt: skip
 
 
+@pytest.mark.processes
 def test_of_two_that_race_one_sweeps_and_the_other_is_told(tmp_path):
     racers = [start(RACER, tmp_path / "run") for _ in range(2)]
     assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 2
@@ -297,6 +298,7 @@ def alive(pid):
     return text.strip()[:1] not in ("", "Z")
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(shutil.which("ps") is None, reason="looks at processes by ps")
 @pytest.mark.parametrize("backend", ["multiprocessing", pytest.param("loky", marks=pytest.mark.slow)])
 def test_workers_end_with_the_process_that_started_them(backend, tmp_path):

@@ -76,6 +76,7 @@ write_cache({folder!r}, StuckTeacher(), make_split(60), kind={kind!r}, k=5, shar
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", ["hidden", "topk"])
 def test_a_build_that_was_killed_goes_on_and_ends_with_the_same_bytes(kind, tmp_path):
     root = os.path.abspath(os.path.join(os.path.dirname(__file__), *4 * [os.pardir]))

@@ -60,6 +60,7 @@ def test_a_run_that_goes_on_gives_the_same_bits(whole, tmp_path, step):
     assert_same_run(whole, trainer)
 
 
+@pytest.mark.processes
 def test_a_killed_run_goes_on_from_its_newest_checkpoint(whole, tmp_path):
     code = f"""
         import os, signal

@@ -15,6 +15,8 @@ from .process_cases import (
     write_and_go_on,
 )
 
+pytestmark = pytest.mark.processes
+
 torch.set_num_threads(1)
 
 

@@ -299,6 +299,7 @@ KILLED = {
 SLOW = {"workers", "dataset"}  # each pass starts workers anew; "noise and workers" has them in the default suite
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in KILLED])
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(kind, tmp_path):
     def fit(folder, die_at=None):
