@@ -13,6 +13,7 @@ from . import report as report
 from . import safety as safety
 from . import saved_students as saved_students
 from . import teachers as teachers
+from . import theory as theory
 from . import training as training
 from . import weight_files as weight_files
 from . import weights as weights
