@@ -14,6 +14,7 @@ from . import safety as safety
 from . import saved_students as saved_students
 from . import softening as softening
 from . import teachers as teachers
+from . import theory as theory
 from . import training as training
 from . import weight_files as weight_files
 from . import weights as weights

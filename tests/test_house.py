@@ -249,7 +249,7 @@ def test_the_picture_of_the_architecture_is_that_of_the_imports():
     assert page == picture.replace_picture(page), "run `python -m tests.support.picture`"
 
 
-@pytest.mark.parametrize("page", ["architecture.md", "claims.md", "glossary.md", "how-to-choose.md"])
+@pytest.mark.parametrize("page", ["architecture.md", "promises.md", "glossary.md", "how-to-choose.md"])
 def test_the_files_that_a_page_names_are_there(page):
     """Whole paths are looked up from the root, what begins elsewhere beside one of the packages' files."""
     names = re.findall(r"`([\w./]+\.py)`", (ROOT / "docs" / page).read_text(encoding="utf-8"))

@@ -1,0 +1,34 @@
+"""Theory that runs: what the papers say of weights, students and generations, measured on one's own.
+
+    recurse_distributions(start, base, anchor=0.3)       # the same of distributions alone, where bounds are known
+    measure_contraction(update, polytope)                # factor and fixed point of a map that updates weights
+    compare_gradient_schemes(jacobian, schemes, polytope)    # PCGrad, MGDA, UPGrad with conforming weights
+    fit_power(x, y), fit_factor(y)                       # a rate or a factor, with its confidence band
+
+Rooms above training look at it from outside: nothing of training knows of them.
+"""
+
+from ._rate_fits import RateFit, fit_factor, fit_power
+from ._weight_contraction import Contraction, measure_contraction
+from .gradient_schemes import (
+    GradientScheme,
+    compare_gradient_schemes,
+    find_conforming_descent,
+    make_dual_cone_projector,
+)
+from .recursion import DistributionRecursion, divergence_from, recurse_distributions
+
+__all__ = [
+    "Contraction",
+    "DistributionRecursion",
+    "GradientScheme",
+    "RateFit",
+    "compare_gradient_schemes",
+    "divergence_from",
+    "find_conforming_descent",
+    "fit_factor",
+    "fit_power",
+    "make_dual_cone_projector",
+    "measure_contraction",
+    "recurse_distributions",
+]
