@@ -52,8 +52,9 @@ def read_scores(v: object, n_teachers: int) -> Scores:
             f"`v` has dtype {str(tensor.dtype).removeprefix('torch.')}; wanted float64, float32, bfloat16 or float16. "
             "Convert it, for instance with v.float()."
         )
-    if tensor.layout != torch.strided or tensor.device.type == "meta":
-        kind = "no numbers (device meta)" if tensor.device.type == "meta" else f"layout {tensor.layout}"
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.device.type == "meta":
+        kind = "rows of several lengths (nested)" if tensor.is_nested else f"layout {tensor.layout}"
+        kind = "no numbers (device meta)" if tensor.device.type == "meta" else kind
         raise InvalidInput(
             f"`v` has {kind}; wanted a dense tensor of numbers. Convert it, for instance with v.to_dense()."
         )

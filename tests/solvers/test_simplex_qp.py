@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solvers import simplex_qp
-from solvers.errors import InvalidInput
+from solvers.errors import InvalidInput, SolverFailure
 from solvers.simplex_qp import minimize_quadratic
 
 
@@ -92,3 +92,23 @@ def test_a_matrix_that_is_not_convex_is_named():
 def test_bad_input_is_named(H, c, upper, message):
     with pytest.raises(InvalidInput, match=message):
         minimize_quadratic(H, c, upper=upper)
+
+
+@pytest.mark.parametrize(
+    ("ending", "message"),
+    [
+        (cvxpy.error.SolverError("ill-conditioned"), "No weights were found for a quadratic of 3 weights: ill-cond"),
+        (None, "A quadratic of 3 weights was called 'None', but it has a solution"),
+    ],
+)
+def test_a_solver_that_gives_up_is_named(ending, message, monkeypatch):
+    """Every such quadratic has a solution, so only a solver that fails gets here."""
+
+    def solve(self, **options):
+        if ending is not None:
+            raise ending
+
+    monkeypatch.setattr(cvxpy.Problem, "solve", solve)
+    monkeypatch.setattr(simplex_qp, "_are_optimal", lambda x_BK, *rest: torch.zeros(len(x_BK), dtype=torch.bool))
+    with pytest.raises(SolverFailure, match=message):
+        minimize_quadratic(*problem(0, 1, 3, 3))

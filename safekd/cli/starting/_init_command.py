@@ -131,10 +131,12 @@ def _look_at_images(output: Path, options: InitOptions) -> ExperimentDraft:
     )
 
 
-def _choose_critical(counts: Counter[str], options: InitOptions) -> list[str]:
+def _choose_critical(counts: Counter[str], options: InitOptions, label: str = "") -> list[str]:
     """Return the classes that must not be missed: those named, else the rarest."""
     if len(counts) < 2:
-        raise InvalidInput(f"{options.data} holds {len(counts)} class; wanted at least 2.")
+        where = f"{options.data}, column '{label}'" if label else options.data
+        other = "Name another column, --label COLUMN, or add rows" if label else "Add a subfolder"
+        raise InvalidInput(f"{where} holds one class, '{min(counts)}'; wanted at least 2. {other} of another class.")
     if unknown := [name for name in options.critical if name not in counts]:
         raise InvalidInput(f"--critical {unknown[0]}: no such class; there are: {', '.join(sorted(counts)[:20])}.")
     return list(options.critical) or [min(sorted(counts), key=lambda name: counts[name])]
@@ -164,7 +166,7 @@ def _look_at_data(output: Path, options: InitOptions) -> ExperimentDraft:
                 )
     if counts.pop("", 0):
         raise InvalidInput(f"{options.data}, column '{label}' has rows without a label; fill them or drop the rows.")
-    critical = _choose_critical(counts, options)
+    critical = _choose_critical(counts, options, label)
     left_out = [name for name in others if not numeric[name] or is_nameless(name)]
     features = [name for name in others if name not in left_out]
     if not features:

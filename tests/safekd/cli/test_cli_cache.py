@@ -153,6 +153,13 @@ def test_a_file_without_a_text_is_refused(models, tmp_path, capsys):
     assert build(capsys, tmp_path / "c", models, tmp_path / "short.txt").refused("No text has two tokens")
 
 
+def test_a_model_without_a_tokenizer_is_refused_with_how_to_add_one(texts, tmp_path, capsys):
+    causal_model(seed=0).save_pretrained(tmp_path / "bare")
+    ran = run_cli(capsys, "cache", "build", tmp_path / "c", "--model", tmp_path / "bare", "--data", texts)
+    assert ran.refused("bare holds no tokenizer; save it there: tokenizer.save_pretrained(...)"), ran.err
+    assert not (tmp_path / "c").exists()
+
+
 def test_what_is_no_cache_has_exit_code_2(tmp_path, capsys):
     for command in ("info", "verify"):
         assert run_cli(capsys, "cache", command, tmp_path).refused("holds no teacher cache: there is no cache.json")

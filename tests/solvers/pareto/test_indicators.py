@@ -261,6 +261,7 @@ REFUSED = {
     "nan": (lambda: ind.nondominated([[0, 1], [math.nan, 0]]), r"`points\[1\]` is \[nan, 0.0\].* Leave that row out"),
     "infinite": (lambda: ind.hypervolume([[-math.inf, 0]], [1, 1]), r"`points\[0\]` is \[-inf, 0.0\]"),
     "one objective": (lambda: ind.knee([[1.0], [2.0]]), r"`points` has shape \(2, 1\); wanted \(N, 2\)"),
+    "no rows": (lambda: ind.hypervolume(3.0, [1, 1]), r"`points` has shape \(\); wanted \(N, 2\)"),
     "words": (lambda: ind.knee([["a", "b"]]), "`points` holds what is no number"),
     "ragged": (lambda: ind.knee([[1, 2], [3]]), "`points` holds what is no number.* rows of equal length"),
     "corner": (

@@ -341,6 +341,7 @@ def test_no_multiplier_of_a_trace_is_wrong_and_the_judge_can_say_no():
         ({"targets": 1}, "`targets` is 1; wanted at least 2"),
         ({"targets": [0.1, float("nan")]}, r"`targets\[1\]` is nan; wanted a finite number"),
         ({"targets": [0.1, "a"]}, r"`targets\[1\]` is 'a'"),
+        ({"targets": [0.1, None]}, r"`targets\[1\]` is None; wanted a number"),
         ({"targets": "abc"}, "`targets` is 'abc'"),
         ({"targets": 2.5}, "`targets` is 2.5"),
         ({"method": "grid"}, "`method` is 'grid'; wanted 'epsilon'"),

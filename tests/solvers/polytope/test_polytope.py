@@ -7,8 +7,9 @@ import copy
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import OptimizeResult
 
-from solvers import InfeasiblePolytope, InvalidInput, LinearRows, WeightPolytope, project
+from solvers import InfeasiblePolytope, InvalidInput, LinearRows, SolverFailure, WeightPolytope, project
 from solvers.polytope import bounds_within, nearest_bounds
 
 
@@ -125,6 +126,13 @@ REFUSED = {
     "other half": ({"linear": (None, [0.5])}, "`b` was given without `A`"),
     "unknown key": ({"linear": {"E": 1}}, "unknown key E; wanted A, b, C, d"),
     "no rows": ({"linear": 3}, "found int"),
+    "three parts": (
+        {"linear": ([[1, 1, 0]], [1], [[1, 1, 1]])},
+        r"`linear` must be None, LinearRows, \(A, b\).*found tuple",
+    ),
+    "deep rows": ({"linear": (np.ones((1, 1, 3)), [1])}, r"`A` must have shape \(M, n_teachers\).*found \(1, 1, 3\)"),
+    "name twice": ({"names": ["a", "a", "b"]}, "`names` are a, a, b; wanted 3 different ones, one for each teacher"),
+    "few names": ({"names": ["a", "b"]}, "`names` are a, b; wanted 3 different ones"),
     "nan row": ({"linear": ([[1, float("nan"), 0]], [1])}, r"`A` must be finite; found nan at \(0, 1\)"),
 }
 
@@ -209,3 +217,14 @@ def test_bounds_within_a_dtype(dtype):
     assert (high_K.double() <= torch.tensor(polytope.upper, dtype=torch.float64))[apart_K].all()
     assert low_K[1] == high_K[1] == near_K[1]  # one value, which few types can hold
     assert (low_K <= high_K).all()
+
+
+def test_a_solver_that_cannot_tell_is_named(monkeypatch):
+    from solvers.polytope import _polytope_feasibility as feasibility
+
+    ending = OptimizeResult(status=4, message="Numerical difficulties encountered.")
+    monkeypatch.setattr(feasibility, "_find_any_weights", lambda rules: ending)
+    with pytest.raises(
+        SolverFailure, match=r"could not tell whether the rules leave room: Numerical.*common scale near 1"
+    ):
+        WeightPolytope(3, linear=([[1e9, 1, 0]], [1]))

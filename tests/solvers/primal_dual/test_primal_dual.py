@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from solvers import InvalidInput
-from solvers.primal_dual import AugmentedLagrangian, FixedPenalty, PlainAscent, PrimalDual
+from solvers.primal_dual import AugmentedLagrangian, DualMethod, FixedPenalty, PlainAscent, PrimalDual
 from tests.support.curves import t as vec
 
 
@@ -279,6 +279,14 @@ REFUSED = {
     "range": (lambda: PrimalDual(2, least_range=-1.0), "`least_range` is -1.0; wanted a number of at least 0, or one"),
     "ranges": (lambda: PrimalDual(2, least_range=[0.1, 0.1, 0.1]), r"`least_range` is \[0.1, 0.1, 0.1\]; wanted"),
     "count": (lambda: PrimalDual(-1), "Counts of constraints cannot be negative: got -1 and 0"),
+    "multipliers": (
+        lambda: setattr(PrimalDual(2), "multipliers", vec(1, 2, 3)),
+        r"Multipliers have shape \(3,\); wanted \(2,\)",
+    ),
+    "start": (
+        lambda: DualMethod(0.0, 1.0, start=-1.0),
+        "`start` of DualMethod is -1.0; it must be at least 0 and finite",
+    ),
     "no g": (lambda: PrimalDual(1).step(vec(0.0).sum()), "`inequality` is missing: this engine holds 1 multipliers"),
     "no h": (lambda: PrimalDual(0, 2).step(vec(0.0).sum()), "`equality` is missing: this engine holds 2"),
     "shape of g": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -218,6 +219,8 @@ def test_solver_failure_names_both_and_the_next_move(monkeypatch):
 
 
 NAN, INF = float("nan"), float("inf")
+with warnings.catch_warnings(action="ignore"):  # torch calls nested tensors a prototype
+    RAGGED = torch.nested.nested_tensor([torch.ones(3), torch.ones(2)])
 REFUSED = {
     "nan": ([[0.1, 0.2, 0.3], [0.1, NAN, 0.3]], BOX, {}, r"`v` holds nan at row 1, teacher 1; scores must be finite"),
     "inf": ([0.1, 0.2, -INF], BOX, {}, "`v` holds -inf at teacher 2"),
@@ -254,6 +257,34 @@ REFUSED = {
         {"critical": torch.ones(1, dtype=torch.bool, device="meta")},
         r"`critical` is on meta, but `v` is on cpu. Put both on one device: critical.to\(v.device\)",
     ),
+    "sparse": (torch.eye(3).to_sparse(), BOX, {}, r"`v` has layout torch.sparse_coo; wanted a dense tensor.*to_dense"),
+    "nested": (RAGGED, BOX, {}, r"`v` has rows of several lengths \(nested\); wanted a dense tensor of numbers"),
+    "meta": (torch.ones(3, device="meta"), BOX, {}, r"`v` has no numbers \(device meta\); wanted a dense tensor"),
+    "safety text": (
+        [0.1, 0.2, 0.3],
+        BOX,
+        {"safety": ["a", "b", "c"]},
+        "`safety` is a list: .*'a'; wanted real numbers",
+    ),
+    "safety sparse": (
+        [0.1, 0.2, 0.3],
+        BOX,
+        {"safety": torch.ones(3).to_sparse()},
+        r"`safety` has layout torch.sparse_coo; wanted a dense tensor, as safety.to_dense\(\) gives it",
+    ),
+    "bounds text": ([0.1, 0.2, 0.3], BOX, {"lower": "small"}, "`lower` has dtype <U5; wanted real numbers"),
+    "bounds shape": (
+        [[0.1, 0.2, 0.3]] * 2,
+        BOX,
+        {"lower": torch.zeros(3, 3)},
+        r"`lower` has shape \(3, 3\); wanted \(2, 3\), to fit the scores",
+    ),
+    "mask text": (
+        [[0.1, 0.2, 0.3]],
+        CHAIN,
+        {"critical": ["yes"]},
+        "`critical` has dtype <U3; wanted booleans, True where",
+    ),
     "safety elsewhere": ([0.1, 0.2, 0.3], BOX, {"safety": torch.ones(3, device="meta")}, "`safety` is on meta"),
     "bounds elsewhere": ([0.1, 0.2, 0.3], BOX, {"lower": torch.zeros(3, device="meta")}, "`lower` is on meta"),
     "safety shape": ([0.1, 0.2, 0.3], BOX, {"safety": [1, 2]}, r"`safety` has shape \(2,\); wanted \(3,\)"),
@@ -285,6 +316,15 @@ def test_refused_with_a_message_that_helps(case):
     v, polytope, options, message = REFUSED[case]
     with pytest.raises(InvalidInput, match=message):
         project(v, polytope, **options)
+
+
+@pytest.mark.parametrize("name", ["safety", "lower", "critical"])
+def test_only_scores_are_mapped_by_vmap(name):
+    """One polytope is planned for all rows, so what says which rows are alike has to be seen."""
+    polytope = CHAIN if name == "critical" else BOX
+    mapped = torch.tensor([True, False]) if name == "critical" else torch.zeros(2, 3)
+    with pytest.raises(InvalidInput, match=f"`{name}` is mapped by torch.func.vmap; only `v` can be. Pass all rows"):
+        torch.func.vmap(lambda v_K, part: project(v_K, polytope, **{name: part}))(torch.rand(2, 3), mapped)
 
 
 def test_exact_refuses_linear_rows():

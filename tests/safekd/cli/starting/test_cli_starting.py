@@ -82,6 +82,42 @@ def test_init_refuses_what_it_cannot_use(more, fragments, data, capsys):
     assert not config.exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "more", "fragments"),
+    [
+        ({"outcome": "sick"}, [], ["column 'outcome' holds one class, 'sick'; wanted at least 2", "--label COLUMN"]),
+        (
+            {"outcome": ["sick", "", *["well"] * 8]},
+            [],
+            ["column 'outcome' has rows without a label; fill them or drop"],
+        ),
+        ({}, ["--context", "id"], ["--context id: the column holds text; wanted numbers, to be cut"]),
+        (dict.fromkeys(["age", "x0", "x1", "x2"], "?"), [], ["no column of numbers besides 'outcome'"]),
+    ],
+)
+def test_init_says_which_column_is_of_no_use(change, more, fragments, data, capsys):
+    make_cases(10, 0).assign(**change).to_csv(data, index=False)
+    ran = run_cli(capsys, "init", data.parent / "mine.toml", "--data", data, "--label", "outcome", *more)
+    assert ran.refused(str(data) if not more else "--context", *fragments), ran.err
+    assert not (data.parent / "mine.toml").exists()
+
+
+def test_init_doubts_a_column_of_labels_that_are_nearly_all_different(data, capsys):
+    pd.DataFrame({"label": range(1001), "x": 0.5}).to_csv(data, index=False)
+    ran = run_cli(capsys, "init", data.parent / "mine.toml", "--data", data)
+    assert ran.refused("column 'label' holds more than 1,000 different values", "--label COLUMN"), ran.err
+
+
+@pytest.mark.parametrize("option", ["--label", "--context"])
+def test_init_takes_no_columns_of_a_folder_of_images(option, tmp_path, capsys):
+    ran = run_cli(capsys, "init", tmp_path / "mine.toml", "--data", tmp_path, option, "kind")
+    assert ran.refused("is a folder of images, whose classes are its subfolders; leave out --label and --context")
+    (tmp_path / "cats").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "cats" / "0.png")
+    ran = run_cli(capsys, "init", tmp_path / "mine.toml", "--data", tmp_path)
+    assert ran.refused("holds one class, 'cats'; wanted at least 2. Add a subfolder of another class"), ran.err
+
+
 def test_init_overwrites_nothing(data, capsys):
     config = data.parent / "mine.toml"
     config.write_text("precious")

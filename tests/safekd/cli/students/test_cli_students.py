@@ -95,6 +95,7 @@ def test_a_certificate_can_say_no(run, rows, capsys):
         (["certify", "RUN", "strange.csv"], ["line 2", "'outcome'", "'ill'", "sick, well"]),
         (["certify", "RUN", "ROWS", "--label", "nope"], ["of the 5 columns that are needed: nope"]),
         (["certify", "RUN", "ROWS", "--confidence", "1"], ["`confidence`"]),
+        (["certify", "RUN", "ROWS", "-o", "ROWS"], ["is the input itself", "write to another file"]),
         (["certify", "RUN", "used.csv"], ["used", "gradient steps"]),
         (["export", "RUN", "-o", "student.bin"], [".pt2", ".onnx"]),
     ],
