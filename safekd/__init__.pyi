@@ -14,6 +14,7 @@ from . import safety as safety
 from . import saved_students as saved_students
 from . import softening as softening
 from . import teachers as teachers
+from . import theory as theory
 from . import training as training
 from . import weight_files as weight_files
 from . import weights as weights
@@ -41,6 +42,7 @@ from .safety import SafetyConstraint as SafetyConstraint
 from .safety import certify as certify
 from .saved_students import SavedStudent as SavedStudent
 from .saved_students import load as load
+from .theory.ensembles import ensemble_report as ensemble_report
 from .training import ConstrainedTrainer as ConstrainedTrainer
 from .training import CrossFit as CrossFit
 from .training import FitResult as FitResult
