@@ -4,10 +4,12 @@
     measure_contraction(update, polytope)                # factor and fixed point of a map that updates weights
     compare_gradient_schemes(jacobian, schemes, polytope)    # PCGrad, MGDA, UPGrad with conforming weights
     fit_power(x, y), fit_factor(y)                       # a rate or a factor, with its confidence band
+    ensembles.ensemble_report(teachers, split)           # what several teachers are worth together
 
 Rooms above training look at it from outside: nothing of training knows of them.
 """
 
+from . import ensembles
 from ._rate_fits import RateFit, fit_factor, fit_power
 from ._weight_contraction import Contraction, measure_contraction
 from .gradient_schemes import (
@@ -25,6 +27,7 @@ __all__ = [
     "RateFit",
     "compare_gradient_schemes",
     "divergence_from",
+    "ensembles",
     "find_conforming_descent",
     "fit_factor",
     "fit_power",

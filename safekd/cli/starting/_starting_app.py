@@ -63,16 +63,24 @@ def validate_command(config: Config, changes: Overrides = None, json: AsJson = F
     raise typer.Exit(show_validation_of_config(out, config, changes or [], as_json=json))
 
 
-def ensemble_command(config: Config, changes: Overrides = None, json: AsJson = False) -> None:
-    """Measure the teachers of an experiment: accuracy, loss, safety in each context, and how far they agree.
+def ensemble_command(
+    config: Config,
+    changes: Overrides = None,
+    plot: Annotated[Path | None, typer.Option(help="picture to write: .png, .svg or .pdf")] = None,
+    json: AsJson = False,
+) -> None:
+    """Measure the teachers of an experiment: how good, how safe and how different they are, and whom to leave out.
 
-    Example: safekd ensemble mine.toml
+    Example: safekd ensemble mine.toml --plot ensemble.svg
+
+    Losses, safety in each context and overall, correlation of errors, variance of their pool as predicted and measured,
+    what is guaranteed of the pool's loss and of a student's safety, whom to leave out and which pool to take.
 
     Exit code 0: done; 2: bad input.
     """
     from ._ensemble_command import print_ensemble
 
-    raise typer.Exit(print_ensemble(out, config, changes or [], as_json=json))
+    raise typer.Exit(print_ensemble(out, config, changes or [], plot, as_json=json))
 
 
 def list_command(

@@ -5,16 +5,13 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from ...errors import InvalidInput
+from ..._picture_file import STYLE, write_picture
 from ...io import write_atomically
 from ._layout import lay_out_frontier
 from ._web_page import build_page
-
-_WITHOUT = {".png": ["Software"], ".svg": ["Date"], ".pdf": ["CreationDate", "Creator", "Producer"]}
 
 
 def draw_frontier(
@@ -30,26 +27,16 @@ def draw_frontier(
     """
     import matplotlib.style  # here: a run that draws nothing need not wait for it
 
-    from ._figure import STYLE, build_figure
+    from ._figure import build_figure
 
-    ending = Path(path).suffix.lower()
-    is_page = ending in (".html", ".htm")
     layout = lay_out_frontier(table, constraint)
+    if Path(path).suffix.lower() not in (".html", ".htm"):
+        write_picture(path, lambda: build_figure(layout, required), ".png, .svg, .pdf or .html")
+        return
     # a page has its own fonts and background
-    settings = {"svg.fonttype": "none", "axes.facecolor": "none"} if is_page else {}
-    with matplotlib.style.context(["default", STYLE, settings]), write_atomically(path) as temporary:
-        figure = build_figure(layout, required)
-        if is_page:
-            svg = io.StringIO()
-            figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-            page = build_page(table, layout, svg.getvalue())
-            temporary.write_bytes(page.encode("utf-8", "backslashreplace"))
-            return
-        # without dates and versions the same frontier gives the same bytes
-        metadata: Any = dict.fromkeys(_WITHOUT.get(ending, []))
-        try:
-            figure.savefig(temporary, dpi=150, metadata=metadata)
-        except ValueError as error:
-            raise InvalidInput(
-                f"Cannot draw {os.fspath(path)}: {error}. Choose a name that ends in .png, .svg, .pdf or .html."
-            ) from error
+    settings = {"svg.fonttype": "none", "axes.facecolor": "none"}
+    with matplotlib.style.context(["default", {**STYLE, **settings}]), write_atomically(path) as temporary:
+        svg = io.StringIO()
+        build_figure(layout, required).savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+        page = build_page(table, layout, svg.getvalue())
+        temporary.write_bytes(page.encode("utf-8", "backslashreplace"))

@@ -10,19 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ..._picture_file import COLOURS, INK
 from ...errors import escape_controls
 from ._layout import DOMINATED, DUPLICATE, FRONT, INFEASIBLE, KINDS, NO_POINT, FrontierLayout, FrontierSeries
 
-# Okabe and Ito 2008: told apart by colour-blind eyes too; the dark ones first
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")
-INK, GAP_COLOUR, GRID_COLOUR = "#333333", "#d9d9d9", "#e5e5e5"
-STYLE = {
-    "svg.hashsalt": "safekd",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": INK,
-    "grid.color": GRID_COLOUR,
-}
+GAP_COLOUR = "#d9d9d9"
 _LINES = ("-", "--", "-.", ":")
 _REQUIRED: Any = {"color": INK, "linestyle": (0, (6, 3)), "linewidth": 1.2}
 _MARKS: dict[str, dict[str, Any]] = {

@@ -13,9 +13,10 @@ from typing import Any
 
 import pandas as pd
 
+from ..._picture_file import COLOURS, GRID_COLOUR, INK
 from ...errors import escape_controls
 from ..table import NUMBER, find_column_kinds
-from ._figure import COLOURS, GAP_COLOUR, GRID_COLOUR, INK
+from ._figure import GAP_COLOUR
 from ._layout import FrontierLayout
 from ._page_frame import FRAME, SCRIPT, STYLE
 

@@ -142,7 +142,15 @@ def test_teachers_are_measured(data, capsys):
     assert first["agreement"]["forest"] == second["agreement"]["logistic"]
     assert first["agreement"]["logistic"] == 1
     assert 0.6 < figures["pooled"]["accuracy"] <= 1
-    assert "How often two teachers name the same class" in run_cli(capsys, "ensemble", config).out
+    assert set(first["safety_by_context"]) == {"all"}
+    assert first["loss_without"]["error"] > 0
+    assert figures["recommended_pool"] in ("arithmetic", "geometric", "power")
+    shown = run_cli(capsys, "ensemble", config, "--plot", data.parent / "teachers.svg")
+    assert shown.code == 0, shown.err
+    for fragment in ("How often two teachers name the same class", "Jensen gap", "VIII.7", "teachers.svg"):
+        assert fragment in shown.out
+    assert (data.parent / "teachers.svg").read_text().startswith("<?xml")
+    assert run_cli(capsys, "ensemble", config, "--plot", "teachers.gif").refused("--plot is teachers.gif", ".png, .svg")
 
 
 def test_everything_that_a_file_can_name_is_listed(capsys):
