@@ -41,6 +41,7 @@ from .safety import SafetyConstraint as SafetyConstraint
 from .safety import certify as certify
 from .saved_students import SavedStudent as SavedStudent
 from .saved_students import load as load
+from .theory import recursive_distill as recursive_distill
 from .training import ConstrainedTrainer as ConstrainedTrainer
 from .training import CrossFit as CrossFit
 from .training import FitResult as FitResult
