@@ -63,6 +63,7 @@ EXPERIMENTS: Mapping[str, Sequence[Callable[[], Claim]]] = {
         siblings.recursion.geometric_form,
         siblings.recursion.drift,
         siblings.recursion.capacity_gap,
+        siblings.recursion.students_on_digits,
     ),
     "Temperature (arXiv 2601.03195)": (siblings.softening.softening, siblings.softening.truncated),
 }

@@ -18,15 +18,26 @@ from .gradient_schemes import (
     find_conforming_descent,
     make_dual_cone_projector,
 )
-from .recursion import DistributionRecursion, divergence_from, recurse_distributions
+from .recursion import (
+    DistributionRecursion,
+    Generation,
+    RecursiveDistillation,
+    divergence_from,
+    draw_generations,
+    recurse_distributions,
+    recursive_distill,
+)
 
 __all__ = [
     "Contraction",
     "DistributionRecursion",
+    "Generation",
     "GradientScheme",
     "RateFit",
+    "RecursiveDistillation",
     "compare_gradient_schemes",
     "divergence_from",
+    "draw_generations",
     "ensembles",
     "find_conforming_descent",
     "fit_factor",
@@ -34,4 +45,5 @@ __all__ = [
     "make_dual_cone_projector",
     "measure_contraction",
     "recurse_distributions",
+    "recursive_distill",
 ]

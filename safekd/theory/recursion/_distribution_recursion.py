@@ -14,9 +14,9 @@ Axes: N generations, V classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -27,7 +27,6 @@ from ..._number_checks import is_number, is_whole
 from ...errors import InvalidInput
 
 Form = Literal["arithmetic", "geometric"]
-_FORMS = ("arithmetic", "geometric")
 _SUM_ERROR = 1e-6  # how far given probabilities may sum beside 1: float32 rounds by less
 
 
@@ -39,21 +38,21 @@ class DistributionRecursion(ShortRepr):
         q: Distribution of each generation, (N + 1, ..., V), the start first.
         kl_to_anchor: ``KL(p || q_n)``, (N + 1, ...), nats.
         moved: Total variation between a generation and the one before, (N, ...).
-        anchor: The share a.
+        anchors: The share a of each step, N numbers.
         form: "arithmetic" or "geometric".
     """
 
     q: Tensor
     kl_to_anchor: Tensor
     moved: Tensor
-    anchor: float
+    anchors: tuple[float, ...]
     form: Form
 
     @property
     def bound(self) -> Tensor:
-        """``(1 - a)^n KL(p || q_0)``, what convexity promises a perfect student's recursion, (N + 1, ...)."""
-        n = torch.arange(len(self.q), dtype=self.q.dtype).reshape(-1, *[1] * (self.kl_to_anchor.ndim - 1))
-        return (1 - self.anchor) ** n * self.kl_to_anchor[0]
+        """``prod (1 - a) KL(p || q_0)``, what convexity promises a perfect student's recursion, (N + 1, ...)."""
+        kept = torch.tensor([1.0, *(1 - a for a in self.anchors)], dtype=self.q.dtype, device=self.q.device).cumprod(0)
+        return kept.reshape(-1, *[1] * (self.kl_to_anchor.ndim - 1)) * self.kl_to_anchor[0]
 
     @property
     def factors(self) -> Tensor:
@@ -65,7 +64,7 @@ def recurse_distributions(
     start: Tensor,
     base: Tensor,
     *,
-    anchor: float = 0.3,
+    anchor: float | Sequence[float] = 0.3,
     generations: int = 20,
     form: Form = "arithmetic",
     student: Callable[[Tensor], Tensor] | None = None,
@@ -75,7 +74,7 @@ def recurse_distributions(
     Args:
         start: q_0, probabilities (..., V).
         base: p, the base teachers' pool, probabilities (..., V).
-        anchor: The share a of the base teachers in each target, from 0 (unanchored) to 1.
+        anchor: The share a of the base teachers in each target, from 0 (unanchored) to 1; or one for each generation.
         generations: N, at least 1.
         form: "arithmetic" or "geometric".
         student: A, from probabilities (..., V) to probabilities (..., V); left out, the identity.
@@ -93,14 +92,14 @@ def recurse_distributions(
     >>> bool((run.kl_to_anchor <= run.bound + 1e-12).all())
     True
     """
-    share, many = require_recursion(anchor, generations, form)
+    shares = require_recursion(anchor, generations, form)
     p_V, q_V = require_distributions(base, "base"), require_distributions(start, "start")
     if p_V.shape[-1:] != q_V.shape[-1:]:
         raise InvalidInput(f"`start` has {q_V.shape[-1]} classes, `base` has {p_V.shape[-1]}; wanted the same.")
     shape = (q_V + p_V).shape
     q_V, p_V = q_V.expand(shape), p_V.expand(shape)
     path = [q_V]
-    for _ in range(many):
+    for share in shares:
         made_V = q_V if student is None else require_distributions(student(q_V), "what `student` gives")
         q_V = mix_with_anchor(made_V, p_V, share, form)
         path.append(q_V)
@@ -109,7 +108,7 @@ def recurse_distributions(
         q=q_NV,
         kl_to_anchor=divergence_from(p_V, q_NV),
         moved=(q_NV[1:] - q_NV[:-1]).abs().sum(-1) / 2,
-        anchor=share,
+        anchors=shares,
         form=form,
     )
 
@@ -140,26 +139,30 @@ def divergence_from(p_V: Tensor, q_V: Tensor) -> Tensor:
     return (torch.xlogy(p_V, p_V) - torch.xlogy(p_V, q_V)).sum(-1).clamp_min(0)
 
 
-def require_recursion(anchor: Any, generations: Any, form: Any) -> tuple[float, int]:
-    """Return the share and the number of generations.
+def require_recursion(anchor: Any, generations: Any, form: Any) -> tuple[float, ...]:
+    """Return the share of the base teachers for each generation.
 
     Args:
-        anchor: From 0 to 1.
+        anchor: From 0 to 1, or a sequence of such numbers, one a generation.
         generations: At least 1.
         form: "arithmetic" or "geometric".
 
     Raises:
         InvalidInput: One of them is none.
     """
-    if not is_number(anchor) or not 0 <= anchor <= 1:
-        raise InvalidInput(
-            f"`anchor` is {anchor!r}; wanted the base teachers' share of each target, from 0 (unanchored) to 1."
-        )
     if not is_whole(generations) or generations < 1:
         raise InvalidInput(f"`generations` is {generations!r}; wanted a whole number, at least 1.")
-    if form not in _FORMS:
+    if form not in get_args(Form):
         raise InvalidInput(f"`form` is {form!r}; wanted 'arithmetic' or 'geometric'.")
-    return float(anchor), int(generations)
+    shares = [anchor] * int(generations) if is_number(anchor) else anchor
+    if not isinstance(shares, (list, tuple)) or not all(is_number(a) and 0 <= a <= 1 for a in shares):
+        raise InvalidInput(
+            f"`anchor` is {anchor!r}; wanted the base teachers' share of each target, from 0 (unanchored) to 1, or a "
+            "list of one for each generation."
+        )
+    if len(shares) != generations:
+        raise InvalidInput(f"`anchor` has {len(shares)} shares for {generations} generations; wanted one each.")
+    return tuple(float(a) for a in shares)
 
 
 def require_distributions(p: Any, name: str) -> Tensor:

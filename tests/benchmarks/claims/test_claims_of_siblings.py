@@ -79,6 +79,14 @@ def test_perfect_students_come_to_rest_at_the_base_teachers():
     assert recursion.capacity_gap(smoothing=0.0).verdict == "holds"
 
 
+def test_students_on_digits_contract_drift_and_stay_safe():
+    claim = recursion.students_on_digits(generations=5, epochs=60)
+    n = claim.numbers
+    assert claim.verdict == "holds"
+    assert n["factor"] < n["high"] < 1 < n["growth_low"]
+    assert n["safety"] >= 0.9 - 1e-3
+
+
 def test_softening_keeps_what_it_should():
     claim = softening.softening(rows=100)
     assert claim.verdict == "holds"
