@@ -256,8 +256,7 @@ def survey_parquet(config: DataConfig, path: Path, seed: int) -> ParquetSurvey:
         InvalidConfig: A column that is named is not there.
     """
     with open_table(path) as table:
-        if not isinstance(table, ParquetTable):
-            raise InvalidInput(f"{path} is no Parquet file; wanted one, as its name says.")
+        assert isinstance(table, ParquetTable)  # as its name says, by which it was opened
         column = None if config.context is None else config.context.column
         for name in (config.label, config.split, config.group, config.key, column):
             if name is not None and name not in table.columns:

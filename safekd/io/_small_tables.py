@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from pandas.api.types import is_numeric_dtype
 from ._atomic import write_atomically
 from ._cell_text import is_formula, parse_number, refuse_cell
 from ._csv import CsvTable
-from ._table_paths import open_source
+from ._table_paths import open_source, read_path
 
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -28,7 +27,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         InvalidInput: It is missing or empty, has two columns of one name, or a line whose cells do not match the
             header.
     """
-    file = Path(path)
+    file = read_path(path, "The file")
     with open_source(file) as stream:
         table = CsvTable(file, stream)
         blocks = list(table.blocks())

@@ -177,7 +177,9 @@ class SafetyMeasure(ABC):
         Returns:
             Values in [0, 1], (...).
         """
-        raise NotImplementedError(f"{type(self).__name__} names no columns")
+        raise NotImplementedError(
+            f"{type(self).__name__} has `columns`, and does not say how they are measured; give it measured_columns()."
+        )
 
     @abstractmethod
     def _measured(self, log_p_V: Tensor, labels: Tensor) -> Tensor:

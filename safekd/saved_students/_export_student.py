@@ -77,7 +77,9 @@ def export_student(student: SavedStudent, path: str | os.PathLike[str], *, kind:
     target = Path(path)
     chosen = _SUFFIXES.get(target.suffix.lower()) if kind is None else kind
     if chosen not in get_args(ExportFormat):
-        raise InvalidInput(f"{target} names no format; wanted .pt2 (torch.export) or .onnx.")
+        what = f"{target} names no format" if kind is None else f"`kind` is {kind!r}"
+        wanted = ".pt2 (torch.export) or .onnx" if kind is None else "'torch' or 'onnx', or a name that tells"
+        raise InvalidInput(f"{what}; wanted {wanted}.")
     model = _RawStudent(student).eval()
     spec = student.require_spec()
     rng = np.random.default_rng(0)

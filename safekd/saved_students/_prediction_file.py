@@ -135,7 +135,10 @@ def read_labeled_rows(
     spec = student.require_spec()
     column = spec.label if label is None else label
     if column is None:
-        raise InvalidInput("The student's own data named no column of labels; say which one it is: --label COLUMN.")
+        raise InvalidInput(
+            "The student's own data named no column of labels; say which one of the new rows it is: --label COLUMN, or "
+            "label='COLUMN'."
+        )
     cut = [] if spec.context_column is None else [spec.context_column]
     group = [] if spec.group is None else [spec.group]
     parts: list[tuple[Any, list[str], Any]] = []

@@ -212,5 +212,6 @@ def load(run: str | os.PathLike[str], *, student: nn.Module | None = None, which
     result = FitResult.load(folder, module)
     chosen = result.student if which == "final" else getattr(result, which)
     if chosen is None:
-        raise InvalidInput(f"{folder} holds no student '{which}'; its run kept none.")
+        kept = [name for name in get_args(Which) if name == "final" or getattr(result, name) is not None]
+        raise InvalidInput(f"{folder} holds no student '{which}'; its run kept: {', '.join(kept)}.")
     return SavedStudent(folder, result, spec, chosen)

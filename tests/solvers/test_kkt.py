@@ -155,3 +155,9 @@ def test_parts_that_do_not_fit_are_named(case):
 def test_a_gradient_that_is_no_vector_is_refused():
     with pytest.raises(InvalidInput, match=r"gradient has shape \(1, 2\); wanted \(n,\)"):
         kkt_residuals(torch.ones(1, 2))
+
+
+def test_a_sparse_gradient_is_refused_with_what_makes_it():
+    table = torch.nn.Embedding(5, 2, sparse=True)
+    with pytest.raises(InvalidInput, match=r"A gradient is sparse; .* Make embeddings with sparse=False"):
+        add_gradient(torch.zeros(10, dtype=torch.float64), table(torch.tensor([1])).sum(), [table.weight])

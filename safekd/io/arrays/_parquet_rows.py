@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import InvalidInput
-from .._cell_text import require_distinct_columns
+from .._cell_text import refuse_cell, require_distinct_columns
 from ._bound_file import BoundFile
 
 
@@ -142,8 +142,13 @@ class ParquetRows:
             return self._kept[group]
         table = self._call(lambda: self._parquet.read_row_group(group, list(self.columns), use_threads=False))
         rows = int(self._starts[group + 1] - self._starts[group])
-        if len(table) != rows or any(column.null_count for column in table.columns):
-            raise InvalidInput(f"{self.name}, row group {group}: a cell is missing; wanted {rows:,} rows of numbers.")
+        if len(table) != rows:
+            raise InvalidInput(
+                f"{self.name} is damaged: row group {group} holds {len(table):,} rows; wanted {rows:,}, as it says."
+            )
+        if holes := [name for name in self.columns if table[name].null_count]:
+            row = int(self._starts[group]) + int(table[holes[0]].is_null().to_numpy().argmax())
+            raise refuse_cell(f"{self.name}, row {row + 1}, column '{holes[0]}'", "", "a number")
         kind = np.float64 if self.dtype == torch.float64 else np.float32
         rows_NV = np.stack([table[name].to_numpy().astype(kind, copy=False) for name in self.columns], axis=1)
         self._kept[group] = rows_NV

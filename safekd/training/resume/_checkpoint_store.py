@@ -289,18 +289,9 @@ def verify_checkpoint(folder: Path) -> StoredCheckpoint:
     if missing := sorted({_STATE, *manifest.files} - set(sizes)):
         raise InvalidInput(f"{folder / missing[0]} is missing.")
     for name, stated in manifest.files.items():
-        if not isinstance(stated, Mapping) or sizes[name] != stated.get("bytes") or _hash(folder / name) != stated:
+        if not isinstance(stated, Mapping) or sizes[name] != stated.get("bytes") or hash_file(folder / name) != stated:
             raise InvalidInput(f"{folder / name} is not what was written.")
-    if _STATE not in manifest.files:
-        raise InvalidInput(f"{folder / MANIFEST} does not list {_STATE}.")
     return StoredCheckpoint(folder, manifest.about["step"], number, manifest.about)
-
-
-def _hash(path: Path) -> dict[str, Any]:
-    try:
-        return hash_file(path)
-    except OSError as error:
-        raise InvalidInput(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
 def _read_about(folder: Path) -> tuple[Manifest, int]:

@@ -132,6 +132,10 @@ def test_students_and_losses_must_match():
     signals = Signals(task_loss=t([1.0, 2.0]))
     with pytest.raises(InvalidInput, match="`under` holds signals of 1 students, `losses` of 4"):
         kd.audit(InverseLoss(), signals, losses=FRONT, under=[signals], tries=1)
+    with pytest.raises(
+        InvalidInput, match="`under` goes with a table of losses; a function of the weights has its own"
+    ):
+        kd.audit(InverseLoss(), signals, losses=lambda w_BK: w_BK, under=[signals], tries=1)
 
 
 def test_without_losses_nobody_can_tell():

@@ -187,6 +187,12 @@ REFUSED = {
     ),
     "three parts": ([(X, Y, Y)], {}, "has 3 parts without names"),
     "a tensor": ([X], {}, "gives a Tensor; wanted batches that are tuples"),
+    "no inputs": ([({}, Y)], {}, "inputs is an empty dictionary; wanted tensors by the student's argument names"),
+    "a context below 0": (
+        [{"inputs": X, "labels": Y, "context": Y - 9}],
+        {},
+        "context holds -9; wanted integers from 0",
+    ),
     "lengths": ([(X[:5], Y)], {}, "inputs has 5 rows, labels have 20"),
     "inputs that are not finite": ([(X, Y), (X / 0, Y)], {}, "inputs of example 20 are not finite"),
     "examples": (batches(), {"examples": 0}, "`examples` is 0; wanted a whole number of at least 1"),

@@ -45,6 +45,11 @@ TEXT, CONFIG = load_cases_config()
         ("at_least = 0.95", "at_least = 0.9\nsharpness = 2", ["`sharpness` says nothing to measure 'truth_probabil"]),
         ("at_least = 0.95", "at_least = 0.9\nsharpness = 0", ["constraints[0].sharpness", "above 0 and at most 1000"]),
         ('kind = "gradient_boosting"', 'kind = "boost"', ["'teachers[3]' needs a `kind`", "'gradient_boosting'"]),
+        (
+            'source = "breast_cancer"',
+            'source = "breast_cancer"\nlabel = "y"',
+            ["`label` names a column of a file", "leave"],
+        ),
         ("train = 0.45", "train = 0.5", ["data.splits", "sum to 1.05", "wanted 1"]),
         ("targets = 11", "targets = [0.5, 2.0]", ["frontier.targets[1]", "2.0"]),
         ("n_neighbors = 15", "n_neighbors = [1]", ["teachers[2].options.n_neighbors", "[1]"]),

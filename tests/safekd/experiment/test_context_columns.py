@@ -10,7 +10,8 @@ import pytest
 
 import safekd as kd
 from safekd.errors import InvalidConfig, InvalidInput
-from safekd.experiment import _parquet_examples, build_experiment
+from safekd.experiment import _context_rule, _parquet_examples, build_experiment
+from safekd.experiment._context_rule import ContextSettings
 from safekd.experiment._parquet_examples import ParquetSettings
 from safekd.experiment.config import load_config
 from safekd.saved_students import read_labeled_rows
@@ -137,6 +138,12 @@ REFUSED = {
         NUMBERS.assign(x0=[None, *FRAME["x0"][1:]]),
         "line 2, column 'x0': found an empty cell, wanted a finite number",
     ),
+    "no such features": (SITES, NAMED, r"data\.features \['y\*'\] match no column; there are: x0, x1\."),
+    "as many names as rows": (
+        SITES,
+        NAMED.assign(site=[f"ward {i}" for i in range(N)]),
+        r"'site', which holds 400 different names in cases\.csv; wanted at most 300. Is it the column of contexts",
+    ),
     "no such column": ('column = "ward"', NUMBERS, r"data\.context\.column is 'ward'; cases\.csv has: x0, x1"),
     "too few names": ('column = "x0"\nnames = ["a", "b"]\ncuts = [0, 1]', NUMBERS, "2 cuts make 3 contexts; give as"),
     "falling cuts": (
@@ -149,10 +156,20 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused_with_a_message_that_helps(tmp_path, case):
+def test_refused_with_a_message_that_helps(tmp_path, case, monkeypatch):
     context, frame, message = REFUSED[case]
+    monkeypatch.setattr(_context_rule, "_SETTINGS", ContextSettings(most_names=300))
     with pytest.raises((InvalidInput, InvalidConfig), match=message):
-        build(tmp_path, context, frame)
+        build(tmp_path, context, frame, more='features = ["y*"]' * (case == "no such features"))
+
+
+def test_a_teacher_of_a_context_in_which_all_are_alike_is_refused(tmp_path):
+    path = write(tmp_path, SITES, NAMED.assign(outcome=NAMED["outcome"].where(NAMED["site"] != "north", "sick")))
+    path.write_text(path.read_text().replace("[student]", 'contexts = ["north"]\n[student]'))
+    with pytest.raises(
+        InvalidConfig, match=r"Teacher 'fitted' would see \d+ training examples of 1 class; .* Widen its contexts"
+    ):
+        build_experiment(*load_config(path))
 
 
 def test_a_parquet_name_that_is_not_listed_is_told_by_its_row(tmp_path):

@@ -115,6 +115,12 @@ def test_a_run_is_trained_loaded_asked_and_certified(images, tmp_path, capsys):
     assert flat.rows == 40
     split = read_labeled_rows(student, folder)
     assert [split.class_names[c] for c in split.labels.tolist()] == ["bright"] * 40 + ["dark"] * 40
+    (tmp_path / "new" / "gray").mkdir(parents=True)
+    draw_image(np.random.default_rng(0), "dark").save(tmp_path / "new" / "gray" / "0.png")
+    refused = run_cli(capsys, "certify", tmp_path / "run", tmp_path / "new")
+    assert refused.refused("new/gray is the folder of none of the student's classes; these are: bright, dark"), (
+        refused.err
+    )
     rows = pd.read_csv(tmp_path / "run" / "splits.csv")
     assert rows["key"].tolist() == told["file"].tolist()
     card = (tmp_path / "run" / "MODEL_CARD.md").read_text()
@@ -176,13 +182,13 @@ def test_the_convolutional_student():
 # ------------------------------------------------------------------------------------------------------------ refusals
 
 
-def make_bomb(path):
-    """A PNG file that speaks of 20,000 x 20,000 pixels and has a few bytes."""
+def make_bomb(path, side=20_000):
+    """A PNG file that speaks of ``side`` x ``side`` pixels and has a few bytes."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     )
@@ -207,6 +213,11 @@ def animate(path):
 
 BAD = {
     "a bomb": ("new.png", make_bomb, r"dark/new\.png (has 20,000 x 20,000 pixels|cannot .* far too large)"),
+    "too many pixels": (
+        "new.png",
+        lambda path: make_bomb(path, 11_000),
+        r"dark/new\.png has 11,000 x 11,000 pixels; wanted at most 100,000,000 in all\. Scale it down",
+    ),
     "truncated": ("new.png", truncate, r"dark/new\.png cannot be read as a PNG or JPEG image: .*truncated"),
     "truncated jpg": ("new.jpg", truncate, r"dark/new\.jpg cannot be read as a PNG or JPEG image: .*truncated"),
     "text": ("new.png", lambda path: path.write_text("hello"), r"dark/new\.png cannot be read as a PNG or JPEG image"),
@@ -287,6 +298,13 @@ REFUSED = {
     "three sides": (("[1, 2, 3]", ""), "", "", r"`image_size` is \[1, 2, 3\]; wanted one number"),
     "too large": (("10000", ""), "", "", "1 to 256"),
     "another color": (("4", 'color = "cmyk"'), "", "", r"data\.color' is 'cmyk'"),
+    "a folder of images alone": (
+        ("4", ""),
+        '"images"',
+        '"images/dark"',
+        r"dark/00\.png is in no subfolder; wanted each",
+    ),
+    "a folder of nothing": (("4", ""), '"images"', '"empty"', "empty has no subfolder; wanted one for each"),
     "a zero in the path": (("4", ""), '"images"', '"a\\u0000b"', r"Cannot read the folder '.*a\\x00b': embedded null"),
     "no folder": (("4", ""), '"images"', '"nowhere"', "Cannot read the folder .*nowhere: No such file"),
 }
@@ -296,6 +314,7 @@ REFUSED = {
 def test_keys_that_do_not_fit(tmp_path, case):
     given, old, new, message = REFUSED[case]
     write_images(tmp_path / "images", each=12)
+    (tmp_path / "empty").mkdir()
     path = write(tmp_path, *given)
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises((InvalidConfig, InvalidInput), match=message):

@@ -177,6 +177,20 @@ def test_refused_with_a_message_that_helps(tmp_path, case):
         build(tmp_path, frame, more)
 
 
+def test_a_name_that_says_parquet_on_a_csv_file_is_told(tmp_path):
+    build(tmp_path)
+    FRAME.to_csv(tmp_path / "cases.parquet", index=False)
+    with pytest.raises(InvalidInput, match=r"cases\.parquet cannot be read as Parquet: Parquet magic bytes"):
+        build_experiment(*load_config(tmp_path / "mine.toml"))
+
+
+def test_more_groups_than_can_be_compared_are_told_with_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(_parquet_examples, "SETTINGS", ParquetSettings(large=2000, most_groups=100))
+    frame = FRAME.assign(part=SPLITS, patient=[f"p{i}" for i in range(N)])
+    with pytest.raises(InvalidInput, match=r"column 'patient': more than 100 groups; .* Leave `split` out, so that"):
+        build(tmp_path, frame, 'split = "part"\ngroup = "patient"')
+
+
 def test_labels_that_are_numbers_of_rows_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(_parquet_examples, "SETTINGS", ParquetSettings(large=2000, most_classes=100))
     with pytest.raises(InvalidInput, match="more than 100 different labels; is it the label column"):

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from safekd.errors import InvalidInput
 from safekd.io.arrays import PARQUET_ROWS, JoinedRows, SelectedRows, open_rows
+from safekd.io.arrays._raw_rows import RawRowSettings
 
 N, V = 500, 3
 T_NV = torch.randn(N, V, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -136,6 +137,35 @@ def test_a_parquet_file_keeps_few_row_groups(tmp_path, monkeypatch):
     monkeypatch.setattr("safekd.io.arrays._parquet_rows.PARQUET_ROWS", type(PARQUET_ROWS)(group_bytes=1000))
     with pytest.raises(InvalidInput, match=r"row group of 64 rows, 1,536 bytes.*wanted at most 1,000"):
         open_rows(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (pa.table({"a": [0.5] * 3, "b": [0.5, None, 0.5]}), "row 2, column 'b': found an empty cell, wanted a number"),
+        (pa.table({"a": pa.array([], pa.float32())}), r"holds a table of shape \(0, 1\); wanted at least one row"),
+    ],
+)
+def test_a_table_with_holes_or_without_rows_is_refused(rows, message, tmp_path):
+    pq.write_table(rows, tmp_path / "t.parquet")
+    with pytest.raises(InvalidInput, match=message):
+        open_rows(tmp_path / "t.parquet").read(torch.arange(3))
+
+
+def test_a_row_group_that_holds_fewer_rows_than_it_speaks_of_is_damaged(tmp_path, monkeypatch):
+    table = open_rows(write(tmp_path / "t.parquet"))
+    held = pa.table({str(v): [0.5] for v in range(V)})
+    monkeypatch.setattr(table._parquet, "read_row_group", lambda *given, **more: held, raising=False)
+    with pytest.raises(InvalidInput, match="is damaged: row group 1 holds 1 rows; wanted 64, as it says"):
+        table.read(torch.tensor([64]))
+
+
+def test_what_names_no_file_or_too_long_rows_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(InvalidInput, match="The list of files is empty; wanted at least one"):
+        open_rows([])
+    monkeypatch.setattr("safekd.io.arrays._raw_rows.RAW_ROWS", RawRowSettings(row_bytes=20))
+    with pytest.raises(InvalidInput, match="has rows of 24 bytes, each read as a whole; wanted at most 20"):
+        open_rows(write(tmp_path / "t.npy"))
 
 
 # ------------------------------------------------------------------------------------------------------- hostile files

@@ -79,6 +79,12 @@ def test_what_separates_nothing_is_refused(asked, tmp_path, capsys):
     assert ran.refused("The separator is", "wanted comma, semicolon, tab, pipe, space, or a sign"), ran.err
 
 
+def test_a_line_for_excel_that_names_a_letter_is_refused(tmp_path, capsys):
+    (tmp_path / "w.csv").write_text("sep=a\nxay\n1a2\n")
+    ran = run_cli(capsys, "audit", tmp_path / "w.csv")
+    assert ran.refused("w.csv, line 1: The separator is 'a'; wanted comma, semicolon"), ran.err
+
+
 def test_a_separator_that_was_not_found_is_asked_for(tmp_path, capsys):
     (tmp_path / "w.csv").write_text("id a b\nr0 0.9 0.1\n")
     ran = run_cli(capsys, "audit", tmp_path / "w.csv", "--teacher", "a,b")

@@ -148,6 +148,29 @@ def test_what_is_no_number_is_named(values, fragment, file):
     assert fragment in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        ("truths", "column 'x': found text that is not UTF-8"),
+        ("names", "column 'x': found text that is not UTF-8"),
+        ("texts", "column 'x': a cell cannot be read: 'utf-8' codec can't decode byte 0xff"),
+    ],
+)
+def test_text_that_is_none_is_told(read, message, file):
+    ends, cells = np.array([0, 2, 4], np.int32), b"ok\xff\xfe"
+    broken = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(ends), pa.py_buffer(cells)])
+    with open_table(file({"x": broken})) as table, pytest.raises(InvalidInput, match=message):
+        [getattr(block, read)("x") for block in table.blocks()]
+
+
+def test_a_row_without_a_name_is_told(file):
+    with (
+        open_table(file({"x": ["a", None]})) as table,
+        pytest.raises(InvalidInput, match="row 2, column 'x': found an e"),
+    ):
+        [block.names("x") for block in table.blocks()]
+
+
 def test_rows_are_counted_across_batches(file, monkeypatch):
     monkeypatch.setattr(_parquet, "_ROWS", 10)
     path = file({"x": [0.5] * 36 + [float("inf")]}, row_group_size=25)

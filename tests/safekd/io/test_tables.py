@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import numpy as np
@@ -203,6 +204,18 @@ def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path):
         assert target.read_text() == "old"
     assert target.read_text() == "new"
     assert [path.name for path in target.parent.iterdir()] == ["result.csv"]
+
+
+def test_what_is_no_path_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    (entry,) = os.scandir(os.fsencode(tmp_path))
+    for path, message in (
+        (3, "The file is a int; wanted a path"),
+        (b"t.csv", "The file is a bytes; wanted a path"),
+        (entry, r"The file is <DirEntry b't\.csv'>; wanted a path that is text"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            read_table(path)
 
 
 def test_others_may_read_it_as_the_umask_says(tmp_path):

@@ -24,6 +24,7 @@ from safekd.safety import (
     clopper_pearson_lower_bound,
     empirical_bernstein_lower_bound,
     hoeffding_lower_bound,
+    skew_adjusted_t_lower_bound,
 )
 from safekd.safety.certificates import decide_together
 
@@ -70,6 +71,25 @@ def test_many_samples_at_once_are_the_same_as_each_by_itself(method):
     }[method]
     samples = (np.random.default_rng(2).random((6, 40)) < 0.8).astype(float)
     assert bound_rows(method, samples) == pytest.approx([one(row) for row in samples], abs=1e-12)
+
+
+SAMPLES = {
+    "one value": (lambda: skew_adjusted_t_lower_bound([0.5]), "1 values cannot show their spread; wanted at least two"),
+    "text": (lambda: hoeffding_lower_bound("many"), "`values` is a str; wanted numbers"),
+    "no method": (lambda: bound_rows("t", [[0.5]]), r"`method` is 't'; wanted 'clopper_pearson' or one of \['betting'"),
+    "a cube": (lambda: bound_rows("betting", np.ones((2, 2, 2))), r"`value_TN` has shape \(2, 2, 2\); wanted a row of"),
+    "shares": (
+        lambda: bound_rows("clopper_pearson", [[0.5]]),
+        "'clopper_pearson' is for values of 0 and 1 .*'betting'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SAMPLES)
+def test_samples_that_a_bound_cannot_take_are_refused(case):
+    bound, message = SAMPLES[case]
+    with pytest.raises(InvalidInput, match=message):
+        bound()
 
 
 @pytest.mark.parametrize("bound", [hoeffding_lower_bound, empirical_bernstein_lower_bound])
@@ -217,6 +237,13 @@ def test_weights_that_are_refused(case):
     settings, message = BAD_WEIGHTS[case]
     with pytest.raises(InvalidInput, match=message):
         certify(Said(), TRUTH, rows([0.9, 0.9, 0.9]), **settings)
+
+
+def test_a_group_that_never_comes_in_use_is_told():
+    data = rows([0.9] * 4, context=torch.tensor([0, 0, 1, 1]))
+    constraint = SafetyConstraint("s", TruthProbability(), 0.5, mix={0: 0.3, 1: 0.7})
+    with pytest.raises(InvalidInput, match=r"'s': all examples of a group have weight 0 in 'certify'.* Give it weight"):
+        certify(Said(), constraint, data, weights=[1, 1, 0, 0], largest_weight=1)
 
 
 def test_weights_go_with_a_worst_mix_of_contexts():

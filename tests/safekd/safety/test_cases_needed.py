@@ -64,6 +64,7 @@ PLANS = {
     "nothing above it": ((0.9, 0.9), {}, "`expected` is 0.9 and `threshold` 0.9: what is not above a threshold"),
     "threshold": ((1.5, 2), {}, r"`threshold` is 1\.5; wanted a number above 0 and at most 1"),
     "nan": ((0.5, float("nan")), {}, "`expected` is nan"),
+    "binary": ((0.5, 0.9), {"binary": 1}, "`binary` is 1; wanted True for values of 0 and 1, False for others"),
     "confidence": ((0.5, 0.6, 95), {}, "`confidence` is 95"),
     "spread": ((0.5, 0.9), {"spread": 0.5}, r"`spread` is 0\.5; values in \[0, 1\] with average 0\.9 have"),
     "too little": ((0.5, 0.500001), {}, "takes more than 1,000,000,000 cases"),

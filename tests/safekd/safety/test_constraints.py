@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import safekd as kd
 from safekd.data import Split
 from safekd.errors import InvalidInput
 from safekd.safety import KLBall, Recall, SafetyConstraint, TruthProbability
@@ -161,3 +162,24 @@ def test_a_threshold_of_one_is_allowed():
 def test_groups_that_are_no_list_are_told(more, told):
     with pytest.raises(InvalidInput, match=told):
         SafetyConstraint("s", TruthProbability([0]), 0.9, **more)
+
+
+def test_a_constraint_that_covers_nobody_is_told_before_training():
+    student = torch.nn.Linear(2, 3)
+    rule = SafetyConstraint("rare", TruthProbability([2]), 0.9)
+    teacher = kd.teachers.TorchTeacher("one", torch.nn.Linear(2, 3))
+    trainer = kd.ConstrainedTrainer(
+        student, [teacher], constraints=[rule], optimizer=torch.optim.SGD(student.parameters(), lr=0.1)
+    )
+    with pytest.raises(
+        InvalidInput, match="Constraint 'rare' covers no example of split 'train'; nothing would be con"
+    ):
+        trainer.fit(Split("train", torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])), epochs=1)
+
+
+def test_groups_by_name_want_the_names_of_a_split():
+    """Which number "night" is says a split; a trainer and ``certify`` look there."""
+    constraint = SafetyConstraint("s", TruthProbability([0]), 0.9, contexts=["night"])
+    batch = Split("train", torch.zeros(1, 2), torch.zeros(1).long(), context=torch.zeros(1).long()).batch()
+    with pytest.raises(InvalidInput, match=r"names 'night'; which number that is says a split: constraint.with_names"):
+        constraint.counts(batch)

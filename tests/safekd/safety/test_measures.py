@@ -15,6 +15,7 @@ from safekd.safety import (
     Calibration,
     Counted,
     Custom,
+    LogTruthProbability,
     Margin,
     OneMinusBrier,
     Recall,
@@ -334,6 +335,14 @@ def test_the_two_functions_of_a_custom_measure_are_both_used():
     critical = labels < 2
     assert torch.equal(measure.surrogate(log_p_BV, labels)[critical], squared(log_p_BV, labels)[critical])
     assert repr(measure) == "Hit(critical=[0, 1])"
+
+
+@pytest.mark.parametrize("at", [0, 1.5, -0.1, float("nan"), "1"])
+def test_a_probability_that_is_none(at):
+    with pytest.raises(
+        InvalidInput, match=f"`at` of LogTruthProbability is {at!r}; wanted a probability above 0 and at"
+    ):
+        LogTruthProbability([0], at=at)
 
 
 @pytest.mark.parametrize("sharpness", [0.0, -1.0, float("inf"), float("nan")])

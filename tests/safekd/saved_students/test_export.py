@@ -58,6 +58,8 @@ def test_an_export_that_differs_is_refused_and_nothing_is_left(run, tmp_path, mo
 def test_a_format_that_nobody_knows_is_refused(run, tmp_path):
     with pytest.raises(kd.InvalidInput, match=r"wanted \.pt2 \(torch\.export\) or \.onnx"):
         export_student(kd.load(run), tmp_path / "s.tflite")
+    with pytest.raises(kd.InvalidInput, match="`kind` is 'tflite'; wanted 'torch' or 'onnx', or a name that tells"):
+        export_student(kd.load(run), tmp_path / "s.pt2", kind="tflite")
 
 
 def test_a_missing_package_is_named(run, tmp_path, monkeypatch):

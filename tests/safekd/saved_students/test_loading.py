@@ -99,6 +99,26 @@ def test_a_forged_description_is_refused(run, tmp_path):
         assert said in str(error.value)
 
 
+def test_a_run_that_lacks_what_a_certificate_takes_says_what_it_is(run, tmp_path):
+    """What a folder that somebody put together lacks: the labels' column of its data, and its constraints."""
+    from safekd.io.folders import read_checked_json, write_checked_json, write_manifest
+    from safekd.saved_students import read_labeled_rows, read_run_constraints
+
+    copied = shutil.copytree(run, tmp_path / "copied")
+    (copied / "manifest.json").unlink()
+    (copied / "effective.toml").unlink()
+    record = read_checked_json(run / "student.json")
+    write_checked_json({**record, "label": None}, copied / "student.json")
+    write_manifest(copied, "run")
+    student = kd.load(copied)
+    make_cases(5, 1).to_csv(tmp_path / "new.csv", index=False)
+    with pytest.raises(kd.InvalidInput, match=r"named no column of labels; say which .* --label COLUMN, or label='COL"):
+        read_labeled_rows(student, tmp_path / "new.csv")
+    assert len(read_labeled_rows(student, tmp_path / "new.csv", label="outcome")) == 5
+    with pytest.raises(kd.InvalidInput, match=r"copied has no effective\.toml, which says what its constraints are"):
+        read_run_constraints(student)
+
+
 def test_a_run_of_a_module_of_ones_own_needs_that_module(tmp_path):
     torch.manual_seed(0)
     x = torch.randn(80, 2)
@@ -112,6 +132,10 @@ def test_a_run_of_a_module_of_ones_own_needs_that_module(tmp_path):
     saved = kd.load(tmp_path / "own", student=torch.nn.Linear(2, 2))
     with torch.no_grad():
         np.testing.assert_array_equal(saved(x), torch.softmax(module(x), -1).numpy())
+    with pytest.raises(
+        kd.InvalidInput, match=r"holds no student 'best_validated'; its run kept: final, .*most_feasible"
+    ):
+        kd.load(tmp_path / "own", student=torch.nn.Linear(2, 2), which="best_validated")
     with pytest.raises(kd.InvalidInput, match="names no features"):
         saved.predict(x)
     with pytest.raises(kd.InvalidInput, match="DataFrame, which is no tensor"):

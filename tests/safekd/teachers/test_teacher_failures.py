@@ -163,6 +163,11 @@ def test_asked_with_something_else(case, teacher):
         ASKED[case](teacher)
 
 
+def test_what_cannot_be_called_is_no_function_of_a_teacher():
+    with pytest.raises(kd.InvalidInput, match="'f': function is a Tensor; wanted a function from inputs to rows"):
+        CallableTeacher("f", X)
+
+
 def test_a_module_is_no_teacher_by_itself():
     with pytest.raises(kd.InvalidInput, match=r"Teacher 0 is a Linear; wanted one of kd.teachers, such as Torch"):
         TeacherEnsemble([nn.Linear(2, 2)])

@@ -194,6 +194,19 @@ BAD_RULES = {
     "no room": ({"upper": 0.3}, "Raise `upper` to at least 0.333"),
     "no room for one": ({"lower": [0.0, 0.5, 0.0], "upper": [1.0, 0.4, 1.0]}, "on teacher 1"),
     "which one that is": ({"lower": [0.0, 0.5, 0.0], "upper": [1.0, 0.4, 1.0]}, "the teachers are 0: a, 1: b, 2: c"),
+    "a margin of no order": (
+        {"margin": 0.1},
+        "`margin` says by how much ordered weights differ, but there are no order",
+    ),
+    "one column twice": ({"teachers": ["a", "b", "a"]}, "`teachers`: column 'a' is named twice; once is enough"),
+    "a teacher as its safety": (
+        {"safety_columns": TEACHERS},
+        "`safety_columns`: column 'a' is that of a teacher; name an",
+    ),
+    "no teacher left": (
+        {"teachers": None, "safety_columns": list(FRAME.columns)},
+        "in.csv has no column of a teacher; name them by `teachers`",
+    ),
     "unknown key": ({"orderings": []}, "rules: unknown key 'orderings'; did you mean 'order'?"),
     "not a number": ({"lower": "0.1"}, "'lower' is '0.1'"),
 }
@@ -208,6 +221,12 @@ def test_rules_that_make_no_sense_are_refused(kind, tmp_path):
         kd.project_file(source, tmp_path / "out.csv", {"teachers": TEACHERS, **rules})
     assert message.format(path=source) in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_rules_that_are_no_rules_are_refused(tmp_path):
+    write(FRAME.head(3), tmp_path / "in.csv")
+    with pytest.raises(kd.InvalidInput, match="The rules are a int; wanted a mapping, or the path of a TOML file"):
+        kd.audit_file(tmp_path / "in.csv", 3)
 
 
 def test_left_out_teachers_are_all_columns_that_have_no_other_use(tmp_path):

@@ -52,6 +52,11 @@ UNFIT = {
     "no passes": ({"log_p": L, "log_p_passes": log_p(1, 4, 0, 3, 5)}, "has 0 passes, .* wanted at least 1"),
     "passes in front": ({"log_p": L, "log_p_passes": log_p(1, 6, 4, 3, 5)}, "`log_p_passes` has shape"),
     "safety of others": ({"log_p": L, "safety": torch.rand(4, 2)}, r"`safety` has shape \(4, 2\); wanted \(4, 3\)"),
+    "one loss for all": ({"task_loss": torch.tensor(1.0)}, r"`task_loss` has shape \(\); wanted \(..., teachers\)"),
+    "losses of others": (
+        {"log_p": L, "entropy": torch.zeros(4, 5)},
+        r"`entropy` has shape \(4, 5\); wanted \(4, 3\), \(..., teachers\), as the others",
+    ),
     "a list": ({"entropy": [0.1, 0.2]}, "`entropy` is a list; wanted a tensor"),
     "a mask of numbers": ({"log_p": L, "critical": WHOLE}, "`critical` is int64 .* wanted bool"),
     "a mask too short": ({"log_p": L, "critical": torch.ones(3).bool()}, r"shape \(3,\); wanted bool of shape \(4,\)"),

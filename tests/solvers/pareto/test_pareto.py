@@ -343,6 +343,11 @@ def test_no_multiplier_of_a_trace_is_wrong_and_the_judge_can_say_no():
         ({"targets": [0.1, "a"]}, r"`targets\[1\]` is 'a'"),
         ({"targets": [0.1, None]}, r"`targets\[1\]` is None; wanted a number"),
         ({"targets": "abc"}, "`targets` is 'abc'"),
+        ({"targets": t(0.5)[0]}, "`targets` is 0.5; wanted how many, or a sequence of numbers"),
+        (
+            {"inequality": lambda x: torch.ones(2, 2)},
+            r"`inequality` gave \(2, 2\); wanted a tensor of one row of values",
+        ),
         ({"targets": 2.5}, "`targets` is 2.5"),
         ({"method": "grid"}, "`method` is 'grid'; wanted 'epsilon'"),
         ({"method": "mu", "targets": [-1.0, 1.0]}, "weights; found -1"),

@@ -133,6 +133,12 @@ REFUSED = {
     "deep rows": ({"linear": (np.ones((1, 1, 3)), [1])}, r"`A` must have shape \(M, n_teachers\).*found \(1, 1, 3\)"),
     "name twice": ({"names": ["a", "a", "b"]}, "`names` are a, a, b; wanted 3 different ones, one for each teacher"),
     "few names": ({"names": ["a", "b"]}, "`names` are a, b; wanted 3 different ones"),
+    "an array for a list": (
+        {"orderings": np.array(3)},
+        r"`orderings` must be a list of pairs \(i, j\).*found array\(3\)",
+    ),
+    "ties": ({"ties": "yes"}, "`ties` is 'yes'; wanted True or False"),
+    "too many": ({"n_teachers": 10**12}, "`n_teachers` is 1,000,000,000,000; wanted at most .* fill a gigabyte"),
     "nan row": ({"linear": ([[1, float("nan"), 0]], [1])}, r"`A` must be finite; found nan at \(0, 1\)"),
 }
 

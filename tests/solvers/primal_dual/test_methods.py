@@ -274,11 +274,24 @@ def test_a_network_that_sees_nan_stays_as_it_is():
     assert not all(torch.equal(p, old) for p, old in zip(network.parameters(), before, strict=True))
 
 
+def over_examples(outputs):
+    network = nn.Linear(1, outputs)
+    return MultiplierNetwork(network, torch.optim.SGD(network.parameters(), lr=0.1))
+
+
 REFUSED = {
     "rho": (lambda: MultiplierNetwork(nn.Linear(1, 1), None, rho=-1), "`rho` of MultiplierNetwork is -1"),
     "optimizer": (
         lambda: MultiplierNetwork(nn.Linear(1, 1), torch.optim.SGD([vec(0.0)], lr=1)),
         "`optimizer` holds no parameter of the network",
+    ),
+    "two multipliers each": (
+        lambda: over_examples(outputs=2).multipliers(torch.ones(3, 1)),
+        r"The network gives shape \(3, 2\) for 3 examples; wanted one number each",
+    ),
+    "rows of others": (
+        lambda: over_examples(outputs=1).step(vec(0.0).sum(), vec(1.0), torch.ones(3, 1)),
+        r"`inequality` has shape \(1,\) for 3 examples; wanted one each",
     ),
     "index twice": (
         lambda: PrimalDual(3).step(vec(0.0).sum(), vec(1.0, 1.0), index=torch.tensor([1, 1])),
