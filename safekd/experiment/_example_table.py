@@ -5,6 +5,7 @@ Axes: N examples, F features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -110,14 +111,38 @@ class FeatureScaling(ShortRepr):
     spread_F: Array
 
     @classmethod
-    def of(cls, x_NF: Array) -> FeatureScaling:
+    def of(cls, x_NF: Array, features: Sequence[str]) -> FeatureScaling:
         """Return the scaling that standardizes examples; a feature that is constant is only centered.
 
         Args:
             x_NF: The examples.
+            features: Their names, (F,).
+
+        Raises:
+            InvalidInput: A feature's numbers are so large that their squares overflow.
         """
-        spread_F = x_NF.std(0)
-        return cls(x_NF.mean(0), np.where(spread_F > 0, spread_F, 1.0))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return cls.of_moments(x_NF.mean(0), x_NF.std(0), features)
+
+    @classmethod
+    def of_moments(cls, mean_F: Array, spread_F: Array, features: Sequence[str]) -> FeatureScaling:
+        """Return the scaling by means and standard deviations; a feature that is constant is only centered.
+
+        Args:
+            mean_F: Means.
+            spread_F: Standard deviations.
+            features: Names, (F,).
+
+        Raises:
+            InvalidInput: A feature's numbers are so large that their squares overflow.
+        """
+        beyond_F = ~(np.isfinite(mean_F) & np.isfinite(spread_F))
+        if beyond_F.any():
+            raise InvalidInput(
+                f"Column '{features[int(beyond_F.argmax())]}' holds numbers whose squares are beyond the largest "
+                "float; wanted features below 1e150 or so. Divide the column by a constant."
+            )
+        return cls(mean_F, np.where(spread_F > 0, spread_F, 1.0))
 
     def scale(self, x_NF: Array) -> Array:
         """Return examples as a student sees them, float32.

@@ -381,7 +381,7 @@ def _summarize_survey(
         table,
         whole["row"].astype(np.int64),
         index,
-        FeatureScaling(moments.mean_F, moments.measure_spread()),
+        FeatureScaling.of_moments(moments.mean_F, moments.measure_spread(), reader.features),
         rows,
         streamed,
         replace(reader, rule=rule),

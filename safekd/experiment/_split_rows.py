@@ -44,7 +44,7 @@ def split_examples(
             few = f"{len(table.label_N)} examples are too few for a share of {getattr(config.splits, name):g}"
             named = f"no row of {config.source} has '{name}' in column '{config.split}'"
             raise InvalidInput(f"Split '{name}' is empty: {few if table.split_N is None else named}.")
-    scaling = FeatureScaling.of(table.x_NF[index["train"]])
+    scaling = FeatureScaling.of(table.x_NF[index["train"]], table.features)
     splits = make_splits(table, index, scaling)
     # rows that a file holds twice train the student, and judge nothing
     unseen = {name: split if name == "train" else drop_shared(split, splits["train"]) for name, split in splits.items()}

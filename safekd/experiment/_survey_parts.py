@@ -22,16 +22,17 @@ class Moments:
     def add(self, x_NF: Array) -> None:
         if not len(x_NF):
             return
-        mean_F, total = x_NF.mean(0), self.count + len(x_NF)
-        apart_F = mean_F - self.mean_F
-        self._squares_F += np.square(x_NF - mean_F).sum(0) + apart_F**2 * self.count * len(x_NF) / total
-        self.mean_F = self.mean_F + apart_F * len(x_NF) / total
+        with np.errstate(over="ignore", invalid="ignore"):  # what is beyond floats is refused by its column's name
+            mean_F, total = x_NF.mean(0), self.count + len(x_NF)
+            apart_F = mean_F - self.mean_F
+            self._squares_F += np.square(x_NF - mean_F).sum(0) + apart_F**2 * self.count * len(x_NF) / total
+            self.mean_F = self.mean_F + apart_F * len(x_NF) / total
         self.count = total
 
     def measure_spread(self) -> Array:
-        """Return the standard deviations, 1 where a feature is constant, (F,)."""
-        spread_F = np.sqrt(self._squares_F / max(self.count, 1))
-        return np.where(spread_F > 0, spread_F, 1.0)
+        """Return the standard deviations, (F,)."""
+        spread_F: Array = np.sqrt(self._squares_F / max(self.count, 1))
+        return spread_F
 
 
 class RowSample:

@@ -122,6 +122,19 @@ def test_bad_input_is_told(folder, file, old, new, fragments, capsys):
     assert not (folder / "run").exists()
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_numbers_whose_squares_no_float_holds_are_told_before_anything_is_written(suffix, folder, capsys):
+    cases = pd.read_csv(folder / "cases.csv")
+    cases.loc[cases.index % 2 == 0, "x1"] = 1e308
+    cases.to_csv(folder / "cases.csv", index=False)
+    cases.to_parquet(folder / "cases.parquet", index=False)
+    config = CONFIG.replace('"cases.csv"', f'"cases.{suffix}"')
+    (folder / "mine.toml").write_text(config)
+    ran = run_cli(capsys, "train", folder / "mine.toml", "--run-dir", folder / "run")
+    assert ran.refused("Column 'x1' holds numbers whose squares are beyond the largest float", "Divide the column")
+    assert not (folder / "run").exists()
+
+
 def test_a_teacher_with_other_classes_is_told(folder, capsys):
     api = pd.read_csv(folder / "api.csv")
     (api / 2).assign(unsure=0.5).to_csv(folder / "api.csv", index=False)
