@@ -118,3 +118,18 @@ def test_held_out_text_that_a_constraint_does_not_cover_certifies_nothing(tmp_pa
         kd.InvalidInput, match="'news' covers no position of the held-out text; nothing can be certified"
     ):
         trainer.certify([row for row in make_rows(8, seed=50) if row["context"] == "code"])
+
+
+@pytest.mark.parametrize("name", ["fsdp", "deepspeed", "torch_compile", "fp16_full_eval"])
+def test_arguments_under_which_no_step_is_right_are_refused_by_their_name(name, tmp_path, student):
+    arguments = make_arguments(tmp_path)
+    setattr(arguments, name, True)  # as a launcher's configuration does
+    with pytest.raises(kd.InvalidInput, match=f"`{name}` of the arguments is True: "):
+        SafeKDTrainer(student, arguments, teachers=make_teachers(), train_dataset=make_rows())
+
+
+def test_several_gpus_of_one_process_are_refused_with_what_to_start(tmp_path, student, monkeypatch):
+    arguments = make_arguments(tmp_path)
+    monkeypatch.setattr(type(arguments), "n_gpu", 2)
+    with pytest.raises(kd.InvalidInput, match=r"One process sees 2 GPUs.* torchrun --nproc-per-node=2 script.py"):
+        SafeKDTrainer(student, arguments, teachers=make_teachers(), train_dataset=make_rows())

@@ -41,13 +41,6 @@ def test_tokens_that_the_student_does_not_know_are_refused_before_it_writes(stud
         roll(student, padding=VOCABULARY)
 
 
-def test_a_loader_with_workers_is_refused(student):
-    """A copy of the student in another process never learns."""
-    loader = torch.utils.data.DataLoader(roll(student), batch_size=None, num_workers=1)
-    with pytest.raises(kd.InvalidInput, match=r"in a worker process of a DataLoader, .* wanted num_workers=0"):
-        next(iter(loader))
-
-
 def test_examples_of_rollouts_without_fixed_data_are_refused(student):
     with pytest.raises(kd.InvalidInput, match="These rollouts have no fixed data; give `fixed`"):
         roll(student).take_fixed(torch.tensor([0]))
