@@ -60,8 +60,8 @@ def join_ranks(device: torch.device | str = "cpu", timeout: timedelta | None = N
         torch.distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise InvalidInput(
-            f"The {_count_started()} processes could not be joined: {error}. Start them by "
-            "`torchrun --nproc-per-node=N -m safekd ...`, which says where they meet."
+            f"The {_count_started()} processes could not be joined: {error}. Start them by torchrun, which says where "
+            "they meet: `torchrun --nproc-per-node=N script.py`, or `... -m safekd train ...`."
         ) from error
     try:
         yield find_ranks()

@@ -18,7 +18,9 @@ Axes: C rows, inequalities first.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar, NamedTuple
 
 from ..errors import InvalidInput
@@ -91,16 +93,17 @@ class DualMethod:
     name: ClassVar[str] = "dual_method"  # by which ``DUAL_METHODS`` knows the rule
 
     def __post_init__(self) -> None:
-        rules = {
-            "rho": (self.rho0, self.rho0 >= 0, "at least 0"),
-            "step": (self.step, self.step >= 0, "at least 0"),
-            "ema": (self.ema, self.ema is None or 0 <= self.ema < 1, "in [0, 1)"),
-            "cap": (self.cap, self.cap is None or self.cap > 0, "above 0"),
-            "start": (self.start, self.start >= 0, "at least 0"),
-            "dead_band": (self.dead_band, self.dead_band >= 0, "at least 0"),
+        rules: dict[str, tuple[float | None, Callable[[float], bool], str]] = {
+            "rho": (self.rho0, lambda x: x >= 0, "at least 0"),
+            "step": (self.step, lambda x: x >= 0, "at least 0"),
+            "ema": (self.ema, lambda x: 0 <= x < 1, "in [0, 1)"),
+            "cap": (self.cap, lambda x: x > 0, "above 0"),
+            "start": (self.start, lambda x: x >= 0, "at least 0"),
+            "dead_band": (self.dead_band, lambda x: x >= 0, "at least 0"),
         }
         for name, (value, fits, wanted) in rules.items():
-            if not fits or (value is not None and not math.isfinite(value)):
+            left_out = value is None and name in ("ema", "cap")
+            if not left_out and not _is_number(value, fits):
                 raise InvalidInput(f"`{name}` of {type(self).__name__} is {value!r}; it must be {wanted} and finite.")
 
     @classmethod
@@ -224,9 +227,9 @@ class AugmentedLagrangian(DualMethod):
         dead_band: float = 0.0,
         restart: bool = False,
     ) -> None:
-        if rho is not None and not rho > 0:
+        if rho is not None and not _is_number(rho, lambda x: x > 0):
             raise InvalidInput(
-                f"`rho` of AugmentedLagrangian is {rho!r}; it must be above 0. For rho = 0 use PlainAscent()."
+                f"`rho` of AugmentedLagrangian is {rho!r}; it must be above 0 and finite. For rho = 0 use PlainAscent()."
             )
         gain, step = _default_gain_and_step(rho, step)
         super().__init__(gain, step, ema, cap, dead_band=dead_band, restart=restart, scale_free=rho is None)
@@ -276,7 +279,7 @@ class FixedPenalty(DualMethod):
     name = "fixed_penalty"
 
     def __init__(self, weight: float = 1.0) -> None:
-        if not (weight >= 0 and math.isfinite(weight)):
+        if not _is_number(weight, lambda x: x >= 0):
             raise InvalidInput(f"`weight` of FixedPenalty is {weight!r}; it must be at least 0 and finite.")
         super().__init__(0.0, 0.0, start=weight)
 
@@ -291,4 +294,11 @@ def _default_gain_and_step(gain: float | None, step: float | None) -> tuple[floa
     """Return both, where left out by their defaults: a gain of 1 in measured units."""
     if gain is None:
         return 1.0, 1.0 if step is None else step
-    return gain, gain / SETTINGS.integral_time if step is None else step
+    if step is None:  # what is no gain is refused by the method
+        step = gain / SETTINGS.integral_time if _is_number(gain, lambda _: True) else 0.0
+    return gain, step
+
+
+def _is_number(value: object, fits: Callable[[float], bool]) -> bool:
+    """Say whether something is a finite real number, numpy's included, of the range that is wanted."""
+    return isinstance(value, Real) and math.isfinite(value) and fits(float(value))

@@ -91,3 +91,8 @@ def test_one_base_for_every_exception():
     for error in (kd.InvalidInput, kd.InfeasiblePolytope, kd.InvalidConfig, kd.MissingSignal, kd.SolverFailure):
         assert issubclass(error, kd.SafekdError)
     assert issubclass(kd.InvalidInput, ValueError)
+
+
+def test_a_name_that_a_room_does_not_have_is_no_attribute():
+    with pytest.raises(AttributeError, match=r"module 'safekd\.language' has no attribute 'SafeKdTrainer'"):
+        _ = kd.language.SafeKdTrainer

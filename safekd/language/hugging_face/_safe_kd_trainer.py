@@ -184,6 +184,7 @@ class SafeKDTrainer(ReadingTrainer):
             critical_contexts=critical_contexts,
         )
         require_loss_settings(terms.settings(), len(terms.names))
+        mine = copy_arguments(args)  # refuses what are none
         collator = SequenceCollator(
             columns,
             data_collator,
@@ -192,7 +193,7 @@ class SafeKDTrainer(ReadingTrainer):
             side=getattr(processing_class, "padding_side", None) or "right",
         )
         data = {"train_dataset": train_dataset, "eval_dataset": eval_dataset, "processing_class": processing_class}
-        super().__init__(model, copy_arguments(args), several, terms, collator, held_out, {**trainer, **data})
+        super().__init__(model, mine, several, terms, collator, held_out, {**trainer, **data})
         if rollouts is not None:
             require_rollouts_for_run(rollouts, self.args, self.student, self.ranks)
         self.model_accepts_loss_kwargs = True  # the step's positions are counted before its first microbatch
@@ -339,7 +340,9 @@ class SafeKDTrainer(ReadingTrainer):
 
     def _require_run(self) -> LanguageRun:
         if self.run is None:
-            raise InvalidInput("Multipliers move inside a run; call trainer.train() first.")
+            raise InvalidInput(
+                "This trainer has had no run, which moves multipliers and is judged; call trainer.train() first."
+            )
         return self.run
 
     @property

@@ -46,13 +46,21 @@ def read_prompt(
         begins = [token for token in begins if token != end or token == getattr(tokenizer, "bos_token_id", None)]
         tokens = [*begins, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
     else:
-        given = torch.as_tensor(prompt)
-        if len(given) and (given.ndim != 1 or given.is_floating_point() or given.dtype == torch.bool):
-            raise InvalidInput(f"{who}: `prompt` is {prompt!r}; wanted a text, or a list of token numbers.")
-        tokens = given.tolist()
+        tokens = _read_token_numbers(prompt, who)
     if not tokens:
         raise InvalidInput(f"{who}: `prompt` has no tokens; wanted at least one, or None.")
     return tuple(int(token) for token in tokens)
+
+
+def _read_token_numbers(prompt: object, who: str) -> list[int]:
+    try:
+        given = torch.as_tensor(prompt)
+    except (TypeError, ValueError, RuntimeError):  # words in a list, rows of several lengths
+        given = torch.empty(1, 1)
+    if given.ndim != 1 or (len(given) and (given.is_floating_point() or given.dtype == torch.bool)):
+        raise InvalidInput(f"{who}: `prompt` is {prompt!r}; wanted a text, or a list of token numbers.")
+    numbers: list[int] = given.tolist()
+    return numbers
 
 
 def _read_system(system: str, template: str | None, tokenizer: Any, who: str) -> tuple[int, ...]:

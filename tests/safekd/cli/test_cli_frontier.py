@@ -39,8 +39,8 @@ def folder(traced, tmp_path):
 
 def test_traces_a_frontier_and_verifies_it(traced):
     folder, code, printed = traced
-    assert code in (0, 1)
     frontier = kd.Frontier.from_csv(folder / "f.csv")
+    assert code == (0 if frontier.table["feasible"].all() else 1)
     assert {0.75, 0.8} <= set(frontier.table["target"])
     assert (folder / "f.svg").read_text().lstrip().startswith("<?xml")
     assert "Pareto frontier" in printed
@@ -104,6 +104,16 @@ def test_bad_input_is_told_and_no_csv_is_lost(case, folder, capsys, monkeypatch)
     assert ran.refused(*fragments), ran.err
     assert [file.read_bytes() for file in files] == before
     assert not (folder / "new.csv").exists()
+
+
+@pytest.mark.parametrize(("feasible", "as_said", "code"), [(True, True, 0), (False, True, 1), (True, False, 1)])
+def test_exit_codes_of_a_sweep_that_is_done(feasible, as_said, code, folder, capsys, monkeypatch):
+    """1 where a row is infeasible, or --verify finds one that is not what its student is."""
+    frontier = kd.Frontier.from_csv(folder / "f.csv")
+    frontier.table["feasible"] = feasible
+    monkeypatch.setattr("safekd.cli._frontier_command.trace_frontier", lambda *_, **more: frontier)
+    monkeypatch.setattr("safekd.cli._frontier_command._verify_students", lambda *_: as_said)
+    assert run_cli(capsys, "frontier", folder / "mine.toml", "-o", folder / "new.csv", "--verify").code == code
 
 
 @pytest.mark.parametrize(("end", "code"), [(KeyboardInterrupt(), 4), (SystemExit(143), 4)])

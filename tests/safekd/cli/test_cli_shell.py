@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 
 import pytest
 
 import safekd as kd
+from tests.support.cli_runner import run_cli
 from tests.support.shell import run_shell
 
 COMMANDS = (
@@ -92,3 +94,43 @@ def test_completion_installs_itself(tmp_path):
     (script,) = (tmp_path / ".bash_completions").iterdir()
     assert str(script) in ran.stdout
     assert "_SAFEKD_COMPLETE" in script.read_text()
+
+
+ENDINGS = {
+    "a fault": (
+        ValueError("no such thing"),
+        2,
+        "this is a fault of safekd itself, please report it: ValueError: no such",
+    ),
+    "no memory": (MemoryError(), 2, "there is not enough memory for this; nothing half written was left behind"),
+    "a disk": (OSError(errno.EIO, "Input/output error", "runs/demo"), 2, "safekd: runs/demo: Input/output error."),
+    "no disk": (OSError("gone"), 2, "safekd: the system: gone."),
+    "bad input": (kd.InvalidInput("`x` is 3; wanted 4."), 2, "safekd: `x` is 3; wanted 4."),
+    "Ctrl-C": (KeyboardInterrupt(), 4, "safekd: stopped; nothing half written was left behind."),
+    "SIGTERM": (SystemExit(143), 4, "safekd: stopped; nothing half written was left behind."),
+    "a code": (SystemExit(3), 3, ""),
+}
+
+
+def end_with(error, monkeypatch):
+    def end(**_):
+        raise error
+
+    monkeypatch.setattr("safekd.cli._app.app", end)  # all commands: none is imported for this
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_whatever_goes_wrong_is_one_message_and_a_code(kind, capsys, monkeypatch):
+    error, code, message = ENDINGS[kind]
+    end_with(error, monkeypatch)
+    ran = run_cli(capsys, "demo")
+    assert ran.code == code
+    assert message in " ".join(ran.err.split())
+    assert "Traceback" not in ran.err
+
+
+def test_a_fault_is_shown_whole_where_somebody_asks_for_it(capsys, monkeypatch):
+    monkeypatch.setenv("SAFEKD_SHOW_FAULTS", "1")
+    end_with(ValueError("no such thing"), monkeypatch)
+    with pytest.raises(ValueError, match="no such thing"):
+        run_cli(capsys, "demo")

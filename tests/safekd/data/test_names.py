@@ -9,7 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import safekd as kd
-from safekd.data import Split
+from safekd.data import RankShare, Split, StreamSource
+from safekd.distributed import Ranks
 from safekd.errors import InvalidInput
 
 S = kd.safety
@@ -230,3 +231,18 @@ def test_a_polytope_about_other_teachers_is_refused():
         InvalidInput, match="about the teachers b, a, the ensemble is a, b; wanted the same names in the"
     ):
         trainer(weights=kd.weights.Conforming(kd.weights.EntropyDecay(), polytope))
+
+
+class TwoRanks(Ranks):
+    """One of two processes, of which the other was given its examples in another order, under other names."""
+
+    def gather(self, value):
+        return [value, f"another {value}"]
+
+
+def test_parts_of_two_processes_that_number_their_names_differently_are_refused():
+    part = StreamSource("train", [(X, NUMBER)], class_names=["benign", "malignant"])
+    with pytest.raises(
+        InvalidInput, match=r"own part of 'train', and their classes, .* called differently; give class_na"
+    ):
+        RankShare(part, TwoRanks())

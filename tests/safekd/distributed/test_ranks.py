@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from safekd.distributed import Ranks, find_ranks
+from safekd.distributed import Ranks, find_ranks, join_ranks
 from safekd.errors import InvalidInput
 
 from ...support.rank_worker import run_on_ranks
@@ -102,3 +102,16 @@ def test_processes_of_torchrun_that_nobody_joined_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(InvalidInput, match=r"process 1 of 4 that torchrun started.*join_ranks"):
         find_ranks()
+
+
+def test_processes_without_a_meeting_place_are_told_who_starts_them(monkeypatch):
+    """As a cluster's job script leaves it that says how many there are, and not where."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    for name in ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    told = pytest.raises(
+        InvalidInput, match=r"The 2 processes could not be joined: .*: `torchrun --nproc-per-node=N script"
+    )
+    with told, join_ranks():
+        pass

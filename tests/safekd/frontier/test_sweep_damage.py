@@ -15,6 +15,7 @@ import pytest
 
 import safekd as kd
 from safekd.frontier.sweep import StudentSweep
+from safekd.io.folders import read_checked_json, write_checked_json
 from tests.safekd.frontier import frontier_worker
 from tests.support import ROOT
 from tests.support.problems import at_least, one_each, trainer_for
@@ -342,3 +343,11 @@ def test_what_is_neither_run_nor_sweep_nor_frontier_cannot_be_verified(tmp_path)
     with pytest.raises(kd.InvalidInput, match="holds no finished sweep"):
         kd.verify_files(tmp_path)
     assert not kd.verify_files(tmp_path / "none.csv").holds()
+
+
+def test_a_table_of_another_length_than_its_record_is_told(folder):
+    """By someone who makes the hashes fit: one row less in ``done.json``."""
+    record = read_checked_json(folder / "done.json")
+    write_checked_json({**record, "points": record["points"][:-1], "rows": record["rows"][:-1]}, folder / "done.json")
+    with pytest.raises(kd.InvalidInput, match=r"has 3 rows and 4 in frontier\.csv; trace it again"):
+        kd.verify(folder, make, one_each())

@@ -112,6 +112,23 @@ def plant(run, files, **contents):
     return ready
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"\x80\x04cposix\nsystem\n(S'true'\ntR.",
+            r"safetensors is no safetensors file: .* pickle wrote is never read",
+        ),
+        ((2).to_bytes(8, "little") + b"{]", r"student\.safetensors cannot be read as safetensors"),
+    ],
+)
+def test_a_student_that_is_no_safetensors_file_is_refused(content, message, run):
+    (run / "student.safetensors").write_bytes(content)
+    mend_manifest(run, "student.safetensors")
+    with pytest.raises(kd.InvalidInput, match=message):
+        kd.FitResult.load(run, _make_student())
+
+
 @pytest.mark.parametrize("name", ["../../mine", "../mine", "/etc/hostname", "..", ".", "a/b", "a\0b"])
 def test_unfinished_files_move_nothing_that_lies_elsewhere(name, run):
     plant(run, {name: {"bytes": 4, "sha256": ""}})
@@ -146,6 +163,14 @@ def test_finished_files_of_a_killed_writer_still_move(run):
 
 
 # ------------------------------------------------------------------------------------------------------------- traces
+
+
+def test_a_step_that_no_machine_counts_to_is_told(made, tmp_path):
+    lines = (made / "run" / "trace.jsonl").read_text().splitlines()
+    row = json.loads(lines[-1]) | {"step": 10**30}
+    (tmp_path / "t.jsonl").write_text("\n".join([*lines[:-1], json.dumps(row)]) + "\n")
+    with pytest.raises(kd.InvalidInput, match="column 'step': found a number of more than 64 bits, wanted a whole num"):
+        read_trace(tmp_path / "t.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -372,6 +372,18 @@ def test_every_module_goes_to_the_trainers_device():
     assert rule.net.went == (torch.device("cpu"),)
 
 
+def test_a_rule_that_learns_from_named_inputs_asks_for_features():
+    class Named(FreeLogits):
+        def forward(self, x):
+            return super().forward(x)
+
+    data = one_each()
+    named = kd.Split("train", {"x": data.inputs}, data.labels)
+    trainer = trainer_for(student=Named(), teachers=two(), weights=Recorder("features"))
+    with pytest.raises(kd.InvalidInput, match=r"learns from features, and the inputs are a dictionary. Pass features="):
+        trainer.fit(named, epochs=1)
+
+
 def test_what_is_frozen_in_a_rule_stays():
     rule = learned("MetaTeacher")
     rule.network.inner.requires_grad_(False)

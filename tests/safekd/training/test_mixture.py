@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 import safekd as kd
-from safekd.training import Mixture
+from safekd.training import Mixture, _mixture
 from safekd.training._mixture import find_lowest_mixture
 from safekd.training.checkpoints import BestIterates
 from tests.support.problems import FreeLogits, at_least, one_each, same, state, trainer_for
@@ -172,3 +172,21 @@ def test_the_weighting_rule_is_kept_as_it_was_beside_the_student():
         "best_feasible": 2.0,
         "most_feasible": 2.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"_solve_program": lambda problem: False}, "HiGHS found no least violation of a mixture, though there is one"),
+        (
+            {"_clean_shares": lambda q: np.array([1.0, 0.0])},
+            r"HiGHS found does not hold: it violates 0\.1, and is .* Ask",
+        ),
+    ],
+)
+def test_an_answer_of_the_solver_is_not_taken_at_its_word(change, message, monkeypatch):
+    """(loss 1, .1 too unsafe) and (loss 3, .1 safer than asked): half each is right, and the first alone is not."""
+    for name, wrong in change.items():
+        monkeypatch.setattr(_mixture, name, wrong)
+    with pytest.raises(kd.SolverFailure, match=message):
+        find_lowest_mixture([1.0, 3.0], [[0.1], [-0.1]])

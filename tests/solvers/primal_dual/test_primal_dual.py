@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from solvers import InvalidInput
-from solvers.primal_dual import AugmentedLagrangian, DualMethod, FixedPenalty, PlainAscent, PrimalDual
+from solvers.primal_dual import AugmentedLagrangian, DualMethod, FixedPenalty, PIGain, PlainAscent, PrimalDual
 from tests.support.curves import t as vec
 
 
@@ -271,6 +271,11 @@ def test_methods_are_values():
 REFUSED = {
     "rho zero": (lambda: AugmentedLagrangian(rho=0), r"`rho` of AugmentedLagrangian is 0.*use PlainAscent\(\)"),
     "rho nan": (lambda: AugmentedLagrangian(rho=float("nan")), "`rho` of AugmentedLagrangian is nan"),
+    "rho in words": (lambda: AugmentedLagrangian(rho="10"), "`rho` of AugmentedLagrangian is '10'; it must be above 0"),
+    "step in words": (lambda: PlainAscent(step="big"), "`step` of PlainAscent is 'big'; it must be at least 0"),
+    "no step": (lambda: PlainAscent(step=None), "`step` of PlainAscent is None; it must be at least 0 and finite"),
+    "a weight in words": (lambda: FixedPenalty("1"), "`weight` of FixedPenalty is '1'; it must be at least 0"),
+    "a gain in words": (lambda: PIGain(gain="1"), "`rho` of PIGain is '1'; it must be at least 0"),
     "step": (lambda: PlainAscent(step=-1), "`step` of PlainAscent is -1; it must be at least 0 and finite"),
     "step inf": (lambda: PlainAscent(step=float("inf")), "`step` of PlainAscent is inf"),
     "ema": (lambda: AugmentedLagrangian(ema=1.0), r"`ema` of AugmentedLagrangian is 1.0; it must be in \[0, 1\)"),

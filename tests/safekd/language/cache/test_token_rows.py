@@ -70,6 +70,7 @@ def test_a_table_of_token_numbers_is_rows(teacher, tmp_path):
         ([], "`source` is empty"),
         ([[5, 6], []], r"Row 1: input_ids is of shape \(0,\)"),
         ({"input_ids": ROWS, "labels": ROWS[:2]}, "'input_ids': 3, 'labels': 2"),
+        ([{"input_ids": [5, 6]}, {"ids": [5]}], r"Row 1 has the columns \['ids'\]; wanted 'input_ids' among them"),
         ([{"input_ids": [5, 6], "labels": [5]}], "labels has 1 entries, input_ids 2"),
     ],
 )

@@ -160,3 +160,8 @@ def test_a_trainer_with_another_threshold_is_refused(tmp_path):
         kd.language.trace_trainer_frontier(lambda threshold: make_trainer(tmp_path, constraints=[SAFE]), targets=2)
     with pytest.raises(kd.InvalidInput, match="gave a LlamaForCausalLM; wanted a fresh SafeKDTrainer"):
         kd.language.trace_trainer_frontier(lambda threshold: make_model(), targets=2)
+
+
+def test_a_trainer_without_a_threshold_to_sweep_is_refused(tmp_path):
+    with pytest.raises(kd.InvalidInput, match=r"gave a trainer whose first constraint has no at_least to be swept"):
+        kd.language.trace_trainer_frontier(lambda threshold: make_trainer(tmp_path, constraints=[]), targets=2)

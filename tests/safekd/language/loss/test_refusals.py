@@ -128,6 +128,14 @@ def test_parts_of_a_teacher_that_do_not_fit_are_refused():
         TopK(torch.zeros(2, 3).long(), torch.zeros(2, 3), tail=torch.zeros(2, 1))
     with pytest.raises(InvalidInput, match=r"`bias` of a Head has shape \(4,\)"):
         Head(torch.zeros(8, 4), torch.zeros(4))
+    with pytest.raises(
+        InvalidInput, match=r"`weight` of a Head is \(8,\); wanted a matrix of floats, \(vocabulary, wid"
+    ):
+        Head(torch.zeros(8))
+    with pytest.raises(InvalidInput, match="`weight` of a Head is Linear; wanted a matrix of floats"):
+        Head(torch.nn.Linear(4, 8))
+    with pytest.raises(InvalidInput, match="`scale` of a Head is 0; wanted a finite number other than 0"):
+        Head(torch.zeros(8, 4), scale=0)
     with pytest.raises(InvalidInput, match="`softcap` of a Head is 0; wanted a number above 0, or None"):
         Head(torch.zeros(8, 4), softcap=0)
 

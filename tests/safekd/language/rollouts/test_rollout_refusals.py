@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import safekd as kd
 from safekd.language import CausalStudent, Rollouts
@@ -38,3 +39,8 @@ def test_tokens_that_the_student_does_not_know_are_refused_before_it_writes(stud
         roll(student, [[3, 4], [5, 99]])
     with pytest.raises(kd.InvalidInput, match=f"`padding` is token {VOCABULARY}"):
         roll(student, padding=VOCABULARY)
+
+
+def test_examples_of_rollouts_without_fixed_data_are_refused(student):
+    with pytest.raises(kd.InvalidInput, match="These rollouts have no fixed data; give `fixed`"):
+        roll(student).take_fixed(torch.tensor([0]))

@@ -195,3 +195,9 @@ def test_a_score_that_the_texts_do_not_have_is_named():
 def test_a_threshold_out_of_range_is_refused(threshold):
     with pytest.raises(InvalidInput, match="'kind': at_least is"):
         WrittenConstraint("kind", "polite", threshold)
+
+
+@pytest.mark.parametrize("score", ["", None, 3])
+def test_a_score_without_a_name_is_refused(score):
+    with pytest.raises(InvalidInput, match=f"Constraint 'kind': score is {score!r}; wanted the name of a score"):
+        WrittenConstraint("kind", score, 0.9)

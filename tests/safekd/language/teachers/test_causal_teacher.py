@@ -145,12 +145,44 @@ def test_inputs_that_a_model_cannot_read_are_refused(inputs, said):
         ({"prompt": "hello"}, "a prompt in words and no tokenizer"),
         ({"prompt": []}, "has no tokens"),
         ({"prompt": [V]}, "holds 64"),
+        ({"prompt": 3}, "`prompt` is 3; wanted a text, or a list of token numbers"),
+        ({"prompt": [0.5]}, r"`prompt` is \[0\.5\]; wanted a text"),
+        ({"prompt": ["the", "cat"]}, r"`prompt` is \['the', 'cat'\]; wanted a text"),
+        ({"prompt": [[1, 2], [3]]}, r"`prompt` is \[\[1, 2\], \[3\]\]; wanted a text"),
         ({"prompt": [1], "system": "x"}, "give one of them"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, said):
     with pytest.raises(InvalidInput, match=said):
         CausalTeacher(causal_model(), **settings)
+
+
+@pytest.mark.parametrize("kind", [CausalTeacher, EncoderTeacher])
+def test_a_name_is_no_model(kind):
+    with pytest.raises(
+        InvalidInput, match=r"A teacher's model is a str; wanted a model .* CausalTeacher\.load\('folder"
+    ):
+        kind("gpt2")
+
+
+def test_a_module_of_ones_own_is_no_language_model():
+    with pytest.raises(
+        InvalidInput, match=r"Linear has no output matrix, and its configuration no `.*a model of transf"
+    ):
+        _ = CausalTeacher(torch.nn.Linear(4, V)).vocabulary
+
+
+def test_an_encoder_without_a_head_or_without_tokens_is_refused():
+    config = transformers.BertConfig(
+        vocab_size=V, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    with pytest.raises(
+        InvalidInput, match=r"is a BertModel, which gives no logits; wanted .* such as AutoModelForMask"
+    ):
+        EncoderTeacher(transformers.BertModel(config).eval())(batch())
+    some = kd.data.Batch({"pixels": torch.zeros(2, 3)}, *(torch.zeros(2, dtype=torch.long),) * 4)
+    with pytest.raises(InvalidInput, match=r"was given 'pixels'; wanted inputs that have 'input_ids', \(B, T\)"):
+        EncoderTeacher(transformers.BertForMaskedLM(config).eval())(some)
 
 
 def test_a_model_without_a_head_is_refused():

@@ -210,6 +210,9 @@ def test_a_student_that_a_file_cannot_hold_is_told_before_training(tmp_path):
     student.register_buffer("odd", torch.zeros(3).to_sparse())
     message = "'odd', which is a tensor of layout torch.sparse_coo"
     assert untrained(tmp_path / "run", message, trainer=trainer_for(at_least(0.6), student=student))
+    student.odd = torch.ones(1, dtype=torch.complex128)
+    message = "cannot hold 'odd': a safetensors file knows no torch.complex128. Leave run_dir out"
+    assert untrained(tmp_path / "run", message, trainer=trainer_for(at_least(0.6), student=student))
 
 
 def full(*_, **__):

@@ -85,6 +85,13 @@ def test_further_splits_count_each_example_once_read_by_all_students():
         kd.certify(result, at_least(0.8), judge)
 
 
+def test_a_further_split_with_training_examples_is_refused():
+    train, teachers = noisy()
+    judge = kd.Split("judge", train.inputs[:7], train.labels[:7])
+    with pytest.raises(InvalidInput, match="'judge' shares 7 of its 7 examples with 'train'"):
+        fresh(teachers, 0.8).fit(train, splits={"judge": judge}, tighten=kd.CrossFit(folds=2, also=["judge"]), **SHORT)
+
+
 def test_splits_are_told_apart_by_what_they_are_not_by_name():
     train, teachers = noisy()
     judge, _ = noisy(seed=5)  # calls itself "train" too

@@ -15,6 +15,7 @@ from scipy.optimize import brentq
 
 import safekd as kd
 from safekd.errors import InvalidInput
+from safekd.io.folders import write_manifest
 from safekd.safety import bound_expectation
 from safekd.training import ROUND_COLUMNS, interpolate_threshold
 from tests.support.problems import FreeLogits, agreeing, at_least, one_each, optimal_multiplier, trainer_for
@@ -130,6 +131,11 @@ def test_looks_are_written_down(tmp_path):
         InvalidInput, match=f"'validation' for readings of the trace, {looks} looks to raise thresholds"
     ):
         kd.certify(result, at_least(0.8), VALIDATION)
+    (tmp_path / "tightening.csv").write_text(result.tightening.rounds.assign(cases="many").to_csv(index=False))
+    (tmp_path / "manifest.json").unlink()
+    write_manifest(tmp_path, "run")  # by someone who makes the hashes fit
+    with pytest.raises(InvalidInput, match=r"tightening\.csv is not what was written there: .*'many'"):
+        kd.FitResult.load(tmp_path, FreeLogits(rows=2))
     trainer().fit(TRAIN, epochs=1, run_dir=tmp_path)
     assert not (tmp_path / "tightening.csv").exists()
     assert "tightening" not in json.loads((tmp_path / "verdict.json").read_text())
@@ -258,6 +264,11 @@ REFUSED = {
         "'first' is posed on split 'validation', which is also to judge",
     ),
     "no such constraint": (kd.Tighten(constraints=["x"]), {}, r"no constraint 'x' to tighten; there is \['first'\]"),
+    "a mix": (
+        kd.Tighten(),
+        {"mix": {0: 1.0}},
+        "'first' is an equality, a mix or a budget.* wanted one average",
+    ),
     "no room": (kd.Tighten(highest=0.8), {}, "asks for 0.8, and `highest` is 0.8; wanted 0.8 < highest < 1"),
     "all of it": (kd.Tighten(highest=1.0), {}, "`highest` is 1; wanted 0.8 < highest < 1"),
     "nobody covered": (kd.Tighten(), {"contexts": [0]}, "No example of 'validation' is covered by 'first'"),

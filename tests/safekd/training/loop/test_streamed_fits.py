@@ -164,6 +164,7 @@ def test_passes_may_differ_in_how_many_batches_they_have():
 
 # ---- what is not possible ----
 
+NOISE = kd.teachers.Perturbation(passes=2)
 REFUSED = {
     "another batch size": (
         lambda: trainer(16).fit(DataLoader(TensorDataset(X, Y), SIZE), epochs=1),
@@ -192,6 +193,10 @@ REFUSED = {
     "a table of a teacher": (
         lambda: trainer(None, teacher=kd.teachers.StoredTeacher("s", torch.full((N, 2), 0.5))).fit([(X, Y)], epochs=1),
         "Teacher 's' has 300 stored rows, and the examples of 'train' have no index.*numbers",
+    ),
+    "the variance of a teacher": (
+        lambda: trainer(None, weights=kd.weights.InverseVariance(), perturbation=NOISE).fit([(X, Y)], epochs=1),
+        "needs the variance of each teacher, which is measured over a whole split in memory; 'train' is read as it is",
     ),
     "a table of weights": (
         lambda: trainer(None, weights=kd.weights.Stored(torch.ones(N, 1))).fit([(X, Y)], epochs=1),

@@ -260,8 +260,8 @@ def replace_by_pipe(folder):
     os.mkfifo(folder / "state.json")
 
 
-def claim_terabytes(folder):
-    with (folder / "student.safetensors").open("r+b") as stream:
+def claim_terabytes(folder, name="student.safetensors"):
+    with (folder / name).open("r+b") as stream:
         stream.truncate(2**40)  # a hole: no disk is filled
 
 
@@ -274,6 +274,10 @@ DAMAGE = {
     "one file less": (lambda folder: (folder / "state.json").unlink(), r"state\.json is missing"),
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), r"there is no manifest\.json"),
     "a file of a terabyte": (claim_terabytes, r"student\.safetensors is not what was written"),
+    "a state of a terabyte": (
+        lambda folder: claim_terabytes(folder, "state.json"),
+        r"state\.json has 1,099,511,627,776 bytes; wanted at most",
+    ),
     "another step's files": (
         lambda folder: shutil.copy(folder.parent / "step-000010" / "manifest.json", folder),
         "manifest.json is that of another checkpoint",
