@@ -70,7 +70,7 @@ def pool_tables(
 
     >>> ids = torch.tensor([[7, 2], [2, 5]])
     >>> log_p = torch.tensor([[0.6, 0.3], [0.5, 0.4]]).log()
-    >>> q = pool_tables(ids, log_p, torch.tensor([0.1, 0.1]), torch.tensor([0.5, 0.5]), vocabulary=1002)
+    >>> q = pool_tables(ids, log_p, torch.tensor([0.1, 0.1]), torch.tensor([0.5, 0.5]), vocabulary=50_000)
     >>> q.ids_M[:3], q.log_q_M[:3].exp()
     (tensor([2, 5, 7]), tensor([0.4000, 0.2000, 0.3000]))
     """

@@ -85,11 +85,27 @@ class SoftenedPool:
         """
         return self._pool(signals.log_p, w_K, self._temperatures(signals))
 
+    def soften(self, signals: SoftenedSignals) -> Tensor:
+        """Return the softened teachers, (..., K, V).
+
+        Args:
+            signals: Of the positions.
+        """
+        return self._soften(signals.log_p, self._temperatures(signals))
+
+    @property
+    def function(self) -> PoolFunction:
+        """How softened teachers are pooled."""
+        return self._function
+
     def _pool(self, log_p_KV: Tensor, w_K: Tensor, T_K: Tensor) -> Tensor:
+        return self._function(self._soften(log_p_KV, T_K), w_K)
+
+    def _soften(self, log_p_KV: Tensor, T_K: Tensor) -> Tensor:
         if self.schedule is not None:
             factor = require_temperature(self.schedule(self.step))
             T_K = (T_K * factor).clamp(self._temperatures.lowest, self._temperatures.highest)
-        return self._function(self.softening(log_p_KV, T_K), w_K)
+        return self.softening(log_p_KV, T_K)
 
     def __repr__(self) -> str:
         schedule = "" if self.schedule is None else f"schedule={self.schedule!r}, "
