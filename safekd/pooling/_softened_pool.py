@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from .._registry import find_named
+from .._registry import find_operator
 from ..divergences import require_temperature
 from ..errors import InvalidInput
-from ..softening import PowerSoftening, Schedule, SoftenedSignals, Softening, Temperatures
+from ..softening import SOFTENINGS, Schedule, SoftenedSignals, Softening, Temperatures
 from ._named_pools import POOLS
 from ._pool_weights import PoolFunction
 
@@ -28,7 +28,7 @@ class SoftenedPool:
         temperature: One number for all teachers; one a teacher, as a list, a tensor (K,) or a dictionary by name; or
             ``Temperatures``, by teacher, position, task and context.
         pool: How they are pooled: a name of ``kd.pooling.POOLS``, or a pool.
-        softening: How they are softened.
+        softening: How they are softened: a name of ``kd.softening.SOFTENINGS``, or an operator.
         schedule: A factor of all temperatures by the optimizer's step, such as ``TemperatureSchedule(4.0, 1.0, 500)``,
             or a function of your own; targets are then worked out anew each step.  Each trainer counts its own steps,
             and a run that goes on from a checkpoint goes on with them.
@@ -39,13 +39,14 @@ class SoftenedPool:
 
     temperature: float | Sequence[float] | Tensor | Mapping[str, float] | Temperatures = 1.0
     pool: PoolFunction | str = "arithmetic"
-    softening: Softening = field(default_factory=PowerSoftening)
+    softening: Softening | str = "power"
     schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
         given = self.temperature
         self._temperatures = given if isinstance(given, Temperatures) else Temperatures(teacher=given)
-        self._function: PoolFunction = find_named(self.pool, POOLS, "pool")
+        self._function: PoolFunction = find_operator(self.pool, POOLS, "pool")
+        self._softening: Softening = find_operator(self.softening, SOFTENINGS, "softening")
         if self.schedule is not None and not callable(self.schedule):
             raise InvalidInput(
                 f"`schedule` is {self.schedule!r}; wanted kd.softening.TemperatureSchedule(4.0, 1.0, steps=500), or a "
@@ -105,12 +106,12 @@ class SoftenedPool:
         if self.schedule is not None:
             factor = require_temperature(self.schedule(self.step))
             T_K = (T_K * factor).clamp(self._temperatures.lowest, self._temperatures.highest)
-        return self.softening(log_p_KV, T_K)
+        return self._softening(log_p_KV, T_K)
 
     def __repr__(self) -> str:
         schedule = "" if self.schedule is None else f"schedule={self.schedule!r}, "
         pool = getattr(self._function, "__name__", repr(self._function))
-        return f"SoftenedPool({schedule}pool={pool}, softening={self.softening!r}, {self._temperatures!r})"
+        return f"SoftenedPool({schedule}pool={pool}, softening={self._softening!r}, {self._temperatures!r})"
 
 
 class PoolClock:

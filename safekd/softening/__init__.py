@@ -12,14 +12,11 @@ axioms of such an operator.
 ``pool=kd.pooling.SoftenedPool(...)``.
 """
 
-from collections.abc import Mapping
-
 from ._audit_softening import audit_softening
+from ._named_softenings import SOFTENINGS
 from ._softening_operator import PowerSoftening, Softening, UniformMixing
 from ._temperature_schedules import Schedule, TemperatureSchedule, audit_schedule
 from ._temperatures import SoftenedSignals, Temperatures
-
-SOFTENINGS: Mapping[str, type[Softening]] = {"power": PowerSoftening, "uniform": UniformMixing}
 
 __all__ = [
     "SOFTENINGS",

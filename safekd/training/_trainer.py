@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from solvers.primal_dual import DualMethod, PIGain
 
 from .._number_checks import require_seed
-from .._registry import find_named
+from .._registry import find_operator
 from .._torch_state import keep_modes, require_device
 from ..data import Batch, ExampleSource, Fields, Group
 from ..distributed import Ranks, adopt_student, find_ranks
@@ -152,7 +152,7 @@ class ConstrainedTrainer:
         trains = student.training  # parts in eval mode are meant to stay so, unless the whole student came in it
         trained = adopt_student(student.to(device), find_ranks() if ranks is None else ranks)
         student, parts = trained.module, dict.fromkeys([*trained.module.modules(), *trained.caller.modules()])
-        pooling, scheduler = follow_schedule(find_named(pool, POOLS, "pool"), scheduler)
+        pooling, scheduler = follow_schedule(find_operator(pool, POOLS, "pool"), scheduler)
         objective = Objective(
             student=student,
             ensemble=teachers if isinstance(teachers, TeacherEnsemble) else TeacherEnsemble(teachers),

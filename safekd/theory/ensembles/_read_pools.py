@@ -92,7 +92,7 @@ class EnsembleReading(ShortRepr):
 
 
 def make_weigher(
-    weights: Tensor | Sequence[float] | Rule | None,
+    weights: Tensor | Sequence[float] | Mapping[str, float] | Rule | None,
     ensemble: TeacherEnsemble,
     split: Split,
     evidence: TeacherEvidence | None,
@@ -102,7 +102,7 @@ def make_weigher(
     """Return the function that weighs the teachers of a batch, (B, ..., K).
 
     Args:
-        weights: One number a teacher, a rule, or None for all alike.
+        weights: One number a teacher, in their order or by name; a rule; or None for all alike.
         ensemble: The teachers.
         split: Where batches are from.
         evidence: For rules.
@@ -115,6 +115,8 @@ def make_weigher(
     K = len(ensemble)
     if weights is None:
         weights = torch.full((K,), 1 / K, dtype=torch.float64)
+    if isinstance(weights, Mapping) and set(weights) == set(ensemble.names):
+        weights = [weights[name] for name in ensemble.names]
     if callable(weights) and not isinstance(weights, (Tensor, type)):
         rule = weights
         contexts = split.names.numbers("context", critical_contexts)

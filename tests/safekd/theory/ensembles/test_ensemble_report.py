@@ -180,6 +180,10 @@ def test_weights_as_numbers_and_by_a_rule(digits):
     several = [teachers[name] for name in GOOD]
     by_number = kd.ensemble_report(several, validation, weights=[0.6, 0.1, 0.3])
     assert [one.weight for one in by_number.teachers] == pytest.approx([0.6, 0.1, 0.3])
+    by_name = kd.ensemble_report(several, validation, weights={"neighbors": 0.3, "logistic": 0.6, "forest": 0.1})
+    assert by_name.pooled == by_number.pooled
+    with pytest.raises(InvalidInput, match="wanted a number a teacher"):
+        kd.ensemble_report(several, validation, weights={"neighbors": 1.0})
     polytope = kd.WeightPolytope(3, lower=0.1, upper=0.6)
     ruled = kd.ensemble_report(several, validation, weights=Conforming(EntropyDecay(), polytope))
     assert "by its rule" in str(ruled)
