@@ -43,6 +43,24 @@ def find_named(given: object, registry: Mapping[str, Any], argument: str) -> Any
     return found
 
 
+def find_operator(given: object, registry: Mapping[str, Any], argument: str) -> Any:
+    """Return what a name stands for, as ``find_named``; a class stands for one of its kind at its defaults.
+
+    Args:
+        given: A name, a class, or a function.
+        registry: Functions, classes or objects by name.
+        argument: What messages call it.
+
+    Returns:
+        A function, or an object that can be called like one.
+
+    Raises:
+        InvalidInput: There is no such name, or it cannot be called.
+    """
+    found = find_named(given, registry, argument)
+    return find_named(found(), registry, argument) if isinstance(found, type) else found
+
+
 def summarize_classes(registry: Mapping[str, object]) -> dict[str, str]:
     """Return the first line of each entry's docstring.
 

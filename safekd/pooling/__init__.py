@@ -7,23 +7,34 @@
     log_linear      prod_k p_k^(w_k / T) / Z: the geometric pool at a temperature
 
 ``POOLS`` holds them by these names, as trainers and configurations spell them; ``PowerPool`` and ``LogLinearPool`` take
-an exponent and a temperature.  ``audit_pool`` looks for what refutes the five axioms of a pool, yours too.
-"""
+an exponent and a temperature.  ``SoftenedPool`` softens each teacher first, by a temperature of its own, which may move
+over a run.  ``audit_pool`` looks for what refutes the five axioms of a pool, yours too.
 
-from collections.abc import Mapping
+``pool_tables`` pools teachers that are known by their most probable classes, at a cost that does not grow with the
+vocabulary; ``bound_table_error`` bounds what that loses.
+"""
 
 from ._arithmetic_pool import arithmetic_pool
 from ._audit_pool import audit_pool
 from ._geometric_pool import geometric_pool
 from ._log_linear_pool import LogLinearPool
+from ._named_pools import POOLS
+from ._pool_tables import PooledTable, bound_table_error, pool_tables
 from ._pool_weights import PoolFunction
 from ._power_pool import PowerPool
+from ._softened_pool import SoftenedPool, follow_schedule
 
-POOLS: Mapping[str, PoolFunction] = {
-    "arithmetic": arithmetic_pool,
-    "geometric": geometric_pool,
-    "power": PowerPool(),
-    "log_linear": LogLinearPool(),
-}
-
-__all__ = ["POOLS", "LogLinearPool", "PoolFunction", "PowerPool", "arithmetic_pool", "audit_pool", "geometric_pool"]
+__all__ = [
+    "POOLS",
+    "LogLinearPool",
+    "PoolFunction",
+    "PooledTable",
+    "PowerPool",
+    "SoftenedPool",
+    "arithmetic_pool",
+    "audit_pool",
+    "bound_table_error",
+    "follow_schedule",
+    "geometric_pool",
+    "pool_tables",
+]

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from .._number_checks import is_whole, require_seed
 from .._operator_audit import AxiomFinding, OperatorAudit
+from .._registry import find_operator
 from ..errors import InvalidInput, SafekdError
 from ..softening import PowerSoftening
+from ._named_pools import POOLS
 from ._pool_weights import PoolFunction
 
 
@@ -52,7 +54,7 @@ _SETTINGS = PoolAuditSettings()
 
 
 def audit_pool(
-    pool: PoolFunction,
+    pool: PoolFunction | str,
     log_p_NKV: Tensor | None = None,
     w_NK: Tensor | None = None,
     *,
@@ -69,7 +71,7 @@ def audit_pool(
     softening each teacher and then pooling is pooling and then softening.
 
     Args:
-        pool: From log-probabilities (..., K, V) and weights (..., K) to log-probabilities (..., V); by name from
+        pool: From log-probabilities (..., K, V) and weights (..., K) to log-probabilities (..., V); or a name of
             ``kd.pooling.POOLS``.
         log_p_NKV: Teachers to try it on, (N, K, V), of which a sample is taken; some are drawn if left out.
         w_NK: Weights, (N, K) or (K,), above 0, sum 1; drawn if left out.
@@ -87,15 +89,12 @@ def audit_pool(
 
     Source: the five axioms of arXiv:2601.09165, read as ``docs/ensembles.md`` says.
     """
-    if not callable(pool) or isinstance(pool, type):
-        raise InvalidInput(
-            f"`pool` is {pool!r}; wanted a pool, kd.pooling.POOLS['geometric'] or PowerPool(0.5) say, or a function."
-        )
+    function: PoolFunction = find_operator(pool, POOLS, "pool")
     log_p_NKV, w_NK = _read_pooled_rows(log_p_NKV, w_NK, teachers, classes, seed)
     N, K, V = log_p_NKV.shape
-    search = _PoolSearch(pool, log_p_NKV, w_NK, tolerance)
+    search = _PoolSearch(function, log_p_NKV, w_NK, tolerance)
     findings = tuple(search.judge())
-    name = getattr(pool, "__name__", repr(pool))
+    name = getattr(function, "__name__", repr(function))
     return OperatorAudit(
         f"{name} on {N} rows of {K} teachers and {V} classes", findings, (_explain_exclusion(findings, V),)
     )

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from .._number_checks import require_seed
 from .._operator_audit import AxiomFinding, OperatorAudit
+from .._registry import find_operator
 from ..errors import InvalidInput, SafekdError
+from ._named_softenings import SOFTENINGS
 
 Operator = Callable[[Tensor, float], Tensor]
 
@@ -47,13 +49,13 @@ _SETTINGS = SofteningAuditSettings()
 
 
 def audit_softening(
-    operator: Operator, log_p_NV: Tensor | None = None, *, tolerance: float = 1e-6, seed: int = 0
+    operator: Operator | str, log_p_NV: Tensor | None = None, *, tolerance: float = 1e-6, seed: int = 0
 ) -> OperatorAudit:
     """Judge the five axioms of a softening operator by a search for counterexamples.
 
     Args:
-        operator: From log-probabilities (..., V) and a temperature to log-probabilities (..., V): a ``Softening``, or a
-            function of your own.
+        operator: From log-probabilities (..., V) and a temperature to log-probabilities (..., V): a ``Softening``, a
+            name of ``SOFTENINGS``, or a function of your own.
         log_p_NV: Distributions to try it on, (N, V); some are drawn if left out.
         tolerance: Difference of probability that is none.
         seed: Of what is drawn.
@@ -64,16 +66,15 @@ def audit_softening(
     Raises:
         InvalidInput: The operator cannot be called, or does not return distributions of the same shape.
     """
-    if not callable(operator):
-        raise InvalidInput(f"`operator` is {operator!r}; wanted kd.softening.PowerSoftening(), or a function.")
+    function: Operator = find_operator(operator, SOFTENINGS, "operator")
     log_p_NV = draw_distributions(seed) if log_p_NV is None else log_p_NV.detach().double()
     if log_p_NV.ndim != 2 or not bool((log_p_NV.exp().sum(-1) - 1).abs().amax() < 1e-3):
         raise InvalidInput(f"`log_p_NV` has shape {tuple(log_p_NV.shape)}; wanted rows of log-probabilities, (N, V).")
-    least = float(getattr(operator, "least", 0.0))
+    least = float(getattr(function, "least", 0.0))
     T_S = [T for T in _SETTINGS.temperatures if least <= T]
-    q_SNV = torch.stack([_ask(operator, log_p_NV, T).exp() for T in T_S])
-    judged = _Judged(operator, log_p_NV, T_S, q_SNV, tolerance)
-    subject = f"{operator!r} on {len(log_p_NV)} distributions of {log_p_NV.shape[-1]} classes, T from {T_S[0]:g}"
+    q_SNV = torch.stack([_ask(function, log_p_NV, T).exp() for T in T_S])
+    judged = _Judged(function, log_p_NV, T_S, q_SNV, tolerance)
+    subject = f"{function!r} on {len(log_p_NV)} distributions of {log_p_NV.shape[-1]} classes, T from {T_S[0]:g}"
     return OperatorAudit(subject, tuple(judged.judge()))
 
 

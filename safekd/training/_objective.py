@@ -67,12 +67,13 @@ class Objective(ShortRepr):
         critical_contexts: C_safe, contexts where orderings apply, the same.
         features: What rules that learn from a representation see of a batch, (B, ..., D); None: its inputs, flattened.
         perturbation: How teachers are asked again where the rule needs their variance.
-        pooling: (teachers' log-probabilities, weights), (B, ..., K, V) and (B, ..., K) -> log of the target.
+        pooling: (teachers' log-probabilities, weights), (B, ..., K, V) and (B, ..., K) -> log of the target; one that
+            has ``pool_signals`` gets the signals in their place, and one that is ``moving`` is asked anew each step.
         non_finite_source: First teacher whose targets were not finite in the last pass, or who leaves out a class that
             the other side has; None where all was finite.
         looks_at_batches: Whether the rule looks at the student or holds a module, which may look at a batch as a whole.
         fixed: Whether targets never change: the rule neither looks at the student nor holds a module, and no teacher
-            moves.
+            or pool moves.
         readers: The student and the modules of the rule: all that has an eval mode.
         rows: Examples that go through a student or a teacher at a time where a whole source is read: no more than in a
             step of training.
@@ -104,7 +105,7 @@ class Objective(ShortRepr):
         self._needs, modules = collect_needs(self.rule), collect_modules(self.rule).values()
         self.looks_at_batches = looks_at_student(self.rule) or bool(modules)
         self._rule_fixed = not self.looks_at_batches
-        self.fixed = self._rule_fixed and not self.ensemble.moving
+        self.fixed = self._rule_fixed and not self.ensemble.moving and not getattr(self.pooling, "moving", False)
         if "variance" in self._needs and self.ensemble.moving:
             raise InvalidInput(
                 f"The weighting rule needs the variance of each teacher, which is measured once, but teacher "
@@ -191,7 +192,9 @@ class Objective(ShortRepr):
             batch: The examples.
         """
         w_K = batch.fill_uncounted(self.rule(signals), 1 / len(self.ensemble))
-        return PooledTeachers(signals, w_K, self.pooling(signals.log_p, w_K))
+        pool_signals = getattr(self.pooling, "pool_signals", None)
+        log_q_V = self.pooling(signals.log_p, w_K) if pool_signals is None else pool_signals(signals, w_K)
+        return PooledTeachers(signals, w_K, log_q_V)
 
     def target(self, source: ExampleSource, batch: Batch, logits_V: Tensor) -> Tensor:
         """Return the log of the pooled target for some examples, (B, ..., V), without gradient.

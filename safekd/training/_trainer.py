@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from solvers.primal_dual import DualMethod, PIGain
 
 from .._number_checks import require_seed
-from .._registry import find_named
+from .._registry import find_operator
 from .._torch_state import keep_modes, require_device
 from ..data import Batch, ExampleSource, Fields, Group
 from ..distributed import Ranks, adopt_student, find_ranks
 from ..errors import InvalidInput
-from ..pooling import POOLS
+from ..pooling import POOLS, follow_schedule
 from ..safety import Constraint
 from ..teachers import Perturbation, Teacher, TeacherEnsemble
 from ..weights import Rule, TeacherEvidence, Uniform
@@ -72,7 +72,8 @@ class ConstrainedTrainer:
         divergence: A name of ``kd.divergences.DIVERGENCES``, "forward_kl", "reverse_kl" or "jensen_shannon", built at
             its defaults; or one of them; or (log target, logits), both (B, ..., V) -> one loss a position (B, ...).
             ``ForwardKL`` if left out.
-        pool: How teachers become one target: a name of ``kd.pooling.POOLS``, "arithmetic" or "geometric"; or
+        pool: How teachers become one target: a name of ``kd.pooling.POOLS``, such as "geometric"; a pool of
+            ``kd.pooling``, such as ``PowerPool(0.5)``, or ``SoftenedPool``, with temperatures by teacher and step; or
             (log-probabilities (B, ..., K, V), weights (B, ..., K)) -> log of the target (B, ..., V).
         scheduler: Of the optimizer's rate, stepped once an optimizer step.
         evidence: Measured teachers, for rules and orderings.
@@ -151,6 +152,7 @@ class ConstrainedTrainer:
         trains = student.training  # parts in eval mode are meant to stay so, unless the whole student came in it
         trained = adopt_student(student.to(device), find_ranks() if ranks is None else ranks)
         student, parts = trained.module, dict.fromkeys([*trained.module.modules(), *trained.caller.modules()])
+        pooling, scheduler = follow_schedule(find_operator(pool, POOLS, "pool"), scheduler)
         objective = Objective(
             student=student,
             ensemble=teachers if isinstance(teachers, TeacherEnsemble) else TeacherEnsemble(teachers),
@@ -161,7 +163,7 @@ class ConstrainedTrainer:
             critical_contexts=frozenset(critical_contexts),
             features=features,
             perturbation=Perturbation() if perturbation is None else perturbation,
-            pooling=find_named(pool, POOLS, "pool"),
+            pooling=pooling,
             rows=min(CHUNK, rows or CHUNK),
             autocast=half,
         )

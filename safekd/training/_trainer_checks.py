@@ -10,7 +10,7 @@ import torch
 from solvers.polytope import WeightPolytope
 
 from .._number_checks import is_number, is_whole
-from .._registry import find_named
+from .._registry import find_operator
 from ..divergences import DIVERGENCES
 from ..errors import InvalidInput
 from ..weights import walk_rule
@@ -106,8 +106,8 @@ def require_polytope_names(objective: Objective) -> None:
 
 def find_divergence(given: Loss | str | None) -> Loss:
     """Return a divergence; a name or a class of the library stands for one at its defaults."""
-    found: Loss = find_named("forward_kl" if given is None else given, DIVERGENCES, "divergence")
-    return found() if isinstance(found, type) else found
+    found: Loss = find_operator("forward_kl" if given is None else given, DIVERGENCES, "divergence")
+    return found
 
 
 def require_evaluation_examples(examples: int | None) -> None:

@@ -17,7 +17,7 @@ from ..._number_checks import is_finite, is_whole
 from ...data import Batch, expand_to_positions
 from ...divergences import ForwardKL, TemperedDivergence, require_temperature
 from ...errors import InvalidInput
-from ...pooling import POOLS, LogLinearPool, PowerPool, arithmetic_pool, geometric_pool
+from ...pooling import POOLS, LogLinearPool, PowerPool, SoftenedPool, arithmetic_pool, geometric_pool
 from ...weights import learned_rules
 from ._chunk_divergences import require_divergence
 from ._head import Head
@@ -309,6 +309,11 @@ def read_pool(pool: object, teachers: int, *, in_logs: bool = False) -> Pool:
     if isinstance(found, LogLinearPool):
         return Pool("geometric", teachers, in_logs, temperature=found.temperature)
     r = 1.0 if found is arithmetic_pool else found.exponent if isinstance(found, PowerPool) else None
+    if isinstance(found, SoftenedPool):
+        raise InvalidInput(
+            "`pool` is a SoftenedPool; over a vocabulary teachers are softened as they are read: pass "
+            "temperature=[...], one a teacher, and its pool as pool=."
+        )
     if r is None:
         raise InvalidInput(
             f"`pool` is {pool!r}; wanted {', '.join(map(repr, POOLS))}, a PowerPool or a LogLinearPool. Over a "

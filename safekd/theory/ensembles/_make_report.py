@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..._number_checks import is_finite
-from ..._registry import find_named
+from ..._registry import find_operator
 from ...data import Split
 from ...errors import InvalidInput
 from ...pooling import POOLS, PoolFunction
@@ -39,7 +39,7 @@ def ensemble_report(
     teachers: TeacherEnsemble | Sequence[Teacher],
     split: Split,
     *,
-    weights: Tensor | Sequence[float] | Rule | None = None,
+    weights: Tensor | Sequence[float] | Mapping[str, float] | Rule | None = None,
     pool: PoolFunction | str = "arithmetic",
     safety: SafetyMeasure | None = None,
     evidence: TeacherEvidence | None = None,
@@ -53,8 +53,8 @@ def ensemble_report(
     Args:
         teachers: A TeacherEnsemble, or K of Teacher.
         split: Labeled data that none of them was trained on.
-        weights: One number a teacher; a weighting rule, called on the signals of the teachers and the data; None for
-            all alike.
+        weights: One number a teacher, in their order or by name; a weighting rule, called on the signals of the
+            teachers and the data; None for all alike.
         pool: A name of ``kd.pooling.POOLS``, or a pool of your own.
         safety: What is read over critical positions; ``TruthProbability()`` of all classes if left out.
         evidence: Measured teachers, for rules.
@@ -77,7 +77,7 @@ def ensemble_report(
     if safety is not None and not isinstance(safety, SafetyMeasure):
         raise InvalidInput(f"`safety` is {safety!r}; wanted a safety measure, kd.safety.TruthProbability([0]) say.")
     ensemble = teachers if isinstance(teachers, TeacherEnsemble) else TeacherEnsemble(teachers)
-    function: PoolFunction = find_named(pool, POOLS, "pool")
+    function: PoolFunction = find_operator(pool, POOLS, "pool")
     measure = (TruthProbability() if safety is None else safety).with_names(split.names)
     ensemble.recheck()
     K, weigh = len(ensemble), make_weigher(weights, ensemble, split, evidence, measure, critical_contexts)

@@ -15,7 +15,7 @@ from solvers.short_repr import ShortRepr
 
 from ...data import Batch, Split, expand_to_positions, require_class_count
 from ...errors import InvalidInput
-from ...pooling import PoolFunction
+from ...pooling import PoolFunction, SoftenedPool
 from ...safety import SafetyMeasure
 from ...teachers import TeacherEnsemble
 from ...weights import Rule, Signals, TeacherEvidence
@@ -92,7 +92,7 @@ class EnsembleReading(ShortRepr):
 
 
 def make_weigher(
-    weights: Tensor | Sequence[float] | Rule | None,
+    weights: Tensor | Sequence[float] | Mapping[str, float] | Rule | None,
     ensemble: TeacherEnsemble,
     split: Split,
     evidence: TeacherEvidence | None,
@@ -102,7 +102,7 @@ def make_weigher(
     """Return the function that weighs the teachers of a batch, (B, ..., K).
 
     Args:
-        weights: One number a teacher, a rule, or None for all alike.
+        weights: One number a teacher, in their order or by name; a rule; or None for all alike.
         ensemble: The teachers.
         split: Where batches are from.
         evidence: For rules.
@@ -115,6 +115,8 @@ def make_weigher(
     K = len(ensemble)
     if weights is None:
         weights = torch.full((K,), 1 / K, dtype=torch.float64)
+    if isinstance(weights, Mapping) and set(weights) == set(ensemble.names):
+        weights = [weights[name] for name in ensemble.names]
     if callable(weights) and not isinstance(weights, (Tensor, type)):
         rule = weights
         contexts = split.names.numbers("context", critical_contexts)
@@ -164,13 +166,14 @@ def read_pools(
     sums, same_KK = None, torch.zeros(len(ensemble), len(ensemble), dtype=torch.float64)
     for index in split.chunks(_count_examples(ensemble, split)):
         batch = split.batch(index)
-        log_p_PKV, w_PK, label_P, case_P = _read_positions(ensemble, split, batch, weigh)
+        signals, w_PK, label_P, case_P = _read_positions(ensemble, split, batch, weigh)
+        log_p_PKV = signals.log_p
         log_q = {}
         for name, job in jobs.items():
             if name in lost:
                 continue
             try:
-                log_q[name] = _pool_some(job, log_p_PKV, w_PK)
+                log_q[name] = _pool_some(job, signals, w_PK)
             except InvalidInput:
                 if job.needed:
                     raise
@@ -214,8 +217,8 @@ def _count_examples(ensemble: TeacherEnsemble, split: Split) -> int:
 
 def _read_positions(
     ensemble: TeacherEnsemble, split: Split, batch: Batch, weigh: Weigh
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return log-probabilities, weights, labels and cases of the positions that count, float64."""
+) -> tuple[Signals, Tensor, Tensor, Tensor]:
+    """Return signals, weights, labels and cases of the positions that count, float64."""
     log_p_KV = ensemble.cached_log_probabilities(split, batch)
     w_K = weigh(batch, log_p_KV)
     if w_K.shape != log_p_KV.shape[:-1]:
@@ -223,16 +226,23 @@ def _read_positions(
     place = torch.arange(len(split), device=split.device) if split.cluster is None else split.cluster
     case = expand_to_positions(place[batch.place], batch.labels.shape)
     counted = torch.ones_like(batch.labels, dtype=torch.bool) if batch.mask is None else batch.mask
-    return log_p_KV[counted].double(), w_K[counted].detach().double(), batch.labels[counted], case[counted]
+    task, context = (expand_to_positions(group, batch.labels.shape)[counted] for group in (batch.task, batch.context))
+    label_P = batch.labels[counted]
+    signals = Signals(
+        log_p=log_p_KV[counted].double(), labels=label_P, task=task, context=context, teachers=ensemble.names
+    )
+    return signals, w_K[counted].detach().double(), label_P, case[counted]
 
 
-def _pool_some(job: PoolJob, log_p_PKV: Tensor, w_PK: Tensor) -> Tensor:
+def _pool_some(job: PoolJob, signals: Signals, w_PK: Tensor) -> Tensor:
     """Return the pool of some of the teachers, (P, V); where none of them has a weight, all count alike."""
     chosen = list(job.teachers)
     w_Pk = w_PK[:, chosen]
     total_P1 = w_Pk.sum(-1, keepdim=True)
     w_Pk = torch.where(total_P1 > 0, w_Pk / total_P1, 1 / len(chosen))
-    return job.pool(log_p_PKV[:, chosen], w_Pk).double()
+    if isinstance(job.pool, SoftenedPool):  # which knows each teacher by its number or name among all
+        return job.pool.function(job.pool.soften(signals)[:, chosen], w_Pk).double()
+    return job.pool(signals.log_p[:, chosen], w_Pk).double()
 
 
 def _read_rows_of(log_q_PV: Tensor, label_P: Tensor, safety: SafetyMeasure) -> PooledReading:

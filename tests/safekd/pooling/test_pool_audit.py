@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-import safekd as kd
 from safekd.errors import InvalidInput
 from safekd.pooling import LogLinearPool, PowerPool, arithmetic_pool, audit_pool, geometric_pool
 
@@ -134,7 +133,8 @@ def test_it_reads_teachers_of_your_own():
     alike = log_p[:, :1].expand(-1, 2, -1)
     assert not audit_pool(geometric_pool, alike, torch.tensor([0.3, 0.7])).violated
     assert "200" not in audit_pool(geometric_pool, log_p).subject  # a sample
-    assert audit_pool(kd.pooling.POOLS["geometric"], log_p)[CONVEX].worst > 0.01
+    assert audit_pool("geometric", log_p)[CONVEX].worst > 0.01
+    assert audit_pool(PowerPool, log_p).to_dict() == audit_pool("power", log_p).to_dict()
 
 
 def test_the_boundary_is_told():
@@ -156,8 +156,8 @@ def test_it_is_printed_and_written():
 
 
 REFUSED = {
-    "name": (lambda: audit_pool("geometric"), r"`pool` is 'geometric'; wanted a pool, kd.pooling.POOLS\['geometric'\]"),
-    "class": (lambda: audit_pool(PowerPool), "wanted a pool"),
+    "name": (lambda: audit_pool("median"), "`pool` is 'median'; wanted 'arithmetic', 'geometric', 'power'"),
+    "number": (lambda: audit_pool(0.5), "`pool` is 0.5; wanted 'arithmetic', .* or a function of your own"),
     "raises": (lambda: audit_pool(lambda log_p, w: 1 / 0), "The pool fails with ZeroDivisionError"),
     "shape": (lambda: audit_pool(lambda log_p, w: log_p), r"The pool gives \(64, 3, 4\); .* \(64, 4\)"),
     "sum": (lambda: audit_pool(lambda log_p, w: log_p.sum(-2)), "exponentials of what the pool gives sum to"),

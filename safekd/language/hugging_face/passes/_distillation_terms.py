@@ -118,7 +118,7 @@ class DistillationTerms(ShortRepr):
             "weights": describe(self.weights, with_state=False),
             "constraints": {constraint.name: describe(constraint) for constraint in self.constraints},
             "divergence": describe(self.divergence),
-            "pool": self.pool,
+            "pool": describe(self.pool),
             "temperature": describe(self.temperature),
             "temper": self.temper,
             "cross_entropy": self.cross_entropy,

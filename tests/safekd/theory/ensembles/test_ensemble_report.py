@@ -18,7 +18,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import safekd as kd
 from safekd.errors import InvalidInput
-from safekd.pooling import PowerPool
+from safekd.pooling import PowerPool, SoftenedPool
 from safekd.safety import TruthProbability
 from safekd.teachers import CallableTeacher, SklearnTeacher, StoredTeacher
 from safekd.theory.ensembles import _read_pools
@@ -180,6 +180,10 @@ def test_weights_as_numbers_and_by_a_rule(digits):
     several = [teachers[name] for name in GOOD]
     by_number = kd.ensemble_report(several, validation, weights=[0.6, 0.1, 0.3])
     assert [one.weight for one in by_number.teachers] == pytest.approx([0.6, 0.1, 0.3])
+    by_name = kd.ensemble_report(several, validation, weights={"neighbors": 0.3, "logistic": 0.6, "forest": 0.1})
+    assert by_name.pooled == by_number.pooled
+    with pytest.raises(InvalidInput, match="wanted a number a teacher"):
+        kd.ensemble_report(several, validation, weights={"neighbors": 1.0})
     polytope = kd.WeightPolytope(3, lower=0.1, upper=0.6)
     ruled = kd.ensemble_report(several, validation, weights=Conforming(EntropyDecay(), polytope))
     assert "by its rule" in str(ruled)
@@ -201,6 +205,21 @@ def test_other_pools(digits, pool):
     assert found.least_gap >= -1e-9 or pool == PowerPool(2.0)
     assert "PowerPool(exponent=2.0)" in str(found) or pool != PowerPool(2.0)
     assert found.variance.measured != pytest.approx(found.variance.correlated, rel=1e-3)
+
+
+def test_softened_pools_know_their_teachers_by_name_whoever_is_left_out(digits):
+    """A teacher that is too sure of itself, softened: the pool is better for it."""
+    teachers, validation, _ = digits
+    several = [teachers["logistic"], teachers["shuffled"]]
+    plain = kd.ensemble_report(several, validation)
+    softened = kd.ensemble_report(several, validation, pool=SoftenedPool({"shuffled": 20.0}, "geometric"))
+    p = [one.log_probabilities(validation.batch(), "validation") for one in several]
+    flat = torch.stack([p[0], (p[1] / 20).log_softmax(-1)], 1).mean(1).log_softmax(-1)
+    assert softened.pooled.loss == pytest.approx(float(-flat.gather(1, validation.labels[:, None]).mean()))
+    without = float(-p[0].gather(1, validation.labels[:, None]).mean()) - softened.pooled.loss
+    assert softened.teachers[1].loss_without.mean == pytest.approx(without)
+    assert plain.teachers[0].loss == softened.teachers[0].loss
+    assert "SoftenedPool" in str(softened)
 
 
 def test_sequences_are_read_at_the_positions_that_count_and_by_the_example(digits, monkeypatch):
