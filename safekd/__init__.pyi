@@ -43,6 +43,7 @@ from .safety import certify as certify
 from .saved_students import SavedStudent as SavedStudent
 from .saved_students import load as load
 from .theory import recursive_distill as recursive_distill
+from .theory import stability as stability
 from .theory.ensembles import ensemble_report as ensemble_report
 from .training import ConstrainedTrainer as ConstrainedTrainer
 from .training import CrossFit as CrossFit

@@ -34,6 +34,7 @@ EXPERIMENTS: Mapping[str, Sequence[Callable[[], Claim]]] = {
     "Adaptive weighting (arXiv 2601.17910)": (
         _composition.bounded_weights,
         _composition.orderings,
+        _composition.pareto_compatibility,
         _composition.product_composition,
         _composition.families,
         _convergence.almost_sure,
@@ -44,6 +45,7 @@ EXPERIMENTS: Mapping[str, Sequence[Callable[[], Claim]]] = {
         _convergence.no_degradation,
         _perturbation.fixed_point,
         _perturbation.moved_student,
+        _perturbation.trained_students,
         _perturbation.gradient_variance,
         _safety_claims.pareto,
         _safety_claims.multiplier,

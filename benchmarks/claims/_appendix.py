@@ -37,15 +37,13 @@ def toy_illustration() -> Claim:
         number="Appendix A",
         statement="Entropies 0.68 and 1.52 give weights (0.69, 0.31), q(a) = 0.68, and 13 % more than uniform weights.",
         reading="The entropies were read as printed, and worked out from the distributions printed beside them, in "
-        "nats and in "
-        "bits. The unit does not matter: weights proportional to 1/H do not change with it.",
+        "nats and in bits. The unit does not matter: weights proportional to 1/H do not change with it.",
         ran="Weights by `EntropyInverse`, the pool's mass on the right token, for each reading.",
         found=f"The distributions' entropies are {nats[0]:.4f} and {nats[1]:.4f} nats, {bits[0]:.4f} and {bits[1]:.4f} "
-        "bits. As printed: "
-        f"w = ({weights['printed'][0]:.3f}, {weights['printed'][1]:.3f}), q(a) = {mass['printed']:.3f}, "
-        f"{mass['printed'] / uniform - 1:+.1%}. From the distributions: w = ({weights['nats'][0]:.3f}, "
-        f"{weights['nats'][1]:.3f}), "
-        f"q(a) = {mass['nats']:.3f}, {mass['nats'] / uniform - 1:+.1%}.",
+        f"bits. As printed: w = ({weights['printed'][0]:.3f}, {weights['printed'][1]:.3f}), q(a) = "
+        f"{mass['printed']:.3f}, {mass['printed'] / uniform - 1:+.1%}. From the distributions: w = "
+        f"({weights['nats'][0]:.3f}, {weights['nats'][1]:.3f}), q(a) = {mass['nats']:.3f}, "
+        f"{mass['nats'] / uniform - 1:+.1%}.",
         verdict=judge(reproduced and better and any(found.values()), reproduced and better),
         condition="The entropies are taken as printed. From the distributions the improvement is smaller, and still "
         "there.",

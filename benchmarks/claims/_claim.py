@@ -59,3 +59,8 @@ def judge(as_stated: bool, under_condition: bool = False) -> Verdict:
     if as_stated:
         return "holds"
     return "holds under an extra condition" if under_condition else "fails"
+
+
+def say_tight(reached: bool) -> str:
+    """Return the first word of a claim's tightness: whether the bound or rate was reached by something that was run."""
+    return "Tight" if reached else "Not tight"

@@ -54,19 +54,15 @@ def orderings(rows: int = 20_000, seed: int = 0) -> Claim:
         number="III.5, III.22 under IV.1",
         statement="The unified weights inherit the axioms of their components (Figure 1), the safety orderings among "
         "them.",
-        reading="Theorem IV.2 promises normalization, boundedness and convexity; the caption of Figure 1 and the "
-        "abstract "
-        "promise all axioms. The orderings were tested as if promised.",
+        reading="Theorem IV.2 promises normalization, boundedness and convexity; the caption of Figure 1 says that "
+        "the unified operator inherits the axioms of its components. The orderings were tested as if promised.",
         ran=f"{rows:,} random weights in [0.1, 0.6], token and context scale ordered alike, task scale free or "
-        "ordered; "
-        "the product, and the product projected.",
+        "ordered; the product, and the product projected.",
         found=f"{free:.1%} of the products break an ordering that both safety-aware scales keep; {kept:.1%} where the "
-        "task "
-        f"scale keeps it too; {repaired:.1%} after projection.",
+        f"task scale keeps it too; {repaired:.1%} after projection.",
         verdict=judge(free == 0, kept == 0 and mends),
         condition="The task scale keeps the ordering too, or the product is projected into the polytope with the "
-        "orderings "
-        "(`kd.weights.Unified` does).",
+        "orderings (`kd.weights.Unified` does).",
         counterexample="token = context = (.40, .35, .25), task = (.20, .50, .30) give "
         f"({', '.join(f'{x:.3f}' for x in example.tolist())}); repaired: "
         f"({', '.join(f'{x:.3f}' for x in mended.tolist())})",
@@ -105,18 +101,15 @@ def product_composition(rows: int = 20_000, seed: int = 1) -> Claim:
         reading='"Bounded influence constraints" is read in two ways: some bounds, and the bounds '
         "[w_min, w_max] of the components.",
         ran=f"{rows:,} products of three random weights in [0.1, 0.6], pools of random teachers, and all products of "
-        "the "
-        f"{len(corners)} vertices, among which the extremes lie.",
+        f"the {len(corners)} vertices, among which the extremes lie.",
         found=f"Sums are 1 to {normalized:.0e}, pools leave the teachers' range by {max(inside, 0):.0e}, logs add up "
-        "to "
-        f"{decomposes:.0e}. {own:.1%} of the products leave [0.1, 0.6].",
+        f"to {decomposes:.0e}. {own:.1%} of the products leave [0.1, 0.6].",
         verdict=judge(valid and within_derived and own == 0, valid and within_derived),
         condition="The bounds of the product are wider ones, from a^3 / (a^3 + (K - 1) b^3) on; to have those of the "
         "components, project.",
         counterexample=f"components in [0.1, 0.6], product up to {most:.3f} and down to {least:.4f}",
         tightness=f"The derived bounds {lower[0]:.4f} and {upper[0]:.3f} are not reached: the exact range is "
-        f"{least:.4f} to "
-        f"{most:.3f}, since weights sum to 1 at each scale.",
+        f"{least:.4f} to {most:.3f}, since weights sum to 1 at each scale.",
         numbers={
             "normalized": normalized,
             "outside": own,
@@ -155,8 +148,7 @@ def families(rows: int = 64, seed: int = 2) -> Claim:
         number="V.1, V.2",
         statement="Operators that satisfy all axioms exist, and the axioms do not determine them.",
         ran=f"Families A, B and C of the proof, each made conforming, audited by `kd.audit` at {rows} random "
-        "positions, and "
-        "their weights compared.",
+        "positions, and their weights compared.",
         found=f"Axioms broken: {sum(map(len, broken.values()))}. Median distance of the weights of two families: "
         + ", ".join(f"{pair} {value:.2f}" for pair, value in typical.items())
         + ". Continuity is searched, not proved.",
@@ -178,15 +170,13 @@ def minimality() -> Claim:
         number="IX.C, axiom minimality",
         statement="Open question: is each of the fifteen axioms independent of the other four of its scale?",
         reading="Stated as the claim that each is. Positivity is taken with w_min = 0 allowed; with w_min > 0 it is "
-        "part of "
-        "boundedness.",
+        "part of boundedness.",
         ran="`kd.axioms.independence_table`: for each axiom weights that break it, judged by the audit.",
         found=f"{int(alone.sum())} of {len(table)} counterexamples break their axiom and no other of their scale.",
         verdict=judge(bool(alone.all()) and not any(follows.values()), bool(alone.all())),
         condition="Boundedness allows w_min = 0, with the w_min > 0 of (A1) positivity "
         f"({', '.join(follows['bounds'])}) follows from it; and weights may look at the student, else Pareto "
-        "compatibility "
-        f"({', '.join(follows['positivity'])}) follows from positivity.",
+        f"compatibility ({', '.join(follows['positivity'])}) follows from positivity.",
         numbers={"alone": int(alone.sum()), "axioms": len(table), "follow": sum(map(len, follows.values()))},
     )
 
@@ -211,3 +201,40 @@ def bounded_weights(steps: int = 10_000) -> Claim:
         "wrong label.",
         numbers={"free": float(free[-1]), "kept": float(kept[-1])},
     )
+
+
+def pareto_compatibility(weights: int = 21) -> Claim:
+    """III.14: minimizers of scalarized task losses, with weights above 0 and at 0."""
+    x = np.linspace(-4, 4, 2001)  # the student's logit for task 1, and its logit for task 2
+    first, second = _binary_divergence(0.8, x), _binary_divergence(0.3, x)
+    shares = np.linspace(0, 1, weights)
+    # one logit for both tasks, which are in conflict
+    shared = [int((a * first + (1 - a) * second).argmin()) for a in shares]
+    beaten = [
+        bool(((first < first[i]) & (second <= second[i]) | (first <= first[i]) & (second < second[i])).any())
+        for i in shared
+    ]
+    # a logit for each task: with weight 0 its logit is left wherever it is, here at 0
+    start = int(np.abs(x).argmin())
+    apart = [(int(first.argmin()) if a > 0 else start, int(second.argmin()) if a < 1 else start) for a in shares]
+    lost = [bool(second[j] > second.min() + 1e-12 or first[i] > first.min() + 1e-12) for i, j in apart]
+    inside = not any(beaten) and not any(lost[1:-1])
+    return Claim(
+        number="III.14",
+        statement="For task weights that are at least 0 and sum to 1, minimizers of the weighted loss are "
+        "Pareto-optimal.",
+        ran=f"Two binary tasks with targets 0.8 and 0.3, {weights} weights from (0, 1) to (1, 0): a student with one "
+        "logit for both, and one with a logit for each.",
+        found=f"With weights above 0 no minimizer is dominated, of {2 * (weights - 2)}. With a weight of 0, "
+        f"{int(lost[0]) + int(lost[-1])} of 2 minimizers of the student with two logits are.",
+        verdict=judge(inside and not any(lost), inside),
+        condition="All weights are above 0, or the minimizer is unique.",
+        counterexample="weights (1, 0), a logit for each task: the second logit may stay anywhere, at 0 its loss is "
+        f"{second[start]:.3f}, and nothing of the first task would be lost by lowering it",
+        numbers={"beaten": sum(beaten), "lost_inside": sum(lost[1:-1]), "lost_at_zero": sum(lost) - sum(lost[1:-1])},
+    )
+
+
+def _binary_divergence(q: float, logit: np.ndarray) -> np.ndarray:
+    p = 1 / (1 + np.exp(-logit))
+    return q * np.log(q / p) + (1 - q) * np.log((1 - q) / (1 - p))

@@ -63,21 +63,17 @@ def weights_and_gradients(problems: int = 200, seed: int = 0) -> Claim:
         number="IX.C, gradient modification",
         statement="Open question: do adaptive weighting and gradient modification go together?",
         reading="Stated as the claim that a scheme's promise, a direction that raises no loss, survives when its "
-        "weights are made "
-        "conforming. Schemes are those of torchjd that weigh gradients by their Gramian.",
+        "weights are made conforming. Schemes are those of torchjd that weigh gradients by their Gramian.",
         ran=f"{problems} sets of {K} gradients of 10 parameters, half of them in conflict; weights of each scheme as "
-        "they are, and "
-        "projected into [0.1, 0.6].",
+        "they are, and projected into [0.1, 0.6].",
         found="Share of the problems in which some loss rises, as they are and conforming: "
         + ", ".join(f"{name} {rises[name, False]:.0%} and {rises[name, True]:.0%}" for name in SCHEMES)
         + f"; the shortest conforming direction {rises['shortest conforming direction', True]:.0%}.",
         verdict=judge(as_they_are == 0 and conforming == 0 and within, as_they_are == 0 and within and conforms),
         condition="The promise is asked of conforming weightings in place of single teachers: the shortest direction "
-        "within the "
-        "polytope raises the loss of no conforming weighting (`kd.theory.find_conforming_descent`).",
+        "within the polytope raises the loss of no conforming weighting (`kd.theory.find_conforming_descent`).",
         counterexample=f"made conforming, MGDA raises a loss in {rises['MGDA', True]:.0%} and UPGrad in "
-        f"{rises['UPGrad', True]:.0%} of the "
-        "problems, where alone they raise none",
+        f"{rises['UPGrad', True]:.0%} of the problems, where alone they raise none",
         tightness="With w_min = 0 and w_max = 1 nothing is lost: the polytope is the simplex.",
         numbers={
             "as_they_are": as_they_are,

@@ -13,7 +13,7 @@ import safekd as kd
 from safekd.safety import Margin, OneMinusBrier, Recall, SafetyMeasure, TruthProbability
 from safekd.teachers import StoredTeacher
 
-from ._claim import Claim, Line, Picture, judge
+from ._claim import Claim, Line, Picture, judge, say_tight
 
 Q = (0.3, 0.5, 0.2)  # the teachers' pool; class 0 is the critical one
 _LOWEST, _HIGHEST = Q[0], 0.9
@@ -60,15 +60,13 @@ def pareto(multipliers: int = 400) -> Claim:
         statement="The Pareto-optimal solutions of loss and safety are characterized by the Lagrangian, one for each "
         "mu >= 0.",
         ran=f"{multipliers + 1} multipliers from 0 to 30 on the frontier of a student of free logits, which is convex, "
-        "and on that of "
-        "a student with one parameter, which is concave; and constrained problems on both.",
+        "and on that of a student with one parameter, which is concave; and constrained problems on both.",
         found=f"Convex: {len(reached['convex'])} points, no gap wider than {widest['convex']:.3f} in safety. Concave: "
         f"{len(reached['concave'])} points, a gap of {widest['concave']:.2f}. Thresholds as constraints reach "
         f"{by_constraint['convex']} and {by_constraint['concave']} of {len(s[::20])}.",
         verdict=judge(pareto_only and all(fine.values()), pareto_only and fine["convex"]),
         condition="The frontier is convex (strong duality, as the proof assumes). Each minimizer for mu > 0 is a "
-        "Pareto point "
-        "on any frontier; that all are found needs convexity. Constraints find all on both.",
+        "Pareto point on any frontier; that all are found needs convexity. Constraints find all on both.",
         counterexample=f"a concave frontier: {multipliers + 1} multipliers find its {len(reached['concave'])} ends and "
         "nothing between",
         picture=Picture("pareto", "safety", "loss, nats", lines),
@@ -119,17 +117,15 @@ def multiplier(epochs: int = 1500, threshold: float = 0.6) -> Claim:
         statement="At every solution of the safety-constrained problem there is a multiplier that satisfies the KKT "
         "conditions.",
         ran=f"`kd.ConstrainedTrainer` on a student of free logits with safety of at least {threshold}, whose "
-        "multiplier is known; and a "
-        "student p_0 = 0.6 - theta^2, p_1 = 0.3 + theta/10, asked for 0.6, so that theta = 0 alone is feasible.",
+        "multiplier is known; and a student p_0 = 0.6 - theta^2, p_1 = 0.3 + theta/10, asked for 0.6, so that theta "
+        "= 0 alone is feasible.",
         found=f"The trainer ends with multiplier {reached:.4f}, the optimal one is {optimal:.4f}; KKT residuals are "
         f"{residual:.1e} at most.",
         verdict=judge(exists and least < 1e-6, exists),
-        condition="A constraint qualification holds at the solution, Slater's in the convex case, or a gradient of the "
-        "safety "
-        "that is not zero.",
+        condition="A constraint qualification holds at the solution, Slater's in the convex case, or a gradient of "
+        "the safety that is not zero.",
         counterexample="p_0 = 0.6 - theta^2 >= 0.6: at theta = 0 the safety's gradient is zero, the loss's is "
-        f"{slopes[0]:.3f}; no "
-        f"multiplier brings the residual below {least:.3f}",
+        f"{slopes[0]:.3f}; no multiplier brings the residual below {least:.3f}",
         numbers={"reached": reached, "optimal": optimal, "residual": residual, "no_multiplier": least},
     )
 
@@ -157,21 +153,18 @@ def inherited_safety(draws: int = 3000, seed: int = 0) -> Claim:
         number="VIII.7",
         statement="With a concave measure the student's expected safety is at least that of the weighted teachers.",
         reading="The ensemble's expected safety is read as sum_k w_k Safety(p_k). Read as the safety of the pool, a "
-        "student that "
-        "matches the pool has just that, and concavity plays no part.",
+        "student that matches the pool has just that, and concavity plays no part.",
         ran=f"{draws:,} random teachers, labels and conforming weights, three concave measures, the student at its "
-        "target; and a "
-        "student with one row of logits for two inputs of different label.",
+        "target; and a student with one row of logits for two inputs of different label.",
         found="Least margin of pool over teachers: "
         + ", ".join(f"{name} {value:.1e}" for name, value in least.items())
         + ".",
         verdict=judge(concave and limited >= matched, concave),
         condition="The student matches the weighted ensemble, which VI.2 (ii) gives only under conditions of its own "
-        "and in the "
-        "realizable case (A3).",
-        counterexample=f"a student that cannot tell two inputs apart: safety {limited:.3f}, its teachers' "
-        f"{matched:.3f}",
-        tightness="Tight: linear measures such as the probability of the truth give equality.",
+        "and in the realizable case (A3).",
+        counterexample=f"a student that cannot tell inputs apart: safety {limited:.2f}, its teachers' {matched:.2f}",
+        tightness=f"{say_tight(abs(least['TruthProbability']) < 1e-9)}: linear measures such as the probability of the "
+        "truth give equality.",
         numbers={**least, "limited": limited, "matched": matched},
     )
 
@@ -188,12 +181,10 @@ def not_concave(draws: int = 3000, seed: int = 1) -> Claim:
         "is right).",
         ran=f"{draws:,} random teachers, labels and conforming weights, the student at its target.",
         found=f"In {float((gap < 0).double().mean()):.1%} of the draws the pool is less safe than its teachers on "
-        "average, by up to "
-        f"{-float(gap.min()):.2f}.",
+        f"average, by up to {-float(gap.min()):.2f}.",
         verdict=judge(bool((gap >= 0).all())),
         counterexample="teachers (.51, .49) and (0, 1), weights 1/2, label 0: the teachers' recall is "
-        f"{np.mean(right):.1f}, the pool "
-        f"({pool[0]:.3f}, {pool[1]:.3f}) has {float(pool.argmax() == 0):.0f}",
+        f"{np.mean(right):.1f}, the pool ({pool[0]:.3f}, {pool[1]:.3f}) has {float(pool.argmax() == 0):.0f}",
         numbers={
             "worst": float(gap.min()),
             "share": float((gap < 0).double().mean()),

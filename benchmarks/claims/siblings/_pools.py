@@ -8,7 +8,7 @@ from torch import Tensor
 
 from safekd.pooling import arithmetic_pool, geometric_pool
 
-from .._claim import Claim, judge
+from .._claim import Claim, judge, say_tight
 
 
 def _draw(rows: int, teachers: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -39,20 +39,15 @@ def convexity_and_temperature(rows: int = 2000, seed: int = 0) -> Claim:
         number="2601.09165, convexity and temperature coherence",
         statement="The axioms of ensemble operators, convexity and temperature coherence among them, admit operators.",
         reading="Convexity: the pool lies in the teachers' convex hull. Temperature coherence: pooling softened "
-        "teachers is "
-        "softening the pool, for every T. Both are taken strictly; the abstract does not say.",
+        "teachers is softening the pool, for every T. Both are taken strictly; the abstract does not say.",
         ran=f"{rows:,} pairs of teachers over five classes, both pools, T = 2; and the distance of the geometric curve "
-        "from the "
-        "segment of the teachers, for shares from 0.05 to 0.95.",
+        "from the segment of the teachers, for shares from 0.05 to 0.95.",
         found=f"Arithmetic: {outside['arithmetic']:.0e} outside the hull, commutes up to {gaps['arithmetic']:.2f}. "
-        "Geometric: up to "
-        f"{outside['geometric']:.2f} outside, commutes up to {gaps['geometric']:.0e}. Curve and segment meet (within "
-        "1e-6) in "
-        f"{float((apart < 1e-6).double().mean()):.1%} of the pairs.",
+        f"Geometric: up to {outside['geometric']:.2f} outside, commutes up to {gaps['geometric']:.0e}. Curve and "
+        f"segment meet (within 1e-6) in {float((apart < 1e-6).double().mean()):.1%} of the pairs.",
         verdict=judge(bool(both)),
         counterexample="no pool with weight on two teachers has both: one that has is on the segment and on the "
-        "geometric curve, "
-        "which do not meet between the teachers",
+        "geometric curve, which do not meet between the teachers",
         numbers={
             **{f"{n}_gap": x for n, x in gaps.items()},
             **{f"{n}_outside": x for n, x in outside.items()},
@@ -86,15 +81,13 @@ def variance_reduction(draws: int = 20_000, seed: int = 1) -> Claim:
         statement="The pool of teachers has less variance than its teachers.",
         reading="Less than every teacher alone, errors unbiased.",
         ran=f"{draws:,} draws of the errors of four teachers, equal variances with correlation 0, 0.5 and 0.9, and "
-        "independent "
-        "ones with variances 1, 9, 9, 9; uniform weights.",
+        "independent ones with variances 1, 9, 9, 9; uniform weights.",
         found="Variance of the pool: "
         + ", ".join(f"{m:.3f} (w'Sw = {p:.3f})" for m, p in zip(measured, predicted, strict=True))
         + f". With unequal teachers the pool has {pooled:.2f}, the best teacher {best:.2f}.",
         verdict=judge(agrees and max(measured) < 1 and pooled < best, agrees and max(measured) < 1),
         condition="The teachers' variances are alike (or the weights follow them), and their errors are not fully "
-        "correlated: "
-        "correlation r leaves r of the variance whatever K is.",
+        "correlated: correlation r leaves r of the variance whatever K is.",
         counterexample=f"variances 1, 9, 9, 9: uniform pool {pooled:.2f}, best teacher {best:.2f}",
         tightness="w' Sigma w is exact.",
         numbers={"independent": measured[0], "half": measured[1], "high": measured[2], "pooled": pooled, "best": best},
@@ -127,7 +120,7 @@ def jensen_gap(rows: int = 5000, seed: int = 2) -> Claim:
         + ", ".join(f"{name} {value:.2e}" for name, value in least.items())
         + ". For the geometric pool it is -log Z, whatever the truth is.",
         verdict=judge(min(least.values()) >= -1e-12),
-        tightness=f"Tight: equality for teachers that agree ({equal:.0e}).",
+        tightness=f"{say_tight(equal < 1e-12)}: equality for teachers that agree ({equal:.0e}).",
         numbers={**least, "equal": equal},
     )
 
@@ -154,12 +147,11 @@ def unsafe_mass(rows: int = 5000, seed: int = 3) -> Claim:
         statement="The pool's mass on unsafe tokens is at most the largest of its teachers'.",
         ran=f"{rows:,} random ensembles of three teachers over two unsafe and three safe tokens, both pools.",
         found=f"The arithmetic pool is above the largest teacher by {max(excess['arithmetic'], 0):.0e} at most, the "
-        "geometric one by "
-        f"{excess['geometric']:.3f}.",
+        f"geometric one by {excess['geometric']:.3f}.",
         verdict=judge(linear and excess["geometric"] <= 1e-12, linear),
         condition="The pool is arithmetic, or any other in the teachers' convex hull.",
         counterexample="teachers (.40, .59, .01) and (.40, .01, .59), first token unsafe: the geometric pool puts "
         f"{pooled['geometric']:.2f} on it, the arithmetic one {pooled['arithmetic']:.2f}",
-        tightness="Tight: equality for teachers with equal unsafe mass.",
+        tightness=f"{say_tight(abs(pooled['arithmetic'] - 0.4) < 1e-12)}: equality for teachers of equal unsafe mass.",
         numbers={**excess, "pooled_geometric": pooled["geometric"], "pooled_arithmetic": pooled["arithmetic"]},
     )

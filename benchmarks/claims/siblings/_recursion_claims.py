@@ -15,7 +15,7 @@ from safekd.safety import TruthProbability
 from safekd.teachers import SklearnTeacher
 from safekd.theory import divergence_from, fit_factor, recurse_distributions
 
-from .._claim import Claim, Line, Picture, judge
+from .._claim import Claim, Line, Picture, judge, say_tight
 
 
 def _draw(rows: int, classes: int, seed: int) -> Tensor:
@@ -58,21 +58,17 @@ def contraction(rows: int = 500, anchor: float = 0.3, generations: int = 12, see
         reading="q_{n+1} = (1 - a) A(q_n) + a p with a > 0; A is what a student makes of its target, which the "
         "abstract leaves open.",
         ran=f"{rows} random starts and base distributions over five classes, a = {anchor}, A the identity (a perfect "
-        "student); and A "
-        "that sharpens with temperature 1/2.",
+        "student); and A that sharpens with temperature 1/2.",
         found=f"Perfect students: never above (1 - a)^n KL(p ‖ q_0) (largest excess {max(above, 0):.0e}), fitted "
-        "factor "
-        f"{factor.factor:.4f} a generation. Students that sharpen: a generation multiplies the divergence by up to "
-        f"{worst:.3g}, and "
-        f"the recursion ends {stays:.3f} nats from the base teachers.",
+        f"factor {factor.factor:.4f} a generation. Students that sharpen: a generation multiplies the divergence by "
+        f"up to {worst:.3g}, and the recursion ends {stays:.3f} nats from the base teachers.",
         verdict=judge(holds and stays < 1e-6, holds),
         condition="A does not carry q away from p (it is the identity, or KL(p ‖ A(q)) <= KL(p ‖ q)).",
         counterexample=f"A that sharpens with temperature 1/2: still {stays:.3f} nats from the anchor after 60 "
         "generations",
-        tightness="Tight where the anchor leaves out a class: p = (1, 0), q = (1 - 1e-6, 1e-6) gives "
-        f"{float(corner.factors[0]):.6f} = "
-        f"1 - a. For anchors with every class the factor tends to (1 - a)^2 = {(1 - anchor) ** 2:.2f}: the divergence "
-        "is quadratic there.",
+        tightness=f"{say_tight(abs(float(corner.factors[0]) - 1 + anchor) < 1e-3)} where the anchor leaves out a "
+        f"class: p = (1, 0), q = (1 - 1e-6, 1e-6) gives {float(corner.factors[0]):.6f} = 1 - a. For anchors with "
+        f"every class the factor tends to (1 - a)^2 = {(1 - anchor) ** 2:.2f}: the divergence is quadratic there.",
         picture=Picture("recursion", "generation n", "KL(p ‖ q_n), nats", lines, y_log=True),
         numbers={
             "excess": above,
@@ -140,8 +136,8 @@ def drift(samples: int = 50, generations: int = 60, runs: int = 2000, seed: int 
         ran=f"{runs:,} recursions of {generations} generations, N = {samples}, four classes, unanchored and with a = "
         f"{anchor}.",
         found=f"Unanchored: the squared distance grows {grows:.0f}-fold, {lost['free']:.0%} of the recursions lose a "
-        "class. Anchored: it "
-        f"settles (ratio of the second half {settles:.2f}), {lost['anchored']:.1%} have a class missing.",
+        f"class. Anchored: it settles (ratio of the second half {settles:.2f}), {lost['anchored']:.1%} have a class "
+        "missing.",
         verdict=judge(off < 0.1 and grows > 10 and abs(settles - 1) < 0.2),
         tightness="Exact: without an anchor diversity 1 - sum q^2 falls by 1 - 1/N a generation, as measured within "
         f"{off:.1%} (Wright 1931).",
@@ -179,13 +175,11 @@ def capacity_gap(anchor: float = 0.3, smoothing: float = 0.2, seed: int = 4) -> 
         ran=f"200 random starts and bases, a = {anchor}, e = {smoothing}, 80 generations, and the fixed point worked "
         "out by hand.",
         found=f"Generations come to rest at the fixed point, to {off:.0e}, by a factor {factor:.4f} a generation ((1 - "
-        "a)(1 - e) = "
-        f"{(1 - anchor) * (1 - smoothing):.4f}); it is {gap:.3f} nats from the base teachers, one student alone "
-        f"{once:.3f}.",
+        f"a)(1 - e) = {(1 - anchor) * (1 - smoothing):.4f}); it is {gap:.3f} nats from the base teachers, one student "
+        f"alone {once:.3f}.",
         verdict=judge(off < 1e-9 and gap < 1e-6, off < 1e-9 and abs(factor - (1 - anchor) * (1 - smoothing)) < 1e-6),
         condition="Students are perfect. Others have a unique fixed point too, where A moves no two distributions "
-        "apart, but it is away "
-        "from the base teachers, and farther than one student of theirs.",
+        "apart, but it is away from the base teachers, and farther than one student of theirs.",
         counterexample=f"students that smooth by {smoothing}: the fixed point is {gap:.3f} nats from the base teachers",
         tightness="The factor (1 - a)(1 - e) in total variation is exact.",
         numbers={"off": off, "gap": gap, "once": once, "factor": factor},
@@ -236,11 +230,9 @@ def students_on_digits(anchor: float = 0.3, generations: int = 12, epochs: int =
         f"generations of {epochs} epochs, a = {anchor} and a = 0, the true eights' probability at least 0.9 on "
         "average.",
         found=f"Anchored: movement changes by {held.contraction.factor:.3f} a generation, 95 % band {low:.3f} to "
-        f"{high:.3f}; "
-        f"KL to the base teachers {kl['anchored'][0]:.4f} -> {kl['anchored'][-1]:.4f}. Unanchored: "
+        f"{high:.3f}; KL to the base teachers {kl['anchored'][0]:.4f} -> {kl['anchored'][-1]:.4f}. Unanchored: "
         f"{kl['unanchored'][0]:.4f} -> {kl['unanchored'][-1]:.4f}, by {free.growth.factor:.3f} a generation. Least "
-        "safety "
-        f"of any generation {least:.4f}.",
+        f"safety of any generation {least:.4f}.",
         verdict=judge(high < 1 and free.growth.low > 0 and held.safe and free.safe),
         tightness=f"The factor is {'at most' if within else 'above'} 1 - a = {1 - anchor:g}: trained students "
         f"{'add a contraction of their own' if within else 'bring movement of their own'}.",

@@ -91,11 +91,10 @@ def truncated(rows: int = 1000, classes: int = 200, kept: int = 10, temperature:
         statement="Softening works on truncated top-k tables with a tail bucket, as black-box teachers give them.",
         reading="Works: the softened mass of the top tokens is that of softening the whole distribution.",
         ran=f"{rows:,} distributions over {classes} classes, top {kept}, T = {temperature:g}; the tail as one bucket, "
-        "and spread evenly over its "
-        "tokens before softening.",
+        "and spread evenly over its tokens before softening.",
         found=f"At T = 1 exact ({identity:.0e}). At T = {temperature:g} the mass of the top tokens is off by up to "
-        f"{error['one bucket']:.3f} with one "
-        f"bucket, always too large, and by up to {error['spread']:.3f} with an even tail.",
+        f"{error['one bucket']:.3f} with one bucket, always too large, and by up to {error['spread']:.3f} with an "
+        "even tail.",
         verdict=judge(max(error.values()) < 1e-6, max(identity, exact) < 1e-12),
         condition="T = 1, or a tail whose tokens are equally likely: softening does not commute with adding tokens up.",
         counterexample=f"top {kept} of {classes}, T = {temperature:g}: {error['one bucket']:.3f} too much mass on the "

@@ -48,8 +48,7 @@ class RecursionFolder:
             if changes := compare_records(kept.get("asked", {}), self._record):
                 raise InvalidInput(
                     f"{folder} holds generations of another recursion: {'; '.join(list(changes.values())[:6])}. Put "
-                    "that "
-                    "back, choose another folder, or begin anew with resume='never'."
+                    "that back, choose another folder, or begin anew with resume='never'."
                 )
             self.finished = int(kept.get("finished", 0))
         self._write()

@@ -41,6 +41,12 @@ def test_orderings_of_both_scales_break_in_the_product_unless_the_task_scale_kee
     assert claim.numbers["first"] < claim.numbers["second"]
 
 
+def test_a_task_weight_of_zero_leaves_a_dominated_student():
+    claim = _composition.pareto_compatibility(weights=7)
+    assert claim.verdict == CONDITION
+    assert (claim.numbers["beaten"], claim.numbers["lost_inside"], claim.numbers["lost_at_zero"]) == (0, 0, 2)
+
+
 def test_a_product_leaves_the_bounds_of_its_parts_and_stays_within_the_derived_ones():
     claim = _composition.product_composition(rows=500)
     assert claim.verdict == CONDITION
@@ -184,6 +190,12 @@ def test_the_student_moves_with_the_weights_unless_its_loss_is_flat():
     assert n["slope"] == pytest.approx(1, abs=0.01)
     assert n["largest"] <= n["promised"]
     assert n["flat"] == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_trained_students_move_in_proportion_to_their_weights():
+    claim = _perturbation.trained_students(epochs=40, directions=1)
+    assert claim.verdict == "holds"
+    assert claim.numbers["slope"] == pytest.approx(1, abs=0.05)
 
 
 def test_opposite_noise_breaks_the_bound_on_the_variance():
