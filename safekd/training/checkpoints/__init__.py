@@ -7,7 +7,8 @@ its ``RunFolder`` while it lasts, and fills it at the end.
 """
 
 from ._best_iterates import BestIterates, rank_point, rank_validation
-from ._constraint_correction import ConstraintGaps, correct_constraints, is_near_constraints
+from ._constraint_correction import correct_constraints, is_near_constraints
+from ._correction_step import ConstraintGaps, LossCurvature
 from ._final_iterate import FinalIterate
 from ._run_folder import RunFolder, open_on_first_rank, open_run_folder
 
@@ -15,6 +16,7 @@ __all__ = [
     "BestIterates",
     "ConstraintGaps",
     "FinalIterate",
+    "LossCurvature",
     "RunFolder",
     "correct_constraints",
     "is_near_constraints",

@@ -1,14 +1,13 @@
-"""The last correction of a student: onto the active constraints, by the smallest change of its parameters.
+"""The last correction of a student: onto the active constraints, by a small change of its parameters.
 
 A run ends near its constraints, not on them: a multiplier that is still rising leaves a violation, one that is still
-falling leaves safety that nobody asked for, and both cost.  With g and its Jacobian J from a full pass,
-
-    minimize 1/2 |d|^2   subject to   g_A + J_A d = 0,      d = -J_A' (J_A J_A')^-1 g_A
-
-over the rows A that are violated, or that have a multiplier: Gauss-Newton steps, a few of them.  At a point of Karush,
-Kuhn and Tucker every direction buys safety at the same rate, lambda, so the smallest step is as good as any.
+falling leaves safety that nobody asked for, and both cost.  So a few steps, each judged by a full pass, take the
+student onto the rows that are violated, or that have a multiplier (``_correction_step``).  At a point of Karush, Kuhn
+and Tucker every direction buys safety at the same rate, lambda, to first order.  Where a run ends early, or the
+gradient of a constraint lies where the loss bends most, the smallest step costs several times that, and a step that
+looks at the loss does not.
 Source: the restoration step of sequential quadratic programming (Nocedal and Wright, chapter 18).
-Axes: M constraints, A of them active, n parameters.
+Axes: M constraints.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .._parameter_vectors import split_vector
+from ._correction_step import ConstraintGaps, LossCurvature, find_steps, move_parameters, restore_parameters
 
 
 @dataclass(frozen=True)
@@ -33,32 +32,16 @@ class CorrectionSettings:
         near: Share of the violation at the start up to which a student counts as near its constraints.  It is a last
             step, not training: a student that a few steps left where it was is handed back as it is.
         tolerances: Gaps of so many tolerances count as near wherever the run began.
-        ridge: Share of the largest diagonal entry of J J' that is added to the diagonal, so that constraints whose
-            gradients agree share their correction.  ``tests/safekd/training/loop/test_averaged_iterate.py`` notices
-            all of them.
+            ``tests/safekd/training/loop/test_averaged_iterate.py`` notices all of them.
     """
 
     steps: int = 4
     inside: float = 0.1
     near: float = 0.25
     tolerances: float = 10.0
-    ridge: float = 1e-10
 
 
 SETTINGS = CorrectionSettings()
-
-
-@dataclass(frozen=True)
-class ConstraintGaps:
-    """Where a student stands: the gap of each constraint, and its gradient.
-
-    Attributes:
-        jacobian_Mn: Gradients of g, (M, n).
-        g_M: Threshold less what is measured, > 0 where it is missed, (M,).
-    """
-
-    jacobian_Mn: Tensor
-    g_M: Tensor
 
 
 def is_near_constraints(g_M: Tensor, first_gap: float, tolerance: float) -> bool:
@@ -81,6 +64,7 @@ def correct_constraints(
     lambda_M: Tensor,
     smooth_M: Tensor,
     tolerance: float,
+    curvature: LossCurvature | None = None,
 ) -> ConstraintGaps | None:
     """Move the student onto its active constraints; return where it stands then, None where nothing was to be done.
 
@@ -93,6 +77,7 @@ def correct_constraints(
         lambda_M: Multipliers, (M,); an equality counts as active whatever its multiplier.
         smooth_M: Whether a constraint's value moves smoothly, (M,): safety to spare is given back there only.
         tolerance: Gaps up to this are none.
+        curvature: Of the loss, for steps that look at it; None for the smallest steps.
     """
     parameters = [p for p in student.parameters() if p.requires_grad]
     corrected: ConstraintGaps | None = None
@@ -101,14 +86,15 @@ def correct_constraints(
         gap = _largest_gap(here.g_M, active_M)
         if gap <= tolerance:
             break
-        before = [p.detach().clone() for p in parameters]
-        step_n = _smallest_step(here.jacobian_Mn[active_M], here.g_M[active_M] + SETTINGS.inside * tolerance)
-        for p, part in zip(parameters, split_vector(step_n, parameters), strict=True):
-            p.add_(part)
-        there = read()
-        if not _largest_gap(there.g_M, active_M | (there.g_M > tolerance)) < gap:  # NaN included
-            for p, old in zip(parameters, before, strict=True):
-                p.copy_(old)
+        moved = False
+        for step_n in find_steps(here, here.g_M + SETTINGS.inside * tolerance, active_M, tolerance, curvature):
+            before = move_parameters(parameters, step_n)
+            there = read()
+            moved = _largest_gap(there.g_M, active_M | (there.g_M > tolerance)) < gap  # not where that is NaN
+            if moved:
+                break
+            restore_parameters(parameters, before)
+        if not moved:
             break
         here = corrected = there
     return corrected
@@ -116,13 +102,3 @@ def correct_constraints(
 
 def _largest_gap(g_M: Tensor, active_M: Tensor) -> float:
     return float(g_M[active_M].abs().max()) if bool(active_M.any()) else 0.0
-
-
-def _smallest_step(jacobian_An: Tensor, gap_A: Tensor) -> Tensor:
-    """Return the d of least norm with ``gap + J d = 0``; where there is none, of least gap."""
-    gram_AA = jacobian_An @ jacobian_An.T
-    gram_AA = gram_AA + torch.eye(len(gram_AA)).to(gram_AA) * (
-        SETTINGS.ridge * float(gram_AA.diagonal().max()) + 1e-300
-    )
-    share_A: Tensor = torch.linalg.lstsq(gram_AA, gap_A[:, None]).solution[:, 0]
-    return -jacobian_An.T @ share_A

@@ -5,7 +5,9 @@ Best is the most feasible, then the one with the least loss.  Axes: M constraint
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,8 +19,27 @@ from .._objective import Objective
 from .._parameter_vectors import copy_state
 from ..trace import TracePoint
 from ._best_iterates import rank_point
-from ._constraint_correction import ConstraintGaps, correct_constraints, is_near_constraints
+from ._constraint_correction import correct_constraints, is_near_constraints
+from ._correction_step import ConstraintGaps, LossCurvature
 
+
+@dataclass(frozen=True)
+class CorrectionCostSettings:
+    """What corrections may cost; ``tests/safekd/training/checkpoints/test_final_iterate.py`` notices.
+
+    Attributes:
+        share: Of the training's examples that gradients for the curvature of the loss may read, over all candidates.
+        sample: Examples of the training data that such a gradient reads at least; else those of a step.  With 64, 128
+            and 256 the cells of ``benchmarks.primal_dual`` end alike.
+        seed: Of that sample.
+    """
+
+    share: float = 0.02
+    sample: int = 64
+    seed: int = 0
+
+
+COSTS = CorrectionCostSettings()
 ReadPoint = Callable[[], tuple[FullPass, TracePoint]]
 
 
@@ -32,6 +53,8 @@ class FinalIterate:
         constraints: In the order of the readings.
         tolerance: Of the run.
         corrects: Whether students are corrected: full passes with gradients may cost too much.
+        batch_size: Examples of a training step.
+        steps: Of the run.
     """
 
     def __init__(
@@ -42,9 +65,12 @@ class FinalIterate:
         constraints: Sequence[Constraint],
         tolerance: float,
         corrects: bool,
+        batch_size: int,
+        steps: int,
     ) -> None:
         self._objective, self._train, self._splits, self._constraints = objective, train, splits, list(constraints)
         self._tolerance, self._corrects = tolerance, corrects
+        self._batch_size, self._examples_read = batch_size, batch_size * steps
         self.failure: Exception | None = None  # of a correction, which a verdict tells
 
     def choose(
@@ -63,7 +89,7 @@ class FinalIterate:
             full, point = read()
             candidates.append((rank_point(point), state, full, point))
             try:
-                if self._correct(full, point, first_gap):
+                if self._correct(full, point, first_gap, len(states)):
                     full, point = read()
                     candidates.append((rank_point(point), copy_state(student), full, point))
             except Exception as error:  # for want of memory or else: it loses no trained student
@@ -77,11 +103,28 @@ class FinalIterate:
         return self._measure(full)
 
     def _measure(self, full: FullPass) -> ConstraintGaps:
-        _, jacobian_Mn = full.require_gradients()
-        return ConstraintGaps(jacobian_Mn, measure_gaps(self._constraints, full, jacobian_Mn.device))
+        gradient_n, jacobian_Mn = full.require_gradients()
+        return ConstraintGaps(jacobian_Mn, measure_gaps(self._constraints, full, jacobian_Mn.device), gradient_n)
 
-    def _correct(self, full: FullPass, point: TracePoint, first_gap: float) -> bool:
-        """Move the student onto its active constraints; say whether it moved."""
+    @functools.cached_property
+    def _sample(self) -> ExampleSource:
+        return self._train.sample(max(self._batch_size, COSTS.sample), COSTS.seed)
+
+    def _find_curvature(self, candidates: int) -> LossCurvature | None:
+        """Return what tells one of so many candidates how the loss bends, None where differences would be rounding."""
+        student = self._objective.student
+        parameters = [p for p in student.parameters() if p.requires_grad]
+        if self._objective.autocast is not None or any(torch.finfo(p.dtype).bits < 32 for p in parameters):
+            return None
+        passes = int(COSTS.share * self._examples_read / (candidates * len(self._sample)))
+        return LossCurvature(parameters, self._read_sampled_gradient, passes)
+
+    def _read_sampled_gradient(self) -> Tensor:
+        full = read_full_pass(self._objective, self._sample, {}, [], with_gradients=True)
+        return full.require_gradients()[0]
+
+    def _correct(self, full: FullPass, point: TracePoint, first_gap: float, candidates: int) -> bool:
+        """Move the student, one of so many candidates, onto its active constraints; say whether it moved."""
         if not (self._corrects and self._constraints and point.finite) or full.jacobian_Mn is None:
             return False
         here = self._measure(full)
@@ -97,5 +140,6 @@ class FinalIterate:
             torch.tensor(lambda_M, dtype=torch.float64, device=device),
             torch.tensor(smooth, device=device),
             self._tolerance,
+            self._find_curvature(candidates),
         )
         return corrected is not None

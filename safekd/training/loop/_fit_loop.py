@@ -121,7 +121,14 @@ class FitLoop:
             problem, read, self.engine, self.average, sampled, self.stepper.mover, read is not data
         )
         self.final = FinalIterate(
-            problem.objective, read.train, read.splits, problem.constraints, options.tolerance, not sampled
+            problem.objective,
+            read.train,
+            read.splits,
+            problem.constraints,
+            options.tolerance,
+            not sampled,
+            self.batch_size,
+            self.steps,
         )
         self.callbacks, self.trace = Callbacks(options.callbacks if problem.ranks.is_first else ()), Trace()
         self.best = BestIterates(problem.learning.state, options.snapshots, options.choose)
