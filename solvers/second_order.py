@@ -49,6 +49,10 @@ class SecondOrderSettings:
         breakdown: Share of the largest product below which what is left of one is nothing: no direction is new.
         rounding: Errors of a product, in units of the one that is expected of it, up to which a part of it is rounding.
             Measured: at most 1 where it is differentiated, 4 where it is a difference of gradients.
+        least_diagonal: Share of the largest entry of H below which a diagonal entry sets no scale for others.
+        least_scale: Share of the largest scale of a variable that each has at least.
+        difference_rounding: As ``dense_rounding``, of second derivatives that are differences of gradients.
+        error_factor: Curvature counts as negative beyond this multiple of the error that is expected of it.
         lifts: Weights, in units of the size of H, tried on the rows in Debreu's test of convexity along them.
     """
 
@@ -61,6 +65,10 @@ class SecondOrderSettings:
     asymmetry: float = 1e-2
     breakdown: float = 1e-10
     rounding: float = 10.0
+    least_diagonal: float = 1e-8
+    least_scale: float = 1e-10
+    difference_rounding: float = 1e-5
+    error_factor: float = 10.0
     lifts: tuple[float, ...] = (1e2, 1e6)
 
 
@@ -119,6 +127,38 @@ def reduced_curvature(hessian_nn: Floats, tangent_nt: Floats) -> tuple[Floats, F
     """
     curvature_t, vectors_tt = np.linalg.eigh(tangent_nt.T @ hessian_nn @ tangent_nt)
     return curvature_t, vectors_tt
+
+
+def scale_by_curvature(hessian_nn: Floats) -> Floats:
+    """Return a size of each variable's curvature, by whose roots H is divided to even out units.
+
+    That is the root of the diagonal where H is convex.  Beside it counts what a saddle needs, ``H_ij^2 / |H_jj|``.
+
+    Args:
+        hessian_nn: Second derivatives, shape (n, n), symmetric.
+
+    Returns:
+        Scales d, shape (n,), above 0, 1 where H is 0: ``H_ij / (d_i d_j)`` is at most of the order of 1.
+    """
+    diagonal_n = np.abs(np.diag(hessian_nn))
+    size = float(np.abs(hessian_nn).max(initial=0.0))
+    if size == 0:
+        return np.ones(len(hessian_nn))
+    crossed_n = ((hessian_nn / size) ** 2 / np.maximum(diagonal_n / size, SETTINGS.least_diagonal)).max(axis=1) * size
+    scale_n = np.sqrt(np.maximum(diagonal_n, crossed_n))
+    scales_n: Floats = np.maximum(scale_n, SETTINGS.least_scale * float(scale_n.max()))
+    return scales_n
+
+
+def normalize_rows(rows_An: Floats) -> Floats:
+    """Return rows of length 1; those of length 0 as they are.
+
+    Args:
+        rows_An: Rows, shape (A, n).
+    """
+    length_A = np.linalg.norm(rows_An, axis=1)
+    unit_An: Floats = rows_An / np.where(length_A > 0, length_A, 1.0)[:, None]
+    return unit_An
 
 
 def is_convex_along(hessian_nn: Floats, rows_An: Floats, least: float) -> bool:

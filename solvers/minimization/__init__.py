@@ -14,6 +14,6 @@ of ``solvers.statuses``.  Start a neighboring problem from ``s.x`` and ``multipl
 
 from ._minimize import minimize
 from ._solution import Solution
-from ._user_functions import StartNotFinite
+from .problem._user_functions import StartNotFinite
 
 __all__ = ["Solution", "StartNotFinite", "minimize"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._scaled_problem import Floats, ScaledPoint, ScaledProblem
+from .problem._scaled_problem import Floats, ScaledPoint, ScaledProblem
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import numpy as np
 from scipy.optimize import nnls
 
 from ..second_order import SETTINGS as SECOND_ORDER
-from ..second_order import is_convex_along, reduced_curvature, span_tangent
-from ._scaled_problem import SETTINGS as SCALING
-from ._scaled_problem import Floats, ScaledPoint, ScaledProblem
+from ..second_order import is_convex_along, normalize_rows, reduced_curvature, scale_by_curvature, span_tangent
+from .problem._scaled_problem import SETTINGS as SCALING
+from .problem._scaled_problem import Floats, ScaledPoint, ScaledProblem
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,20 @@ class DescentSettings:
         guesses: Directions of a subspace that are projected onto the tight rows, twice: basis vectors and mixtures.
         tried: Flat directions along which steps are tried.
         steps: Lengths of these steps, in units of 1 + |x|.
+        last_digits: Changes of x, in units of rounding, that show how exact second derivatives are.
+        curved: Share of the largest scaled curvature beyond which Newton's step is trusted.
+        decrease: Decrease that Newton's step may still promise, in units of |f|.
         least_length: A unit direction that keeps less than this, once projected, is not allowed by the rows.
     """
 
     active: float = 1e-6
     flat: float = 1e-3
     guesses: int = 20
-    tried: int = 12
+    tried: int = 4
     steps: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+    last_digits: float = 4.0
+    curved: float = 1e-12
+    decrease: float = 1e-7
     least_length: float = 1e-3
 
 
@@ -56,20 +62,108 @@ def find_descent_direction(problem: ScaledProblem, point: ScaledPoint, lambda_C:
     if not np.isfinite(hessian_nn).all():
         raise RuntimeError("second derivatives are not finite here")
     held_An, free_Wn = _tight_gradients(problem, point, lambda_C)
-    rounding = SECOND_ORDER.dense_rounding * float(np.abs(hessian_nn).max())
-    flat = max(rounding, SETTINGS.flat / point.length)
+    flat = SETTINGS.flat / point.length
     if is_convex_along(hessian_nn, held_An, flat):
         return None
-    tangent_nt = span_tangent(held_An)
+    scale_n = scale_by_curvature(hessian_nn)
+    scaled_nn = hessian_nn / np.outer(scale_n, scale_n)
+    tangent_nt = span_tangent(normalize_rows(held_An / scale_n))
     if not tangent_nt.shape[1]:
         return None
-    curvature_t, vectors_tt = reduced_curvature(hessian_nn, tangent_nt)
+    curvature_t, vectors_tt = reduced_curvature(scaled_nn, tangent_nt)
+    directions_nt = tangent_nt @ vectors_tt
+    error = 0.0
+    if curvature_t[0] < 0:
+        error = _curvature_error(problem, point, lambda_C, hessian_nn, scale_n)
     draw = np.random.default_rng(0)
-    for direction_n in _allowed_directions(tangent_nt @ vectors_tt[:, curvature_t < -rounding], free_Wn, draw):
-        if direction_n @ hessian_nn @ direction_n < -rounding:
-            return direction_n
-    flat_nt = tangent_nt @ vectors_tt[:, np.abs(curvature_t) <= flat]
+    for scaled_n in _allowed_directions(directions_nt[:, curvature_t < -error], free_Wn / scale_n, draw):
+        if scaled_n @ scaled_nn @ scaled_n < -error:
+            return _unit(scaled_n / scale_n)
+    newton_n = _newton_descent(problem, point, lambda_C, hessian_nn, scale_n, curvature_t, directions_nt)
+    if newton_n is not None and not (len(free_Wn) and (free_Wn @ newton_n > 0).any()):
+        return newton_n
+    basis_nt = span_tangent(held_An)
+    along_t, turned_tt = reduced_curvature(hessian_nn, basis_nt)
+    flat_nt = basis_nt @ turned_tt[:, np.abs(along_t) <= flat]
     return _first_descent(problem, point, lambda_C, _allowed_directions(flat_nt, free_Wn, draw))
+
+
+def _unit(direction_n: Floats) -> Floats:
+    unit_n: Floats = direction_n / np.linalg.norm(direction_n)
+    return unit_n
+
+
+def _curvature_error(
+    problem: ScaledProblem, point: ScaledPoint, lambda_C: Floats, hessian_nn: Floats, scale_n: Floats
+) -> float:
+    """Return what of a scaled curvature may be error: how much H changes when x changes in its last digits.
+
+    Where curvature is far below that of H as a whole, its share of H tells nothing; its own error does.
+    """
+    scaled_nn = hessian_nn / np.outer(scale_n, scale_n)
+    if problem.by_differences:
+        return SECOND_ORDER.difference_rounding * float(np.abs(scaled_nn).max())
+    eps = problem.functions.rounding
+    turned_n = problem.clip(
+        point.x_n * (1 + SETTINGS.last_digits * eps * np.random.default_rng(0).choice((-1, 1), len(point.x_n)))
+    )
+    other_nn = problem.hessian(turned_n, lambda_C)
+    change = (
+        float(np.linalg.norm((other_nn - hessian_nn) / np.outer(scale_n, scale_n), 2))
+        if np.isfinite(other_nn).all()
+        else 0.0
+    )
+    rounding = len(scale_n) * eps * float(np.abs(scaled_nn).max())
+    return SECOND_ORDER.error_factor * (change + rounding)
+
+
+def _newton_descent(
+    problem: ScaledProblem,
+    point: ScaledPoint,
+    lambda_C: Floats,
+    hessian_nn: Floats,
+    scale_n: Floats,
+    curvature_t: Floats,
+    directions_nt: Floats,
+) -> Floats | None:
+    """Return Newton's direction where it promises a decrease that is no rounding: a gradient may be small by its units.
+
+    Along curvature next to none it promises nothing; there one has to try.
+    """
+    gradient_n = problem.project_gradient(point.lagrangian_gradient(lambda_C), point.x_n)
+    noise_n = SETTINGS.last_digits * problem.functions.rounding * (np.abs(hessian_nn) @ np.abs(point.x_n))
+    gradient_n = np.where(np.abs(gradient_n) > noise_n, gradient_n, 0.0)
+    turned_t = directions_nt.T @ (gradient_n / scale_n)
+    curved_t = curvature_t > SETTINGS.curved * float(np.abs(curvature_t).max())
+    step_t = np.where(curved_t, -turned_t / np.where(curved_t, curvature_t, 1.0), 0.0)
+    decrease = -float(turned_t @ step_t) / 2
+    if decrease <= SETTINGS.decrease * (abs(point.f) + SETTINGS.decrease):
+        return None
+    return _unit(directions_nt @ step_t / scale_n)
+
+
+def is_strict_minimum(problem: ScaledProblem, point: ScaledPoint, lambda_C: Floats) -> bool:
+    """Say whether curvature is positive along the tight rows beyond its error, and Newton's step promises no decrease.
+
+    Then a gradient that is left is a matter of units or of rounding.
+    """
+    if len(point.x_n) > SCALING.dense_variables:
+        return False
+    try:
+        hessian_nn = problem.second.hessian(point, lambda_C)
+        if not np.isfinite(hessian_nn).all():
+            return False
+        scale_n = scale_by_curvature(hessian_nn)
+        tangent_nt = span_tangent(normalize_rows(_tight_gradients(problem, point, lambda_C)[0] / scale_n))
+        if not tangent_nt.shape[1]:
+            return True
+        curvature_t, vectors_tt = reduced_curvature(hessian_nn / np.outer(scale_n, scale_n), tangent_nt)
+        if curvature_t[0] <= 0 or curvature_t[0] <= _curvature_error(problem, point, lambda_C, hessian_nn, scale_n):
+            return False
+    except RuntimeError:
+        return False
+    directions_nt = tangent_nt @ vectors_tt
+    return _newton_descent(problem, point, lambda_C, hessian_nn, scale_n, curvature_t, directions_nt) is None
 
 
 def try_descent_directions(problem: ScaledProblem, point: ScaledPoint, lambda_C: Floats) -> Floats | None:

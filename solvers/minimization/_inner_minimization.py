@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.optimize import minimize as scipy_minimize
 
-from ._scaled_problem import Floats, ScaledPoint, ScaledProblem
+from .problem._scaled_problem import Floats, ScaledPoint, ScaledProblem
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,16 @@ from torch import Tensor
 from ..errors import InvalidInput
 from ..primal_dual import DualMethod
 from ..statuses import Status
-from ._first_order import MakeOptimizer, default_optimizer, run_first_order
 from ._least_violation import is_feasible
-from ._outer_loop import SETTINGS as OUTER
+from ._loop_settings import SETTINGS as OUTER
 from ._outer_loop import OuterLoop
-from ._scaled_problem import ScaledProblem
 from ._solution import Solution
-from ._user_functions import Bounds, Function, check_numbers, read_multipliers
+from .engines._bounds_only import finish_within_bounds
+from .engines._first_order import MakeOptimizer, default_optimizer, run_first_order
+from .engines._programs import finish_program
+from .engines._sequential_quadratic import finish_by_sequential_quadratic
+from .problem._scaled_problem import ScaledProblem
+from .problem._user_functions import Bounds, Function, check_numbers, read_multipliers
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ _NEXT_MOVES: dict[Status, str] = {
     "diverged": "Bound the variables, or mend what gives numbers that are not finite.",
     "budget_spent": "Allow more steps, loosen the tolerance, or start from x.",
 }
+_BY_CURVATURE = (
+    "Nothing; curvature is the proof. Measure variables in units of their size if residuals are to be small."
+)
 _AT_A_KINK = "Replace the kink by a smooth function or by rows, |u| by t >= u, t >= -u, or compare f around x."
 
 
@@ -115,17 +121,30 @@ def minimize(
     check_numbers(tolerance, steps, penalty)
     if optimizer is not None and method is None:
         raise InvalidInput("`optimizer` was given without `method`; choose one, such as solvers.PIGain().")
-    problem = ScaledProblem(objective, x0, inequality, equality, bounds)
+    warm = method is None and (multipliers is not None or equality_multipliers is not None)
+    problem = ScaledProblem(objective, x0, inequality, equality, bounds, own_units=not first_order, warm=warm)
     C = len(problem.c_scale_C)
     given_C = read_multipliers(multipliers, equality_multipliers, problem.M, C - problem.M)
     tolerance = max(tolerance, DEFAULTS.least_tolerance * problem.functions.rounding)
     first_C = np.zeros(C) if given_C is None else problem.scale_multipliers(given_C)
     loop = OuterLoop(problem, problem.start, first_C, penalty, tolerance, on_step)
     if method is None:
-        loop.run(steps, warm=given_C is not None)
+        _search(loop, steps, warm=warm)
     else:
         run_first_order(loop, method, optimizer or default_optimizer(method), steps)
     return _build_solution(loop, x0)
+
+
+def _search(loop: OuterLoop, steps: int, *, warm: bool) -> None:
+    """Try the engines that fit the problem, cheap ones first, and the outer loop where they settle nothing."""
+    if warm and loop.finish_by_newton(warm=True):
+        loop.record(0)
+        return
+    if finish_within_bounds(loop):
+        return
+    if steps > 1 and (finish_program(loop) or finish_by_sequential_quadratic(loop)):  # they count as a step
+        return
+    loop.run(steps)
 
 
 def _build_solution(loop: OuterLoop, x0: Tensor) -> Solution:
@@ -138,20 +157,28 @@ def _build_solution(loop: OuterLoop, x0: Tensor) -> Solution:
         status, cause = _describe_unfinished(loop)
     multiplier_C = torch.from_numpy(problem.unscale_multipliers(loop.lambda_C))
     return Solution(
-        x=torch.from_numpy(point.x_n).reshape(x0.shape).to(x0),
+        x=torch.from_numpy(point.x_n * problem.unit_n).reshape(x0.shape).to(x0),
         objective=point.f * problem.f_scale,
         multipliers=multiplier_C[:M],
         equality_multipliers=multiplier_C[M:],
         residuals=residuals,
         status=status,
         message=cause,
-        next_move=_AT_A_KINK if loop.kink and status == "budget_spent" else _NEXT_MOVES[status],
+        next_move=_advise(loop, status),
         history=pd.DataFrame(loop.rows),
         evaluations=problem.evaluations,
         hessians=problem.hessians,
         penalty=loop.rho,
         farkas=farkas,
     )
+
+
+def _advise(loop: OuterLoop, status: Status) -> str:
+    if loop.kink and status == "budget_spent":
+        return _AT_A_KINK
+    if loop.by_curvature and status == "converged":
+        return _BY_CURVATURE
+    return _NEXT_MOVES[status]
 
 
 def _describe_conflict(loop: OuterLoop) -> tuple[Tensor, str]:
@@ -189,6 +216,12 @@ def _describe_unfinished(loop: OuterLoop) -> tuple[Status, str]:
             "budget_spent",
             "The gradient jumps at x (a kink), where residuals cannot vanish: stationarity "
             f"{residuals.stationarity:.2g}.",
+        )
+    if loop.hidden:
+        return (
+            "stationary_unverified",
+            f"The objective falls no more, but stationarity {loop.hidden:.2g} is left, and curvature is too small "
+            "beside its rounding to tell whether this is a minimum.",
         )
     missed = [f"{name} {value:.2g}" for name, value in vars(residuals).items() if not value <= loop.tolerance]
     reason = ", ".join(missed) or "multipliers that still move"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._scaled_problem import Floats, Mask, ScaledPoint, ScaledProblem
+from .problem._scaled_problem import Floats, Mask, ScaledPoint, ScaledProblem
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class NewtonSettings:
         warm_row_weight: What a row's value weighs against a multiplier that was given.
         proximal: Shift of the Hessian that keeps a linear objective's steps short where its minimizer is not one point.
         rounding: Scaled residuals below are rounding.
+        digits: Share of the tolerance that ends it at once where multipliers have settled as well.
+        settled: Relative change of multipliers in a step that is their last one.
         least_damping: Least stabilization del.
         largest_damping: Largest one.
         damping_share: del as a share of the largest residual.
@@ -38,6 +40,8 @@ class NewtonSettings:
     warm_row_weight: float = 1e-3
     proximal: float = 1e-10
     rounding: float = 1e-14
+    digits: float = 0.1
+    settled: float = 1e-5
     least_damping: float = 1e-10
     largest_damping: float = 1e-6
     damping_share: float = 1e-3
@@ -94,6 +98,8 @@ def refine_by_newton(
         if new.residual < best.residual or (new.residual <= tolerance and new.change < best.change):
             best = new
         patience = SETTINGS.patience * (SETTINGS.quadratic_patience if problem.second.quadratic else 1)
+        if best.residual <= SETTINGS.digits * tolerance and best.change <= SETTINGS.settled:
+            break
         if best.residual <= SETTINGS.rounding or waited >= (2 if best.residual <= tolerance else patience):
             break
         now = new

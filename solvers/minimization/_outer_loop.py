@@ -16,7 +16,7 @@ import numpy as np
 from ..infeasibility import FarkasProof, prove_linearized_infeasible
 from ..statuses import Status
 from ._degenerate import find_point_without_multiplier, is_kink
-from ._descent_directions import find_descent_direction, try_descent_directions
+from ._descent_directions import find_descent_direction, is_strict_minimum, try_descent_directions
 from ._inner_minimization import minimize_augmented
 from ._least_violation import SETTINGS as RESTORATION
 from ._least_violation import (
@@ -27,66 +27,9 @@ from ._least_violation import (
     restore_feasibility,
     restore_from_elsewhere,
 )
+from ._loop_settings import SETTINGS
 from ._newton_kkt import KKTCandidate, largest_residual, refine_by_newton, relative_change
-from ._scaled_problem import Floats, ScaledPoint, ScaledProblem
-
-
-@dataclass(frozen=True)
-class OuterLoopSettings:
-    """Numbers of the outer loop; ``tests/solvers/minimization`` notices them by verdicts and cost.
-
-    Attributes:
-        largest_rho: Penalty at which the loop ends.
-        growth: Factor on the penalty where violations do not fall.
-        progress: Share of a violation that may be left after an outer step that made progress.
-        settled: Relative change of multipliers that have settled, or ten times the tolerance.
-        first_goal: Projected gradient that the first inner minimization is to reach.
-        goal_factor: Factor on that goal from one outer step to the next; it ends at a tenth of the tolerance.
-        saddle_goal: Goal after a saddle: gradients are small there, and anything coarser stops before it has begun.
-        escapes: Stationary points that are left, at most.
-        returns: Returns to one of them before it is taken for the answer.
-        unbounded_tries: Inner minimizations without an end before no penalty is trusted to hold the objective.
-        restorations: Looks for a feasible point, at most.
-        rescalings: How often scales are taken anew.
-        stuck_steps: Outer steps without motion that end the loop.
-        unmoved: Motion, in units of 1 + |x|, that counts as none.
-        growing_steps: Outer steps with growing multipliers before one looks for a point that has none.
-        multiplier_growth: Factor on the sum of multipliers that counts as growth.
-        nearly_feasible: Violation up to which growing multipliers are counted.
-        exact_residual: Points with multipliers get below this residual.
-        steep: A scaled gradient beyond this was far too flat at the start.
-        wrong_scale: Scales that are wrong by more than this factor are taken again.
-        trust_radius: First trust radius of an inner minimization, in units of 1 + |x|.
-        held_radius: The same after an objective fell without end: a stronger penalty may hold it near the start.
-        saddle_steps: Lengths of steps off a saddle, in units of 1 + |x|.
-    """
-
-    largest_rho: float = 1e14
-    growth: float = 10.0
-    progress: float = 0.25
-    settled: float = 1e-5
-    first_goal: float = 1e-2
-    goal_factor: float = 0.1
-    saddle_goal: float = 1e-5
-    escapes: int = 6
-    returns: int = 3
-    unbounded_tries: int = 6
-    restorations: int = 3
-    rescalings: int = 3
-    stuck_steps: int = 3
-    unmoved: float = 1e-7
-    growing_steps: int = 3
-    multiplier_growth: float = 1.2
-    nearly_feasible: float = 1e-3
-    exact_residual: float = 1e-12
-    steep: float = 100.0
-    wrong_scale: float = 10.0
-    trust_radius: float = 100.0
-    held_radius: float = 1.0
-    saddle_steps: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
-
-
-SETTINGS = OuterLoopSettings()
+from .problem._scaled_problem import Floats, ScaledPoint, ScaledProblem
 
 
 @dataclass
@@ -105,6 +48,8 @@ class OuterLoop:
         proof: Farkas' weights of rows that conflict.
         shape: How far that proof reaches.
         kink: Whether a gradient jumps where it ended.
+        by_curvature: Whether it converged as positive curvature shows, with a gradient left that is rounding.
+        hidden: Stationarity, in the user's units, that rounding may hide a descent in; 0 if none.
         gap: Largest violation, complementarity included, after the last outer step.
         change: Relative change of the multipliers in it.
         trust_radius: Of the next inner minimization, in units of 1 + |x|.
@@ -131,6 +76,8 @@ class OuterLoop:
     proof: FarkasProof | None = None
     shape: RowShape | None = None
     kink: bool = False
+    by_curvature: bool = False
+    hidden: float = 0.0
     gap: float = math.inf
     change: float = math.inf
     trust_radius: float = SETTINGS.trust_radius
@@ -148,17 +95,14 @@ class OuterLoop:
     def __post_init__(self) -> None:
         self.first_rho = self.rho
 
-    def run(self, steps: int, *, warm: bool) -> None:
-        """Search until a status is settled or steps are spent; ``warm``: begin with Newton's method."""
-        if warm and self._finish_by_newton(warm=True):
-            self.record(0)
-            return
+    def run(self, steps: int) -> None:
+        """Search until a status is settled or steps are spent."""
         for step in range(steps):
             if not self._take_outer_step():
                 if self.status is not None:
                     return
                 continue
-            ended = self._finish_by_newton() or self._finish_as_is() or self._finish_without_multiplier()
+            ended = self.finish_by_newton() or self._finish_as_is() or self._finish_without_multiplier()
             self.record(step)
             if ended or (self.stalled >= 2 and not self.may_be_feasible()):
                 return
@@ -177,7 +121,7 @@ class OuterLoop:
             self.problem, self.point.x_n, self.lambda_C, self.rho, self.goal, radius, near=self.near
         )
         if inner.unbounded:
-            self._handle_unbounded(inner.point)
+            self.handle_unbounded(inner.point)
             return False
         self.trust_radius = SETTINGS.trust_radius
         motion = float(np.abs(inner.point.x_n - self.point.x_n).max()) / inner.point.length
@@ -187,7 +131,7 @@ class OuterLoop:
         self._shrink_steep_rows()
         return True
 
-    def _handle_unbounded(self, point: ScaledPoint) -> None:
+    def handle_unbounded(self, point: ScaledPoint) -> None:
         """Tell an unbounded objective from a penalty too weak to hold it."""
         self.unbounded_tries += 1
         feasible = self.problem.largest_violation(point) <= RESTORATION.feasible * point.length
@@ -215,7 +159,7 @@ class OuterLoop:
             self.rho *= SETTINGS.growth
         self.gap = gap
 
-    def _finish_by_newton(self, *, warm: bool = False) -> bool:
+    def finish_by_newton(self, *, warm: bool = False) -> bool:
         """Try Newton's method from here; True if it settled the status."""
         if not self.problem.has_second_derivatives:
             return False
@@ -296,7 +240,8 @@ class OuterLoop:
         if self._take_new_scales(candidate.residual):
             return False
         problem, point = self.problem, candidate.point
-        if candidate.residual > SETTINGS.exact_residual:
+        large = float(np.abs(candidate.lambda_C).max(initial=0.0)) > SETTINGS.large_multiplier
+        if candidate.residual > SETTINGS.exact_residual or large:
             degenerate = self._point_without_multiplier(point, candidate.lambda_C)
             if degenerate is not None:
                 self._end_without_multiplier(degenerate)
@@ -309,11 +254,12 @@ class OuterLoop:
         except RuntimeError:
             direction_n = try_descent_directions(problem, point, candidate.lambda_C)
             seen = "the functions have no second derivatives; nothing falls in the directions that were tried"
+        if problem.by_differences:
+            seen += " (curvature by differences of gradients)"
         returns = sum(np.abs(point.x_n - old_n).max() <= 1e-5 * (1 + np.abs(old_n).max()) for old_n in self.saddles)
         if direction_n is None:
-            self.status = "converged"
-            self.cause = f"Residuals are within tolerance; {seen}."
-        elif returns == SETTINGS.returns or len(self.saddles) == SETTINGS.escapes:
+            return self._settle(candidate, seen)
+        if returns == SETTINGS.returns or len(self.saddles) == SETTINGS.escapes:
             self.status = "stationary_unverified"
             self.cause = "Residuals are within tolerance, but something falls along the constraints."
         else:
@@ -321,6 +267,23 @@ class OuterLoop:
                 self.rho *= SETTINGS.growth
             self._leave_saddle(direction_n)
         return self.status is not None
+
+    def _settle(self, candidate: KKTCandidate, seen: str) -> bool:
+        """Call a point converged, if residuals in the user's units do not contradict that; say whether it was."""
+        plain = self.problem.residuals(candidate.point, candidate.lambda_C).stationarity
+        small = candidate.residual <= self.tolerance and plain <= SETTINGS.plain_residual
+        if not small and not is_strict_minimum(self.problem, candidate.point, candidate.lambda_C):
+            self.hidden = plain
+            return False
+        self.status = "converged"
+        self.cause = f"Residuals are within tolerance; {seen}."
+        if not small:
+            self.by_curvature = True
+            self.cause = (
+                f"Newton's step promises no decrease of the objective, curvature is positive, and {seen}; stationarity "
+                f"{plain:.2g} is what units of the variables or rounding leave."
+            )
+        return True
 
     def _leave_saddle(self, direction_n: Floats) -> None:
         """Step off a stationary point that is no minimum, to where the augmented Lagrangian is lowest."""
@@ -348,6 +311,12 @@ class OuterLoop:
     def _take_new_scales(self, residual: float) -> bool:
         """Take scales anew if those of the start are far from those here, and too coarse; True if they were."""
         problem = self.problem
+        here = problem.gradient_sizes(
+            self.point
+        )  # sizes are at least these; what passes with them needs no other point
+        scales = np.concatenate([[problem.f_scale], problem.c_scale_C])
+        if (here > 0).all() and residual * float((scales / here).max()) <= SETTINGS.wrong_scale * self.tolerance:
+            return False
         f_scale, c_scale_C = problem.measure_sizes(self.point)
         coarse = max([problem.f_scale / f_scale, *(problem.c_scale_C / c_scale_C)])
         if residual * coarse <= SETTINGS.wrong_scale * self.tolerance or self.rescalings == SETTINGS.rescalings:

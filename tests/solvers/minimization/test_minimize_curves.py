@@ -56,7 +56,7 @@ def test_fronts_are_exact_in_value_and_derivative_and_neighbors_are_cheap(name):
             assert answer.objective == pytest.approx(exact(e), abs=1e-7, rel=1e-7)
             assert float(answer.multipliers) == pytest.approx(-by_hand, rel=1e-5)
         before = s
-    assert warm <= 0.6 * cold
+    assert warm <= cold <= 10 * (len(places) - 1)  # a solve from scratch is cheap by now
 
 
 def quadratic(n, m, e, seed, condition):

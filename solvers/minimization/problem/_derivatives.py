@@ -5,11 +5,15 @@ Axes: n variables, R rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -20,11 +24,13 @@ class DerivativeSettings:
         rows_one_by_one: Rows up to which one by one is as fast, and asks nothing of the functions.
         variables_batched: Variables beyond which a batched product of matrix and vector, 16 times a plain one, costs
             more than it saves.
+        least_size: Size of a variable at least, for differences of gradients.
         rows_a_pass: Rows of one pass: a network's activations are kept once for each.
     """
 
     rows_one_by_one: int = 2
     variables_batched: int = 256
+    least_size: float = 1e-4
     rows_a_pass: int = 128
 
 
@@ -74,3 +80,30 @@ def _backpropagate(rows_R: Tensor, x: Tensor, weights: Tensor, *, batched: bool)
     )
     # where nothing arrives, there is nothing to batch
     return x.new_zeros(len(weights), *x.shape) if gradient is None else gradient
+
+
+def difference_gradients(
+    gradient: Callable[[Floats], Floats], x_n: Floats, lower_n: Floats, upper_n: Floats, step: float, asymmetry: float
+) -> Floats:
+    """Return second derivatives as differences of gradients, (n, n), symmetric; RuntimeError where they are not.
+
+    step: in units of each variable's size; a small one may be near 0 or of that size, so the root stands for it.
+    asymmetry: share by which entries may differ.
+    """
+    here_n, hessian_nn = gradient(x_n), np.zeros((len(x_n), len(x_n)))
+    size_n = np.where(x_n == 0, 1.0, np.maximum(np.abs(x_n), np.sqrt(np.abs(x_n)).clip(SETTINGS.least_size, 1.0)))
+    for i, length in enumerate(step * size_n):
+        if lower_n[i] == upper_n[i]:
+            continue
+        near_n = x_n.copy()
+        near_n[i] += length if x_n[i] + length <= upper_n[i] else -length
+        hessian_nn[i] = (gradient(near_n) - here_n) / (near_n[i] - x_n[i])
+    movable_n = lower_n < upper_n
+    inner = np.ix_(movable_n, movable_n)
+    sized_nn = (hessian_nn * np.outer(size_n, size_n))[inner]
+    if not np.isfinite(sized_nn).all() or np.abs(sized_nn - sized_nn.T).max(initial=0.0) > asymmetry * np.abs(
+        sized_nn
+    ).max(initial=0.0):
+        raise RuntimeError("differences of gradients are not those of a smooth function")
+    hessian_nn[inner] = (hessian_nn[inner] + hessian_nn[inner].T) / 2
+    return hessian_nn

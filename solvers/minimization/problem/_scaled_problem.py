@@ -15,10 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..kkt import KKTResiduals, kkt_residuals
-from ..lagrangian import equality_weights, inequality_weights, penalty_term
-from ._derivatives import compute_jacobian, weighted_gradient
+from ...kkt import KKTResiduals, kkt_residuals
+from ...lagrangian import equality_weights, inequality_weights, penalty_term
+from ._derivatives import compute_jacobian, difference_gradients, weighted_gradient
 from ._user_functions import Bounds, Function, StartNotFinite, UserFunctions, read_variable_bounds
+from ._variable_units import choose_units
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -32,19 +33,25 @@ class ScalingSettings:
 
     Attributes:
         dense_variables: Variables up to which second derivatives are held in full, (n, n).
+        difference_variables: Variables up to which differences of gradients stand in for second derivatives.
+        difference_asymmetry: Share of the largest difference by which two that should be equal may differ.
         checked_hessians: How many Hessians are compared with differences of gradients.
         hessian_error: Share of a difference by which a product with the Hessian may be off.
         difference_steps: Lengths of these differences, in units of the cube root of rounding: what is only bent agrees
             over shorter ones.
         near: How far from a point, in units of 1 + |x|, one looks whether a gradient vanishes only there.
+        vanished: Sizes below, in the user's units, are never taken at one point alone.
         vanishing: A gradient counts as vanishing at a point where it is this much larger that near.
     """
 
     dense_variables: int = 2000
+    difference_variables: int = 60
+    difference_asymmetry: float = 0.1
     checked_hessians: int = 3
     hessian_error: float = 0.1
     difference_steps: tuple[float, ...] = (1.0, 3e-2, 1e-3)
     near: float = 1e-2
+    vanished: float = 1e-3
     vanishing: float = 3.0
 
 
@@ -127,28 +134,51 @@ class HessianCache:
 class ScaledProblem:
     """``min f  s.t.  g <= 0, h = 0, lower <= x <= upper``, evaluated at flat float64 vectors.
 
+    Each variable is in a unit of its own: ``x = unit * x_n``; with ``own_units=False`` in the user's.
     evaluations counts points at which the functions were called, hessians those of second derivatives in full.
     Raises InvalidInput if values at x0 have the wrong shape or are not finite.
     """
 
     def __init__(
-        self, objective: Function, x0: Tensor, inequality: Function | None, equality: Function | None, bounds: Bounds
+        self,
+        objective: Function,
+        x0: Tensor,
+        inequality: Function | None,
+        equality: Function | None,
+        bounds: Bounds,
+        *,
+        own_units: bool = True,
+        warm: bool = False,
     ) -> None:
         self.functions = UserFunctions(objective, inequality, equality, x0)
-        self.evaluations, self.hessians, self.smooth = 0, 0, True
+        self.evaluations, self.hessians, self.smooth, self.by_differences = 0, 0, True, False
         self.second = HessianCache(self.hessian)
         self.lower_n, self.upper_n = read_variable_bounds(bounds, x0)
         start_n = self.clip(x0.detach().double().cpu().numpy().ravel())
         f, g_M, h_E = self.functions.evaluate_start(self.to_tensor(start_n))
         self.M, self.f_scale, self.c_scale_C = len(g_M), 1.0, np.ones(len(g_M) + len(h_E))
+        self.unit_n = self.functions.unit_n
         point = self.evaluate(start_n)
         if not point.finite:
             raise StartNotFinite(
                 f"At x0 the objective is {float(f.detach()):g}, rows {[float(c) for c in torch.cat([g_M, h_E])]}; "
                 "they and their gradients must be finite. Start elsewhere."
             )
-        self.f_scale, self.c_scale_C = self.measure_sizes(point)
+        if own_units:
+            point = self._take_units(point)
+        self.f_scale, self.c_scale_C = self.measure_sizes(point, here=warm)
         self.start = point.divide(self.f_scale, self.c_scale_C)
+
+    def _take_units(self, point: ScaledPoint) -> ScaledPoint:
+        """Measure each variable in a unit of its own from now on; return the point in these units."""
+        no_rows_C = np.zeros(len(self.c_scale_C))
+        unit_n = choose_units(
+            point.x_n, self.lower_n, self.upper_n, point.gradient_n, lambda: self.hessian(point.x_n, no_rows_C)
+        )
+        self.unit_n = self.functions.unit_n = unit_n
+        self.lower_n, self.upper_n = self.lower_n / unit_n, self.upper_n / unit_n
+        x_n, gradient_n, jacobian_Cn = point.x_n / unit_n, point.gradient_n * unit_n, point.jacobian_Cn * unit_n
+        return ScaledPoint(x_n, point.f, gradient_n, point.c_C, jacobian_Cn)
 
     def evaluate(self, x_n: Floats) -> ScaledPoint:
         """Evaluate everything, scaled."""
@@ -200,12 +230,34 @@ class ScaledProblem:
         Raises RuntimeError if the functions cannot be differentiated twice.
         """
         self.hessians += 1
+        if self.by_differences:
+            return self._hessian_by_differences(x_n, weight_C, f_weight)
+        try:
+            return self._hessian_by_autograd(x_n, weight_C, f_weight)
+        except RuntimeError:
+            if len(x_n) > SETTINGS.difference_variables:
+                raise
+        hessian_nn = self._hessian_by_differences(x_n, weight_C, f_weight)
+        self.by_differences = True
+        return hessian_nn
+
+    def _hessian_by_autograd(self, x_n: Floats, weight_C: Floats, f_weight: float) -> Floats:
         x, gradient_n = self._weighted_gradient(x_n, weight_C, f_weight, create_graph=True)
         hessian_nn: Floats = compute_jacobian(gradient_n, x).cpu().numpy()
         hessian_nn = (hessian_nn + hessian_nn.T) / 2
         if self.hessians <= SETTINGS.checked_hessians:
             self._check_hessian(hessian_nn, x_n, _to_array(gradient_n), weight_C, f_weight)
         return hessian_nn
+
+    def _hessian_by_differences(self, x_n: Floats, weight_C: Floats, f_weight: float) -> Floats:
+        """Return differences of gradients, one a variable; RuntimeError where they do not fit together: a kink."""
+
+        def gradient(at_n: Floats) -> Floats:
+            self.evaluations += 1
+            return _to_array(self._weighted_gradient(at_n, weight_C, f_weight, create_graph=False)[1])
+
+        step = self.functions.rounding**0.5
+        return difference_gradients(gradient, x_n, self.lower_n, self.upper_n, step, SETTINGS.difference_asymmetry)
 
     def _weighted_gradient(
         self, x_n: Floats, weight_C: Floats, f_weight: float, *, create_graph: bool
@@ -222,13 +274,15 @@ class ScaledProblem:
         """Compare with a difference: a function of one's own that can be differentiated once may hand out zeros."""
         rounding, draw = self.functions.rounding, np.random.default_rng(0).uniform(-1, 1, len(x_n))
         for share in SETTINGS.difference_steps:
-            length = share * rounding ** (1 / 3) * (1 + float(np.abs(x_n).max()))
-            step_n = self.clip(x_n + length * draw) - x_n
+            length_n = share * rounding ** (1 / 3) * (1 + np.abs(x_n))
+            step_n = self.clip(x_n + length_n * draw) - x_n
             after_n = self._weighted_gradient(x_n + step_n, weight_C, f_weight, create_graph=False)[1]
             change_n, predicted_n = _to_array(after_n) - gradient_n, hessian_nn @ step_n
-            slack = SETTINGS.hessian_error * float(np.abs(change_n).max() + np.abs(predicted_n).max()) + 1e-4 * length
-            slack += 100 * rounding * float(np.abs(gradient_n).max())
-            if not float(np.abs(change_n - predicted_n).max()) > slack:  # a NaN says nothing
+            # each variable counts in its own size
+            change, predicted = (float((part * (1 + np.abs(x_n))).max()) for part in (abs(change_n), abs(predicted_n)))
+            slack = SETTINGS.hessian_error * (change + predicted)
+            slack += 100 * rounding * float((np.abs(gradient_n) * (1 + np.abs(x_n))).max())
+            if not float((np.abs(change_n - predicted_n) * (1 + np.abs(x_n))).max()) > slack:  # a NaN says nothing
                 return
         raise RuntimeError("second derivatives are not those of the gradient")
 
@@ -241,15 +295,19 @@ class ScaledProblem:
         """Divide by other sizes from now on; points and multipliers from before do not fit any more."""
         self.f_scale, self.c_scale_C, self.second = f_scale, c_scale_C, HessianCache(self.hessian)
 
-    def measure_sizes(self, point: ScaledPoint) -> tuple[float, Floats]:
+    def measure_sizes(self, point: ScaledPoint, *, here: bool = False) -> tuple[float, Floats]:
         """Return the size of the gradient of f (largest entry) and of each row (length), unscaled, around a point.
 
         A gradient that vanishes at the point, as the sizes a hundredth from there tell, is taken from further out.
+        ``here``: one that does not is taken for the size, which saves a point; the verdict measures again.
         """
-        here, draw = self._gradient_sizes(point), np.random.default_rng(0).uniform(-1, 1, len(point.x_n))
-        near = self._sizes_elsewhere(point.x_n + SETTINGS.near * point.length * draw, here)
-        sizes = np.maximum(here, near)
-        vanishing = (near > SETTINGS.vanishing * here) | (sizes == 0)
+        sizes, draw = self.gradient_sizes(point), np.random.default_rng(0).uniform(-1, 1, len(point.x_n))
+        vanishing = np.zeros(len(sizes), dtype=bool)
+        if not here or not (sizes > SETTINGS.vanished).all():
+            near = self._sizes_elsewhere(point.x_n + SETTINGS.near * point.length * draw, sizes)
+            vanishing = near > SETTINGS.vanishing * sizes
+            sizes = np.maximum(sizes, near)
+            vanishing |= sizes == 0
         if vanishing.any():
             far = self._sizes_elsewhere(point.x_n + point.length * draw, sizes)
             # what grows faster than x^2 is not followed
@@ -262,9 +320,9 @@ class ScaledProblem:
 
     def _sizes_elsewhere(self, x_n: Floats, otherwise: Floats) -> Floats:
         point = self.evaluate_within(x_n)
-        return self._gradient_sizes(point) if point.finite else otherwise
+        return self.gradient_sizes(point) if point.finite else otherwise
 
-    def _gradient_sizes(self, point: ScaledPoint) -> Floats:
+    def gradient_sizes(self, point: ScaledPoint) -> Floats:
         """Return the sizes of the gradients of f and of the rows at a point, (1 + C,), unscaled."""
         c_sizes_C = np.linalg.norm(point.jacobian_Cn, axis=1) * self.c_scale_C
         return np.concatenate([[float(np.abs(point.gradient_n).max()) * self.f_scale], c_sizes_C])
@@ -283,6 +341,8 @@ class ScaledProblem:
         """Return the residuals of the problem as stated, or scaled; active bounds get the multiplier they need."""
         if not scaled:
             point, lambda_C = point.multiply(self.f_scale, self.c_scale_C), self.unscale_multipliers(lambda_C)
+            gradient_n, jacobian_Cn = point.gradient_n / self.unit_n, point.jacobian_Cn / self.unit_n
+            point = ScaledPoint(point.x_n, point.f, gradient_n, point.c_C, jacobian_Cn)
         gradient_n = point.lagrangian_gradient(lambda_C)
         M, as_tensor = self.M, torch.from_numpy
         # all bounds that hold x back, as one more row: its gradient is what they take from the Lagrangian's

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..primal_dual import DualMethod, PrimalDual
-from ._least_violation import is_feasible
-from ._newton_kkt import KKTCandidate, largest_residual
-from ._outer_loop import OuterLoop
+from ...primal_dual import DualMethod, PrimalDual
+from .._least_violation import is_feasible
+from .._newton_kkt import KKTCandidate, largest_residual
+from .._outer_loop import OuterLoop
 
 MakeOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..errors import InvalidInput
+from ...errors import InvalidInput
 
 Floats = npt.NDArray[np.float64]
 Function = Callable[[Tensor], Tensor]
@@ -25,7 +25,7 @@ class StartNotFinite(InvalidInput):
 
 
 class UserFunctions:
-    """Objective, inequalities and equalities of a tensor shaped as x0.
+    """Objective, inequalities and equalities of a tensor shaped as x0, its entries in units of ``unit_n`` each.
 
     They are called with float64; if they mix x with tensors of x0's own dtype and torch refuses that, with that dtype.
     """
@@ -37,10 +37,11 @@ class UserFunctions:
             raise InvalidInput(f"`x0` has dtype {x0.dtype} and {x0.numel()} numbers; wanted at least one float.")
         self.objective, self.inequality, self.equality = objective, inequality, equality
         self.x0, self.dtype = x0.detach(), torch.float64
+        self.unit_n: Floats = np.ones(x0.numel())
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return f, g (M,) and h (E,) as the problem states them, float64, with gradients."""
-        inner = x.to(self.dtype)
+        """Return f, g (M,) and h (E,) as the problem states them, float64, with gradients; x is in units of its own."""
+        inner = (x if (self.unit_n == 1).all() else x * self.to_tensor(self.unit_n)).to(self.dtype)
         f = self.objective(inner)
         if not isinstance(f, Tensor) or f.numel() != 1:
             given = tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__
