@@ -72,7 +72,7 @@ def audit_softening(
         raise InvalidInput(f"`log_p_NV` has shape {tuple(log_p_NV.shape)}; wanted rows of log-probabilities, (N, V).")
     least = float(getattr(function, "least", 0.0))
     T_S = [T for T in _SETTINGS.temperatures if least <= T]
-    q_SNV = torch.stack([_ask(function, log_p_NV, T).exp() for T in T_S])
+    q_SNV = torch.stack([_ask_softening(function, log_p_NV, T).exp() for T in T_S])
     judged = _Judged(function, log_p_NV, T_S, q_SNV, tolerance)
     subject = f"{function!r} on {len(log_p_NV)} distributions of {log_p_NV.shape[-1]} classes, T from {T_S[0]:g}"
     return OperatorAudit(subject, tuple(judged.judge()))
@@ -90,7 +90,7 @@ def draw_distributions(seed: int) -> Tensor:
     return (scale_N1 * drawn_NV).log_softmax(-1)
 
 
-def _ask(operator: Operator, log_p_NV: Tensor, T: float) -> Tensor:
+def _ask_softening(operator: Operator, log_p_NV: Tensor, T: float) -> Tensor:
     try:
         answer = operator(log_p_NV, T)
     except SafekdError:
@@ -152,7 +152,7 @@ class _Judged:
         low, high, q_low, q_high = self._T[s], self._T[s + 1], self._q[s], self._q[s + 1]
         for _ in range(_SETTINGS.halvings):
             middle = (low + high) / 2
-            q_middle = _ask(self._operator, self._log_p, middle).exp()
+            q_middle = _ask_softening(self._operator, self._log_p, middle).exp()
             if _far(q_low, q_middle) >= _far(q_middle, q_high):
                 high, q_high = middle, q_middle
             else:
@@ -168,7 +168,7 @@ class _Judged:
         return self._find("entropy", float(fall_SN[s, n]), self._tolerance, evidence, example)
 
     def _judge_identity(self) -> AxiomFinding:
-        one_NV = _ask(self._operator, self._log_p, 1.0).exp()
+        one_NV = _ask_softening(self._operator, self._log_p, 1.0).exp()
         off_N = (one_NV - self._log_p.exp()).abs().sum(-1) / 2
         n = int(off_N.argmax())
         example = {"p": self._log_p[n].exp().tolist(), "softened at T = 1": one_NV[n].tolist()}
@@ -176,7 +176,7 @@ class _Judged:
         return self._find("identity", float(off_N[n]), self._tolerance, evidence, example)
 
     def _judge_limit(self) -> AxiomFinding:
-        hot_NV = _ask(self._operator, self._log_p, _SETTINGS.hottest).exp()
+        hot_NV = _ask_softening(self._operator, self._log_p, _SETTINGS.hottest).exp()
         known_NV = ~torch.isneginf(self._log_p)
         there_NV = known_NV.double() / known_NV.sum(-1, keepdim=True)
         flat_NV = torch.full_like(hot_NV, 1 / hot_NV.shape[-1])

@@ -78,16 +78,16 @@ def _build(
     _draw_losses(left, teachers, pools)
     _draw_correlations(middle, [one.name for one in teachers], correlations)
     _draw_variance(right, variance)
-    figure.suptitle(f"What the ensemble is worth: {_shorten(where, 80)}", fontsize="medium", parse_math=False)
+    figure.suptitle(f"What the ensemble is worth: {_shorten_name(where, 80)}", fontsize="medium", parse_math=False)
     return figure
 
 
 def _draw_losses(axes: Any, teachers: Sequence[TeacherFigures], pools: Sequence[PoolFigures]) -> None:
     labels, colours = [], []
     for one in teachers:
-        labels.append(_shorten(one.name) + (" (leave out)" if one.dropped else ""))
+        labels.append(_shorten_name(one.name) + (" (leave out)" if one.dropped else ""))
         colours.append(COLOURS[1] if one.dropped else COLOURS[0])
-    labels += [f"{_shorten(one.name)} pool" for one in pools]
+    labels += [f"{_shorten_name(one.name)} pool" for one in pools]
     colours += [COLOURS[2]] * len(pools)
     loss = np.array([*(one.loss for one in teachers), *(one.loss for one in pools)])
     place = np.arange(len(loss))
@@ -103,8 +103,8 @@ def _draw_losses(axes: Any, teachers: Sequence[TeacherFigures], pools: Sequence[
 def _draw_correlations(axes: Any, names: Sequence[str], correlations: Sequence[Sequence[float]]) -> None:
     axes.imshow(np.array(correlations), vmin=-1, vmax=1, cmap="RdBu_r")
     place = range(len(names))
-    axes.set_xticks(place, [_shorten(name) for name in names], rotation=45, ha="right", parse_math=False)
-    axes.set_yticks(place, [_shorten(name) for name in names], parse_math=False)
+    axes.set_xticks(place, [_shorten_name(name) for name in names], rotation=45, ha="right", parse_math=False)
+    axes.set_yticks(place, [_shorten_name(name) for name in names], parse_math=False)
     axes.set_title("correlation of errors", fontsize="medium")
     if len(names) <= SETTINGS.most_numbers:
         for i, row in enumerate(correlations):
@@ -122,6 +122,6 @@ def _draw_variance(axes: Any, variance: VarianceFigures) -> None:
     axes.set_xlabel(f"as {count:.2g} independent teachers")
 
 
-def _shorten(text: str, most: int | None = None) -> str:
+def _shorten_name(text: str, most: int | None = None) -> str:
     text, most = escape_controls(text), most or SETTINGS.most_letters
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -176,7 +176,7 @@ def _put_together(
         safety=safety,
         drop=tuple(facts.names[k] for k in dropped),
         recommended_pool=chosen,
-        advice=tuple(_advise(facts, teachers, dropped, chosen, compared, variance, safety)),
+        advice=tuple(_advise_on_teachers(facts, teachers, dropped, chosen, compared, variance, safety)),
     )
 
 
@@ -221,7 +221,7 @@ def _average_critical(one: PooledReading, reading: EnsembleReading) -> float:
     return float(one.value_P[reading.critical_P].mean())
 
 
-def _advise(
+def _advise_on_teachers(
     facts: _Facts,
     teachers: tuple[TeacherFigures, ...],
     dropped: Mapping[int, PairedMean],
