@@ -229,8 +229,8 @@ class AugmentedLagrangian(DualMethod):
     ) -> None:
         if rho is not None and not _is_number(rho, lambda x: x > 0):
             raise InvalidInput(
-                f"`rho` of AugmentedLagrangian is {rho!r}; it must be above 0 and finite. "
-                "For rho = 0 use PlainAscent()."
+                f"`rho` of AugmentedLagrangian is {rho!r}; it must be above 0 and finite. For rho = 0 use "
+                "PlainAscent()."
             )
         gain, step = _default_gain_and_step(rho, step)
         super().__init__(gain, step, ema, cap, dead_band=dead_band, restart=restart, scale_free=rho is None)

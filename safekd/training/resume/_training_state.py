@@ -40,7 +40,7 @@ def load_module_state(module: nn.Module, state: Mapping[str, Any]) -> None:
         for name, buffer in hidden.items():
             buffer.copy_(state[name])
     except (RuntimeError, KeyError) as error:
-        raise InvalidInput(f"The checkpoint is of another student. {error}") from error
+        raise InvalidInput(f"The checkpoint is of another student. {' '.join(str(error).split())}") from error
 
 
 def load_optimizer_state(
@@ -61,7 +61,7 @@ def load_optimizer_state(
     try:
         optimizer.load_state_dict(copy.deepcopy(dict(state)))
     except (ValueError, KeyError, TypeError) as error:
-        raise InvalidInput(f"The checkpoint is of another optimizer: {error}") from error
+        raise InvalidInput(f"The checkpoint is of another optimizer: {str(error).rstrip('.')}.") from error
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     for p, number in zip(parameters, numbers, strict=True):

@@ -9,7 +9,7 @@ from torch.utils.data import IterableDataset
 import safekd as kd
 from safekd.language import SafeKDTrainer
 
-from .tiny_run import make_arguments, make_model, make_rows, make_teachers, make_trainer
+from .tiny_run import make_arguments, make_constraints, make_model, make_rows, make_teachers, make_trainer
 
 torch.set_num_threads(1)
 
@@ -54,6 +54,16 @@ def test_training_without_data_says_where_they_go(tmp_path, student):
     trainer = SafeKDTrainer(student, make_arguments(tmp_path), teachers=make_teachers())
     with pytest.raises(kd.InvalidInput, match=r"no `train_dataset`.*SafeKDTrainer\(\.\.\., train_dataset=rows\)"):
         trainer.train()
+
+
+def test_a_student_that_is_not_finite_is_not_certified(tmp_path):
+    trainer = make_trainer(tmp_path, student=make_model(), constraints=make_constraints()[1:])
+    with torch.no_grad():
+        trainer.model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(
+        kd.SafekdError, match="The student's 'all' is not finite on held-out text; mend the student first"
+    ):
+        trainer.certify(make_rows(8, seed=50))
 
 
 def test_a_folder_is_no_arguments_and_settings_of_transformers_are_told(tmp_path, student):

@@ -243,6 +243,16 @@ def test_misuse_is_told():
         step.load_state_dict(make_step(constraints=[]).state_dict())
 
 
+def test_a_state_of_other_groups_is_refused():
+    measure = kd.safety.TruthProbability([1])
+    one, mixed = (
+        LanguageStep(1, constraints=[kd.SafetyConstraint("a", measure, 0.5, mix=mix)])
+        for mix in (None, {0: 0.5, 1: 0.5})
+    )
+    with pytest.raises(kd.InvalidInput, match=r"Running sums of 'a' have shape \(3, 1\); wanted \(3, 2\)"):
+        mixed.load_state_dict(one.state_dict())
+
+
 def test_a_bad_teacher_is_named_and_the_step_can_be_cancelled():
     step = LanguageStep(["wiki", "law"], constraints=constraints())
     model, batch = Model(), make_batch()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import transformers
@@ -170,6 +172,39 @@ def test_a_module_of_ones_own_is_no_language_model():
         InvalidInput, match=r"Linear has no output matrix, and its configuration no `.*a model of transf"
     ):
         _ = CausalTeacher(torch.nn.Linear(4, V)).vocabulary
+
+
+class Bare(torch.nn.Module):
+    """Has the head of a language model, and what is below it under no name that is known."""
+
+    def __init__(self, body=None):
+        super().__init__()
+        self.head = torch.nn.Linear(4, V)
+        if body is not None:
+            self.base_model = body
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def forward(self, input_ids, attention_mask=None):
+        return SimpleNamespace(logits=torch.zeros(*input_ids.shape, V))
+
+
+class Tuples(torch.nn.Module):
+    def forward(self, input_ids, attention_mask=None):
+        return (torch.zeros(*input_ids.shape, 4),)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (None, r"is a Bare, whose part below the head was not found; wanted .* or gives='logits'"),
+        (Tuples(), r"Tuples gave no `last_hidden_state`; ask it with gives='logits'"),
+    ],
+)
+def test_a_model_whose_hidden_states_are_nowhere_is_refused_with_the_way_out(body, said):
+    with pytest.raises(InvalidInput, match=said):
+        CausalTeacher(Bare(body), gives="hidden")(batch())
 
 
 def test_an_encoder_without_a_head_or_without_tokens_is_refused():

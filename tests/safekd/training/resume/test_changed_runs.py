@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 import safekd as kd
 from benchmarks.survive import make_split, make_teachers, make_trainer
 from safekd.training.loop.step import PrimalDualStep
+
+from .test_checkpoint_store import restate
 
 TRAIN, HELD = make_split("train", 70, 1), make_split("validation", 40, 2)
 
@@ -232,3 +235,40 @@ def test_a_run_without_a_folder_or_checkpoints_says_nothing(tmp_path):
         warnings.simplefilter("error")
         assert make_trainer().fit(TRAIN, epochs=2).save_note == ""
         assert fit(tmp_path, checkpoint_every=None).save_note == ""
+
+
+FORGED = {  # by someone who made the hashes fit
+    "no run": (lambda state: state.update(run={}), r"step-0000\d\d holds no state of a run: KeyError: 'record'"),
+    "a layer less": (
+        lambda state: state["student"].pop("layers.4.bias"),
+        "The checkpoint is of another student.*layers.4",
+    ),
+    "no parameters": (
+        lambda state: state["optimizer"]["param_groups"][0].update(params=[0]),
+        "The checkpoint is of another optimizer: loaded state dict contains a parameter group that doesn't match",
+    ),
+    "a point less": (
+        lambda state: state["loop"]["trace"].update(count=3),
+        r"its `trace` cannot be put back\. no trace that was packed: ValueError: 2 entries, wanted 3",
+    ),
+    "no trace": (
+        lambda state: state["loop"].update(trace={"points": []}),
+        r"its `trace` cannot be put back\. no trace that was packed: KeyError: 'count'",
+    ),
+    "sums of other groups": (
+        lambda state: state["loop"]["values"]["values"].__setitem__(0, state["loop"]["engine"]["rho"]),
+        r"its `values` cannot be put back\. Running sums of 'class 0' have shape \(2,\); wanted \(3, 1\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_state_that_does_not_fit_the_run_is_refused(what, stopped):
+    forge, message = FORGED[what]
+    folder = max((stopped / "checkpoints").iterdir())
+    state = json.loads((folder / "state.json").read_text())
+    forge(state)
+    (folder / "state.json").write_text(json.dumps(state))
+    restate(folder)
+    with pytest.raises(kd.InvalidInput, match=message):
+        fit(stopped, resume="must")
