@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..._torch_state import limit_threads
+from ...data import Group
 from ...errors import InvalidInput
 from ...experiment import Experiment, build_experiment
 from ...experiment.config import load_config
@@ -62,6 +63,7 @@ def measure_ensemble(experiment: Experiment) -> EnsembleReport:
         pool=experiment.config.weights.make_pool(),
         safety=experiment.constraints[0].measure,
         evidence=experiment.evidence,
+        critical_classes=frozenset[Group]().union(*(rule.critical for rule in experiment.constraints)),
         critical_contexts=experiment.critical_contexts,
     )
 

@@ -103,9 +103,10 @@ class EnsembleReport(ShortRepr):
         return render_plain(self)
 
     def _tabulate_teachers(self) -> Table:
-        counted = f"{self.positions} labels" if self.positions != self.examples else f"{self.examples} examples"
+        what = "label" if self.positions != self.examples else "example"
+        counted = f"{self.positions} {what}{'s' * (self.positions != 1)}"
         several = f"{len(self.teachers)} teachers" if len(self.teachers) > 1 else "One teacher"
-        title = f"{several} on the {self.split} split ({counted}, {self.cases} cases)"
+        title = f"{several} on the {self.split} split ({counted}, {self.cases} case{'s' * (self.cases != 1)})"
         table = _start_table(title, ("teacher", "loss", "right", "safety", *_CHANGES, ""))
         for number, one in enumerate(self.teachers, 1):
             numbers = map(_format_figure, (one.loss, one.accuracy, one.safety))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..._number_checks import is_finite
 from ..._registry import find_operator
-from ...data import Split
+from ...data import Group, Split
 from ...errors import InvalidInput
 from ...pooling import POOLS, PoolFunction
 from ...safety import SafetyMeasure, TruthProbability
@@ -43,7 +43,8 @@ def ensemble_report(
     pool: PoolFunction | str = "arithmetic",
     safety: SafetyMeasure | None = None,
     evidence: TeacherEvidence | None = None,
-    critical_contexts: Sequence[int | str] = (),
+    critical_classes: Collection[Group] = (),
+    critical_contexts: Collection[Group] = (),
     level: float = 0.05,
 ) -> EnsembleReport:
     """Tell what an ensemble is worth on a split: errors, pools, safety, whom to leave out and which pool to take.
@@ -58,7 +59,8 @@ def ensemble_report(
         pool: A name of ``kd.pooling.POOLS``, or a pool of your own.
         safety: What is read over critical positions; ``TruthProbability()`` of all classes if left out.
         evidence: Measured teachers, for rules.
-        critical_contexts: Contexts where orderings of the rule apply, numbers or names.
+        critical_classes: Classes where orderings of the rule apply, numbers or names, besides those of ``safety``.
+        critical_contexts: Contexts where they apply, likewise.
         level: The probability of a false drop, or a false choice of a pool, that is accepted, in (0, 0.5).
 
     Returns:
@@ -80,7 +82,8 @@ def ensemble_report(
     function: PoolFunction = find_operator(pool, POOLS, "pool")
     measure = (TruthProbability() if safety is None else safety).with_names(split.names)
     ensemble.recheck()
-    K, weigh = len(ensemble), make_weigher(weights, ensemble, split, evidence, measure, critical_contexts)
+    classes = {*critical_classes, *(measure.critical or ())}
+    K, weigh = len(ensemble), make_weigher(weights, ensemble, split, evidence, classes, critical_contexts)
 
     def read(jobs: dict[str, PoolJob]) -> EnsembleReading:
         with torch.no_grad():

@@ -13,6 +13,20 @@ from ...errors import InvalidInput
 
 
 @dataclass(frozen=True)
+class PairedMeanSettings:
+    """When a difference is one; ``tests/safekd/theory/ensembles/test_ensemble_report.py`` (copies) notices.
+
+    Attributes:
+        least: Nats or units of safety: pools that agree up to rounding differ by less, always the same way.
+    """
+
+    least: float = 1e-9
+
+
+_SETTINGS = PairedMeanSettings()
+
+
+@dataclass(frozen=True)
 class PairedMean:
     """The mean of a difference.
 
@@ -32,8 +46,10 @@ class PairedMean:
         Args:
             level: The probability of saying so where it is not.
         """
+        if self.mean >= -_SETTINGS.least:
+            return False
         if self.error == 0 or math.isinf(self.mean):
-            return self.mean < 0
+            return True
         if not math.isfinite(self.error):
             return False
         return bool(self.mean + float(stats.t.isf(level, self.cases - 1)) * self.error < 0)

@@ -5,7 +5,7 @@ Axes: B examples, P positions that count, K teachers, V classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from solvers.short_repr import ShortRepr
 
-from ...data import Batch, Split, expand_to_positions, require_class_count
+from ...data import Batch, Group, Split, expand_to_positions, require_class_count
 from ...errors import InvalidInput
 from ...pooling import PoolFunction, SoftenedPool
 from ...safety import SafetyMeasure
@@ -96,8 +96,8 @@ def make_weigher(
     ensemble: TeacherEnsemble,
     split: Split,
     evidence: TeacherEvidence | None,
-    safety: SafetyMeasure,
-    critical_contexts: Sequence[int | str],
+    critical_classes: Collection[Group],
+    critical_contexts: Collection[Group],
 ) -> Weigh:
     """Return the function that weighs the teachers of a batch, (B, ..., K).
 
@@ -106,7 +106,7 @@ def make_weigher(
         ensemble: The teachers.
         split: Where batches are from.
         evidence: For rules.
-        safety: Whose critical classes are those where orderings apply.
+        critical_classes: Classes where orderings apply.
         critical_contexts: Contexts where they apply.
 
     Raises:
@@ -119,6 +119,7 @@ def make_weigher(
         weights = [weights[name] for name in ensemble.names]
     if callable(weights) and not isinstance(weights, (Tensor, type)):
         rule = weights
+        classes = split.names.numbers("class", critical_classes)
         contexts = split.names.numbers("context", critical_contexts)
 
         def ask(batch: Batch, log_p_KV: Tensor) -> Tensor:
@@ -128,7 +129,7 @@ def make_weigher(
                 task=batch.task,
                 context=batch.context,
                 evidence=None if evidence is None else evidence.to(batch.labels.device),
-                critical_classes=safety.critical or (),
+                critical_classes=classes,
                 critical_contexts=contexts,
                 index=batch.index if batch.numbered else None,
                 mask=batch.mask,

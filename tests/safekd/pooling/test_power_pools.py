@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 import safekd as kd
 from safekd.errors import InvalidConfig, InvalidInput
 from safekd.experiment.config import load_config
+from safekd.language.hugging_face.passes._distillation_terms import DistillationTerms
 from safekd.pooling import POOLS, LogLinearPool, PowerPool, arithmetic_pool, geometric_pool
 
 from .random_teachers import draw_teachers, draw_weights
@@ -148,6 +150,12 @@ def test_refused_with_a_message_that_helps(case):
     make, message = REFUSED[case]
     with pytest.raises(InvalidInput, match=message):
         make()
+
+
+def test_what_it_is_stands_in_the_record_of_a_language_run():
+    """As text: a checkpoint is JSON."""
+    terms = DistillationTerms(("a",), None, (), None, PowerPool(0.3), None, "teachers", 0.0, None, "64MiB")
+    assert "PowerPool(exponent=0.3)" in json.loads(json.dumps(terms.describe()))["pool"]
 
 
 DEMO = Path(kd.demo.__file__).parent / "breast_cancer.toml"

@@ -12,6 +12,7 @@ import transformers
 from PIL import Image
 
 import safekd as kd
+from safekd.experiment import build_experiment
 from safekd.experiment.config import load_config
 from tests.safekd.saved_students.trained_run import CONFIG, make_cases
 from tests.support.cli_runner import run_cli
@@ -144,6 +145,9 @@ def test_teachers_are_measured(data, capsys):
     assert 0.6 < figures["pooled"]["accuracy"] <= 1
     assert set(first["safety_by_context"]) == {"all"}
     assert first["loss_without"]["error"] > 0
+    experiment = build_experiment(*load_config(config))
+    trained_by = experiment.trainer().objective.pool(experiment.validation, experiment.validation.batch())
+    assert [first["weight"], second["weight"]] == pytest.approx(trained_by.weights_K.mean(0).tolist())
     assert figures["recommended_pool"] in ("arithmetic", "geometric", "power")
     shown = run_cli(capsys, "ensemble", config, "--plot", data.parent / "teachers.svg")
     assert shown.code == 0, shown.err

@@ -108,6 +108,7 @@ def test_teachers_that_are_alike_are_left_in_peace(digits):
     copies = kd.ensemble_report([StoredTeacher(f"t{k}", tables[0]) for k in range(4)], validation)
     assert copies.variance.effective_teachers == pytest.approx(1)
     assert copies.drop == ()
+    assert copies.recommended_pool == "arithmetic"  # all pools are one, but for rounding
 
 
 def test_chance_alone_drops_nobody(digits):
