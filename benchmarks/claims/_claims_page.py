@@ -14,7 +14,8 @@ _HEAD = """# The papers' claims, run
 The papers behind this library are theory. `python -m benchmarks.claims --out docs/claims.md --images
 docs/images/claims` runs an experiment for each of their claims and writes this page: what is stated, what was run,
 what was found. A verdict is computed from the numbers beside it, never written by hand, and each is a test as well
-(`tests/benchmarks/claims`), in a smaller form.
+(`tests/benchmarks/claims`), in a smaller form; `--seed 100` runs
+everything on other draws.
 
 **Holds**: in everything that was run. **Holds under an extra condition**: something that the statement covers breaks
 it, and everything under the condition named came out. **Fails**: a counterexample, and no condition that was found

@@ -19,7 +19,7 @@ from safekd.weights import Conforming, EntropyDecay
 
 from ._claim import Claim, Line, Picture, judge, say_tight
 from ._descent import TabularProblem
-from ._teachers import BOX, K, pool_targets, weigh
+from ._teachers import BOX, WIDE, K, pool_targets, weigh
 
 DELTAS = np.geomspace(1e-3, 3e-2, 8)
 RIDGE = 0.05
@@ -226,7 +226,7 @@ def _expand_in_max_norm(beta: float) -> float:
     return float((images[1] - images[0]).abs().max() / away.abs().max())
 
 
-def trained_students(epochs: int = 300, directions: int = 4, delta: float = 0.1, seed: int = 0) -> Claim:
+def trained_students(epochs: int = 300, directions: int = 4, delta: float = 0.05, seed: int = 0) -> Claim:
     """VII.2 with trained students: the movement that ``kd.stability`` measures on digits."""
     x, y = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(y))
@@ -244,7 +244,7 @@ def trained_students(epochs: int = 300, directions: int = 4, delta: float = 0.1,
     trainer = kd.ConstrainedTrainer(
         student,
         made,
-        weights=Conforming(EntropyDecay(), BOX),
+        weights=Conforming(EntropyDecay(), WIDE),
         optimizer=torch.optim.SGD(student.parameters(), lr=0.3),
     )
     found = kd.stability(trainer, train, delta=delta, directions=directions, epochs=epochs, seed=seed)
@@ -259,12 +259,12 @@ def trained_students(epochs: int = 300, directions: int = 4, delta: float = 0.1,
     return Claim(
         number="VII.2, trained students",
         statement="Trained students move by at most C delta as well.",
-        ran="`kd.stability` on 600 digits: three teachers of scikit-learn, weights by entropy in [0.1, 0.6], a linear "
-        f"student, {epochs} epochs of plain descent; weights moved by up to {delta} in {directions} directions.",
+        ran="`kd.stability` on 600 digits: three teachers of scikit-learn, weights by entropy in [0.02, 0.96], a "
+        f"linear student, {epochs} epochs of plain descent; weights moved by up to {delta} in {directions} directions.",
         found=f"Parameters move as delta^{rate.slope:.2f} [{rate.low:.2f}, {rate.high:.2f}], by {found.constant:.3g} "
         f"delta at most; predictions by {predictions:.3g} delta in total variation, the loss reached by "
         f"{found.loss_constant:.3g} delta.",
-        verdict=judge(rate.low <= 1 <= rate.high or abs(rate.slope - 1) < 0.05),
+        verdict=judge(rate.low > 0.9),
         picture=Picture("trained_students", "delta", "movement", lines, x_log=True, y_log=True),
         numbers={"slope": rate.slope, "constant": found.constant, "predictions": predictions},
     )
