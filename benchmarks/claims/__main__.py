@@ -23,6 +23,7 @@ from . import (
     _composition,
     _convergence,
     _gradient_schemes,
+    _moving_targets,
     _perturbation,
     _safety_claims,
     siblings,
@@ -54,7 +55,11 @@ EXPERIMENTS: Mapping[str, Sequence[Callable[..., Claim]]] = {
         _safety_claims.not_concave,
         _appendix.toy_illustration,
     ),
-    "Its open questions": (_composition.minimality, _gradient_schemes.weights_and_gradients),
+    "Its open questions": (
+        _composition.minimality,
+        _gradient_schemes.weights_and_gradients,
+        _moving_targets.tracking,
+    ),
     "Ensembles of teachers (arXiv 2601.09165)": (
         siblings.pools.convexity_and_temperature,
         siblings.pools.variance_reduction,
