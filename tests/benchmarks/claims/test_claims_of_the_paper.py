@@ -176,6 +176,7 @@ def test_estimated_weights_cost_their_error_at_most():
     assert claim.verdict == "holds"
     assert claim.numbers["reached_slope"] == pytest.approx(1, abs=0.05)
     assert claim.numbers["excess_slope"] == pytest.approx(2, abs=0.02)
+    assert 0.3 * claim.numbers["promised"] < claim.numbers["constant"] <= 1.02 * claim.numbers["promised"]
 
 
 def test_an_update_contracts_in_one_reading_and_not_in_the_other():
