@@ -1,6 +1,6 @@
 """Which claims of the papers hold, when, and how tightly?
 
-    python -m benchmarks.claims [--out PATH] [--images FOLDER] [--only NUMBER ...]
+    python -m benchmarks.claims [--out PATH] [--images FOLDER] [--only NAME ...] [--seed 0]
 
 Prints a row a claim; with ``--out`` writes the page, with ``--images`` its pictures. The same seeds give the same
 page.
@@ -9,6 +9,7 @@ page.
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from . import (
     _composition,
     _convergence,
     _gradient_schemes,
+    _moving_targets,
     _perturbation,
     _safety_claims,
     siblings,
@@ -30,7 +32,7 @@ from ._claim import Claim
 from ._claims_page import format_page, format_table
 from ._drawings import draw_pictures
 
-EXPERIMENTS: Mapping[str, Sequence[Callable[[], Claim]]] = {
+EXPERIMENTS: Mapping[str, Sequence[Callable[..., Claim]]] = {
     "Adaptive weighting (arXiv 2601.17910)": (
         _composition.bounded_weights,
         _composition.orderings,
@@ -53,7 +55,11 @@ EXPERIMENTS: Mapping[str, Sequence[Callable[[], Claim]]] = {
         _safety_claims.not_concave,
         _appendix.toy_illustration,
     ),
-    "Its open questions": (_composition.minimality, _gradient_schemes.weights_and_gradients),
+    "Its open questions": (
+        _composition.minimality,
+        _gradient_schemes.weights_and_gradients,
+        _moving_targets.tracking,
+    ),
     "Ensembles of teachers (arXiv 2601.09165)": (
         siblings.pools.convexity_and_temperature,
         siblings.pools.variance_reduction,
@@ -75,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print, write; return the exit status."""
     options = _read(arguments)
     torch.set_num_threads(1)  # everything here is small: threads would wait for each other
-    claims = _run(options.only)
+    claims = _run(options.only, options.seed)
     print(format_table([claim for group in claims.values() for claim in group]))
     if options.images is not None:
         draw_pictures([claim for group in claims.values() for claim in group], options.images)
@@ -90,10 +96,11 @@ def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=report_path, help="write the page here: docs/claims.md")
     parser.add_argument("--images", type=Path, help="write the pictures into this folder: docs/images/claims")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="names of experiments, such as rate")
+    parser.add_argument("--seed", type=int, default=0, help="added to the seed of every experiment that draws")
     return parser.parse_args(arguments)
 
 
-def _run(only: Sequence[str] | None) -> dict[str, list[Claim]]:
+def _run(only: Sequence[str] | None, seed: int) -> dict[str, list[Claim]]:
     chosen = {
         group: [one for one in experiments if only is None or one.__name__ in only]
         for group, experiments in EXPERIMENTS.items()
@@ -105,7 +112,9 @@ def _run(only: Sequence[str] | None) -> dict[str, list[Claim]]:
         for group, experiments in chosen.items():
             for experiment in experiments:
                 progress.update(bar, description=experiment.__name__)
-                claims.setdefault(group, []).append(experiment())
+                own = inspect.signature(experiment).parameters.get("seed")
+                given = {} if own is None else {"seed": own.default + seed}
+                claims.setdefault(group, []).append(experiment(**given))
                 progress.advance(bar)
     return claims
 

@@ -114,7 +114,7 @@ def rate(steps: int = 60_000, runs: int = 300, seed: int = 1) -> Claim:
         _line("eta_0 = 0.2 / mu", slow),
         Line("not strongly convex", fast.marks.tolist(), flat_kl.tolist(), "-."),
         _line("frequencies of t samples", counted, ":"),
-        Line("1 / t", fast.marks.tolist(), (bound / fast.marks).tolist(), "k--"),
+        Line("N (V - 1) / 2t, no ridge", fast.marks.tolist(), (bound / fast.marks).tolist(), "k--"),
     ]
     return Claim(
         number="VI.2 (iii)",

@@ -6,20 +6,15 @@ import math
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
 
 import safekd as kd
 from safekd import project
-from safekd.teachers import SklearnTeacher
 from safekd.theory import fit_power, measure_contraction
 from safekd.weights import Conforming, EntropyDecay
 
 from ._claim import Claim, Line, Picture, judge, say_tight
-from ._descent import TabularProblem
-from ._teachers import BOX, K, pool_targets, weigh
+from ._descent import TabularProblem, softmax
+from ._teachers import BOX, WIDE, K, make_digits, pool_targets, teachers, weigh
 
 DELTAS = np.geomspace(1e-3, 3e-2, 8)
 RIDGE = 0.05
@@ -46,11 +41,14 @@ def estimated_weights(directions: int = 40, seed: int = 0) -> Claim:
             reached[r, d] = abs(float(noisy.loss(noisy.optimum)) - best)
     under_ideal, own = fit_power(DELTAS, excess), fit_power(DELTAS, reached)
     constant = float((reached / DELTAS).max())
-    within = bool((reached <= 1.001 * constant * DELTAS).all()) and own.low > 0.9 and under_ideal.low > 0.9
+    # the loss is linear in the weights: its derivative by w_k is the student's cross-entropy against teacher k
+    ce_NK = -(teachers() * np.log(softmax(ideal.optimum))[:, None]).sum(-1)
+    promised = float(np.abs(ce_NK - ce_NK.mean(-1, keepdims=True)).sum(-1).mean())
+    within = constant <= 1.02 * promised and own.low > 0.9 and under_ideal.low > 0.9
     lines = [
         Line("loss reached, under the noisy weights", DELTAS.tolist(), reached.mean(0).tolist(), "o-"),
         Line("loss under the ideal weights", DELTAS.tolist(), excess.mean(0).tolist(), "s-"),
-        Line("delta", DELTAS.tolist(), (constant * DELTAS).tolist(), "k--"),
+        Line("bound", DELTAS.tolist(), (promised * DELTAS).tolist(), "k--"),
     ]
     return Claim(
         number="VI.4",
@@ -60,8 +58,8 @@ def estimated_weights(directions: int = 40, seed: int = 0) -> Claim:
         ran=f"Minimizers under weights perturbed by exactly delta in {directions} directions, delta from 0.001 to "
         f"0.03, all within the bounds, ridge {RIDGE}.",
         found=f"The loss reached moves as delta^{own.slope:.2f} [{own.low:.2f}, {own.high:.2f}], by {constant:.2f} "
-        f"delta at most; the excess under the ideal weights as delta^{under_ideal.slope:.2f} [{under_ideal.low:.2f}, "
-        f"{under_ideal.high:.2f}].",
+        f"delta at most, of the {promised:.2f} that the teachers' cross-entropies allow; the excess under the ideal "
+        f"weights as delta^{under_ideal.slope:.2f} [{under_ideal.low:.2f}, {under_ideal.high:.2f}].",
         verdict=judge(within),
         tightness=f"{say_tight(own.low < 1.05)} for the loss reached. {say_tight(under_ideal.low < 1.05)} for the "
         "excess under the ideal weights, which is O(delta^2): the minimum is flat.",
@@ -71,6 +69,7 @@ def estimated_weights(directions: int = 40, seed: int = 0) -> Claim:
             "excess_slope": under_ideal.slope,
             "excess_low": under_ideal.low,
             "constant": constant,
+            "promised": promised,
         },
     )
 
@@ -226,25 +225,16 @@ def _expand_in_max_norm(beta: float) -> float:
     return float((images[1] - images[0]).abs().max() / away.abs().max())
 
 
-def trained_students(epochs: int = 300, directions: int = 4, delta: float = 0.1, seed: int = 0) -> Claim:
+def trained_students(epochs: int = 300, directions: int = 4, delta: float = 0.05, seed: int = 0) -> Claim:
     """VII.2 with trained students: the movement that ``kd.stability`` measures on digits."""
-    x, y = load_digits(return_X_y=True)
-    order = np.random.default_rng(seed).permutation(len(y))
-    fitted, shown = order[:900], order[900:1500]
-    models = {
-        "logistic regression": LogisticRegression(max_iter=500),
-        "forest": RandomForestClassifier(50, random_state=seed, n_jobs=1),
-        "neighbors": KNeighborsClassifier(5),
-    }
-    made = [SklearnTeacher(name, one.fit(x[fitted] / 16, y[fitted]), 10) for name, one in models.items()]
-    train = kd.Split("train", torch.tensor(x[shown] / 16), torch.tensor(y[shown]))
+    made, train = make_digits(seed, torch.float64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = torch.nn.Linear(64, 10, dtype=torch.float64)
     trainer = kd.ConstrainedTrainer(
         student,
         made,
-        weights=Conforming(EntropyDecay(), BOX),
+        weights=Conforming(EntropyDecay(), WIDE),
         optimizer=torch.optim.SGD(student.parameters(), lr=0.3),
     )
     found = kd.stability(trainer, train, delta=delta, directions=directions, epochs=epochs, seed=seed)
@@ -259,12 +249,12 @@ def trained_students(epochs: int = 300, directions: int = 4, delta: float = 0.1,
     return Claim(
         number="VII.2, trained students",
         statement="Trained students move by at most C delta as well.",
-        ran="`kd.stability` on 600 digits: three teachers of scikit-learn, weights by entropy in [0.1, 0.6], a linear "
-        f"student, {epochs} epochs of plain descent; weights moved by up to {delta} in {directions} directions.",
+        ran="`kd.stability` on 600 digits: three teachers of scikit-learn, weights by entropy in [0.02, 0.96], a "
+        f"linear student, {epochs} epochs of plain descent; weights moved by up to {delta} in {directions} directions.",
         found=f"Parameters move as delta^{rate.slope:.2f} [{rate.low:.2f}, {rate.high:.2f}], by {found.constant:.3g} "
         f"delta at most; predictions by {predictions:.3g} delta in total variation, the loss reached by "
         f"{found.loss_constant:.3g} delta.",
-        verdict=judge(rate.low <= 1 <= rate.high or abs(rate.slope - 1) < 0.05),
+        verdict=judge(rate.low > 0.9),
         picture=Picture("trained_students", "delta", "movement", lines, x_log=True, y_log=True),
         numbers={"slope": rate.slope, "constant": found.constant, "predictions": predictions},
     )

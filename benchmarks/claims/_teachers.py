@@ -6,9 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from sklearn.datasets import load_digits
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 
-from safekd import WeightPolytope
+from safekd import Split, WeightPolytope
 from safekd.pooling import arithmetic_pool
+from safekd.teachers import SklearnTeacher
 from safekd.weights import Conforming, EntropyDecay, EntropyInverse, Rule, Signals, Uniform
 
 K, V = 3, 3
@@ -66,3 +71,17 @@ def pool_targets(weights_NK: np.ndarray) -> np.ndarray:
 def teachers() -> np.ndarray:
     """Return the teachers above, (N, K, V)."""
     return _TEACHERS.copy()
+
+
+def make_digits(seed: int, dtype: torch.dtype) -> tuple[list[SklearnTeacher], Split]:
+    """Return three teachers of scikit-learn, fitted on 900 digits, and 600 others for students."""
+    x, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(seed).permutation(len(y))
+    fitted, shown = order[:900], order[900:1500]
+    models = {
+        "logistic regression": LogisticRegression(max_iter=500),
+        "forest": RandomForestClassifier(50, random_state=seed, n_jobs=1),
+        "neighbors": KNeighborsClassifier(5),
+    }
+    made = [SklearnTeacher(name, one.fit(x[fitted] / 16, y[fitted]), 10) for name, one in models.items()]
+    return made, Split("train", torch.tensor(x[shown] / 16, dtype=dtype), torch.tensor(y[shown]))

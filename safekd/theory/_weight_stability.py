@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -222,7 +223,7 @@ class _Reader:
 
     def __init__(self, trainer: ConstrainedTrainer, train: Split, base: FitResult) -> None:
         self._objective, self._train, self._base = trainer.objective, train, base
-        self._says = _ask(base.student, train)
+        self._says = _read_predictions(base.student, train)
 
     def compare(self, result: FitResult, own: ConstrainedTrainer, rule: Rule) -> dict[str, float]:
         base = self._base
@@ -234,7 +235,10 @@ class _Reader:
         return {
             "weights_moved": self._weights_moved(rule),
             "student_moved": math.sqrt(sum(float((a - b).detach().double().square().sum()) for a, b in pairs)),
-            "predictions_moved": float((_ask(result.student, self._train) - self._says).abs().sum(-1).mean()) / 2,
+            "predictions_moved": float(
+                (_read_predictions(result.student, self._train) - self._says).abs().sum(-1).mean()
+            )
+            / 2,
             "loss_moved": abs(result.point.loss - base.point.loss),
             "excess": ideal - base.point.loss,
             "safety_moved": max((abs(a.measured - b.measured) for a, b in safety), default=0.0),
@@ -250,7 +254,7 @@ class _Reader:
         return most
 
 
-def _ask(student: nn.Module, train: Split) -> Tensor:
+def _read_predictions(student: nn.Module, train: Split) -> Tensor:
     with torch.no_grad(), evaluation_mode(student):
         parts = [ask_module(student, batch.inputs, "The student") for batch in train.batches(_STABILITY.examples)]
     said = torch.cat([log_softmax(part).double().exp() for part in parts])
@@ -294,7 +298,10 @@ def _largest_ratio_in(table: pd.DataFrame, column: str) -> float:
 
 
 def _fit_column(table: pd.DataFrame, column: str) -> RateFit | None:
+    """Fit a power law whose constant may differ from direction to direction."""
     kept = table[(table["weights_moved"] > _STABILITY.rounding) & (table[column] > _STABILITY.rounding)]
     if kept["weights_moved"].nunique() < 3:
         return None
-    return fit_power(kept["weights_moved"].to_numpy(), kept[column].to_numpy())
+    log = kept[["weights_moved", column]].apply(np.log)
+    own = (log - log.groupby(kept["direction"]).transform("mean")).apply(np.exp)
+    return fit_power(own["weights_moved"].to_numpy(), own[column].to_numpy())

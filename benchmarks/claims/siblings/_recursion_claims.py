@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 import safekd as kd
 from safekd.safety import TruthProbability
-from safekd.teachers import SklearnTeacher
 from safekd.theory import divergence_from, fit_factor, recurse_distributions
 
 from .._claim import Claim, Line, Picture, judge, say_tight
+from .._teachers import make_digits
 
 
 def _draw(rows: int, classes: int, seed: int) -> Tensor:
@@ -188,16 +184,7 @@ def capacity_gap(anchor: float = 0.3, smoothing: float = 0.2, seed: int = 4) -> 
 
 def students_on_digits(anchor: float = 0.3, generations: int = 12, epochs: int = 200, seed: int = 0) -> Claim:
     """Trained students on digits, with scikit-learn's teachers and a safety constraint in each generation."""
-    x, y = load_digits(return_X_y=True)
-    order = np.random.default_rng(seed).permutation(len(y))
-    fitted, shown = order[:900], order[900:1500]
-    models = {
-        "logistic regression": LogisticRegression(max_iter=500),
-        "forest": RandomForestClassifier(50, random_state=seed, n_jobs=1),
-        "neighbors": KNeighborsClassifier(5),
-    }
-    teachers = [SklearnTeacher(name, one.fit(x[fitted] / 16, y[fitted]), 10) for name, one in models.items()]
-    train = kd.Split("train", torch.tensor(x[shown] / 16, dtype=torch.float32), torch.tensor(y[shown]))
+    teachers, train = make_digits(seed, torch.float32)
     rule = kd.SafetyConstraint("eights", TruthProbability(critical=[8]), at_least=0.9)
     runs = {
         name: kd.recursive_distill(

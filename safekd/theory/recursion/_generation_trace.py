@@ -91,7 +91,7 @@ class RecursiveDistillation(ShortRepr):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a generation; a column ``safety: NAME`` for each constraint."""
+        """A row a generation; ``safety: NAME`` for each constraint, ``factor``: movement over that before."""
         return tabulate_generations(self.generations)
 
     @property
@@ -166,7 +166,9 @@ def tabulate_generations(generations: Sequence[Generation]) -> pd.DataFrame:
     for one in generations:
         row = {name: value for name, value in vars(one).items() if name != "safety"}
         rows.append(row | {f"safety: {name}": value for name, value in one.safety.items()})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    table["factor"] = table["moved"] / table["moved"].shift()
+    return table
 
 
 def _fit_steps(values: Sequence[float]) -> RateFit | None:

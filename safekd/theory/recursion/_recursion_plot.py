@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ...errors import InvalidInput
 from ...io import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _STYLE = {"svg.hashsalt": "recursion", "svg.fonttype": "none", "font.size": 9, "axes.grid": True, "grid.alpha": 0.2}
 _WITHOUT = {".png": ["Software"], ".svg": ["Date", "Creator"], ".pdf": ["CreationDate", "Creator", "Producer"]}
@@ -26,34 +29,39 @@ def draw_generations(runs: Mapping[str, pd.DataFrame], path: str | os.PathLike[s
     Raises:
         InvalidInput: matplotlib knows no such format.
     """
-    import matplotlib.style
+    import matplotlib.style  # here: a run that draws nothing need not wait for it
+
+    metadata: Any = dict.fromkeys(_WITHOUT.get(Path(path).suffix.lower(), []))
+    with matplotlib.style.context(["default", _STYLE]), write_atomically(path) as temporary:
+        try:
+            _build_recursion_figure(runs).savefig(temporary, dpi=150, metadata=metadata)
+        except ValueError as error:
+            raise InvalidInput(
+                f"Cannot draw {os.fspath(path)}: {error}. Choose a name that ends in .png, .svg or .pdf."
+            ) from error
+
+
+def _build_recursion_figure(runs: Mapping[str, pd.DataFrame]) -> Figure:
     from matplotlib.figure import Figure
 
     safety = {
         name: [str(column) for column in table if str(column).startswith("safety: ")] for name, table in runs.items()
     }
     many = 3 if any(safety.values()) else 2
-    with matplotlib.style.context(["default", _STYLE]), write_atomically(path) as temporary:
-        figure = Figure(figsize=(3.2 * many, 2.8), layout="constrained")
-        panels = list(figure.subplots(1, many))
-        for name, table in runs.items():
-            label = f", {name}" if name else ""
-            panels[0].plot(table["number"], table["kl_to_anchor"], "o-", ms=3, label=f"KL{label}")
-            panels[1].plot(table["number"], table["moved"], "o-", ms=3, label=f"moved{label}")
-            for column in safety[name]:
-                panels[2].plot(table["number"], table[column], "o-", ms=3, label=f"{column[8:]}{label}")
-        panels[0].set_ylabel("KL(base teachers ‖ student), nats")
-        panels[1].set_ylabel("total variation from the student before")
-        panels[1].set_yscale("log")
-        if many == 3:
-            panels[2].set_ylabel("safety")
-        for panel in panels:
-            panel.set_xlabel("generation")
-            panel.legend(frameon=False, fontsize=8)
-        metadata: Any = dict.fromkeys(_WITHOUT.get(Path(path).suffix.lower(), []))
-        try:
-            figure.savefig(temporary, dpi=150, metadata=metadata)
-        except ValueError as error:
-            raise InvalidInput(
-                f"Cannot draw {os.fspath(path)}: {error}. Choose a name that ends in .png, .svg or .pdf."
-            ) from error
+    figure = Figure(figsize=(3.2 * many, 2.8), layout="constrained")
+    panels = list(figure.subplots(1, many))
+    for name, table in runs.items():
+        label = f", {name}" if name else ""
+        panels[0].plot(table["number"], table["kl_to_anchor"], "o-", ms=3, label=f"KL{label}")
+        panels[1].plot(table["number"], table["moved"], "o-", ms=3, label=f"moved{label}")
+        for column in safety[name]:
+            panels[2].plot(table["number"], table[column], "o-", ms=3, label=f"{column[8:]}{label}")
+    panels[0].set_ylabel("KL(base teachers ‖ student), nats")
+    panels[1].set_ylabel("total variation from the student before")
+    panels[1].set_yscale("log")
+    if many == 3:
+        panels[2].set_ylabel("safety")
+    for panel in panels:
+        panel.set_xlabel("generation")
+        panel.legend(frameon=False, fontsize=8)
+    return figure

@@ -52,7 +52,7 @@ from ._recursion_folder import RecursionFolder, Resume, require_run_dir
 MakeStudent = Callable[[], nn.Module]
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 _OF_THE_BASE = ("weights", "evidence", "pool", "critical_classes", "critical_contexts", "features", "perturbation")
-_OURS = ("warm_start",)
+_OF_EACH_GENERATION = ("student", "teachers", "optimizer", "constraints", "ranks")
 _CHANGE_NO_NUMBER = ("callbacks", "on_trace", "on_round", "checkpoint_every", "allow_change")
 _RATE = 0.01  # of Adam, where no optimizer is given: students of a few thousand parameters reach rest with it
 
@@ -112,8 +112,8 @@ def recursive_distill(
     Source: arXiv 2601.13100.
     """
     shares = require_recursion(anchor, generations, form)
-    _check_arguments(student_factory, fixed_point, fit)
     options = dict(trainer or {})
+    _check_arguments(student_factory, optimizer, fixed_point, options, fit)
     device = torch.device(options.get("device", "cpu"))
     given = {"train": train, "validation": validation, **(splits or {})}
     placed = {name: move_split(data, name, device) for name, data in given.items() if data is not None}
@@ -274,15 +274,31 @@ class _Recursion:
         )
 
 
-def _check_arguments(student_factory: object, fixed_point: object, fit: Mapping[str, Any]) -> None:
+def _check_arguments(
+    student_factory: object,
+    optimizer: object,
+    fixed_point: object,
+    options: Mapping[str, Any],
+    fit: Mapping[str, Any],
+) -> None:
     if not callable(student_factory):
         raise InvalidInput(
             f"`student_factory` is a {type(student_factory).__name__}; wanted a function that makes a new student, "
             "since each generation trains one of its own."
         )
+    if optimizer is not None and not callable(optimizer):
+        raise InvalidInput(
+            f"`optimizer` is a {type(optimizer).__name__}; wanted a function from a student to an optimizer on its "
+            "parameters, lambda student: torch.optim.Adam(student.parameters(), lr=0.01) say."
+        )
     if not is_number(fixed_point) or not fixed_point >= 0:  # type: ignore[operator]
         raise InvalidInput(f"`fixed_point` is {fixed_point!r}; wanted a total variation, at least 0.")
-    known = inspect.signature(ConstrainedTrainer.fit).parameters
-    if unknown := [name for name in fit if name not in known or name in ("self", "train", *_OURS)]:
+    _require_known(options, ConstrainedTrainer.__init__, _OF_EACH_GENERATION, "in `trainer` for ConstrainedTrainer")
+    _require_known(fit, ConstrainedTrainer.fit, ("warm_start",), "for ConstrainedTrainer.fit")
+
+
+def _require_known(given: Mapping[str, Any], call: Callable[..., Any], ours: Sequence[str], where: str) -> None:
+    known = inspect.signature(call).parameters
+    if unknown := [name for name in given if name not in known or name in ours]:
         why = "which the recursion decides" if unknown[0] in known else "which neither knows; check the spelling"
-        raise InvalidInput(f"`{unknown[0]}` was given to recursive_distill for ConstrainedTrainer.fit, {why}.")
+        raise InvalidInput(f"`{unknown[0]}` was given to recursive_distill {where}, {why}.")

@@ -14,7 +14,15 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from benchmarks.claims import _appendix, _composition, _convergence, _gradient_schemes, _perturbation, _safety_claims
+from benchmarks.claims import (
+    _appendix,
+    _composition,
+    _convergence,
+    _gradient_schemes,
+    _moving_targets,
+    _perturbation,
+    _safety_claims,
+)
 from benchmarks.claims._claim import judge
 from benchmarks.claims._descent import TabularProblem, count_frequencies, descend
 from benchmarks.claims._teachers import pool_targets, weigh
@@ -168,6 +176,7 @@ def test_estimated_weights_cost_their_error_at_most():
     assert claim.verdict == "holds"
     assert claim.numbers["reached_slope"] == pytest.approx(1, abs=0.05)
     assert claim.numbers["excess_slope"] == pytest.approx(2, abs=0.02)
+    assert 0.3 * claim.numbers["promised"] < claim.numbers["constant"] <= 1.02 * claim.numbers["promised"]
 
 
 def test_an_update_contracts_in_one_reading_and_not_in_the_other():
@@ -247,6 +256,15 @@ def test_appendix_a_in_both_readings():
     assert n["weight"] == pytest.approx(0.638, abs=5e-4)
     h = [-sum(x * math.log(x) for x in p) for p in ((0.8, 0.15, 0.05), (0.4, 0.35, 0.25))]
     assert n["weight"] == pytest.approx((1 / h[0]) / (1 / h[0] + 1 / h[1]))
+
+
+def test_weights_follow_a_target_that_moves_within_the_bound():
+    claim = _moving_targets.tracking(steps=200)
+    n = claim.numbers
+    assert claim.verdict == "holds"
+    assert n["reached"] == pytest.approx(1, abs=0.01)
+    assert n["factor"] <= 0.9 + 1e-9
+    assert n["kept"] == pytest.approx(n["expected"], rel=0.15)
 
 
 # ----------------------------------------------------------------------------------------------------- gradient schemes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pandas as pd
 import pytest
@@ -71,7 +72,7 @@ def test_unanchored_students_drift_away_from_the_base_teachers(anchored, unancho
     assert unanchored.growth.low > 0
     paths = [[one.kl_to_anchor for one in run.generations] for run in (anchored, unanchored)]
     assert paths[0][0] == paths[1][0]  # both begin with the base teachers
-    assert all(later > before for before, later in zip(paths[1], paths[1][1:], strict=False))
+    assert all(later > before for before, later in pairwise(paths[1]))
     assert paths[1][-1] - paths[1][0] > 2 * (paths[0][-1] - paths[0][0])
 
 
@@ -210,6 +211,9 @@ def test_a_recursion_is_drawn(anchored, unanchored, tmp_path, ending):
         ({"warm_start": None}, "`warm_start` .* the recursion decides"),
         ({"epoch": 3}, "`epoch` .* check the spelling"),
         ({"trainer": {"weights": GradientMinNorm()}}, "their pool moves"),
+        ({"trainer": {"batchsize": 3}}, "`batchsize` .*in `trainer`.* check the spelling"),
+        ({"trainer": {"constraints": []}}, "`constraints` .* the recursion decides"),
+        ({"optimizer": 3}, "`optimizer` is a int; wanted a function from a student"),
         ({"resume": "perhaps", "run_dir": "x"}, "`resume` is 'perhaps'"),
     ],
 )
@@ -230,6 +234,31 @@ def test_a_student_in_place_of_a_factory_is_refused(digits):
         kd.recursive_distill(make_student, [moving], train, epochs=1)
 
 
+def test_thresholds_that_no_student_meets_are_told_of(digits):
+    rule = kd.SafetyConstraint("all", TruthProbability(), at_least=0.9999)
+    run = recurse(digits, generations=2, epochs=10, constraints=[rule])
+    assert not run.safe
+    assert "0 of 2 meet every constraint" in str(run)
+
+
+def test_positions_that_do_not_count_change_nothing():
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(20, 4, 3, generator=g), torch.randint(0, 5, (20, 4), generator=g)
+    y[:, 3] = -100
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        teachers = [TorchTeacher(f"t{k}", nn.Linear(3, 5)) for k in range(2)]
+    runs = []
+    for last in (0.0, 100.0):
+        x[:, 3] = last
+        made = {"generations": 3, "epochs": 10, "fixed_point": 0.0}
+        runs.append(kd.recursive_distill(lambda: nn.Linear(3, 5), teachers, kd.Split("train", x.clone(), y), **made))
+    pd.testing.assert_frame_equal(runs[0].table, runs[1].table)
+
+
 def test_generation_0_has_moved_from_nowhere(anchored):
     assert math.isnan(anchored.generations[0].moved)
     assert anchored.table["number"].tolist() == list(range(7))
+    moved = [one.moved for one in anchored.generations]
+    factors = [later / before for before, later in pairwise(moved[1:])]
+    assert anchored.table["factor"].tolist()[2:] == pytest.approx(factors)
