@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
-from ._array_rows import move_arrays
+from ._array_rows import find_smoothing, move_arrays
 from ._engine_state import EngineState
 from ._few_rows import SETTINGS as FEW_ROWS
 from ._few_rows import can_move, move_rows
 from ._gains import SETTINGS, is_reading, update_scales
-from ._merit import MeritState
+from ._merit import MeritState, Scalar
 from ._methods import DualMethod, PIGain
 from ._multiplier_scale import MultiplierScales, read_scales
 from ._native_arrays import Array, to_array, to_tensor
@@ -347,9 +347,17 @@ class PrimalDual:
     def _advance_merit(self, objective: Tensor, step: int) -> MeritState:
         if not self.method.scale_free:
             return self._state.merit
-        return self._state.merit.advance(
-            objective.detach(), None if step == 1 else self.method.ema or 0.0, self._settings
-        )
+        return self._state.merit.advance(objective.detach(), None if step == 1 else self._find_keep(), self._settings)
+
+    def _find_keep(self) -> Scalar:
+        """Return the share of the past that stays in the smoothed objective: that of the noisiest row."""
+        keep, state = find_smoothing(self.method), self._state
+        if keep is not None:
+            return keep
+        if self._plain:
+            return max(state.plain.smoothing)
+        most = state.rows["smoothing"].max()
+        return most if isinstance(most, Tensor) else float(most)
 
     def _find_violated(self, rows_C: Tensor, value_C: Array, present_C: Array | None, floor_C: Array) -> Array:
         """Return where there is something to make up, in what is measured as in what has the gradient."""

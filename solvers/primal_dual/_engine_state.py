@@ -25,6 +25,11 @@ ROWS = {
     "average_weight": "how much of the moving average comes from values, 1 in the long run; 0: nothing was seen yet",
     "last_violation": "what the method last saw of the row",
     "peak_weight": "largest weight of the row's gradient in a step so far",
+    "seen_value": "last value of the row, like the next four where its rule does not say how to smooth",
+    "seen_change": "its change from the value before",
+    "seen_changes": "mean size of two changes that follow each other",
+    "seen_reversals": "mean of what the second one takes back",
+    "smoothing": "share of the past that stays in the moving average",
     **dict.fromkeys(FIRST_GAIN_STATE, "see ``_gains``"),
 }
 

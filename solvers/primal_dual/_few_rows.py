@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ._array_rows import SMOOTHING, find_smoothing
 from ._gains import GainSettings
 from ._merit import MERIT_SETTINGS, MeritState
 from ._methods import DualMethod, PIGain
@@ -46,6 +47,11 @@ _MOVED = (  # of the state, by a step
     "violation_range",
     "last_change",
     "peak_weight",
+    "seen_value",
+    "seen_change",
+    "seen_changes",
+    "seen_reversals",
+    "smoothing",
 )
 _NAMES = (*_MOVED, "multiplier_scale", "least_weight", "largest_weight", "largest_gain")
 Columns = tuple[tuple[float, ...], ...]  # one a name, each of shape (C,)
@@ -75,6 +81,11 @@ class PlainRows(NamedTuple):
     def to_rows(self) -> dict[str, Array]:
         """Return them as a state holds them."""
         return dict(zip(_NAMES, map(np.array, (*self.moved, *self.fixed)), strict=True))
+
+    @property
+    def smoothing(self) -> tuple[float, ...]:
+        """Share of the past that stays in the moving average of each row."""
+        return self.moved[-1]
 
     @property
     def unknown(self) -> list[bool]:
@@ -110,17 +121,21 @@ def move_rows(
         method: The rule.
         settings: Of the gains.
     """
-    keep, band = method.ema or 0.0, method.dead_band
+    told, band = find_smoothing(method), method.dead_band
+    keep = told or 0.0
     cap = math.inf if method.cap is None else method.cap
     fade, learned, reversals = 1 - 1 / settings.fading, 1 / settings.memory, settings.reversals / 2
     controls, integral = type(method).update is PIGain.update, method.step / settings.integral
     rise, weighed, sound, moved = merit.rise, 0.0, 0.0, []
     together = zip(value_C, present_C, floor_C, zip(*rows.moved, strict=True), *rows.fixed[1:], strict=True)
     for value, here, floor, row, least_weight, largest_weight, largest_gain in together:
-        old, _, total, share, before, mean, least, spread, swing, peak = row
+        old, _, total, share, before, mean, least, spread, swing, peak, *seen = row
         e = value if here else 0.0
         seen_before = share > 0
-        if keep:
+        if told is None:
+            seen = _measure_plain_noise(seen, e, seen_before)
+            keep = seen[-1]
+        if told is None or keep:
             total, share = keep * total + (1 - keep) * e, keep * share + (1 - keep)
             e = total / share
         else:
@@ -145,10 +160,23 @@ def move_rows(
             rise += old * change
             mean += (abs(weight) - mean) * learned
             peak = max(peak, abs(weight))
-            moved.append((new, rho, total, share, e, mean, least, spread, change, peak, weight))
+            moved.append((new, rho, total, share, e, mean, least, spread, change, peak, *seen, weight))
         else:
             moved.append((*row, 0.0))
     if not math.isfinite(sound) or rise > MERIT_SETTINGS.excess * weighed:
         return None
     *columns, weight_C = zip(*moved, strict=True)
     return MovedRows(PlainRows(tuple(columns), rows.fixed), weight_C, MeritState(merit.objective, rise))
+
+
+def _measure_plain_noise(seen: Sequence[float], value: float, seen_before: bool) -> list[float]:
+    """Return what a value shows of its row's noise, as ``_array_rows`` does."""
+    before, last, sizes, reversals, _ = seen
+    change, forget = value - before if seen_before else 0.0, 1 - 1 / SMOOTHING.memory
+    size = abs(change) + abs(last)
+    if sizes == 0:
+        sizes = reversals = size
+    sizes = forget * sizes + (1 - forget) * size
+    reversals = forget * reversals + (1 - forget) * (size - abs(change + last))
+    noise = (reversals / max(sizes, 1e-300) - SMOOTHING.smooth) / (SMOOTHING.noise - SMOOTHING.smooth)
+    return [value, change, sizes, reversals, SMOOTHING.most * min(max(noise, 0.0), 1.0)]

@@ -51,7 +51,7 @@ class MeritState(NamedTuple):
     objective: Scalar = 0.0
     rise: Scalar = 0.0
 
-    def advance(self, objective: Tensor, keep: float | None, settings: GainSettings) -> MeritState:
+    def advance(self, objective: Tensor, keep: Scalar | None, settings: GainSettings) -> MeritState:
         """Return the state after a step, but for what the rows add to the rise.
 
         keep: share of the past in the smoothed objective; None at the first step, at which nothing has changed.

@@ -69,7 +69,8 @@ class DualMethod:
         rho0: Proportional gain, the penalty coefficient, >= 0: in units of objective per squared unit of constraint,
             or, where the rule is scale-free, in multiples of what ``_gains`` says.
         step: Multiplier step a unit of violation, >= 0, in the same units.
-        ema: How much of the past stays in the smoothed value, in [0, 1); None: the caller decides by its noise.
+        ema: How much of the past stays in the smoothed value, in [0, 1).  None: a scale-free rule finds out how much
+            of what it sees is noise, others smooth nothing; ``ConstrainedTrainer`` decides by its batches.
         cap: Largest multiplier and largest weight allowed; None for no cap.
         start: First multiplier of each inequality, >= 0.
         dead_band: Violations and slacks smaller than this move nothing, >= 0, in units of the constraint.
