@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .problem._scaled_problem import Floats, ScaledPoint, ScaledProblem
+from .problem._scaled_point import ScaledPoint
+from .problem._scaled_problem import Floats, ScaledProblem
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class DegeneracySettings:
         met: Violation of scaled rows that are met there.
         distance: How far the place may be, in units of 1 + |x|.
         samples: Points around at which gradients are compared.
-        sample_radius: How far they lie, in units of 1 + |x|: about the rounding of a point.
+        sample_radii: How far they lie, in units of 1 + |x|: at about the rounding of a point, and further away.
         jump: Share of the largest gradient by which gradients at a kink differ.
+        as_far_away: Share of the difference further away that is left near a kink.
     """
 
     small: float = 1e-2
@@ -41,8 +43,9 @@ class DegeneracySettings:
     met: float = 1e-6
     distance: float = 0.5
     samples: int = 8
-    sample_radius: float = 1e-7
+    sample_radii: tuple[float, ...] = (1e-7, 1e-5)
     jump: float = 1e-2
+    as_far_away: float = 0.1
 
 
 SETTINGS = DegeneracySettings()
@@ -100,14 +103,23 @@ def _fritz_john_step(problem: ScaledProblem, point: ScaledPoint, y_C: Floats) ->
 
 
 def is_kink(problem: ScaledProblem, point: ScaledPoint, lambda_C: Floats, rho: float) -> bool:
-    """Say whether the gradient of the objective or of a row jumps within rounding of a point."""
-    draw, radius = np.random.default_rng(0), SETTINGS.sample_radius * point.length
-    weight_C, gradients = problem.row_weights(lambda_C, point.c_C, rho), []
-    for _ in range(SETTINGS.samples):
-        near = problem.evaluate_within(point.x_n + radius * draw.uniform(-1, 1, len(point.x_n)))
-        if near.finite:
-            gradients.append(near.lagrangian_gradient(weight_C))
-    if not gradients:
-        return False
-    spread_n = np.ptp(np.array(gradients), axis=0)
-    return float(spread_n.max()) > SETTINGS.jump * float(np.abs(gradients).max())
+    """Say whether the gradient of the objective or of a row jumps within rounding of a point.
+
+    Gradients of a smooth function differ the less the nearer points are, however curved it is; at a kink they differ as
+    much at every distance, by a share of the gradients themselves.
+    """
+    draw = np.random.default_rng(0)
+    ways_Sn = draw.uniform(-1, 1, (SETTINGS.samples, len(point.x_n)))
+    weight_C = problem.row_weights(lambda_C, point.c_C, rho)
+    size = float((np.abs(point.gradient_n) + np.abs(point.jacobian_Cn).T @ np.abs(weight_C)).max())
+    spreads = []
+    for radius in SETTINGS.sample_radii:
+        gradients = []
+        for way_n in ways_Sn:
+            near = problem.evaluate_within(point.x_n + radius * point.length * way_n)
+            if near.finite:
+                gradients.append(near.lagrangian_gradient(weight_C))
+        if len(gradients) < 2:
+            return False
+        spreads.append(float(np.ptp(np.array(gradients), axis=0).max()))
+    return spreads[0] > SETTINGS.jump * size and spreads[0] > SETTINGS.as_far_away * spreads[-1]

@@ -15,8 +15,9 @@ from scipy.optimize import nnls
 
 from ..second_order import SETTINGS as SECOND_ORDER
 from ..second_order import is_convex_along, normalize_rows, reduced_curvature, scale_by_curvature, span_tangent
+from .problem._scaled_point import ScaledPoint
 from .problem._scaled_problem import SETTINGS as SCALING
-from .problem._scaled_problem import Floats, ScaledPoint, ScaledProblem
+from .problem._scaled_problem import Floats, ScaledProblem
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class DescentSettings:
         last_digits: Changes of x, in units of rounding, that show how exact second derivatives are.
         curved: Share of the largest scaled curvature beyond which Newton's step is trusted.
         decrease: Decrease that Newton's step may still promise, in units of |f|.
+        on_the_way: Shares of a step at which what is found at its end must be on its way.
+        gradual: Share of the decrease that is reached there at least.
         least_length: A unit direction that keeps less than this, once projected, is not allowed by the rows.
     """
 
@@ -43,6 +46,8 @@ class DescentSettings:
     last_digits: float = 4.0
     curved: float = 1e-12
     decrease: float = 1e-7
+    on_the_way: tuple[float, ...] = (0.9, 0.5, 0.1, 1e-2, 1e-3)
+    gradual: float = 0.3
     least_length: float = 1e-3
 
 
@@ -134,7 +139,10 @@ def _newton_descent(
     noise_n = SETTINGS.last_digits * problem.functions.rounding * (np.abs(hessian_nn) @ np.abs(point.x_n))
     gradient_n = np.where(np.abs(gradient_n) > noise_n, gradient_n, 0.0)
     turned_t = directions_nt.T @ (gradient_n / scale_n)
-    curved_t = curvature_t > SETTINGS.curved * float(np.abs(curvature_t).max())
+    largest = float(np.abs(curvature_t).max())
+    if problem.by_differences:  # curvature may be anything within its error: as much as it may hide counts
+        curvature_t = np.maximum(curvature_t, SECOND_ORDER.difference_rounding * largest)
+    curved_t = curvature_t > SETTINGS.curved * largest
     step_t = np.where(curved_t, -turned_t / np.where(curved_t, curvature_t, 1.0), 0.0)
     decrease = -float(turned_t @ step_t) / 2
     if decrease <= SETTINGS.decrease * (abs(point.f) + SETTINGS.decrease):
@@ -217,12 +225,21 @@ def _first_descent(
 def _decreases_along(problem: ScaledProblem, point: ScaledPoint, lambda_C: Floats, direction_n: Floats) -> bool:
     """Say whether, without curvature, the Lagrangian falls all the same, as x^3 does: by trying."""
     base, slack = float(point.f + lambda_C @ point.c_C), 1e-10 * (1 + abs(point.f))
-    for length in SETTINGS.steps:
-        step = length * point.length
+
+    def lower_by(step: float) -> tuple[float, float]:
+        """Return how far the Lagrangian falls, and the largest violation; the way may end in numbers not finite."""
         f, c_C = problem.evaluate_values(problem.clip(point.x_n + step * direction_n))
         if not np.isfinite(f) or not np.isfinite(c_C).all():
+            return -np.inf, np.inf
+        return base - f - float(lambda_C @ c_C), float(np.abs(problem.violations(c_C)).max(initial=0.0))
+
+    for length in SETTINGS.steps:
+        step = length * point.length
+        fallen, violation = lower_by(step)
+        if not (fallen > slack + 1e-7 * step and violation <= SETTINGS.active + step**2):
             continue
-        violation = float(np.abs(problem.violations(c_C)).max(initial=0.0))
-        if f + float(lambda_C @ c_C) < base - slack - 1e-7 * step and violation <= SETTINGS.active + step**2:
+        # a pole beyond a wall is no way down: it falls from the start on, and no jump does most of it
+        on_the_way = [lower_by(share * step)[0] for share in SETTINGS.on_the_way]
+        if min(on_the_way) >= -slack and max(on_the_way) > SETTINGS.gradual * fallen:
             return True
     return False

@@ -15,7 +15,8 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.optimize import minimize as scipy_minimize
 
-from .problem._scaled_problem import Floats, ScaledPoint, ScaledProblem
+from .problem._scaled_point import ScaledPoint
+from .problem._scaled_problem import Floats, ScaledProblem
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,6 @@ class InnerSettings:
 
     Attributes:
         cheap_hessian: Variables up to which a Hessian costs less than the gradients that it saves.
-        unbounded: A scaled objective below this falls without end.
         lbfgs_steps: Steps of L-BFGS before second derivatives are asked.
         lbfgs_steps_alone: Its steps where there are none.
         lbfgs_memory: Pairs of steps and gradients that it holds.
@@ -33,13 +33,17 @@ class InnerSettings:
         shrink: Trust radius after a step to numbers that are not finite, as a share of that step's length.
         grow: Factor on the trust radius after a minimization that ended in a box.
         least_radius: Trust radius, in units of 1 + |x|, at which nothing finite is left to find.
+        truncated_steps: Newton steps by conjugate gradients at most, where second derivatives are not held.
+        conjugate_gradients: Products of one of them at most.
+        linear_residual: Share of the gradient that these may leave.
+        fallen_gradient: Share of the gradient that may be left after a step that counts.
+        value_rounding: Rise of the value, in units of 1 + its size, that is rounding.
         sufficient_decrease: Share of the predicted decrease that a line search asks for (Armijo's condition).
         backtrack: Factor on the length of a step that did not decrease enough.
         least_step: Length, in units of the Newton step, at which backtracking ends.
     """
 
     cheap_hessian: int = 300
-    unbounded: float = -1e10
     lbfgs_steps: int = 250
     lbfgs_steps_alone: int = 2000
     lbfgs_memory: int = 30
@@ -48,6 +52,11 @@ class InnerSettings:
     shrink: float = 0.3
     grow: float = 10.0
     least_radius: float = 1e-12
+    truncated_steps: int = 10
+    conjugate_gradients: int = 60
+    linear_residual: float = 1e-2
+    fallen_gradient: float = 0.7
+    value_rounding: float = 1e-11
     sufficient_decrease: float = 1e-4
     backtrack: float = 0.25
     least_step: float = 1e-8
@@ -87,8 +96,16 @@ class _InnerMinimization:
     """The augmented Lagrangian with its trust region, and the best point so far."""
 
     def __init__(
-        self, problem: ScaledProblem, x_n: Floats, lambda_C: Floats, rho: float, goal: float, radius: float
+        self,
+        problem: ScaledProblem,
+        x_n: Floats,
+        lambda_C: Floats,
+        rho: float,
+        goal: float,
+        radius: float,
+        least_f: float,
     ) -> None:
+        self.least_f = least_f
         self.problem, self.lambda_C, self.rho, self.goal, self.radius = problem, lambda_C, rho, goal, radius
         self.x_n, (self.value, self.gradient_n) = x_n, problem.evaluate_augmented(x_n, lambda_C, rho)
 
@@ -99,7 +116,7 @@ class _InnerMinimization:
             raise _NotFinite(float(np.abs(x_n - self.x_n).max()))
         if value < self.value:
             self.x_n, self.value, self.gradient_n = x_n.copy(), value, gradient_n
-        if value < SETTINGS.unbounded:
+        if value < self.least_f:
             raise _Unbounded
         return value, gradient_n
 
@@ -134,6 +151,49 @@ class _InnerMinimization:
         for _ in range(SETTINGS.newton_steps):
             if self.converged or not self._search_line(self._newton_step()):
                 return
+
+    def run_truncated_newton(self) -> None:
+        """Take Newton steps by conjugate gradients on differences of gradients, while these fall: the last digits.
+
+        L-BFGS ends where the value changes by rounding only; gradients are exact further on.
+        """
+        for _ in range(SETTINGS.truncated_steps):
+            largest = self._largest_gradient(self.x_n, self.gradient_n)
+            if largest <= self.goal:
+                return
+            new_n = self.problem.clip(self.x_n + self._conjugate_gradients())
+            value, gradient_n = self.problem.evaluate_augmented(new_n, self.lambda_C, self.rho)
+            slack = SETTINGS.value_rounding * (1 + abs(self.value))
+            if not (np.isfinite(value) and value <= self.value + slack):
+                return
+            if not self._largest_gradient(new_n, gradient_n) < SETTINGS.fallen_gradient * largest:
+                return
+            self.x_n, self.value, self.gradient_n = new_n, value, gradient_n
+
+    def _largest_gradient(self, x_n: Floats, gradient_n: Floats) -> float:
+        return float(np.abs(self.problem.project_gradient(gradient_n, x_n)).max())
+
+    def _conjugate_gradients(self) -> Floats:
+        """Return a truncated Newton step over the free variables (Steihaug 1983); it ends at negative curvature."""
+        free_n = self.problem.free_variables(self.gradient_n, self.x_n)
+        left_n = np.where(free_n, -self.gradient_n, 0.0)
+        step_n, way_n, size = np.zeros_like(left_n), left_n.copy(), float(left_n @ left_n)
+        wanted = SETTINGS.linear_residual**2 * size
+        unit = self.problem.functions.rounding**0.5 * (1 + float(np.abs(self.x_n).max()))
+        for _ in range(SETTINGS.conjugate_gradients):
+            length = unit / max(float(np.abs(way_n).max()), 1e-300)
+            after_n = self.problem.evaluate_augmented(self.x_n + length * way_n, self.lambda_C, self.rho)[1]
+            product_n = np.where(free_n, (after_n - self.gradient_n) / length, 0.0)
+            curvature = float(way_n @ product_n)
+            if not curvature > 0:
+                break
+            share = size / curvature
+            step_n, left_n = step_n + share * way_n, left_n - share * product_n
+            before, size = size, float(left_n @ left_n)
+            if size <= wanted:
+                break
+            way_n = left_n + size / before * way_n
+        return step_n
 
     def _search_line(self, step_n: Floats) -> bool:
         """Backtrack along a projected step until the value decreases enough; say whether it did."""
@@ -189,15 +249,16 @@ def minimize_augmented(
     rho: float,
     goal: float,
     radius: float,
+    least_f: float,
     *,
     near: bool = False,
 ) -> InnerResult:
     """Minimize within bounds until no entry of the projected gradient exceeds ``goal``, or nothing helps.
 
-    radius: the first trust radius, around x_n.  near: a minimum is expected close by, so that second derivatives
-    are asked first where they cost little.
+    radius: the first trust radius, around x_n.  least_f: value at which it stops.  near: a minimum is expected close
+    by, so that second derivatives are asked first where they cost little.
     """
-    inner = _InnerMinimization(problem, x_n, lambda_C, rho, goal, radius)
+    inner = _InnerMinimization(problem, x_n, lambda_C, rho, goal, radius, least_f)
     cheap = near and (len(x_n) <= SETTINGS.cheap_hessian or problem.second.quadratic)
     try:
         for second in (True, False, True) if cheap else (False, True):
@@ -206,6 +267,8 @@ def minimize_augmented(
             if not second:
                 steps = SETTINGS.lbfgs_steps if problem.has_second_derivatives else SETTINGS.lbfgs_steps_alone
                 inner.run_lbfgs(steps)
+                if not problem.has_second_derivatives and not inner.converged:
+                    inner.run_truncated_newton()
             elif problem.has_second_derivatives:
                 try:
                     inner.run_newton()

@@ -16,7 +16,8 @@ import numpy as np
 from ..infeasibility import SETTINGS as INFEASIBILITY
 from ..infeasibility import violation_gradient_norm
 from ._inner_minimization import solve_shifted
-from .problem._scaled_problem import Floats, ScaledPoint, ScaledProblem
+from .problem._scaled_point import ScaledPoint
+from .problem._scaled_problem import Floats, ScaledProblem
 
 RowShape = Literal["affine", "convex", "curved"]
 

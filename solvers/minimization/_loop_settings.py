@@ -20,6 +20,8 @@ class OuterLoopSettings:
         escapes: Stationary points that are left, at most.
         returns: Returns to one of them before it is taken for the answer.
         unbounded_tries: Inner minimizations without an end before no penalty is trusted to hold the objective.
+        least_f: Scaled objective below which one looks whether it falls without end.
+        deeper: Factor on that where it does not.
         restorations: Looks for a feasible point, at most.
         rescalings: How often scales are taken anew.
         stuck_steps: Outer steps without motion that end the loop.
@@ -47,6 +49,8 @@ class OuterLoopSettings:
     escapes: int = 6
     returns: int = 3
     unbounded_tries: int = 6
+    least_f: float = -1e10
+    deeper: float = 1e4
     restorations: int = 3
     rescalings: int = 3
     stuck_steps: int = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -21,8 +22,9 @@ from .engines._bounds_only import finish_within_bounds
 from .engines._first_order import MakeOptimizer, default_optimizer, run_first_order
 from .engines._programs import finish_program
 from .engines._sequential_quadratic import finish_by_sequential_quadratic
+from .problem._limits import LimitReached
 from .problem._scaled_problem import ScaledProblem
-from .problem._user_functions import Bounds, Function, check_numbers, read_multipliers
+from .problem._user_functions import Bounds, Function, check_limits, check_numbers, read_multipliers
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def minimize(
     penalty: float = 10.0,
     tolerance: float | None = None,
     steps: int | None = None,
+    max_evaluations: int | None = None,
+    time_limit: float | None = None,
     method: DualMethod | None = None,
     optimizer: MakeOptimizer | None = None,
     on_step: Callable[[Mapping[str, float]], None] | None = None,
@@ -95,6 +99,9 @@ def minimize(
             answer are in the problem's own units.  Where functions compute in less than float64, it is at least 200
             times their rounding error.
         steps: Outer iterations at most, 60 by default; first-order steps with a ``method``, 20,000 by default.
+        max_evaluations: Evaluations at most; None for any number.  Where they are spent, the answer is the best point
+            seen: the least objective among points that meet the rows, or the least violation.
+        time_limit: Seconds at most, looked at before each evaluation; None for any time.  The answer is as above.
         method: A rule of ``solvers.primal_dual`` instead, such as ``PIGain()``, which moves the multipliers between
             first-order steps on the problem as stated; bounds are kept by projection.
         optimizer: Function from parameters to an optimizer of torch, for ``method``; by default Adam at a rate of
@@ -119,6 +126,7 @@ def minimize(
     if tolerance is None:
         tolerance = DEFAULTS.first_order_tolerance if first_order else DEFAULTS.tolerance
     check_numbers(tolerance, steps, penalty)
+    check_limits(max_evaluations, time_limit)
     if optimizer is not None and method is None:
         raise InvalidInput("`optimizer` was given without `method`; choose one, such as solvers.PIGain().")
     warm = method is None and (multipliers is not None or equality_multipliers is not None)
@@ -128,10 +136,16 @@ def minimize(
     tolerance = max(tolerance, DEFAULTS.least_tolerance * problem.functions.rounding)
     first_C = np.zeros(C) if given_C is None else problem.scale_multipliers(given_C)
     loop = OuterLoop(problem, problem.start, first_C, penalty, tolerance, on_step)
-    if method is None:
-        _search(loop, steps, warm=warm)
-    else:
-        run_first_order(loop, method, optimizer or default_optimizer(method), steps)
+    problem.limits.evaluations = math.inf if max_evaluations is None else max_evaluations - 1  # one is kept for the end
+    problem.limits.seconds = math.inf if time_limit is None else time_limit
+    try:
+        if method is None:
+            _search(loop, steps, warm=warm)
+        else:
+            run_first_order(loop, method, optimizer or default_optimizer(method), steps)
+    except LimitReached:
+        spent = problem.limits.used >= problem.limits.evaluations
+        _end_at_best(loop, f"{max_evaluations} evaluations" if spent else f"{time_limit:g} seconds")
     return _build_solution(loop, x0)
 
 
@@ -145,6 +159,17 @@ def _search(loop: OuterLoop, steps: int, *, warm: bool) -> None:
     if steps > 1 and (finish_program(loop) or finish_by_sequential_quadratic(loop)):  # they count as a step
         return
     loop.run(steps)
+
+
+def _end_at_best(loop: OuterLoop, spent: str) -> None:
+    """Take the best point that was seen, once the budget is spent."""
+    limits = loop.problem.limits
+    limits.evaluations = limits.seconds = math.inf
+    if limits.best_n is not None:
+        loop.point = loop.problem.evaluate(limits.best_n)
+    violation = loop.problem.largest_violation(loop.point)
+    loop.status = "budget_spent"
+    loop.cause = f"Spent {spent}: x is the best point seen, its rows are missed by {violation:.2g} (scaled)."
 
 
 def _build_solution(loop: OuterLoop, x0: Tensor) -> Solution:
@@ -193,11 +218,12 @@ def _describe_conflict(loop: OuterLoop) -> tuple[Tensor, str]:
         "affine": "a linear program confirms it, and the rows are affine wherever looked at: then nothing meets them.",
         "convex": "a linear program confirms it for the rows made linear at x, and weighed by `farkas` they are convex "
         "wherever looked at: then nothing meets them.",
-        "curved": "this is local: the rows curve, other starts led to no feasible point either, and one may exist all "
-        "the same. Start elsewhere if you know better.",
+        "curved": "the rows curve, other starts led to no feasible point either, and one may exist all the same. Start "
+        "elsewhere if you know better.",
         None: "",
     }
-    return farkas / farkas.abs().sum(), f"{missed}; {scope[loop.shape]}"
+    local = "Local only (this is local): " if loop.shape == "curved" else ""
+    return farkas / farkas.abs().sum(), f"{local}{missed}; {scope[loop.shape]}"
 
 
 def _describe_unfinished(loop: OuterLoop) -> tuple[Status, str]:
@@ -216,6 +242,12 @@ def _describe_unfinished(loop: OuterLoop) -> tuple[Status, str]:
             "budget_spent",
             "The gradient jumps at x (a kink), where residuals cannot vanish: stationarity "
             f"{residuals.stationarity:.2g}.",
+        )
+    if loop.unheld:
+        return (
+            "diverged",
+            f"The objective fell to {loop.unheld:.3g} at points that miss rows, and no penalty held it; whether "
+            "it has an end where every row is met is not known.",
         )
     if loop.hidden:
         return (

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .problem._scaled_problem import Floats, Mask, ScaledPoint, ScaledProblem
+from .problem._scaled_point import ScaledPoint
+from .problem._scaled_problem import Floats, Mask, ScaledProblem
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,9 @@ from ._least_violation import (
 )
 from ._loop_settings import SETTINGS
 from ._newton_kkt import KKTCandidate, largest_residual, refine_by_newton, relative_change
-from .problem._scaled_problem import Floats, ScaledPoint, ScaledProblem
+from ._unboundedness import falls_without_end
+from .problem._scaled_point import ScaledPoint
+from .problem._scaled_problem import Floats, ScaledProblem
 
 
 @dataclass
@@ -49,6 +51,8 @@ class OuterLoop:
         shape: How far that proof reaches.
         kink: Whether a gradient jumps where it ended.
         by_curvature: Whether it converged as positive curvature shows, with a gradient left that is rounding.
+        least_f: Scaled objective below which one looks whether it falls without end.
+        unheld: Objective at a point that misses rows, where no penalty holds it; 0 if there is none.
         hidden: Stationarity, in the user's units, that rounding may hide a descent in; 0 if none.
         gap: Largest violation, complementarity included, after the last outer step.
         change: Relative change of the multipliers in it.
@@ -78,6 +82,8 @@ class OuterLoop:
     kink: bool = False
     by_curvature: bool = False
     hidden: float = 0.0
+    least_f: float = SETTINGS.least_f
+    unheld: float = 0.0
     gap: float = math.inf
     change: float = math.inf
     trust_radius: float = SETTINGS.trust_radius
@@ -99,7 +105,7 @@ class OuterLoop:
         """Search until a status is settled or steps are spent."""
         for step in range(steps):
             if not self._take_outer_step():
-                if self.status is not None:
+                if self.status is not None or self.unheld:
                     return
                 continue
             ended = self.finish_by_newton() or self._finish_as_is() or self._finish_without_multiplier()
@@ -118,7 +124,7 @@ class OuterLoop:
         """Minimize, and take the multiplier step there; False if the inner problem is unbounded."""
         radius = self.trust_radius * self.point.length
         inner = minimize_augmented(
-            self.problem, self.point.x_n, self.lambda_C, self.rho, self.goal, radius, near=self.near
+            self.problem, self.point.x_n, self.lambda_C, self.rho, self.goal, radius, self.least_f, near=self.near
         )
         if inner.unbounded:
             self.handle_unbounded(inner.point)
@@ -132,13 +138,19 @@ class OuterLoop:
         return True
 
     def handle_unbounded(self, point: ScaledPoint) -> None:
-        """Tell an unbounded objective from a penalty too weak to hold it."""
+        """Tell an unbounded objective from a penalty too weak to hold it, and from a minimum far down."""
         self.unbounded_tries += 1
-        feasible = self.problem.largest_violation(point) <= RESTORATION.feasible * point.length
-        if feasible or self.unbounded_tries > SETTINGS.unbounded_tries:
-            self.point, self.status = point, "unbounded"
-            held = "with every row met" if feasible else "against any penalty"
-            self.cause = f"The objective falls without end, {held}: {point.f * self.problem.f_scale:.3g} was seen."
+        shown = falls_without_end(self.problem, self.problem.start, point)
+        if shown is not None:
+            self.point, self.status = shown, "unbounded"
+            low = shown.f * self.problem.f_scale
+            self.cause = (
+                f"The objective falls without end, with every row met: {low:.3g} was seen, and it falls beyond."
+            )
+            return
+        if self.unbounded_tries > SETTINGS.unbounded_tries:
+            self.unheld = point.f * self.problem.f_scale
+        self.least_f *= SETTINGS.deeper
         # near the start a stronger penalty may hold it
         self.rho, self.trust_radius = self.rho * SETTINGS.growth, SETTINGS.held_radius
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...second_order import scale_by_curvature
-from ..problem._scaled_problem import Floats, Mask, ScaledPoint, ScaledProblem
+from ..problem._scaled_point import ScaledPoint
+from ..problem._scaled_problem import Floats, Mask, ScaledProblem
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,6 @@ class BoundedNewtonSettings:
         decrease: Predicted decrease, in units of |f|, that is rounding.
         range_decrease: The same in units of how far f has fallen: where f falls to 0, digits of |f| have no end.
         least_radius: Radius, in units of the first, at which nothing is left to find.
-        unbounded: A scaled objective below this falls without end.
         polishing: Steps at most that lower a gradient which is left by units.
         no_radius: A trust radius that is none.
         polished: Stationarity in the user's units that needs none.
@@ -58,13 +58,12 @@ class BoundedNewtonSettings:
     good: float = 0.75
     shrink: float = 0.25
     grow: tuple[tuple[float, float], ...] = ((1e-6, 1e6), (1e-2, 10.0), (math.inf, 2.5))
-    keep_scale: float = 0.1
+    keep_scale: float = 0.5
     slight: float = 1e-3
     patience: float = 0.5
-    decrease: float = 1e-14
-    range_decrease: float = 1e-20
+    decrease: float = 1e-13
+    range_decrease: float = 1e-17
     least_radius: float = 1e-14
-    unbounded: float = -1e15
     polishing: int = 4
     no_radius: float = 1e100
     polished: float = 1e-6
@@ -82,7 +81,7 @@ class BoundedResult:
     Attributes:
         point: The point.
         ended: Whether neither gradient nor curvature promise a decrease.
-        unbounded: Whether the objective falls without end.
+        unbounded: Whether it stopped far down.
         noise: Largest part of the gradient that may be rounding.
     """
 
@@ -123,7 +122,7 @@ class _Curvature:
 
 
 def minimize_within_bounds(
-    problem: ScaledProblem, point: ScaledPoint, tolerance: float, first_radius: float
+    problem: ScaledProblem, point: ScaledPoint, tolerance: float, first_radius: float, least_f: float
 ) -> BoundedResult:
     """Minimize the objective within bounds, from a point; no rows.
 
@@ -132,6 +131,7 @@ def minimize_within_bounds(
         point: Where to start.
         tolerance: On the scaled gradient, in each variable's own size.
         first_radius: First radius, in units of |D max(|x|, 1)|.
+        least_f: Scaled objective at which it stops.
 
     Returns:
         Where it ended.
@@ -167,7 +167,7 @@ def minimize_within_bounds(
             radius *= next(factor for error, factor in SETTINGS.grow if abs(ratio - 1) <= error)
         if ratio > SETTINGS.accept:
             point = new
-            if point.f < SETTINGS.unbounded:
+            if point.f < least_f:
                 return BoundedResult(point, ended=False, unbounded=True)
         curvature.poor += not SETTINGS.good < ratio < 1 / SETTINGS.good
         if ratio > SETTINGS.accept or not curvature.fresh:

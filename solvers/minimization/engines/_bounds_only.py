@@ -31,13 +31,15 @@ def finish_within_bounds(loop: OuterLoop) -> bool:
 def _descend_from(loop: OuterLoop, radius: float) -> bool:
     """Descend from here, off saddles as well; True if it settled the status."""
     for _ in range(OUTER.escapes + OUTER.rescalings):
-        result = minimize_within_bounds(loop.problem, loop.point, loop.tolerance, radius)
+        result = minimize_within_bounds(loop.problem, loop.point, loop.tolerance, radius, loop.least_f)
         point = polish(loop.problem, result.point) if result.ended else result.point
         loop.point, loop.gap, loop.change = point, 0.0, 0.0
         loop.record(len(loop.rows))
         if result.unbounded:
             loop.handle_unbounded(result.point)
-            return loop.status is not None
+            if loop.status is not None:
+                return True
+            continue
         residual = largest_residual(loop.problem, loop.point, loop.lambda_C)
         if result.ended and loop.verify(KKTCandidate(loop.point, loop.lambda_C, residual, 0.0)):
             return True

@@ -58,7 +58,7 @@ def run_first_order(loop: OuterLoop, method: DualMethod, make_optimizer: MakeOpt
     optimizer = make_optimizer([x])
 
     def evaluate() -> tuple[Tensor, Tensor, Tensor]:
-        problem.evaluations += 1
+        problem.limits.spend()
         return problem.functions(x)
 
     for step in range(1, steps + 1):

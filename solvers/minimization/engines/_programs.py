@@ -18,7 +18,8 @@ from scipy.optimize import linprog
 
 from .._newton_kkt import KKTCandidate, largest_residual, refine_by_newton
 from .._outer_loop import OuterLoop
-from ..problem._scaled_problem import Floats, ScaledPoint, ScaledProblem
+from ..problem._scaled_point import ScaledPoint
+from ..problem._scaled_problem import Floats, ScaledProblem
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def finish_program(loop: OuterLoop) -> bool:
 def _look_around(problem: ScaledProblem, start: ScaledPoint) -> list[ScaledPoint] | None:
     """Return points at which the rows have the gradients of the start; None if they have others."""
     draw, points = np.random.default_rng(0), []
+    if problem.near is not None and not _same(start.jacobian_Cn, problem.near.jacobian_Cn):
+        return None
     for radius in SETTINGS.radii:
         other = problem.evaluate_within(
             start.x_n + radius * (1 + np.abs(start.x_n)) * draw.uniform(-1, 1, len(start.x_n))

@@ -16,7 +16,8 @@ from scipy.optimize import Bounds, minimize, nnls
 
 from .._newton_kkt import KKTCandidate, largest_residual
 from .._outer_loop import OuterLoop
-from ..problem._scaled_problem import Floats, ScaledPoint, ScaledProblem
+from ..problem._scaled_point import ScaledPoint
+from ..problem._scaled_problem import Floats, ScaledProblem
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class SequentialQuadraticSettings:
     variables: int = 100
     rows: int = 200
     steps: int = 200
-    accuracy: float = 1e-8
+    accuracy: float = 1e-7
     accuracy_alone: float = 1e-14
     near: float = 1e-3
     binding: float = 1e-4

@@ -7,7 +7,6 @@ Axes: n variables, M inequalities, E equalities, C = M + E rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,10 @@ from torch import Tensor
 
 from ...kkt import KKTResiduals, kkt_residuals
 from ...lagrangian import equality_weights, inequality_weights, penalty_term
+from ._check_derivatives import check_hessian, moves
 from ._derivatives import compute_jacobian, difference_gradients, weighted_gradient
+from ._limits import SearchLimits
+from ._scaled_point import HessianCache, ScaledPoint
 from ._user_functions import Bounds, Function, StartNotFinite, UserFunctions, read_variable_bounds
 from ._variable_units import choose_units
 
@@ -36,9 +38,6 @@ class ScalingSettings:
         difference_variables: Variables up to which differences of gradients stand in for second derivatives.
         difference_asymmetry: Share of the largest difference by which two that should be equal may differ.
         checked_hessians: How many Hessians are compared with differences of gradients.
-        hessian_error: Share of a difference by which a product with the Hessian may be off.
-        difference_steps: Lengths of these differences, in units of the cube root of rounding: what is only bent agrees
-            over shorter ones.
         near: How far from a point, in units of 1 + |x|, one looks whether a gradient vanishes only there.
         vanished: Sizes below, in the user's units, are never taken at one point alone.
         vanishing: A gradient counts as vanishing at a point where it is this much larger that near.
@@ -47,88 +46,13 @@ class ScalingSettings:
     dense_variables: int = 2000
     difference_variables: int = 60
     difference_asymmetry: float = 0.1
-    checked_hessians: int = 3
-    hessian_error: float = 0.1
-    difference_steps: tuple[float, ...] = (1.0, 3e-2, 1e-3)
+    checked_hessians: int = 1
     near: float = 1e-2
     vanished: float = 1e-3
     vanishing: float = 3.0
 
 
 SETTINGS = ScalingSettings()
-
-
-@dataclass(frozen=True)
-class ScaledPoint:
-    """Values and gradients at a point, scaled.
-
-    Attributes:
-        x_n: The point, shape (n,).
-        f: Objective.
-        gradient_n: Its gradient, shape (n,).
-        c_C: Rows, inequalities first, shape (C,).
-        jacobian_Cn: Their gradients, shape (C, n).
-    """
-
-    x_n: Floats
-    f: float
-    gradient_n: Floats
-    c_C: Floats
-    jacobian_Cn: Floats
-
-    def divide(self, f_scale: float, c_scale_C: Floats) -> ScaledPoint:
-        """Return the same point of the problem divided by these sizes."""
-        gradient_n, jacobian_Cn = self.gradient_n / f_scale, self.jacobian_Cn / c_scale_C[:, None]
-        return ScaledPoint(self.x_n, self.f / f_scale, gradient_n, self.c_C / c_scale_C, jacobian_Cn)
-
-    def multiply(self, f_scale: float, c_scale_C: Floats) -> ScaledPoint:
-        """Return the same point of the problem multiplied by these sizes."""
-        gradient_n, jacobian_Cn = self.gradient_n * f_scale, self.jacobian_Cn * c_scale_C[:, None]
-        return ScaledPoint(self.x_n, self.f * f_scale, gradient_n, self.c_C * c_scale_C, jacobian_Cn)
-
-    def lagrangian_gradient(self, weight_C: Floats) -> Floats:
-        """Return ``grad f + J' weight``."""
-        gradient_n: Floats = self.gradient_n + self.jacobian_Cn.T @ weight_C
-        return gradient_n
-
-    @property
-    def finite(self) -> bool:
-        """Whether all of it is."""
-        parts = (self.gradient_n, self.c_C, self.jacobian_Cn)
-        return bool(np.isfinite(self.f)) and all(bool(np.isfinite(part).all()) for part in parts)
-
-    @property
-    def length(self) -> float:
-        """``1 + |x|``, largest entry: the unit of steps."""
-        return 1 + float(np.abs(self.x_n).max())
-
-
-class HessianCache:
-    """The Hessian of the Lagrangian at the last point, handed out again while gradients move as it says.
-
-    That is so for a quadratic objective with affine rows.  compute: x_n and the weights of the rows to (n, n).
-    """
-
-    def __init__(self, compute: Callable[[Floats, Floats], Floats]) -> None:
-        self.compute, self.hessian_nn = compute, np.zeros((0, 0))
-        self.last: ScaledPoint | None = None
-        self.quadratic = False
-
-    def hessian(self, point: ScaledPoint, weight_C: Floats) -> Floats:
-        """Return the second derivatives of ``f + weight . c``; RuntimeError if there are none."""
-        self.quadratic = self.last is not None and self._predicts(self.last, point)
-        if not self.quadratic:
-            self.hessian_nn = self.compute(point.x_n, weight_C)
-            self.last = point
-        return self.hessian_nn
-
-    def _predicts(self, old: ScaledPoint, new: ScaledPoint) -> bool:
-        step_n, bent = new.x_n - old.x_n, float(np.abs(new.jacobian_Cn - old.jacobian_Cn).max(initial=0.0))
-        if not step_n.any() or bent > 1e-12 * float(np.abs(old.jacobian_Cn).max(initial=0.0)):
-            return False
-        change_n = new.gradient_n - old.gradient_n
-        size = float(np.linalg.norm(change_n)) + 1e-3 * float(np.linalg.norm(new.gradient_n))
-        return float(np.linalg.norm(change_n - self.hessian_nn @ step_n)) <= 1e-9 * size
 
 
 class ScaledProblem:
@@ -151,8 +75,11 @@ class ScaledProblem:
         warm: bool = False,
     ) -> None:
         self.functions = UserFunctions(objective, inequality, equality, x0)
-        self.evaluations, self.hessians, self.smooth, self.by_differences = 0, 0, True, False
+        self.limits = SearchLimits()
+        self.hessians, self.smooth, self.by_differences = 0, True, False
+        self.hides_curvature: bool | None = None
         self.second = HessianCache(self.hessian)
+        self.near: ScaledPoint | None = None
         self.lower_n, self.upper_n = read_variable_bounds(bounds, x0)
         start_n = self.clip(x0.detach().double().cpu().numpy().ravel())
         f, g_M, h_E = self.functions.evaluate_start(self.to_tensor(start_n))
@@ -164,10 +91,12 @@ class ScaledProblem:
                 f"At x0 the objective is {float(f.detach()):g}, rows {[float(c) for c in torch.cat([g_M, h_E])]}; "
                 "they and their gradients must be finite. Start elsewhere."
             )
+        self.start = point
         if own_units:
             point = self._take_units(point)
         self.f_scale, self.c_scale_C = self.measure_sizes(point, here=warm)
-        self.start = point.divide(self.f_scale, self.c_scale_C)
+        self.start, near = point.divide(self.f_scale, self.c_scale_C), self.near
+        self.near = None if near is None else near.divide(self.f_scale, self.c_scale_C)
 
     def _take_units(self, point: ScaledPoint) -> ScaledPoint:
         """Measure each variable in a unit of its own from now on; return the point in these units."""
@@ -182,14 +111,16 @@ class ScaledProblem:
 
     def evaluate(self, x_n: Floats) -> ScaledPoint:
         """Evaluate everything, scaled."""
-        self.evaluations += 1
+        self.limits.spend()
         x = self.to_tensor(x_n).requires_grad_()
         f, g_M, h_E = self.functions(x)
         gradient_n = weighted_gradient([f], [f.new_ones(())], x).reshape(-1).double().cpu().numpy()
         c_C = torch.cat([g_M, h_E])
         jacobian_Cn = compute_jacobian(c_C, x).cpu().numpy()
         unscaled = ScaledPoint(x_n.copy(), float(f.detach()), gradient_n, _to_array(c_C), jacobian_Cn)
-        return unscaled.divide(self.f_scale, self.c_scale_C)
+        point = unscaled.divide(self.f_scale, self.c_scale_C)
+        self.limits.remember(x_n, unscaled.f, self.violations(point.c_C))
+        return point
 
     def evaluate_within(self, x_n: Floats) -> ScaledPoint:
         """Evaluate everything at the nearest point within the bounds."""
@@ -197,10 +128,12 @@ class ScaledProblem:
 
     def evaluate_values(self, x_n: Floats) -> tuple[float, Floats]:
         """Return f and the rows, scaled, without gradients."""
-        self.evaluations += 1
+        self.limits.spend()
         with torch.no_grad():
             f, g_M, h_E = self.functions(self.to_tensor(x_n))
-        return float(f) / self.f_scale, _to_array(torch.cat([g_M, h_E])) / self.c_scale_C
+        c_C = _to_array(torch.cat([g_M, h_E])) / self.c_scale_C
+        self.limits.remember(x_n, float(f), self.violations(c_C))
+        return float(f) / self.f_scale, c_C
 
     def row_weights(self, lambda_C: Floats, c_C: Floats, rho: float) -> Floats:
         """Return the weights of the rows' gradients, which are the multipliers after a step of length rho."""
@@ -214,11 +147,13 @@ class ScaledProblem:
 
     def evaluate_augmented(self, x_n: Floats, lambda_C: Floats, rho: float) -> tuple[float, Floats]:
         """Return the augmented Lagrangian and its gradient: one pass forward, one back, whatever the number of rows."""
-        self.evaluations += 1
+        self.limits.spend()
         x = self.to_tensor(x_n).requires_grad_()
         f, g_M, h_E = self.functions(x)
         c_C = torch.cat([g_M, h_E])
-        weight_C = self.row_weights(lambda_C, _to_array(c_C) / self.c_scale_C, rho)
+        scaled_C = _to_array(c_C) / self.c_scale_C
+        self.limits.remember(x_n, float(f.detach()), self.violations(scaled_C))
+        weight_C = self.row_weights(lambda_C, scaled_C, rho)
         factors = [f.new_tensor(1 / self.f_scale, dtype=torch.float64), torch.from_numpy(weight_C / self.c_scale_C)]
         gradient_n = weighted_gradient([f, c_C], factors, x)
         value = float(f.detach()) / self.f_scale + penalty_term(lambda_C, weight_C, rho)
@@ -230,30 +165,57 @@ class ScaledProblem:
         Raises RuntimeError if the functions cannot be differentiated twice.
         """
         self.hessians += 1
+        if self.hides_curvature is None:
+            self.hides_curvature = self._hides_curvature(x_n)
+            if self.hides_curvature:
+                self.by_differences = self.second.rough = True
         if self.by_differences:
+            if len(x_n) > SETTINGS.difference_variables:
+                raise RuntimeError("the functions can be differentiated once")
             return self._hessian_by_differences(x_n, weight_C, f_weight)
         try:
             return self._hessian_by_autograd(x_n, weight_C, f_weight)
         except RuntimeError:
             if len(x_n) > SETTINGS.difference_variables:
                 raise
-        hessian_nn = self._hessian_by_differences(x_n, weight_C, f_weight)
-        self.by_differences = True
-        return hessian_nn
+        self.by_differences = self.second.rough = True  # what failed once is not asked again
+        return self._hessian_by_differences(x_n, weight_C, f_weight)
 
     def _hessian_by_autograd(self, x_n: Floats, weight_C: Floats, f_weight: float) -> Floats:
         x, gradient_n = self._weighted_gradient(x_n, weight_C, f_weight, create_graph=True)
         hessian_nn: Floats = compute_jacobian(gradient_n, x).cpu().numpy()
         hessian_nn = (hessian_nn + hessian_nn.T) / 2
         if self.hessians <= SETTINGS.checked_hessians:
-            self._check_hessian(hessian_nn, x_n, _to_array(gradient_n), weight_C, f_weight)
+
+            def gradient(at_n: Floats) -> Floats:
+                return _to_array(self._weighted_gradient(at_n, weight_C, f_weight, create_graph=False)[1])
+
+            check_hessian(hessian_nn, x_n, _to_array(gradient_n), gradient, self.clip, self.functions.rounding)
         return hessian_nn
+
+    def _hides_curvature(self, x_n: Floats) -> bool | None:
+        """Say whether f or the rows have gradients without a graph that move all the same: differentiable once.
+
+        None where no second point is known so far.
+        """
+        x = self.to_tensor(x_n).requires_grad_()
+        f, g_M, h_E = self.functions(x)
+        parts = [f.reshape(1) / self.f_scale, torch.cat([g_M, h_E]) / torch.from_numpy(self.c_scale_C)]
+        graphs = [weighted_gradient([p], [torch.ones_like(p)], x, create_graph=True).requires_grad for p in parts]
+        if all(graphs):
+            return False
+        other = self.near or (None if np.array_equal(x_n, self.start.x_n) else self.start)
+        if other is None or not other.finite:
+            return None
+        here = [compute_jacobian(part, x).cpu().numpy() for part in parts]
+        there = [other.gradient_n[None], other.jacobian_Cn]
+        return any(moves(a, b) for a, b, graph in zip(here, there, graphs, strict=True) if not graph)
 
     def _hessian_by_differences(self, x_n: Floats, weight_C: Floats, f_weight: float) -> Floats:
         """Return differences of gradients, one a variable; RuntimeError where they do not fit together: a kink."""
 
         def gradient(at_n: Floats) -> Floats:
-            self.evaluations += 1
+            self.limits.spend()
             return _to_array(self._weighted_gradient(at_n, weight_C, f_weight, create_graph=False)[1])
 
         step = self.functions.rounding**0.5
@@ -268,23 +230,10 @@ class ScaledProblem:
         factors = [f.new_tensor(f_weight / self.f_scale), torch.from_numpy(weight_C / self.c_scale_C)]
         return x, weighted_gradient([f, torch.cat([g_M, h_E])], factors, x, create_graph=create_graph).reshape(-1)
 
-    def _check_hessian(
-        self, hessian_nn: Floats, x_n: Floats, gradient_n: Floats, weight_C: Floats, f_weight: float
-    ) -> None:
-        """Compare with a difference: a function of one's own that can be differentiated once may hand out zeros."""
-        rounding, draw = self.functions.rounding, np.random.default_rng(0).uniform(-1, 1, len(x_n))
-        for share in SETTINGS.difference_steps:
-            length_n = share * rounding ** (1 / 3) * (1 + np.abs(x_n))
-            step_n = self.clip(x_n + length_n * draw) - x_n
-            after_n = self._weighted_gradient(x_n + step_n, weight_C, f_weight, create_graph=False)[1]
-            change_n, predicted_n = _to_array(after_n) - gradient_n, hessian_nn @ step_n
-            # each variable counts in its own size
-            change, predicted = (float((part * (1 + np.abs(x_n))).max()) for part in (abs(change_n), abs(predicted_n)))
-            slack = SETTINGS.hessian_error * (change + predicted)
-            slack += 100 * rounding * float((np.abs(gradient_n) * (1 + np.abs(x_n))).max())
-            if not float((np.abs(change_n - predicted_n) * (1 + np.abs(x_n))).max()) > slack:  # a NaN says nothing
-                return
-        raise RuntimeError("second derivatives are not those of the gradient")
+    @property
+    def evaluations(self) -> int:
+        """How often the functions were called."""
+        return self.limits.used
 
     @property
     def has_second_derivatives(self) -> bool:
@@ -293,7 +242,11 @@ class ScaledProblem:
 
     def rescale(self, f_scale: float, c_scale_C: Floats) -> None:
         """Divide by other sizes from now on; points and multipliers from before do not fit any more."""
+        f_factor, c_factor_C = self.f_scale / f_scale, self.c_scale_C / c_scale_C
         self.f_scale, self.c_scale_C, self.second = f_scale, c_scale_C, HessianCache(self.hessian)
+        self.start = self.start.multiply(f_factor, c_factor_C)
+        self.near = None
+        self.second.rough = self.by_differences
 
     def measure_sizes(self, point: ScaledPoint, *, here: bool = False) -> tuple[float, Floats]:
         """Return the size of the gradient of f (largest entry) and of each row (length), unscaled, around a point.
@@ -320,6 +273,8 @@ class ScaledProblem:
 
     def _sizes_elsewhere(self, x_n: Floats, otherwise: Floats) -> Floats:
         point = self.evaluate_within(x_n)
+        if self.near is None:
+            self.near = point
         return self.gradient_sizes(point) if point.finite else otherwise
 
     def gradient_sizes(self, point: ScaledPoint) -> Floats:

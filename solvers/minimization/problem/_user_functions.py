@@ -115,6 +115,16 @@ def check_numbers(tolerance: float, steps: int, penalty: float) -> None:
         raise InvalidInput(f"`penalty` is {penalty!r}; wanted a finite number above 0.")
 
 
+def check_limits(max_evaluations: int | None, time_limit: float | None) -> None:
+    """Raise InvalidInput for limits that leave nothing to do."""
+    for name, limit, least in (
+        ("max_evaluations", max_evaluations, "at least 1"),
+        ("time_limit", time_limit, "above 0"),
+    ):
+        if limit is not None and not limit > 0:
+            raise InvalidInput(f"`{name}` is {limit!r}; wanted {least}, or None for no limit.")
+
+
 def _evaluate_rows(name: str, function: Function | None, x: Tensor) -> Tensor:
     if function is None:
         return torch.zeros(0, dtype=torch.float64, device=x.device)
