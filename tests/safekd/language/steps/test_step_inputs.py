@@ -28,7 +28,7 @@ class OwnLoss(torch.nn.Module):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"pool": "mean"}, "`pool` is 'mean'; wanted 'arithmetic' or 'geometric'"),
+        ({"pool": "mean"}, "`pool` is 'mean'; wanted 'arithmetic', 'geometric', 'power', 'log_linear', a PowerPool"),
         ({"temper": "both"}, "`temper` is 'both'; wanted 'teachers'"),
         ({"temperature": -1.0}, r"`temperature` is -1\.0; it must be above 0"),
         ({"temperature": [1.0, 2.0, 3.0]}, "3 numbers for 2 teachers"),
