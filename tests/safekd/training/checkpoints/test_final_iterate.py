@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ import safekd as kd
 from safekd.safety import TruthProbability
 from safekd.teachers import StoredTeacher
 from safekd.training.checkpoints import FinalIterate, _final_iterate
-from tests.support.problems import at_least, one_each, same, state, trainer_for
+from tests.support.problems import FreeLogits, at_least, one_each, same, state, trainer_for
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("cannot allocate 185 GB")])
@@ -70,3 +72,20 @@ def test_a_short_run_is_corrected_where_that_costs_little(monkeypatch):
     for result in (looks, smallest):
         assert max(reading.violation for reading in result.point.readings) <= 1e-3
     assert looks.point.loss < 0.95 * smallest.point.loss
+
+
+@pytest.mark.parametrize(
+    ("dtype", "autocast", "bends"),
+    [
+        (torch.float64, None, True),
+        (torch.float32, None, True),
+        (torch.bfloat16, None, False),
+        (torch.float32, torch.bfloat16, False),
+    ],
+)
+def test_in_half_types_differences_of_gradients_are_rounding_and_are_not_taken(dtype, autocast, bends):
+    objective = SimpleNamespace(student=FreeLogits(dtype=dtype), autocast=autocast)
+    final = FinalIterate(objective, one_each(), {}, [], 1e-3, corrects=True, batch_size=3, steps=1000)
+    curvature = final._find_curvature(candidates=2)
+    assert (curvature is not None) == bends
+    assert curvature is None or curvature.passes == 0.02 * 1000 / 2  # each reads the three examples there are
