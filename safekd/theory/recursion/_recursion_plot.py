@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ...errors import InvalidInput
-from ...io import write_atomically
+from ..._picture_file import write_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_STYLE = {"svg.hashsalt": "recursion", "svg.fonttype": "none", "font.size": 9, "axes.grid": True, "grid.alpha": 0.2}
-_WITHOUT = {".png": ["Software"], ".svg": ["Date", "Creator"], ".pdf": ["CreationDate", "Creator", "Producer"]}
 
 
 def draw_generations(runs: Mapping[str, pd.DataFrame], path: str | os.PathLike[str]) -> None:
@@ -29,16 +24,7 @@ def draw_generations(runs: Mapping[str, pd.DataFrame], path: str | os.PathLike[s
     Raises:
         InvalidInput: matplotlib knows no such format.
     """
-    import matplotlib.style  # here: a run that draws nothing need not wait for it
-
-    metadata: Any = dict.fromkeys(_WITHOUT.get(Path(path).suffix.lower(), []))
-    with matplotlib.style.context(["default", _STYLE]), write_atomically(path) as temporary:
-        try:
-            _build_recursion_figure(runs).savefig(temporary, dpi=150, metadata=metadata)
-        except ValueError as error:
-            raise InvalidInput(
-                f"Cannot draw {os.fspath(path)}: {error}. Choose a name that ends in .png, .svg or .pdf."
-            ) from error
+    write_picture(path, lambda: _build_recursion_figure(runs), ".png, .svg or .pdf")
 
 
 def _build_recursion_figure(runs: Mapping[str, pd.DataFrame]) -> Figure:
