@@ -16,3 +16,8 @@ def draw_weights(seed: int, *shape: int) -> Tensor:
     """Return random weights, (..., K)."""
     generator = torch.Generator().manual_seed(seed + 1000)
     return torch.rand(*shape, generator=generator, dtype=torch.float64).softmax(-1)
+
+
+def name_pool(pool) -> str:
+    """Return the same name in every process, which addresses of functions are not."""
+    return getattr(pool, "__name__", str(pool))

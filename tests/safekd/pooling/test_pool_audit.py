@@ -14,7 +14,7 @@ from scipy.optimize import linprog
 from safekd.errors import InvalidInput
 from safekd.pooling import LogLinearPool, PowerPool, arithmetic_pool, audit_pool, geometric_pool
 
-from .random_teachers import draw_teachers, draw_weights
+from .random_teachers import draw_teachers, draw_weights, name_pool
 
 CONVEX, COHERENT, MONOTONE = "convexity", "temperature coherence", "weight monotonicity"
 VIOLATED = {
@@ -28,7 +28,7 @@ VIOLATED = {
 }
 
 
-@pytest.mark.parametrize("pool", VIOLATED, ids=str)
+@pytest.mark.parametrize("pool", VIOLATED, ids=name_pool)
 def test_what_each_pool_keeps(pool):
     audit = audit_pool(pool)
     assert {one.axiom for one in audit.violated} == VIOLATED[pool]
@@ -64,7 +64,7 @@ def test_a_pool_of_ones_own_that_breaks_it(axiom):
     assert {one.axiom for one in audit_pool(pool).violated} == broken
 
 
-@pytest.mark.parametrize("pool", [*VIOLATED, follow_heaviest], ids=str)
+@pytest.mark.parametrize("pool", [*VIOLATED, follow_heaviest], ids=name_pool)
 def test_convexity_and_coherence_exclude_each_other_unless_one_teacher_is_all(pool):
     audit = audit_pool(pool)
     both = audit[CONVEX].holds and audit[COHERENT].holds
@@ -113,7 +113,7 @@ def test_the_arithmetic_pool_does_not_and_by_how_much():
     assert seen.worst > 0.0488
 
 
-@pytest.mark.parametrize("pool", [arithmetic_pool, geometric_pool, PowerPool(0.5), PowerPool(3.0)], ids=str)
+@pytest.mark.parametrize("pool", [arithmetic_pool, geometric_pool, PowerPool(0.5), PowerPool(3.0)], ids=name_pool)
 def test_the_distance_from_the_hull_is_that_of_a_linear_program(pool):
     """Whether a point is in a hull is decided by scipy's linprog, on the numbers of the counterexample."""
     finding = audit_pool(pool, seed=3)[CONVEX]

@@ -16,7 +16,7 @@ from safekd.experiment.config import load_config
 from safekd.language.hugging_face.passes._distillation_terms import DistillationTerms
 from safekd.pooling import POOLS, LogLinearPool, PowerPool, arithmetic_pool, geometric_pool
 
-from .random_teachers import draw_teachers, draw_weights
+from .random_teachers import draw_teachers, draw_weights, name_pool
 
 OWN = [PowerPool(-2.0), PowerPool(-0.3), PowerPool(0.5), PowerPool(4.0), LogLinearPool(0.5), LogLinearPool(3.0)]
 
@@ -66,14 +66,14 @@ def test_large_exponents_end_at_the_largest_and_smallest_teacher():
         assert_close(PowerPool(r)(log_p, w).exp(), extreme.softmax(-1), 0.02)
 
 
-@pytest.mark.parametrize("pool", [*OWN, POOLS["power"], geometric_pool], ids=str)
+@pytest.mark.parametrize("pool", [*OWN, POOLS["power"], geometric_pool], ids=name_pool)
 def test_gradcheck(pool):
     log_p = draw_teachers(1, 2, 3, 4).requires_grad_()
     score = draw_weights(1, 2, 3).requires_grad_()
     assert torch.autograd.gradcheck(lambda p, s: pool(p, s / s.sum(-1, keepdim=True)), (log_p, score))
 
 
-@pytest.mark.parametrize("pool", OWN, ids=str)
+@pytest.mark.parametrize("pool", OWN, ids=name_pool)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gradients_are_finite_beside_zeros(pool, dtype):
     p = torch.tensor([[0.7, 0.3, 0.0], [0.9, 0.1, 0.0], [0.0, 0.0, 1.0]], dtype=dtype)
@@ -122,7 +122,7 @@ def test_beyond_1_the_guarantee_is_lost():
     assert PowerPool(4.0)(log_p, w)[2] < (w.unsqueeze(-1) * log_p).sum(-2)[2]
 
 
-@pytest.mark.parametrize("pool", OWN, ids=str)
+@pytest.mark.parametrize("pool", OWN, ids=name_pool)
 def test_a_student_learns_from_the_pool(pool):
     """The trainer takes it as it is: at the end the student is the pool."""
     p = draw_teachers(3, 4, 2, 3, scale=1.0)
