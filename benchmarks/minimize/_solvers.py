@@ -156,7 +156,7 @@ def solve_scipy(problem: TestProblem, method: str, *, once: bool) -> Answer:
             )] if C else []
         )  # fmt: skip
         extra["hess"] = optimize.BFGS() if once else (lambda x: counted.hessian(x, np.zeros(C), 1.0))
-        extra["options"] = {"maxiter": 3000}
+        extra["options"] = {"maxiter": 500}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = optimize.minimize(

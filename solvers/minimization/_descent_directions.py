@@ -33,6 +33,7 @@ class DescentSettings:
         last_digits: Changes of x, in units of rounding, that show how exact second derivatives are.
         curved: Share of the largest scaled curvature beyond which Newton's step is trusted.
         decrease: Decrease that Newton's step may still promise, in units of |f|.
+        range_decrease: The same in units of how far f has fallen: where f falls to 0, |f| is no measure.
         on_the_way: Shares of a step at which what is found at its end must be on its way.
         gradual: Share of the decrease that is reached there at least.
         least_length: A unit direction that keeps less than this, once projected, is not allowed by the rows.
@@ -46,6 +47,7 @@ class DescentSettings:
     last_digits: float = 4.0
     curved: float = 1e-12
     decrease: float = 1e-7
+    range_decrease: float = 1e-10
     on_the_way: tuple[float, ...] = (0.9, 0.5, 0.1, 1e-2, 1e-3)
     gradual: float = 0.3
     least_length: float = 1e-3
@@ -145,7 +147,8 @@ def _newton_descent(
     curved_t = curvature_t > SETTINGS.curved * largest
     step_t = np.where(curved_t, -turned_t / np.where(curved_t, curvature_t, 1.0), 0.0)
     decrease = -float(turned_t @ step_t) / 2
-    if decrease <= SETTINGS.decrease * (abs(point.f) + SETTINGS.decrease):
+    fallen = abs(problem.start.f - point.f)
+    if decrease <= SETTINGS.decrease * abs(point.f) + SETTINGS.range_decrease * fallen:
         return None
     return _unit(directions_nt @ step_t / scale_n)
 

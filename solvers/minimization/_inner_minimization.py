@@ -195,6 +195,7 @@ class _InnerMinimization:
             way_n = left_n + size / before * way_n
         return step_n
 
+    @np.errstate(over="ignore", invalid="ignore")
     def _search_line(self, step_n: Floats) -> bool:
         """Backtrack along a projected step until the value decreases enough; say whether it did."""
         length = 1.0
@@ -210,6 +211,7 @@ class _InnerMinimization:
             length *= SETTINGS.backtrack
         return False
 
+    @np.errstate(over="ignore", invalid="ignore")
     def _newton_step(self) -> Floats:
         problem = self.problem
         point = problem.evaluate(self.x_n)
@@ -223,6 +225,7 @@ class _InnerMinimization:
         return step_n
 
 
+@np.errstate(over="ignore", invalid="ignore")  # far out; what is not finite is not taken
 def solve_shifted(hessian_nn: Floats, gradient_n: Floats) -> Floats:
     """Return ``(H + shift)^-1 gradient`` with the least shift of a ladder that makes H positive definite.
 

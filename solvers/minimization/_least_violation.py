@@ -57,6 +57,7 @@ def is_feasible(problem: ScaledProblem, point: ScaledPoint) -> bool:
     return problem.largest_violation(point) <= SETTINGS.feasible
 
 
+@np.errstate(over="ignore", invalid="ignore")  # far out, what is not finite ends it
 def restore_feasibility(problem: ScaledProblem, point: ScaledPoint) -> ScaledPoint:
     """Return a point where violations are as small as they get near ``point``; ask ``is_feasible`` of it."""
     damping = SETTINGS.first_damping

@@ -51,7 +51,7 @@ class BoundedNewtonSettings:
 
     variables: int = 300
     steps: int = 1000
-    difference_steps: int = 300
+    difference_steps: int = 500
     first_radii: tuple[float, ...] = (0.1, 1.0, 0.01)
     accept: float = 1e-4
     poor: float = 0.25

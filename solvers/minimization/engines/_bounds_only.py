@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from .._degenerate import is_kink
 from .._loop_settings import SETTINGS as OUTER
 from .._newton_kkt import KKTCandidate, largest_residual
 from .._outer_loop import OuterLoop
+from ..problem._scaled_point import ScaledPoint
 from ._bounded_newton import SETTINGS, minimize_within_bounds, polish
 
 
 def finish_within_bounds(loop: OuterLoop) -> bool:
     """Minimize where there are no rows, from several first radii; True if the search is over.
 
-    False leaves the lowest point to the outer loop.
+    False leaves problems with rows, large ones and kinks to the outer loop.
     """
     if len(loop.lambda_C) or len(loop.point.x_n) > SETTINGS.variables:
         return False
-    start_n, ends = loop.point.x_n, []
+    start_n = loop.point.x_n
+    ends: list[tuple[ScaledPoint, float]] = []
     for radius in SETTINGS.first_radii:
+        if radius == SETTINGS.first_radii[-1]:  # no other way was better: on from the lowest end
+            start_n = min((end[0] for end in ends), key=lambda end: end.f).x_n
         loop.point, loop.hidden, loop.saddles = loop.problem.evaluate(start_n), 0.0, []
         try:
             if _descend_from(loop, radius):
@@ -25,7 +30,8 @@ def finish_within_bounds(loop: OuterLoop) -> bool:
             return False
         ends.append((loop.point, loop.hidden))
     loop.point, loop.hidden = min(ends, key=lambda end: end[0].f)
-    return bool(loop.hidden)
+    # smooth ones the outer loop would do worse
+    return bool(loop.hidden) or not is_kink(loop.problem, loop.point, loop.lambda_C, loop.rho)
 
 
 def _descend_from(loop: OuterLoop, radius: float) -> bool:

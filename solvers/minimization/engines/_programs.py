@@ -40,6 +40,7 @@ class ProgramSettings:
 
 
 SETTINGS = ProgramSettings()
+_UNBOUNDED = 3  # status of scipy's linprog
 
 
 def finish_program(loop: OuterLoop) -> bool:
@@ -51,8 +52,7 @@ def finish_program(loop: OuterLoop) -> bool:
     if others is None:
         return False
     if all(_same(start.gradient_n, other.gradient_n) for other in others):
-        solved = _solve_linear(problem, start)
-        return solved is not None and _settle(loop, *solved)
+        return _solve_linear(loop, start)
     if len(start.x_n) > SETTINGS.variables or not problem.has_second_derivatives:
         return False
     try:
@@ -105,25 +105,38 @@ def _is_convex(hessian_nn: Floats) -> bool:
     return True
 
 
-def _solve_linear(problem: ScaledProblem, start: ScaledPoint) -> tuple[ScaledPoint, Floats] | None:
-    """Return the answer of HiGHS and its multipliers; None where it has none."""
-    M, J_Cn = problem.M, start.jacobian_Cn
-    right_C = J_Cn @ start.x_n - start.c_C
-    answer = linprog(
-        start.gradient_n,
-        A_ub=J_Cn[:M] if M else None,
-        b_ub=right_C[:M] if M else None,
-        A_eq=J_Cn[M:] if len(J_Cn) > M else None,
-        b_eq=right_C[M:] if len(J_Cn) > M else None,
-        bounds=np.stack([problem.lower_n, problem.upper_n], axis=1),
-        method="highs",
-    )
+def _solve_linear(loop: OuterLoop, start: ScaledPoint) -> bool:
+    """Settle the status by what HiGHS answers, if it does: a minimum, or a way down without end."""
+    problem, M, J_Cn = loop.problem, loop.problem.M, start.jacobian_Cn
+    bounds = np.stack([problem.lower_n, problem.upper_n], axis=1)
+    answer = _run_highs(start.gradient_n, J_Cn, J_Cn @ start.x_n - start.c_C, M, bounds)
+    if answer.status == _UNBOUNDED:
+        reachable = np.where(np.isfinite(bounds), 0.0, np.array([-1.0, 1.0]))
+        way = _run_highs(start.gradient_n, J_Cn, np.zeros(len(J_Cn)), M, reachable)
+        inside = _run_highs(np.zeros_like(start.x_n), J_Cn, J_Cn @ start.x_n - start.c_C, M, bounds)
+        if way.status == 0 and inside.status == 0 and way.fun < 0:
+            loop.handle_unbounded(problem.evaluate_within(inside.x + 2 * loop.least_f / way.fun * way.x))
+        loop.record(0)
+        return loop.status is not None
     if answer.status != 0:
-        return None
+        return False
     marginals = [part for part, rows in ((answer.ineqlin, M), (answer.eqlin, len(J_Cn) - M)) if rows]
     lambda_C = -np.concatenate([part.marginals for part in marginals])
     lambda_C[:M] = lambda_C[:M].clip(min=0)
-    return problem.evaluate_within(answer.x), lambda_C
+    return _settle(loop, problem.evaluate_within(answer.x), lambda_C)
+
+
+def _run_highs(gradient_n: Floats, rows_Cn: Floats, right_C: Floats, M: int, bounds: Floats) -> Any:
+    equalities = len(rows_Cn) > M
+    return linprog(
+        gradient_n,
+        A_ub=rows_Cn[:M] if M else None,
+        b_ub=right_C[:M] if M else None,
+        A_eq=rows_Cn[M:] if equalities else None,
+        b_eq=right_C[M:] if equalities else None,
+        bounds=bounds,
+        method="highs",
+    )
 
 
 def _solve_quadratic(

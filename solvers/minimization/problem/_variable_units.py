@@ -76,6 +76,7 @@ def choose_units(
             curvature_n = np.abs(np.diag(hessian()))
         except RuntimeError:
             curvature_n = np.zeros_like(x_n)
+        hidden_n = unknown_n  # where one is, no other at 0 is known by its gradient alone
         size_n = np.where(
             hidden_n & (curvature_n > 0), steepness_n / np.where(curvature_n > 0, curvature_n, 1.0), size_n
         )
