@@ -82,7 +82,7 @@ class SafeKDTrainer(ReadingTrainer):
         temperature: Of teachers and student; or one a teacher.
         temper: "teachers" softens each teacher, then pools; "pool" the other way round.
         cross_entropy: Share of the cross-entropy on the labels in the loss.
-        dual: How multipliers move; None for ``kd.PIGain()``.
+        dual: How multipliers move; None for ``kd.PIGain(ema=0.0)``.
         vocabulary: How many tokens are compared, where models are padded beyond their tokenizer.
         budget: Memory for distributions: bytes, or text such as "64MiB".
         evidence: What was measured of the teachers, for rules.
