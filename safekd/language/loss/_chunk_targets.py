@@ -109,6 +109,7 @@ class ChunkTarget:
         settings: How they are pooled.
         labels_P: Labels of the positions that count; None where they are not known.
         buffers: Of the chunks.
+        block_buffers: Of the blocks: memory that is asked for anew for each costs as much as what is computed in it.
         size: Of chunks and blocks.
         checks: Of distributions.
 
@@ -124,11 +125,12 @@ class ChunkTarget:
         settings: TargetSettings,
         labels_P: Tensor | None,
         buffers: ChunkBuffers,
+        block_buffers: ChunkBuffers,
         size: ChunkSize,
         checks: RowChecks,
     ) -> None:
         self._teachers, self._weights, self._settings, self._labels = teachers, weights, settings, labels_P
-        self._buffers, self._size, self._checks = buffers, size, checks
+        self._buffers, self._block_buffers, self._size, self._checks = buffers, block_buffers, size, checks
         self._kept: list[Tensor] = []
         asked = weights.learns or weights.sees_teachers or weights.sees_disagreement
         unsoftened = all(T == 1 for T in settings.temperatures)
@@ -218,7 +220,8 @@ class ChunkTarget:
             T = settings.temperatures[k]
             for block in self._size.blocks(C):
                 z_RV, w_R1 = z_CV[block], self._share_CK[block, k : k + 1]
-                teacher_RV = normalize(z_RV if T == 1 else z_RV.div_(T), dim=-1)
+                out_RV = self._block_buffers.take(0, len(z_RV))
+                teacher_RV = normalize(z_RV if T == 1 else z_RV.div_(T), dim=-1, out=out_RV)
                 self._checks.require_distribution(teacher_RV, k, block)
                 if k == 0:
                     pool.start(teacher_RV, w_R1, z_RV)
@@ -241,7 +244,8 @@ class ChunkTarget:
                 if self._weights.rule is not None and label_C1 is not None and truth_C is None:
                     found.append((value_RV.gather(-1, label_C1[block]) + scale_R1)[:, 0])
                 if self._weights.rule is not None and entropy_C is None:
-                    counted.append(-expect(p_RV, value_RV) - scale_R1[:, 0])
+                    product_RV = self._block_buffers.take(1, len(p_RV))
+                    counted.append(-expect(p_RV, value_RV, product_RV) - scale_R1[:, 0])
                 if not self._holds_probabilities:
                     z_CV[block] = value_RV
             self._kept.append(z_CV)
@@ -261,7 +265,7 @@ class ChunkTarget:
             log_p_RV = torch.log_softmax(z_RV, dim=-1)
             p_RV = log_p_RV if self._weights.rule is None else torch.softmax(z_RV, dim=-1)
             return p_RV, log_p_RV, torch.zeros_like(log_p_RV[:, :1])
-        shifted_RV = z_RV - z_RV.amax(-1, keepdim=True)
+        shifted_RV = torch.sub(z_RV, z_RV.amax(-1, keepdim=True), out=self._block_buffers.take(0, len(z_RV)))
         p_RV = torch.softmax(shifted_RV, dim=-1, out=z_RV)
         return p_RV, shifted_RV, p_RV.amax(-1, keepdim=True).log()
 

@@ -160,8 +160,16 @@ class _ChunkReader:
         self._products = None if parts.head is None else HeadProducts(parts.head.cut(parts.vocabulary), parts.dtype)
         self._buffers = ChunkBuffers(size.rows, parts.vocabulary, parts.dtype, student.device)
         self._checks = RowChecks(parts.names, parts.kept_P)
+        block_buffers = ChunkBuffers(size.block, parts.vocabulary, parts.dtype, student.device)
         self.target = ChunkTarget(
-            parts.teachers, parts.weights, parts.target, parts.labels_P, self._buffers, size, self._checks
+            parts.teachers,
+            parts.weights,
+            parts.target,
+            parts.labels_P,
+            self._buffers,
+            block_buffers,
+            size,
+            self._checks,
         )
         self.gradients = _make_gradients(parts, wanted)
         self.divergence = torch.zeros((), dtype=torch.float64, device=student.device)
