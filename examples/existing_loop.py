@@ -36,8 +36,8 @@ def main(epochs: int = 100) -> tuple[torch.nn.Module, float, float]:
     student = torch.nn.Sequential(torch.nn.Linear(2, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2))
     optimizer = torch.optim.Adam(student.parameters(), lr=0.01)
     polytope = kd.WeightPolytope(n_teachers=2, lower=0.2)
-    # A batch's safety is noise around that of the data: the multiplier follows an average over some ten batches.
-    engine = solvers.PrimalDual(inequalities=1, method=kd.PIGain(ema=0.9), horizon=epochs * len(loader))
+    # A batch's safety is noise around that of the data; the engine sees that, and averages over some ten batches.
+    engine = solvers.PrimalDual(inequalities=1)
 
     for _ in range(epochs):
         for x, y in loader:
