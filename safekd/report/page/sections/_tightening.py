@@ -35,7 +35,7 @@ def show_tightening(run: ReportedRun) -> Element | None:
     return make(
         "section",
         make("h2", "How thresholds were raised"),
-        make("p", f"{raised.status.replace('_', ' ')}: {raised.message}"),
+        make("p", raised.message),
         make(
             "p",
             f"Each round trained a student under the thresholds posed and judged it {judged}; {raised.looks:,} looks "
