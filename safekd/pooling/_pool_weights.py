@@ -11,9 +11,8 @@ from torch import Tensor
 from .._precision import widen
 from ..errors import InvalidInput
 
-PoolFunction = Callable[
-    [Tensor, Tensor], Tensor
-]  # log-probabilities (..., K, V), weights (..., K) -> log of the target
+# log-probabilities (..., K, V), weights (..., K) -> log of the target
+PoolFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

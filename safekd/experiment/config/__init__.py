@@ -21,6 +21,7 @@ from ._copy_config import copy_config
 from ._data_config import ContextConfig, DataConfig, Strict
 from ._format_config import format_config
 from ._load_config import load_config, load_rules, parse_config, read_rules
+from ._registered_names import suggest_name
 from ._rule_set import LinearConfig, RulesConfig
 
 __all__ = [
@@ -47,4 +48,5 @@ __all__ = [
     "load_rules",
     "parse_config",
     "read_rules",
+    "suggest_name",
 ]

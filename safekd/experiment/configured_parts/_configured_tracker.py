@@ -7,8 +7,7 @@ from typing import Any
 
 from ...errors import InvalidConfig
 from ...training.trackers import TRACKERS, TrackedRun
-from ..config import ExperimentConfig
-from ..config._registered_names import suggest_name
+from ..config import ExperimentConfig, suggest_name
 
 
 def build_tracked_run(config: ExperimentConfig, name: str) -> TrackedRun | None:
