@@ -55,11 +55,13 @@ class ConstraintGaps:
         jacobian_Mn: Gradients of g, (M, n).
         g_M: Threshold less what is measured, > 0 where it is missed, (M,).
         gradient_n: Of the loss, (n,); None where corrections are not to look at it.
+        surrogate_g_M: The same as g of what the gradients are of, (M,); None where that is what is measured.
     """
 
     jacobian_Mn: Tensor
     g_M: Tensor
     gradient_n: Tensor | None = None
+    surrogate_g_M: Tensor | None = None
 
 
 class LossCurvature:

@@ -104,7 +104,9 @@ class FinalIterate:
 
     def _measure(self, full: FullPass) -> ConstraintGaps:
         gradient_n, jacobian_Mn = full.require_gradients()
-        return ConstraintGaps(jacobian_Mn, measure_gaps(self._constraints, full, jacobian_Mn.device), gradient_n)
+        g_M = measure_gaps(self._constraints, full, jacobian_Mn.device)
+        surrogate_g_M = torch.tensor([r.required - r.surrogate for r in full.readings]).to(g_M)
+        return ConstraintGaps(jacobian_Mn, g_M, gradient_n, surrogate_g_M)
 
     @functools.cached_property
     def _sample(self) -> ExampleSource:
