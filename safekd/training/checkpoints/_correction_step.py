@@ -15,6 +15,7 @@ Axes: M constraints, A of them active, n parameters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -56,12 +57,14 @@ class ConstraintGaps:
         g_M: Threshold less what is measured, > 0 where it is missed, (M,).
         gradient_n: Of the loss, (n,); None where corrections are not to look at it.
         surrogate_g_M: The same as g of what the gradients are of, (M,); None where that is what is measured.
+        loss: The loss itself, nats.
     """
 
     jacobian_Mn: Tensor
     g_M: Tensor
     gradient_n: Tensor | None = None
     surrogate_g_M: Tensor | None = None
+    loss: float = math.nan
 
 
 class LossCurvature:
@@ -143,20 +146,27 @@ def find_steps(
         tolerance: Gaps up to this are none.
         curvature: Of the loss; None where steps are not to look at it.
     """
-    onto_n, active_M = _go_onto(here, target_M, active_M, tolerance)
+    onto_n, active_M = go_onto(here, target_M, active_M, tolerance)
     if curvature is not None and here.gradient_n is not None:
-        along_n = _go_along(here, active_M, onto_n, curvature)
+        along_n = go_along(here, active_M, onto_n, torch.linalg.vector_norm(onto_n), curvature)
         missed_M = _find_missed(here, onto_n + along_n, active_M, tolerance)
         if bool(missed_M.any()):
-            onto_n, active_M = _go_onto(here, target_M, active_M | missed_M, tolerance)
-            along_n = _go_along(here, active_M, onto_n, curvature)
+            onto_n, active_M = go_onto(here, target_M, active_M | missed_M, tolerance)
+            along_n = go_along(here, active_M, onto_n, torch.linalg.vector_norm(onto_n), curvature)
         if bool(along_n.any()):
             yield onto_n + along_n
     yield onto_n
 
 
-def _go_onto(here: ConstraintGaps, target_M: Tensor, active_M: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Return the smallest step, and the active constraints together with those that it would have violated."""
+def go_onto(here: ConstraintGaps, target_M: Tensor, active_M: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Return the smallest step, and the active constraints together with those that it would have violated.
+
+    Args:
+        here: Where the student stands.
+        target_M: By how much each constraint is to fall, (M,).
+        active_M: Constraints that are to fall by just that, (M,).
+        tolerance: Gaps up to this are none.
+    """
     while True:
         jacobian_An = here.jacobian_Mn[active_M]
         step_n = -jacobian_An.T @ _solve_gram(jacobian_An, target_M[active_M])
@@ -170,9 +180,19 @@ def _find_missed(here: ConstraintGaps, step_n: Tensor, active_M: Tensor, toleran
     return (here.g_M + here.jacobian_Mn @ step_n > tolerance) & ~active_M
 
 
-def _go_along(here: ConstraintGaps, active_M: Tensor, onto_n: Tensor, curvature: LossCurvature) -> Tensor:
-    """Return the step along the active constraints, 0 where there are no passes left for it."""
-    along_n, radius = torch.zeros_like(onto_n), torch.linalg.vector_norm(onto_n)
+def go_along(
+    here: ConstraintGaps, active_M: Tensor, onto_n: Tensor, radius: Tensor, curvature: LossCurvature
+) -> Tensor:
+    """Return the step along the active constraints, (n,), 0 where there are no passes left for it.
+
+    Args:
+        here: Where the student stands, with the gradient of the loss.
+        active_M: Constraints that are to stay as they are, (M,).
+        onto_n: The step before it, (n,).
+        radius: How long this one is at most.
+        curvature: Of the loss.
+    """
+    along_n = torch.zeros_like(onto_n)
     if here.gradient_n is None or curvature.passes < 3 or not radius > 0:
         return along_n
     jacobian_An = here.jacobian_Mn[active_M]
@@ -181,7 +201,8 @@ def _go_along(here: ConstraintGaps, active_M: Tensor, onto_n: Tensor, curvature:
         return v_n - jacobian_An.T @ _solve_gram(jacobian_An, jacobian_An @ v_n)
 
     curvature.begin(radius)
-    residual_n = flatten(here.gradient_n + curvature.multiply(onto_n))
+    slope_n = here.gradient_n + curvature.multiply(onto_n) if bool(onto_n.any()) else here.gradient_n
+    residual_n = flatten(slope_n)
     direction_n, square = -residual_n, residual_n @ residual_n
     least = SETTINGS.converged**2 * square
     for _ in range(min(SETTINGS.conjugate, curvature.passes)):

@@ -21,6 +21,7 @@ from ..trace import TracePoint
 from ._best_iterates import rank_point
 from ._constraint_correction import correct_constraints, is_near_constraints
 from ._correction_step import ConstraintGaps, LossCurvature
+from ._descent_along import descend_along_constraints
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class CorrectionCostSettings:
         seed: Of that sample.
     """
 
-    share: float = 0.02
+    share: float = 0.03
     sample: int = 64
     seed: int = 0
 
@@ -106,7 +107,7 @@ class FinalIterate:
         gradient_n, jacobian_Mn = full.require_gradients()
         g_M = measure_gaps(self._constraints, full, jacobian_Mn.device)
         surrogate_g_M = torch.tensor([r.required - r.surrogate for r in full.readings]).to(g_M)
-        return ConstraintGaps(jacobian_Mn, g_M, gradient_n, surrogate_g_M)
+        return ConstraintGaps(jacobian_Mn, g_M, gradient_n, surrogate_g_M, full.loss)
 
     @functools.cached_property
     def _sample(self) -> ExampleSource:
@@ -135,13 +136,10 @@ class FinalIterate:
         device, readings = here.g_M.device, point.readings
         smooth = [reading.equality or reading.measured == reading.surrogate for reading in readings]
         lambda_M = [m or float(reading.equality) for m, reading in zip(point.multipliers, readings, strict=True)]
-        corrected = correct_constraints(
-            self._objective.student,
-            here,
-            self._read_gaps,
-            torch.tensor(lambda_M, dtype=torch.float64, device=device),
-            torch.tensor(smooth, device=device),
-            self._tolerance,
-            self._find_curvature(candidates),
-        )
-        return corrected is not None
+        student, curvature = self._objective.student, self._find_curvature(candidates)
+        lambdas_M = torch.tensor(lambda_M, dtype=torch.float64, device=device)
+        smooth_M = torch.tensor(smooth, device=device)
+        corrected = correct_constraints(student, here, self._read_gaps, lambdas_M, smooth_M, self._tolerance, curvature)
+        here, active_M = corrected or here, (lambdas_M != 0) & smooth_M
+        descended = descend_along_constraints(student, here, self._read_gaps, active_M, self._tolerance, curvature)
+        return corrected is not None or descended
