@@ -179,6 +179,10 @@ class CheckpointStore:
         flush_folder(self.folder)
         return self.damaged
 
+    def list_set_aside(self) -> list[str]:
+        """Return the names of damaged checkpoints that were set aside."""
+        return sorted(path.name for path in self.folder.glob(f"{_SET_ASIDE}*"))
+
     def clear(self) -> None:
         """Take away all checkpoints: the run has ended, or begins anew."""
         for folder in self._list_folders():

@@ -444,3 +444,17 @@ def test_a_damaged_checkpoint_pushes_no_good_one_out(tmp_path):
     assert store.find_latest().step == 10
     store.save(15, state_at(15))
     assert [one.step for one in store.list_whole()] == [10, 15]
+
+
+def test_a_repair_counts_what_is_whole_and_is_remembered(tmp_path):
+    folders = [filled(tmp_path, 10, 20).folder / f"step-0000{step}" for step in (10, 20)]
+    (folders[1] / "state.json").write_text("{}")
+    said = str(kd.verify_files(tmp_path, repair=True)).splitlines()
+    assert said[0] == f"{tmp_path}, an unfinished run: 1 part is as it was written."
+    assert said[1].startswith("step-000020 was set aside: ")
+    assert said[2:] == ["Steps lost: 10.", "The run goes on from step 10."]
+    (folders[0] / "state.json").write_text("{}")
+    assert not kd.verify_files(tmp_path).holds()
+    for report in (kd.verify_files(tmp_path, repair=True), kd.verify_files(tmp_path)):
+        assert report.holds()
+        assert (report.checked, report.notes[-1]) == (0, "No checkpoint is whole: the run begins anew.")
