@@ -135,10 +135,10 @@ def _tell_costs(costs: Sequence[Cost]) -> list[str]:
         "",
         table(["state", "MB", "checkpoint", "torch.save, flushed", "torch.save", "ratio", "to unflushed"], rows),
         "",
-        "A checkpoint hashes what it writes: a large file in a thread beside its writing and its flush. Small files, the",
-        "manifest and the folder are flushed at one moment, so that the disk is waited for once; the folder above is",
-        "flushed after the rename, a second wait that `torch.save` does not have, and that makes a checkpoint be there",
-        "whole or not at all.",
+        "A checkpoint hashes what it writes: a large file in a thread beside its writing and its flush. Small",
+        "files, the manifest and the folder are flushed at one moment, so that the disk is waited for once; the",
+        "folder above is flushed after the rename, a second wait that `torch.save` does not have, and that makes a",
+        "checkpoint be there whole or not at all.",
         "",
     ]
 
