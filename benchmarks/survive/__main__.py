@@ -135,11 +135,10 @@ def _tell_costs(costs: Sequence[Cost]) -> list[str]:
         "",
         table(["state", "MB", "checkpoint", "torch.save, flushed", "torch.save", "ratio", "to unflushed"], rows),
         "",
-        "A checkpoint hashes what it writes, in a thread beside the writing. All files, the manifest and the folder",
-        "are flushed side by side; the folder above is flushed after the rename, a second wait for the disk that",
-        "`torch.save` does not have, and that makes a checkpoint be there whole or not at all. An asynchronous writer",
-        "would hide this time and cost a copy of the state in memory; the default interval keeps it below 2 % of a",
-        "run's time, so there is none.",
+        "A checkpoint hashes what it writes: a large file in a thread beside its writing and its flush. Small",
+        "files, the manifest and the folder are flushed at one moment, so that the disk is waited for once; the",
+        "folder above is flushed after the rename, a second wait that `torch.save` does not have, and that makes a",
+        "checkpoint be there whole or not at all.",
         "",
     ]
 

@@ -40,10 +40,12 @@ class FilesReport(ShortRepr):
         return not self.wrong
 
     def __str__(self) -> str:
+        what = f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
         if self.holds():
-            lines = [f"{self.path}, a {self.kind}: {self.checked} parts are as they were written."]
+            parts = "1 part is as it was" if self.checked == 1 else f"{self.checked} parts are as they were"
+            lines = [f"{self.path}, {what}: {parts} written."]
         else:
-            lines = [f"{self.path}, a {self.kind}, is not as it was written:", *self.wrong.values()]
+            lines = [f"{self.path}, {what}, is not as it was written:", *self.wrong.values()]
         return "\n".join([*lines, *self.notes])
 
 
@@ -81,12 +83,12 @@ def _verify_run(place: Path, *, repair: bool) -> FilesReport:
     store = CheckpointStore(place)
     whole = store.list_whole()
     finished = (place / MANIFEST).exists()
-    if finished or not (whole or store.damaged):
+    if finished or not (whole or store.damaged or store.list_set_aside()):
         manifest = read_manifest(place, RUN)
         checked, wrong = len(manifest.files), manifest.find_changes()
     else:
         checked, wrong = 0, {}
-    checked += len(whole) + len(store.damaged)
+    checked += len(whole)
     notes = []
     if repair and store.damaged:
         with lock_folder(place, "a repair"):
@@ -95,6 +97,7 @@ def _verify_run(place: Path, *, repair: bool) -> FilesReport:
         lost = max(int(name.removeprefix("step-")) for name in set_aside) - (whole[-1].step if whole else 0)
         notes += [f"Steps lost: {lost}."] if lost > 0 else []
     else:
+        checked += len(store.damaged)
         wrong |= store.damaged
     if whole:
         notes.append(f"The run goes on from step {whole[-1].step}.")

@@ -191,6 +191,15 @@ class FitData(ShortRepr):
                 if isinstance(judge, (Split, SurveyedSource)):
                     require_unshared(judge, others, name)
 
+    def streams_beside(self, constraints: Sequence[Constraint]) -> bool:
+        """Say whether a constraint is posed on another source than the training data that is not in memory.
+
+        Args:
+            constraints: Of the problem.
+        """
+        elsewhere = {rule.split for rule in constraints} - {"train"}
+        return any(not isinstance(self.splits[name].own, Split) for name in elsewhere)
+
     def require_covered(self, constraints: Sequence[Constraint], objective: Objective) -> None:
         """Raise InvalidInput where a constraint's split is missing, or holds no example that it covers.
 
@@ -204,8 +213,6 @@ class FitData(ShortRepr):
                     f"Constraint '{rule.name}' is posed on split '{rule.split}', which was not given; "
                     f"there is {['train', *self.splits]}. Pass it as fit(..., splits={{'{rule.split}': data}})."
                 )
-            if rule.split != "train":
-                self.require_split(rule.split, f"Constraint '{rule.name}', of which each step reads all of its data,")
         for name, source in self.by_name.items():
             rules = [rule for rule in constraints if rule.split == name]
             for rule, count_G in zip(rules, objective.count_groups(rules, source), strict=True):

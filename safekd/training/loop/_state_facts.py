@@ -53,13 +53,14 @@ def choose_default_interval(
     """
     constraints = problem.constraints
     sizes, constrained = count_reads(problem, data)
+    parts = batch_size > (problem.microbatch_size or batch_size) or data.streams_beside(constraints)
     few = math.ceil(steps / STATUS_SETTINGS.least_points)  # a verdict needs so many, in short runs too
     interval = choose_trace_interval(
         sizes,
         constrained,
         batch_size,
         options.stationarity,
-        reads_twice=bool(constraints) and batch_size > (problem.microbatch_size or batch_size),
+        reads_twice=bool(constraints) and parts,
         weighs_rows=not problem.holds_jacobian,
     )
     return min(few, interval)

@@ -15,18 +15,17 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...errors import InvalidInput
 from ...io.folders import MANIFEST, Manifest, flush_folder, format_manifest, hash_file, read_manifest, require_room
 from ._state_encoding import decode_state, encode_state
-from ._tensor_files import Tell, count_bytes, read_tensor_file, write_flushed, write_tensor_file
+from ._tensor_files import HashedFile, count_bytes, list_pieces, read_tensor_file
 
 CHECKPOINTS = "checkpoints"
 _KIND, _STATE, _PART = "checkpoint", "state.json", ".part"
@@ -180,6 +179,10 @@ class CheckpointStore:
         flush_folder(self.folder)
         return self.damaged
 
+    def list_set_aside(self) -> list[str]:
+        """Return the names of damaged checkpoints that were set aside."""
+        return sorted(path.name for path in self.folder.glob(f"{_SET_ASIDE}*"))
+
     def clear(self) -> None:
         """Take away all checkpoints: the run has ended, or begins anew."""
         for folder in self._list_folders():
@@ -208,31 +211,31 @@ class CheckpointStore:
                 f"The state of the run has {len(text):,} bytes besides its tensors; wanted at most "
                 f"{SETTINGS.largest_state:,}."
             )
-        require_room(self.folder, len(text) + sum(count_bytes(held) + 2**16 for held in encoded.tensors.values()))
-        writers: dict[str, Callable[[Path, Tell], dict[str, Any]]] = {
-            _STATE: partial(write_flushed, [memoryview(text)])
-        }
-        writers |= {f"{name}.safetensors": partial(write_tensor_file, held) for name, held in encoded.tensors.items()}
-        told: dict[str, Future[dict[str, Any]]] = {name: Future() for name in writers}
+        sizes = {f"{name}.safetensors": count_bytes(held) for name, held in encoded.tensors.items()}
+        sizes[_STATE] = len(text)
+        require_room(self.folder, sum(sizes.values()) + 2**16 * len(sizes))
+        pieces: dict[str, Iterable[memoryview]] = {_STATE: [memoryview(text)]}
+        pieces |= {f"{name}.safetensors": list_pieces(held) for name, held in encoded.tensors.items()}
+        with ExitStack() as closing, ThreadPoolExecutor(2 * len(sizes) + 2) as pool:
+            # a large file is hashed while it is flushed; small ones are flushed at one moment, and the disk is waited
+            # for once.  The folder holds all names by then.
+            files = {name: closing.enter_context(HashedFile(part / name, size)) for name, size in sizes.items()}
 
-        def write(name: str) -> None:
-            try:
-                writers[name](part / name, told[name].set_result)
-            except BaseException as error:
-                if not told[name].done():
-                    told[name].set_exception(error)
-                raise
+            def write_large(name: str) -> Future[None]:
+                files[name].write(pieces[name])
+                return pool.submit(files[name].flush)
 
-        with ThreadPoolExecutor(
-            len(writers) + 1
-        ) as pool:  # side by side: the disk is waited for once, not file by file
-            flushed = [pool.submit(write, name) for name in writers]
-            manifest = format_manifest(_KIND, about, {name: told[name].result() for name in sorted(told)})
-            write_flushed(
-                [memoryview(manifest.encode())],
-                part / MANIFEST,
-                lambda _: flushed.append(pool.submit(flush_folder, part)),  # which holds all names from here on
-            )
+            written = [pool.submit(write_large, name) for name in files if files[name].is_large]
+            small = [name for name in files if not files[name].is_large]
+            for name in small:
+                files[name].write(pieces[name])
+            flushed = [one.result() for one in written]
+            manifest = format_manifest(_KIND, about, {name: files[name].describe() for name in sorted(files)}).encode()
+            small.append(MANIFEST)
+            files[MANIFEST] = closing.enter_context(HashedFile(part / MANIFEST, 0))
+            files[MANIFEST].write([memoryview(manifest)])
+            flushed += [pool.submit(files[name].flush) for name in small]
+            flush_folder(part)
             for one in flushed:
                 one.result()
 
@@ -243,8 +246,8 @@ class CheckpointStore:
             old = self.folder / f".{final.name}.{secrets.token_hex(4)}{_PART}"
             final.rename(old)
         part.rename(final)
-        with ThreadPoolExecutor(1 + len(above)) as pool:
-            [*pool.map(flush_folder, [self.folder, *above])]
+        for folder in [self.folder, *above]:
+            flush_folder(folder)
         if old is not None:
             self._remove(old)
 

@@ -12,7 +12,7 @@ import os
 import queue
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,60 +42,112 @@ _OTHER = "other_types"  # in the header's metadata: type and shape of tensors th
 
 @dataclass(frozen=True)
 class TensorFileSettings:
-    """How files are written; ``python -m benchmarks.survive --cost`` notices.
+    """How files are written; the costs of ``python -m benchmarks.survive`` notice.
 
     Attributes:
-        piece: Bytes that are written and handed to the hash at a time.
-        small: Pieces below this are put together first: threads that take turns lose milliseconds at each.
-        waiting: Pieces that may wait for the hash.
+        piece: Bytes that are written and handed to the hash at a time: few, so that the hash begins early.
+        small: Pieces below this are put together first.
+        waiting: Pieces that may wait for the hash, which is slower than the system's memory.
+        large: A file of so many bytes is hashed in a thread of its own; below, starting one costs more.
     """
 
-    piece: int = 2**23
-    small: int = 2**20
-    waiting: int = 8
+    piece: int = 2**20
+    small: int = 2**16
+    waiting: int = 64
+    large: int = 2**20
 
 
 SETTINGS = TensorFileSettings()
-Tell = Callable[[dict[str, Any]], object]
 
 
-def write_tensor_file(tensors: Mapping[str, Tensor], path: Path, tell: Tell | None = None) -> dict[str, Any]:
+class HashedFile:
+    """A new file that is hashed while it is written and flushed; a context, at whose end it is closed.
+
+    Args:
+        path: Does not exist.
+        size: About how many bytes it will have.
+
+    Attributes:
+        is_large: Whether the hash is worked out beside writing and flushing.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        self.is_large = size >= SETTINGS.large
+        self._size, self._hash = 0, hashlib.sha256()
+        self._waiting = queue.Queue[memoryview | None](SETTINGS.waiting)
+        self._thread = threading.Thread(target=self._work, daemon=True) if self.is_large else None
+
+    def __enter__(self) -> HashedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_hash()
+        os.close(self._handle)
+
+    def write(self, pieces: Iterable[memoryview]) -> None:
+        """Write the whole file.
+
+        Args:
+            pieces: Its bytes, in order; they must stay as they are until ``describe``.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if self._thread is not None:
+            self._thread.start()
+        for piece in _join_small(pieces):
+            self._size += len(piece)
+            if self._thread is None:
+                self._hash.update(piece)
+            else:
+                self._waiting.put(piece)
+            while piece:
+                piece = piece[os.write(self._handle, piece) :]
+        if self._thread is not None:
+            self._waiting.put(None)
+
+    def flush(self) -> None:
+        """Wait until the file is on the disk.
+
+        Raises:
+            OSError: It cannot be written there.
+        """
+        os.fsync(self._handle)
+
+    def describe(self) -> dict[str, Any]:
+        """Return size and SHA-256 of what was written, as ``hash_file`` would."""
+        self._end_hash()
+        return {"bytes": self._size, "sha256": self._hash.hexdigest()}
+
+    def _end_hash(self) -> None:
+        if self._thread is not None and self._thread.ident is not None:
+            if self._thread.is_alive():
+                self._waiting.put(None)  # one more ends a thread whose writer failed
+            self._thread.join()
+
+    def _work(self) -> None:
+        while (piece := self._waiting.get()) is not None:
+            self._hash.update(piece)
+
+
+def write_tensor_file(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
     """Write named tensors, flush them to the disk, and return size and SHA-256 as ``hash_file`` would.
 
     Args:
-        tensors: Dense ones; one that is on a device is copied when its turn comes.
+        tensors: As ``list_pieces`` takes them.
         path: A file that does not exist.
-        tell: See ``write_flushed``.
 
     Raises:
         OSError: It cannot be written.
     """
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that each is aligned
-    return write_flushed(_list_pieces(tensors, order), path, tell)
-
-
-def write_flushed(pieces: Iterable[memoryview], path: Path, tell: Tell | None = None) -> dict[str, Any]:
-    """Write bytes, flush them to the disk, and return size and SHA-256 as ``hash_file`` would.
-
-    Args:
-        pieces: The bytes, in order.
-        path: A file that does not exist.
-        tell: Is given size and hash as soon as all is written and hashed, which may be before it is flushed.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        with _HashInThread(tell) as digest:
-            for piece in _join_small(pieces):
-                digest.put(piece)
-                _write_all(handle, piece)
-            digest.end()
-            os.fsync(handle)
-    finally:
-        os.close(handle)
-    return digest.describe()
+    with HashedFile(path, count_bytes(tensors)) as file:
+        file.write(list_pieces(tensors))
+        file.flush()
+        return file.describe()
 
 
 def read_tensor_file(path: Path) -> dict[str, Tensor]:
@@ -129,20 +181,28 @@ def count_bytes(tensors: Mapping[str, Tensor]) -> int:
 
 def _join_small(pieces: Iterable[memoryview]) -> Iterator[memoryview]:
     """Yield the same bytes in fewer pieces."""
-    joined = bytearray()
+    small: list[memoryview] = []
+    size = 0
     for piece in pieces:
         if len(piece) < SETTINGS.small:
-            joined += piece
-        if joined and (len(piece) >= SETTINGS.small or len(joined) >= SETTINGS.piece):
-            yield memoryview(joined)
-            joined = bytearray()
+            small.append(piece)
+            size += len(piece)
+        if small and (len(piece) >= SETTINGS.small or size >= SETTINGS.piece):
+            yield memoryview(b"".join(small))
+            small, size = [], 0
         if len(piece) >= SETTINGS.small:
             yield piece
-    if joined:
-        yield memoryview(joined)
+    if small:
+        yield memoryview(b"".join(small))
 
 
-def _list_pieces(tensors: Mapping[str, Tensor], order: list[str]) -> Iterator[memoryview]:
+def list_pieces(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
+    """Yield the bytes of the safetensors file of some tensors.
+
+    Args:
+        tensors: Dense ones, by name; one that is on a device is copied when its turn comes.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that each is aligned
     yield memoryview(_format_header(tensors, order))
     for name in order:
         raw = store_tensor(tensors[name]).reshape(-1)
@@ -172,59 +232,3 @@ def _format_header(tensors: Mapping[str, Tensor], order: list[str]) -> bytes:
 
 def _count(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _write_all(handle: int, piece: memoryview) -> None:
-    while piece:
-        piece = piece[os.write(handle, piece) :]
-
-
-class _HashInThread:
-    """A SHA-256 that is worked out beside writing and flushing, where there is more than one piece."""
-
-    def __init__(self, tell: Tell | None) -> None:
-        self._hash, self._waiting = hashlib.sha256(), queue.Queue[memoryview | None](SETTINGS.waiting)
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._first: memoryview | None = None
-        self._tell, self._size, self._whole = tell, 0, False
-
-    def __enter__(self) -> _HashInThread:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._thread.ident is not None:
-            self._waiting.put(None)
-            self._thread.join()
-
-    def end(self) -> None:
-        """Take note that there are no more pieces."""
-        self._whole = True
-        if self._thread.ident is not None:
-            self._waiting.put(None)
-            return
-        if self._first is not None:
-            self._hash.update(self._first)
-        self._pass_on()
-
-    def describe(self) -> dict[str, Any]:
-        return {"bytes": self._size, "sha256": self._hash.hexdigest()}
-
-    def put(self, piece: memoryview) -> None:
-        self._size += len(piece)
-        if self._first is None:
-            self._first = piece
-            return
-        if self._thread.ident is None:
-            self._waiting.put(self._first)
-            self._thread.start()
-        self._waiting.put(piece)
-
-    def _work(self) -> None:
-        while (piece := self._waiting.get()) is not None:
-            self._hash.update(piece)
-        if self._whole:
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        if self._tell is not None:
-            self._tell(self.describe())

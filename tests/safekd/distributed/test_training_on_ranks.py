@@ -45,6 +45,8 @@ RUNS = [
     "ddp on full batches",
     "ddp on independent batches",
     "ddp clipped",
+    "ddp beside a stream",
+    "fsdp beside a stream",
     "own parts",
     "one stream",
     "streams of parts",

@@ -57,13 +57,13 @@ def constraints():
     ]
 
 
-def stream(batches):
-    """The training data as a stream of batches, each the places of its examples."""
+def stream(batches, name="train"):
+    """Data as a stream of batches, each the places of its examples."""
     rows = [(INPUTS[places], LABELS[places], CONTEXT[places], places) for places in batches]
-    return StreamSource("train", rows, fields=("inputs", "labels", "context", "numbers"))
+    return StreamSource(name, rows, fields=("inputs", "labels", "context", "numbers"))
 
 
-def train(ranks, kind="plain", *, batch=8, data=None, optimizer=torch.optim.Adam, steps=STEPS, **more):
+def train(ranks, kind="plain", *, batch=8, data=None, optimizer=torch.optim.Adam, steps=STEPS, elsewhere=None, **more):
     """Return what a run gave; ``data`` are what this rank is given, the whole split if left out."""
     module = student(kind)
     trainer = kd.ConstrainedTrainer(
@@ -77,7 +77,7 @@ def train(ranks, kind="plain", *, batch=8, data=None, optimizer=torch.optim.Adam
     per_epoch = 1 if batch is None else -(-EXAMPLES // batch)
     result = trainer.fit(
         split("train", everything()) if data is None else data,
-        split("validation", everything().flip(0)[:9]),
+        split("validation", everything().flip(0)[:9]) if elsewhere is None else elsewhere,
         epochs=-(-steps // per_epoch),
         trace_every=40,
         tolerance=1e-12,
@@ -130,6 +130,8 @@ def short_runs(ranks):
         "ddp on full batches": {"batch": None},
         "ddp on independent batches": {"independent_batches": True},
         "ddp clipped": {"clip_norm": 0.05},
+        "ddp beside a stream": {"elsewhere": stream(everything().flip(0)[:9].split(4), "validation")},
+        "fsdp beside a stream": {"elsewhere": stream(everything().flip(0)[:9].split(4), "validation")},
     }
     return {name: train(ranks, name.split()[0], steps=SHORT, **settings) for name, settings in more.items()}
 
@@ -169,6 +171,8 @@ def one_process():
         "ddp in microbatches": "plain",
         "fsdp in microbatches": "plain",
         "own parts": "plain",
+        "ddp beside a stream": "plain",
+        "fsdp beside a stream": "plain",
     }
     return found | {name: found[other] for name, other in again.items()}
 

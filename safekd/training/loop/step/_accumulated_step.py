@@ -31,7 +31,7 @@ from ..._training_problem import TrainingProblem
 from ...diagnosis import find_gradient_source, find_loss_source, find_value_source
 from .._fit_inputs import FitData
 from ._rule_step import RuleStep
-from ._step_parts import GroupFactors, PartCutter, PartSums, StepPart, StepSums, SumReader
+from ._step_parts import GroupFactors, PartCutter, PartSums, StepPart, StepParts, StepSums, SumReader
 from ._step_values import StepValues
 from ._student_mover import StudentMover
 
@@ -75,7 +75,8 @@ class AccumulatedStep:
         self._values, self._mover, self._rule = values, mover, rule
         self._cutter, self._reader = PartCutter(problem, data.train, data.splits), SumReader(problem)
         self._buffers = list(problem.student.buffers())
-        self._last: PartSums | None = None  # the last part of a step, with its graph
+        # the last part of a step, its number before it, and what it says after it, with its graph
+        self._last: tuple[int, StepPart, PartSums] | None = None
         self._alone, self._caller = problem.ranks.size == 1, problem.trained.caller
         self._pools: dict[int, RankPool] = {}  # of parts, where the rule looks at what all ranks have
         self._rule_source: str | None = None  # what was not finite in the rule's own step
@@ -101,7 +102,7 @@ class AccumulatedStep:
             problem.trained.refresh()
         if not problem.constraints and problem.ranks.size == 1:
             one, positions = torch.ones((), dtype=torch.float64, device=problem.device), max(batch.positions, 1)
-            loss = torch.stack([self._go_back(n, part, None, one, {}, positions) for n, part in enumerate(parts)]).sum()
+            loss = torch.stack([self._go_back(n, part, None, one, {}, positions) for n, part, _ in parts]).sum()
             return self._move(loss, None)
         sums = self._reader.add_up(lambda: self._read_parts(parts, batch, other))
         loss = (sums.loss / sums.positions).requires_grad_()
@@ -124,20 +125,22 @@ class AccumulatedStep:
 
     def _go_back_all(
         self,
-        parts: Sequence[StepPart],
+        parts: StepParts,
         weight: Tensor,
         weight_by_row: Mapping[int, Tensor],
         positions: int,
         start: RandomState,
     ) -> None:
         """Add up the gradients of all parts, over all processes once the last one is read."""
-        todo = list(enumerate(parts))
-        if self._last is not None:
-            self._go_back(*todo.pop(), self._last, weight, weight_by_row, positions, not todo)
-            self._last = None
+        kept, self._last = self._last, None
+        if kept is not None:
+            self._go_back(*kept, weight, weight_by_row, positions, kept[0] == 0)
         start.restore()
-        for number, part in todo:
-            self._go_back(number, part, None, weight, weight_by_row, positions, number == len(todo) - 1)
+        for number, part, last in parts:
+            if kept is None:
+                self._go_back(number, part, None, weight, weight_by_row, positions, last)
+            elif not last:
+                self._go_back(number, part, None, weight, weight_by_row, positions, number == kept[0] - 1)
 
     def _move(self, total: Tensor, value_source: str | None) -> str | None:
         """Move rule and student by the gradients that were added up; take everything back where one is not finite."""
@@ -157,12 +160,12 @@ class AccumulatedStep:
         problem.trained.share_buffers()
         return None
 
-    def _refuse(self, parts: Sequence[StepPart], value_source: str | None) -> str:
+    def _refuse(self, parts: StepParts, value_source: str | None) -> str:
         """Take back a step whose sums are not finite; the process that made them so says why, on all of them."""
         source = self._reader.failure or self._problem.objective.non_finite_source
         self._problem.trained.refresh()
         with torch.no_grad():
-            for part in parts if source is None else []:
+            for _, part, _ in parts if source is None else ():
                 source = source or self._find_part_source(part)
         source = self._problem.ranks.agree(source)
         return self._take_back(source or value_source or "The distillation loss is not finite")
@@ -188,28 +191,28 @@ class AccumulatedStep:
             objective.student, logits_V, losses, batch.index, log_q_V
         )
 
-    def _read_parts(self, parts: Sequence[StepPart], batch: Batch, other: Batch | None) -> StepSums:
+    def _read_parts(self, parts: StepParts, batch: Batch, other: Batch | None) -> StepSums:
         """Return what the parts of this process say; the last one keeps its graph."""
         loss, groups, self._last = self._add_up(parts)
         drawn = {} if other is None else self._add_up(self._cutter.cut(other, train_only=True), keep_last=False)[1]
         return StepSums(loss, max(batch.positions, 1) if self._alone else batch.positions, len(batch), groups, drawn)
 
     def _add_up(
-        self, parts: Sequence[StepPart], *, keep_last: bool = True
-    ) -> tuple[Tensor, dict[int, GroupSums], PartSums | None]:
+        self, parts: StepParts, *, keep_last: bool = True
+    ) -> tuple[Tensor, dict[int, GroupSums], tuple[int, StepPart, PartSums] | None]:
         """Return the sums over some parts, without gradient, and those of the last part, with its graph."""
         total = torch.zeros((), dtype=torch.float64, device=self._problem.device)
         groups: dict[int, GroupSums] = {}
-        last = None
-        for number, part in enumerate(parts):
-            keep = keep_last and number == len(parts) - 1
+        kept = None
+        for number, part, last in parts:
+            keep = keep_last and last
             with torch.set_grad_enabled(keep), self._problem.trained.accumulate(last=keep and number == 0):
                 here = self._read(number, part, self._caller if keep_last else None, with_loss=keep_last)
-            last = here if keep else None
+            kept = (number, part, here) if keep else None
             total = total + here.loss.detach()
             for m, sums in here.groups.items():
                 groups[m] = groups[m] + sums.detach() if m in groups else sums.detach()
-        return total, groups, last
+        return total, groups, kept
 
     def _read(
         self, number: int, part: StepPart, caller: nn.Module | None = None, *, with_loss: bool = True
@@ -288,7 +291,7 @@ class AccumulatedStep:
         return loss.detach()
 
     def _read_scales(
-        self, parts: Sequence[StepPart], start: RandomState, positions: int, factors: GroupFactors | None
+        self, parts: StepParts, start: RandomState, positions: int, factors: GroupFactors | None
     ) -> MultiplierScales:
         """Return the multiplier scales of the whole step, for which each part is read twice more."""
         assert factors is not None
@@ -301,7 +304,7 @@ class AccumulatedStep:
 
         def read_again() -> Iterator[tuple[Tensor, Tensor]]:
             start.restore()
-            for number, part in enumerate(parts):
+            for number, part, _ in parts:
                 before = [value.clone() for value in self._buffers]
                 with torch.enable_grad():
                     read = self._read(number, part)

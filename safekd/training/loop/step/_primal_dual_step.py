@@ -29,7 +29,8 @@ class PrimalDualStep:
     """Takes the steps of one fit, each from a batch of the training data.
 
     Most batches go through the student at once, and the multipliers move between its forward and its backward pass.  A
-    batch of several microbatches is read twice instead, see ``AccumulatedStep``.
+    batch of several microbatches is read twice instead, see ``AccumulatedStep``, and so is another source on which a
+    constraint is posed, where it is not in memory.
 
     Args:
         problem: What is trained.
@@ -49,6 +50,7 @@ class PrimalDualStep:
         self._accumulated = AccumulatedStep(problem, engine, data, self.values, self.mover, self._rule)
         self._buffers = list(problem.student.buffers())
         self._shared = problem.ranks.size > 1 or problem.trained.caller is not problem.student
+        self._streams = data.streams_beside(problem.constraints)
         self._tables = problem.scaler is None and not len(self.values.layout.equalities)
         size = None if problem.is_full_batch(data.train) else problem.batch_size
         self.fused = FusedStepReader.fit_problem(problem.objective, problem.constraints, data.train, size)
@@ -68,7 +70,7 @@ class PrimalDualStep:
         self.problem.objective.clear_non_finite_source()
         rows = self.problem.microbatch_size
         try:
-            if self._shared or (rows is not None and len(batch) > rows):
+            if self._shared or self._streams or (rows is not None and len(batch) > rows):
                 source = self._accumulated.step(batch, other)
             elif self.fused is not None and other is None:
                 source = self._fused_step(batch)

@@ -5,7 +5,7 @@ Axes: M constraints, G groups.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,6 +76,32 @@ class StepSums:
     drawn: Mapping[int, GroupSums]
 
 
+class StepParts:
+    """The parts of one step, in the same order in each reading: of other sources, and then of the training data.
+
+    Other sources are read anew each time, batch by batch: they may be streams of any length.
+
+    Args:
+        others: Sources of which a step reads all, by name.
+        rows: Of theirs at a time.
+        held: The other parts, of training examples last.
+    """
+
+    def __init__(self, others: Mapping[str, ExampleSource], rows: int, held: Sequence[StepPart]) -> None:
+        self._others, self._rows, self._held = others, rows, held
+
+    def __iter__(self) -> Iterator[tuple[int, StepPart, bool]]:
+        """Yield the number of each part, from 0, the part, and whether it is the last."""
+        number = 0
+        for name, source in self._others.items():
+            for batch in source.batches(self._rows):
+                yield number, StepPart(source.own, name, batch), False
+                number += 1
+        for place, part in enumerate(self._held, start=1):
+            yield number, part, place == len(self._held)
+            number += 1
+
+
 class PartCutter:
     """Cuts a step into parts, as many on every process as on any other where all have to keep step.
 
@@ -86,10 +112,12 @@ class PartCutter:
     """
 
     def __init__(self, problem: TrainingProblem, train: ExampleSource, splits: Mapping[str, ExampleSource]) -> None:
-        self._problem, self._train, self._splits = problem, train, splits
-        self._elsewhere = sorted({rule.split for rule in problem.constraints} - {"train"})
+        self._problem, self._train = problem, train
+        elsewhere = sorted({rule.split for rule in problem.constraints} - {"train"})
+        self._others = {name: splits[name] for name in elsewhere}
+        self._count: tuple[int, int] | None = None  # rows, and in how many parts other sources come then
 
-    def cut(self, batch: Batch, *, train_only: bool = False) -> list[StepPart]:
+    def cut(self, batch: Batch, *, train_only: bool = False) -> StepParts:
         """Return the microbatches of a step: of other sources, which count whole, and then of the training examples.
 
         Args:
@@ -97,21 +125,25 @@ class PartCutter:
             train_only: Whether to leave other sources out.
         """
         rows = self._problem.microbatch_size or max(len(batch), 1)
-        others = []
-        for name in [] if train_only else self._elsewhere:
-            source = self._splits[name]
-            others += [StepPart(source.own, name, some) for some in source.batches(rows)]
         drawn = [StepPart(self._train.own, "train", some) for some in batch.cut(rows) if len(some)]
-        ranks = self._problem.ranks
+        ranks, others = self._problem.ranks, {} if train_only else self._others
+        rows_elsewhere = min(rows, self._problem.objective.rows)
         if ranks.size == 1 or train_only:
-            return others + drawn
-        counts = [(0, 1)]  # there is always a backward pass in which gradients are added up
+            return StepParts(others, rows_elsewhere, drawn)
+        parts_elsewhere, counts = 0, [(0, 1)]  # there is always a backward pass in which gradients are added up
         if self._problem.trained.keeps_step or self._problem.objective.looks_at_batches:
-            counts += ranks.gather((len(others), len(drawn)))
-        most_others, most_drawn = (max(several) for several in zip(*counts, strict=True))
+            parts_elsewhere = self._count_parts(rows_elsewhere)
+            counts += ranks.gather((parts_elsewhere, len(drawn)))
+        most_elsewhere, most_drawn = (max(several) for several in zip(*counts, strict=True))
         idle = self._make_idle_part()
-        others = [replace(idle, name="")] * (most_others - len(others)) + others
-        return others + [idle] * (most_drawn - len(drawn)) + drawn
+        padding = [replace(idle, name="")] * (most_elsewhere - parts_elsewhere)
+        return StepParts(others, rows_elsewhere, [*padding, *[idle] * (most_drawn - len(drawn)), *drawn])
+
+    def _count_parts(self, rows: int) -> int:
+        """Return in how many parts other sources come, which each step reads whole: counted once."""
+        if self._count is None or self._count[0] != rows:
+            self._count = rows, sum(1 for source in self._others.values() for _ in source.batches(rows))
+        return self._count[1]
 
     def _make_idle_part(self) -> StepPart:
         assert isinstance(self._train, RankShare)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -162,6 +164,94 @@ def test_passes_may_differ_in_how_many_batches_they_have():
         assert (result.point.step, result.trace["step"].iloc[-1]) == (steps, steps)
 
 
+# ---- constraints on data beside the training data ----
+
+MORE = torch.randn(500, 3, generator=draw).double()
+MORE_LABELS = (MORE[:, 0] > 0.2).long()
+
+
+class Pieces:
+    """A stream that counts how many of its batches somebody holds."""
+
+    def __init__(self, batches, rows):
+        self.batches, self.rows, self.held, self.most = batches, rows, weakref.WeakSet(), 0
+
+    def __iter__(self):
+        for _ in range(self.batches):
+            x = torch.ones(self.rows, 3).double()
+            self.held.add(x)
+            self.most = max(self.most, len(self.held))
+            yield x, torch.ones(self.rows, dtype=torch.long)
+            del x
+
+
+BESIDE = {
+    "loader": lambda: DataLoader(TensorDataset(MORE, MORE_LABELS), 60),
+    "shuffled": lambda: DataLoader(TensorDataset(MORE, MORE_LABELS), 60, shuffle=True),
+    "dataset": lambda: DatasetSource("more", TensorDataset(MORE, MORE_LABELS)),
+    "uneven": lambda: [(MORE[:7], MORE_LABELS[:7]), (MORE[7:], MORE_LABELS[7:])],
+    "function": lambda: lambda: zip(MORE.split(100), MORE_LABELS.split(100), strict=True),
+}
+
+
+def fit_beside(more, batch_size=SIZE, epochs=3, train=None, **options):
+    posed = trainer(batch_size, split="more")
+    return posed.fit(train or Split("train", X, Y), splits={"more": more}, epochs=epochs, trace_every=7, **options)
+
+
+@pytest.fixture(scope="module")
+def beside_in_memory():
+    result = fit_beside(Split("more", MORE, MORE_LABELS))
+    assert result.multipliers["smooth"] > 0.01  # the constraint has a say
+    return result
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_a_constraint_on_a_stream_beside_is_that_of_a_split(kind, beside_in_memory):
+    result = fit_beside(BESIDE[kind]())
+    np.testing.assert_allclose(numbers(result), numbers(beside_in_memory), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(result.student.weight, beside_in_memory.student.weight, rtol=0, atol=1e-12)
+    assert result.multipliers == pytest.approx(beside_in_memory.multipliers, rel=0, abs=1e-12)
+    assert result.status == beside_in_memory.status
+    assert [use.record() for use in result.uses] == [use.record() for use in beside_in_memory.uses]
+
+
+def test_all_data_may_stream_at_once(beside_in_memory):
+    train = StreamSource("train", Order(), fields=("inputs", "labels", "numbers"))
+    result = fit_beside(BESIDE["loader"](), None, train=train)
+    np.testing.assert_allclose(numbers(result), numbers(beside_in_memory), rtol=1e-11, atol=1e-12)
+
+
+def test_full_steps_beside_a_stream_are_those_of_a_split():
+    results = [fit_beside(more, None, 10) for more in (Split("more", MORE, MORE_LABELS), BESIDE["loader"]())]
+    np.testing.assert_allclose(numbers(results[1]), numbers(results[0]), rtol=1e-12, atol=1e-12)
+
+
+def test_of_a_stream_beside_no_more_is_held_than_a_few_batches():
+    held = []
+    for batches in (10, 200):
+        pieces = Pieces(batches, SIZE)
+        fit_beside(pieces, batch_size=150, epochs=1)
+        held.append(pieces.most)
+    assert held[1] <= held[0] <= 4
+
+
+@pytest.mark.processes
+def test_a_killed_run_beside_a_stream_ends_as_if_it_had_not_been(tmp_path):
+    def die(point):
+        if point.step == 14:
+            raise Killed
+
+    options = {"checkpoint_every": 5}
+    whole = fit_beside(BESIDE["shuffled"](), run_dir=tmp_path / "whole", **options)
+    with pytest.raises(Killed):
+        fit_beside(BESIDE["shuffled"](), run_dir=tmp_path / "killed", on_trace=die, **options)
+    result = fit_beside(BESIDE["shuffled"](), run_dir=tmp_path / "killed", **options)
+    assert numbers(result).tobytes() == numbers(whole).tobytes()
+    assert torch.equal(result.student.weight, whole.student.weight)
+    assert result.multipliers == whole.multipliers
+
+
 # ---- what is not possible ----
 
 NOISE = kd.teachers.Perturbation(passes=2)
@@ -177,10 +267,6 @@ REFUSED = {
     "a step on everything": (
         lambda: trainer(None).fit(DatasetSource("train", TensorDataset(X.repeat(20, 1), Y.repeat(20))), epochs=1),
         "`train` has 6,000 examples, read as they are needed, and each step would read all of them; .*`batch_size`",
-    ),
-    "a constraint on a stream beside": (
-        lambda: trainer(split="more").fit(Split("train", X, Y), splits={"more": [(V, W)]}, epochs=1),
-        "Constraint 'smooth', of which each step reads all of its data, needs the examples of 'more' in memory",
     ),
     "judged by what trained": (
         lambda: trainer(None).fit([(X, Y)], Split("validation", X[:50], Y[:50]), epochs=1),

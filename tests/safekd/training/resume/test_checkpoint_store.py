@@ -69,6 +69,69 @@ def test_the_newest_is_gone_on_from_and_the_last_ones_stay(tmp_path):
     assert torch.equal(load_file(latest.folder / "student.safetensors")["weight"], torch.full((3, 2), 30.0))
 
 
+def large_state():
+    """Several megabytes in a few tensors, and as much in many small ones: both are hashed beside the writing."""
+    noise = torch.Generator().manual_seed(0)
+    student = {"weight": torch.randn(700_000, generator=noise), "bias": torch.randn(7, generator=noise).double()}
+    moments = {i: {"exp_avg": torch.randn(2_000, generator=noise)} for i in range(300)}
+    return {"student": student, "optimizer": {"state": moments}, "run": {"step": 1}}
+
+
+def test_large_files_are_hashed_as_they_lie_on_the_disk(tmp_path):
+    store = CheckpointStore(tmp_path)
+    state = large_state()
+    folder = store.save(1, state)
+    assert min((folder / name).stat().st_size for name in FILES if "safetensors" in name) > files_module.SETTINGS.large
+    found = verify_checkpoint(folder)
+    again = store.read(found)
+    assert torch.equal(again["student"]["weight"], state["student"]["weight"])
+    assert all(
+        torch.equal(again["optimizer"]["state"][i]["exp_avg"], one["exp_avg"])
+        for i, one in state["optimizer"]["state"].items()
+    )
+
+
+def test_a_checkpoint_counts_only_once_all_of_it_is_on_the_disk(tmp_path, monkeypatch):
+    store, deeds = filled(tmp_path, 10, 20), []
+    real_fsync, real_rename = os.fsync, Path.rename
+
+    def fsync(handle):
+        real_fsync(handle)
+        deeds.append(("flushed", Path(os.readlink(f"/proc/self/fd/{handle}"))))
+
+    def rename(path, target):
+        deeds.append(("renamed", Path(target)))
+        return real_rename(path, target)
+
+    monkeypatch.setattr(files_module.os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    final = store.save(30, large_state())
+    moment = deeds.index(("renamed", final))
+    before = [path for deed, path in deeds[:moment] if deed == "flushed"]
+    part = {path.parent for path in before if path.name in FILES}.pop()
+    assert sorted(before) == sorted([part, *(part / name for name in FILES)])
+    names_kept, removal = deeds[moment + 1], deeds[moment + 2]
+    assert names_kept == ("flushed", final.parent)  # before an older one goes
+    assert removal[0] == "renamed"
+    assert removal[1].name.startswith(".step-000010.")
+
+
+@pytest.mark.parametrize("call", [2, 4])
+def test_a_disk_that_fills_up_while_a_large_file_is_written_is_told(call, tmp_path, monkeypatch):
+    store, calls, real = filled(tmp_path, 10, 20), [], os.write
+
+    def write(handle, piece):
+        calls.append(len(piece))
+        if len(calls) >= call:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(handle, piece)
+
+    monkeypatch.setattr(files_module.os, "write", write)
+    with pytest.raises(kd.InvalidInput, match=r"Cannot keep the checkpoint of step 30 in .*: No space left on device"):
+        store.save(30, large_state())
+    assert names(tmp_path) == ["step-000010", "step-000020"]
+
+
 def test_an_empty_folder_has_none(tmp_path):
     assert CheckpointStore(tmp_path).find_latest() is None
     CheckpointStore(tmp_path).clear()
@@ -147,7 +210,7 @@ FAILURES = {
     "no room for a folder": lambda patch: patch.setattr(Path, "mkdir", fail(errno.ENOSPC)),
     "an error of the disk": lambda patch: patch.setattr(files_module.os, "fsync", fail(errno.EIO)),
     "a folder that cannot be renamed": lambda patch: patch.setattr(Path, "rename", fail(errno.EROFS)),
-    "a quota": lambda patch: patch.setattr(store_module, "write_flushed", fail(errno.EDQUOT)),
+    "a quota": lambda patch: patch.setattr(store_module, "HashedFile", fail(errno.EDQUOT)),
 }
 
 
@@ -168,7 +231,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkey
     store = filled(tmp_path, 10)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1000))
-    monkeypatch.setattr(store_module, "write_tensor_file", fail(errno.EIO))
+    monkeypatch.setattr(store_module, "HashedFile", fail(errno.EIO))
     with pytest.raises(kd.InvalidInput, match=r"its disk has 1,000 bytes left, and what is to be written needs about"):
         store.save(20, state_at(20))
     assert names(tmp_path) == ["step-000010"]
@@ -381,3 +444,17 @@ def test_a_damaged_checkpoint_pushes_no_good_one_out(tmp_path):
     assert store.find_latest().step == 10
     store.save(15, state_at(15))
     assert [one.step for one in store.list_whole()] == [10, 15]
+
+
+def test_a_repair_counts_what_is_whole_and_is_remembered(tmp_path):
+    folders = [filled(tmp_path, 10, 20).folder / f"step-0000{step}" for step in (10, 20)]
+    (folders[1] / "state.json").write_text("{}")
+    said = str(kd.verify_files(tmp_path, repair=True)).splitlines()
+    assert said[0] == f"{tmp_path}, an unfinished run: 1 part is as it was written."
+    assert said[1].startswith("step-000020 was set aside: ")
+    assert said[2:] == ["Steps lost: 10.", "The run goes on from step 10."]
+    (folders[0] / "state.json").write_text("{}")
+    assert not kd.verify_files(tmp_path).holds()
+    for report in (kd.verify_files(tmp_path, repair=True), kd.verify_files(tmp_path)):
+        assert report.holds()
+        assert (report.checked, report.notes[-1]) == (0, "No checkpoint is whole: the run begins anew.")
