@@ -76,8 +76,7 @@ def move_arrays(
     """
     xp = namespace_of(value_C)
     with np.errstate(all="ignore"):  # what is not finite shows in the gradient
-        keep = find_smoothing(method)
-        changed, e_C = _average_values(now, value_C, present_C, keep, one_C)
+        changed, e_C = _average_values(now, value_C, present_C, find_smoothing(method), one_C)
         if method.dead_band:
             e_C = e_C - e_C.clip(-method.dead_band, method.dead_band)
         before_C = now["last_violation"]
@@ -88,8 +87,7 @@ def move_arrays(
             inputs = DualInputs(e_C, before_C, now["rho"], xp.full_like(e_C, method.step), floor_C)
             changed["multiplier"], weight_C = method.update(now["multiplier"], inputs)
         else:
-            kept_C = changed["smoothing"] if keep is None else xp.full_like(e_C, keep)
-            shown, gains = measure_gains(now, e_C, before_C, kept_C / SMOOTHING.most, settings)
+            shown, gains = measure_gains(now, e_C, before_C, settings)
             changed |= shown
             changed["rho"] = rho_C = method.rho0 * gains.gain_C
             inputs = DualInputs(e_C, before_C, rho_C, method.step / settings.integral * rho_C, floor_C)

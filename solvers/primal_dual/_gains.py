@@ -8,7 +8,7 @@ late, weighs as much as the row has weighed on average; the integral part adds t
     range          largest |e|, fading over a hundred steps; at least the least range
     least range    eight times the largest reversal, and ``least_range`` of the engine
     reversal       the smaller of two changes of e that follow each other with opposite signs: oscillation or noise;
-                   of what is no noise the share that the row weighs of its multiplier scale, at most 1
+                   of exact values the share that the row weighs of its multiplier scale, at most 1
 
 The multiplier scale (``_multiplier_scale``: where the gradients of row and objective are equally large) is read when
 the row is first violated, and where it is violated at steps 1, 2, 4, 8 and so on, since a fresh student is nowhere near
@@ -61,6 +61,8 @@ class GainSettings:
             breast cancer).
         reversals: Reversals that the range is at least.  At 0 gradient descent at .5 throws two constraints to and fro
             for ever (``tests/safekd/training/test_trainer.py``).
+        least_reversals: Share of a reversal that counts whatever the row weighs: all where values may hold noise, none
+            of exact ones (``PrimalDual(exact=)``).
         integral: Integral time, in steps.  At 25 five thousand noisy steps swing by .065 instead of .06
             (``tests/solvers/primal_dual/test_gains.py``), at 50 two constraints on three logits take 1,280, not 1,000.
         whole: Steps of a run from which all times are as given; shorter runs have that share of them.
@@ -73,6 +75,7 @@ class GainSettings:
     largest_scales: float = 10.0
     fading: float = 100.0
     reversals: float = 8.0
+    least_reversals: float = 1.0
     integral: float = 30.0
     whole: int = 600
     shortest: float = 0.1
@@ -131,19 +134,16 @@ class Gains(NamedTuple):
     gain_C: Array
 
 
-def measure_gains(
-    now: State, e_C: Array, before_C: Array, noise_C: Array, settings: GainSettings
-) -> tuple[dict[str, Array], Gains]:
+def measure_gains(now: State, e_C: Array, before_C: Array, settings: GainSettings) -> tuple[dict[str, Array], Gains]:
     """Return what of the state a violation e, and the one a step before, change; and the gains of the rows.
 
-    ``noise_C`` is the share of noise in what is seen of a row; it counts as reversals whatever the row weighs.
     Two changes that follow each other with opposite signs differ in size from their sum by twice the smaller one.
     """
     xp = namespace_of(e_C)
     change_C, last_C = e_C - before_C, now["last_change"]
     reversal_C = abs(change_C) + abs(last_C) - abs(change_C + last_C)
     weight_C = xp.minimum(xp.maximum(now["mean_weight"], now["least_weight"]), now["largest_weight"])
-    part_C = xp.maximum(settings.largest_scales * weight_C / now["largest_weight"], noise_C).clip(max=1.0)
+    part_C = (settings.largest_scales * weight_C / now["largest_weight"]).clip(settings.least_reversals, 1.0)
     least_C = xp.maximum(now["least_range"], settings.reversals / 2 * part_C * reversal_C)
     range_C = xp.maximum(xp.maximum(now["violation_range"] * (1 - 1 / settings.fading), least_C), abs(e_C))
     gain_C = xp.minimum(weight_C / range_C, now["largest_gain"])
