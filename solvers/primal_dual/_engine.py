@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -40,6 +41,8 @@ class PrimalDual:
         horizon: Steps that the run will take at most, where that is known: scale-free rules hurry in short ones.
         largest_distance: How far the variables may have to move, in their own units, where that is known: the
             multiplier of a row whose gradient would need more than that to make up its violation waits.
+        exact: Whether values are those of all the data and hold no noise: oscillation of a row that weighs little then
+            comes from the optimizer, and does not make its gain small.
 
     Raises:
         InvalidInput: A count or a range is negative; in the methods, values have the wrong shape.
@@ -60,6 +63,7 @@ class PrimalDual:
         least_range: float | Sequence[float] = 0.0,
         horizon: int | None = None,
         largest_distance: float = math.inf,
+        exact: bool = False,
     ) -> None:
         if inequalities < 0 or equalities < 0:
             raise InvalidInput(f"Counts of constraints cannot be negative: got {inequalities} and {equalities}.")
@@ -78,6 +82,8 @@ class PrimalDual:
         self._floors = [0.0] * inequalities + [-math.inf] * equalities
         self._plain = state.device.type == "cpu" and 0 < C <= FEW_ROWS.most and can_move(self.method)
         self._settings, self.largest_distance = SETTINGS.shorten(horizon), largest_distance
+        if exact:
+            self._settings = replace(self._settings, least_reversals=0.0)
         state.readings = self._settings.first_readings if self.method.scale_free and C else 0
 
     def step(

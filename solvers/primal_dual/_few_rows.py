@@ -144,9 +144,10 @@ def move_rows(
         if band:
             e -= min(max(e, -band), band)
         change = e - before if seen_before else 0.0
-        least = max(least, reversals * (abs(change) + abs(swing) - abs(change + swing)))
-        spread = max(spread * fade, least, abs(e))
         typical = min(max(mean, least_weight), largest_weight)
+        part = min(max(settings.largest_scales * typical / largest_weight, settings.least_reversals), 1.0)
+        least = max(least, reversals * part * (abs(change) + abs(swing) - abs(change + swing)))
+        spread = max(spread * fade, least, abs(e))
         rho = method.rho0 * min(typical / spread, largest_gain)
         expected = e
         if settings.ahead:

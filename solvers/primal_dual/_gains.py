@@ -7,7 +7,8 @@ late, weighs as much as the row has weighed on average; the integral part adds t
     mean weight    of the last thirty steps, at least a tenth and at most ten times the row's multiplier scale
     range          largest |e|, fading over a hundred steps; at least the least range
     least range    eight times the largest reversal, and ``least_range`` of the engine
-    reversal       the smaller of two changes of e that follow each other with opposite signs: oscillation
+    reversal       the smaller of two changes of e that follow each other with opposite signs: oscillation or noise;
+                   of exact values the share that the row weighs of its multiplier scale, at most 1
 
 The multiplier scale (``_multiplier_scale``: where the gradients of row and objective are equally large) is read when
 the row is first violated, and where it is violated at steps 1, 2, 4, 8 and so on, since a fresh student is nowhere near
@@ -15,8 +16,10 @@ the place where the multiplier is decided.  So the start is gentle; a cheap cons
 one batch's noise moves little; one that needs a large multiplier reaches it in a number of steps that grows with its
 logarithm; where the learning rate is small, the multiplier waits for the student instead of winding up on the way; and
 the last part of the way is not made at the speed of the first.  Oscillation, by noise or by a primal step too long for
-the gain, shows as reversals, and makes the gain small for good.  A change of gain never moves a multiplier by itself
-(``PIGain``).  A run of fewer than 600 steps is controlled in proportionately less time.
+the gain, shows as reversals, and makes the gain small for good.  A row that weighs little beside the objective causes
+no oscillation: the first steps of Adam throw any student to and fro, and what they do to a row says nothing of the gain
+that it can bear later.  A change of gain never moves a multiplier by itself (``PIGain``).  A run of fewer than 600
+steps is controlled in proportionately less time.
 
 A student answers a multiplier late, and what is summed up meanwhile overshoots.  So the integral part takes up the
 violation that is to be expected a twentieth of the run ahead, by its mean change a step.  A multiplier below its scale
@@ -67,6 +70,8 @@ class GainSettings:
             breast cancer).
         reversals: Reversals that the range is at least.  At 0 gradient descent at .5 throws two constraints to and fro
             for ever (``tests/safekd/training/test_trainer.py``).
+        least_reversals: Share of a reversal that counts whatever the row weighs: all where values may hold noise, none
+            of exact ones (``PrimalDual(exact=)``).
         integral: Integral time, in steps.  At 25 five thousand noisy steps swing by .065 instead of .06
             (``tests/solvers/primal_dual/test_gains.py``), at 50 two constraints on three logits take 1,280, not 1,000.
         whole: Steps of a run from which all times are as given; shorter runs have that share of them.
@@ -82,6 +87,7 @@ class GainSettings:
     largest_scales: float = 10.0
     fading: float = 100.0
     reversals: float = 8.0
+    least_reversals: float = 1.0
     integral: float = 30.0
     whole: int = 600
     shortest: float = 0.1
@@ -151,9 +157,10 @@ def measure_gains(now: State, e_C: Array, before_C: Array, settings: GainSetting
     xp = namespace_of(e_C)
     change_C, last_C = e_C - before_C, now["last_change"]
     reversal_C = abs(change_C) + abs(last_C) - abs(change_C + last_C)
-    least_C = xp.maximum(now["least_range"], settings.reversals / 2 * reversal_C)
-    range_C = xp.maximum(xp.maximum(now["violation_range"] * (1 - 1 / settings.fading), least_C), abs(e_C))
     weight_C = xp.minimum(xp.maximum(now["mean_weight"], now["least_weight"]), now["largest_weight"])
+    part_C = (settings.largest_scales * weight_C / now["largest_weight"]).clip(settings.least_reversals, 1.0)
+    least_C = xp.maximum(now["least_range"], settings.reversals / 2 * part_C * reversal_C)
+    range_C = xp.maximum(xp.maximum(now["violation_range"] * (1 - 1 / settings.fading), least_C), abs(e_C))
     gain_C = xp.minimum(weight_C / range_C, now["largest_gain"])
     shown = {"least_range": least_C, "violation_range": range_C, "last_change": change_C}
     if not settings.ahead:

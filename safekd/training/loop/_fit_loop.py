@@ -108,6 +108,7 @@ class FitLoop:
                 SETTINGS.small_violation * abs(rule.required) for rule in layout.order_by_kind(problem.constraints)
             ],
             horizon=self.steps,
+            exact=full,
             largest_distance=SETTINGS.largest_distance * max(self.start_norm, 1.0),
         )
         if warm_start is not None and kept is None:
@@ -115,8 +116,7 @@ class FitLoop:
             problem.trained.write_back()
         averaged = problem.ema is not None or not full
         self.average = AveragedIterate(problem.trained.moved, self.engine, problem.ema) if averaged else None
-        self.stepper = PrimalDualStep(problem, self.engine, data)
-        sampled = options.stationarity
+        self.stepper, sampled = PrimalDualStep(problem, self.engine, data), options.stationarity
         self.reader = PointReader(
             problem, read, self.engine, self.average, sampled, self.stepper.mover, read is not data
         )

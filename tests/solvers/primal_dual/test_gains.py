@@ -115,9 +115,10 @@ def test_distances_are_what_is_to_be_made_up():
 # ------------------------------------------------------------------------------------------ gains off violations
 
 
-def fed(values, method=None, **more):
+def fed(values, method=None, multiplier=0.0, **more):
     """Return an engine that has seen violations of a row that nothing moves; f = x, g = value - x."""
     engine = PrimalDual(1, method=method, **more)
+    engine.multipliers = vec(multiplier)
     x = vec(0.0).requires_grad_()
     for value in values:
         engine.step(x.sum(), value - x)
@@ -148,9 +149,23 @@ def test_noise_round_a_row_that_is_met_gives_it_no_weight():
 def test_reversals_keep_the_gain_small_and_fading_lets_it_grow():
     smooth = [0.98**step for step in range(400)]
     rough = [value + 0.05 * (-1) ** step for step, value in enumerate(smooth)]
-    state, loud = (fed(values, PIGain(ema=0.0)).state_dict() for values in (smooth, rough))
+    state, loud = (fed(values, PIGain(ema=0.0), multiplier=1.0).state_dict() for values in (smooth, rough))
     assert float(state["violation_range"]) == pytest.approx(0.99**399)
     assert float(loud["violation_range"]) >= SETTINGS.reversals * 0.099
+
+
+def test_oscillation_that_a_row_does_not_cause_does_not_hold_its_multiplier_back():
+    """An optimizer's first steps throw the student to and fro, while the row weighs next to nothing."""
+    rests = [0.05] * 400
+    thrown = [0.05 + 0.1 * (-1) ** step for step in range(10)]
+
+    def raise_by(multiplier, exact):
+        engine = fed(thrown + rests, PIGain(ema=0.0), multiplier=multiplier, exact=exact)
+        return float(engine.multipliers) - multiplier
+
+    assert raise_by(0.0, exact=True) > 0.6 * float(fed(rests, PIGain(ema=0.0)).multipliers)
+    assert raise_by(0.0, exact=False) < 0.1  # what may be noise keeps the gain small
+    assert raise_by(1.0, exact=True) < 0.5  # a row that weighs as much as the objective may oscillate by itself
 
 
 def test_the_least_range_holds_and_has_the_units_of_its_row():
