@@ -72,7 +72,7 @@ def find_descent_direction(problem: ScaledProblem, point: ScaledPoint, lambda_C:
     flat = SETTINGS.flat / point.length
     if is_convex_along(hessian_nn, held_An, flat):
         return None
-    scale_n = scale_by_curvature(hessian_nn)
+    scale_n = _even_out(hessian_nn)
     scaled_nn = hessian_nn / np.outer(scale_n, scale_n)
     tangent_nt = span_tangent(normalize_rows(held_An / scale_n))
     if not tangent_nt.shape[1]:
@@ -93,6 +93,13 @@ def find_descent_direction(problem: ScaledProblem, point: ScaledPoint, lambda_C:
     along_t, turned_tt = reduced_curvature(hessian_nn, basis_nt)
     flat_nt = basis_nt @ turned_tt[:, np.abs(along_t) <= flat]
     return _first_descent(problem, point, lambda_C, _allowed_directions(flat_nt, free_Wn, draw))
+
+
+def _even_out(hessian_nn: Floats) -> Floats:
+    """Return scales of the variables; those without curvature get the largest, or rows would look alike in them."""
+    scale_n = scale_by_curvature(hessian_nn)
+    largest = float(scale_n.max())
+    return np.where(scale_n <= 2 * SECOND_ORDER.least_scale * largest, largest, scale_n)
 
 
 def _unit(direction_n: Floats) -> Floats:
@@ -121,7 +128,28 @@ def _curvature_error(
         else 0.0
     )
     rounding = len(scale_n) * eps * float(np.abs(scaled_nn).max())
-    return SECOND_ORDER.error_factor * (change + rounding)
+    canceled_nn = _cancellation(problem, point, lambda_C, hessian_nn) / np.outer(scale_n, scale_n)
+    return SECOND_ORDER.error_factor * (change + rounding + float(np.linalg.norm(canceled_nn, 2)))
+
+
+def _cancellation(problem: ScaledProblem, point: ScaledPoint, lambda_C: Floats, hessian_nn: Floats) -> Floats:
+    """Return the error of H where curvature of objective and rows cancel: that of both, and of the multipliers.
+
+    Multipliers are as exact as the gradient that they leave, and the less so the nearer rows are to depending on each
+    other.
+    """
+    if not lambda_C.any():
+        return np.zeros_like(hessian_nn)
+    rows_nn = hessian_nn - problem.hessian(point.x_n, np.zeros_like(lambda_C))
+    rows_nn = np.where(np.isfinite(rows_nn), rows_nn, 0.0)
+    rounding, used_C = problem.functions.rounding, lambda_C != 0
+    left_n = np.abs(problem.project_gradient(point.lagrangian_gradient(lambda_C), point.x_n))
+    left_n += rounding * (np.abs(point.gradient_n) + np.abs(point.jacobian_Cn).T @ np.abs(lambda_C))
+    size_A = np.linalg.svd(point.jacobian_Cn[used_C], compute_uv=False)
+    share = float(np.linalg.norm(left_n)) / float(size_A[size_A > SECOND_ORDER.rank * size_A[0]].min(initial=np.inf))
+    share /= float(np.abs(lambda_C).max())
+    error_nn: Floats = rounding * (np.abs(hessian_nn) + 2 * np.abs(rows_nn)) + share * np.abs(rows_nn)
+    return error_nn
 
 
 def _newton_descent(
@@ -164,7 +192,7 @@ def is_strict_minimum(problem: ScaledProblem, point: ScaledPoint, lambda_C: Floa
         hessian_nn = problem.second.hessian(point, lambda_C)
         if not np.isfinite(hessian_nn).all():
             return False
-        scale_n = scale_by_curvature(hessian_nn)
+        scale_n = _even_out(hessian_nn)
         tangent_nt = span_tangent(normalize_rows(_tight_gradients(problem, point, lambda_C)[0] / scale_n))
         if not tangent_nt.shape[1]:
             return True

@@ -161,7 +161,7 @@ def minimize_within_bounds(
             curvature.update(point, new)
         if ratio < SETTINGS.poor:
             radius = SETTINGS.shrink * length
-            if radius < least_radius and curvature.fresh:
+            if not radius > least_radius and curvature.fresh:
                 break
         elif ratio > SETTINGS.good and length > 0.8 * radius:
             radius *= next(factor for error, factor in SETTINGS.grow if abs(ratio - 1) <= error)

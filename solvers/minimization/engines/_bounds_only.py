@@ -22,13 +22,16 @@ def finish_within_bounds(loop: OuterLoop) -> bool:
     for radius in SETTINGS.first_radii:
         if radius == SETTINGS.first_radii[-1]:  # no other way was better: on from the lowest end
             start_n = min((end[0] for end in ends), key=lambda end: end.f).x_n
-        loop.point, loop.hidden, loop.saddles = loop.problem.evaluate(start_n), 0.0, []
+        loop.point, loop.hidden, loop.saddles, loop.status = loop.problem.evaluate(start_n), 0.0, [], None
         try:
-            if _descend_from(loop, radius):
+            # a plateau or saddle that was not left may lie on one way only
+            if _descend_from(loop, radius) and loop.status != "stationary_unverified":
                 return True
         except RuntimeError:  # no second derivatives
             return False
         ends.append((loop.point, loop.hidden))
+    if loop.status is not None:
+        return True
     loop.point, loop.hidden = min(ends, key=lambda end: end[0].f)
     # smooth ones the outer loop would do worse
     return bool(loop.hidden) or not is_kink(loop.problem, loop.point, loop.lambda_C, loop.rho)
