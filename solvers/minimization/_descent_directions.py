@@ -79,13 +79,15 @@ def find_descent_direction(problem: ScaledProblem, point: ScaledPoint, lambda_C:
         return None
     curvature_t, vectors_tt = reduced_curvature(scaled_nn, tangent_nt)
     directions_nt = tangent_nt @ vectors_tt
-    error = 0.0
+    draw, error_nn = np.random.default_rng(0), np.zeros_like(hessian_nn)
     if curvature_t[0] < 0:
-        error = _curvature_error(problem, point, lambda_C, hessian_nn, scale_n)
-    draw = np.random.default_rng(0)
-    for scaled_n in _allowed_directions(directions_nt[:, curvature_t < -error], free_Wn / scale_n, draw):
-        if scaled_n @ scaled_nn @ scaled_n < -error:
-            return _unit(scaled_n / scale_n)
+        error_nn = _curvature_error(problem, point, lambda_C, hessian_nn, scale_n, tangent_nt)
+    falling_nt = directions_nt[:, curvature_t < -_along(error_nn, directions_nt)]
+    for scaled_n in _allowed_directions(falling_nt, free_Wn / scale_n, draw):
+        direction_n = _unit(scaled_n / scale_n)
+        falls = scaled_n @ scaled_nn @ scaled_n < -float(_along(error_nn, scaled_n[:, None])[0])
+        if falls and _curves_down_enough(point, lambda_C, hessian_nn, direction_n):
+            return direction_n
     newton_n = _newton_descent(problem, point, lambda_C, hessian_nn, scale_n, curvature_t, directions_nt)
     if newton_n is not None and not (len(free_Wn) and (free_Wn @ newton_n > 0).any()):
         return newton_n
@@ -93,6 +95,13 @@ def find_descent_direction(problem: ScaledProblem, point: ScaledPoint, lambda_C:
     along_t, turned_tt = reduced_curvature(hessian_nn, basis_nt)
     flat_nt = basis_nt @ turned_tt[:, np.abs(along_t) <= flat]
     return _first_descent(problem, point, lambda_C, _allowed_directions(flat_nt, free_Wn, draw))
+
+
+def _curves_down_enough(point: ScaledPoint, lambda_C: Floats, hessian_nn: Floats, direction_n: Floats) -> bool:
+    """Say whether curvature outweighs what gradient is left along a direction, as of a bound that hardly holds."""
+    length = SETTINGS.steps[-1] * point.length
+    first_order = float(point.lagrangian_gradient(lambda_C) @ direction_n)
+    return first_order + float(direction_n @ hessian_nn @ direction_n) * length / 2 < 0
 
 
 def _even_out(hessian_nn: Floats) -> Floats:
@@ -107,29 +116,39 @@ def _unit(direction_n: Floats) -> Floats:
     return unit_n
 
 
-def _curvature_error(
-    problem: ScaledProblem, point: ScaledPoint, lambda_C: Floats, hessian_nn: Floats, scale_n: Floats
-) -> float:
-    """Return what of a scaled curvature may be error: how much H changes when x changes in its last digits.
+def _along(error_nn: Floats, directions_nt: Floats) -> Floats:
+    """Return the largest error of curvature along each direction, from that of each entry of H."""
+    sizes_nt = np.abs(directions_nt)
+    along_t: Floats = np.einsum("it,ij,jt->t", sizes_nt, error_nn, sizes_nt)
+    return along_t
 
-    Where curvature is far below that of H as a whole, its share of H tells nothing; its own error does.
+
+def _curvature_error(
+    problem: ScaledProblem,
+    point: ScaledPoint,
+    lambda_C: Floats,
+    hessian_nn: Floats,
+    scale_n: Floats,
+    tangent_nt: Floats,
+) -> Floats:
+    """Return what of scaled curvatures along a tangent space may be error, entry by entry.
+
+    It is how H changes when x changes in its last digits, and what cancels in H.  Where curvature is far below that of
+    H as a whole, its share of H tells nothing; its own error does.
     """
-    scaled_nn = hessian_nn / np.outer(scale_n, scale_n)
+    product_nn = np.outer(scale_n, scale_n)
+    largest, eye_nn = float(np.abs(hessian_nn / product_nn).max()), np.eye(len(scale_n))
     if problem.by_differences:
-        return SECOND_ORDER.difference_rounding * float(np.abs(scaled_nn).max())
+        return SECOND_ORDER.difference_rounding * largest * eye_nn
     eps = problem.functions.rounding
     turned_n = problem.clip(
         point.x_n * (1 + SETTINGS.last_digits * eps * np.random.default_rng(0).choice((-1, 1), len(point.x_n)))
     )
     other_nn = problem.hessian(turned_n, lambda_C)
-    change = (
-        float(np.linalg.norm((other_nn - hessian_nn) / np.outer(scale_n, scale_n), 2))
-        if np.isfinite(other_nn).all()
-        else 0.0
-    )
-    rounding = len(scale_n) * eps * float(np.abs(scaled_nn).max())
-    canceled_nn = _cancellation(problem, point, lambda_C, hessian_nn) / np.outer(scale_n, scale_n)
-    return SECOND_ORDER.error_factor * (change + rounding + float(np.linalg.norm(canceled_nn, 2)))
+    change_nn = (other_nn - hessian_nn) / product_nn
+    change = float(np.linalg.norm(tangent_nt.T @ change_nn @ tangent_nt, 2)) if np.isfinite(other_nn).all() else 0.0
+    canceled_nn = _cancellation(problem, point, lambda_C, hessian_nn) / product_nn
+    return SECOND_ORDER.error_factor * (canceled_nn + (change + len(scale_n) * eps * largest) * eye_nn)
 
 
 def _cancellation(problem: ScaledProblem, point: ScaledPoint, lambda_C: Floats, hessian_nn: Floats) -> Floats:
@@ -176,7 +195,8 @@ def _newton_descent(
     step_t = np.where(curved_t, -turned_t / np.where(curved_t, curvature_t, 1.0), 0.0)
     decrease = -float(turned_t @ step_t) / 2
     fallen = abs(problem.start.f - point.f)
-    if decrease <= SETTINGS.decrease * abs(point.f) + SETTINGS.range_decrease * fallen:
+    digits = float(np.abs(hessian_nn).max()) * (SETTINGS.last_digits * problem.functions.rounding * point.length) ** 2
+    if decrease <= SETTINGS.decrease * abs(point.f) + SETTINGS.range_decrease * fallen + digits:
         return None
     return _unit(directions_nt @ step_t / scale_n)
 
@@ -197,11 +217,12 @@ def is_strict_minimum(problem: ScaledProblem, point: ScaledPoint, lambda_C: Floa
         if not tangent_nt.shape[1]:
             return True
         curvature_t, vectors_tt = reduced_curvature(hessian_nn / np.outer(scale_n, scale_n), tangent_nt)
-        if curvature_t[0] <= 0 or curvature_t[0] <= _curvature_error(problem, point, lambda_C, hessian_nn, scale_n):
+        directions_nt = tangent_nt @ vectors_tt
+        error_nn = _curvature_error(problem, point, lambda_C, hessian_nn, scale_n, tangent_nt)
+        if (curvature_t <= np.maximum(_along(error_nn, directions_nt), 0)).any():
             return False
     except RuntimeError:
         return False
-    directions_nt = tangent_nt @ vectors_tt
     return _newton_descent(problem, point, lambda_C, hessian_nn, scale_n, curvature_t, directions_nt) is None
 
 

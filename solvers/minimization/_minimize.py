@@ -157,8 +157,23 @@ def _search(loop: OuterLoop, steps: int, *, warm: bool) -> None:
     if finish_within_bounds(loop):
         return
     if steps > 1 and (finish_program(loop) or finish_by_sequential_quadratic(loop)):  # they count as a step
+        if loop.status == "no_multiplier":
+            _look_for_a_multiplier(loop, steps)
         return
     loop.run(steps)
+
+
+def _look_for_a_multiplier(loop: OuterLoop, steps: int) -> None:
+    """Run the outer loop from the start, which may pass by a point without multiplier; keep that if it does not."""
+    end = loop.point.x_n, loop.problem.unscale_multipliers(loop.lambda_C), loop.status, loop.cause
+    f = loop.point.f * loop.problem.f_scale
+    loop.point, loop.lambda_C, loop.status = loop.problem.evaluate(loop.problem.start.x_n), 0 * loop.lambda_C, None
+    loop.rho, loop.gap, loop.change, loop.near, loop.saddles = loop.first_rho, math.inf, math.inf, False, []
+    loop.run(steps)
+    found: Status | None = loop.status
+    if found != "converged" or loop.point.f * loop.problem.f_scale > f:
+        loop.point, loop.lambda_C = loop.problem.evaluate(end[0]), loop.problem.scale_multipliers(end[1])
+        loop.status, loop.cause = end[2:]
 
 
 def _end_at_best(loop: OuterLoop, spent: str) -> None:

@@ -188,6 +188,7 @@ class ScaledProblem:
         if self.hessians <= SETTINGS.checked_hessians:
 
             def gradient(at_n: Floats) -> Floats:
+                self.limits.spend()
                 return _to_array(self._weighted_gradient(at_n, weight_C, f_weight, create_graph=False)[1])
 
             # gradients of f and of the rows cancel, their rounding stays; scaled ones were 1 at the start
