@@ -188,7 +188,8 @@ def _newton_descent(
     noise_n = SETTINGS.last_digits * problem.functions.rounding * (np.abs(hessian_nn) @ np.abs(point.x_n))
     gradient_n = np.where(np.abs(gradient_n) > noise_n, gradient_n, 0.0)
     turned_t = directions_nt.T @ (gradient_n / scale_n)
-    largest = float(np.abs(curvature_t).max())
+    # along the rows all of it may have canceled
+    largest = float(np.abs(hessian_nn / np.outer(scale_n, scale_n)).max())
     if problem.by_differences:  # curvature may be anything within its error: as much as it may hide counts
         curvature_t = np.maximum(curvature_t, SECOND_ORDER.difference_rounding * largest)
     curved_t = curvature_t > SETTINGS.curved * largest

@@ -118,4 +118,7 @@ def _run(problem: ScaledProblem, start: ScaledPoint) -> ScaledPoint | None:
         return None
     x_n, unit_n = np.asarray(answer.x, dtype=np.float64), SETTINGS.on_bound * (1 + np.abs(answer.x))
     x_n = np.where(x_n - problem.lower_n <= unit_n, problem.lower_n, x_n)
-    return at(np.where(problem.upper_n - x_n <= unit_n, problem.upper_n, x_n))
+    try:
+        return at(np.where(problem.upper_n - x_n <= unit_n, problem.upper_n, x_n))
+    except _NotFiniteAnywhere:
+        return None
