@@ -177,8 +177,9 @@ def find_dear(rows: Sequence[Row]) -> list[str]:
 
 def write_report(rows: Sequence[Row], solvers: Sequence[str], kinds: Sequence[str], *, published: bool = True) -> str:
     """Return the tables in Markdown."""
+    peers = [solver for solver in solvers if solver != "ours"]
     lines = [
-        "# Minimization: ours beside Ipopt, SLSQP and trust-constr",
+        f"# {'Minimization' if published else 'Minimization of CUTEst problems'}: ours beside {', '.join(peers)}",
         "",
         f"{today()}; {processor()}; {versions(['scipy', 'cyipopt-wheels', 'torch'])}.",
         "",
