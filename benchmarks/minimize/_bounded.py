@@ -123,4 +123,5 @@ BOUNDED = [
         "MDHOLE", lambda x, y: 100 * (torch.sin(x) - y) ** 2 + x, [10, 1], 0.0, low=[0, -math.inf],
     ),
     define("Maratos, unconstrained", lambda x, y: x + 1e6 * (x**2 + y**2 - 1) ** 2, [1.1, 0.1], -1.00000006),
+    define("STREG", lambda a, b, c, d: 100 * (b - a**2) ** 2 + (1 - a) ** 2 + c**2 + d**2, [-1.2, 1, 1e10, 1e10], 0.0),
 ]  # fmt: skip

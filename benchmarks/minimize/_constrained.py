@@ -395,4 +395,13 @@ CONSTRAINED = [
         "HS118", _hs118, [20, 55, 15] + [20, 60, 20] * 4, 664.8204500, g=_hs118_rows,
         low=[8, 43, 3] + [0] * 12, high=[21, 57, 16] + [90, 120, 60] * 4, vector=True,
     ),
+    define("TRY-B", lambda x, y: (x - 1) ** 2, [10, 10], 0.0, h=lambda x, y: (x - 1) ** 2 + (y - 10) ** 2 - 1, low=0),
+    define(
+        "BT8", lambda a, b, c, d, e: a**2 + b**2 + c**2, [1, 1, 1, 0, 0], 1.0,
+        h=lambda a, b, c, d, e: (a - 1 - d**2 + b**2, a**2 + b**2 - 1 - e**2),
+    ),
+    define(
+        "BT13", lambda a, b, c, d, e: e, [1] * 5, 0.0, low=[-math.inf] * 4 + [0],
+        h=lambda a, b, c, d, e: a**2 + (a - 2 * b) ** 2 + (b - 3 * c) ** 2 + (c - 4 * d) ** 2 - e,
+    ),
 ]  # fmt: skip

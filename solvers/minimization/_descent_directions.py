@@ -72,20 +72,22 @@ def find_descent_direction(problem: ScaledProblem, point: ScaledPoint, lambda_C:
     flat = SETTINGS.flat / point.length
     if is_convex_along(hessian_nn, held_An, flat):
         return None
-    scale_n = scale_by_curvature(hessian_nn)
+    scale_n = _even_out(hessian_nn)
     scaled_nn = hessian_nn / np.outer(scale_n, scale_n)
     tangent_nt = span_tangent(normalize_rows(held_An / scale_n))
     if not tangent_nt.shape[1]:
         return None
     curvature_t, vectors_tt = reduced_curvature(scaled_nn, tangent_nt)
     directions_nt = tangent_nt @ vectors_tt
-    error = 0.0
+    draw, error_nn = np.random.default_rng(0), np.zeros_like(hessian_nn)
     if curvature_t[0] < 0:
-        error = _curvature_error(problem, point, lambda_C, hessian_nn, scale_n)
-    draw = np.random.default_rng(0)
-    for scaled_n in _allowed_directions(directions_nt[:, curvature_t < -error], free_Wn / scale_n, draw):
-        if scaled_n @ scaled_nn @ scaled_n < -error:
-            return _unit(scaled_n / scale_n)
+        error_nn = _curvature_error(problem, point, lambda_C, hessian_nn, scale_n, tangent_nt)
+    falling_nt = directions_nt[:, curvature_t < -_along(error_nn, directions_nt)]
+    for scaled_n in _allowed_directions(falling_nt, free_Wn / scale_n, draw):
+        direction_n = _unit(scaled_n / scale_n)
+        falls = scaled_n @ scaled_nn @ scaled_n < -float(_along(error_nn, scaled_n[:, None])[0])
+        if falls and _curves_down_enough(point, lambda_C, hessian_nn, direction_n):
+            return direction_n
     newton_n = _newton_descent(problem, point, lambda_C, hessian_nn, scale_n, curvature_t, directions_nt)
     if newton_n is not None and not (len(free_Wn) and (free_Wn @ newton_n > 0).any()):
         return newton_n
@@ -95,33 +97,78 @@ def find_descent_direction(problem: ScaledProblem, point: ScaledPoint, lambda_C:
     return _first_descent(problem, point, lambda_C, _allowed_directions(flat_nt, free_Wn, draw))
 
 
+def _curves_down_enough(point: ScaledPoint, lambda_C: Floats, hessian_nn: Floats, direction_n: Floats) -> bool:
+    """Say whether curvature outweighs what gradient is left along a direction, as of a bound that hardly holds."""
+    length = SETTINGS.steps[-1] * point.length
+    first_order = float(point.lagrangian_gradient(lambda_C) @ direction_n)
+    return first_order + float(direction_n @ hessian_nn @ direction_n) * length / 2 < 0
+
+
+def _even_out(hessian_nn: Floats) -> Floats:
+    """Return scales of the variables; those without curvature get the largest, or rows would look alike in them."""
+    scale_n = scale_by_curvature(hessian_nn)
+    largest = float(scale_n.max())
+    return np.where(scale_n <= 2 * SECOND_ORDER.least_scale * largest, largest, scale_n)
+
+
 def _unit(direction_n: Floats) -> Floats:
     unit_n: Floats = direction_n / np.linalg.norm(direction_n)
     return unit_n
 
 
-def _curvature_error(
-    problem: ScaledProblem, point: ScaledPoint, lambda_C: Floats, hessian_nn: Floats, scale_n: Floats
-) -> float:
-    """Return what of a scaled curvature may be error: how much H changes when x changes in its last digits.
+def _along(error_nn: Floats, directions_nt: Floats) -> Floats:
+    """Return the largest error of curvature along each direction, from that of each entry of H."""
+    sizes_nt = np.abs(directions_nt)
+    along_t: Floats = np.einsum("it,ij,jt->t", sizes_nt, error_nn, sizes_nt)
+    return along_t
 
-    Where curvature is far below that of H as a whole, its share of H tells nothing; its own error does.
+
+def _curvature_error(
+    problem: ScaledProblem,
+    point: ScaledPoint,
+    lambda_C: Floats,
+    hessian_nn: Floats,
+    scale_n: Floats,
+    tangent_nt: Floats,
+) -> Floats:
+    """Return what of scaled curvatures along a tangent space may be error, entry by entry.
+
+    It is how H changes when x changes in its last digits, and what cancels in H.  Where curvature is far below that of
+    H as a whole, its share of H tells nothing; its own error does.
     """
-    scaled_nn = hessian_nn / np.outer(scale_n, scale_n)
+    product_nn = np.outer(scale_n, scale_n)
+    largest, eye_nn = float(np.abs(hessian_nn / product_nn).max()), np.eye(len(scale_n))
     if problem.by_differences:
-        return SECOND_ORDER.difference_rounding * float(np.abs(scaled_nn).max())
+        return SECOND_ORDER.difference_rounding * largest * eye_nn
     eps = problem.functions.rounding
     turned_n = problem.clip(
         point.x_n * (1 + SETTINGS.last_digits * eps * np.random.default_rng(0).choice((-1, 1), len(point.x_n)))
     )
     other_nn = problem.hessian(turned_n, lambda_C)
-    change = (
-        float(np.linalg.norm((other_nn - hessian_nn) / np.outer(scale_n, scale_n), 2))
-        if np.isfinite(other_nn).all()
-        else 0.0
-    )
-    rounding = len(scale_n) * eps * float(np.abs(scaled_nn).max())
-    return SECOND_ORDER.error_factor * (change + rounding)
+    change_nn = (other_nn - hessian_nn) / product_nn
+    change = float(np.linalg.norm(tangent_nt.T @ change_nn @ tangent_nt, 2)) if np.isfinite(other_nn).all() else 0.0
+    canceled_nn = _cancellation(problem, point, lambda_C, hessian_nn) / product_nn
+    return SECOND_ORDER.error_factor * (canceled_nn + (change + len(scale_n) * eps * largest) * eye_nn)
+
+
+def _cancellation(problem: ScaledProblem, point: ScaledPoint, lambda_C: Floats, hessian_nn: Floats) -> Floats:
+    """Return the error of H where curvature of objective and rows cancel: that of both, and of the multipliers.
+
+    Multipliers are as exact as the gradient that they leave, and the less so the nearer rows are to depending on each
+    other.
+    """
+    if not lambda_C.any():
+        return np.zeros_like(hessian_nn)
+    rows_nn = hessian_nn - problem.hessian(point.x_n, np.zeros_like(lambda_C))
+    rows_nn = np.where(np.isfinite(rows_nn), rows_nn, 0.0)
+    rounding, used_C = problem.functions.rounding, lambda_C != 0
+    left_n = np.abs(problem.project_gradient(point.lagrangian_gradient(lambda_C), point.x_n))
+    left_n += rounding * (np.abs(point.gradient_n) + np.abs(point.jacobian_Cn).T @ np.abs(lambda_C))
+    size_A = np.linalg.svd(point.jacobian_Cn[used_C], compute_uv=False)
+    share = float(np.linalg.norm(left_n)) / float(size_A[size_A > SECOND_ORDER.rank * size_A[0]].min(initial=np.inf))
+    share /= float(np.abs(lambda_C).max())
+    error_nn: Floats = rounding * (np.abs(hessian_nn) + 2 * np.abs(rows_nn)) + share * np.abs(rows_nn)
+    return error_nn
 
 
 def _newton_descent(
@@ -141,14 +188,16 @@ def _newton_descent(
     noise_n = SETTINGS.last_digits * problem.functions.rounding * (np.abs(hessian_nn) @ np.abs(point.x_n))
     gradient_n = np.where(np.abs(gradient_n) > noise_n, gradient_n, 0.0)
     turned_t = directions_nt.T @ (gradient_n / scale_n)
-    largest = float(np.abs(curvature_t).max())
+    # along the rows all of it may have canceled
+    largest = float(np.abs(hessian_nn / np.outer(scale_n, scale_n)).max())
     if problem.by_differences:  # curvature may be anything within its error: as much as it may hide counts
         curvature_t = np.maximum(curvature_t, SECOND_ORDER.difference_rounding * largest)
     curved_t = curvature_t > SETTINGS.curved * largest
     step_t = np.where(curved_t, -turned_t / np.where(curved_t, curvature_t, 1.0), 0.0)
     decrease = -float(turned_t @ step_t) / 2
     fallen = abs(problem.start.f - point.f)
-    if decrease <= SETTINGS.decrease * abs(point.f) + SETTINGS.range_decrease * fallen:
+    digits = float(np.abs(hessian_nn).max()) * (SETTINGS.last_digits * problem.functions.rounding * point.length) ** 2
+    if decrease <= SETTINGS.decrease * abs(point.f) + SETTINGS.range_decrease * fallen + digits:
         return None
     return _unit(directions_nt @ step_t / scale_n)
 
@@ -164,16 +213,17 @@ def is_strict_minimum(problem: ScaledProblem, point: ScaledPoint, lambda_C: Floa
         hessian_nn = problem.second.hessian(point, lambda_C)
         if not np.isfinite(hessian_nn).all():
             return False
-        scale_n = scale_by_curvature(hessian_nn)
+        scale_n = _even_out(hessian_nn)
         tangent_nt = span_tangent(normalize_rows(_tight_gradients(problem, point, lambda_C)[0] / scale_n))
         if not tangent_nt.shape[1]:
             return True
         curvature_t, vectors_tt = reduced_curvature(hessian_nn / np.outer(scale_n, scale_n), tangent_nt)
-        if curvature_t[0] <= 0 or curvature_t[0] <= _curvature_error(problem, point, lambda_C, hessian_nn, scale_n):
+        directions_nt = tangent_nt @ vectors_tt
+        error_nn = _curvature_error(problem, point, lambda_C, hessian_nn, scale_n, tangent_nt)
+        if (curvature_t <= np.maximum(_along(error_nn, directions_nt), 0)).any():
             return False
     except RuntimeError:
         return False
-    directions_nt = tangent_nt @ vectors_tt
     return _newton_descent(problem, point, lambda_C, hessian_nn, scale_n, curvature_t, directions_nt) is None
 
 

@@ -37,6 +37,8 @@ class OuterLoopSettings:
         held_radius: The same after an objective fell without end: a stronger penalty may hold it near the start.
         plain_residual: Stationarity in the user's units beyond which curvature has to speak for a minimum.
         saddle_steps: Lengths of steps off a saddle, in units of 1 + |x|.
+        saddle_growth: Factor on the longest of them while it leads further down.
+        saddle_growths: How often it is taken at most.
     """
 
     largest_rho: float = 1e14
@@ -66,6 +68,8 @@ class OuterLoopSettings:
     held_radius: float = 1.0
     plain_residual: float = 1e-5
     saddle_steps: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+    saddle_growth: float = 2.0
+    saddle_growths: int = 10
 
 
 SETTINGS = OuterLoopSettings()

@@ -36,6 +36,7 @@ class MinimizeDefaults:
         tolerance: On all scaled residuals.
         first_order_steps: Steps at most with a dual method.
         first_order_tolerance: Tolerance with a dual method.
+        second_look: Outer iterations at most, past a point without multiplier.
         least_tolerance: Times the rounding error of the functions, the least tolerance that can be met.
     """
 
@@ -43,6 +44,7 @@ class MinimizeDefaults:
     tolerance: float = 1e-8
     first_order_steps: int = 20_000
     first_order_tolerance: float = 1e-4
+    second_look: int = 5
     least_tolerance: float = 200.0
 
 
@@ -157,8 +159,23 @@ def _search(loop: OuterLoop, steps: int, *, warm: bool) -> None:
     if finish_within_bounds(loop):
         return
     if steps > 1 and (finish_program(loop) or finish_by_sequential_quadratic(loop)):  # they count as a step
+        if loop.status == "no_multiplier":
+            _look_for_a_multiplier(loop, steps)
         return
     loop.run(steps)
+
+
+def _look_for_a_multiplier(loop: OuterLoop, steps: int) -> None:
+    """Run the outer loop from the start, which may pass by a point without multiplier; keep that if it does not."""
+    end = loop.point.x_n, loop.problem.unscale_multipliers(loop.lambda_C), loop.status, loop.cause
+    f = loop.point.f * loop.problem.f_scale
+    loop.point, loop.lambda_C, loop.status = loop.problem.evaluate(loop.problem.start.x_n), 0 * loop.lambda_C, None
+    loop.rho, loop.gap, loop.change, loop.near, loop.saddles = loop.first_rho, math.inf, math.inf, False, []
+    loop.run(min(steps, DEFAULTS.second_look))
+    found: Status | None = loop.status
+    if found != "converged" or loop.point.f * loop.problem.f_scale > f:
+        loop.point, loop.lambda_C = loop.problem.evaluate(end[0]), loop.problem.scale_multipliers(end[1])
+        loop.status, loop.cause = end[2:]
 
 
 def _end_at_best(loop: OuterLoop, spent: str) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import nnls
 
 from .problem._scaled_point import ScaledPoint
 from .problem._scaled_problem import Floats, Mask, ScaledProblem
@@ -33,6 +34,7 @@ class NewtonSettings:
         least_damping: Least stabilization del.
         largest_damping: Largest one.
         damping_share: del as a share of the largest residual.
+        binding: Value of a scaled row up to which it may bind.
     """
 
     steps: int = 30
@@ -46,6 +48,7 @@ class NewtonSettings:
     least_damping: float = 1e-10
     largest_damping: float = 1e-6
     damping_share: float = 1e-3
+    binding: float = 1e-4
 
 
 SETTINGS = NewtonSettings()
@@ -160,3 +163,23 @@ def _solve_system(
     step_n[free_n] = answer[:F]
     lambda_step_C[active_C] = answer[F:]
     return step_n, lambda_step_C
+
+
+def estimate_multipliers(problem: ScaledProblem, point: ScaledPoint) -> Floats:
+    """Return multipliers of the scaled rows that balance the objective best: non-negative least squares."""
+    M = problem.M
+    low_n, high_n = problem.on_bounds(point.x_n)
+    binding_C = (np.arange(len(point.c_C)) >= M) | (point.c_C >= -SETTINGS.binding)
+    eye_nn = np.eye(len(point.x_n))
+    rows_An = np.concatenate([point.jacobian_Cn[binding_C], -point.jacobian_Cn[M:], -eye_nn[low_n], eye_nn[high_n]])
+    lambda_C = np.zeros(len(point.c_C))
+    if not len(rows_An):
+        return lambda_C
+    try:
+        weights_A = nnls(rows_An.T, -point.gradient_n, maxiter=50 * len(rows_An))[0]
+    except RuntimeError:
+        return lambda_C
+    bound = int(binding_C.sum())
+    lambda_C[binding_C] = weights_A[:bound]
+    lambda_C[M:] -= weights_A[bound : bound + len(lambda_C) - M]
+    return lambda_C

@@ -28,7 +28,7 @@ from ._least_violation import (
     restore_from_elsewhere,
 )
 from ._loop_settings import SETTINGS
-from ._newton_kkt import KKTCandidate, largest_residual, refine_by_newton, relative_change
+from ._newton_kkt import KKTCandidate, estimate_multipliers, largest_residual, refine_by_newton, relative_change
 from ._unboundedness import falls_without_end
 from .problem._scaled_point import ScaledPoint
 from .problem._scaled_problem import Floats, ScaledProblem
@@ -190,15 +190,15 @@ class OuterLoop:
         return ended
 
     def _was_lower(self, before: ScaledPoint, candidate: KKTCandidate) -> bool:
-        """Say whether the loop was elsewhere, and lower, than the point that Newton's method ended in."""
+        """Say whether the loop was elsewhere, and lower, than both Newton's end and the point next to it by now."""
         distance = float(np.abs(before.x_n - candidate.point.x_n).max())
         if not distance > 1e-3 * before.length:
             return False
         merits = [
             self.problem.augmented_lagrangian(point, candidate.lambda_C, self.rho)
-            for point in (before, candidate.point)
+            for point in (before, candidate.point, self.point)
         ]
-        return merits[0] < merits[1]
+        return merits[0] < min(merits[1:])
 
     def _finish_without_multiplier(self) -> bool:
         """Say whether multipliers grow because none exists at a point nearby; leave that point if it can be left."""
@@ -223,10 +223,20 @@ class OuterLoop:
         if not self.problem.has_second_derivatives:
             return None
         try:
-            return find_point_without_multiplier(self.problem, point, lambda_C)
+            found = find_point_without_multiplier(self.problem, point, lambda_C)
         except RuntimeError:
             self.problem.smooth = False
             return None
+        # rows may cancel where nothing is to be balanced
+        if found is None or self._has_multiplier(found):
+            return None
+        return found
+
+    def _has_multiplier(self, point: ScaledPoint) -> bool:
+        """Say whether moderate multipliers balance the objective: of vanishing gradients large ones always do."""
+        lambda_C = estimate_multipliers(self.problem, point)
+        moderate = float(np.abs(lambda_C).max(initial=0.0)) <= SETTINGS.large_multiplier
+        return moderate and largest_residual(self.problem, point, lambda_C) <= self.tolerance
 
     def _end_without_multiplier(self, point: ScaledPoint) -> None:
         self.point, self.status = point, "no_multiplier"
@@ -252,12 +262,6 @@ class OuterLoop:
         if self._take_new_scales(candidate.residual):
             return False
         problem, point = self.problem, candidate.point
-        large = float(np.abs(candidate.lambda_C).max(initial=0.0)) > SETTINGS.large_multiplier
-        if candidate.residual > SETTINGS.exact_residual or large:
-            degenerate = self._point_without_multiplier(point, candidate.lambda_C)
-            if degenerate is not None:
-                self._end_without_multiplier(degenerate)
-                return True
         seen = "nothing falls along the constraints"
         try:
             direction_n = find_descent_direction(problem, point, candidate.lambda_C)
@@ -270,7 +274,7 @@ class OuterLoop:
             seen += " (curvature by differences of gradients)"
         returns = sum(np.abs(point.x_n - old_n).max() <= 1e-5 * (1 + np.abs(old_n).max()) for old_n in self.saddles)
         if direction_n is None:
-            return self._settle(candidate, seen)
+            return self._end_at_degenerate(candidate) or self._settle(candidate, seen)
         if returns == SETTINGS.returns or len(self.saddles) == SETTINGS.escapes:
             self.status = "stationary_unverified"
             self.cause = "Residuals are within tolerance, but something falls along the constraints."
@@ -279,6 +283,16 @@ class OuterLoop:
                 self.rho *= SETTINGS.growth
             self._leave_saddle(direction_n)
         return self.status is not None
+
+    def _end_at_degenerate(self, candidate: KKTCandidate) -> bool:
+        """Say whether no multiplier exists next to a point whose residuals only look small; then it is the end."""
+        large = float(np.abs(candidate.lambda_C).max(initial=0.0)) > SETTINGS.large_multiplier
+        if candidate.residual <= SETTINGS.exact_residual and not large:
+            return False
+        degenerate = self._point_without_multiplier(candidate.point, candidate.lambda_C)
+        if degenerate is not None:
+            self._end_without_multiplier(degenerate)
+        return degenerate is not None
 
     def _settle(self, candidate: KKTCandidate, seen: str) -> bool:
         """Call a point converged, if residuals in the user's units do not contradict that; say whether it was."""
@@ -303,13 +317,30 @@ class OuterLoop:
         self.saddles.append(old.x_n)
         self.near = False
         self.goal = min(self.goal, SETTINGS.saddle_goal)
-        lowest = problem.augmented_lagrangian(old, self.lambda_C, self.rho)
+        lowest, taken = problem.augmented_lagrangian(old, self.lambda_C, self.rho), 0.0
+        met = max(SETTINGS.nearly_feasible, problem.largest_violation(old))
+
+        def try_step(length: float) -> None:
+            nonlocal lowest, taken
+            new = problem.evaluate_within(old.x_n + length * old.length * direction_n)
+            merit = problem.augmented_lagrangian(new, self.lambda_C, self.rho) if new.finite else math.inf
+            if taken and problem.largest_violation(new) > met:
+                return  # a longer step is not to pass a row
+            if merit < lowest or (self.point is old and merit < math.inf):
+                lowest, taken, self.point = min(merit, lowest), length, new
+
         for length in SETTINGS.saddle_steps:
             for sign in (1, -1):
-                new = problem.evaluate_within(old.x_n + sign * length * old.length * direction_n)
-                merit = problem.augmented_lagrangian(new, self.lambda_C, self.rho) if new.finite else math.inf
-                if merit < lowest or (self.point is old and merit < math.inf):
-                    lowest, self.point = min(merit, lowest), new
+                try_step(sign * length)
+        for _ in range(SETTINGS.saddle_growths):  # a plateau may be wide
+            before = taken
+            if abs(before) >= SETTINGS.saddle_steps[-1]:
+                try_step(SETTINGS.saddle_growth * before)
+            if taken == before:
+                break
+        weight_C = problem.row_weights(self.lambda_C, self.point.c_C, self.rho)
+        left_n = problem.project_gradient(self.point.lagrangian_gradient(weight_C), self.point.x_n)
+        self.goal = min(self.goal, SETTINGS.goal_factor * float(np.abs(left_n).max()))  # it is flat around here
         self.gap = math.inf
 
     def _shrink_steep_rows(self) -> None:
@@ -330,6 +361,8 @@ class OuterLoop:
         if (here > 0).all() and residual * float((scales / here).max()) <= SETTINGS.wrong_scale * self.tolerance:
             return False
         f_scale, c_scale_C = problem.measure_sizes(self.point)
+        # on a plateau f changes by rounding only
+        f_scale = max(f_scale, problem.functions.rounding * abs(self.point.f) * problem.f_scale / self.point.length)
         coarse = max([problem.f_scale / f_scale, *(problem.c_scale_C / c_scale_C)])
         if residual * coarse <= SETTINGS.wrong_scale * self.tolerance or self.rescalings == SETTINGS.rescalings:
             return False

@@ -46,6 +46,8 @@ class BoundedNewtonSettings:
         polishing: Steps at most that lower a gradient which is left by units.
         no_radius: A trust radius that is none.
         polished: Stationarity in the user's units that needs none.
+        nearly: Factor on the tolerance within which a gradient is small where no step lowers f any more.
+        plateau: Share of its curvature at the start below which a variable no longer matters.
         noise: Rounding of a gradient, in units of eps |H| |x|, up to which a gradient counts as none.
     """
 
@@ -67,6 +69,8 @@ class BoundedNewtonSettings:
     polishing: int = 4
     no_radius: float = 1e100
     polished: float = 1e-6
+    nearly: float = 100.0
+    plateau: float = 1e-18
     noise: float = 4.0
 
 
@@ -161,7 +165,7 @@ def minimize_within_bounds(
             curvature.update(point, new)
         if ratio < SETTINGS.poor:
             radius = SETTINGS.shrink * length
-            if radius < least_radius and curvature.fresh:
+            if not radius > least_radius and curvature.fresh:
                 break
         elif ratio > SETTINGS.good and length > 0.8 * radius:
             radius *= next(factor for error, factor in SETTINGS.grow if abs(ratio - 1) <= error)
@@ -174,7 +178,10 @@ def minimize_within_bounds(
             stale = ratio <= SETTINGS.accept or curvature.poor > SETTINGS.patience * len(point.x_n)
             hessian_nn = curvature.at(point, renew=stale and not curvature.fresh)
             scale_n = _scales(hessian_nn, point, scale_n)
-    return BoundedResult(point, ended=False, noise=float(gradient_noise(hessian_nn, point.x_n).max()))
+    noise_n = gradient_noise(hessian_nn, point.x_n)
+    # where f changes by rounding only no step is good; a small gradient is an end all the same, to be verified
+    flat = _is_flat(problem, point, noise_n, SETTINGS.nearly * tolerance)
+    return BoundedResult(point, ended=flat, noise=float(noise_n.max()))
 
 
 def polish(problem: ScaledProblem, point: ScaledPoint) -> ScaledPoint:
@@ -212,11 +219,16 @@ def _has_ended(
     problem: ScaledProblem, point: ScaledPoint, predicted: float, noise_n: Floats, tolerance: float, first_f: float
 ) -> bool:
     """Say whether gradient and model promise no more than rounding."""
-    gradient_n = np.abs(problem.project_gradient(point.gradient_n, point.x_n))
-    if (gradient_n > np.maximum(0.1 * tolerance, noise_n)).any():
+    if not _is_flat(problem, point, noise_n, tolerance):
         return False
     fallen = max(first_f - point.f, 0.0)
     return predicted <= SETTINGS.decrease * abs(point.f) + SETTINGS.range_decrease * fallen + 1e-300
+
+
+def _is_flat(problem: ScaledProblem, point: ScaledPoint, noise_n: Floats, tolerance: float) -> bool:
+    """Say whether the gradient is within tolerance, or rounding."""
+    gradient_n = np.abs(problem.project_gradient(point.gradient_n, point.x_n))
+    return bool((gradient_n <= np.maximum(0.1 * tolerance, noise_n)).all())
 
 
 def _rate_step(problem: ScaledProblem, old: ScaledPoint, new: ScaledPoint, predicted: float) -> float:

@@ -12,9 +12,9 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import Bounds, minimize, nnls
+from scipy.optimize import Bounds, minimize
 
-from .._newton_kkt import KKTCandidate, largest_residual
+from .._newton_kkt import KKTCandidate, estimate_multipliers, largest_residual
 from .._outer_loop import OuterLoop
 from ..problem._scaled_point import ScaledPoint
 from ..problem._scaled_problem import Floats, ScaledProblem
@@ -31,7 +31,8 @@ class SequentialQuadraticSettings:
         accuracy: Of objective and rows, scaled, where Newton's method adds the digits.
         accuracy_alone: Where nothing does.
         near: Violation of scaled rows from which Newton's method is tried.
-        binding: Value of a scaled row up to which it may bind.
+        on_bound: Distance from a bound, in units of 1 + |x|, that is rounding.
+        promising: Scaled residual from which the outer loop goes on, instead of from the start.
     """
 
     variables: int = 100
@@ -40,7 +41,8 @@ class SequentialQuadraticSettings:
     accuracy: float = 1e-7
     accuracy_alone: float = 1e-14
     near: float = 1e-3
-    binding: float = 1e-4
+    on_bound: float = 1e-9
+    promising: float = 1e-2
 
 
 SETTINGS = SequentialQuadraticSettings()
@@ -69,7 +71,9 @@ def finish_by_sequential_quadratic(loop: OuterLoop) -> bool:
         settled = loop.finish_by_newton(warm=True)
     loop.record(0)
     if not settled and not loop.saddles:
-        loop.point, loop.lambda_C = before
+        loop.near = residual <= SETTINGS.promising  # from there the rest is a matter of digits
+        if not loop.near:
+            loop.point, loop.lambda_C = before
     return settled
 
 
@@ -110,24 +114,11 @@ def _run(problem: ScaledProblem, start: ScaledPoint) -> ScaledPoint | None:
             )
     except _NotFiniteAnywhere:
         return None
-    return at(problem.clip(np.asarray(answer.x, dtype=np.float64))) if np.isfinite(answer.x).all() else None
-
-
-def estimate_multipliers(problem: ScaledProblem, point: ScaledPoint) -> Floats:
-    """Return multipliers of the scaled rows that balance the objective best: non-negative least squares."""
-    M = problem.M
-    low_n, high_n = problem.on_bounds(point.x_n)
-    binding_C = (np.arange(len(point.c_C)) >= M) | (point.c_C >= -SETTINGS.binding)
-    eye_nn = np.eye(len(point.x_n))
-    rows_An = np.concatenate([point.jacobian_Cn[binding_C], -point.jacobian_Cn[M:], -eye_nn[low_n], eye_nn[high_n]])
-    lambda_C = np.zeros(len(point.c_C))
-    if not len(rows_An):
-        return lambda_C
+    if not np.isfinite(answer.x).all():
+        return None
+    x_n, unit_n = np.asarray(answer.x, dtype=np.float64), SETTINGS.on_bound * (1 + np.abs(answer.x))
+    x_n = np.where(x_n - problem.lower_n <= unit_n, problem.lower_n, x_n)
     try:
-        weights_A = nnls(rows_An.T, -point.gradient_n, maxiter=50 * len(rows_An))[0]
-    except RuntimeError:
-        return lambda_C
-    bound = int(binding_C.sum())
-    lambda_C[binding_C] = weights_A[:bound]
-    lambda_C[M:] -= weights_A[bound : bound + len(lambda_C) - M]
-    return lambda_C
+        return at(np.where(problem.upper_n - x_n <= unit_n, problem.upper_n, x_n))
+    except _NotFiniteAnywhere:
+        return None

@@ -43,6 +43,7 @@ def check_hessian(
     gradient: Callable[[Floats], Floats],
     clip: Callable[[Floats], Floats],
     rounding: float,
+    canceled: float = 0.0,
 ) -> None:
     """Raise RuntimeError where a Hessian is not that of the gradient, over several lengths, each variable in its size.
 
@@ -53,9 +54,10 @@ def check_hessian(
         gradient: Computes the gradient elsewhere.
         clip: Moves a point within its bounds.
         rounding: Relative rounding of the functions.
+        canceled: Size of gradients that canceled in this one.
     """
     draw, size_n = np.random.default_rng(0).uniform(-1, 1, len(x_n)), 1 + np.abs(x_n)
-    noise = SETTINGS.rounding * rounding * float((np.abs(gradient_n) * size_n).max())
+    noise = SETTINGS.rounding * rounding * float((np.maximum(np.abs(gradient_n), canceled) * size_n).max())
     errors: dict[float, float] = {}
     for length in SETTINGS.lengths:
         step_n = clip(x_n + length * rounding ** (1 / 3) * size_n * draw) - x_n

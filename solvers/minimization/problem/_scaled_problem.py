@@ -188,9 +188,14 @@ class ScaledProblem:
         if self.hessians <= SETTINGS.checked_hessians:
 
             def gradient(at_n: Floats) -> Floats:
+                self.limits.spend()
                 return _to_array(self._weighted_gradient(at_n, weight_C, f_weight, create_graph=False)[1])
 
-            check_hessian(hessian_nn, x_n, _to_array(gradient_n), gradient, self.clip, self.functions.rounding)
+            # gradients of f and of the rows cancel, their rounding stays; scaled ones were 1 at the start
+            canceled = f_weight + float(np.abs(weight_C).sum()) if weight_C.any() else 0.0
+            check_hessian(
+                hessian_nn, x_n, _to_array(gradient_n), gradient, self.clip, self.functions.rounding, canceled
+            )
         return hessian_nn
 
     def _hides_curvature(self, x_n: Floats) -> bool | None:
@@ -257,12 +262,12 @@ class ScaledProblem:
         sizes, draw = self.gradient_sizes(point), np.random.default_rng(0).uniform(-1, 1, len(point.x_n))
         vanishing = np.zeros(len(sizes), dtype=bool)
         if not here or not (sizes > SETTINGS.vanished).all():
-            near = self._sizes_elsewhere(point.x_n + SETTINGS.near * point.length * draw, sizes)
+            near = self._sizes_elsewhere(point.x_n + SETTINGS.near * (1 + np.abs(point.x_n)) * draw, sizes)
             vanishing = near > SETTINGS.vanishing * sizes
             sizes = np.maximum(sizes, near)
             vanishing |= sizes == 0
         if vanishing.any():
-            far = self._sizes_elsewhere(point.x_n + point.length * draw, sizes)
+            far = self._sizes_elsewhere(point.x_n + (1 + np.abs(point.x_n)) * draw, sizes)
             # what grows faster than x^2 is not followed
             far = np.where(near > 0, np.minimum(far, near / SETTINGS.near), far)
             sizes = np.where(vanishing, np.maximum(sizes, far), sizes)

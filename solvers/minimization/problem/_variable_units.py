@@ -37,7 +37,7 @@ class UnitSettings:
     hidden: float = 1e-5
     curved_variables: int = 300
     confirmed: float = 1e-2
-    no_bound: float = 1e15
+    no_bound: float = 1e10
     least_size: float = 1e-12
     largest_size: float = 1e12
 
