@@ -42,7 +42,7 @@ class PrimalDual:
         largest_distance: How far the variables may have to move, in their own units, where that is known: the
             multiplier of a row whose gradient would need more than that to make up its violation waits.
         exact: Whether values are those of all the data and hold no noise: oscillation of a row that weighs little then
-            comes from the optimizer, and does not make its gain small.
+            comes from the optimizer, and does not make its gain small; and nothing is looked at ahead (``_gains``).
 
     Raises:
         InvalidInput: A count or a range is negative; in the methods, values have the wrong shape.
@@ -83,7 +83,7 @@ class PrimalDual:
         self._plain = state.device.type == "cpu" and 0 < C <= FEW_ROWS.most and can_move(self.method)
         self._settings, self.largest_distance = SETTINGS.shorten(horizon), largest_distance
         if exact:
-            self._settings = replace(self._settings, least_reversals=0.0)
+            self._settings = replace(self._settings, least_reversals=0.0, ahead=0.0)
         state.readings = self._settings.first_readings if self.method.scale_free and C else 0
 
     def step(

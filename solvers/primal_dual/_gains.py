@@ -79,7 +79,8 @@ class GainSettings:
         first_readings: How often rows without a multiplier scale are asked for it in between.
         look_ahead: Share of the run by which violations are looked at ahead.  Without it a transformer at a learning
             rate of 1e-3 ends at 1.17 times the best peer's loss, its multiplier having been 4 where 1.6 was right.
-        ahead: The same in steps; 0 where nobody knows how long the run is.
+        ahead: The same in steps; 0 where nobody knows how long the run is, and on exact values, where a run that may
+            take 1,000 steps would converge after 840 instead of 504.
     """
 
     memory: float = 30.0

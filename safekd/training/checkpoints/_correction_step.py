@@ -201,8 +201,8 @@ def go_along(
         return v_n - jacobian_An.T @ _solve_gram(jacobian_An, jacobian_An @ v_n)
 
     curvature.begin(radius)
-    slope_n = here.gradient_n + curvature.multiply(onto_n) if bool(onto_n.any()) else here.gradient_n
-    residual_n = flatten(slope_n)
+    moved_gradient_n = here.gradient_n + curvature.multiply(onto_n) if bool(onto_n.any()) else here.gradient_n
+    residual_n = flatten(moved_gradient_n)
     direction_n, square = -residual_n, residual_n @ residual_n
     least = SETTINGS.converged**2 * square
     for _ in range(min(SETTINGS.conjugate, curvature.passes)):

@@ -19,7 +19,7 @@ from ._correction_step import ConstraintGaps, LossCurvature, go_along, go_onto, 
 
 
 @dataclass(frozen=True)
-class DescentSettings:
+class DescentAlongSettings:
     """Numbers of the descent; ``tests/safekd/training/checkpoints/test_descent_along.py`` notices all of them.
 
     Attributes:
@@ -36,7 +36,7 @@ class DescentSettings:
     inside: float = 0.1
 
 
-SETTINGS = DescentSettings()
+SETTINGS = DescentAlongSettings()
 
 
 @torch.no_grad()

@@ -59,7 +59,7 @@ def train_linear() -> kd.FitResult:
 
 
 def test_a_short_run_is_corrected_where_that_costs_little(monkeypatch):
-    """The smallest correction costs a tenth more loss; gradients read three hundredths of what training read at most."""
+    """The smallest correction costs a tenth more loss; gradients read 3 % of what training read at most."""
     asked = []
     read = FinalIterate._read_sampled_gradient
     monkeypatch.setattr(FinalIterate, "_read_sampled_gradient", lambda final: asked.append(1) or read(final))
