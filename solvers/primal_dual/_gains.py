@@ -21,9 +21,9 @@ no oscillation: the first steps of Adam throw any student to and fro, and what t
 that it can bear later.  A change of gain never moves a multiplier by itself (``PIGain``).  A run of fewer than 600
 steps is controlled in proportionately less time.
 
-A student answers a multiplier late, and what is summed up meanwhile overshoots.  So the integral part takes up the
-violation that is to be expected a twentieth of the run ahead, by its mean change a step.  A multiplier below its scale
-is known to be too small and waits for nothing: there the same share of that counts.
+A student answers a multiplier late, and what is summed up meanwhile overshoots.  So, where it is asked for, the
+integral part takes up the violation that is to be expected a twentieth of the run ahead, by its mean change a step.  A
+multiplier below its scale is known to be too small and waits for nothing: there the same share of that counts.
 
     expected       =  e + ahead min(1, weight / scale) mean change
 
@@ -79,8 +79,8 @@ class GainSettings:
         first_readings: How often rows without a multiplier scale are asked for it in between.
         look_ahead: Share of the run by which violations are looked at ahead.  Without it a transformer at a learning
             rate of 1e-3 ends at 1.17 times the best peer's loss, its multiplier having been 4 where 1.6 was right.
-        ahead: The same in steps; 0 where nobody knows how long the run is, and on exact values, where a run that may
-            take 1,000 steps would converge after 840 instead of 504.
+        ahead: The same in steps; 0 where nobody asks for it: on full batches a run that may take 1,000 steps would
+            converge after 840 instead of 504.
     """
 
     memory: float = 30.0
@@ -96,11 +96,11 @@ class GainSettings:
     look_ahead: float = 0.05
     ahead: float = 0.0
 
-    def shorten(self, horizon: int | None) -> GainSettings:
+    def shorten(self, horizon: int | None, looks_ahead: bool = False) -> GainSettings:
         """Return the settings of a run of so many steps, None for one of unknown length."""
         share = 1.0 if horizon is None else min(max(horizon / self.whole, self.shortest), 1.0)
         times = {name: share * getattr(self, name) for name in ("memory", "fading", "integral")}
-        return replace(self, **times, ahead=0.0 if horizon is None else self.look_ahead * horizon)
+        return replace(self, **times, ahead=self.look_ahead * (horizon or 0) if looks_ahead else 0.0)
 
 
 SETTINGS = GainSettings()

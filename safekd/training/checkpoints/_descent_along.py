@@ -27,7 +27,7 @@ class DescentAlongSettings:
         first: Radius of the first one, as a share of the norm of the parameters: no more than they move by in a few
             steps of training.
         growth: By how much the radius grows after a step that was taken, and shrinks after one that was not.
-        inside: Where to land, as a share of the tolerance inside of the threshold.
+        inside: Gaps up to this share of the tolerance are none: a student that misses no more may not miss more later.
     """
 
     steps: int = 6
@@ -65,18 +65,19 @@ def descend_along_constraints(
     parameters = [p for p in student.parameters() if p.requires_grad]
     norm = torch.linalg.vector_norm(torch.cat([p.reshape(-1) for p in parameters])).to(here.jacobian_Mn)
     radius, descended = SETTINGS.first * norm, False
+    most_M = here.g_M.clamp_min(SETTINGS.inside * tolerance)  # no loss is bought with safety
     for _ in range(SETTINGS.steps):
         step_n = go_along(here, active_M, torch.zeros_like(here.jacobian_Mn[0]), radius, curvature)
         if not bool(step_n.any()):
             break
         before = move_parameters(parameters, step_n)
         there = read()
-        missed_M = there.g_M > tolerance
+        missed_M = there.g_M > most_M
         if bool(missed_M.any()):
-            target_M = there.g_M + SETTINGS.inside * tolerance
+            target_M = there.g_M
             move_parameters(parameters, go_onto(there, target_M, active_M | missed_M, tolerance)[0])
             there = read()
-        if bool((there.g_M <= tolerance).all()) and there.loss < here.loss:  # not where it is NaN
+        if bool((there.g_M <= most_M).all()) and there.loss < here.loss:  # not where it is NaN
             here, radius, descended = there, SETTINGS.growth * radius, True
         else:
             restore_parameters(parameters, before)

@@ -90,7 +90,11 @@ class FinalIterate:
             full, point = read()
             candidates.append((rank_point(point), state, full, point))
             try:
-                if self._correct(full, point, first_gap, len(states)):
+                curvature = self._find_curvature(len(states))
+                if self._correct(full, point, first_gap, curvature):
+                    full, point = read()
+                    candidates.append((rank_point(point), copy_state(student), full, point))
+                if self._descend(full, point, curvature):
                     full, point = read()
                     candidates.append((rank_point(point), copy_state(student), full, point))
             except Exception as error:  # for want of memory or else: it loses no trained student
@@ -126,20 +130,35 @@ class FinalIterate:
         full = read_full_pass(self._objective, self._sample, {}, [], with_gradients=True)
         return full.require_gradients()[0]
 
-    def _correct(self, full: FullPass, point: TracePoint, first_gap: float, candidates: int) -> bool:
-        """Move the student, one of so many candidates, onto its active constraints; say whether it moved."""
+    def _correct(self, full: FullPass, point: TracePoint, first_gap: float, curvature: LossCurvature | None) -> bool:
+        """Move the student onto its active constraints; say whether it moved."""
         if not (self._corrects and self._constraints and point.finite) or full.jacobian_Mn is None:
             return False
         here = self._measure(full)
         if not is_near_constraints(here.g_M, first_gap, self._tolerance):
             return False
-        device, readings = here.g_M.device, point.readings
+        lambda_M, smooth_M = self._read_multipliers(point, full.jacobian_Mn.device)
+        corrected = correct_constraints(
+            self._objective.student, here, self._read_gaps, lambda_M, smooth_M, self._tolerance, curvature
+        )
+        return corrected is not None
+
+    def _descend(self, full: FullPass, point: TracePoint, curvature: LossCurvature | None) -> bool:
+        """Move the student along its active constraints, unless it is at rest there; say whether it moved."""
+        equalities = any(reading.equality for reading in point.readings)
+        if not (self._corrects and self._constraints and point.finite) or full.jacobian_Mn is None or equalities:
+            return False
+        if point.residuals.holds(self._tolerance):  # a verdict that can be given is not given away
+            return False
+        lambda_M, smooth_M = self._read_multipliers(point, full.jacobian_Mn.device)
+        active_M = (lambda_M != 0) & smooth_M
+        return descend_along_constraints(
+            self._objective.student, self._measure(full), self._read_gaps, active_M, self._tolerance, curvature
+        )
+
+    def _read_multipliers(self, point: TracePoint, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return multipliers, not 0 for an equality, and whether values move smoothly, (M,) each."""
+        readings = point.readings
         smooth = [reading.equality or reading.measured == reading.surrogate for reading in readings]
-        lambda_M = [m or float(reading.equality) for m, reading in zip(point.multipliers, readings, strict=True)]
-        student, curvature = self._objective.student, self._find_curvature(candidates)
-        lambdas_M = torch.tensor(lambda_M, dtype=torch.float64, device=device)
-        smooth_M = torch.tensor(smooth, device=device)
-        corrected = correct_constraints(student, here, self._read_gaps, lambdas_M, smooth_M, self._tolerance, curvature)
-        here, active_M = corrected or here, (lambdas_M != 0) & smooth_M
-        descended = descend_along_constraints(student, here, self._read_gaps, active_M, self._tolerance, curvature)
-        return corrected is not None or descended
+        lambdas = [m or float(reading.equality) for m, reading in zip(point.multipliers, readings, strict=True)]
+        return torch.tensor(lambdas, dtype=torch.float64, device=device), torch.tensor(smooth, device=device)
