@@ -100,8 +100,14 @@ def _stationarity(gradient_n: Floats, rows_An: Floats) -> float:
     size = 1 + float(np.linalg.norm(gradient_n))
     if not len(rows_An):
         return float(np.linalg.norm(gradient_n)) / size
+    return _balance(gradient_n, rows_An)[1] / size
+
+
+def _balance(gradient_n: Floats, rows_An: Floats) -> tuple[Floats, float]:
+    """Return the y >= 0, (A,), at which ``|grad f + y A|`` is least, and that; rows of any length count alike."""
     length_A = np.linalg.norm(rows_An, axis=1).clip(min=1e-300)
-    return float(nnls((rows_An / length_A[:, None]).T, -gradient_n, maxiter=100 * len(rows_An))[1]) / size
+    weights_A, left = nnls((rows_An / length_A[:, None]).T, -gradient_n, maxiter=100 * len(rows_An))
+    return weights_A / length_A, float(left)
 
 
 def _differentiate(rows: object, x: Tensor) -> tuple[Floats, Floats]:
@@ -126,8 +132,7 @@ def has_no_descent(problem: TestProblem, x: Tensor) -> bool:
     rows_An = np.concatenate([jacobian_Cn[tight_C], -jacobian_Cn[M:], -eye_nn[low_n], eye_nn[high_n]])
     weight_C = np.zeros(len(c_C))
     if len(rows_An):
-        length_A = np.linalg.norm(rows_An, axis=1).clip(min=1e-300)
-        weights_A = nnls((rows_An / length_A[:, None]).T, -gradient_n, maxiter=100 * len(rows_An))[0] / length_A
+        weights_A, _ = _balance(gradient_n, rows_An)
         bound = int(tight_C.sum())
         weight_C[tight_C] = weights_A[:bound]
         weight_C[M:] -= weights_A[bound : bound + len(c_C) - M]

@@ -84,14 +84,13 @@ def move_arrays(
             before_C = xp.where(now["average_weight"] > 0, before_C, e_C)
         changed["last_violation"] = e_C
         if not method.scale_free:
-            inputs = DualInputs(e_C, before_C, now["rho"], xp.full_like(e_C, method.step), floor_C, e_C)
+            inputs = DualInputs(e_C, before_C, now["rho"], xp.full_like(e_C, method.step), floor_C)
             changed["multiplier"], weight_C = method.update(now["multiplier"], inputs)
         else:
             shown, gains = measure_gains(now, e_C, before_C, settings)
             changed |= shown
             changed["rho"] = rho_C = method.rho0 * gains.gain_C
-            step_C = method.step / settings.integral * rho_C
-            inputs = DualInputs(e_C, before_C, rho_C, step_C, floor_C, gains.expected_C)
+            inputs = DualInputs(e_C, before_C, rho_C, method.step / settings.integral * rho_C, floor_C)
             updated = method.update(now["multiplier"], inputs)
             merit = merit.add_rows(now["multiplier"], _mask(shown["last_change"], present_C))
             changed["multiplier"], weight_C = _check_merit(now, changed, gains, updated, merit, settings)

@@ -43,8 +43,6 @@ class PrimalDual:
             multiplier of a row whose gradient would need more than that to make up its violation waits.
         exact: Whether values are those of all the data and hold no noise: oscillation of a row that weighs little then
             comes from the optimizer, and does not make its gain small.
-        look_ahead: Whether multipliers follow the violation that is expected a twentieth of ``horizon`` ahead.  It
-            keeps them from overshooting where variables follow late, as on minibatches, and delays convergence.
 
     Raises:
         InvalidInput: A count or a range is negative; in the methods, values have the wrong shape.
@@ -66,7 +64,6 @@ class PrimalDual:
         horizon: int | None = None,
         largest_distance: float = math.inf,
         exact: bool = False,
-        look_ahead: bool = False,
     ) -> None:
         if inequalities < 0 or equalities < 0:
             raise InvalidInput(f"Counts of constraints cannot be negative: got {inequalities} and {equalities}.")
@@ -84,8 +81,7 @@ class PrimalDual:
         self._floor[inequalities:] = -math.inf
         self._floors = [0.0] * inequalities + [-math.inf] * equalities
         self._plain = state.device.type == "cpu" and 0 < C <= FEW_ROWS.most and can_move(self.method)
-        self._settings = SETTINGS.shorten(horizon, look_ahead)
-        self.largest_distance = largest_distance
+        self._settings, self.largest_distance = SETTINGS.shorten(horizon), largest_distance
         if exact:
             self._settings = replace(self._settings, least_reversals=0.0)
         state.readings = self._settings.first_readings if self.method.scale_free and C else 0

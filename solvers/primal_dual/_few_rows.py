@@ -46,7 +46,6 @@ _MOVED = (  # of the state, by a step
     "least_range",
     "violation_range",
     "last_change",
-    "mean_change",
     "peak_weight",
     "seen_value",
     "seen_change",
@@ -128,9 +127,9 @@ def move_rows(
     fade, learned, reversals = 1 - 1 / settings.fading, 1 / settings.memory, settings.reversals / 2
     controls, integral = type(method).update is PIGain.update, method.step / settings.integral
     rise, weighed, sound, moved = merit.rise, 0.0, 0.0, []
-    together = zip(value_C, present_C, floor_C, zip(*rows.moved, strict=True), *rows.fixed, strict=True)
-    for value, here, floor, row, scale, least_weight, largest_weight, largest_gain in together:
-        old, _, total, share, before, mean, least, spread, swing, drift, peak, *seen = row
+    together = zip(value_C, present_C, floor_C, zip(*rows.moved, strict=True), *rows.fixed[1:], strict=True)
+    for value, here, floor, row, least_weight, largest_weight, largest_gain in together:
+        old, _, total, share, before, mean, least, spread, swing, peak, *seen = row
         e = value if here else 0.0
         seen_before = share > 0
         if told is None:
@@ -149,11 +148,7 @@ def move_rows(
         least = max(least, reversals * part * (abs(change) + abs(swing) - abs(change + swing)))
         spread = max(spread * fade, least, abs(e))
         rho = method.rho0 * min(typical / spread, largest_gain)
-        expected = e
-        if settings.ahead:
-            drift += (change - drift) * learned
-            expected += settings.ahead * min(typical / (scale if scale > 0 else 1.0), 1.0) * drift
-        new = old + integral * rho * (expected if controls else e) + (rho * change if controls else 0.0)
+        new = old + integral * rho * e + (rho * change if controls else 0.0)
         new = min(max(new, floor, -cap), cap)
         if controls:
             weight = new = old if old <= floor and e <= 0 else new
@@ -161,12 +156,12 @@ def move_rows(
             new = 0.0 if method.restart and e < 0 and floor == 0 else new
             weight = min(max(new + rho * e, floor, -cap), cap) if method.rho0 else new
         weighed += typical * spread
-        sound += old + e + mean + swing + drift + change + spread + new
+        sound += old + e + mean + swing + change + spread + new
         if here:
             rise += old * change
             mean += (abs(weight) - mean) * learned
             peak = max(peak, abs(weight))
-            moved.append((new, rho, total, share, e, mean, least, spread, change, drift, peak, *seen, weight))
+            moved.append((new, rho, total, share, e, mean, least, spread, change, peak, *seen, weight))
         else:
             moved.append((*row, 0.0))
     if not math.isfinite(sound) or rise > MERIT_SETTINGS.excess * weighed:

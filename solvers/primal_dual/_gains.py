@@ -19,15 +19,7 @@ the last part of the way is not made at the speed of the first.  Oscillation, by
 the gain, shows as reversals, and makes the gain small for good.  A row that weighs little beside the objective causes
 no oscillation: the first steps of Adam throw any student to and fro, and what they do to a row says nothing of the gain
 that it can bear later.  A change of gain never moves a multiplier by itself (``PIGain``).  A run of fewer than 600
-steps is controlled in proportionately less time.
-
-A student answers a multiplier late, and what is summed up meanwhile overshoots.  So, where it is asked for, the
-integral part takes up the violation that is to be expected a twentieth of the run ahead, by its mean change a step.  A
-multiplier below its scale is known to be too small and waits for nothing: there the same share of that counts.
-
-    expected       =  e + ahead min(1, weight / scale) mean change
-
-Axes: C rows.
+steps is controlled in proportionately less time.  Axes: C rows.
 """
 
 from __future__ import annotations
@@ -50,7 +42,6 @@ FIRST_GAIN_STATE = {
     "least_range": 1e-30,  # in units of the row, like the next two; above 0, so that a quotient stays finite
     "violation_range": 0.0,  # largest violation, fading
     "last_change": 0.0,  # of the violation
-    "mean_change": 0.0,  # of the last steps
 }
 
 
@@ -77,10 +68,6 @@ class GainSettings:
         whole: Steps of a run from which all times are as given; shorter runs have that share of them.
         shortest: Least share.
         first_readings: How often rows without a multiplier scale are asked for it in between.
-        look_ahead: Share of the run by which violations are looked at ahead.  Without it a transformer at a learning
-            rate of 1e-3 ends at 1.17 times the best peer's loss, its multiplier having been 4 where 1.6 was right.
-        ahead: The same in steps; 0 where nobody asks for it: on full batches a run that may take 1,000 steps would
-            converge after 840 instead of 504.
     """
 
     memory: float = 30.0
@@ -93,14 +80,12 @@ class GainSettings:
     whole: int = 600
     shortest: float = 0.1
     first_readings: int = 20
-    look_ahead: float = 0.05
-    ahead: float = 0.0
 
-    def shorten(self, horizon: int | None, looks_ahead: bool = False) -> GainSettings:
+    def shorten(self, horizon: int | None) -> GainSettings:
         """Return the settings of a run of so many steps, None for one of unknown length."""
         share = 1.0 if horizon is None else min(max(horizon / self.whole, self.shortest), 1.0)
         times = {name: share * getattr(self, name) for name in ("memory", "fading", "integral")}
-        return replace(self, **times, ahead=self.look_ahead * (horizon or 0) if looks_ahead else 0.0)
+        return replace(self, **times)
 
 
 SETTINGS = GainSettings()
@@ -143,11 +128,10 @@ def _move_halfway(old_C: Array, new_C: Array, known_C: Array) -> Array:
 
 
 class Gains(NamedTuple):
-    """What a violation as large as its range weighs, the gain that makes it so, and the expected one, (C,) each."""
+    """What a violation as large as its range weighs, and the gain that makes it so, (C,) each."""
 
     weight_C: Array
     gain_C: Array
-    expected_C: Array
 
 
 def measure_gains(now: State, e_C: Array, before_C: Array, settings: GainSettings) -> tuple[dict[str, Array], Gains]:
@@ -163,13 +147,7 @@ def measure_gains(now: State, e_C: Array, before_C: Array, settings: GainSetting
     least_C = xp.maximum(now["least_range"], settings.reversals / 2 * part_C * reversal_C)
     range_C = xp.maximum(xp.maximum(now["violation_range"] * (1 - 1 / settings.fading), least_C), abs(e_C))
     gain_C = xp.minimum(weight_C / range_C, now["largest_gain"])
-    shown = {"least_range": least_C, "violation_range": range_C, "last_change": change_C}
-    if not settings.ahead:
-        return shown, Gains(weight_C, gain_C, e_C)
-    shown["mean_change"] = mean_C = now["mean_change"] + (change_C - now["mean_change"]) / settings.memory
-    scale_C = xp.where(now["multiplier_scale"] > 0, now["multiplier_scale"], 1.0)
-    expected_C = e_C + settings.ahead * (weight_C / scale_C).clip(max=1.0) * mean_C
-    return shown, Gains(weight_C, gain_C, expected_C)
+    return {"least_range": least_C, "violation_range": range_C, "last_change": change_C}, Gains(weight_C, gain_C)
 
 
 def update_mean_weights(now: State, weight_C: Array, settings: GainSettings) -> Array:

@@ -52,7 +52,6 @@ class DualInputs(NamedTuple):
         rho_C: Penalty coefficients, in units of f a squared unit of the row.
         step_C: Multiplier steps, in the same units.
         floor_C: The least multiplier: 0 for an inequality, minus infinity for an equality.
-        expected_C: The violation to be expected some steps ahead; ``e_C`` where nothing is known of that.
     """
 
     e_C: Array
@@ -60,7 +59,6 @@ class DualInputs(NamedTuple):
     rho_C: Array
     step_C: Array
     floor_C: Array
-    expected_C: Array
 
 
 @dataclass(frozen=True)
@@ -193,7 +191,7 @@ class PIGain(DualMethod):
             Multipliers, twice, shape (C,), in units of f a unit of the row.
         """
         e_C, floor_C = inputs.e_C, inputs.floor_C
-        integral_C = lambda_C + inputs.step_C * inputs.expected_C
+        integral_C = lambda_C + inputs.step_C * e_C
         new_C = self.bound_weights(integral_C, e_C - inputs.e_before_C, inputs.rho_C, floor_C)
         free_C = (lambda_C <= floor_C) & (e_C <= 0)  # met, and without a weight: noise is not to give it one
         new_C = namespace_of(e_C).where(free_C, lambda_C, new_C)

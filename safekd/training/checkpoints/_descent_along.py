@@ -74,8 +74,7 @@ def descend_along_constraints(
         there = read()
         missed_M = there.g_M > most_M
         if bool(missed_M.any()):
-            target_M = there.g_M
-            move_parameters(parameters, go_onto(there, target_M, active_M | missed_M, tolerance)[0])
+            move_parameters(parameters, go_onto(there, there.g_M, active_M | missed_M, tolerance)[0])
             there = read()
         if bool((there.g_M <= most_M).all()) and there.loss < here.loss:  # not where it is NaN
             here, radius, descended = there, SETTINGS.growth * radius, True

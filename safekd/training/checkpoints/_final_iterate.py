@@ -35,7 +35,7 @@ class CorrectionCostSettings:
         seed: Of that sample.
     """
 
-    share: float = 0.03
+    share: float = 0.02
     sample: int = 64
     seed: int = 0
 

@@ -107,7 +107,6 @@ class FitLoop:
             least_range=[SETTINGS.small_violation * abs(c.required) for c in layout.order_by_kind(problem.constraints)],
             horizon=self.steps,
             exact=full,
-            look_ahead=not full,
             largest_distance=SETTINGS.largest_distance * max(self.start_norm, 1.0),
         )
         if warm_start is not None and kept is None:

@@ -149,7 +149,7 @@ def test_noise_round_a_row_that_is_met_gives_it_no_weight():
 def test_reversals_keep_the_gain_small_and_fading_lets_it_grow():
     smooth = [0.98**step for step in range(400)]
     rough = [value + 0.05 * (-1) ** step for step, value in enumerate(smooth)]
-    state, loud = (fed(values, PIGain(ema=0.0), multiplier=1.0).state_dict() for values in (smooth, rough))
+    state, loud = (fed(values, PIGain(ema=0.0)).state_dict() for values in (smooth, rough))
     assert float(state["violation_range"]) == pytest.approx(0.99**399)
     assert float(loud["violation_range"]) >= SETTINGS.reversals * 0.099
 
